@@ -1,0 +1,335 @@
+"""Every setting of a run, as frozen models; unknown keys are errors that suggest the right one.
+
+Letters: H height and W width in pixels. Ratios are fractions of 1. Learning rates are per step.
+"""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from autoseg.errors import AutosegError, ConfigError
+from autoseg.files import parse_yaml, read_yaml
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Size = tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(ge=32)]]
+Rgb = tuple[float, float, float]
+
+
+class Settings(BaseModel):
+    """A frozen group of settings that refuses keys which it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for YAML."""
+        return self.model_dump(mode="json")
+
+
+# --- data -----------------------------------------------------------------------------------------------------------
+
+
+class SplitConfig(Settings):
+    """Where the images and masks of one split lie, relative to `root`."""
+
+    images: str | None = None
+    masks: str | None = None
+    list: str | None = None
+    """A text file: a stem a line (found in `images` and `masks`), or a pair `image mask` a line."""
+
+    @model_validator(mode="after")
+    def _enough(self) -> SplitConfig:
+        if self.list is None and (self.images is None or self.masks is None):
+            raise ValueError("needs either 'list' or both 'images' and 'masks'")
+        return self
+
+
+class GeneratedConfig(Settings):
+    """The built-in generated set: textured shapes of several classes, sizes and depths, with noise."""
+
+    size: Size = (96, 96)
+    train: Annotated[int, Field(ge=1)] = 256
+    val: Annotated[int, Field(ge=1)] = 64
+    test: Annotated[int, Field(ge=1)] = 64
+    noise: Annotated[float, Field(ge=0, le=1)] = 0.08
+    """Standard deviation of the pixel noise; images are in 0..1."""
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class DataConfig(Settings):
+    """A data set: where it lies, its classes, and the size at which it is used."""
+
+    layout: Literal["auto", "generated"] = "auto"
+    root: str | None = None
+    splits: dict[str, SplitConfig] | None = None
+    """Left out, the splits are found by looking at the folder."""
+    classes: tuple[str, ...] | None = None
+    num_classes: Annotated[int, Field(ge=2, le=65535)] | None = None
+    """Left out, the number of `classes`, or else found by reading the training masks."""
+    ignore_label: Annotated[int, Field(ge=0, le=65535)] = 255
+    label_map: dict[int, int] | None = None
+    """Label in the mask file -> label used; labels that are not named stay."""
+    resize: Size | None = None
+    """Bring every image and mask to this (H, W) first; masks by nearest neighbour."""
+    mean: Rgb = (0.485, 0.456, 0.406)
+    std: Rgb = (0.229, 0.224, 0.225)
+    generated: GeneratedConfig = GeneratedConfig()
+
+    @field_validator("std")
+    @classmethod
+    def _std_is_positive(cls, std: Rgb) -> Rgb:
+        if min(std) <= 0:
+            raise ValueError("every value must be greater than 0")
+        return std
+
+    @model_validator(mode="after")
+    def _classes_agree(self) -> DataConfig:
+        if self.classes is not None:
+            if len(self.classes) < 2:
+                raise ValueError("'classes' needs at least two names")
+            if self.num_classes not in (None, len(self.classes)):
+                raise ValueError(f"num_classes is {self.num_classes}, but 'classes' has {len(self.classes)} names")
+        if self.layout == "auto" and self.root is None:
+            raise ValueError("needs 'root', the folder of the data set (or layout: generated)")
+        return self
+
+
+# --- optimisation -----------------------------------------------------------------------------------------------------
+
+
+class OptimizerConfig(Settings):
+    """SGD (with momentum), Adam or AdamW."""
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: Annotated[float, Field(gt=0, le=10)] = 0.025
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = False
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 3e-4
+
+
+class LrScheduleConfig(Settings):
+    """The learning rate over the run: warm-up by a straight line, then `name` from lr down to min_lr."""
+
+    name: Literal["constant", "cosine", "poly"] = "cosine"
+    power: Annotated[float, Field(gt=0)] = 0.9
+    min_lr: Annotated[float, Field(ge=0)] = 0.0
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+
+
+class AugmentConfig(Settings):
+    """Random changes to a training image and its mask, made jointly."""
+
+    scale: tuple[Annotated[float, Field(gt=0, le=16)], Annotated[float, Field(gt=0, le=16)]] = (0.5, 2.0)
+    flip: Fraction = 0.5
+    colour: Fraction = 0.0
+    """Strength of brightness, contrast and saturation jitter; 0 is none."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AugmentConfig:
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale must be [least, greatest], not {list(self.scale)}")
+        return self
+
+
+class TrainingConfig(Settings):
+    """What a search and a retraining have in common."""
+
+    epochs: Annotated[int, Field(ge=1)] = 40
+    batch_size: Annotated[int, Field(ge=2)] = 2
+    """Images a step; at least two, since BatchNorm of the pooled image features needs them."""
+    crop: Size = (321, 321)
+    augment: AugmentConfig = AugmentConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: LrScheduleConfig = LrScheduleConfig(min_lr=1e-3)
+    class_weights: Literal["none", "enet", "median_frequency"] | tuple[Annotated[float, Field(ge=0)], ...] = "none"
+    """Of the cross-entropy: none, from the training masks (ENet, Paszke et al. 2016; median frequency, Eigen and
+    Fergus 2015), or one number a class."""
+    precision: Literal["float32", "bf16"] = "float32"
+    clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
+    validate_every: Annotated[int, Field(ge=1)] = 1
+    """Epochs between validations; the last epoch is always validated."""
+    val_images: Annotated[int, Field(ge=1)] | None = None
+    """Validate on this many images, evenly spaced over the split; left out, on all of them."""
+    max_steps_per_epoch: Annotated[int, Field(ge=1)] | None = None
+    log_every: Annotated[int, Field(ge=1)] = 10
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
+    """Save at least this often, mid-epoch too; 0 saves after every step."""
+    workers: Annotated[int, Field(ge=0, le=256)] = 0
+    """Processes that read images; 0 reads in the main process, which is right where the set fits in memory."""
+
+    @model_validator(mode="after")
+    def _weights_are_not_all_zero(self) -> TrainingConfig:
+        if isinstance(self.class_weights, tuple) and not any(self.class_weights):
+            raise ValueError("class_weights needs at least one number greater than 0")
+        return self
+
+
+class SearchSchedule(TrainingConfig):
+    """How the architecture is searched. The defaults are Auto-DeepLab's (section 4.1)."""
+
+    arch_start_epoch: Annotated[int, Field(ge=0)] = 20
+    """Weights alone before this epoch, weights and architecture in turn from it on."""
+    arch_optimizer: OptimizerConfig = OptimizerConfig(name="adam", lr=3e-3, weight_decay=1e-3)
+    arch_init_std: Annotated[float, Field(ge=0)] = 1e-3
+    """Standard deviation of the initial logits."""
+    train_a_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Share of the training set that is trainA (weights); the rest is trainB (architecture)."""
+
+    @model_validator(mode="after")
+    def _architecture_starts(self) -> SearchSchedule:
+        if self.arch_start_epoch >= self.epochs:
+            raise ValueError(
+                f"arch_start_epoch is {self.arch_start_epoch}, but there are only {self.epochs} epochs, so the"
+                " architecture would never be searched; lower arch_start_epoch"
+            )
+        return self
+
+
+class RetrainSchedule(TrainingConfig):
+    """How a decoded network is trained from scratch."""
+
+    optimizer: OptimizerConfig = OptimizerConfig(name="sgd", lr=0.05, weight_decay=4e-5)
+    schedule: LrScheduleConfig = LrScheduleConfig(name="poly", warmup_epochs=0)
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Greatest probability of dropping a branch, reached by the last cell at the last step."""
+    auxiliary_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the loss of an auxiliary head after two thirds of the layers; 0 builds none."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Keep an exponential moving average of the weights and use it to evaluate; 0 keeps none."""
+
+
+# --- whole runs --------------------------------------------------------------------------------------------------------
+
+
+class SearchConfig(Settings):
+    """Everything that `autoseg search` needs besides an output directory. `space` is checked by `SearchSpace`."""
+
+    space: dict[str, Any]
+    data: DataConfig
+    search: SearchSchedule = SearchSchedule()
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class RetrainConfig(Settings):
+    """Everything that `autoseg retrain` needs besides an output directory. `genotype` is checked by `Genotype`."""
+
+    genotype: dict[str, Any]
+    data: DataConfig
+    retrain: RetrainSchedule = RetrainSchedule()
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+# --- reading ------------------------------------------------------------------------------------------------------------
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def parse(
+    model: type[Model], data: Mapping[str, Any], where: str = "", error: type[AutosegError] = ConfigError
+) -> Model:
+    """Check `data` against `model`.
+
+    `where` names the file or option in the message. Raises: `error` with one line on the first mistake.
+    """
+    try:
+        return model.model_validate(dict(data))
+    except ValidationError as reason:
+        first = reason.errors()[0]
+    keys = [str(part) for part in first["loc"]]
+    suffix = f" ({where})" if where else ""
+    if first["type"] == "extra_forbidden":
+        known = _keys_at(model, first["loc"][:-1])
+        near = difflib.get_close_matches(keys[-1], known, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+        group = f" in {'.'.join(keys[:-1])}" if keys[:-1] else ""
+        raise error(f"unknown key '{keys[-1]}'{group}{suffix} ({hint})")
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    place = ".".join(keys)
+    if first["type"] == "missing":
+        raise error(f"{place} is missing{suffix}; add it")
+    if first["type"] in ("value_error", "assertion_error"):
+        raise error(f"{place + ': ' if place else ''}{message}{suffix}")
+    raise error(f"{place}: {message[0].lower() + message[1:]}, not {_short(first['input'])}{suffix}")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """The keys that the model nested at `location` knows."""
+    current: Any = model
+    for part in location:
+        if isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields:
+            current = current.model_fields[str(part)].annotation
+        else:  # an item of a list or mapping
+            current = next(iter(reversed(typing.get_args(current))), None)
+        current = _unwrap(current)
+    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+
+
+def _unwrap(annotation: Any) -> Any:
+    """`X` of `X | None`."""
+    choices = [choice for choice in typing.get_args(annotation) if choice is not type(None)]
+    optional = type(None) in typing.get_args(annotation)
+    return choices[0] if optional and choices else annotation
+
+
+def merge(base: Mapping[str, Any], *overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `overrides` laid over it in turn, mapping by mapping."""
+    merged = dict(base)
+    for override in overrides:
+        for key, value in override.items():
+            old = merged.get(key)
+            merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def parse_assignments(assignments: typing.Iterable[str]) -> dict[str, Any]:
+    """`["search.optimizer.lr=3e-3"]` as nested mappings; values are YAML.
+
+    Raises: ConfigError: an assignment without `=` or without a key.
+    """
+    result: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        parts = key.strip().split(".")
+        if not equals or not all(parts):
+            raise ConfigError(f"--set {assignment}: write it as key.sub=value")
+        try:
+            value = parse_yaml(text)
+        except Exception:
+            raise ConfigError(f"--set {assignment}: {text!r} is not a YAML value") from None
+        for part in reversed(parts):
+            value = {part: value}
+        result = merge(result, value)
+    return result
+
+
+def data_settings(source: str | Path) -> dict[str, Any]:
+    """What `--data` means: `generated`, a folder, or a data YAML (whose relative `root` counts from its own folder).
+
+    Raises: DataError: there is no such folder or file.
+    """
+    from autoseg.errors import DataError
+
+    if str(source) == "generated":
+        return {"layout": "generated"}
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return {"layout": "auto", "root": str(path.resolve())}
+    if path.suffix not in (".yaml", ".yml"):
+        raise DataError(f"{path} is no folder; give --data a folder of images and masks, a data YAML, or 'generated'")
+    settings = read_yaml(path, DataError)
+    if isinstance(settings.get("root"), str):
+        settings["root"] = str((path.parent / Path(settings["root"]).expanduser()).resolve())
+    return settings

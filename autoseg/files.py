@@ -1,0 +1,89 @@
+"""Reading and writing small files: YAML with one-line errors, and atomic writes."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from autoseg.errors import AutosegError
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, except that `3e-3` is a number, as in YAML 1.2 (PyYAML reads a string)."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    key: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:float"]
+    for key, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)$|^[-+]?(\d+\.\d*|\.\d+)$|^[-+]?\.(inf|Inf)$|^\.(nan|NaN)$"),
+    list("-+0123456789."),
+)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Safe dumper that indents lists inside mappings."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        return super().increase_indent(flow, False)
+
+
+def parse_yaml(text: str) -> Any:
+    """A YAML scalar or document as plain Python data."""
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+
+
+def read_yaml(path: Path, error: type[AutosegError]) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises: `error`: the file is missing, unreadable, no YAML, or holds no mapping.
+    """
+    try:
+        data = parse_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise error(f"{path} does not exist; give the path of a YAML file") from None
+    except (OSError, UnicodeDecodeError) as reason:
+        raise error(f"{path} cannot be read as text ({one_line(reason)})") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as reason:
+        raise error(f"{path} is not valid YAML: {one_line(reason)}; correct the file") from None
+    if not isinstance(data, dict):
+        raise error(f"{path} holds no mapping of keys to values; see `autoseg show` for what such a file looks like")
+    if stray := next((key for key in data if not isinstance(key, str)), None):
+        raise error(f"{path} has the key {stray!r}, which is no word; correct the file")
+    return data
+
+
+def to_yaml(data: Mapping[str, Any]) -> str:
+    """Readable YAML: keys in their order, short lists on one line."""
+    return yaml.dump(
+        dict(data), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True
+    )
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` make a temporary file beside `path`, flush it to disk, then rename it over `path`."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def one_line(reason: object) -> str:
+    """An exception's text on one line."""
+    return " ".join(str(reason).split()) or type(reason).__name__

@@ -1,0 +1,1 @@
+"""Genotypes: discrete architectures as data, and how they are decoded from a search. No torch here."""

@@ -1,0 +1,115 @@
+"""A snapshot of the architecture: logits and probabilities of alpha and beta, in NumPy, stored as .npz."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from autoseg.errors import CheckpointError
+from autoseg.files import write_atomically
+from autoseg.space.schema import SearchSpace
+
+
+@dataclass(frozen=True)
+class ArchProbs:
+    """alpha [edge, operation] and beta [layer, level, move] of one moment of a search, in float64.
+
+    `beta_probs` is 0 on arrows that are not legal; over the legal arrows that leave a node it sums to 1 (eq. 7-8).
+    Raises: CheckpointError: shapes that are not the space's, or values that are not finite.
+    """
+
+    space: SearchSpace
+    alpha_logits: np.ndarray
+    beta_logits: np.ndarray
+
+    def __post_init__(self) -> None:
+        shapes = {
+            "alpha": (len(self.space.topology.edges), len(self.space.cell.operations)),
+            "beta": (self.space.network.layers, len(self.space.network.strides), 3),
+        }
+        for name, shape in shapes.items():
+            logits = np.asarray(getattr(self, f"{name}_logits"), dtype=np.float64)
+            object.__setattr__(self, f"{name}_logits", logits)
+            if logits.shape != shape:
+                raise CheckpointError(
+                    f"{name} has the shape {list(logits.shape)}, but space '{self.space.name}' needs {list(shape)};"
+                    " it belongs to another space"
+                )
+            if not np.isfinite(logits).all():
+                raise CheckpointError(f"{name} has logits that are not finite; decode an earlier epoch")
+
+    @classmethod
+    def zeros(cls, space: SearchSpace) -> ArchProbs:
+        """All logits zero: every choice equally likely."""
+        return cls(
+            space,
+            np.zeros((len(space.topology.edges), len(space.cell.operations))),
+            np.zeros((space.network.layers, len(space.network.strides), 3)),
+        )
+
+    @cached_property
+    def alpha_probs(self) -> np.ndarray:
+        """Softmax over the operations of each edge, [edge, operation]."""
+        return _softmax(self.alpha_logits, np.ones_like(self.alpha_logits, dtype=bool))
+
+    @cached_property
+    def beta_probs(self) -> np.ndarray:
+        """Softmax over the legal arrows leaving each node, [layer, level, move]."""
+        return _softmax(self.beta_logits, self.space.trellis.legal())
+
+    def entropy(self) -> dict[str, float]:
+        """Mean entropy of alpha's rows and of beta's nodes, each as a share of its greatest value (1: undecided)."""
+        beta = self.beta_probs[self.space.trellis.legal().sum(-1) > 1]
+        arrows = self.space.trellis.legal()[self.space.trellis.legal().sum(-1) > 1].sum(-1)
+        return {
+            "alpha": _relative_entropy(self.alpha_probs, np.full(len(self.alpha_probs), self.alpha_probs.shape[1])),
+            "beta": _relative_entropy(beta, arrows),
+        }
+
+    def save(self, path: Path) -> None:
+        """Write an .npz that NumPy alone can read."""
+        arrays = {
+            "alpha_logits": self.alpha_logits,
+            "alpha_probs": self.alpha_probs,
+            "beta_logits": self.beta_logits,
+            "beta_probs": self.beta_probs,
+            "operations": np.array(self.space.cell.operations),
+            "strides": np.array(self.space.network.strides),
+        }
+
+        def write(temporary: Path) -> None:
+            with temporary.open("wb") as file:
+                np.savez(file, allow_pickle=False, **arrays)
+
+        write_atomically(path, write)
+
+    @classmethod
+    def load(cls, path: Path, space: SearchSpace) -> ArchProbs:
+        """Read what `save` wrote. Raises: CheckpointError: unreadable, or of another space."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in ("alpha_logits", "beta_logits", "operations")}
+        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+            raise CheckpointError(f"{path} is no readable architecture snapshot; decode another epoch") from None
+        if arrays["operations"].tolist() != list(space.cell.operations):
+            raise CheckpointError(f"{path} has other operations than space '{space.name}'; it belongs to another space")
+        return cls(space, arrays["alpha_logits"], arrays["beta_logits"])
+
+
+def _softmax(logits: np.ndarray, legal: np.ndarray) -> np.ndarray:
+    """Softmax over the last axis among the legal entries; 0 elsewhere."""
+    highest = np.where(legal, logits, -np.inf).max(-1, keepdims=True)
+    weights = np.where(legal, np.exp(np.where(legal, logits - np.where(np.isfinite(highest), highest, 0), 0)), 0.0)
+    total = weights.sum(-1, keepdims=True)
+    return np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+
+
+def _relative_entropy(probs: np.ndarray, choices: np.ndarray) -> float:
+    """Mean of H(p) / log(choices) over rows that have a choice; 0 where there is none."""
+    entropy = -(probs * np.log(np.where(probs > 0, probs, 1.0))).sum(-1)
+    chosen = choices > 1
+    return float((entropy[chosen] / np.log(choices[chosen])).mean()) if chosen.any() else 0.0

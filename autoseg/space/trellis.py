@@ -1,0 +1,126 @@
+"""The network level: nodes (layer, level) and the legal arrows between them, as a networkx DiGraph.
+
+`layer` 0 is the stem, 1..L are cells; `level` 0 has the smallest stride (highest resolution).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from enum import IntEnum
+from typing import NamedTuple
+
+import networkx as nx
+import numpy as np
+
+
+class Move(IntEnum):
+    """Where an arrow leads: to twice the resolution, the same, or half. The last axis of `beta`."""
+
+    UP = 0
+    SAME = 1
+    DOWN = 2
+
+    @property
+    def step(self) -> int:
+        """Change of level."""
+        return int(self) - 1
+
+
+class Node(NamedTuple):
+    """A place of the trellis. Node(-1, 0) and Node(0, 0) are the stem's first and last feature."""
+
+    layer: int
+    level: int
+
+
+class Arrow(NamedTuple):
+    """A legal step from a node to one in the next layer."""
+
+    source: Node
+    target: Node
+    move: Move
+
+
+FIRST_STEM_NODE = Node(-1, 0)
+STEM_NODE = Node(0, 0)
+
+
+class Trellis:
+    """Every node that a path from the stem can reach, and every legal arrow (Auto-DeepLab, figure 1).
+
+    `graph`: DiGraph of `Node`s with the attribute `stride`; edges have the attribute `move`.
+    """
+
+    def __init__(
+        self, layers: int, strides: Sequence[int], moves: Sequence[str] = ("up", "same", "down")
+    ) -> None:
+        self.layers = layers
+        self.strides = tuple(strides)
+        self.moves = tuple(move for move in Move if move.name.lower() in moves)
+        self.graph = self._build()
+
+    def _build(self) -> nx.DiGraph[Node]:
+        graph: nx.DiGraph[Node] = nx.DiGraph()
+        graph.add_node(STEM_NODE, stride=self.strides[0])
+        for layer in range(self.layers):
+            for node in [node for node in graph if node.layer == layer]:
+                for move in self.moves:
+                    level = node.level + move.step
+                    if 0 <= level < len(self.strides):
+                        target = Node(layer + 1, level)
+                        graph.add_node(target, stride=self.strides[level])
+                        graph.add_edge(node, target, move=move)
+        return graph
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The nodes that hold a cell, layer by layer, level by level."""
+        return sorted(node for node in self.graph if node.layer > 0)
+
+    @property
+    def arrows(self) -> list[Arrow]:
+        """Every legal arrow, ordered by source, then move."""
+        return [arrow for node in sorted(self.graph) for arrow in self.arrows_from(node)]
+
+    def nodes_at(self, layer: int) -> list[Node]:
+        """The nodes of one layer, by level."""
+        return sorted(node for node in self.graph if node.layer == layer)
+
+    def arrows_into(self, node: Node) -> list[Arrow]:
+        """Legal arrows that end at `node`, by the level they come from."""
+        return [Arrow(s, node, self.graph.edges[s, node]["move"]) for s in sorted(self.graph.predecessors(node))]
+
+    def arrows_from(self, node: Node) -> list[Arrow]:
+        """Legal arrows that leave `node`, by move; their betas sum to one (eq. 7)."""
+        return [Arrow(node, t, self.graph.edges[node, t]["move"]) for t in sorted(self.graph.successors(node))]
+
+    def prev_prev(self, node: Node) -> Node:
+        """The node that `node` reads as H(l-2): the same level two layers ago, or the nearest that exists there."""
+        if node.layer == 1:
+            return FIRST_STEM_NODE
+        return min(self.nodes_at(node.layer - 2), key=lambda other: (abs(other.level - node.level), other.level))
+
+    def legal(self) -> np.ndarray:
+        """Boolean mask [layer, level, move] of the arrows: the shape of `beta`."""
+        mask = np.zeros((self.layers, len(self.strides), len(Move)), dtype=bool)
+        for arrow in self.arrows:
+            mask[arrow.source.layer, arrow.source.level, arrow.move] = True
+        return mask
+
+    def count_paths(self) -> int:
+        """Number of paths from the stem to any node of the last layer."""
+        counts = {STEM_NODE: 1}
+        for node in self.nodes:
+            counts[node] = sum(counts[arrow.source] for arrow in self.arrows_into(node))
+        return sum(counts[node] for node in self.nodes_at(self.layers))
+
+    def paths(self) -> Iterator[tuple[int, ...]]:
+        """Every path as the levels of layers 1..L, in lexicographic order. There may be very many."""
+
+        def extend(node: Node, levels: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+            if node.layer == self.layers:
+                yield levels
+            for arrow in self.arrows_from(node):
+                yield from extend(arrow.target, (*levels, arrow.target.level))
+
+        return extend(STEM_NODE, ())
