@@ -124,6 +124,8 @@ class DecoderSpec(Settings):
     aspp_rates: tuple[Positive, ...] = (96, 192, 288)
     """Divided by the output stride: 12, 24 and 36 at stride 8."""
     low_level_filters: Positive = 48
+    low_level_stride: Positive = 4
+    """The low-level feature is the path's last layer at this stride, or the stem's where there is none."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
 

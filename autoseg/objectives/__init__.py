@@ -1,0 +1,1 @@
+"""What is optimised and measured: losses, metrics, cost."""

@@ -1,0 +1,39 @@
+"""What a network costs: parameters and multiply-adds, counted without computing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from autoseg.ops.resize import Size
+
+
+@dataclass(frozen=True)
+class Cost:
+    """`multiply_adds` is per image at `size` (H, W): products of convolutions and matrices, padding included."""
+
+    parameters: int
+    multiply_adds: int
+    size: Size
+
+
+def count_cost(build: Callable[[], nn.Module], size: Size) -> Cost:
+    """Cost of the module that `build` makes, for one image of `size`, with PyTorch's own counter on meta tensors.
+
+    Buffers are no parameters; an auxiliary head is counted if `build` makes one, though only training runs it.
+    """
+    with torch.device("meta"):
+        network = build().eval()
+        images = torch.empty(1, 3, *size)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(images)
+    return Cost(count_parameters(network), counter.get_total_flops() // 2, size)
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Number of trainable and frozen parameters, each counted once."""
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -1,0 +1,1 @@
+"""Building blocks of networks: cell operations, stem, heads, and resizing."""

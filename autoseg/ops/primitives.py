@@ -1,0 +1,111 @@
+"""The operations of a discrete cell. Each maps (N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride)).
+
+`norm` makes a normalisation layer for a number of channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autoseg.ops.resize import level_size, resize
+
+Norm = Callable[[int], nn.Module]
+
+
+class ReluConvNorm(nn.Module):
+    """ReLU, 1x1 convolution, normalisation: brings a cell's input to its width. (N, Cin, H, W) -> (N, Cout, H, W)."""
+
+    def __init__(self, in_channels: int, out_channels: int, norm: Norm) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.norm = norm(out_channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """See the class."""
+        return self.norm(self.conv(F.relu(features)))
+
+
+class SepConv(nn.Module):
+    """Depthwise-separable convolution: [ReLU, depthwise, 1x1, BN] twice, any stride in the first depthwise."""
+
+    def __init__(self, channels: int, kernel_size: int, stride: int, norm: Norm) -> None:
+        super().__init__()
+        self.depthwise1 = nn.Conv2d(
+            channels, channels, kernel_size, stride, kernel_size // 2, groups=channels, bias=False
+        )
+        self.pointwise1 = nn.Conv2d(channels, channels, 1, bias=False)
+        self.norm1 = norm(channels)
+        self.depthwise2 = nn.Conv2d(channels, channels, kernel_size, 1, kernel_size // 2, groups=channels, bias=False)
+        self.pointwise2 = nn.Conv2d(channels, channels, 1, bias=False)
+        self.norm2 = norm(channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """See the class."""
+        features = self.norm1(self.pointwise1(self.depthwise1(F.relu(features))))
+        return self.norm2(self.pointwise2(self.depthwise2(F.relu(features))))
+
+
+class AtrousConv(nn.Module):
+    """ReLU, dense convolution at rate 2, BN; with stride 2, bilinear halving and then rate 1 (Auto-DeepLab's code)."""
+
+    def __init__(self, channels: int, kernel_size: int, stride: int, norm: Norm) -> None:
+        super().__init__()
+        self.stride = stride
+        rate = 2 if stride == 1 else 1
+        self.conv = nn.Conv2d(
+            channels, channels, kernel_size, padding=rate * (kernel_size // 2), dilation=rate, bias=False
+        )
+        self.norm = norm(channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """See the class."""
+        features = _strided(features, self.stride)
+        return self.norm(self.conv(F.relu(features)))
+
+
+class AvgPool(nn.Module):
+    """3x3 average pooling over the pixels inside the image."""
+
+    def __init__(self, channels: int, kernel_size: int, stride: int, norm: Norm) -> None:
+        super().__init__()
+        self.kernel_size, self.stride = kernel_size, stride
+
+    def forward(self, features: Tensor) -> Tensor:
+        """See the class."""
+        return avg_pool(features, self.kernel_size, self.stride)
+
+
+class MaxPool(nn.Module):
+    """3x3 max pooling."""
+
+    def __init__(self, channels: int, kernel_size: int, stride: int, norm: Norm) -> None:
+        super().__init__()
+        self.kernel_size, self.stride = kernel_size, stride
+
+    def forward(self, features: Tensor) -> Tensor:
+        """See the class."""
+        return F.max_pool2d(features, self.kernel_size, self.stride, self.kernel_size // 2)
+
+
+class SkipConnect(nn.Module):
+    """The identity; with stride 2, bilinear halving, which needs no parameters (the paper leaves this open)."""
+
+    def __init__(self, channels: int, stride: int, norm: Norm) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, features: Tensor) -> Tensor:
+        """See the class."""
+        return _strided(features, self.stride)
+
+
+def avg_pool(features: Tensor, kernel_size: int, stride: int = 1) -> Tensor:
+    """Average pooling that leaves padding out of the mean."""
+    return F.avg_pool2d(features, kernel_size, stride, kernel_size // 2, count_include_pad=False)
+
+
+def _strided(features: Tensor, stride: int) -> Tensor:
+    return resize(features, level_size((features.shape[-2], features.shape[-1]), stride))
