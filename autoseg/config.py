@@ -6,19 +6,28 @@ Letters: H height and W width in pixels. Ratios are fractions of 1. Learning rat
 from __future__ import annotations
 
 import difflib
+import re
+import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from autoseg.errors import AutosegError, ConfigError
-from autoseg.files import parse_yaml, read_yaml
+from autoseg.files import one_line, parse_yaml, read_yaml
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Size = tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(ge=32)]]
-Rgb = tuple[float, float, float]
+Whole = Annotated[int, Strict()]
+"""A whole number: neither `true`, `"3"` nor 2.5, which pydantic would take for one or round silently."""
+Number = Annotated[float, Strict()]
+"""A number, whole or not; neither `true` nor `"0.1"`."""
+Flag = Annotated[bool, Strict()]
+"""`true` or `false`; neither 1 nor `"yes"`."""
+Fraction = Annotated[Number, Field(ge=0, le=1)]
+Size = tuple[Annotated[Whole, Field(ge=32)], Annotated[Whole, Field(ge=32)]]
+Rgb = tuple[Number, Number, Number]
 
 
 class Settings(BaseModel):
@@ -31,7 +40,7 @@ class Settings(BaseModel):
         return self.model_dump(mode="json")
 
 
-# --- data -----------------------------------------------------------------------------------------------------------
+# --- data ------------------------------------------------------------------------------------------------------------
 
 
 class SplitConfig(Settings):
@@ -53,12 +62,12 @@ class GeneratedConfig(Settings):
     """The built-in generated set: textured shapes of several classes, sizes and depths, with noise."""
 
     size: Size = (96, 96)
-    train: Annotated[int, Field(ge=1)] = 256
-    val: Annotated[int, Field(ge=1)] = 64
-    test: Annotated[int, Field(ge=1)] = 64
-    noise: Annotated[float, Field(ge=0, le=1)] = 0.08
+    train: Annotated[Whole, Field(ge=1)] = 256
+    val: Annotated[Whole, Field(ge=1)] = 64
+    test: Annotated[Whole, Field(ge=1)] = 64
+    noise: Annotated[Number, Field(ge=0, le=1)] = 0.08
     """Standard deviation of the pixel noise; images are in 0..1."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[Whole, Field(ge=0)] = 0
 
 
 class DataConfig(Settings):
@@ -69,10 +78,10 @@ class DataConfig(Settings):
     splits: dict[str, SplitConfig] | None = None
     """Left out, the splits are found by looking at the folder."""
     classes: tuple[str, ...] | None = None
-    num_classes: Annotated[int, Field(ge=2, le=65535)] | None = None
+    num_classes: Annotated[Whole, Field(ge=2, le=65535)] | None = None
     """Left out, the number of `classes`, or else found by reading the training masks."""
-    ignore_label: Annotated[int, Field(ge=0, le=65535)] = 255
-    label_map: dict[int, int] | None = None
+    ignore_label: Annotated[Whole, Field(ge=0, le=65535)] = 255
+    label_map: dict[int, Whole] | None = None
     """Label in the mask file -> label used; labels that are not named stay."""
     resize: Size | None = None
     """Bring every image and mask to this (H, W) first; masks by nearest neighbour."""
@@ -99,33 +108,33 @@ class DataConfig(Settings):
         return self
 
 
-# --- optimisation -----------------------------------------------------------------------------------------------------
+# --- optimisation ----------------------------------------------------------------------------------------------------
 
 
 class OptimizerConfig(Settings):
     """SGD (with momentum), Adam or AdamW."""
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
-    lr: Annotated[float, Field(gt=0, le=10)] = 0.025
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    nesterov: bool = False
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
-    weight_decay: Annotated[float, Field(ge=0, le=1)] = 3e-4
+    lr: Annotated[Number, Field(gt=0, le=10)] = 0.025
+    momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9
+    nesterov: Flag = False
+    betas: tuple[Annotated[Number, Field(ge=0, lt=1)], Annotated[Number, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    weight_decay: Annotated[Number, Field(ge=0, le=1)] = 3e-4
 
 
 class LrScheduleConfig(Settings):
     """The learning rate over the run: warm-up by a straight line, then `name` from lr down to min_lr."""
 
     name: Literal["constant", "cosine", "poly"] = "cosine"
-    power: Annotated[float, Field(gt=0)] = 0.9
-    min_lr: Annotated[float, Field(ge=0)] = 0.0
-    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    power: Annotated[Number, Field(gt=0)] = 0.9
+    min_lr: Annotated[Number, Field(ge=0)] = 0.0
+    warmup_epochs: Annotated[Number, Field(ge=0)] = 0.0
 
 
 class AugmentConfig(Settings):
     """Random changes to a training image and its mask, made jointly."""
 
-    scale: tuple[Annotated[float, Field(gt=0, le=16)], Annotated[float, Field(gt=0, le=16)]] = (0.5, 2.0)
+    scale: tuple[Annotated[Number, Field(gt=0, le=16)], Annotated[Number, Field(gt=0, le=16)]] = (0.5, 2.0)
     flip: Fraction = 0.5
     colour: Fraction = 0.0
     """Strength of brightness, contrast and saturation jitter; 0 is none."""
@@ -140,27 +149,27 @@ class AugmentConfig(Settings):
 class TrainingConfig(Settings):
     """What a search and a retraining have in common."""
 
-    epochs: Annotated[int, Field(ge=1)] = 40
-    batch_size: Annotated[int, Field(ge=2)] = 2
+    epochs: Annotated[Whole, Field(ge=1)] = 40
+    batch_size: Annotated[Whole, Field(ge=2)] = 2
     """Images a step; at least two, since BatchNorm of the pooled image features needs them."""
     crop: Size = (321, 321)
     augment: AugmentConfig = AugmentConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: LrScheduleConfig = LrScheduleConfig(min_lr=1e-3)
-    class_weights: Literal["none", "enet", "median_frequency"] | tuple[Annotated[float, Field(ge=0)], ...] = "none"
+    class_weights: Literal["none", "enet", "median_frequency"] | tuple[Annotated[Number, Field(ge=0)], ...] = "none"
     """Of the cross-entropy: none, from the training masks (ENet, Paszke et al. 2016; median frequency, Eigen and
     Fergus 2015), or one number a class."""
     precision: Literal["float32", "bf16"] = "float32"
-    clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
-    validate_every: Annotated[int, Field(ge=1)] = 1
+    clip_grad_norm: Annotated[Number, Field(gt=0)] | None = None
+    validate_every: Annotated[Whole, Field(ge=1)] = 1
     """Epochs between validations; the last epoch is always validated."""
-    val_images: Annotated[int, Field(ge=1)] | None = None
+    val_images: Annotated[Whole, Field(ge=1)] | None = None
     """Validate on this many images, evenly spaced over the split; left out, on all of them."""
-    max_steps_per_epoch: Annotated[int, Field(ge=1)] | None = None
-    log_every: Annotated[int, Field(ge=1)] = 10
-    checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
+    max_steps_per_epoch: Annotated[Whole, Field(ge=1)] | None = None
+    log_every: Annotated[Whole, Field(ge=1)] = 10
+    checkpoint_seconds: Annotated[Number, Field(ge=0)] = 60.0
     """Save at least this often, mid-epoch too; 0 saves after every step."""
-    workers: Annotated[int, Field(ge=0, le=256)] = 0
+    workers: Annotated[Whole, Field(ge=0, le=256)] = 0
     """Processes that read images; 0 reads in the main process, which is right where the set fits in memory."""
 
     @model_validator(mode="after")
@@ -173,12 +182,12 @@ class TrainingConfig(Settings):
 class SearchSchedule(TrainingConfig):
     """How the architecture is searched. The defaults are Auto-DeepLab's (section 4.1)."""
 
-    arch_start_epoch: Annotated[int, Field(ge=0)] = 20
+    arch_start_epoch: Annotated[Whole, Field(ge=0)] = 20
     """Weights alone before this epoch, weights and architecture in turn from it on."""
     arch_optimizer: OptimizerConfig = OptimizerConfig(name="adam", lr=3e-3, weight_decay=1e-3)
-    arch_init_std: Annotated[float, Field(ge=0)] = 1e-3
+    arch_init_std: Annotated[Number, Field(ge=0)] = 1e-3
     """Standard deviation of the initial logits."""
-    train_a_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    train_a_fraction: Annotated[Number, Field(gt=0, lt=1)] = 0.5
     """Share of the training set that is trainA (weights); the rest is trainB (architecture)."""
 
     @model_validator(mode="after")
@@ -196,15 +205,15 @@ class RetrainSchedule(TrainingConfig):
 
     optimizer: OptimizerConfig = OptimizerConfig(name="sgd", lr=0.05, weight_decay=4e-5)
     schedule: LrScheduleConfig = LrScheduleConfig(name="poly", warmup_epochs=0)
-    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    drop_path: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Greatest probability of dropping a branch, reached by the last cell at the last step."""
-    auxiliary_weight: Annotated[float, Field(ge=0)] = 0.0
+    auxiliary_weight: Annotated[Number, Field(ge=0)] = 0.0
     """Weight of the loss of an auxiliary head after two thirds of the layers; 0 builds none."""
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Keep an exponential moving average of the weights and use it to evaluate; 0 keeps none."""
 
 
-# --- whole runs --------------------------------------------------------------------------------------------------------
+# --- whole runs ------------------------------------------------------------------------------------------------------
 
 
 class SearchConfig(Settings):
@@ -213,7 +222,7 @@ class SearchConfig(Settings):
     space: dict[str, Any]
     data: DataConfig
     search: SearchSchedule = SearchSchedule()
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Annotated[Whole, Field(ge=0, lt=2**31)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
@@ -223,11 +232,11 @@ class RetrainConfig(Settings):
     genotype: dict[str, Any]
     data: DataConfig
     retrain: RetrainSchedule = RetrainSchedule()
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Annotated[Whole, Field(ge=0, lt=2**31)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
-# --- reading ------------------------------------------------------------------------------------------------------------
+# --- reading ---------------------------------------------------------------------------------------------------------
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -242,22 +251,40 @@ def parse(
     try:
         return model.model_validate(dict(data))
     except ValidationError as reason:
-        first = reason.errors()[0]
-    keys = [str(part) for part in first["loc"]]
+        mistakes = [(_place(model, mistake["loc"])[0], mistake) for mistake in reason.errors()]
+    keys, mistake = _deepest(mistakes)
     suffix = f" ({where})" if where else ""
-    if first["type"] == "extra_forbidden":
-        known = _keys_at(model, first["loc"][:-1])
+    place = ".".join(keys)
+    if mistake["type"] == "extra_forbidden":
+        known = _keys_at(model, mistake["loc"][:-1])
         near = difflib.get_close_matches(keys[-1], known, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
         group = f" in {'.'.join(keys[:-1])}" if keys[:-1] else ""
-        raise error(f"unknown key '{keys[-1]}'{group}{suffix} ({hint})")
-    message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    place = ".".join(keys)
-    if first["type"] == "missing":
-        raise error(f"{place} is missing{suffix}; add it")
-    if first["type"] in ("value_error", "assertion_error"):
-        raise error(f"{place + ': ' if place else ''}{message}{suffix}")
-    raise error(f"{place}: {message[0].lower() + message[1:]}, not {_short(first['input'])}{suffix}")
+        raise error(one_line(f"unknown key '{keys[-1]}'{group}{suffix} ({hint})"))
+    if mistake["type"] == "missing":
+        raise error(one_line(f"{place} is missing{suffix}; add it"))
+    messages = [_message(other) for at, other in mistakes if at == keys]  # more than one for `X | Y` only
+    message = ", or ".join([messages[0], *(other.removeprefix("should be ") for other in messages[1:])])
+    if mistake["type"] not in ("value_error", "assertion_error", "too_long", "too_short"):
+        message += f", not {_short(mistake['input'])}"
+    raise error(one_line(f"{place + ': ' if place else ''}{message}{suffix}"))
+
+
+def _deepest(mistakes: list[tuple[list[str], ErrorDetails]]) -> tuple[list[str], ErrorDetails]:
+    """The first mistake, or, where a setting may be of several types, the one that came furthest into a type."""
+    first = mistakes[0][0]
+    return max((m for m in mistakes if m[0][: len(first)] == first), key=lambda m: len(m[0]))  # the first of equals
+
+
+def _message(mistake: ErrorDetails) -> str:
+    """Pydantic's message in a user's words."""
+    text = mistake["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    if mistake["type"] in ("value_error", "assertion_error"):
+        return text
+    text = re.sub(r"^(Input|Tuple|List|Dictionary|String) should ", "should ", text)
+    text = re.sub(r"a valid (tuple|list)\b", "a list", text)
+    text = re.sub(r"a valid dictionary( or instance of \w+)?", "a mapping", text)
+    return text[0].lower() + text[1:].replace(" after validation", "")
 
 
 def _short(value: Any) -> str:
@@ -265,23 +292,46 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def _place(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[list[str], list[Any]]:
+    """The keys and positions in pydantic's `location`, and the types that they lead to.
+
+    Pydantic also puts a name for each type of `X | Y` there (`literal['none']`), and `[key]`: these are left out.
+    """
+    keys: list[str] = []
+    found: list[Any] = [model]
+    is_key = True
+    for part in location:
+        found = [member for annotation in found for member in _members(annotation)]
+        is_key = len(found) <= 1 or not is_key
+        if is_key and part != "[key]":
+            keys.append(str(part))
+            found = [inner for annotation in found for inner in _inside(annotation, part)]
+    return keys, [member for annotation in found for member in _members(annotation)]
+
+
+def _members(annotation: Any) -> list[Any]:
+    """The types of `X | Y | None`, without None; `X` of `Annotated[X, ...]`."""
+    if typing.get_origin(annotation) is Annotated:
+        return _members(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return [member for choice in typing.get_args(annotation) for member in _members(choice)]
+    return [] if annotation is type(None) else [annotation]
+
+
+def _inside(annotation: Any, part: int | str) -> list[Any]:
+    """The type of the field, item or value `part` of `annotation`, or nothing."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation.model_fields[str(part)].annotation] if part in annotation.model_fields else []
+    arguments = [argument for argument in typing.get_args(annotation) if argument is not Ellipsis]
+    if isinstance(part, int) and typing.get_origin(annotation) in (tuple, list):
+        return arguments[part : part + 1] or arguments[:1]
+    return arguments[-1:]  # the value of a mapping
+
+
 def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     """The keys that the model nested at `location` knows."""
-    current: Any = model
-    for part in location:
-        if isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields:
-            current = current.model_fields[str(part)].annotation
-        else:  # an item of a list or mapping
-            current = next(iter(reversed(typing.get_args(current))), None)
-        current = _unwrap(current)
-    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
-
-
-def _unwrap(annotation: Any) -> Any:
-    """`X` of `X | None`."""
-    choices = [choice for choice in typing.get_args(annotation) if choice is not type(None)]
-    optional = type(None) in typing.get_args(annotation)
-    return choices[0] if optional and choices else annotation
+    _, nested = _place(model, location)
+    return [key for one in nested if isinstance(one, type) and issubclass(one, BaseModel) for key in one.model_fields]
 
 
 def merge(base: Mapping[str, Any], *overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,5 +35,5 @@ class ExportError(AutosegError):
     """An export that cannot be made."""
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818 - no mistake of anyone's
     """Raised at a step boundary, after a clean save, when the user asked a run to stop."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -14,7 +15,19 @@ from autoseg.errors import AutosegError
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, except that `3e-3` is a number, as in YAML 1.2 (PyYAML reads a string)."""
+    """YAML's safe loader, except that `3e-3` is a number, as in YAML 1.2 (PyYAML reads a string).
+
+    A key that a mapping has twice is an error (PyYAML takes the last).
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"'{key.value}' is there twice", key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -29,33 +42,40 @@ _Loader.add_implicit_resolver(
 
 
 class _Dumper(yaml.SafeDumper):
-    """Safe dumper that indents lists inside mappings."""
+    """Safe dumper that indents lists inside mappings, quotes what `_Loader` takes for a number, and never aliases."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         return super().increase_indent(flow, False)
 
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
 
 def parse_yaml(text: str) -> Any:
     """A YAML scalar or document as plain Python data."""
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    return yaml.load(text, Loader=_Loader)
 
 
 def read_yaml(path: Path, error: type[AutosegError]) -> dict[str, Any]:
-    """The mapping in a YAML file.
+    """The mapping in a YAML file, or in a JSON file if its name ends in `.json`.
 
     Raises: `error`: the file is missing, unreadable, no YAML, or holds no mapping.
     """
+    form = "JSON" if path.suffix == ".json" else "YAML"
     try:
-        data = parse_yaml(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8-sig")
+        data = json.loads(text) if form == "JSON" else parse_yaml(text)
     except FileNotFoundError:
         raise error(f"{path} does not exist; give the path of a YAML file") from None
     except (OSError, UnicodeDecodeError) as reason:
         raise error(f"{path} cannot be read as text ({one_line(reason)})") from None
     except (yaml.YAMLError, ValueError, RecursionError) as reason:
-        raise error(f"{path} is not valid YAML: {one_line(reason)}; correct the file") from None
+        raise error(f"{path} is not valid {form}: {one_line(reason)}; correct the file") from None
     if not isinstance(data, dict):
         raise error(f"{path} holds no mapping of keys to values; see `autoseg show` for what such a file looks like")
-    if stray := next((key for key in data if not isinstance(key, str)), None):
+    for stray in (key for key in data if not isinstance(key, str)):
         raise error(f"{path} has the key {stray!r}, which is no word; correct the file")
     return data
 

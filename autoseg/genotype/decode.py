@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from autoseg.errors import GenotypeError
 from autoseg.genotype.schema import Edge, Genotype, PathSpec
 from autoseg.space.arch_probs import ArchProbs
 from autoseg.space.cell import CellTopology, state_name
@@ -14,13 +15,18 @@ from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import STEM_NODE, Arrow, Node, Trellis
 
 INPUTS_PER_BLOCK = 2
+PATH_PRIORS = ("uniform", "paper")
 TIE = 1e-9
 """Two log-probabilities that differ by less are a tie: sums in another order differ by rounding."""
 
 
 def decode(
-    probs: ArchProbs, *, path_prior: str | None = None, name: str | None = None,
-    source: Mapping[str, Any] | None = None, retrain: Mapping[str, Any] | None = None,
+    probs: ArchProbs,
+    *,
+    path_prior: str | None = None,
+    name: str | None = None,
+    source: Mapping[str, Any] | None = None,
+    retrain: Mapping[str, Any] | None = None,
 ) -> Genotype:
     """The genotype that a search has arrived at (Auto-DeepLab, section 3.3).
 
@@ -76,7 +82,10 @@ def decode_path(beta_probs: np.ndarray, trellis: Trellis, path_prior: str = "uni
     among fewer arrows, it prefers the borders when nothing is learned; `uniform` (our default, a departure from the
     paper) multiplies each probability by the number of arrows leaving its node, so that equal logits make all paths
     tie. Of paths that tie, the first in lexicographic order of levels is returned.
+    Raises: GenotypeError: a path prior that there is not.
     """
+    if path_prior not in PATH_PRIORS:
+        raise GenotypeError(f"unknown path prior {path_prior!r} (known: {', '.join(PATH_PRIORS)})")
     to_go: dict[Node, float] = {node: 0.0 for node in trellis.nodes_at(trellis.layers)}
     for layer in reversed(range(trellis.layers)):
         for node in trellis.nodes_at(layer):
@@ -84,11 +93,13 @@ def decode_path(beta_probs: np.ndarray, trellis: Trellis, path_prior: str = "uni
                 arrow_score(beta_probs, trellis, arrow, path_prior) + to_go[arrow.target]
                 for arrow in trellis.arrows_from(node)
             )
-    node, levels = STEM_NODE, []
+    node, so_far, levels = STEM_NODE, 0.0, []
     while node.layer < trellis.layers:
-        arrows = trellis.arrows_from(node)
-        scores = [arrow_score(beta_probs, trellis, arrow, path_prior) + to_go[arrow.target] for arrow in arrows]
-        node = next(arrow.target for arrow, score in zip(arrows, scores, strict=True) if score >= max(scores) - TIE)
+        for arrow in trellis.arrows_from(node):
+            score = so_far + arrow_score(beta_probs, trellis, arrow, path_prior)
+            if score + to_go[arrow.target] >= to_go[STEM_NODE] - TIE:  # the whole path, or every layer may lose a TIE
+                break
+        node, so_far = arrow.target, score
         levels.append(node.level)
     return tuple(levels)
 

@@ -5,16 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from autoseg.config import Settings, parse
+from autoseg.config import Settings, Whole, parse
 from autoseg.errors import GenotypeError
 from autoseg.files import read_yaml, to_yaml, write_text
 from autoseg.space.cell import state_index
-from autoseg.space.schema import OPERATIONS, BatchNormSpec, DecoderSpec, Positive, StemSpec, check_version, find_file
+from autoseg.space.schema import (
+    OPERATIONS,
+    BatchNormSpec,
+    DecoderSpec,
+    Positive,
+    StemSpec,
+    check_version,
+    find_file,
+    refuse_newer,
+)
 from autoseg.space.trellis import Move
 
 GENOTYPE_VERSION = 1
@@ -50,7 +60,7 @@ class PathSpec(Settings):
 class Genotype(Settings):
     """A discrete architecture. `Genotype.load(name_or_path)`, `genotype.save(path)`."""
 
-    version: int = GENOTYPE_VERSION
+    version: Whole = GENOTYPE_VERSION
     name: Annotated[str, Field(min_length=1)]
     cell: Annotated[tuple[tuple[Edge, ...], ...], Field(min_length=1)]
     """Edges of each block; a block is the sum of its edges, the cell concatenates its blocks."""
@@ -58,9 +68,9 @@ class Genotype(Settings):
     stem: StemSpec = StemSpec()
     decoder: DecoderSpec = DecoderSpec()
     batch_norm: BatchNormSpec = BatchNormSpec()
-    source: dict[str, Any] = {}
+    source: dict[str, Any] = Field(default_factory=dict)
     """Where it came from: a paper, or the space, run, epoch and path prior."""
-    retrain: dict[str, Any] = {}
+    retrain: dict[str, Any] = Field(default_factory=dict)
     """The schedule with which its space recommends to train it; `autoseg retrain` starts from it."""
 
     @field_validator("version")
@@ -82,9 +92,11 @@ class Genotype(Settings):
     @model_validator(mode="after")
     def _path_is_connected(self) -> Genotype:
         strides = (self.stem.stride, *self.network.strides)
-        for layer, (source, target) in enumerate(zip(strides, strides[1:], strict=False), start=1):
+        for layer, (source, target) in enumerate(pairwise(strides), start=1):
             if target not in (source // 2, source, source * 2):
-                raise ValueError(f"the path steps from stride {source} to {target} at layer {layer}; it may halve or double")
+                raise ValueError(
+                    f"the path steps from stride {source} to {target} at layer {layer}; it may halve or double"
+                )
             if target < strides[0] or target > 32:
                 raise ValueError(f"the path has stride {target} at layer {layer}; it may be {strides[0]} to 32")
         return self
@@ -100,23 +112,18 @@ class Genotype(Settings):
     def moves(self) -> tuple[Move, ...]:
         """The move into each layer, from the stem on."""
         levels = (0, *self.levels)
-        return tuple(Move(after - before + 1) for before, after in zip(levels, levels[1:], strict=False))
+        return tuple(Move(after - before + 1) for before, after in pairwise(levels))
 
     def filters(self, layer: int) -> int:
         """Filters of a block at `layer` (1..L): F at the stem's stride, doubled at each further one."""
-        return self.network.filter_multiplier * 2 ** self.levels[layer - 1]
+        return self.network.filter_multiplier << self.levels[layer - 1]
 
     # --- files --------------------------------------------------------------------------------------------------------
 
     @classmethod
     def parse(cls, data: Mapping[str, Any], where: str = "") -> Genotype:
         """A genotype from plain data. Raises: GenotypeError: one line on what is wrong."""
-        version = data.get("version")
-        if isinstance(version, int) and version > GENOTYPE_VERSION:  # before unknown keys, which a newer one may have
-            raise GenotypeError(
-                f"{where or 'this genotype'} has version {version}, but this autoseg reads up to"
-                f" {GENOTYPE_VERSION}; update autoseg"
-            )
+        refuse_newer(data, GENOTYPE_VERSION, "genotype", where, GenotypeError)
         return parse(cls, data, where, GenotypeError)
 
     @classmethod
@@ -137,5 +144,5 @@ class Genotype(Settings):
     def save(self, path: str | Path, format: Literal["yaml", "json"] = "yaml") -> None:
         """Write it atomically as YAML or JSON."""
         data = self.to_dict()
-        text = json.dumps(data, indent=2) + "\n" if format == "json" else to_yaml(data)
+        text = json.dumps(data, indent=2, ensure_ascii=False) + "\n" if format == "json" else to_yaml(data)
         write_text(Path(path), text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,7 @@ from autoseg.files import write_atomically
 from autoseg.space.schema import SearchSpace
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ArchProbs:
     """alpha [edge, operation] and beta [layer, level, move] of one moment of a search, in float64.
 
@@ -32,7 +31,7 @@ class ArchProbs:
             "beta": (self.space.network.layers, len(self.space.network.strides), 3),
         }
         for name, shape in shapes.items():
-            logits = np.asarray(getattr(self, f"{name}_logits"), dtype=np.float64)
+            logits = np.array(getattr(self, f"{name}_logits"), dtype=np.float64)  # a copy: the search goes on
             object.__setattr__(self, f"{name}_logits", logits)
             if logits.shape != shape:
                 raise CheckpointError(
@@ -63,11 +62,11 @@ class ArchProbs:
 
     def entropy(self) -> dict[str, float]:
         """Mean entropy of alpha's rows and of beta's nodes, each as a share of its greatest value (1: undecided)."""
-        beta = self.beta_probs[self.space.trellis.legal().sum(-1) > 1]
-        arrows = self.space.trellis.legal()[self.space.trellis.legal().sum(-1) > 1].sum(-1)
+        operations = np.full(len(self.alpha_probs), self.alpha_probs.shape[-1])
+        arrows = self.space.trellis.legal().sum(-1)
         return {
-            "alpha": _relative_entropy(self.alpha_probs, np.full(len(self.alpha_probs), self.alpha_probs.shape[1])),
-            "beta": _relative_entropy(beta, arrows),
+            "alpha": _relative_entropy(self.alpha_probs, operations),
+            "beta": _relative_entropy(self.beta_probs, arrows),
         }
 
     def save(self, path: Path) -> None:
@@ -92,12 +91,18 @@ class ArchProbs:
         """Read what `save` wrote. Raises: CheckpointError: unreadable, or of another space."""
         try:
             with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in ("alpha_logits", "beta_logits", "operations")}
-        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+                arrays = {name: file[name] for name in ("alpha_logits", "beta_logits", "operations", "strides")}
+            logits = [arrays[f"{name}_logits"].astype(np.float64, casting="same_kind") for name in ("alpha", "beta")]
+        except Exception:  # a damaged file makes NumPy and zipfile raise nearly anything
             raise CheckpointError(f"{path} is no readable architecture snapshot; decode another epoch") from None
         if arrays["operations"].tolist() != list(space.cell.operations):
             raise CheckpointError(f"{path} has other operations than space '{space.name}'; it belongs to another space")
-        return cls(space, arrays["alpha_logits"], arrays["beta_logits"])
+        if arrays["strides"].tolist() != list(space.network.strides):
+            raise CheckpointError(f"{path} has other strides than space '{space.name}'; it belongs to another space")
+        try:
+            return cls(space, *logits)
+        except CheckpointError as reason:
+            raise CheckpointError(f"{path}: {reason}") from None
 
 
 def _softmax(logits: np.ndarray, legal: np.ndarray) -> np.ndarray:
@@ -105,7 +110,8 @@ def _softmax(logits: np.ndarray, legal: np.ndarray) -> np.ndarray:
     highest = np.where(legal, logits, -np.inf).max(-1, keepdims=True)
     weights = np.where(legal, np.exp(np.where(legal, logits - np.where(np.isfinite(highest), highest, 0), 0)), 0.0)
     total = weights.sum(-1, keepdims=True)
-    return np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+    probs: np.ndarray = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+    return probs
 
 
 def _relative_entropy(probs: np.ndarray, choices: np.ndarray) -> float:

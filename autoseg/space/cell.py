@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 
 PREV_PREV, PREV = 0, 1
@@ -17,9 +18,9 @@ def state_index(name: str) -> int:
     """Inverse of `state_name`. Raises: ValueError: no such state."""
     if name in ("prev_prev", "prev"):
         return ("prev_prev", "prev").index(name)
-    if name[:1] == "b" and name[1:].isdecimal() and int(name[1:]) >= 1:
+    if re.fullmatch(r"b[1-9][0-9]{0,5}", name):
         return int(name[1:]) + 1
-    raise ValueError(f"unknown input '{name}' (known: prev_prev, prev, b1, b2, ...)")
+    raise ValueError(f"unknown input {name!r} (known: prev_prev, prev, b1, b2, ...)")
 
 
 class CellTopology:

@@ -6,12 +6,13 @@ import difflib
 from collections.abc import Mapping
 from functools import cached_property
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from autoseg.config import Settings, parse
+from autoseg.config import Number, Settings, Whole, parse
 from autoseg.errors import AutosegError, GenotypeError, SearchSpaceError
 from autoseg.files import read_yaml
 from autoseg.space.cell import CellTopology
@@ -31,7 +32,7 @@ OPERATIONS = (
 )
 """Every operation that a cell may choose (Auto-DeepLab, section 3.1); `autoseg.ops.registry` builds them."""
 
-Positive = Annotated[int, Field(ge=1, le=4096)]
+Positive = Annotated[Whole, Field(ge=1, le=4096)]
 
 
 def check_version(version: int, newest: int, what: str) -> int:
@@ -43,10 +44,19 @@ def check_version(version: int, newest: int, what: str) -> int:
     return version
 
 
+def refuse_newer(data: Mapping[str, Any], newest: int, what: str, where: str, error: type[AutosegError]) -> None:
+    """Refuse data of a newer version before its unknown keys are found, of which a newer version may have some."""
+    version = data.get("version")
+    if isinstance(version, int) and version > newest:
+        raise error(
+            f"{where or f'this {what}'} has version {version}, but this autoseg reads up to {newest}; update autoseg"
+        )
+
+
 class CellSpec(Settings):
     """The cell: blocks, each the sum of its inputs, and the operations that compete on every edge."""
 
-    blocks: Annotated[int, Field(ge=1, le=16)] = 5
+    blocks: Annotated[Whole, Field(ge=1, le=16)] = 5
     operations: tuple[str, ...] = OPERATIONS
 
     @field_validator("operations")
@@ -67,7 +77,7 @@ class CellSpec(Settings):
 class NetworkSpec(Settings):
     """The network level: layers of cells at several strides, and the moves that are legal between them."""
 
-    layers: Annotated[int, Field(ge=2, le=256)] = 12
+    layers: Annotated[Whole, Field(ge=2, le=256)] = 12
     strides: tuple[Positive, ...] = (4, 8, 16, 32)
     filter_multiplier: Positive = 8
     """F: the filters of a block at the smallest stride; doubled at each further one."""
@@ -78,7 +88,7 @@ class NetworkSpec(Settings):
     def _strides_are_adjacent(cls, strides: tuple[int, ...]) -> tuple[int, ...]:
         if not strides or strides[0] & (strides[0] - 1):
             raise ValueError("strides must be powers of two, such as [4, 8, 16, 32]")
-        if any(coarse != 2 * fine for fine, coarse in zip(strides, strides[1:], strict=False)):
+        if any(coarse != 2 * fine for fine, coarse in pairwise(strides)):
             raise ValueError(f"strides must double from one to the next, such as [4, 8, 16, 32], not {list(strides)}")
         if strides[-1] > 32:
             raise ValueError(f"the greatest stride is 32, since inputs may be 32 pixels wide, not {strides[-1]}")
@@ -107,7 +117,7 @@ class StemSpec(Settings):
     @cached_property
     def stride(self) -> int:
         """Output stride of the stem's last convolution."""
-        return 2 ** self.strides.count(2)
+        return 1 << self.strides.count(2)
 
 
 class HeadSpec(Settings):
@@ -126,14 +136,14 @@ class DecoderSpec(Settings):
     low_level_filters: Positive = 48
     low_level_stride: Positive = 4
     """The low-level feature is the path's last layer at this stride, or the stem's where there is none."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.1
 
 
 class BatchNormSpec(Settings):
     """BatchNorm's constants; `momentum` is the share of the new value (1 - TensorFlow's decay)."""
 
-    eps: Annotated[float, Field(gt=0)] = 1e-5
-    momentum: Annotated[float, Field(gt=0, le=1)] = 0.1
+    eps: Annotated[Number, Field(gt=0)] = 1e-5
+    momentum: Annotated[Number, Field(gt=0, le=1)] = 0.1
 
 
 class DecodingSpec(Settings):
@@ -147,7 +157,7 @@ class DecodingSpec(Settings):
 class SearchSpace(Settings):
     """Everything that defines a search space. `SearchSpace.load("auto_deeplab")` reads one."""
 
-    version: int = SPACE_VERSION
+    version: Whole = SPACE_VERSION
     name: Annotated[str, Field(min_length=1)]
     description: str = ""
     cell: CellSpec = CellSpec()
@@ -186,6 +196,7 @@ class SearchSpace(Settings):
     @classmethod
     def parse(cls, data: Mapping[str, Any], where: str = "") -> SearchSpace:
         """A space from plain data. Raises: SearchSpaceError: one line on what is wrong."""
+        refuse_newer(data, SPACE_VERSION, "search space", where, SearchSpaceError)
         return parse(cls, data, where, SearchSpaceError)
 
     @classmethod
@@ -199,7 +210,7 @@ def load_space(name_or_path: str | Path) -> tuple[SearchSpace, dict[str, Any]]:
     """A space, and the schedules which its file recommends: `{"search": {...}, "retrain": {...}}`, each optional."""
     path = find_file(name_or_path, "search space", SearchSpaceError)
     data = read_yaml(path, SearchSpaceError)
-    schedules = {key: data.pop(key) for key in ("search", "retrain") if key in data}
+    schedules: dict[str, Any] = {key: data.pop(key) for key in ("search", "retrain") if key in data}
     for key, schedule in schedules.items():
         if not isinstance(schedule, dict):
             raise SearchSpaceError(f"{key} must be a mapping of settings in {path}")
@@ -242,4 +253,4 @@ def find_file(name_or_path: str | Path, what: str, error: type[AutosegError]) ->
         return path
     near = difflib.get_close_matches(text, names, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names)}; or give the path of a YAML file"
-    raise error(f"unknown {what} '{text}' ({hint})")
+    raise error(f"unknown {what} {text!r} ({hint})")

@@ -51,9 +51,7 @@ class Trellis:
     `graph`: DiGraph of `Node`s with the attribute `stride`; edges have the attribute `move`.
     """
 
-    def __init__(
-        self, layers: int, strides: Sequence[int], moves: Sequence[str] = ("up", "same", "down")
-    ) -> None:
+    def __init__(self, layers: int, strides: Sequence[int], moves: Sequence[str] = ("up", "same", "down")) -> None:
         self.layers = layers
         self.strides = tuple(strides)
         self.moves = tuple(move for move in Move if move.name.lower() in moves)

@@ -1,0 +1,150 @@
+"""What every data set is: numbered samples with names, their label map and size applied, kept in memory.
+
+Letters: H height and W width in pixels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from autoseg.errors import DataError
+
+LabelMask: TypeAlias = "NDArray[np.uint8] | NDArray[np.uint16]"
+CACHE_BYTES = 2 * 2**30
+LABELS = 65536
+
+
+class Sample(NamedTuple):
+    """An image with its labels. The arrays are shared with the data set's cache: copy before changing them."""
+
+    image: NDArray[np.uint8]
+    """(H, W, 3), RGB."""
+    mask: LabelMask
+    """(H, W), 0..num_classes-1 or the ignore label."""
+
+
+class SegmentationDataset(ABC):
+    """The samples of one split. A subclass says how one is read; checks, mapping, size and memory are done here.
+
+    `names`: one a sample, unique; `classes`: one name a class; `num_classes`; `ignore_label`.
+    Decoded samples stay in memory up to `cache_bytes`; 0 keeps none.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        classes: Sequence[str],
+        ignore_label: int = 255,
+        label_map: Mapping[int, int] | None = None,
+        resize: tuple[int, int] | None = None,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        self.names = list(names)
+        self.classes = tuple(classes)
+        self.num_classes = len(self.classes)
+        self.ignore_label = ignore_label
+        self.resize = resize
+        self.cache_bytes = cache_bytes
+        self._label_map = dict(label_map or {})
+        self._check_label_map()
+        self._lookup, self._legal = lookup_table(self._label_map, self.num_classes, ignore_label)
+        self._cache: dict[int, Sample] = {}
+        self._cached_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_cache": {}, "_cached_bytes": 0}  # a worker process gets no copy of the cache
+
+    @abstractmethod
+    def read(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.integer[Any]]]:
+        """Image (H, W, 3) and mask (H, W) as they are stored, before the label map and the resizing.
+
+        Raises: DataError: a file that cannot be read, or an image and a mask of different sizes.
+        """
+
+    def image_path(self, index: int) -> Path | None:
+        """The image's file, if it has one."""
+        return None
+
+    def where(self, index: int) -> str:
+        """The place of a sample's mask, for messages."""
+        return self.names[index]
+
+    def load(self, index: int) -> Sample:
+        """A sample after the label map and the resizing.
+
+        Raises: DataError: a file that cannot be read, sizes that differ, or a label that is no class.
+        """
+        if (cached := self._cache.get(index)) is not None:
+            return cached
+        image, stored = self.read(index)
+        mask = self._to_labels(stored, index)
+        if self.resize is not None and self.resize != mask.shape:
+            image, mask = resize_image(image, self.resize), resize_mask(mask, self.resize)
+        sample = Sample(image, mask)
+        size = image.nbytes + mask.nbytes
+        if self._cached_bytes + size <= self.cache_bytes:
+            self._cache[index] = sample
+            self._cached_bytes += size
+        return sample
+
+    def _to_labels(self, stored: NDArray[np.integer[Any]], index: int) -> LabelMask:
+        if stored.dtype.itemsize > 2 and (stored.min(initial=0) < 0 or stored.max(initial=0) >= LABELS):
+            wrong = next(int(label) for label in np.unique(stored) if not 0 <= label < LABELS)
+            raise DataError(f"label {wrong} in {self.where(index)} is outside 0..{LABELS - 1}; correct the mask")
+        if not self._legal[stored].all():
+            wrong = int(stored[~self._legal[stored]].min())
+            raise DataError(
+                f"label {wrong} in {self.where(index)}, but the data set has {self.num_classes} classes"
+                f" (0..{self.num_classes - 1}) and ignore label {self.ignore_label}; map it with data.label_map"
+            )
+        return self._lookup[stored]
+
+    def _check_label_map(self) -> None:
+        for source, target in self._label_map.items():
+            if not (0 <= source < LABELS and (0 <= target < self.num_classes or target == self.ignore_label)):
+                raise DataError(
+                    f"data.label_map sends {source} to {target}, but the data set has {self.num_classes} classes"
+                    f" (0..{self.num_classes - 1}) and ignore label {self.ignore_label}; correct data.label_map"
+                )
+
+
+def lookup_table(
+    label_map: Mapping[int, int], num_classes: int, ignore_label: int
+) -> tuple[LabelMask, NDArray[np.bool_]]:
+    """For every label that a file can hold: the label used (65536,), and whether that is legal (65536,)."""
+    table = np.arange(LABELS)
+    for source, target in label_map.items():
+        table[source] = target
+    legal = (table < num_classes) | (table == ignore_label)
+    narrow = max(num_classes - 1, ignore_label) < 256
+    return np.where(legal, table, 0).astype(np.uint8 if narrow else np.uint16), legal
+
+
+def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """(H, W, 3) to (size, 3): bilinear, and with antialiasing where it shrinks."""
+    height, width = size
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)).copy()
+
+
+def resize_mask(mask: LabelMask, size: tuple[int, int]) -> LabelMask:
+    """(H, W) to `size`: each pixel takes the label of the nearest one, so no label appears that was not there."""
+    rows, columns = (
+        nearest(target, 0.0, source / target, source) for target, source in zip(size, mask.shape, strict=True)
+    )
+    return mask[rows[:, None], columns]
+
+
+def nearest(count: int, start: float, step: float, length: int) -> NDArray[np.intp]:
+    """For `count` pixels of width `step` from `start` on, the source pixel (of `length`) under each one's centre."""
+    centres = start + (np.arange(count) + 0.5) * step
+    return np.clip(np.floor(centres), 0, length - 1).astype(np.intp)

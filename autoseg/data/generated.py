@@ -1,0 +1,203 @@
+"""The built-in generated set: shapes whose class is told by outline, texture, size and surroundings, never by colour.
+
+Letters: H height and W width in pixels. Lengths are in pixels of a 96x96 image and grow with the image.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from autoseg.config import GeneratedConfig
+from autoseg.data.base import CACHE_BYTES, SegmentationDataset
+from autoseg.errors import DataError
+
+Plane: TypeAlias = NDArray[np.float64]
+
+CLASSES = ("background", "disc", "square", "triangle", "striped", "pebble", "window")
+"""disc, square, triangle: large plain shapes. striped: a large shape of any outline with fine stripes.
+pebble: a small disc on the background. window: the same small disc, but within a large shape."""
+LARGE_RADIUS = (16.0, 26.0)
+SMALL_RADIUS = (5.5, 7.5)
+"""Twice a small radius stays below the least large one, so that scaling by 0.5 to 2 mixes up no validation image."""
+STRIPE_PERIOD = (4.5, 6.0)
+LEAST_CONTRAST = 0.45
+"""Between a shape's colour and those along its outline: distance in RGB, each 0..1."""
+_GAP = 2.5
+"""Pixels between a small disc and the outline of a large shape."""
+
+
+class _Shape(NamedTuple):
+    label: int
+    outline: str
+    row: float
+    column: float
+    radius: float
+    angle: float = 0.0
+
+    def distance(self, rows: Plane, columns: Plane) -> Plane:
+        """Pixels from each point to the outline; negative within."""
+        return OUTLINES[self.outline](columns - self.column, rows - self.row, self.radius, self.angle)
+
+    def clearance(self, row: float, column: float) -> float:
+        """Pixels from one point to the outline; negative within."""
+        return float(self.distance(np.array(row), np.array(column)))
+
+
+def _disc(x: Plane, y: Plane, radius: float, angle: float) -> Plane:
+    return np.hypot(x, y) - radius
+
+
+def _square(x: Plane, y: Plane, radius: float, angle: float) -> Plane:
+    across, along = _turn(x, y, angle)
+    return np.maximum(np.abs(across), np.abs(along)) - 0.85 * radius
+
+
+def _triangle(x: Plane, y: Plane, radius: float, angle: float) -> Plane:
+    sides = (_turn(x, y, angle + third * 2 * math.pi / 3)[0] for third in range(3))
+    return np.maximum.reduce([*sides]) - 0.65 * radius
+
+
+def _turn(x: Plane, y: Plane, angle: float) -> tuple[Plane, Plane]:
+    return x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
+
+
+OUTLINES = {"disc": _disc, "square": _square, "triangle": _triangle}
+_LARGE_LABELS = (1, 2, 3, 4)
+_STRIPED, _PEBBLE, _WINDOW = (CLASSES.index(name) for name in ("striped", "pebble", "window"))
+
+
+class GeneratedDataset(SegmentationDataset):
+    """Images drawn when they are asked for; sample i of a split depends on (seed, split, i) and the settings alone."""
+
+    def __init__(
+        self,
+        config: GeneratedConfig,
+        split: str,
+        classes: Sequence[str] | None = None,
+        ignore_label: int = 255,
+        label_map: Mapping[int, int] | None = None,
+        resize: tuple[int, int] | None = None,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        lengths = {"train": config.train, "val": config.val, "test": config.test}
+        if split not in lengths:
+            raise DataError(f"the generated data set has no split '{split}'; it has {', '.join(lengths)}")
+        names = [f"{split}_{index:05d}" for index in range(lengths[split])]
+        super().__init__(names, classes or CLASSES, ignore_label, label_map, resize, cache_bytes)
+        self._config = config
+        self._stream = zlib.crc32(split.encode())
+
+    def read(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.integer[Any]]]:
+        """Draw one image (H, W, 3) and its mask (H, W)."""
+        rng = np.random.default_rng([self._config.seed, self._stream, index])
+        return draw(rng, self._config.size, self._config.noise)
+
+
+def draw(rng: Generator, size: tuple[int, int], noise: float) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """One image (H, W, 3) and its mask (H, W), with the labels of `CLASSES`."""
+    unit = max(min(size) / 96, 0.6)
+    rows, columns = np.mgrid[0 : size[0], 0 : size[1]] + 0.5
+    image = _colour(rng, np.empty((0, 3))) + _shading(rng, rows, columns, unit)
+    mask = np.zeros(size, dtype=np.uint8)
+    for shape in _arrange(rng, size, unit):
+        reach = 1.35 * shape.radius + 6 * unit
+        place = (
+            slice(max(0, int(shape.row - reach)), int(shape.row + reach)),
+            slice(max(0, int(shape.column - reach)), int(shape.column + reach)),
+        )
+        _paint(rng, image[place], mask[place], shape, rows[place], columns[place], unit)
+    image += rng.normal(0.0, noise, image.shape)
+    return np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8), mask
+
+
+def _arrange(rng: Generator, size: tuple[int, int], unit: float) -> list[_Shape]:
+    """Large shapes, some partly under the next, then small discs within them and on the background."""
+    area = size[0] * size[1] / (96 * unit) ** 2
+    larges: list[_Shape] = []
+    for _ in range(max(1, round(area * rng.integers(3, 5)))):
+        label = int(rng.choice(_LARGE_LABELS))
+        outline = tuple(OUTLINES)[rng.integers(3)] if label == _STRIPED else CLASSES[label]
+        radius = unit * rng.uniform(*LARGE_RADIUS)
+        for row, column in _spots(rng, size, 0.7 * radius):
+            if all(math.hypot(row - o.row, column - o.column) > 0.9 * (radius + o.radius) for o in larges):
+                larges.append(_Shape(label, outline, row, column, radius, rng.uniform(0, 2 * math.pi)))
+                break
+    smalls: list[_Shape] = []
+    for label in (_WINDOW, _PEBBLE):
+        for _ in range(max(1, round(area * 3))):
+            radius = unit * rng.uniform(*SMALL_RADIUS)
+            for row, column in _spots(rng, size, radius):
+                apart = all(math.hypot(row - o.row, column - o.column) > radius + o.radius + 3 for o in smalls)
+                if apart and _fits(label, row, column, radius + _GAP * unit, larges):
+                    smalls.append(_Shape(label, "disc", row, column, radius))
+                    break
+    return larges + smalls
+
+
+def _spots(rng: Generator, size: tuple[int, int], margin: float, tries: int = 30) -> list[tuple[float, float]]:
+    """Random (row, column), at least `margin` from the border."""
+    low, high = np.array([margin, margin]), np.array(size) - margin
+    return [(float(row), float(column)) for row, column in low + (high - low) * rng.random((tries, 2))]
+
+
+def _fits(label: int, row: float, column: float, reach: float, larges: Sequence[_Shape]) -> bool:
+    """Whether a disc of radius `reach` lies clear of large shapes (pebble) or well within the uppermost (window)."""
+    for shape in reversed(larges):
+        clearance = shape.clearance(row, column)
+        if clearance <= reach:
+            return label == _WINDOW and clearance < -reach
+    return label == _PEBBLE
+
+
+def _paint(
+    rng: Generator,
+    image: Plane,
+    mask: NDArray[np.uint8],
+    shape: _Shape,
+    rows: Plane,
+    columns: Plane,
+    unit: float,
+) -> None:
+    """Paint a shape, its shadow below it, over its surroundings, and write its label; all planes are cut to them."""
+    distance = shape.distance(rows, columns)
+    around = image[np.abs(distance) < 1.5]
+    shadow = np.clip(1 - shape.distance(rows - 1.5 * unit, columns - 1.5 * unit) / (3 * unit), 0, 1)
+    image *= 1 - 0.3 * shadow[:, :, None]
+    colour = _colour(rng, around)
+    surface = colour + _shading(rng, rows, columns, unit)
+    if shape.label == _STRIPED:
+        second = _colour(rng, np.vstack([around, colour]))
+        along, _ = _turn(columns, rows, rng.uniform(0, 2 * math.pi))
+        wave = np.sin(2 * math.pi * along / (unit * rng.uniform(*STRIPE_PERIOD)))
+        surface += np.clip(0.5 + wave, 0, 1)[:, :, None] * (second - colour)
+    cover = np.clip(0.5 - distance, 0, 1)[:, :, None]  # soft by one pixel at the outline
+    image += cover * (surface - image)
+    mask[distance < 0] = shape.label
+
+
+def _colour(rng: Generator, others: Plane) -> Plane:
+    """A random colour (3,), unlike `others` (n, 3) if thirty tries find one; the same law for every class."""
+    best, greatest = np.zeros(3), -1.0
+    for hue, saturation, value in rng.random((30, 3)).tolist():
+        colour = np.array(colorsys.hsv_to_rgb(hue, 0.2 + 0.6 * saturation, 0.3 + 0.65 * value))
+        contrast = math.sqrt(np.square(others - colour).sum(axis=1).min(initial=3.0))
+        if contrast > greatest:
+            best, greatest = colour, contrast
+        if contrast > LEAST_CONTRAST:
+            break
+    return best
+
+
+def _shading(rng: Generator, rows: Plane, columns: Plane, unit: float) -> Plane:
+    """Slow change of brightness over a surface, (H, W, 1)."""
+    along, _ = _turn(columns, rows, rng.uniform(0, 2 * math.pi))
+    wave = np.sin(2 * math.pi * (along / (unit * rng.uniform(60, 140)) + rng.random()))
+    return 0.06 * np.asarray(wave)[:, :, None]

@@ -1,0 +1,179 @@
+"""Batches that depend on (seed, stream, epoch, step) alone, so that a run goes on where it stopped.
+
+Letters: N images in a batch, H, W height and width of an image, h, w of a crop, in pixels.
+"""
+
+from __future__ import annotations
+
+import signal
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from autoseg.config import AugmentConfig, Rgb
+from autoseg.data.base import SegmentationDataset
+from autoseg.data.transforms import augment, to_tensor
+from autoseg.errors import DataError
+
+Key: TypeAlias = tuple[int, int]
+"""Index of a sample, and the seed of its augmentation."""
+Batch: TypeAlias = tuple[Tensor, Tensor]
+Indices: TypeAlias = "Sequence[int] | NDArray[np.int64]"
+
+
+def epoch_order(length: int, seed: int, epoch: int, stream: str | int, turn: int = 0) -> NDArray[np.int64]:
+    """A permutation of 0..length-1 that depends on the arguments alone.
+
+    `stream` keeps loaders of one run apart (`"train_a"`, `"train_b"`); `turn` counts the permutations of one epoch.
+    """
+    return np.random.default_rng([seed, _number(stream), epoch, turn]).permutation(length).astype(np.int64)
+
+
+class BatchLoader:
+    """Augmented batches of some samples of a data set.
+
+    Step s of an epoch holds the items s*batch_size to (s+1)*batch_size-1 of an endless row of permutations, those of
+    that epoch. `len()` is the number of whole batches in one permutation, at least 1.
+    `workers`: processes that read and augment; 0 does it in this one. The batches are the same.
+    """
+
+    def __init__(
+        self,
+        dataset: SegmentationDataset,
+        indices: Indices,
+        batch_size: int,
+        *,
+        crop: tuple[int, int],
+        augment: AugmentConfig,
+        mean: Rgb,
+        std: Rgb,
+        seed: int,
+        stream: str | int,
+        workers: int = 0,
+    ) -> None:
+        if len(indices) == 0:
+            raise DataError("there are no images to make batches of; add images to the split")
+        self.dataset = dataset
+        self.indices = [int(index) for index in indices]
+        self.batch_size = batch_size
+        self.seed = seed
+        self.stream = stream
+        self.workers = workers
+        self._items = _Items(dataset, crop, augment, mean, std)
+
+    def __len__(self) -> int:
+        return max(1, len(self.indices) // self.batch_size)
+
+    def epoch(self, epoch: int, start_step: int = 0, steps: int | None = None) -> Iterator[Batch]:
+        """The batches start_step..steps-1 of an epoch: images (N, 3, h, w) float32, masks (N, h, w) int64.
+
+        `steps`: how many the whole epoch has; left out, `len(self)`. More than that goes on with further permutations.
+
+        Raises: DataError: a sample that cannot be used.
+        """
+        steps = len(self) if steps is None else steps
+        if start_step >= steps:
+            return
+        if self.workers == 0:
+            for step in range(start_step, steps):
+                yield _stack(self._items[key] for key in self.keys(epoch, step))
+            return
+        keys = [self.keys(epoch, step) for step in range(start_step, steps)]
+        for batch in self._in_workers(keys):
+            if isinstance(batch, str):
+                raise DataError(batch)
+            yield batch
+
+    def keys(self, epoch: int, step: int) -> list[Key]:
+        """What the batch is made of: (index in the data set, seed of the augmentation) of each item."""
+        positions = range(step * self.batch_size, (step + 1) * self.batch_size)
+        length = len(self.indices)
+        turns = {position // length for position in positions}
+        orders = {turn: epoch_order(length, self.seed, epoch, self.stream, turn) for turn in turns}
+        return [
+            (self.indices[orders[position // length][position % length]], self._sample_seed(epoch, position))
+            for position in positions
+        ]
+
+    def _sample_seed(self, epoch: int, position: int) -> int:
+        state = np.random.SeedSequence([self.seed, _number(self.stream), epoch, position, 1]).generate_state(2)
+        return int(state[0]) << 31 | int(state[1]) >> 1
+
+    def _in_workers(self, keys: list[list[Key]]) -> Iterable[Batch | str]:
+        return DataLoader(
+            self._items,
+            batch_sampler=keys,
+            num_workers=min(self.workers, len(keys)),
+            collate_fn=_collate,
+            worker_init_fn=_start_worker,
+            generator=torch.Generator(),  # or PyTorch draws from the global one
+        )
+
+
+def evaluation_batches(
+    dataset: SegmentationDataset, indices: Indices, mean: Rgb, std: Rgb, batch_size: int = 1
+) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """Whole images in the order of `indices`: (indices, images (N, 3, H, W) float32, masks (N, H, W) int64).
+
+    Up to `batch_size` images that follow each other and have one size come together. Nothing is random.
+
+    Raises: DataError: a sample that cannot be used.
+    """
+    group: list[int] = []
+    tensors: list[Batch] = []
+    for index in (int(index) for index in indices):
+        image, mask = to_tensor(dataset.load(index), mean, std)
+        if group and (len(group) == batch_size or mask.shape != tensors[0][1].shape):
+            yield group, *_stack(tensors)
+            group, tensors = [], []
+        group.append(index)
+        tensors.append((image, mask))
+    if group:
+        yield group, *_stack(tensors)
+
+
+class _Items(Dataset[Batch]):
+    """(index, seed) -> augmented image and mask."""
+
+    def __init__(
+        self, dataset: SegmentationDataset, crop: tuple[int, int], augment: AugmentConfig, mean: Rgb, std: Rgb
+    ) -> None:
+        self.dataset = dataset
+        self._settings = (crop, augment, mean, std, dataset.ignore_label)
+
+    def __getitem__(self, key: Key) -> Batch:
+        index, seed = key
+        generator = torch.Generator().manual_seed(seed)
+        return augment(self.dataset.load(index), *self._settings, generator)
+
+    def __getitems__(self, keys: list[Key]) -> list[Batch] | str:
+        """One batch's items, or what is wrong: a DataError would lose its one line on the way out of a worker."""
+        try:
+            return [self[key] for key in keys]
+        except DataError as reason:
+            return str(reason)
+
+
+def _stack(items: Iterable[Batch]) -> Batch:
+    images, masks = zip(*items, strict=True)
+    return torch.stack(images), torch.stack(masks)
+
+
+def _collate(items: list[Batch] | str) -> Batch | str:
+    return items if isinstance(items, str) else _stack(items)
+
+
+def _start_worker(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends its workers
+    if (info := get_worker_info()) is not None:
+        info.dataset.dataset.cache_bytes = 0  # a worker lives for one epoch, which never asks for a sample twice
+
+
+def _number(stream: str | int) -> int:
+    return stream if isinstance(stream, int) else zlib.crc32(stream.encode())

@@ -1,0 +1,23 @@
+"""Cutting a training set in two: trainA for the weights, trainB for the architecture."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.errors import DataError
+
+
+def halve(length: int, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices 0..length-1 dealt at random into two sorted arrays; the first gets round(fraction * length), halves up.
+
+    Raises: DataError: one of the two would be empty.
+    """
+    count = int(fraction * length + 0.5)
+    if not 0 < count < length:
+        raise DataError(
+            f"{length} training images cannot be cut in two with fraction {fraction}: one part would be empty; add images"
+            " or change search.train_a_fraction"
+        )
+    order = np.random.default_rng([seed, 0x5917]).permutation(length).astype(np.int64)
+    return np.sort(order[:count]), np.sort(order[count:])

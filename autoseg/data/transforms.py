@@ -1,0 +1,123 @@
+"""Samples as tensors: normalised as they are, or randomly scaled, cropped, flipped and recoloured for training.
+
+Letters: H, W height and width of a sample, h, w of the crop, in pixels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from autoseg.config import AugmentConfig, Rgb
+from autoseg.data.base import LabelMask, Sample, nearest
+
+_GREY = (0.299, 0.587, 0.114)
+
+
+def to_tensor(sample: Sample, mean: Rgb, std: Rgb) -> tuple[Tensor, Tensor]:
+    """(3, H, W) float32, (value / 255 - mean) / std, and (H, W) int64. Nothing is random."""
+    return _normalised(torch.tensor(sample.image), mean, std), torch.from_numpy(sample.mask.astype(np.int64))
+
+
+def augment(
+    sample: Sample,
+    crop: tuple[int, int],
+    augment: AugmentConfig,
+    mean: Rgb,
+    std: Rgb,
+    ignore_label: int,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """A random view of a sample: (3, h, w) float32, normalised, and (h, w) int64, h and w those of `crop`.
+
+    Image and mask are scaled by one factor, cropped at one place, and flipped together. Where the scaled image is
+    smaller than the crop it lies at a random place within it; around it the image is the mean colour (0) and the mask
+    the ignore label. `generator` (on the CPU) decides everything: eight numbers are drawn, whatever is used of them.
+    """
+    draws: list[float] = torch.rand(8, generator=generator, dtype=torch.float64).tolist()
+    low, high = augment.scale
+    scale = low + (high - low) * draws[0]
+    height, width = sample.mask.shape
+    rows = _Window(height, max(1, round(height * scale)), crop[0], draws[1])
+    columns = _Window(width, max(1, round(width * scale)), crop[1], draws[2])
+    colours = torch.from_numpy(_cut_image(sample.image, rows, columns))
+    image = _normalised(_jitter(colours, augment.colour, draws[4:7]), mean, std)
+    mask = torch.from_numpy(_cut_mask(sample.mask, rows, columns))
+    if mask.shape != tuple(crop):
+        place = (slice(rows.offset, rows.offset + rows.count), slice(columns.offset, columns.offset + columns.count))
+        framed_image, framed_mask = torch.zeros(3, *crop), torch.full(tuple(crop), ignore_label)
+        framed_image[:, *place], framed_mask[place] = image, mask
+        image, mask = framed_image, framed_mask
+    if draws[3] < augment.flip:
+        image, mask = image.flip(-1), mask.flip(-1)
+    return image, mask
+
+
+class _Window:
+    """One axis of a crop: what of the source it shows, and where in the crop that lies.
+
+    The source of `length` pixels is scaled to `scaled`; only the part that is shown is ever computed.
+    """
+
+    def __init__(self, length: int, scaled: int, crop: int, draw: float) -> None:
+        slack = int(draw * (abs(scaled - crop) + 1))
+        self.length = length
+        self.count = min(scaled, crop)
+        """Pixels shown."""
+        self.offset = slack if scaled < crop else 0
+        """First of them in the crop."""
+        self.step = length / scaled
+        """Source pixels for one of them."""
+        self.start = (slack if scaled >= crop else 0) * self.step
+        """Where in the source the first begins."""
+        self.stop = min(self.start + self.count * self.step, float(length))
+
+
+def _cut_image(image: NDArray[np.uint8], rows: _Window, columns: _Window) -> NDArray[np.uint8]:
+    """The window of an image, bilinear, with antialiasing where it shrinks: (rows.count, columns.count, 3)."""
+    if rows.step == columns.step == 1.0:
+        top, left = int(rows.start), int(columns.start)
+        return image[top : top + rows.count, left : left + columns.count].copy()
+    # Pillow takes windows between pixels, so that no pixel outside the crop is ever computed
+    source, box = _surroundings(image, rows, columns)
+    size = (columns.count, rows.count)
+    return np.array(Image.fromarray(source).resize(size, Image.Resampling.BILINEAR, box=box))
+
+
+def _surroundings(
+    image: NDArray[np.uint8], rows: _Window, columns: _Window
+) -> tuple[NDArray[np.uint8], tuple[float, float, float, float]]:
+    """The pixels around the window, and the window's box (left, top, right, bottom) in them: spares copying the rest."""
+    top, left = int(rows.start), int(columns.start)
+    source = np.ascontiguousarray(image[top : int(np.ceil(rows.stop)), left : int(np.ceil(columns.stop))])
+    return source, (columns.start - left, rows.start - top, columns.stop - left, rows.stop - top)
+
+
+def _cut_mask(mask: LabelMask, rows: _Window, columns: _Window) -> NDArray[np.int64]:
+    """The window of a mask; each pixel takes the label under its centre, on the grid of `_cut_image`."""
+    down = nearest(rows.count, rows.start, rows.step, rows.length)
+    across = nearest(columns.count, columns.start, columns.step, columns.length)
+    return mask[down[:, None], across].astype(np.int64)
+
+
+def _jitter(image: Tensor, strength: float, draws: list[float]) -> Tensor:
+    """Brightness, contrast and saturation times 1 - strength .. 1 + strength, in this order; (H, W, 3) in 0..255."""
+    if strength == 0:
+        return image
+    brightness, contrast, saturation = (1 + strength * (2 * draw - 1) for draw in draws)
+    colours = (image.float() * brightness).clamp_(0, 255)
+    grey = colours @ torch.tensor(_GREY)
+    colours = torch.lerp(grey.mean(), colours, contrast).clamp_(0, 255)
+    grey = (colours @ torch.tensor(_GREY)).unsqueeze(-1)
+    return torch.lerp(grey, colours, saturation).clamp_(0, 255)
+
+
+def _normalised(image: Tensor, mean: Rgb, std: Rgb) -> Tensor:
+    """(H, W, 3) in 0..255, which is used up, to (3, H, W) float32, (value / 255 - mean) / std."""
+    scale = torch.tensor([1 / (255 * value) for value in std]).view(3, 1, 1)
+    shift = torch.tensor([-centre / value for centre, value in zip(mean, std, strict=True)]).view(3, 1, 1)
+    planes = image.permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)
+    return planes.mul_(scale).add_(shift)

@@ -1,0 +1,117 @@
+"""The supernet: one loop over the trellis.
+
+Letters: N images, H height, W width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autoseg.ops.heads import Aspp, Stem
+from autoseg.ops.resize import level_size, resize
+from autoseg.space.schema import SearchSpace
+from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Node
+from autoseg.supernet.arch_parameters import ArchParameters
+from autoseg.supernet.cell import SearchCell, search_norm
+
+
+class SearchHead(nn.Module):
+    """ASPP of one stride with as many filters a branch as its input has channels, and a classifier (section 4.1)."""
+
+    def __init__(self, channels: int, num_classes: int, rate: int) -> None:
+        super().__init__()
+        self.aspp = Aspp(channels, channels, [rate], search_norm)
+        self.classifier = nn.Conv2d(self.aspp.out_channels, num_classes, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, channels, h, w) -> logits (N, num_classes, h, w)."""
+        return self.classifier(self.aspp(F.relu(features)))
+
+
+class Supernet(nn.Module):
+    """Every path and operation of a search space at once, weighted by alpha and beta (Auto-DeepLab, section 3).
+
+    forward: (N, 3, H, W) normalised images, any H and W from 32 up -> logits (N, num_classes, H, W).
+    """
+
+    def __init__(self, space: SearchSpace, num_classes: int, arch_init_std: float = 1e-3) -> None:
+        super().__init__()
+        self.space, self.num_classes = space, num_classes
+        self.arch = ArchParameters(space, arch_init_std)
+        self.stem = Stem(space.stem.channels, space.stem.strides, search_norm)
+        trellis = space.trellis
+        self.cells = nn.ModuleDict(
+            {
+                cell_name(node): SearchCell(
+                    [(self._width(arrow.source), arrow.move) for arrow in trellis.arrows_into(node)],
+                    self._width(trellis.prev_prev(node)),
+                    self._filters(node.level),
+                    space.topology,
+                    space.cell.operations,
+                )
+                for node in trellis.nodes
+            }
+        )
+        self.heads = nn.ModuleList(
+            SearchHead(self._width(node), num_classes, max(1, space.head.aspp_rate // trellis.strides[node.level]))
+            for node in trellis.nodes_at(trellis.layers)
+        )
+
+    def _filters(self, level: int) -> int:
+        return self.space.network.filter_multiplier * 2**level
+
+    def _width(self, node: Node) -> int:
+        """Channels of a node's feature."""
+        if node.layer < 1:
+            return self.space.stem.channels[0 if node == FIRST_STEM_NODE else -1]
+        return self.space.cell.blocks * self._filters(node.level)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, num_classes, H, W) of normalised images (N, 3, H, W)."""
+        trellis, image_size = self.space.trellis, (images.shape[-2], images.shape[-1])
+        alpha, betas = self.arch.alpha_probs(), self.arch.beta_of_arrows()
+        first, last = self.stem(images.contiguous(memory_format=torch.channels_last))
+        features: dict[Node, Tensor] = {FIRST_STEM_NODE: first, STEM_NODE: last}
+        for node in trellis.nodes:
+            arrows = trellis.arrows_into(node)
+            features[node] = self.cells[cell_name(node)](
+                features[trellis.prev_prev(node)],
+                [features[arrow.source] for arrow in arrows],
+                alpha,
+                torch.stack([betas[arrow] for arrow in arrows]),
+                level_size(image_size, trellis.strides[node.level]),
+            )
+        logits = [
+            resize(head(features[node]), image_size)
+            for head, node in zip(self.heads, trellis.nodes_at(trellis.layers), strict=True)
+        ]
+        return torch.stack(logits).sum(0)
+
+    def weights(self) -> list[nn.Parameter]:
+        """Every parameter but the architecture's."""
+        return [parameter for name, parameter in self.named_parameters() if not name.startswith("arch.")]
+
+    def train_weights(self) -> None:
+        """From now on gradients reach the weights alone."""
+        self._require(weights=True, arch=False)
+
+    def train_architecture(self) -> None:
+        """From now on gradients reach alpha and beta alone."""
+        self._require(weights=False, arch=True)
+
+    def _require(self, weights: bool, arch: bool) -> None:
+        for parameter in self.weights():
+            parameter.requires_grad_(weights)
+        self.arch.requires_grad_(arch)
+
+
+def build_supernet(space: SearchSpace, num_classes: int, arch_init_std: float = 1e-3) -> Supernet:
+    """The supernet of a space with fresh weights."""
+    return Supernet(space, num_classes, arch_init_std)
+
+
+def cell_name(node: Node) -> str:
+    """The key of a node's cell in `Supernet.cells`."""
+    return f"layer{node.layer}_level{node.level}"

@@ -1,0 +1,195 @@
+"""Charts of a run: the operations of a cell, and curves over epochs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from autoseg.errors import RunError
+from autoseg.space.arch_probs import ArchProbs
+from autoseg.space.cell import state_name
+from autoseg.viz.graph import short_name
+from autoseg.viz.style import BLUE, GREEN, INK, MUTED, PURPLE, SMALL, VERMILION, figure_of, inch_axes, styled
+
+CELL_WIDTH, CELL_HEIGHT = 0.5, 0.21
+BAR_HEIGHTS = (1.0, 2.0)
+"""Least and greatest height of the colour bar of alpha, whose label needs room. Inches."""
+SMOOTHING = 12
+"""A curve is smoothed over one in this many of its points."""
+
+Row = Mapping[str, Any]
+
+
+# --- alpha ------------------------------------------------------------------------------------------------------------
+
+
+@styled
+def draw_alpha(probs: ArchProbs) -> Figure:
+    """Heat map of alpha_probs [edge, operation]: a row an edge, grouped by block; the greatest of each row is bold."""
+    values = probs.alpha_probs
+    edges, operations = values.shape
+    below = max(0.05, BAR_HEIGHTS[0] - edges * CELL_HEIGHT)
+    axes = inch_axes((0, operations * CELL_WIDTH, 0, edges * CELL_HEIGHT), (1.2, 0.7, 0.8, below))
+    axes.set_xlim(-0.5, operations - 0.5)
+    axes.set_ylim(edges - 0.5, -0.5)
+    highest = max(0.5, float(values.max()))
+    corners = np.arange(operations + 1) - 0.5, np.arange(edges + 1) - 0.5
+    picture = axes.pcolormesh(*corners, values, cmap="Blues", vmin=0, vmax=highest, edgecolors="white", linewidth=0.4)
+    for (edge, operation), value in np.ndenumerate(values):
+        alone_at_top = (values[edge] >= value).sum() == 1
+        axes.text(
+            operation,
+            edge,
+            f"{value:.2f}",
+            ha="center",
+            va="center",
+            fontsize=SMALL - 1,
+            color="white" if value > 0.6 * highest else INK,
+            fontweight="bold" if alone_at_top else "normal",
+        )
+    topology = probs.space.topology
+    labels = [f"{state_name(state)} \u2192 b{block + 1}" for block, state in topology.edges]
+    axes.set_yticks(range(edges), labels)
+    names = [short_name(name) for name in probs.space.cell.operations]
+    axes.set_xticks(range(operations), names, rotation=40, ha="left", rotation_mode="anchor")
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    for block in range(1, topology.blocks):
+        axes.axhline(topology.edges_into(block)[0] - 0.5, color="white", linewidth=3)
+    return _alpha_bar(axes, picture)
+
+
+def _alpha_bar(axes: Axes, picture: Any) -> Figure:
+    figure = figure_of(axes)
+    place, (width, height) = axes.get_position(), figure.get_size_inches()
+    tall = float(np.clip(place.height * height, *BAR_HEIGHTS)) / height
+    beside = figure.add_axes((place.x1 + 0.12 / width, place.y1 - tall, 0.1 / width, tall))
+    bar = figure.colorbar(picture, cax=beside)
+    bar.locator = MaxNLocator(3)
+    bar.update_ticks()
+    bar.set_label("alpha probability", fontsize=SMALL)
+    beside.spines[:].set_visible(False)
+    beside.tick_params(length=2)
+    return figure
+
+
+# --- curves over epochs -----------------------------------------------------------------------------------------------
+
+
+class Curve(NamedTuple):
+    """One line of a panel: a number of the rows of one kind, or of any."""
+
+    label: str
+    colour: str
+    kind: str | None
+    key: str
+    noisy: bool = False
+    """Drawn smoothed, over the raw values in a pale colour."""
+
+
+PANELS = {
+    "loss": (
+        Curve("weights", BLUE, "train", "loss", noisy=True),
+        Curve("architecture", VERMILION, "arch", "loss", noisy=True),
+        Curve("validation", GREEN, "val", "loss"),
+    ),
+    "validation": (Curve("mIoU", BLUE, "val", "miou"), Curve("pixel accuracy", MUTED, "val", "pixel_accuracy")),
+    "normalised entropy": (Curve("alpha", PURPLE, None, "alpha_entropy"), Curve("beta", BLUE, None, "beta_entropy")),
+}
+
+
+@styled
+def draw_history(metrics: Sequence[Row]) -> Figure:
+    """Curves of a run from the rows of its metrics.jsonl: losses, scores in validation, entropies where logged.
+
+    Rows have `kind` (train, arch or val), `epoch`, `step` (counted over the whole run) and numbers; values that are
+    missing or not finite are left out. Raises: RunError: no row has anything to draw.
+    """
+    rows = sorted((row for row in metrics if "kind" in row and "step" in row), key=lambda row: row["step"])
+    per_epoch = steps_per_epoch(rows)
+    panels = []
+    for label, curves in PANELS.items():
+        points = [(curve, *series(rows, curve.key, per_epoch, curve.kind)) for curve in curves]
+        if any(len(values) for _, _, values in points):
+            panels.append((label, points))
+    if not panels:
+        raise RunError("the metrics hold nothing to draw; let the run make at least one step")
+    return _draw_panels(panels)
+
+
+def steps_per_epoch(rows: Sequence[Row]) -> float:
+    """Estimated from rows whose `step` counts over the whole run: no row may lie after the end of its epoch."""
+    return max((row["step"] / (row.get("epoch", 0) + 1) for row in rows), default=0.0) or 1.0
+
+
+def series(rows: Sequence[Row], key: str, per_epoch: float, kind: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Epochs and finite values of one number in the rows of one kind (or of any)."""
+    chosen = [row for row in rows if (kind is None or row["kind"] == kind) and isinstance(row.get(key), int | float)]
+    points = [(row["step"] / per_epoch, float(row[key])) for row in chosen if math.isfinite(row[key])]
+    epochs, values = np.array(points).reshape(-1, 2).T
+    return epochs, values
+
+
+def smooth(values: np.ndarray) -> np.ndarray:
+    """Mean over a window of about 1/12 of the points around each; near the ends half of that, cut at the end."""
+    places = np.arange(len(values))
+    widest = max(1, len(values) // (2 * SMOOTHING))
+    half = np.clip(np.minimum(places, places[::-1]), (widest + 1) // 2, widest)
+    low, high = np.maximum(places - half, 0), np.minimum(places + half + 1, len(values))
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    return np.asarray((sums[high] - sums[low]) / (high - low))
+
+
+Points = tuple[Curve, np.ndarray, np.ndarray]
+"""A curve, its epochs and its values."""
+
+
+def _draw_panels(panels: Sequence[tuple[str, Sequence[Points]]]) -> Figure:
+    """One above the other, over the same epochs."""
+    figure = Figure(figsize=(4.6, 0.55 + 1.55 * len(panels)), layout="constrained")
+    column = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (label, curves) in zip(column, panels, strict=True):
+        for curve, epochs, values in curves:
+            _draw_curve(axes, curve, epochs, values)
+        axes.set_ylabel(label)
+        axes.grid(axis="y", color="#E6E6E6", linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.2)
+        if label != "loss":  # scores and entropies lie in 0..1
+            highest = axes.get_ylim()[1]
+            axes.set_ylim(0, 1.02 if highest > 0.8 else highest)
+    last = max(float(epochs.max()) for _, curves in panels for _, epochs, _ in curves if len(epochs))
+    column[-1].set_xlim(0, max(1, math.ceil(last - 1e-6)) * 1.01)
+    column[-1].set_xlabel("epoch")
+    column[-1].xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
+    figure.align_ylabels(column)
+    return figure
+
+
+def _draw_curve(axes: Axes, curve: Curve, epochs: np.ndarray, values: np.ndarray) -> None:
+    if not len(values):
+        return
+    if curve.noisy and len(values) > 2:
+        axes.plot(epochs, values, color=curve.colour, alpha=0.25, linewidth=0.7, gid="raw")
+        axes.plot(epochs, smooth(values), color=curve.colour, linewidth=1.5, label=curve.label, gid="smooth")
+        return
+    marker = "o" if len(values) <= 30 else ""
+    axes.plot(
+        epochs,
+        values,
+        color=curve.colour,
+        linewidth=1.4,
+        marker=marker,
+        markersize=3,
+        label=curve.label,
+        clip_on=False,
+        gid="points",
+    )

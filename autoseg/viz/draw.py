@@ -1,0 +1,20 @@
+"""Every figure that autoseg draws. All functions return a `matplotlib.figure.Figure`; `save` writes one to files."""
+
+from __future__ import annotations
+
+from autoseg.viz.cell import draw_cell
+from autoseg.viz.charts import draw_alpha, draw_history
+from autoseg.viz.samples import draw_predictions
+from autoseg.viz.style import FORMATS, save
+from autoseg.viz.trellis import draw_path, draw_trellis
+
+__all__ = [
+    "FORMATS",
+    "draw_alpha",
+    "draw_cell",
+    "draw_history",
+    "draw_path",
+    "draw_predictions",
+    "draw_trellis",
+    "save",
+]

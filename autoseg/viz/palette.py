@@ -1,0 +1,115 @@
+"""Colours of classes, and label maps as pictures.
+
+H, W: height and width. Colours are uint8 red, green, blue.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autoseg.errors import ConfigError, DataError
+
+IGNORE_COLOUR = (0, 0, 0)
+"""Pixels whose label is ignored are black; no class is black or white."""
+
+_FIRST = ("#8A8F98", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#F0E442")
+"""A grey for class 0, which is the background or the road in most data sets, then Okabe and Ito's colours."""
+
+_SPREAD = 256
+"""Up to here each colour is the one farthest from those before it; beyond, spreading more makes no difference."""
+
+
+def palette(num_classes: int) -> np.ndarray:
+    """Colours of `num_classes` classes, (num_classes, 3) uint8, all different, the same each time.
+
+    A longer palette begins with the shorter one. Raises: ConfigError: fewer than 1 class, or more than 65,536.
+    """
+    if not 1 <= num_classes <= 2**16:
+        raise ConfigError(f"a palette has 1 to {2**16} colours, not {num_classes}")
+    first = np.array([[int(name[i : i + 2], 16) for i in (1, 3, 5)] for name in _FIRST], dtype=np.uint8)
+    if num_classes <= len(first):
+        return first[:num_classes]
+    spread = _spread(first, min(num_classes, _SPREAD))
+    return spread if num_classes <= _SPREAD else _bit_trick(spread, num_classes)
+
+
+def _spread(first: np.ndarray, count: int) -> np.ndarray:
+    """`first`, then each time the candidate that is farthest, as the eye sees it, from all colours so far."""
+    steps = np.linspace(0, 255, 18).round()
+    candidates = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3)
+    lab = _lab(candidates)
+    in_range = (lab[:, 0] > 28) & (lab[:, 0] < 92)  # neither nearly black nor nearly white
+    candidates, lab = candidates[in_range], lab[in_range]
+    taken = _lab(np.concatenate([first, [[0, 0, 0], [255, 255, 255]]]).astype(float))
+    nearest = np.min([((lab - colour) ** 2).sum(-1) for colour in taken], axis=0)
+    colours = [tuple(colour) for colour in first]
+    while len(colours) < count:
+        farthest = int(nearest.argmax())
+        colours.append(tuple(candidates[farthest]))
+        nearest = np.minimum(nearest, ((lab - lab[farthest]) ** 2).sum(-1))
+    return np.array(colours, dtype=np.uint8)
+
+
+def _lab(colours: np.ndarray) -> np.ndarray:
+    """CIELAB of sRGB colours in 0..255, (count, 3): a space in which distance is roughly what the eye sees (D65)."""
+    srgb = colours / 255
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = linear @ to_xyz.T / np.array([0.9505, 1.0, 1.089])
+    f = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116)
+    return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], -1)
+
+
+def _bit_trick(colours: np.ndarray, count: int) -> np.ndarray:
+    """Go on as PASCAL VOC does: the bits of a number, dealt to red, green and blue from the highest down."""
+    numbers = np.arange(1, count + len(colours) + 2)
+    dealt = np.zeros((len(numbers), 3), dtype=np.uint8)
+    for place in range(8):
+        for channel in range(3):
+            dealt[:, channel] |= (((numbers >> (3 * place + channel)) & 1) << (7 - place)).astype(np.uint8)
+    used = {tuple(colour) for colour in [*colours.tolist(), [0, 0, 0], [255, 255, 255]]}
+    fresh = [colour for colour in dealt.tolist() if tuple(colour) not in used]
+    return np.concatenate([colours, np.array(fresh[: count - len(colours)], dtype=np.uint8)])
+
+
+def colour(mask: np.ndarray, palette: np.ndarray, ignore_label: int | None = None) -> np.ndarray:
+    """A label map (H, W) as a picture, (H, W, 3) uint8; ignored pixels are black.
+
+    palette: (classes, 3) uint8. Raises: DataError: no (H, W) integers, or a label that the palette does not have.
+    """
+    _check_mask(mask)
+    ignored = np.zeros(mask.shape, dtype=bool) if ignore_label is None else mask == ignore_label
+    labels = np.where(ignored, 0, mask).astype(np.int64)
+    wrong = labels[(labels < 0) | (labels >= len(palette))]
+    if wrong.size:
+        raise DataError(
+            f"label {int(wrong[0])} has no colour: there are {len(palette)} classes (0..{len(palette) - 1})"
+        )
+    picture = palette[labels]
+    picture[ignored] = IGNORE_COLOUR
+    return np.asarray(picture, dtype=np.uint8)
+
+
+def overlay(
+    image: np.ndarray, mask: np.ndarray, palette: np.ndarray, opacity: float = 0.5, ignore_label: int | None = None
+) -> np.ndarray:
+    """An image (H, W, 3) uint8 tinted by its label map (H, W), as (H, W, 3) uint8; ignored pixels stay as they are.
+
+    opacity: 0 (the image alone) to 1 (the labels alone).
+    Raises: DataError: sizes that differ, or what `colour` raises. ConfigError: an opacity out of range.
+    """
+    if not 0 <= opacity <= 1:
+        raise ConfigError(f"opacity must be between 0 and 1, not {opacity}")
+    if image.shape != (*mask.shape, 3) or image.dtype != np.uint8:
+        raise DataError(
+            f"an overlay needs a uint8 image (H, W, 3) and a mask (H, W) of one size, not {image.dtype}"
+            f" {list(image.shape)} and {list(mask.shape)}"
+        )
+    colours = colour(mask, palette, ignore_label).astype(np.float64)
+    mixed = np.rint(image * (1 - opacity) + colours * opacity).astype(np.uint8)
+    return mixed if ignore_label is None else np.where((mask == ignore_label)[..., None], image, mixed)
+
+
+def _check_mask(mask: np.ndarray) -> None:
+    if mask.ndim != 2 or not np.issubdtype(mask.dtype, np.integer):
+        raise DataError(f"a label map has integers (H, W), not {mask.dtype} {list(mask.shape)}")

@@ -1,0 +1,245 @@
+"""Genotypes as files: round trips, the published ones, and that every mistake gets one line with what and where."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from autoseg.config import RetrainSchedule, parse
+from autoseg.errors import GenotypeError
+from autoseg.files import read_yaml
+from autoseg.genotype.schema import GENOTYPE_VERSION, Genotype
+from autoseg.space.schema import SearchSpace, genotype_names
+from autoseg.space.trellis import Move
+
+PUBLISHED = {"auto_deeplab_s": 20, "auto_deeplab_m": 32, "auto_deeplab_l": 48}
+
+
+def data(**changes: Any) -> dict[str, Any]:
+    return {
+        "version": 1,
+        "name": "mine",
+        "cell": [
+            [{"input": "prev_prev", "operation": "skip_connect"}, {"input": "prev", "operation": "sep_conv_3x3"}],
+            [{"input": "prev", "operation": "sep_conv_5x5"}, {"input": "b1", "operation": "avg_pool_3x3"}],
+        ],
+        "network": {"strides": [4, 8, 16, 8], "filter_multiplier": 8},
+        **changes,
+    }
+
+
+def with_edge(**edge: Any) -> dict[str, Any]:
+    changed = data()
+    changed["cell"][0][1] = {**changed["cell"][0][1], **edge}
+    return changed
+
+
+# --- the published networks -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", genotype_names())
+def test_shipped_genotypes_load_with_valid_schedules(name: str) -> None:
+    genotype = Genotype.load(name)
+    assert genotype.name == name
+    assert parse(RetrainSchedule, genotype.retrain, name).epochs >= 1
+    assert genotype.source
+
+
+@pytest.mark.parametrize(("name", "filters"), PUBLISHED.items())
+def test_auto_deeplab_networks_are_the_published_ones(name: str, filters: int) -> None:
+    genotype = Genotype.load(name)
+    assert genotype.network.strides == (4, 4, 4, 8, 16, 8, 16, 16, 32, 32, 16, 8)
+    assert genotype.network.filter_multiplier == filters
+    assert genotype.levels == (0, 0, 0, 1, 2, 1, 2, 2, 3, 3, 2, 1)
+    assert "".join(move.name[0] for move in genotype.moves) == "SSSDDUDSDSUU"
+    cell = [{(edge.input, edge.operation) for edge in block} for block in genotype.cell]
+    assert cell == [
+        {("prev_prev", "atrous_conv_5x5"), ("prev", "sep_conv_3x3")},
+        {("prev_prev", "sep_conv_3x3"), ("prev", "atrous_conv_3x3")},
+        {("b2", "sep_conv_3x3"), ("prev_prev", "sep_conv_3x3")},
+        {("b3", "sep_conv_5x5"), ("b1", "sep_conv_5x5")},
+        {("b2", "sep_conv_5x5"), ("b4", "atrous_conv_5x5")},
+    ]
+    assert (genotype.stem.channels, genotype.stem.strides) == ((64, 64, 128), (2, 1, 2))
+    assert genotype.batch_norm.eps == 1e-3
+    assert genotype.batch_norm.momentum == pytest.approx(1 - 0.9997)
+    assert [rate // 8 for rate in genotype.decoder.aspp_rates] == [12, 24, 36]
+    assert (genotype.decoder.filters, genotype.decoder.low_level_filters) == (256, 48)
+    space = SearchSpace.load("auto_deeplab")
+    assert (genotype.stem, genotype.decoder, genotype.batch_norm) == (
+        space.stem,
+        space.decoder,
+        space.network_batch_norm,
+    )
+
+
+# --- as an object -----------------------------------------------------------------------------------------------------
+
+
+def test_what_follows_from_the_path() -> None:
+    genotype = Genotype.parse(data())
+    assert genotype.levels == (0, 1, 2, 1)
+    assert genotype.moves == (Move.SAME, Move.DOWN, Move.DOWN, Move.UP)
+    assert [genotype.filters(layer) for layer in (1, 2, 3, 4)] == [8, 16, 32, 16]
+    assert [[edge.state for edge in block] for block in genotype.cell] == [[0, 1], [1, 2]]
+
+
+def test_levels_count_from_the_stem() -> None:
+    stem = {"channels": [8], "strides": [2]}
+    genotype = Genotype.parse(data(stem=stem, network={"strides": [2, 4, 8], "filter_multiplier": 4}))
+    assert genotype.levels == (0, 1, 2)
+    assert genotype.filters(3) == 16
+
+
+def test_a_genotype_is_frozen_and_shares_no_default() -> None:
+    one, other = Genotype.parse(data()), Genotype.parse(data())
+    with pytest.raises(ValidationError, match="frozen"):
+        one.name = "other"  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="frozen"):
+        one.cell[0][0].operation = "none"  # type: ignore[misc]
+    one.source["seen"] = True
+    assert other.source == {}
+    assert Genotype.parse(data()).source == {}
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["yaml", "json"])
+def test_files_give_back_the_same_genotype(form: Any, tmp_path: Path) -> None:
+    source = {"commit": "12e4567", "paper": "1e5", "note": "größer 😀: yes", "epoch": 3, "loss": 1e-7, "none": None}
+    genotype = Genotype.parse(data(name="3e-3", source=source, retrain={"optimizer": {"lr": 3e-5}}))
+    path = tmp_path / f"genotype.{form}"
+    genotype.save(path, form)
+    assert Genotype.load(path) == genotype
+    assert Genotype.load(str(path)).source == source
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_json_is_json_and_yaml_is_short(tmp_path: Path) -> None:
+    genotype = Genotype.load("auto_deeplab_s")
+    genotype.save(tmp_path / "g.json", "json")
+    assert Genotype.parse(json.loads((tmp_path / "g.json").read_text())) == genotype
+    genotype.save(tmp_path / "g.yaml")
+    assert len((tmp_path / "g.yaml").read_text().splitlines()) < 60
+    assert "&id" not in (tmp_path / "g.yaml").read_text()
+
+
+def test_json_without_its_suffix_is_read_too(tmp_path: Path) -> None:
+    genotype = Genotype.parse(data(name="smile \N{GRINNING FACE}", source={"loss": 1e-7}))
+    genotype.save(tmp_path / "genotype", "json")
+    assert Genotype.load(tmp_path / "genotype") == genotype  # JSON is YAML, but for escaped surrogate pairs
+
+
+def test_json_as_other_programs_write_it(tmp_path: Path) -> None:
+    name = "smile \N{GRINNING FACE} \t"
+    path = tmp_path / "g.json"
+    path.write_text(json.dumps(data(name=name), indent="\t"))  # surrogate pairs and tabs, which YAML refuses
+    assert Genotype.load(path).name == name
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(data()).encode())
+    assert Genotype.load(path) == Genotype.parse(data())
+
+
+def test_a_run_directory_stands_for_its_genotype(tmp_path: Path) -> None:
+    with pytest.raises(GenotypeError) as caught:
+        Genotype.load(tmp_path)
+    assert str(caught.value) == f"{tmp_path} holds no genotype.yaml; run `autoseg decode {tmp_path}` first"
+    Genotype.parse(data()).save(tmp_path / "genotype.yaml")
+    assert Genotype.load(tmp_path) == Genotype.parse(data())
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(GenotypeError, match=r"^unknown genotype 'auto_deplab_s' \(did you mean 'auto_deeplab_s'\?\)$"):
+        Genotype.load("auto_deplab_s")
+    with pytest.raises(
+        GenotypeError, match=r"^unknown genotype 'x/y\.yaml' \(known: auto_deeplab_l, .* path of a YAML"
+    ):
+        Genotype.load("x/y.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fragment"),
+    [
+        ("g.yaml", b"", "holds no mapping"),
+        ("g.yaml", b"- a\n", "holds no mapping"),
+        ("g.yaml", b"a: [", "is not valid YAML"),
+        ("g.yaml", b"\xff\xfe\x80", "cannot be read as text"),
+        ("g.yaml", b"1: 2", "has the key 1"),
+        ("g.json", b"{'a': 1}", "is not valid JSON"),
+        ("g.json", b"[1]", "holds no mapping"),
+        ("g.json", b"[" * 200_000, "is not valid JSON"),
+    ],
+)
+def test_files_that_are_no_genotype(name: str, content: bytes, fragment: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(GenotypeError) as caught:
+        Genotype.load(tmp_path / name)
+    assert fragment in str(caught.value)
+    assert str(tmp_path / name) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------------------
+
+NEWER = GENOTYPE_VERSION + 1
+MISTAKES: list[tuple[str, dict[str, Any], list[str]]] = [
+    ("newer", data(version=NEWER), [f"version {NEWER}", "update autoseg"]),
+    ("newer with new keys", data(version=NEWER, wormholes=3), [f"version {NEWER}", "update autoseg"]),
+    ("version 0", data(version=0), ["there is no version 0"]),
+    ("version word", data(version="1"), ["version: should be a valid integer, not '1'"]),
+    ("unknown key", data(stemm={}), ["unknown key 'stemm'", "did you mean 'stem'?"]),
+    ("unknown key of an edge", with_edge(op="x"), ["unknown key 'op' in cell.0.1", "known: input, operation"]),
+    ("unknown key of a block's edge", with_edge(inputt="x"), ["unknown key 'inputt' in cell.0.1", "'input'?"]),
+    ("unknown operation", with_edge(operation="conv_9x9"), ["cell.0.1.operation", "unknown operation 'conv_9x9'"]),
+    ("none", with_edge(operation="none"), ["cell.0.1.operation", "unknown operation 'none'"]),
+    ("two-line operation", with_edge(operation="a\nb"), ["cell.0.1.operation", "unknown operation"]),
+    ("operation of a wrong type", with_edge(operation=3), ["cell.0.1.operation: should be a valid string, not 3"]),
+    ("unknown input", with_edge(input="next"), ["cell", "unknown input 'next'", "prev_prev, prev, b1"]),
+    ("input from itself", with_edge(input="b1"), ["block b1 reads 'b1'", "does not come before it"]),
+    ("input from a later block", with_edge(input="b2"), ["block b1 reads 'b2'", "does not come before it"]),
+    ("b0", with_edge(input="b0"), ["unknown input 'b0'"]),
+    ("two names of one block", with_edge(input="b01"), ["unknown input 'b01'"]),
+    ("no edge", data(cell=[[]]), ["block b1 has no inputs"]),
+    ("no block", data(cell=[]), ["cell", "at least 1 item, not 0"]),
+    ("cell of words", data(cell="abc"), ["cell: should be a list, not 'abc'"]),
+    ("edge of words", data(cell=[["prev"]]), ["cell.0.0: should be a mapping, not 'prev'"]),
+    ("half an edge", data(cell=[[{"input": "prev"}]]), ["cell.0.0.operation is missing"]),
+    ("jump", data(network={"strides": [4, 16], "filter_multiplier": 8}), ["from stride 4 to 16 at layer 2"]),
+    (
+        "jump from the stem",
+        data(network={"strides": [16, 8], "filter_multiplier": 8}),
+        ["from stride 4 to 16 at layer 1"],
+    ),
+    ("too fine", data(network={"strides": [2, 4], "filter_multiplier": 8}), ["stride 2 at layer 1", "4 to 32"]),
+    ("too coarse", data(network={"strides": [8, 16, 32, 64], "filter_multiplier": 8}), ["stride 64 at layer 4"]),
+    (
+        "one layer",
+        data(network={"strides": [4], "filter_multiplier": 8}),
+        ["network.strides", "at least 2 items, not 1"],
+    ),
+    ("no F", data(network={"strides": [4, 8]}), ["network.filter_multiplier is missing"]),
+    ("fractional stride", data(network={"strides": [4, 8.5], "filter_multiplier": 8}), ["network.strides.1", "8.5"]),
+    ("no name", data(name=""), ["name", "at least 1 character"]),
+    ("list as source", data(source=[1]), ["source: should be a mapping, not [1]"]),
+]
+
+
+@pytest.mark.parametrize(("wrong", "fragments"), [case[1:] for case in MISTAKES], ids=[case[0] for case in MISTAKES])
+def test_a_mistake_gets_one_line_with_what_and_where(
+    wrong: dict[str, Any], fragments: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "genotype.json"
+    path.write_text(json.dumps(wrong))
+    with pytest.raises(GenotypeError) as caught:
+        Genotype.load(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    for fragment in (*fragments, str(path)):
+        assert fragment in message
+
+
+def test_the_helper_that_makes_a_right_genotype_is_right(tmp_path: Path) -> None:
+    Genotype.parse(data()).save(tmp_path / "g.yaml")
+    assert read_yaml(tmp_path / "g.yaml", GenotypeError)["network"] == data()["network"]

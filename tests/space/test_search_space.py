@@ -1,0 +1,265 @@
+"""Search spaces: what ships, what follows from them, and that every mistake gets one line which says what and where."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from autoseg.config import RetrainSchedule, SearchSchedule, parse
+from autoseg.errors import SearchSpaceError
+from autoseg.files import read_yaml, to_yaml
+from autoseg.space.schema import SPACE_VERSION, SearchSpace, genotype_names, load_space, space_names
+
+FILES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
+
+
+# --- what ships -------------------------------------------------------------------------------------------------------
+
+
+def test_shipped_spaces_are_found_by_name() -> None:
+    assert space_names() == [path.stem for path in FILES]
+    assert "auto_deeplab" in space_names()
+    assert {"auto_deeplab_s", "auto_deeplab_m", "auto_deeplab_l"} <= set(genotype_names())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_shipped_space_loads_by_name_and_path_with_valid_schedules(path: Path) -> None:
+    space, schedules = load_space(path)
+    assert space.name == path.stem
+    assert space.description
+    assert SearchSpace.load(path.stem) == space
+    assert set(schedules) <= {"search", "retrain"}
+    search = parse(SearchSchedule, schedules.get("search", {}), str(path))
+    retrain = parse(RetrainSchedule, schedules.get("retrain", {}), str(path))
+    assert search.epochs > search.arch_start_epoch
+    assert retrain.epochs >= 1
+    assert space.trellis.count_paths() >= 1
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_shipped_space_survives_yaml(path: Path, tmp_path: Path) -> None:
+    space = SearchSpace.load(path)
+    (tmp_path / "again.yaml").write_text(to_yaml(space.to_dict()))
+    assert SearchSpace.load(tmp_path / "again.yaml") == space
+
+
+def test_auto_deeplab_is_the_paper_to_the_letter() -> None:
+    space, schedules = load_space("auto_deeplab")
+    assert space.cell.blocks == 5
+    assert len(space.cell.operations) == 8
+    assert set(space.cell.operations) == {
+        "none",
+        "skip_connect",
+        "avg_pool_3x3",
+        "max_pool_3x3",
+        "sep_conv_3x3",
+        "sep_conv_5x5",
+        "atrous_conv_3x3",
+        "atrous_conv_5x5",
+    }
+    assert space.network.layers == 12
+    assert space.network.strides == (4, 8, 16, 32)
+    assert space.network.filter_multiplier == 8
+    assert space.network.moves == ("up", "same", "down")
+    assert space.stem.channels == (64, 64, 128)
+    assert space.stem.strides == (2, 1, 2)
+    assert space.stem.stride == 4
+    assert space.head.aspp_rate == 96
+    assert space.decoder.name == "deeplabv3plus"
+    assert space.decoder.filters == 256
+    assert [rate // 8 for rate in space.decoder.aspp_rates] == [12, 24, 36]
+    assert space.decoder.low_level_filters == 48
+    assert space.decoder.dropout == 0.1
+    assert space.network_batch_norm.eps == 1e-3
+    assert space.network_batch_norm.momentum == pytest.approx(1 - 0.9997)
+    assert space.decoding.path_prior == "paper"
+    assert len(space.topology.edges) == 20
+    assert len(space.trellis.arrows) == 105
+    assert space.trellis.count_paths() == 75_025
+
+    search = parse(SearchSchedule, schedules["search"])
+    assert (search.epochs, search.arch_start_epoch, search.batch_size) == (40, 20, 2)
+    assert search.crop == (321, 321)
+    assert search.train_a_fraction == 0.5
+    assert search.arch_init_std == 1e-3
+    weights, arch = search.optimizer, search.arch_optimizer
+    assert (weights.name, weights.lr, weights.momentum, weights.weight_decay) == ("sgd", 0.025, 0.9, 3e-4)
+    assert (search.schedule.name, search.schedule.min_lr, search.schedule.warmup_epochs) == ("cosine", 1e-3, 0)
+    assert (arch.name, arch.lr, arch.weight_decay) == ("adam", 3e-3, 1e-3)
+
+    retrain = parse(RetrainSchedule, schedules["retrain"])
+    assert (retrain.optimizer.name, retrain.optimizer.lr) == ("sgd", 0.05)
+    assert (retrain.schedule.name, retrain.schedule.power) == ("poly", 0.9)
+    assert retrain.crop == (769, 769)
+    assert retrain.augment.scale == (0.5, 2.0)
+    assert 0 < retrain.drop_path < 1
+
+
+def test_defaults_of_a_search_are_the_paper_too() -> None:
+    _, schedules = load_space("auto_deeplab")
+    assert parse(SearchSchedule, schedules["search"]) == SearchSchedule()
+
+
+# --- a space as an object ---------------------------------------------------------------------------------------------
+
+
+def test_a_space_is_frozen_at_every_depth() -> None:
+    space = SearchSpace.load("auto_deeplab")
+    before = space.to_dict()
+    for target, key in ((space, "name"), (space.cell, "blocks"), (space.network, "layers"), (space.stem, "strides")):
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(target, key, 3)
+    assert space.to_dict() == before
+    assert isinstance(space.network.strides, tuple)
+    assert isinstance(space.cell.operations, tuple)
+
+
+def test_equality_and_pickling_do_not_see_what_is_cached() -> None:
+    one, other = SearchSpace.load("auto_deeplab"), SearchSpace.load("auto_deeplab")
+    assert one.trellis is one.trellis
+    assert one == other
+    assert hash(one) == hash(other)
+    again = pickle.loads(pickle.dumps(one))  # as a data loader's worker gets it
+    assert again == one
+    assert again.trellis.count_paths() == 75_025
+
+
+@pytest.mark.parametrize("strides", [[1, 2], [2, 4, 8], [4], [8, 16, 32], [1, 2, 4, 8, 16, 32]])
+def test_any_adjacent_strides_are_legal(strides: list[int]) -> None:
+    convolutions = [2] * (strides[0].bit_length() - 1) or [1]
+    space = SearchSpace.parse(
+        {
+            "name": "s",
+            "network": {"layers": 4, "strides": strides},
+            "stem": {"channels": [8] * len(convolutions), "strides": convolutions},
+        }
+    )
+    assert space.stem.stride == strides[0]
+    assert space.trellis.strides == tuple(strides)
+
+
+def test_order_of_moves_does_not_matter() -> None:
+    space = SearchSpace.parse({"name": "s", "network": {"moves": ["down", "same", "down"]}})
+    assert space.network.moves == ("same", "down")
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------------------
+
+MISTAKES: list[tuple[dict[str, Any], list[str]]] = [
+    ({"cel": {}}, ["unknown key 'cel'", "did you mean 'cell'?"]),
+    ({"network": {"layer": 3}}, ["unknown key 'layer' in network", "did you mean 'layers'?"]),
+    ({"network": {"xyzzy": 3}}, ["unknown key 'xyzzy' in network", "known: layers, strides"]),
+    ({"cell\nx": {}}, ["unknown key 'cell x'"]),
+    ({"cell": {"operations": ["none", "sep_conv_3x4"]}}, ["cell.operations", "'sep_conv_3x4'", "'sep_conv_3x3'?"]),
+    ({"cell": {"operations": ["warp\ndrive"]}}, ["cell.operations", "unknown operation", "known: none"]),
+    ({"cell": {"operations": ["none"]}}, ["cell.operations", "other than 'none'"]),
+    ({"cell": {"operations": []}}, ["cell.operations", "at least one operation"]),
+    ({"cell": {"operations": ["skip_connect", "skip_connect"]}}, ["cell.operations", "named twice"]),
+    ({"cell": {"operations": "skip_connect"}}, ["cell.operations: should be a list, not 'skip_connect'"]),
+    ({"cell": {"operations": [3]}}, ["cell.operations.0: should be a valid string, not 3"]),
+    ({"cell": {"blocks": 0}}, ["cell.blocks: should be greater than or equal to 1, not 0"]),
+    ({"cell": {"blocks": 17}}, ["cell.blocks", "less than or equal to 16, not 17"]),
+    ({"cell": {"blocks": 2.5}}, ["cell.blocks: should be a valid integer, not 2.5"]),
+    ({"cell": {"blocks": True}}, ["cell.blocks: should be a valid integer, not True"]),
+    ({"cell": {"blocks": "5"}}, ["cell.blocks: should be a valid integer, not '5'"]),
+    ({"cell": {"blocks": None}}, ["cell.blocks: should be a valid integer, not None"]),
+    ({"cell": [1, 2]}, ["cell: should be a mapping, not [1, 2]"]),
+    ({"network": {"layers": 1}}, ["network.layers", "greater than or equal to 2, not 1"]),
+    ({"network": {"strides": [4, 16]}}, ["network.strides", "double from one to the next", "[4, 16]"]),
+    ({"network": {"strides": [8, 4]}}, ["network.strides", "double"]),
+    ({"network": {"strides": [4, 4]}}, ["network.strides", "double"]),
+    ({"network": {"strides": [3, 6]}}, ["network.strides", "powers of two"]),
+    ({"network": {"strides": []}}, ["network.strides", "powers of two"]),
+    ({"network": {"strides": [4, 8, 16, 32, 64]}}, ["network.strides", "greatest stride is 32", "not 64"]),
+    ({"network": {"strides": [4, "8"]}}, ["network.strides.1: should be a valid integer, not '8'"]),
+    ({"network": {"strides": 4}}, ["network.strides: should be a list, not 4"]),
+    ({"network": {"moves": ["up", "down"]}}, ["network.moves", "must contain 'same'"]),
+    ({"network": {"moves": ["same", "left"]}}, ["network.moves.1", "'up', 'same' or 'down'", "not 'left'"]),
+    ({"network": {"filter_multiplier": 0}}, ["network.filter_multiplier", "not 0"]),
+    ({"network": {"strides": [8, 16]}}, ["stem.strides [2, 1, 2] reach stride 4", "network.strides starts at 8"]),
+    ({"stem": {"strides": [2, 2, 2]}}, ["stem.strides [2, 2, 2] reach stride 8", "make the two equal"]),
+    ({"stem": {"channels": [64]}}, ["stem", "one number a convolution"]),
+    ({"stem": {"channels": [], "strides": []}}, ["stem", "at least one convolution"]),
+    ({"stem": {"strides": [2, 1, 3]}}, ["stem.strides.2", "1 or 2", "not 3"]),
+    ({"decoder": {"name": "fpn"}}, ["decoder.name", "'deeplabv3plus' or 'aspp'", "not 'fpn'"]),
+    ({"decoder": {"dropout": 1.0}}, ["decoder.dropout", "less than 1, not 1.0"]),
+    ({"decoder": {"dropout": "much"}}, ["decoder.dropout: should be a valid number, not 'much'"]),
+    ({"network_batch_norm": {"eps": float("nan")}}, ["network_batch_norm.eps", "finite"]),
+    ({"decoding": {"path_prior": "papper"}}, ["decoding.path_prior", "'uniform' or 'paper'", "'papper'"]),
+    ({"version": SPACE_VERSION + 1}, [f"version {SPACE_VERSION + 1}", "update autoseg"]),
+    ({"version": SPACE_VERSION + 1, "hyperspace": 1}, [f"version {SPACE_VERSION + 1}", "update autoseg"]),
+    ({"version": 0}, ["version", "there is no version 0"]),
+    ({"version": "new"}, ["version: should be a valid integer, not 'new'"]),
+    ({"name": 3}, ["name: should be a valid string, not 3"]),
+    ({"name": ""}, ["name", "at least 1 character"]),
+    ({"name": None}, ["name", "should be a valid string"]),
+    ({"search": [1]}, ["search must be a mapping"]),
+    ({"retrain": None}, ["retrain must be a mapping"]),
+]
+
+
+@pytest.mark.parametrize(("change", "fragments"), MISTAKES, ids=[str(change)[:50] for change, _ in MISTAKES])
+def test_a_mistake_gets_one_line_with_what_and_where(
+    change: dict[str, Any], fragments: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(to_yaml({"name": "mine", **change}))
+    with pytest.raises(SearchSpaceError) as caught:
+        SearchSpace.load(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    for fragment in (*fragments, str(path)):
+        assert fragment in message
+
+
+def test_name_is_needed(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text("version: 1\n")
+    with pytest.raises(SearchSpaceError, match=r"^name is missing \(.*space\.yaml\); add it$"):
+        SearchSpace.load(tmp_path / "space.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "fragment"),
+    [
+        (b"", "holds no mapping"),
+        (b"# only a comment\n", "holds no mapping"),
+        (b"- a\n- b\n", "holds no mapping"),
+        (b"just words", "holds no mapping"),
+        (b"name: [1, 2\nx: 3", "is not valid YAML"),
+        (b"name: a\n\tcell: 3\n", "is not valid YAML"),
+        (b"name: a\nname: b\n", "'name' is there twice"),
+        (b"name: a\ncell: {blocks: 3, blocks: 4}\n", "'blocks' is there twice"),
+        (b"name: !!python/object/apply:os.system ['true']\n", "is not valid YAML"),
+        (b"\x80\x02\xff\xfe\x00binary", "cannot be read as text"),
+        (b"name: a\x00b", "is not valid YAML"),
+        (b"1: 2\n", "has the key 1, which is no word"),
+        (b"~: 2\n", "has the key None, which is no word"),
+        (b"[" * 5000, "is not valid YAML"),
+    ],
+)
+def test_files_that_are_no_space(content: bytes, fragment: str, tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_bytes(content)
+    with pytest.raises(SearchSpaceError) as caught:
+        SearchSpace.load(path)
+    assert fragment in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_names_and_folders_that_are_no_space(tmp_path: Path) -> None:
+    with pytest.raises(
+        SearchSpaceError, match=r"^unknown search space 'auto_deplab' \(did you mean 'auto_deeplab'\?\)$"
+    ):
+        SearchSpace.load("auto_deplab")
+    for wrong in (tmp_path, tmp_path / "none.yaml", "", "a\nb"):
+        with pytest.raises(SearchSpaceError, match=r"unknown search space .*or give the path of a YAML file") as caught:
+            SearchSpace.load(wrong)
+        assert "\n" not in str(caught.value)
+
+
+def test_the_file_is_data_that_read_yaml_returns() -> None:
+    data = read_yaml(FILES[0], SearchSpaceError)
+    assert isinstance(data["name"], str)

@@ -1,0 +1,182 @@
+"""Small files: numbers in YAML, errors on one line, and writing that leaves all or nothing."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autoseg.errors import ConfigError, DataError
+from autoseg.files import one_line, parse_yaml, read_yaml, to_yaml, write_atomically, write_text
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3e-3", 0.003),
+        ("1e5", 100000.0),
+        ("-2E+3", -2000.0),
+        ("1.5e-4", 0.00015),
+        (".5", 0.5),
+        ("5.", 5.0),
+        ("0.1", 0.1),
+        (".inf", math.inf),
+        ("-.inf", -math.inf),
+    ],
+)
+def test_numbers_with_an_exponent_are_floats(text: str, value: float) -> None:
+    parsed = parse_yaml(text)
+    assert isinstance(parsed, float)
+    assert parsed == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("-7", -7),
+        ("e3", "e3"),
+        ("3e", "3e"),
+        ("1.2.3", "1.2.3"),
+        ("v1e5", "v1e5"),
+        ("'3e-3'", "3e-3"),
+        ("true", True),
+        ("null", None),
+        ("", None),
+        ("[1, 2e0]", [1, 2.0]),
+        ("{a: 1e-3}", {"a": 0.001}),
+    ],
+)
+def test_other_scalars_are_what_they_look_like(text: str, value: Any) -> None:
+    parsed = parse_yaml(text)
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        3e-3, 1e-5, 1e22, 0.1, 5.0, -0.0, math.inf, 7, True, None, "3e-3", "1e5", "12e4567", "1", "0x10", "true", "no",
+        "~", "", " x ", "a: b", "# c", "- d", "two\nlines\n", "größer 😀", "1:30", "2024-01-01", [], {}, [[1, [2]]],
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_yaml_gives_back_what_was_written(value: Any, tmp_path: Path) -> None:
+    write_text(tmp_path / "a.yaml", to_yaml({"key": value, "list": [value], "map": {"inner": value}}))
+    again = read_yaml(tmp_path / "a.yaml", ConfigError)
+    assert again == {"key": value, "list": [value], "map": {"inner": value}}
+    assert type(again["key"]) is type(value)
+
+
+def test_yaml_keeps_the_order_of_keys_and_repeats_what_is_shared() -> None:
+    shared = [1, 2]
+    text = to_yaml({"z": shared, "a": shared, "t": (3, 4)})
+    assert text == "z: [1, 2]\na: [1, 2]\nt: [3, 4]\n"
+
+
+def test_merge_keys_still_work() -> None:
+    text = "base: &base {a: 1, b: 2}\nuse: {<<: *base, b: 3}\n"
+    assert parse_yaml(text)["use"] == {"a": 1, "b": 3}
+
+
+def test_yaml_never_makes_objects() -> None:
+    with pytest.raises(Exception, match="could not determine a constructor"):
+        parse_yaml("!!python/object/apply:os.getcwd []")
+
+
+@pytest.mark.parametrize(
+    ("content", "fragment"),
+    [
+        (b"a: [1,\n  2\nb: 3\n", "is not valid YAML: "),
+        (b"a: b: c\n", "mapping values are not allowed here"),
+        (b"a: 1\nb: 2\na: 3\n", "'a' is there twice"),
+        (b"a: {b: 1, b: 1}", "'b' is there twice"),
+        (b"a: *nowhere", "undefined alias"),
+        (b"{[1]: 2, {a: 1}: 3}", "is not valid YAML: "),
+        (b"a: 2024-13-45", "is not valid YAML: "),
+        (b"a: 1\n---\nb: 2\n", "is not valid YAML: "),
+        (b"\xff\xfe", "cannot be read as text"),
+        (b"", "holds no mapping of keys to values"),
+        (b"[a]", "holds no mapping of keys to values"),
+        (b"true: 1", "has the key True, which is no word"),
+        (b"~: 1", "has the key None, which is no word"),
+    ],
+)
+def test_errors_name_the_file_on_one_line(content: bytes, fragment: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_yaml(path, DataError)
+    assert fragment in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_yaml_errors_say_the_line(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("a: 1\nb: 2\nc: [\n")
+    with pytest.raises(ConfigError, match="line 4"):
+        read_yaml(tmp_path / "x.yaml", ConfigError)
+
+
+def test_missing_files_and_folders(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml does not exist; give the path of a YAML file$"):
+        read_yaml(tmp_path / "none.yaml", ConfigError)
+    with pytest.raises(ConfigError, match="cannot be read as text"):
+        read_yaml(tmp_path, ConfigError)
+
+
+# --- atomic writing ---------------------------------------------------------------------------------------------------
+
+
+def test_a_writer_that_raises_leaves_nothing_behind(tmp_path: Path) -> None:
+    def half(temporary: Path) -> None:
+        temporary.write_text("half of it")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(tmp_path / "new.txt", half)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_writer_that_raises_leaves_the_old_file_as_it_was(tmp_path: Path) -> None:
+    def interrupted(temporary: Path) -> None:
+        temporary.write_text("half of it")
+        raise KeyboardInterrupt
+
+    write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "a.txt", interrupted)
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "old")
+    seen = []
+
+    def write(temporary: Path) -> None:
+        temporary.write_text("new")
+        seen.append((tmp_path / "a.txt").read_text())
+        assert temporary.parent == tmp_path  # another folder may be another disk, where a rename is a copy
+
+    write_atomically(tmp_path / "a.txt", write)
+    assert seen == ["old"]
+    assert (tmp_path / "a.txt").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_writer_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "old")
+    with pytest.raises(FileNotFoundError):
+        write_atomically(tmp_path / "a.txt", lambda temporary: None)
+    assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_text_is_utf8_with_plain_newlines(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "größer\n")
+    assert (tmp_path / "a.txt").read_bytes() == "größer\n".encode()
+
+
+def test_one_line() -> None:
+    assert one_line(ValueError("a\n  b\t c ")) == "a b c"
+    assert one_line(ValueError()) == "ValueError"

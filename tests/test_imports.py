@@ -1,0 +1,39 @@
+"""What the command line needs in order to answer at once loads without torch."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "autoseg"
+LIGHT = ("space", "genotype", "viz")
+
+CODE = """
+import importlib, json, sys
+loaded_by = {}
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+    loaded_by[name] = "torch" in sys.modules
+print(json.dumps(loaded_by))
+"""
+
+
+def light_modules() -> list[str]:
+    files = [PACKAGE / "config.py", PACKAGE / "errors.py", PACKAGE / "files.py"]
+    files += [file for folder in LIGHT for file in sorted((PACKAGE / folder).rglob("*.py"))]
+    names = [".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts) for file in files]
+    return ["autoseg", *(name.removesuffix(".__init__") for name in names)]
+
+
+def test_space_genotype_and_viz_load_without_torch() -> None:
+    modules = light_modules()
+    assert {"autoseg.config", "autoseg.space.trellis", "autoseg.genotype.decode", "autoseg.genotype.sample"} <= set(
+        modules
+    )
+    command = [sys.executable, "-c", CODE, *modules]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=PACKAGE.parent, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    loaded_by = json.loads(done.stdout.splitlines()[-1])
+    assert list(loaded_by) == modules
+    first = next((name for name in modules if loaded_by[name]), None)
+    assert first is None, f"importing {first} imports torch"
