@@ -16,7 +16,8 @@ from PIL import Image
 
 from autoseg.errors import DataError
 
-LabelMask: TypeAlias = "NDArray[np.uint8] | NDArray[np.uint16]"
+LabelMask: TypeAlias = NDArray[np.integer[Any]]
+"""uint8, or uint16 where a label or the ignore label is above 255."""
 CACHE_BYTES = 2 * 2**30
 LABELS = 65536
 
@@ -107,7 +108,8 @@ class SegmentationDataset(ABC):
                 f"label {wrong} in {self.where(index)}, but the data set has {self.num_classes} classes"
                 f" (0..{self.num_classes - 1}) and ignore label {self.ignore_label}; map it with data.label_map"
             )
-        return self._lookup[stored]
+        labels: LabelMask = self._lookup[stored]
+        return labels
 
     def _check_label_map(self) -> None:
         for source, target in self._label_map.items():
@@ -127,7 +129,8 @@ def lookup_table(
         table[source] = target
     legal = (table < num_classes) | (table == ignore_label)
     narrow = max(num_classes - 1, ignore_label) < 256
-    return np.where(legal, table, 0).astype(np.uint8 if narrow else np.uint16), legal
+    labels: LabelMask = np.where(legal, table, 0).astype(np.uint8 if narrow else np.uint16)
+    return labels, legal
 
 
 def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -146,5 +149,6 @@ def resize_mask(mask: LabelMask, size: tuple[int, int]) -> LabelMask:
 
 def nearest(count: int, start: float, step: float, length: int) -> NDArray[np.intp]:
     """For `count` pixels of width `step` from `start` on, the source pixel (of `length`) under each one's centre."""
-    centres = start + (np.arange(count) + 0.5) * step
-    return np.clip(np.floor(centres), 0, length - 1).astype(np.intp)
+    centres = np.floor(start + (np.arange(count) + 0.5) * step)
+    inside: NDArray[np.intp] = np.clip(centres.astype(np.intp), 0, length - 1)
+    return inside

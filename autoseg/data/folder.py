@@ -44,7 +44,10 @@ class FolderDataset(SegmentationDataset):
         self._pairs = list(pairs)
 
     def read(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.integer[Any]]]:
-        """Image (H, W, 3) and mask (H, W) as the files hold them. Raises: DataError: see `read_image`, or sizes differ."""
+        """Image (H, W, 3) and mask (H, W) as the files hold them.
+
+        Raises: DataError: a file that cannot be read, or an image and a mask of different sizes.
+        """
         _, image_path, mask_path = self._pairs[index]
         mask = read_mask(mask_path)
         image = read_image(image_path, (mask.shape[0], mask.shape[1]))
@@ -143,7 +146,7 @@ def _only(files: list[Path], root: Path) -> Path:
 
 
 def _index(folder: Path) -> dict[str, list[Path]]:
-    """Path within `folder` without suffix -> the image files of that name, in subfolders too; hidden files are left out."""
+    """Path within `folder`, without suffix -> image files of that name; subfolders count, hidden files do not."""
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder; make it, or correct data.splits")
     files: dict[str, list[Path]] = {}

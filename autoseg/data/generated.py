@@ -61,8 +61,8 @@ def _square(x: Plane, y: Plane, radius: float, angle: float) -> Plane:
 
 
 def _triangle(x: Plane, y: Plane, radius: float, angle: float) -> Plane:
-    sides = (_turn(x, y, angle + third * 2 * math.pi / 3)[0] for third in range(3))
-    return np.maximum.reduce([*sides]) - 0.65 * radius
+    first, second, third = (_turn(x, y, angle + turn * 2 * math.pi / 3)[0] for turn in range(3))
+    return np.maximum(np.maximum(first, second), third) - 0.65 * radius
 
 
 def _turn(x: Plane, y: Plane, angle: float) -> tuple[Plane, Plane]:
@@ -130,16 +130,23 @@ def _arrange(rng: Generator, size: tuple[int, int], unit: float) -> list[_Shape]
             if all(math.hypot(row - o.row, column - o.column) > 0.9 * (radius + o.radius) for o in larges):
                 larges.append(_Shape(label, outline, row, column, radius, rng.uniform(0, 2 * math.pi)))
                 break
-    smalls: list[_Shape] = []
+    return larges + _small_discs(rng, size, unit, larges, round(area * 3))
+
+
+def _small_discs(
+    rng: Generator, size: tuple[int, int], unit: float, larges: Sequence[_Shape], count: int
+) -> list[_Shape]:
+    """Up to `count` windows and as many pebbles, apart from each other."""
+    discs: list[_Shape] = []
     for label in (_WINDOW, _PEBBLE):
-        for _ in range(max(1, round(area * 3))):
+        for _ in range(max(1, count)):
             radius = unit * rng.uniform(*SMALL_RADIUS)
             for row, column in _spots(rng, size, radius):
-                apart = all(math.hypot(row - o.row, column - o.column) > radius + o.radius + 3 for o in smalls)
+                apart = all(math.hypot(row - o.row, column - o.column) > radius + o.radius + _GAP for o in discs)
                 if apart and _fits(label, row, column, radius + _GAP * unit, larges):
-                    smalls.append(_Shape(label, "disc", row, column, radius))
+                    discs.append(_Shape(label, "disc", row, column, radius))
                     break
-    return larges + smalls
+    return discs
 
 
 def _spots(rng: Generator, size: tuple[int, int], margin: float, tries: int = 30) -> list[tuple[float, float]]:

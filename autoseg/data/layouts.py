@@ -16,7 +16,8 @@ MASK_ENDINGS = ("annot", "_masks", "_mask", "_labels", "_label", "_annotations")
 """`train` holds images, `train` + ending their masks."""
 
 _KNOWN = (
-    "train/ with trainannot/ (or train_masks/, train_labels/); images/train with masks/train (or labels/, annotations/);"
+    "train/ with trainannot/ (or train_masks/, train_labels/); images/train with masks/train (or labels/,"
+    " annotations/);"
     " train/images with train/masks; JPEGImages with SegmentationClass and ImageSets/Segmentation/train.txt;"
     " or train.txt, which lists images and masks"
 )

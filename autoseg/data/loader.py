@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import numpy as np
 import torch
@@ -172,7 +172,9 @@ def _collate(items: list[Batch] | str) -> Batch | str:
 def _start_worker(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends its workers
     if (info := get_worker_info()) is not None:
-        info.dataset.dataset.cache_bytes = 0  # a worker lives for one epoch, which never asks for a sample twice
+        cast(
+            _Items, info.dataset
+        ).dataset.cache_bytes = 0  # a worker lives for one epoch, which never asks for a sample twice
 
 
 def _number(stream: str | int) -> int:

@@ -53,13 +53,13 @@ def _none(counts: ClassCounts) -> NDArray[np.float64]:
 
 
 def _enet(counts: ClassCounts) -> NDArray[np.float64]:
-    """1 / ln(1.02 + p), p the class's share of all labelled pixels: 1.4 to 50 (ENet, Paszke et al. 2016, section 5.1)."""
+    """1 / ln(1.02 + p), p the class's share of the labelled pixels: 1.4 to 50 (ENet, Paszke et al. 2016, sec. 5.1)."""
     share = counts.pixels / max(1, counts.pixels.sum())
     return np.where(counts.pixels > 0, 1 / np.log(1.02 + share), 0.0)
 
 
 def _median_frequency(counts: ClassCounts) -> NDArray[np.float64]:
-    """Median of f / f, f the class's share of the pixels of the images that have it (Eigen and Fergus 2015, sec. 6.3.2)."""
+    """Median of f / f, f the class's share of the pixels of the images that have it (Eigen and Fergus 2015, 6.3.2)."""
     frequency = counts.pixels / np.maximum(1, counts.pixels_where_present)
     seen = counts.pixels > 0
     if not seen.any():

@@ -5,6 +5,8 @@ Letters: H, W height and width of a sample, h, w of the crop, in pixels.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -48,7 +50,7 @@ def augment(
     mask = torch.from_numpy(_cut_mask(sample.mask, rows, columns))
     if mask.shape != tuple(crop):
         place = (slice(rows.offset, rows.offset + rows.count), slice(columns.offset, columns.offset + columns.count))
-        framed_image, framed_mask = torch.zeros(3, *crop), torch.full(tuple(crop), ignore_label)
+        framed_image, framed_mask = torch.zeros(3, *crop, dtype=torch.float32), torch.full(tuple(crop), ignore_label)
         framed_image[:, *place], framed_mask[place] = image, mask
         image, mask = framed_image, framed_mask
     if draws[3] < augment.flip:
@@ -75,25 +77,22 @@ class _Window:
         """Where in the source the first begins."""
         self.stop = min(self.start + self.count * self.step, float(length))
 
+    def reach(self) -> tuple[int, int]:
+        """First source pixel that the filter of a resizing touches, and the one after the last."""
+        margin = math.ceil(self.step) + 1
+        return max(0, int(self.start) - margin), min(self.length, math.ceil(self.stop) + margin)
+
 
 def _cut_image(image: NDArray[np.uint8], rows: _Window, columns: _Window) -> NDArray[np.uint8]:
     """The window of an image, bilinear, with antialiasing where it shrinks: (rows.count, columns.count, 3)."""
     if rows.step == columns.step == 1.0:
         top, left = int(rows.start), int(columns.start)
         return image[top : top + rows.count, left : left + columns.count].copy()
-    # Pillow takes windows between pixels, so that no pixel outside the crop is ever computed
-    source, box = _surroundings(image, rows, columns)
-    size = (columns.count, rows.count)
-    return np.array(Image.fromarray(source).resize(size, Image.Resampling.BILINEAR, box=box))
-
-
-def _surroundings(
-    image: NDArray[np.uint8], rows: _Window, columns: _Window
-) -> tuple[NDArray[np.uint8], tuple[float, float, float, float]]:
-    """The pixels around the window, and the window's box (left, top, right, bottom) in them: spares copying the rest."""
-    top, left = int(rows.start), int(columns.start)
-    source = np.ascontiguousarray(image[top : int(np.ceil(rows.stop)), left : int(np.ceil(columns.stop))])
-    return source, (columns.start - left, rows.start - top, columns.stop - left, rows.stop - top)
+    (top, bottom), (left, right) = rows.reach(), columns.reach()
+    source = Image.fromarray(np.ascontiguousarray(image[top:bottom, left:right]))
+    # Pillow takes windows between pixels, and filters with what lies around them: as if the whole had been resized
+    box = (columns.start - left, rows.start - top, columns.stop - left, rows.stop - top)
+    return np.array(source.resize((columns.count, rows.count), Image.Resampling.BILINEAR, box=box))
 
 
 def _cut_mask(mask: LabelMask, rows: _Window, columns: _Window) -> NDArray[np.int64]:
@@ -109,15 +108,17 @@ def _jitter(image: Tensor, strength: float, draws: list[float]) -> Tensor:
         return image
     brightness, contrast, saturation = (1 + strength * (2 * draw - 1) for draw in draws)
     colours = (image.float() * brightness).clamp_(0, 255)
-    grey = colours @ torch.tensor(_GREY)
+    grey = colours @ torch.tensor(_GREY, dtype=torch.float32)
     colours = torch.lerp(grey.mean(), colours, contrast).clamp_(0, 255)
-    grey = (colours @ torch.tensor(_GREY)).unsqueeze(-1)
+    grey = (colours @ torch.tensor(_GREY, dtype=torch.float32)).unsqueeze(-1)
     return torch.lerp(grey, colours, saturation).clamp_(0, 255)
 
 
 def _normalised(image: Tensor, mean: Rgb, std: Rgb) -> Tensor:
     """(H, W, 3) in 0..255, which is used up, to (3, H, W) float32, (value / 255 - mean) / std."""
-    scale = torch.tensor([1 / (255 * value) for value in std]).view(3, 1, 1)
-    shift = torch.tensor([-centre / value for centre, value in zip(mean, std, strict=True)]).view(3, 1, 1)
+    scale = torch.tensor([1 / (255 * value) for value in std], dtype=torch.float32).view(3, 1, 1)
+    shift = torch.tensor([-centre / value for centre, value in zip(mean, std, strict=True)], dtype=torch.float32).view(
+        3, 1, 1
+    )
     planes = image.permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)
     return planes.mul_(scale).add_(shift)

@@ -1,0 +1,1 @@
+"""Doing the work: searching, retraining, evaluating and predicting."""

@@ -1,0 +1,48 @@
+"""Checkpoints: written atomically, read without unpickling code, refused when they belong to something else."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from autoseg.errors import CheckpointError
+from autoseg.files import one_line, write_atomically
+
+CHECKPOINT_VERSION = 1
+Kind = Literal["search", "retrain"]
+
+
+def save_checkpoint(path: Path, kind: Kind, architecture: Mapping[str, Any], contents: Mapping[str, Any]) -> None:
+    """Write a checkpoint. `architecture`: the space or genotype, as plain data, that the weights belong to."""
+    payload = {"version": CHECKPOINT_VERSION, "kind": kind, "architecture": dict(architecture), **contents}
+    write_atomically(path, lambda temporary: torch.save(payload, temporary))
+
+
+def load_checkpoint(path: Path, kind: Kind, architecture: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Read a checkpoint to the CPU.
+
+    Raises: CheckpointError: missing, truncated, no checkpoint of this kind or of a newer version, or of another space
+    or genotype than `architecture`.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist; the run has not saved anything yet")
+    try:
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as reason:
+        raise CheckpointError(f"{path} is no readable checkpoint ({one_line(reason)[:100]}); use another") from None
+    if not isinstance(payload, dict) or payload.get("kind") != kind:
+        raise CheckpointError(f"{path} is no checkpoint of a {kind}; give one that `autoseg {kind}` wrote")
+    if payload.get("version", 0) > CHECKPOINT_VERSION:
+        raise CheckpointError(
+            f"{path} has version {payload['version']}, but this autoseg reads up to {CHECKPOINT_VERSION}; update autoseg"
+        )
+    if architecture is not None and payload["architecture"] != dict(architecture):
+        what = "space" if kind == "search" else "genotype"
+        name, expected = payload["architecture"].get("name"), architecture.get("name")
+        differs = f"'{name}', not '{expected}'" if name != expected else f"'{name}' with other settings"
+        raise CheckpointError(f"{path} belongs to another {what}, {differs}; resume with the run's own config.yaml")
+    return payload

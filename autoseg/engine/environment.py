@@ -1,0 +1,53 @@
+"""Where and with what a run was made, and the device that it uses."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autoseg import __version__
+from autoseg.errors import ConfigError
+
+PACKAGES = ("torch", "numpy", "networkx", "pydantic", "pillow", "torchmetrics")
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the GPU where there is one. Raises: ConfigError: `cuda` on a machine without."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device cuda is not there on this machine; use --device cpu, or auto")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def describe_environment(device: torch.device, seed: int) -> dict[str, Any]:
+    """Versions, device, seed, git commit of autoseg, command line."""
+    return {
+        "autoseg": __version__,
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "seed": seed,
+        "git_commit": _git_commit(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that autoseg runs from; None when it is installed from a wheel."""
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():
+        return None
+    try:
+        result = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return result.stdout.strip()

@@ -1,0 +1,82 @@
+"""Progress: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+LINE_SECONDS = 10.0
+"""Outside a terminal, a line at most this often."""
+
+
+class Progress:
+    """Shows steps done, the latest figures and the time left. Use it as a context manager.
+
+    The time left is estimated from the steps of this process alone, so that resuming does not spoil it.
+    """
+
+    def __init__(self, what: str, total: int, done: int = 0, enabled: bool = True) -> None:
+        self.what, self.total, self.done, self.first = what, total, done, done
+        self.figures: dict[str, str] = {}
+        self.enabled = enabled
+        self._started = self._last_line = time.monotonic()
+        self._bar = None
+
+    def __enter__(self) -> Progress:
+        if self.enabled and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+            from rich.progress import Progress as RichProgress
+
+            self._bar = RichProgress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.completed}/{task.total}"),
+                TextColumn("[cyan]{task.fields[figures]}"),
+                TimeElapsedColumn(),
+                TextColumn("{task.fields[left]} left"),
+                console=Console(stderr=True),
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(self.what, total=self.total, completed=self.done, figures="", left="?")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, done: int, **figures: float | str | None) -> None:
+        """Show that `done` steps are done; figures stay until they are given again."""
+        self.done = done
+        self.figures.update({key: _show(value) for key, value in figures.items() if value is not None})
+        if not self.enabled:
+            return
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, figures=self._text(), left=self.time_left())
+        elif time.monotonic() - self._last_line >= LINE_SECONDS or done == self.total:
+            self._last_line = time.monotonic()
+            print(f"{self.what} {done}/{self.total}  {self._text()}  {self.time_left()} left", file=sys.stderr, flush=True)
+
+    def time_left(self) -> str:
+        """Such as `12:05`, or `?` before the first step."""
+        if self.done <= self.first:
+            return "?"
+        seconds = (time.monotonic() - self._started) / (self.done - self.first) * (self.total - self.done)
+        return show_seconds(seconds)
+
+    def _text(self) -> str:
+        return "  ".join(f"{key} {value}" for key, value in self.figures.items())
+
+
+def show_seconds(seconds: float) -> str:
+    """`4:05` or `1:04:05`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _show(value: float | str | None) -> str:
+    return value if isinstance(value, str) else f"{value:.3f}"

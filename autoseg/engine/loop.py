@@ -1,0 +1,212 @@
+"""The loop around every run: epochs, validation, checkpoints, stopping and resuming.
+
+What is done at a step is the task's (`search.py`, `retrain.py`). A step depends on the settings, its number and the
+state in the checkpoint alone, never on what a process did before: so a run that was stopped anywhere goes on to the
+same result, bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from types import FrameType, TracebackType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from autoseg.config import TrainingConfig
+from autoseg.engine.checkpoint import Kind, load_checkpoint, save_checkpoint
+from autoseg.engine.log import Progress
+from autoseg.engine.run import Run
+from autoseg.errors import Interrupted, RunError
+
+Figures = Mapping[str, Mapping[str, float | Tensor]]
+"""What to log of a step or a validation: kind of row -> name -> value."""
+
+
+class Task(Protocol):
+    """What a run does."""
+
+    kind: Kind
+    architecture: Mapping[str, Any]
+    schedule: TrainingConfig
+    steps_per_epoch: int
+
+    def batches(self, epoch: int, start_step: int) -> Iterator[Any]:
+        """The batches of an epoch from a step on; the same whatever came before."""
+        ...
+
+    def step(self, batch: Any, epoch: int, step: int) -> Figures:
+        """One iteration; `step` counts over the whole run."""
+        ...
+
+    def validate(self, run: Run, epoch: int) -> Figures:
+        """Measure at the end of an epoch; `{"val": {"miou": ...}}`."""
+        ...
+
+    def end_epoch(self, run: Run, epoch: int) -> None:
+        """Write what is written each epoch besides checkpoints."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step depends on."""
+        ...
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go back to a state."""
+        ...
+
+
+class StopRequest:
+    """Turns Ctrl-C and TERM into a flag, so that a run stops at a step boundary; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._request)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+class Loop:
+    """Runs a task to its end, or until it is asked to stop.
+
+    Raises: Interrupted: stopped, after a clean save. RunError: the loss is no longer finite.
+    """
+
+    def __init__(self, task: Task, run: Run, show_progress: bool = True) -> None:
+        self.task, self.run, self.show_progress = task, run, show_progress
+        self.epoch, self.step_in_epoch = 0, 0
+        self.best_miou: float | None = None
+        self.seconds = 0.0
+
+    @property
+    def done(self) -> int:
+        """Steps done over the whole run."""
+        return self.epoch * self.task.steps_per_epoch + self.step_in_epoch
+
+    def __call__(self) -> None:
+        """Go on from the last checkpoint, or from the beginning where there is none."""
+        self._restore()
+        total = self.task.schedule.epochs * self.task.steps_per_epoch
+        progress = Progress(self.task.kind, total, self.done, self.show_progress)
+        self._since = self._saved = time.monotonic()
+        try:
+            with StopRequest() as stop, progress:
+                progress.update(self.done, miou=self.best_miou)
+                while self.epoch < self.task.schedule.epochs:
+                    self._run_epoch(stop, progress)
+        finally:
+            self.run.close()
+
+    def _run_epoch(self, stop: StopRequest, progress: Progress) -> None:
+        task, schedule = self.task, self.task.schedule
+        for batch in task.batches(self.epoch, self.step_in_epoch):
+            figures = task.step(batch, self.epoch, self.done)
+            self.step_in_epoch += 1
+            if self.done % schedule.log_every == 0 or self.step_in_epoch == task.steps_per_epoch:
+                figures = self._log(figures)
+                progress.update(self.done, epoch=f"{self.epoch + 1}/{schedule.epochs}", loss=figures["train"]["loss"])
+            else:
+                progress.update(self.done)
+            if self.step_in_epoch < task.steps_per_epoch:
+                self._pause(stop)
+        self._end_epoch(progress)
+        self._pause(stop)
+
+    def _end_epoch(self, progress: Progress) -> None:
+        task, schedule = self.task, self.task.schedule
+        last = self.epoch + 1 == schedule.epochs
+        is_best = False
+        if last or (self.epoch + 1) % schedule.validate_every == 0:
+            figures = self._log(task.validate(self.run, self.epoch))
+            miou = float(figures["val"]["miou"])
+            is_best = self.best_miou is None or miou > self.best_miou
+            self.best_miou = miou if is_best else self.best_miou
+            progress.update(self.done, **{key: value for key, value in figures["val"].items() if key in SHOWN})
+        task.end_epoch(self.run, self.epoch)
+        self.epoch, self.step_in_epoch = self.epoch + 1, 0
+        if is_best:
+            self._save("best.pt")
+        self._save("last.pt")
+
+    def _pause(self, stop: StopRequest) -> None:
+        """Save where it is time to, and stop where that was asked for."""
+        at_epoch_end = self.step_in_epoch == 0
+        due = time.monotonic() - self._saved >= self.task.schedule.checkpoint_seconds
+        if (due or stop.requested) and not at_epoch_end:
+            self._save("last.pt")
+        if stop.requested and self.epoch < self.task.schedule.epochs:
+            raise Interrupted(
+                f"stopped at epoch {self.epoch + 1}, step {self.step_in_epoch}; everything is saved:"
+                f" `autoseg {self.task.kind} --out {self.run.path} --resume` goes on"
+            )
+
+    def _log(self, figures: Figures) -> dict[str, dict[str, float]]:
+        """Write one row a kind, and return the figures as numbers."""
+        numbers = {kind: {name: float(value) for name, value in row.items()} for kind, row in figures.items()}
+        for kind, row in numbers.items():
+            if kind != "val" and not math.isfinite(row["loss"]):
+                raise RunError(
+                    f"the {kind} loss is no longer finite at epoch {self.epoch + 1}, step {self.step_in_epoch} of"
+                    f" {self.run.path}; start again with a lower learning rate ({self.task.kind}.optimizer.lr)"
+                )
+            self.run.log(kind, self.epoch, self.done, **row)
+        return numbers
+
+    def _save(self, name: str) -> None:
+        now = time.monotonic()
+        self.seconds += now - self._since
+        self._since = self._saved = now
+        contents = {
+            "epoch": self.epoch,
+            "step_in_epoch": self.step_in_epoch,
+            "best_miou": self.best_miou,
+            "seconds": self.seconds,
+            "metrics_bytes": self.run.metrics_size(),
+            "state": self.task.state(),
+        }
+        save_checkpoint(self.run.checkpoints / name, self.task.kind, self.task.architecture, contents)
+
+    def _restore(self) -> None:
+        path = self.run.checkpoints / "last.pt"
+        if not path.exists():
+            self.run.rewind(0, 0)
+            return
+        saved = load_checkpoint(path, self.task.kind, self.task.architecture)
+        self.task.load_state(saved["state"])
+        self.epoch, self.step_in_epoch = saved["epoch"], saved["step_in_epoch"]
+        self.best_miou, self.seconds = saved["best_miou"], saved["seconds"]
+        self.run.rewind(saved["metrics_bytes"], self.done)
+
+
+SHOWN = ("miou", "alpha_entropy", "beta_entropy")
+"""Figures of a validation that the progress bar shows."""
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """bf16 mixed precision, or nothing."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Make dropout and drop path depend on the step's number alone."""
+    torch.manual_seed((seed * 1_000_003 + step) % 2**31)

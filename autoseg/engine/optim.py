@@ -1,0 +1,50 @@
+"""Optimisers, and learning rates as a pure function of the step, so that a resumed run needs no schedule's state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from autoseg.config import LrScheduleConfig, OptimizerConfig
+
+
+def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """SGD, Adam or AdamW over `parameters`."""
+    if config.name == "sgd":
+        return torch.optim.SGD(
+            parameters,
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.nesterov and config.momentum > 0,
+        )
+    kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
+    return kind(parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
+
+
+def learning_rate(lr: float, schedule: LrScheduleConfig, step: int, steps: int, steps_per_epoch: int) -> float:
+    """The learning rate of step 0..steps-1: a straight line up over the warm-up, then down to `min_lr`.
+
+    poly: (1 - t)^power (DeepLab); cosine: (1 + cos(pi t)) / 2 (SGDR); t is the share of the steps after the warm-up
+    that are done.
+    """
+    warmup = min(round(schedule.warmup_epochs * steps_per_epoch), steps)
+    if step < warmup:
+        return lr * (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    share = {
+        "constant": 1.0,
+        "poly": (1 - done) ** schedule.power,
+        "cosine": (1 + math.cos(math.pi * done)) / 2,
+    }[schedule.name]
+    least = min(schedule.min_lr, lr)
+    return least + (lr - least) * share
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Use `lr` from the next step on."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr

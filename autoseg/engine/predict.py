@@ -1,0 +1,140 @@
+"""Using a trained network: loading it from its run, and label maps of images of any size.
+
+Letters: K classes, H height, W width in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from autoseg.config import DataConfig, RetrainConfig, parse
+from autoseg.data.base import Sample, resize_image
+from autoseg.data.images import read_image
+from autoseg.data.transforms import to_tensor
+from autoseg.engine.checkpoint import load_checkpoint
+from autoseg.engine.evaluate import SMALLEST, network_logits
+from autoseg.engine.run import Run
+from autoseg.errors import DataError, RunError
+from autoseg.files import write_atomically
+from autoseg.genotype.schema import Genotype
+from autoseg.network import Network, build_network
+from autoseg.viz.palette import overlay, palette
+
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+Which = Literal["best", "last"]
+
+
+def load_network(path: str | Path, checkpoint: Which = "best") -> tuple[Network, RetrainConfig, dict[str, Any]]:
+    """The trained network of a retraining run in evaluation mode, the run's settings, and what was measured then.
+
+    Raises: RunError: no retraining run. CheckpointError: its checkpoint cannot be read.
+    """
+    run = Run.open(path)
+    if run.kind != "retrain":
+        raise RunError(f"{path} is a search, whose network is not trained; `autoseg decode` and `retrain` it first")
+    config = parse(RetrainConfig, run.settings, str(run.path / "config.yaml"))
+    genotype = Genotype.parse(config.genotype)
+    saved = load_checkpoint(run.checkpoints / f"{checkpoint}.pt", "retrain", genotype.to_dict())
+    network = build_network(genotype, config.data.num_classes or 0)
+    average = saved["state"]["average"]
+    weights = saved["state"]["network"] if average is None else without_prefix(average, "module.")
+    network.load_state_dict({key: value for key, value in weights.items() if not key.startswith("auxiliary.")})
+    network = network.to(memory_format=torch.channels_last).eval()
+    return network, config, {key: saved[key] for key in ("epoch", "best_miou", "seconds")}
+
+
+def without_prefix(state: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """The entries whose key begins with `prefix`, without it."""
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+@torch.no_grad()
+def label_map(network: Network, image: np.ndarray, data: DataConfig, device: torch.device) -> np.ndarray:
+    """Labels (H, W) of an RGB image (H, W, 3), both uint8 (uint16 above 256 classes).
+
+    The image is brought to `data.resize` where that is set; logits are resized back before the labels are taken.
+    """
+    size = image.shape[:2]
+    working = image if data.resize is None else resize_image(image, data.resize)
+    tensor, _ = to_tensor(Sample(working, np.zeros(working.shape[:2], np.uint8)), data.mean, data.std)
+    logits = network_logits(network, tensor[None].to(device))
+    if logits.shape[2:] != size:
+        logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
+    labels = logits.argmax(1)[0].cpu().numpy()
+    return labels.astype(np.uint8 if network.num_classes <= 256 else np.uint16)
+
+
+def find_images(sources: Sequence[str | Path]) -> list[Path]:
+    """The image files among `sources`, and those in its folders, at any depth.
+
+    Raises: DataError: one is missing, a folder has no images, or two images have one name.
+    """
+    found: list[Path] = []
+    for source in map(Path, sources):
+        if source.is_dir():
+            inside = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+            if not inside:
+                raise DataError(f"{source} holds no images ({', '.join(IMAGE_SUFFIXES)}); give a folder that does")
+            found += inside
+        elif source.is_file():
+            found.append(source)
+        else:
+            raise DataError(f"{source} does not exist; give images or folders of images")
+    names: dict[str, Path] = {}
+    for path in found:
+        if path.stem in names:
+            raise DataError(f"{path} and {names[path.stem]} would both become {path.stem}.png; predict them separately")
+        names[path.stem] = path
+    if not found:
+        raise DataError("no images to predict; give images or folders of images")
+    return found
+
+
+def predict_files(
+    network: Network, sources: Sequence[str | Path], out: Path, data: DataConfig, device: torch.device
+) -> Iterator[tuple[Path, Path]]:
+    """Write out/labels/NAME.png (palette PNG) and out/overlays/NAME.png, yielding both for each image.
+
+    Raises: DataError: an image that cannot be read or is too small. RunError: a file that would be written over.
+    """
+    images = find_images(sources)
+    labels, overlays = out / "labels", out / "overlays"
+    for path in images:
+        for folder in (labels, overlays):
+            if (folder / f"{path.stem}.png").exists():
+                raise RunError(f"{folder / path.stem}.png is there already; give another --out")
+    try:
+        for folder in (labels, overlays):
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as reason:
+        raise RunError(f"{out} cannot be made ({reason.strerror}); give another --out") from None
+    colours = palette(network.num_classes)
+    for path in images:
+        image = read_image(path)
+        if min(image.shape[:2]) < SMALLEST:
+            height, width = image.shape[:2]
+            raise DataError(f"{path} is {width}x{height}; an image needs at least {SMALLEST} pixels each way")
+        predicted = label_map(network, image, data, device)
+        files = labels / f"{path.stem}.png", overlays / f"{path.stem}.png"
+        _save_png(files[0], _paletted(predicted, colours))
+        _save_png(files[1], Image.fromarray(overlay(image, predicted, colours)))
+        yield files
+
+
+def _paletted(labels: np.ndarray, colours: np.ndarray) -> Image.Image:
+    """Labels as a PNG whose pixels are the labels and whose palette colours them; above 256 classes 16-bit grey."""
+    image = Image.fromarray(labels)
+    if labels.dtype == np.uint8:
+        image.putpalette(colours.astype(np.uint8).tobytes())
+    return image
+
+
+def _save_png(path: Path, image: Image.Image) -> None:
+    write_atomically(path, lambda temporary: image.save(temporary, format="PNG"))

@@ -1,0 +1,141 @@
+"""Training a discrete network from scratch (Auto-DeepLab, section 4.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from autoseg.config import RetrainConfig
+from autoseg.data.dataset import SegmentationDataset
+from autoseg.engine.checkpoint import Kind
+from autoseg.engine.evaluate import evaluate_network
+from autoseg.engine.loop import Figures, autocast, seed_step
+from autoseg.engine.optim import build_optimizer, learning_rate, set_learning_rate
+from autoseg.engine.run import Run
+from autoseg.engine.training import make_loader, weights_of_classes
+from autoseg.errors import DataError
+from autoseg.genotype.schema import Genotype
+from autoseg.network import Network, build_network
+from autoseg.objectives.losses import segmentation_loss
+
+
+class RetrainTask:
+    """Trains the network of one genotype on one data set. The same settings give the same result."""
+
+    kind: Kind = "retrain"
+
+    def __init__(
+        self, config: RetrainConfig, train: SegmentationDataset, val: SegmentationDataset, device: torch.device
+    ) -> None:
+        self.config, self.schedule, self.device = config, config.retrain, device
+        self.genotype = Genotype.parse(config.genotype)
+        self.architecture: Mapping[str, Any] = self.genotype.to_dict()
+        self.train_set, self.val_set = train, val
+        if len(train) < self.schedule.batch_size:
+            raise DataError(
+                f"there are {len(train)} training images, but retrain.batch_size is {self.schedule.batch_size};"
+                " lower retrain.batch_size or add images"
+            )
+        indices = list(range(len(train)))
+        self.loader = make_loader(self.schedule, config.data, config.seed, train, indices, "train")
+        self.steps_per_epoch = min(len(self.loader), self.schedule.max_steps_per_epoch or len(self.loader))
+
+        torch.manual_seed(config.seed)
+        network = build_network(self.genotype, train.num_classes, auxiliary=self.schedule.auxiliary_weight > 0)
+        self.network: Network = network.to(device).to(memory_format=torch.channels_last)
+        self.optimizer = build_optimizer(self.schedule.optimizer, self.network.parameters())
+        self.class_weights = weights_of_classes(self.schedule.class_weights, train, device)
+        self.average = moving_average(self.network, self.schedule.ema_decay) if self.schedule.ema_decay else None
+
+    @property
+    def trained(self) -> Network:
+        """The network to measure and use: the moving average where one is kept."""
+        return self.network if self.average is None else self.average.module
+
+    def step(self, batch: tuple[Tensor, Tensor], epoch: int, step: int) -> Figures:
+        """One step of the weights."""
+        images, masks = (part.to(self.device, non_blocking=True) for part in batch)
+        steps = self.schedule.epochs * self.steps_per_epoch
+        lr = learning_rate(self.schedule.optimizer.lr, self.schedule.schedule, step, steps, self.steps_per_epoch)
+        set_learning_rate(self.optimizer, lr)
+        seed_step(self.config.seed, step)
+        self.network.train()
+        self.network.set_drop_path(self.schedule.drop_path, step / steps)
+
+        with autocast(self.device, self.schedule.precision):
+            logits, auxiliary = self.network.forward_with_auxiliary(images.contiguous(memory_format=torch.channels_last))
+        loss = self._loss(logits, masks)
+        if auxiliary is not None:
+            loss = loss + self.schedule.auxiliary_weight * self._loss(auxiliary, masks)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.schedule.clip_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.schedule.clip_grad_norm)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+        return {"train": {"loss": loss.detach(), "lr": lr}}
+
+    def _loss(self, logits: Tensor, masks: Tensor) -> Tensor:
+        return segmentation_loss(logits, masks, self.train_set.ignore_label, self.class_weights)
+
+    def batches(self, epoch: int, start_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of an epoch."""
+        return self.loader.epoch(epoch, start_step, self.steps_per_epoch)
+
+    def validate(self, run: Run, epoch: int) -> Figures:
+        """Scores on the validation set."""
+        scores, loss = evaluate_network(
+            self.trained,
+            self.val_set,
+            self.config.data,
+            self.device,
+            batch_size=self.schedule.batch_size,
+            limit=self.schedule.val_images,
+        )
+        return {
+            "val": {
+                "miou": scores.miou,
+                "loss": loss,
+                "pixel_accuracy": scores.pixel_accuracy,
+                "mean_accuracy": scores.mean_accuracy,
+            }
+        }
+
+    def end_epoch(self, run: Run, epoch: int) -> None:
+        """Nothing besides checkpoints."""
+
+    def state(self) -> dict[str, Any]:
+        """Weights, their moving average, and the optimiser."""
+        return {
+            "network": self.network.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go back to a state."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+
+
+def moving_average(network: Network, decay: float) -> AveragedModel:
+    """Exponential moving average of weights and BatchNorm statistics.
+
+    The decay grows to its value, as min(decay, (1 + n) / (10 + n)) after n updates, so that a short training is not
+    held back by its first weights.
+    """
+
+    def average(old: Tensor, new: Tensor, updates: Tensor | int) -> Tensor:
+        if not old.is_floating_point():  # BatchNorm counts its batches in whole numbers
+            return new
+        count = int(updates)
+        return old.lerp(new.to(old.dtype), 1 - min(decay, (1 + count) / (10 + count)))
+
+    return AveragedModel(network, avg_fn=average, use_buffers=True)

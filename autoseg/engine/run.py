@@ -1,0 +1,120 @@
+"""The run directory: what passes between commands (its files are listed in README)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from autoseg.config import Settings
+from autoseg.errors import RunError
+from autoseg.files import read_yaml, to_yaml, write_text
+
+
+class Run:
+    """One run directory: its settings, metrics and checkpoints.
+
+    `Run.create` makes a new one and never writes over another; `Run.open` opens one that is there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._board: Any = None
+
+    @classmethod
+    def create(cls, path: str | Path, config: Settings, environment: Mapping[str, Any]) -> Run:
+        """A new run. Raises: RunError: the directory holds anything already, or cannot be made."""
+        run = cls(Path(path))
+        refuse_used(run.path)
+        try:
+            run.checkpoints.mkdir(parents=True)
+            write_text(run.path / "environment.yaml", to_yaml(environment))
+            write_text(run.path / "config.yaml", to_yaml(config.to_dict()))  # last: its presence makes it a run
+        except OSError as reason:
+            raise RunError(f"{path} cannot be made ({reason.strerror}); give another --out") from None
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """A run that is there. Raises: RunError: it is not."""
+        run = cls(Path(path))
+        if not (run.path / "config.yaml").is_file():
+            problem = "holds no run (no config.yaml)" if run.path.exists() else "does not exist"
+            raise RunError(f"{path} {problem}; give the directory that `--out` of search or retrain named")
+        return run
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of last.pt and best.pt."""
+        return self.path / "checkpoints"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """config.yaml as plain data."""
+        return read_yaml(self.path / "config.yaml", RunError)
+
+    @property
+    def kind(self) -> str:
+        """`search` or `retrain`."""
+        return "search" if "space" in self.settings else "retrain"
+
+    # --- metrics --------------------------------------------------------------------------------------------------
+
+    @property
+    def metrics_path(self) -> Path:
+        """metrics.jsonl: one JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    def metrics_size(self) -> int:
+        """Bytes of metrics.jsonl, kept in checkpoints so that a resumed run can drop what came after."""
+        return self.metrics_path.stat().st_size if self.metrics_path.exists() else 0
+
+    def rewind(self, metrics_bytes: int, step: int) -> None:
+        """Forget the metrics that were written after a checkpoint, those of TensorBoard from `step` on."""
+        if self.metrics_path.exists():
+            with self.metrics_path.open("r+b") as file:
+                file.truncate(min(metrics_bytes, self.metrics_size()))
+        self._open_board(purge_step=step)
+
+    def log(self, kind: str, epoch: int, step: int, **values: float | None) -> None:
+        """Append one line to metrics.jsonl and the same to TensorBoard; a value that is not finite becomes null."""
+        plain = {key: _finite(value) for key, value in values.items()}
+        with self.metrics_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"kind": kind, "epoch": epoch, "step": step, **plain}) + "\n")
+        if self._board is None:
+            self._open_board()
+        for key, value in plain.items():
+            if value is not None:
+                self._board.add_scalar(f"{kind}/{key}", value, step)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Every whole line of metrics.jsonl."""
+        if not self.metrics_path.exists():
+            return []
+        lines = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def close(self) -> None:
+        """Flush TensorBoard."""
+        if self._board is not None:
+            self._board.close()
+            self._board = None
+
+    def _open_board(self, purge_step: int | None = None) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+        self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=purge_step)
+
+
+def refuse_used(path: Path) -> None:
+    """Raise RunError where `path` holds anything already."""
+    if (path / "config.yaml").is_file():
+        raise RunError(f"{path} already holds a run; give another --out, or --resume to go on with it")
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise RunError(f"{path} is not an empty directory; give another --out")
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,155 @@
+"""Searching: weights on trainA and architecture on trainB in turn (Auto-DeepLab, section 4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autoseg.config import SearchConfig
+from autoseg.data.dataset import SegmentationDataset
+from autoseg.data.loader import BatchLoader
+from autoseg.data.splits import halve
+from autoseg.engine.architect import Architect
+from autoseg.engine.checkpoint import Kind
+from autoseg.engine.evaluate import evaluate_network
+from autoseg.engine.loop import Figures, autocast
+from autoseg.engine.optim import build_optimizer, learning_rate, set_learning_rate
+from autoseg.engine.run import Run
+from autoseg.engine.training import make_loader, weights_of_classes
+from autoseg.errors import DataError
+from autoseg.files import to_yaml, write_text
+from autoseg.objectives.losses import segmentation_loss
+from autoseg.space.schema import SearchSpace
+from autoseg.supernet import build_supernet
+
+Batch = tuple[Tensor, Tensor]
+
+
+class SearchTask:
+    """The bilevel search of one space on one data set. The same settings give the same result."""
+
+    kind: Kind = "search"
+
+    def __init__(
+        self, config: SearchConfig, train: SegmentationDataset, val: SegmentationDataset, device: torch.device
+    ) -> None:
+        self.config, self.schedule, self.device = config, config.search, device
+        self.space = SearchSpace.parse(config.space)
+        self.architecture: Mapping[str, Any] = self.space.to_dict()
+        self.train_set, self.val_set = train, val
+        self.indices_a, self.indices_b = halve(len(train), self.schedule.train_a_fraction, config.seed)
+        for name, indices in (("trainA", self.indices_a), ("trainB", self.indices_b)):
+            if len(indices) < self.schedule.batch_size:
+                raise DataError(
+                    f"{name} has {len(indices)} of the {len(train)} training images, but search.batch_size is"
+                    f" {self.schedule.batch_size}; lower search.batch_size or add images"
+                )
+        self.loader_a = self._loader(self.indices_a.tolist(), "train_a")
+        self.loader_b = self._loader(self.indices_b.tolist(), "train_b")
+        self.steps_per_epoch = min(len(self.loader_a), self.schedule.max_steps_per_epoch or len(self.loader_a))
+
+        torch.manual_seed(config.seed)
+        self.supernet = build_supernet(self.space, train.num_classes, self.schedule.arch_init_std).to(device)
+        self.optimizer = build_optimizer(self.schedule.optimizer, self.supernet.weights())
+        self.class_weights = weights_of_classes(self.schedule.class_weights, train, device)
+        self.architect = Architect(self.supernet, self.schedule, train.ignore_label, self.class_weights)
+
+    def _loader(self, indices: list[int], stream: str) -> BatchLoader:
+        return make_loader(self.schedule, self.config.data, self.config.seed, self.train_set, indices, stream)
+
+    # --- one iteration --------------------------------------------------------------------------------------------
+
+    def step(self, batch: tuple[Batch, Batch | None], epoch: int, step: int) -> Figures:
+        """A batch from trainA: weight step. A batch from trainB, once the architecture has started: its step."""
+        batch_a, batch_b = batch
+        steps = self.schedule.epochs * self.steps_per_epoch
+        lr = learning_rate(self.schedule.optimizer.lr, self.schedule.schedule, step, steps, self.steps_per_epoch)
+        self.supernet.train()
+
+        figures: dict[str, Mapping[str, float | Tensor]] = {
+            "train": {"loss": self.weight_step(*self._to_device(batch_a), lr), "lr": lr}
+        }
+        if batch_b is not None:
+            figures["arch"] = {"loss": self.architect.step(*self._to_device(batch_b))}
+        return figures
+
+    def weight_step(self, images: Tensor, masks: Tensor, lr: float) -> Tensor:
+        """One step of the weights, the architecture held fixed; returns the loss before it."""
+        self.supernet.train_weights()
+        set_learning_rate(self.optimizer, lr)
+        with autocast(self.device, self.schedule.precision):
+            logits = self.supernet(images)
+        loss = segmentation_loss(logits, masks, self.train_set.ignore_label, self.class_weights)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.schedule.clip_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.supernet.weights(), self.schedule.clip_grad_norm)
+        self.optimizer.step()
+        return loss.detach()
+
+    def batches(self, epoch: int, start_step: int) -> Iterator[tuple[Batch, Batch | None]]:
+        """Pairs of batches from trainA and trainB; before the architecture starts, None instead of the latter."""
+        from_a = self.loader_a.epoch(epoch, start_step, self.steps_per_epoch)
+        if epoch < self.schedule.arch_start_epoch:
+            return ((batch, None) for batch in from_a)
+        return zip(from_a, self.loader_b.epoch(epoch, start_step, self.steps_per_epoch), strict=True)
+
+    def _to_device(self, batch: Batch) -> Batch:
+        images, masks = batch
+        return images.to(self.device, non_blocking=True), masks.to(self.device, non_blocking=True)
+
+    # --- around it ------------------------------------------------------------------------------------------------
+
+    def validate(self, run: Run, epoch: int) -> Figures:
+        """Scores of the supernet on the validation set, and how decided the architecture is."""
+        scores, loss = evaluate_network(
+            self.supernet,
+            self.val_set,
+            self.config.data,
+            self.device,
+            batch_size=self.schedule.batch_size,
+            limit=self.schedule.val_images,
+        )
+        entropy = self.supernet.arch.snapshot().entropy()
+        return {
+            "val": {
+                "miou": scores.miou,
+                "loss": loss,
+                "pixel_accuracy": scores.pixel_accuracy,
+                "mean_accuracy": scores.mean_accuracy,
+                "alpha_entropy": entropy["alpha"],
+                "beta_entropy": entropy["beta"],
+            }
+        }
+
+    def end_epoch(self, run: Run, epoch: int) -> None:
+        """Write the architecture of this epoch."""
+        folder = run.path / "arch"
+        folder.mkdir(exist_ok=True)
+        self.supernet.arch.snapshot().save(folder / f"epoch_{epoch:04d}.npz")
+
+    def write_split(self, run: Run) -> None:
+        """split.yaml: the names of the images in trainA and trainB."""
+        names = self.train_set.names
+        halves = {
+            "train_a": [names[index] for index in self.indices_a],
+            "train_b": [names[index] for index in self.indices_b],
+        }
+        write_text(run.path / "split.yaml", to_yaml(halves))
+
+    def state(self) -> dict[str, Any]:
+        """Weights, logits and both optimisers."""
+        return {
+            "supernet": self.supernet.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "architect": self.architect.state(),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go back to a state."""
+        self.supernet.load_state_dict(state["supernet"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.architect.load_state(state["architect"])

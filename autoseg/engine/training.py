@@ -1,0 +1,54 @@
+"""What searching and retraining set up alike."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autoseg.config import DataConfig, TrainingConfig
+from autoseg.data.dataset import SegmentationDataset
+from autoseg.data.loader import BatchLoader
+from autoseg.data.statistics import class_weights, count_classes
+from autoseg.errors import ConfigError
+
+
+def make_loader(
+    schedule: TrainingConfig,
+    data: DataConfig,
+    seed: int,
+    dataset: SegmentationDataset,
+    indices: list[int],
+    stream: str,
+) -> BatchLoader:
+    """Augmented batches of some of a data set's images; `stream` keeps the loaders of one run apart."""
+    return BatchLoader(
+        dataset,
+        indices,
+        schedule.batch_size,
+        crop=schedule.crop,
+        augment=schedule.augment,
+        mean=data.mean,
+        std=data.std,
+        seed=seed,
+        stream=stream,
+        workers=schedule.workers,
+    )
+
+
+def weights_of_classes(
+    setting: str | tuple[float, ...], dataset: SegmentationDataset, device: torch.device
+) -> Tensor | None:
+    """The cross-entropy's weight of each class, (K,), or None where all are alike.
+
+    Raises: ConfigError: a list of another length than the classes.
+    """
+    if setting == "none":
+        return None
+    if isinstance(setting, str):
+        weights = class_weights(setting, count_classes(dataset))
+    elif len(setting) != dataset.num_classes:
+        raise ConfigError(f"class_weights has {len(setting)} numbers, but there are {dataset.num_classes} classes")
+    else:
+        weights = np.array(setting)
+    return torch.as_tensor(weights, dtype=torch.float32, device=device)

@@ -1,0 +1,42 @@
+"""Folders of images written for a test, and the real images that lie beside the repository."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+
+@pytest.fixture
+def write_pair(tmp_path: Path) -> Callable[..., None]:
+    """write_pair("train/a.jpg", "trainannot/a.png"): a 40x32 (width x height) image and a mask with labels 0, 1, 2."""
+
+    def write(image: str | None, mask: str | None, labels: np.ndarray | None = None) -> None:
+        if labels is None:
+            labels = np.tile(np.arange(40, dtype=np.uint8) % 3, (32, 1))
+        for name, array in ((image, np.full((32, 40, 3), 90, dtype=np.uint8)), (mask, labels)):
+            if name is not None:
+                path = tmp_path / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(array).save(path)
+
+    return write
+
+
+@pytest.fixture
+def camvid() -> Path:
+    return real("camvid")
+
+
+@pytest.fixture
+def voc() -> Path:
+    return real("voc10")
+
+
+def real(name: str) -> Path:
+    if not (REAL / name).is_dir():
+        pytest.skip(f"the real images are not here: {REAL / name}")
+    return REAL / name

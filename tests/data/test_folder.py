@@ -1,0 +1,324 @@
+"""Layouts, pairs and files, each made in the test."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from autoseg.config import DataConfig, SplitConfig, data_settings, parse
+from autoseg.data.dataset import open_dataset, resolve, verify
+from autoseg.errors import DataError
+from autoseg.files import read_yaml, to_yaml
+
+Write = Callable[..., None]
+TRAIN_VAL, TRAINING_VALIDATION = ("train", "val"), ("training", "validation")
+LAYOUTS = {
+    "camvid": ("{split}/{stem}.png", "{split}annot/{stem}.png", TRAIN_VAL),
+    "masks beside": ("{split}/{stem}.jpg", "{split}_masks/{stem}_mask.png", TRAIN_VAL),
+    "labels beside": ("{split}/{stem}.tif", "{split}_labels/{stem}.tif", TRAINING_VALIDATION),
+    "split inside": ("images/{split}/{stem}.JPG", "masks/{split}/{stem}.png", TRAIN_VAL),
+    "mmseg": ("img_dir/{split}/{stem}.jpeg", "ann_dir/{split}/{stem}.png", TRAIN_VAL),
+    "ade20k": ("images/{split}/{stem}.jpg", "annotations/{split}/{stem}.png", TRAINING_VALIDATION),
+    "cityscapes": (
+        "leftImg8bit/{split}/x/{stem}_leftImg8bit.png",
+        "gtFine/{split}/x/{stem}_gtFine_labelIds.png",
+        TRAIN_VAL,
+    ),
+    "split outside": ("{split}/images/{stem}.bmp", "{split}/labels/{stem}.PNG", TRAIN_VAL),
+    "nested": ("{split}/deep/er/{stem}.webp", "{split}annot/deep/er/{stem}_L.png", TRAIN_VAL),
+}
+
+
+def config(root: Path, **settings: object) -> DataConfig:
+    return parse(DataConfig, {"root": str(root), **settings})
+
+
+def message(act: Callable[[], object]) -> str:
+    """The one line of the DataError that `act` raises."""
+    with pytest.raises(DataError) as reason:
+        act()
+    assert "\n" not in str(reason.value)
+    return str(reason.value)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(layout: str, tmp_path: Path, write_pair: Write) -> None:
+    image, mask, folders = LAYOUTS[layout]
+    for folder in folders:
+        for stem in ("a", "b"):
+            write_pair(image.format(split=folder, stem=stem), mask.format(split=folder, stem=stem))
+        write_pair(None, mask.format(split=folder, stem="of_no_image"))
+    assert list(resolve(config(tmp_path)).splits or {}) == ["train", "val"]
+    for split, folder in zip(("train", "val"), folders, strict=True):
+        dataset = open_dataset(config(tmp_path), split)
+        paths = [tmp_path / image.format(split=folder, stem=stem) for stem in ("a", "b")]
+        assert [dataset.image_path(index) for index in range(len(dataset))] == paths
+        assert [name.rsplit("/", 1)[-1] for name in dataset.names] == [path.stem for path in paths]
+        sample = dataset.load(1)
+        assert sample.image.shape == (32, 40, 3)
+        assert abs(int(sample.image.mean()) - 90) <= 1
+        assert np.array_equal(sample.mask[5], np.arange(40) % 3)
+
+
+def test_voc_layout_takes_the_listed_images_in_their_order(tmp_path: Path, write_pair: Write) -> None:
+    for stem in "abcd":
+        write_pair(f"JPEGImages/{stem}.jpg", f"SegmentationClass/{stem}.png")
+    lists = tmp_path / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("c\na\n\n")
+    (lists / "val.txt").write_text("d\n")
+    assert open_dataset(config(tmp_path), "train").names == ["c", "a"]
+    assert open_dataset(config(tmp_path), "val").names == ["d"]
+
+
+def test_list_files(tmp_path: Path, write_pair: Write) -> None:
+    for stem in "abc":
+        write_pair(f"images/{stem}.jpg", f"masks/{stem}_mask.png")
+    (tmp_path / "train.txt").write_text("# stems\nb.jpg\na\n")
+    (tmp_path / "val.txt").write_text("images/c.jpg masks/c_mask.png\nimages/a.jpg\tmasks/a_mask.png\n")
+    assert open_dataset(config(tmp_path), "train").names == ["b", "a"]
+    assert open_dataset(config(tmp_path), "val").names == ["images/c", "images/a"]
+
+
+def test_splits_can_be_given(tmp_path: Path, write_pair: Write) -> None:
+    write_pair("photos/a.jpg", "truth/a.png")
+    given = config(tmp_path, splits={"train": {"images": "photos", "masks": "truth"}})
+    assert open_dataset(given, "train").names == ["a"]
+
+
+def test_resolve_finds_classes_splits_and_root(
+    tmp_path: Path, write_pair: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pair("train/a.jpg", "trainannot/a.png")
+    monkeypatch.chdir(tmp_path.parent)
+    resolved = resolve(config(Path(tmp_path.name), resize=(64, 48)))
+    assert resolved.root == str(tmp_path)
+    assert (resolved.num_classes, resolved.classes) == (3, ("class_0", "class_1", "class_2"))
+    assert resolved.splits == {"train": SplitConfig(images="train", masks="trainannot")}
+    assert resolve(resolved) == resolved
+
+
+def test_a_resolved_config_in_yaml_gives_the_same_data_set(tmp_path: Path, write_pair: Write) -> None:
+    write_pair("train/a.jpg", "trainannot/a.png")
+    resolved = resolve(config(tmp_path, label_map={2: 255, 1: 0, 0: 1}, resize=(64, 48)))
+    file = tmp_path / "resolved.yaml"
+    file.write_text(to_yaml(resolved.to_dict()))
+    again = parse(DataConfig, read_yaml(file, DataError))
+    assert again == resolved
+    assert np.array_equal(open_dataset(again, "train").load(0).mask, open_dataset(resolved, "train").load(0).mask)
+
+
+def test_number_of_classes_counts_after_the_label_map(tmp_path: Path, write_pair: Write) -> None:
+    write_pair("train/a.jpg", "trainannot/a.png")
+    assert resolve(config(tmp_path, label_map={2: 255})).num_classes == 2
+    assert resolve(config(tmp_path, ignore_label=2)).num_classes == 2
+    assert resolve(config(tmp_path, num_classes=7)).num_classes == 7
+    assert resolve(config(tmp_path, classes=["a", "b", "c"])).classes == ("a", "b", "c")
+
+
+def test_label_map_and_resize(tmp_path: Path, write_pair: Write) -> None:
+    labels = np.zeros((32, 40), dtype=np.uint8)
+    labels[:, 20:] = 200
+    write_pair("train/a.png", "trainannot/a.png", labels)
+    dataset = open_dataset(config(tmp_path, label_map={200: 1}, resize=(64, 96)), "train")
+    image, mask = dataset.load(0)
+    assert image.shape == (64, 96, 3)
+    assert mask.dtype == np.uint8
+    assert np.array_equal(mask, np.arange(96)[None].repeat(64, 0) >= 48)
+
+
+def test_resized_mask_matches_pillow(tmp_path: Path, write_pair: Write) -> None:
+    labels = np.random.default_rng(0).integers(0, 9, (32, 40), dtype=np.uint8)
+    write_pair("train/a.png", "trainannot/a.png", labels)
+    mask = open_dataset(config(tmp_path, resize=(37, 53)), "train").load(0).mask
+    expected = Image.fromarray(labels).resize((53, 37), Image.Resampling.NEAREST)
+    assert np.array_equal(mask, np.asarray(expected))
+
+
+def test_files_are_read_once(tmp_path: Path, write_pair: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pair("train/a.png", "trainannot/a.png")
+    dataset = open_dataset(config(tmp_path), "train")
+    done: list[tuple[int, int]] = []
+    verify(dataset, lambda *progress: done.append(progress))
+    (tmp_path / "train" / "a.png").unlink()
+    assert done == [(1, 1)]
+    assert dataset.load(0).image.shape == (32, 40, 3)
+    dataset = (
+        open_dataset(resolve(config(tmp_path, splits={"train": {"images": "trainannot", "masks": "train"}})), "x")
+        if False
+        else dataset
+    )
+
+
+def test_the_cache_keeps_to_its_budget(tmp_path: Path, write_pair: Write) -> None:
+    for stem in "abc":
+        write_pair(f"train/{stem}.png", f"trainannot/{stem}.png")
+    dataset = open_dataset(config(tmp_path), "train")
+    dataset.cache_bytes = 2 * 32 * 40 * 4
+    verify(dataset)
+    assert [dataset.load(index) is dataset.load(index) for index in range(3)].count(True) == 2
+
+
+def test_data_sets_in_the_repository_are_valid() -> None:
+    folder = Path(__file__).parents[2] / "data_sets"
+    camvid, voc = (parse(DataConfig, data_settings(folder / f"{name}.yaml")) for name in ("camvid", "voc"))
+    assert (len(camvid.classes or ()), camvid.ignore_label, camvid.root) == (11, 11, str(folder / "camvid"))
+    assert (len(voc.classes or ()), voc.ignore_label) == (21, 255)
+
+
+# --- what can be wrong ------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_folder(tmp_path: Path) -> None:
+    text = message(lambda: resolve(config(tmp_path / "nowhere")))
+    assert text == f"the data set folder {tmp_path}/nowhere does not exist; set data.root to the right one"
+
+
+def test_a_file_for_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert message(lambda: resolve(config(tmp_path / "file"))) == (
+        f"{tmp_path}/file is no folder; set data.root to the folder of the data set"
+    )
+
+
+def test_an_empty_folder(tmp_path: Path) -> None:
+    assert message(lambda: resolve(config(tmp_path))).startswith(f"the data set folder {tmp_path} is empty; put images")
+
+
+def test_no_known_layout_says_what_was_looked_for(tmp_path: Path, write_pair: Write) -> None:
+    write_pair("photos/a.jpg", "truth/a.png")
+    text = message(lambda: resolve(config(tmp_path)))
+    assert text.startswith(f"{tmp_path} has no layout that is known; looked for train/ with trainannot/")
+    assert all(word in text for word in ("images/train", "JPEGImages", "train.txt", "data.splits"))
+
+
+def test_images_and_masks_without_splits(tmp_path: Path, write_pair: Write) -> None:
+    write_pair("images/a.jpg", "masks/a.png")
+    assert "nothing says which images are for training; add train.txt" in message(lambda: resolve(config(tmp_path)))
+
+
+def test_a_split_that_is_not_there(tmp_path: Path, write_pair: Write) -> None:
+    write_pair("train/a.jpg", "trainannot/a.png")
+    write_pair("val/a.jpg", "valannot/a.png")
+    assert message(lambda: open_dataset(config(tmp_path), "test")) == (
+        f"{tmp_path} has no split 'test'; it has train, val (set others with data.splits)"
+    )
+
+
+def test_a_folder_without_images(tmp_path: Path, write_pair: Write) -> None:
+    write_pair(None, "trainannot/a.png")
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "notes.txt").write_text("")
+    assert message(lambda: resolve(config(tmp_path))).startswith(f"{tmp_path}/train holds no images; looked for .jpg,")
+
+
+def test_images_without_masks_are_counted(tmp_path: Path, write_pair: Write) -> None:
+    write_pair("train/a.jpg", "trainannot/a.png")
+    write_pair("train/b.jpg", None)
+    write_pair("train/c.jpg", None)
+    assert message(lambda: resolve(config(tmp_path))) == (
+        f"train/b.jpg has no mask in {tmp_path}/trainannot (2 of 3 images have none); add the masks, with the images'"
+        " stems, or remove the images"
+    )
+
+
+def test_a_stem_that_comes_twice(tmp_path: Path, write_pair: Write) -> None:
+    write_pair("train/a.jpg", "trainannot/a.png")
+    write_pair("train/a.png", None)
+    assert message(lambda: resolve(config(tmp_path))) == (
+        f"train/a.jpg and train/a.png in {tmp_path} have the same stem; remove or rename one"
+    )
+
+
+def test_a_listed_stem_that_comes_twice(tmp_path: Path, write_pair: Write) -> None:
+    write_pair("images/a.jpg", "masks/a.png")
+    (tmp_path / "train.txt").write_text("a\na\n")
+    assert message(lambda: resolve(config(tmp_path))) == (
+        f"images/a.jpg of split 'train' in {tmp_path} comes twice; remove one"
+    )
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("a\nb\nc\n", "train.txt lists b, which is not in {root}/images (2 of 3 are missing); add the images or"),
+        ("images/a.jpg masks/b.png\n", "train.txt lists masks/b.png, which is not in {root}; add the file or correct"),
+        ("a b c\n", "train.txt, line 1: write a stem, or an image and its mask with a tab between them"),
+        ("\n\n", "train.txt lists no images; write a stem, or `image mask`, on each line"),
+    ],
+)
+def test_a_wrong_list(lines: str, expected: str, tmp_path: Path, write_pair: Write) -> None:
+    write_pair("images/a.jpg", "masks/a.png")
+    (tmp_path / "train.txt").write_text(lines)
+    assert message(lambda: resolve(config(tmp_path))).startswith(f"{tmp_path}/" + expected.format(root=tmp_path))
+
+
+def test_stems_without_folders(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("a\n")
+    assert "lists stems, but" in message(lambda: resolve(config(tmp_path)))
+
+
+def test_a_given_folder_that_is_not_there(tmp_path: Path, write_pair: Write) -> None:
+    write_pair("photos/a.jpg", "truth/a.png")
+    given = config(tmp_path, splits={"train": {"images": "photos", "masks": "trut"}}, num_classes=3)
+    assert message(lambda: open_dataset(given, "train")) == (
+        f"{tmp_path}/trut is no folder; make it, or correct data.splits"
+    )
+
+
+def test_a_mask_of_another_size(tmp_path: Path, write_pair: Write) -> None:
+    write_pair("train/a.jpg", "trainannot/a.png", np.zeros((16, 20), dtype=np.uint8))
+    dataset = open_dataset(config(tmp_path, num_classes=2), "train")
+    assert message(lambda: verify(dataset)) == (
+        f"{tmp_path}/train/a.jpg is 40x32 pixels, but its mask {tmp_path}/trainannot/a.png is 20x16; make them equal"
+    )
+
+
+def test_a_label_outside_the_classes(tmp_path: Path, write_pair: Write) -> None:
+    labels = np.full((32, 40), 255, dtype=np.uint8)
+    labels[3, 4] = 47
+    write_pair("images/train/0007.jpg", "masks/train/0007.png", labels)
+    dataset = open_dataset(config(tmp_path, num_classes=19), "train")
+    assert message(lambda: dataset.load(0)) == (
+        "label 47 in masks/train/0007.png, but the data set has 19 classes (0..18) and ignore label 255; map it with"
+        " data.label_map"
+    )
+
+
+def test_a_label_map_to_no_class(tmp_path: Path, write_pair: Write) -> None:
+    write_pair("train/a.jpg", "trainannot/a.png")
+    wrong = config(tmp_path, num_classes=3, label_map={2: 5})
+    assert message(lambda: open_dataset(wrong, "train")).startswith(
+        "data.label_map sends 2 to 5, but the data set has 3 classes (0..2) and ignore label 255"
+    )
+
+
+def test_one_class_is_too_few(tmp_path: Path, write_pair: Write) -> None:
+    write_pair("train/a.jpg", "trainannot/a.png", np.full((32, 40), 255, dtype=np.uint8) * (np.arange(40) > 9))
+    text = message(lambda: resolve(config(tmp_path)))
+    assert text.startswith(f"the training masks in {tmp_path} hold no label but 0 and the ignore label 255")
+    assert resolve(config(tmp_path, label_map={255: 1})).num_classes == 2
+
+
+@pytest.mark.parametrize("name", ["train/a.jpg", "train/a.png", "trainannot/a.png"])
+def test_a_file_that_is_cut_off(name: str, tmp_path: Path, write_pair: Write) -> None:
+    write_pair("train/a.jpg" if name.endswith("jpg") else "train/a.png", "trainannot/a.png", noise())
+    file = tmp_path / name
+    file.write_bytes(file.read_bytes()[: len(file.read_bytes()) // 2])
+    dataset = open_dataset(config(tmp_path, num_classes=9), "train")
+    text = message(lambda: verify(dataset))
+    assert text.startswith(f"{file} cannot be read as an image, or is cut off (")
+    assert text.endswith("); replace or remove it")
+
+
+def noise() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 9, (32, 40), dtype=np.uint8)
+
+
+def test_a_file_that_is_no_image(tmp_path: Path, write_pair: Write) -> None:
+    write_pair("train/a.jpg", "trainannot/a.png")
+    (tmp_path / "train" / "a.jpg").write_text("no image")
+    dataset = open_dataset(config(tmp_path), "train")
+    assert message(lambda: dataset.load(0)).startswith(f"{tmp_path}/train/a.jpg cannot be read as an image")

@@ -1,0 +1,105 @@
+"""Reading files of every kind."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from autoseg.data.images import read_image, read_mask
+from autoseg.errors import DataError
+
+LABELS = np.random.default_rng(0).integers(0, 200, (12, 10), dtype=np.uint8)
+COLOURS = np.random.default_rng(0).integers(0, 256, (12, 10, 3), dtype=np.uint8)
+
+
+def palette() -> Image.Image:
+    image = Image.frombytes("P", (10, 12), LABELS.tobytes())
+    image.putpalette(np.random.default_rng(1).integers(0, 256, 768, dtype=np.uint8).tobytes())
+    return image
+
+
+MASKS = {
+    "palette.png": palette(),
+    "grey.png": Image.fromarray(LABELS),
+    "sixteen.png": Image.fromarray(LABELS.astype(np.uint16)),
+    "thirtytwo.tif": Image.fromarray(LABELS.astype(np.int32)),
+    "grey.tiff": Image.fromarray(LABELS),
+    "equal_channels.png": Image.fromarray(np.repeat(LABELS[:, :, None], 3, axis=2)),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_masks(name: str, tmp_path: Path) -> None:
+    MASKS[name].save(tmp_path / name)
+    mask = read_mask(tmp_path / name)
+    assert np.issubdtype(mask.dtype, np.integer)
+    assert np.array_equal(mask, LABELS)
+
+
+def test_sixteen_bit_labels_keep_their_value(tmp_path: Path) -> None:
+    labels = LABELS.astype(np.uint16) * 300
+    Image.fromarray(labels).save(tmp_path / "a.png")
+    assert np.array_equal(read_mask(tmp_path / "a.png"), labels)
+
+
+def test_a_mask_of_one_bit_has_labels_0_and_1(tmp_path: Path) -> None:
+    Image.fromarray(LABELS > 100).save(tmp_path / "a.png")
+    assert np.array_equal(read_mask(tmp_path / "a.png"), LABELS > 100)
+    assert read_mask(tmp_path / "a.png").dtype == np.uint8
+
+
+def test_a_mask_in_colour_is_an_error(tmp_path: Path) -> None:
+    Image.fromarray(COLOURS).save(tmp_path / "a.png")
+    with pytest.raises(DataError) as reason:
+        read_mask(tmp_path / "a.png")
+    assert str(reason.value) == (
+        f"{tmp_path}/a.png is a mask in colour, which needs a label map of colours; convert it to one channel of labels"
+    )
+
+
+def test_a_jpeg_mask_is_an_error(tmp_path: Path) -> None:
+    Image.fromarray(LABELS).save(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match="a JPEG mask, whose compression changes labels; convert it to PNG"):
+        read_mask(tmp_path / "a.jpg")
+
+
+def test_a_mask_of_fractions_is_an_error(tmp_path: Path) -> None:
+    Image.fromarray(LABELS.astype(np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match="Pillow mode F; convert it to one channel of labels"):
+        read_mask(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "CMYK", "1"])
+def test_images_of_any_mode_become_rgb(mode: str, tmp_path: Path) -> None:
+    name = "a.tif" if mode == "CMYK" else "a.png"
+    image = Image.fromarray(COLOURS).convert(mode)
+    image.save(tmp_path / name)
+    read = read_image(tmp_path / name)
+    assert (read.shape, read.dtype) == ((12, 10, 3), np.uint8)
+    assert np.array_equal(read, np.asarray(image.convert("RGB")))
+
+
+def test_sixteen_bit_grey_is_scaled_to_eight(tmp_path: Path) -> None:
+    Image.fromarray(LABELS.astype(np.uint16) * 257).save(tmp_path / "a.png")
+    assert np.array_equal(read_image(tmp_path / "a.png"), np.repeat(LABELS[:, :, None], 3, axis=2))
+
+
+def turned(path: Path) -> Path:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    Image.fromarray(COLOURS).save(path, exif=exif)
+    return path
+
+
+def test_a_turned_photo_is_set_upright_if_its_mask_is(tmp_path: Path) -> None:
+    path = turned(tmp_path / "a.png")
+    upright = np.rot90(COLOURS, k=-1)
+    assert np.array_equal(read_image(path), upright)
+    assert np.array_equal(read_image(path, mask_size=(10, 12)), upright)
+    assert np.array_equal(read_image(path, mask_size=(12, 10)), COLOURS)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist; restore it or take it out of the data set"):
+        read_image(tmp_path / "a.png")

@@ -1,0 +1,129 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from autoseg.config import AugmentConfig
+from autoseg.data.loader import BatchLoader, epoch_order, evaluation_batches
+from autoseg.errors import DataError
+from data.samples import ArrayDataset, random_dataset
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def loader(dataset: ArrayDataset, batch_size: int = 3, workers: int = 0, **settings: object) -> BatchLoader:
+    known = {"seed": 1, "stream": "train_a", "indices": range(len(dataset)), "augment": AugmentConfig(colour=0.2)}
+    return BatchLoader(
+        dataset, batch_size=batch_size, crop=(32, 32), mean=MEAN, std=STD, workers=workers, **(known | settings)
+    )
+
+
+def equal(some: list, others: list) -> bool:
+    pairs = list(zip(some, others, strict=True))
+    return all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in pairs)
+
+
+def test_order_is_a_permutation_that_its_arguments_decide() -> None:
+    order = epoch_order(50, 3, 7, "train_a")
+    assert sorted(order) == list(range(50))
+    assert np.array_equal(order, epoch_order(50, 3, 7, "train_a"))
+    others = [epoch_order(50, *key) for key in ((4, 7, "train_a"), (3, 8, "train_a"), (3, 7, "train_b"), (3, 7, 0))]
+    assert all(not np.array_equal(order, other) for other in [*others, epoch_order(50, 3, 7, "train_a", 1)])
+
+
+def test_batches_have_their_shapes_and_the_last_incomplete_one_is_dropped() -> None:
+    batches = list(loader(random_dataset(10)).epoch(0))
+    assert len(batches) == len(loader(random_dataset(10))) == 3
+    for images, masks in batches:
+        assert (images.shape, images.dtype) == ((3, 3, 32, 32), torch.float32)
+        assert (masks.shape, masks.dtype) == ((3, 32, 32), torch.int64)
+
+
+def test_an_epoch_shows_each_image_once() -> None:
+    shown = [index for step in range(5) for index, _ in loader(random_dataset(10), 2).keys(4, step)]
+    assert sorted(shown) == list(range(10))
+
+
+def test_only_the_given_indices_are_shown() -> None:
+    some = loader(random_dataset(10), 2, indices=np.array([1, 4, 8, 9]))
+    assert sorted(index for step in range(2) for index, _ in some.keys(0, step)) == [1, 4, 8, 9]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_resumed_epoch_goes_on_with_the_same_batches(workers: int) -> None:
+    dataset = random_dataset(10)
+    whole = list(loader(dataset).epoch(2, steps=7))
+    other = loader(dataset, workers=workers)
+    next(iter(other.epoch(0)))  # what came before, and was left in the middle, must not matter
+    assert equal(list(other.epoch(2, start_step=4, steps=7)), whole[4:])
+    assert list(other.epoch(2, start_step=7, steps=7)) == []
+
+
+def test_workers_do_not_change_the_batches() -> None:
+    dataset = random_dataset(10)
+    assert equal(list(loader(dataset, workers=2).epoch(1, steps=6)), list(loader(dataset).epoch(1, steps=6)))
+
+
+def test_more_steps_go_on_with_further_permutations() -> None:
+    small = loader(random_dataset(4), 3)
+    keys = [key for step in range(8) for key in small.keys(0, step)]
+    turns = [[index for index, _ in keys[start : start + 4]] for start in range(0, 24, 4)]
+    assert all(sorted(turn) == [0, 1, 2, 3] for turn in turns)
+    assert len({tuple(turn) for turn in turns}) > 1
+    assert len({seed for _, seed in keys}) == 24
+    assert len(list(small.epoch(0, steps=8))) == 8
+
+
+def test_fewer_images_than_a_batch_make_one_batch() -> None:
+    batches = list(loader(random_dataset(2), 5).epoch(0))
+    assert [images.shape[0] for images, _ in batches] == [5]
+
+
+def test_seed_stream_and_epoch_change_the_augmentation() -> None:
+    dataset = random_dataset(3)
+    runs = [
+        next(iter(loader(dataset, **settings).epoch(epoch)))
+        for settings, epoch in (({}, 0), ({}, 1), ({"seed": 2}, 0), ({"stream": "train_b"}, 0))
+    ]
+    assert len({round(float(images.double().sum()), 3) for images, _ in runs}) == 4
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_global_random_numbers_are_left_alone(workers: int) -> None:
+    torch.manual_seed(5)
+    np.random.seed(5)
+    random.seed(5)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    assert len(list(loader(random_dataset(6), workers=workers).epoch(0))) == 2
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert np.array_equal(before[1], np.random.get_state()[1])
+    assert before[2] == random.getstate()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_sample_is_one_line(workers: int) -> None:
+    samples = [(np.zeros((32, 32, 3), np.uint8), np.full((32, 32), label, np.uint8)) for label in (0, 1, 9, 1)]
+    with pytest.raises(DataError) as reason:
+        list(loader(ArrayDataset(samples, 4), 2, workers=workers).epoch(0))
+    assert str(reason.value) == (
+        "label 9 in 2, but the data set has 4 classes (0..3) and ignore label 255; map it with data.label_map"
+    )
+
+
+def test_no_indices_is_an_error() -> None:
+    with pytest.raises(DataError, match="there are no images to make batches of"):
+        loader(random_dataset(3), indices=[])
+
+
+def test_evaluation_batches_group_equal_sizes_that_follow_each_other() -> None:
+    sizes = [(32, 40), (32, 40), (32, 40), (48, 40), (32, 40), (32, 40)]
+    samples = [(np.full((*size, 3), i, np.uint8), np.full(size, i, np.uint8)) for i, size in enumerate(sizes)]
+    dataset = ArrayDataset(samples, 6)
+    batches = list(evaluation_batches(dataset, [0, 1, 2, 3, 5, 4], MEAN, STD, batch_size=2))
+    assert [indices for indices, _, _ in batches] == [[0, 1], [2], [3], [5, 4]]
+    for indices, images, masks in batches:
+        assert images.shape == (len(indices), 3, *sizes[indices[0]])
+        assert masks[:, 0, 0].tolist() == indices
+    single = list(evaluation_batches(dataset, range(6), MEAN, STD))
+    assert [indices for indices, _, _ in single] == [[index] for index in range(6)]
