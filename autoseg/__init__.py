@@ -1,3 +1,64 @@
-"""autoseg: neural architecture search for semantic segmentation."""
+"""autoseg: neural architecture search for semantic segmentation.
+
+>>> import autoseg
+>>> autoseg.search("tiny", "generated", "runs/a")
+>>> genotype = autoseg.decode("runs/a")
+>>> autoseg.retrain(genotype, "generated", "runs/b")
+>>> autoseg.evaluate("runs/b")["miou"]
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from autoseg.api.decoding import decode
+    from autoseg.api.demo import demo
+    from autoseg.api.runs import retrain, search
+    from autoseg.api.use import evaluate, export_model, plot, predict
+    from autoseg.engine.predict import load_network
+    from autoseg.errors import AutosegError
+    from autoseg.genotype.sample import sample_genotype
+    from autoseg.genotype.schema import Genotype
+    from autoseg.network import build_network
+    from autoseg.space.schema import SearchSpace
+    from autoseg.supernet import build_supernet
+
+_HOMES = {
+    "AutosegError": "autoseg.errors",
+    "Genotype": "autoseg.genotype.schema",
+    "SearchSpace": "autoseg.space.schema",
+    "build_network": "autoseg.network",
+    "build_supernet": "autoseg.supernet",
+    "decode": "autoseg.api.decoding",
+    "demo": "autoseg.api.demo",
+    "evaluate": "autoseg.api.use",
+    "export_model": "autoseg.api.use",
+    "load_network": "autoseg.engine.predict",
+    "plot": "autoseg.api.use",
+    "predict": "autoseg.api.use",
+    "retrain": "autoseg.api.runs",
+    "sample_genotype": "autoseg.genotype.sample",
+    "search": "autoseg.api.runs",
+}
+
+__all__ = [  # noqa: RUF022 - in the order of the story
+    "search", "decode", "retrain", "evaluate", "predict", "export_model", "plot", "demo",
+    "SearchSpace", "Genotype", "sample_genotype", "build_supernet", "build_network", "load_network", "AutosegError",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Load a part when it is first used, so that `import autoseg` is quick and loads no torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'autoseg' has no attribute '{name}'")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

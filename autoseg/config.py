@@ -222,6 +222,8 @@ class SearchConfig(Settings):
     space: dict[str, Any]
     data: DataConfig
     search: SearchSchedule = SearchSchedule()
+    retrain: dict[str, Any] = {}
+    """What the space recommends for retraining; decoding hands it on to the genotype."""
     seed: Annotated[Whole, Field(ge=0, lt=2**31)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
 

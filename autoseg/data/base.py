@@ -99,7 +99,7 @@ class SegmentationDataset(ABC):
         return sample
 
     def _to_labels(self, stored: NDArray[np.integer[Any]], index: int) -> LabelMask:
-        if stored.dtype.itemsize > 2 and (stored.min(initial=0) < 0 or stored.max(initial=0) >= LABELS):
+        if stored.min(initial=0) < 0 or stored.max(initial=0) >= LABELS:
             wrong = next(int(label) for label in np.unique(stored) if not 0 <= label < LABELS)
             raise DataError(f"label {wrong} in {self.where(index)} is outside 0..{LABELS - 1}; correct the mask")
         if not self._legal[stored].all():

@@ -40,6 +40,8 @@ def resolve(config: DataConfig) -> DataConfig:
 def open_dataset(config: DataConfig, split: str) -> SegmentationDataset:
     """The samples of `split` (`train`, `val`, `test`, or one that `config.splits` names). Files are read when loaded.
 
+    Resolve `config` first where several splits are opened: a search for the classes then reads the masks once.
+
     Raises: DataError: no such folder or split, no images, images without masks, or a label map to no class.
     """
     config = resolve(config)

@@ -39,7 +39,7 @@ def read_image(path: Path, mask_size: tuple[int, int] | None = None) -> NDArray[
     Raises: DataError: the file is missing, truncated or no image.
     """
     image = _open(path)
-    upright = ImageOps.exif_transpose(image)
+    upright = _upright(image)
     if mask_size is None or (upright.height, upright.width) == mask_size:
         image = upright
     if image.mode in _GREY_16:
@@ -71,6 +71,14 @@ def read_mask(path: Path) -> NDArray[np.integer[Any]]:
         )
     labels = np.asarray(image)
     return labels.astype(np.uint8) if labels.dtype == np.bool_ else labels.copy()
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The photo turned as its EXIF note says; as it is stored, where there is no note or none that can be read."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except (*_UNREADABLE, TypeError, KeyError):
+        return image
 
 
 def _open(path: Path) -> Image.Image:

@@ -1,5 +1,6 @@
 """Layouts, pairs and files, each made in the test."""
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -145,11 +146,6 @@ def test_files_are_read_once(tmp_path: Path, write_pair: Write, monkeypatch: pyt
     (tmp_path / "train" / "a.png").unlink()
     assert done == [(1, 1)]
     assert dataset.load(0).image.shape == (32, 40, 3)
-    dataset = (
-        open_dataset(resolve(config(tmp_path, splits={"train": {"images": "trainannot", "masks": "train"}})), "x")
-        if False
-        else dataset
-    )
 
 
 def test_the_cache_keeps_to_its_budget(tmp_path: Path, write_pair: Write) -> None:
@@ -322,3 +318,20 @@ def test_a_file_that_is_no_image(tmp_path: Path, write_pair: Write) -> None:
     (tmp_path / "train" / "a.jpg").write_text("no image")
     dataset = open_dataset(config(tmp_path), "train")
     assert message(lambda: dataset.load(0)).startswith(f"{tmp_path}/train/a.jpg cannot be read as an image")
+
+
+def test_a_pickled_data_set_leaves_its_cache_behind(tmp_path: Path, write_pair: Write) -> None:
+    write_pair("train/a.png", "trainannot/a.png")
+    dataset = open_dataset(config(tmp_path), "train")
+    empty = len(pickle.dumps(dataset))
+    sample = dataset.load(0)
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert len(pickle.dumps(dataset)) == empty
+    assert np.array_equal(copy.load(0).mask, sample.mask)
+    assert copy.load(0).mask is not sample.mask
+
+
+def test_images_and_masks_in_one_folder(tmp_path: Path, write_pair: Write) -> None:
+    write_pair("all/a.jpg", "all/a_mask.png")
+    given = config(tmp_path, splits={"train": {"images": "all", "masks": "all"}})
+    assert message(lambda: resolve(given)) == "split 'train' has its images and masks in one folder, all; use two"

@@ -1,0 +1,1 @@
+"""The Python API: one function a command. `import autoseg` offers them all."""

@@ -1,0 +1,60 @@
+"""Decoding a search. No torch here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from autoseg import __version__
+from autoseg.config import SearchConfig, parse
+from autoseg.engine.run import Run
+from autoseg.errors import RunError
+from autoseg.genotype.decode import decode as decode_probs
+from autoseg.genotype.schema import Genotype
+from autoseg.space.arch_probs import ArchProbs
+from autoseg.space.schema import SearchSpace
+
+
+def decode(
+    run: str | Path | Run,
+    *,
+    epoch: int | None = None,
+    path_prior: str | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+) -> Genotype:
+    """The genotype that a search has arrived at, written to `out` (the run's genotype.yaml). Needs no torch.
+
+    `epoch`: decode the architecture after this epoch, counted from 0; left out, the last one there is.
+    Raises: RunError: no search, no such epoch, or another genotype in the place.
+    """
+    run = run if isinstance(run, Run) else Run.open(run)
+    probs, config, at = arch_of(run, epoch)
+    genotype = decode_probs(
+        probs,
+        path_prior=path_prior,
+        name=f"{run.path.resolve().name}_{probs.space.name}",
+        source={"run": run.path.as_posix(), "epoch": at, "seed": config.seed, "autoseg": __version__},
+        retrain=config.retrain,
+    )
+    target = Path(out) if out is not None else run.path / "genotype.yaml"
+    if target.exists() and not overwrite and Genotype.load(target) != genotype:
+        raise RunError(f"{target} already holds another genotype; give another --out, or --overwrite")
+    genotype.save(target)
+    return genotype
+
+
+def arch_of(run: Run, epoch: int | None = None) -> tuple[ArchProbs, SearchConfig, int]:
+    """alpha and beta of a search after `epoch` (the last there is), its settings, and the epoch.
+
+    Raises: RunError: no search, or no such epoch.
+    """
+    if run.kind != "search":
+        raise RunError(f"{run.path} is a retraining; give the directory of a search")
+    config = parse(SearchConfig, run.settings, str(run.path / "config.yaml"))
+    snapshots = {int(path.stem.removeprefix("epoch_")): path for path in (run.path / "arch").glob("epoch_*.npz")}
+    if not snapshots:
+        raise RunError(f"{run.path} has not finished an epoch yet; wait, or go on with it by `autoseg search --resume`")
+    at = max(snapshots) if epoch is None else epoch
+    if at not in snapshots:
+        raise RunError(f"{run.path} has no epoch {at}; it has 0 to {max(snapshots)}")
+    return ArchProbs.load(snapshots[at], SearchSpace.parse(config.space)), config, at

@@ -1,0 +1,76 @@
+"""The entry point: collects the commands and turns errors into one line and an exit status."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from autoseg import __version__
+from autoseg.cli import decode, demo, evaluate, export, plot, predict, retrain, search, show, spaces
+from autoseg.errors import AutosegError, Interrupted
+
+UsageError = typer.BadParameter.__bases__[0]
+"""Click's, which typer carries inside."""
+
+app = typer.Typer(
+    name="autoseg",
+    help="Neural architecture search for semantic segmentation: search, decode, retrain, export, draw.",
+    epilog="Start with: autoseg demo --out runs/demo",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for module in (demo, search, decode, retrain, evaluate, predict, export, plot, spaces, show):
+    name = module.__name__.rpartition(".")[2]
+    app.command(name)(getattr(module, name))
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"autoseg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Neural architecture search for semantic segmentation."""
+
+
+def main() -> None:
+    """Run a command and exit: 0 done, 2 what was given is wrong, 1 a fault of ours, 130 interrupted."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command and return its exit status."""
+    try:
+        status = app(arguments, prog_name="autoseg", standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except AutosegError as error:
+        if "--debug" in arguments:
+            raise
+        return _fail(str(error))
+    except UsageError as error:
+        return _fail(f"{error.format_message()}; see `autoseg {' '.join(arguments[:1])} --help`")  # type: ignore[attr-defined]
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr)
+        return 130
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _fail(message: str) -> int:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""What a program needs to know besides the weights, as strings: every format can hold those."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from autoseg import __version__
+from autoseg.config import Settings
+from autoseg.errors import ExportError
+from autoseg.network import Network
+
+INPUT_CONVENTION = "RGB float32, NCHW, (x/255 - mean) / std"
+"""How an image becomes the network's input; `mean` and `std` are of values in 0..1."""
+
+
+def network_metadata(network: nn.Module, metadata: Mapping[str, Any]) -> dict[str, str]:
+    """`metadata`, what the network itself says, the version and the input convention, encoded as strings.
+
+    A text stays as it is, anything else is JSON; `decode` takes them apart again.
+    Raises: ExportError: a value that JSON cannot hold, or as many class names as the network has no classes.
+    """
+    known = dict(metadata)
+    if isinstance(network, Network):
+        known |= {"genotype": network.genotype, "num_classes": network.num_classes}
+        classes = known.get("classes")
+        if classes is not None and len(classes) != network.num_classes:
+            raise ExportError(
+                f"metadata names {len(classes)} classes, but the network has {network.num_classes};"
+                " give one name a class"
+            )
+    known |= {"autoseg_version": __version__, "input": INPUT_CONVENTION}
+    return {key: _encode(key, value) for key, value in known.items() if value is not None}
+
+
+def decode(strings: Mapping[str, str]) -> dict[str, Any]:
+    """Plain data from what `network_metadata` made; tuples come back as lists."""
+    return {key: _decode(text) for key, text in strings.items()}
+
+
+def _encode(key: str, value: object) -> str:
+    if isinstance(value, str) and _decode(value) is value:
+        return value
+    plain = value.to_dict() if isinstance(value, Settings) else value
+    try:
+        return json.dumps(plain, ensure_ascii=False)
+    except (TypeError, ValueError) as reason:
+        raise ExportError(f"metadata {key!r} cannot be written as JSON ({reason}); give plain data") from None
+
+
+def _decode(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text

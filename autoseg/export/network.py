@@ -1,0 +1,145 @@
+"""A network as a file for other programs, compared with the network before the file gets its name."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from autoseg.errors import AutosegError, ExportError
+from autoseg.export.graph import Run, load_onnx, load_pt2, save_onnx, save_pt2
+from autoseg.export.metadata import network_metadata
+from autoseg.export.quiet import quiet
+from autoseg.export.target import check_target
+from autoseg.export.weights import load_safetensors, save_safetensors
+from autoseg.files import one_line, write_atomically
+
+NetworkFormat = Literal["onnx", "pt2", "safetensors"]
+Save = Callable[[nn.Module, Path, Mapping[str, str]], None]
+Shape = tuple[int, int, int]
+
+
+def _load_weights(path: Path) -> Run:
+    return load_safetensors(path)[0]
+
+
+_FORMATS: dict[str, tuple[Save, Callable[[Path], Run]]] = {
+    "onnx": (save_onnx, load_onnx),
+    "pt2": (save_pt2, load_pt2),
+    "safetensors": (save_safetensors, _load_weights),
+}
+NETWORK_FORMATS = tuple(_FORMATS)
+
+CHECKED_SIZES: tuple[Shape, ...] = ((1, 32, 32), (3, 33, 47), (1, 64, 64), (2, 65, 129))
+"""Images, height and width of what is compared; none is the size that is traced, and odd sizes are among them."""
+LARGEST_DIFFERENCE = 1e-2
+"""Of two logits. Sums in another order make about 1e-4; a wrong graph is off by far more."""
+LEAST_EQUAL_LABELS = 0.999
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """An exported file, and how it compares with the network: measured on random images, in eval mode."""
+
+    path: Path
+    format: str
+    largest_difference: float
+    """Of two logits, absolute."""
+    equal_labels: float
+    """Share of the pixels whose label, the class with the largest logit, is the same."""
+    sizes: tuple[Shape, ...]
+    """Images, height and width of each comparison."""
+    bytes: int
+
+    def __str__(self) -> str:
+        sizes = ", ".join("x".join(map(str, size)) for size in self.sizes)
+        return (
+            f"{self.path}: {self.format}, {self.bytes / 1e6:.1f} MB; equals the network on random images of {sizes}:"
+            f" largest difference of logits {self.largest_difference:.1e}, {self.equal_labels:.3%} of labels the same"
+        )
+
+
+def export_network(
+    network: nn.Module,
+    path: str | Path,
+    format: NetworkFormat,
+    *,
+    metadata: Mapping[str, Any],
+    overwrite: bool = False,
+) -> ExportReport:
+    """Write the network as ONNX, `.pt2` or safetensors, and compare the file with it; the network is not changed.
+
+    metadata: what a user of the file must know, such as `classes`, `mean`, `std` and `ignore_label`; the genotype,
+    the number of classes, the version and the input convention are added.
+    Raises: ExportError: an unknown format, a file that exists, a network that cannot be exported, or a file that
+    computes something else; no file is left then.
+    """
+    target = check_target(path, format, NETWORK_FORMATS, "network", overwrite)
+    strings = network_metadata(network, metadata)
+    save, load = _FORMATS[format]
+    # plain float32 in eval mode on the CPU, whatever device and precision the network is in
+    plain = copy.deepcopy(network).to(device="cpu", dtype=torch.float32).eval().requires_grad_(False)
+    reports: list[ExportReport] = []
+
+    def write(temporary: Path) -> None:
+        with quiet():
+            save(plain, temporary, strings)
+            difference, equal = compare(plain, load(temporary), CHECKED_SIZES)
+        reports.append(ExportReport(target, format, difference, equal, CHECKED_SIZES, temporary.stat().st_size))
+        _judge(reports[-1])
+
+    try:
+        write_atomically(target, write)
+    except AutosegError:
+        raise
+    except OSError as reason:
+        raise ExportError(f"{target} cannot be written ({one_line(reason)})") from reason
+    except Exception as reason:  # whatever the exporter and the runtime raise
+        raise ExportError(
+            f"the network cannot be exported as {format} ({_shorten(one_line(reason))}); nothing was written;"
+            f" try {' or '.join(other for other in NETWORK_FORMATS if other != format)}"
+        ) from reason
+    return reports[-1]
+
+
+def compare(network: Run, other: Run, sizes: tuple[Shape, ...]) -> tuple[float, float]:
+    """Largest absolute difference of logits (not a number if any is not), and share of equal labels."""
+    generator = torch.Generator().manual_seed(0)
+    differences, equal, pixels = [], 0, 0
+    with torch.no_grad():
+        for images, height, width in sizes:
+            example = torch.randn(images, 3, height, width, generator=generator)
+            expected, logits = network(example), other(example)
+            if expected.shape != logits.shape:
+                raise ExportError(
+                    f"the exported file makes logits {list(logits.shape)} where the network makes"
+                    f" {list(expected.shape)}; nothing was written"
+                )
+            differences.append((expected - logits).abs().max())
+            same: Tensor = expected.argmax(1) == logits.argmax(1)
+            equal, pixels = equal + int(same.sum()), pixels + same.numel()
+    return float(torch.stack(differences).max()), equal / pixels
+
+
+def _judge(report: ExportReport) -> None:
+    """Raises: ExportError: the file does not compute what the network does."""
+    if not report.largest_difference < float("inf"):
+        raise ExportError(
+            "the network's logits are not all finite numbers, so that no export can be checked; nothing was written;"
+            " look at its training loss, or export an earlier checkpoint"
+        )
+    if report.largest_difference > LARGEST_DIFFERENCE or report.equal_labels < LEAST_EQUAL_LABELS:
+        raise ExportError(
+            f"the {report.format} file does not compute what the network does: largest difference of logits"
+            f" {report.largest_difference:.1e} (at most {LARGEST_DIFFERENCE}), {report.equal_labels:.3%} of labels the"
+            f" same (at least {LEAST_EQUAL_LABELS:.1%}); nothing was written"
+        )
+
+
+def _shorten(text: str, length: int = 300) -> str:
+    return text if len(text) <= length else f"{text[:length]}..."

@@ -1,0 +1,22 @@
+"""What every export asks before it begins: is the format known, and may the file be written?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from autoseg.errors import ExportError
+
+
+def check_target(path: str | Path, format: str, known: Iterable[str], what: str, overwrite: bool) -> Path:
+    """The path to write. Raises: ExportError: a format that `what` has not, or a file that may not be written."""
+    if format not in (formats := tuple(known)):
+        raise ExportError(f"unknown format {format!r} for a {what} (known: {', '.join(formats)})")
+    target = Path(path).expanduser()
+    if target.is_dir():
+        raise ExportError(f"{target} is a folder; give the path of a file in it, such as {target / what}.{format}")
+    if target.exists() and not overwrite:
+        raise ExportError(f"{target} exists; give another path, or allow it to be overwritten")
+    if not target.parent.is_dir():
+        raise ExportError(f"{target.parent}, the folder of {target.name}, does not exist; create it first")
+    return target

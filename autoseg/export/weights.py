@@ -1,0 +1,81 @@
+"""A network as safetensors: its weights, and in the header the genotype from which it is rebuilt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from autoseg.errors import CheckpointError, ExportError, GenotypeError
+from autoseg.export.metadata import decode
+from autoseg.files import one_line
+from autoseg.genotype.schema import Genotype
+from autoseg.network import Network, build_network
+
+AUXILIARY = "auxiliary."
+"""Begins the names of the auxiliary head's weights."""
+
+
+def save_safetensors(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write the state dict and the metadata. Raises: ExportError: a network that no genotype describes."""
+    if not isinstance(network, Network):
+        raise ExportError(
+            "safetensors holds weights and the genotype that rebuilds the network, and this network has none;"
+            " use onnx or pt2"
+        )
+    state = {name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}
+    path.write_bytes(save(state, dict(metadata)))  # `save_file` makes a file that only its owner may read
+
+
+def load_safetensors(path: str | Path) -> tuple[Network, dict[str, Any]]:
+    """The network that `export_network` wrote, on the CPU and in eval mode, and the metadata as plain data.
+
+    Raises: CheckpointError: missing, truncated, not safetensors, or not written by `autoseg export`.
+    """
+    strings, state = _read(Path(path).expanduser())
+    metadata = decode(strings)
+    genotype, num_classes = metadata.get("genotype"), metadata.get("num_classes")
+    if not isinstance(genotype, dict) or not isinstance(num_classes, int):
+        raise CheckpointError(
+            f"{path} holds weights, but not the genotype and number of classes that rebuild the network;"
+            " give a file made by `autoseg export --format safetensors`"
+        )
+    try:
+        auxiliary = any(name.startswith(AUXILIARY) for name in state)
+        network = build_network(Genotype.parse(genotype, f"the genotype in {path}"), num_classes, auxiliary)
+    except GenotypeError as reason:
+        raise CheckpointError(f"{path}: {one_line(reason)}") from None
+    _fill(network, state, path)
+    return network.eval(), metadata
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a safetensors file."""
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist; give the path of a safetensors file")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return dict(file.metadata() or {}), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as reason:
+        raise CheckpointError(
+            f"{path} cannot be read as safetensors ({one_line(reason)}); it is truncated or something else;"
+            " export again"
+        ) from None
+
+
+def _fill(network: Network, state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Load the weights, each of which must be there and fit."""
+    own = network.state_dict()
+    wrong = sorted(own.keys() ^ state.keys()) or [name for name in own if own[name].shape != state[name].shape]
+    if wrong:
+        raise CheckpointError(
+            f"{path} does not fit its own genotype: {len(wrong)} weights are missing, left over or of another shape,"
+            f" such as {wrong[0]}; export again"
+        )
+    with torch.no_grad():
+        network.load_state_dict(dict(state))
