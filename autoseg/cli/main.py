@@ -23,8 +23,11 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (demo, search, decode, retrain, evaluate, predict, export, plot, spaces, show):
-    name = module.__name__.rpartition(".")[2]
+COMMANDS = {
+    module.__name__.rpartition(".")[2]: module
+    for module in (demo, search, decode, retrain, evaluate, predict, export, plot, spaces, show)
+}
+for name, module in COMMANDS.items():
     app.command(name)(getattr(module, name))
 
 
@@ -58,7 +61,9 @@ def run(arguments: list[str]) -> int:
             raise
         return _fail(str(error))
     except UsageError as error:
-        return _fail(f"{error.format_message()}; see `autoseg {' '.join(arguments[:1])} --help`")  # type: ignore[attr-defined]
+        command = " ".join(arguments[:1]) if arguments[:1] and arguments[0] in COMMANDS else ""
+        message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
+        return _fail(f"{message[:1].lower()}{message[1:]}; see `{' '.join(f'autoseg {command}'.split())} --help`")
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
         return 130

@@ -23,11 +23,11 @@ def network_metadata(network: nn.Module, metadata: Mapping[str, Any]) -> dict[st
     A text stays as it is, anything else is JSON; `decode` takes them apart again.
     Raises: ExportError: a value that JSON cannot hold, or as many class names as the network has no classes.
     """
-    known = dict(metadata)
+    known = {key: value for key, value in metadata.items() if key != "classes" or value}  # no names, no entry
     if isinstance(network, Network):
         known |= {"genotype": network.genotype, "num_classes": network.num_classes}
         classes = known.get("classes")
-        if classes is not None and len(classes) != network.num_classes:
+        if classes and len(classes) != network.num_classes:
             raise ExportError(
                 f"metadata names {len(classes)} classes, but the network has {network.num_classes};"
                 " give one name a class"

@@ -41,7 +41,7 @@ def decode(
         cell=decode_cell(probs.alpha_probs, space),
         network=PathSpec(
             strides=tuple(space.network.strides[level] for level in levels),
-            filter_multiplier=space.network.filter_multiplier,
+            filter_multiplier=space.decoding.filter_multiplier or space.network.filter_multiplier,
         ),
         stem=space.stem,
         decoder=space.decoder,

@@ -25,7 +25,7 @@ def sample_genotype(space: SearchSpace, rng: np.random.Generator | int) -> Genot
         cell=sample_cell(space, generator),
         network=PathSpec(
             strides=tuple(space.network.strides[level] for level in levels),
-            filter_multiplier=space.network.filter_multiplier,
+            filter_multiplier=space.decoding.filter_multiplier or space.network.filter_multiplier,
         ),
         stem=space.stem,
         decoder=space.decoder,

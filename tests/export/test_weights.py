@@ -52,8 +52,9 @@ def test_round_trip_is_bit_equal(network: Network, tmp_path: Path) -> None:
 def test_auxiliary_head_and_memory_layout(tmp_path: Path) -> None:
     network = make_network(GENOTYPE, auxiliary=True)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    export_network(network, tmp_path / "a", "safetensors", metadata={})
-    loaded, _ = load_safetensors(tmp_path / "a")
+    export_network(network, tmp_path / "a", "safetensors", metadata={"classes": [], "resize": None})
+    loaded, metadata = load_safetensors(tmp_path / "a")
+    assert set(metadata) == {"genotype", "num_classes", "autoseg_version", "input"}
     assert loaded.auxiliary is not None
     own = network.state_dict()
     assert all(torch.equal(own[name], tensor) for name, tensor in loaded.state_dict().items())
