@@ -10,13 +10,11 @@ from typing import Any
 from autoseg.api.decoding import arch_of
 from autoseg.config import RetrainConfig, parse
 from autoseg.engine.run import Run
-from autoseg.errors import AutosegError, ConfigError, GenotypeError
+from autoseg.errors import AutosegError, ConfigError, ExportError, GenotypeError
 from autoseg.files import write_text
 from autoseg.genotype.decode import decode_path
 from autoseg.genotype.schema import Genotype
 from autoseg.space.schema import SearchSpace, space_names
-
-GENOTYPE_FORMATS = ("json", "graphml", "dot")
 
 
 def evaluate(
@@ -110,8 +108,10 @@ def export_model(
     A network's file is checked against the network; returns one line that says how they compare.
     Raises: AutosegError: something that was given is wrong, or the file differs from the network.
     """
-    from autoseg.export import export_genotype, export_network
+    from autoseg.export import GENOTYPE_FORMATS, NETWORK_FORMATS, export_genotype, export_network
 
+    if format not in (*NETWORK_FORMATS, *GENOTYPE_FORMATS):
+        raise ExportError(f"unknown format '{format}' (known: {', '.join((*NETWORK_FORMATS, *GENOTYPE_FORMATS))})")
     if format in GENOTYPE_FORMATS:
         path = export_genotype(Genotype.load(source), out, format, overwrite=overwrite)  # type: ignore[arg-type]
         return f"wrote {path}"

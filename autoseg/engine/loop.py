@@ -187,15 +187,20 @@ class Loop:
         save_checkpoint(self.run.checkpoints / name, self.task.kind, self.task.architecture, contents)
 
     def _restore(self) -> None:
-        path = self.run.checkpoints / "last.pt"
-        if not path.exists():
+        if not (self.run.checkpoints / "last.pt").exists():
             self.run.rewind(0, 0)
             return
-        saved = load_checkpoint(path, self.task.kind, self.task.architecture)
-        self.task.load_state(saved["state"])
+        saved = restore(self.task, self.run)
         self.epoch, self.step_in_epoch = saved["epoch"], saved["step_in_epoch"]
         self.best_miou, self.seconds = saved["best_miou"], saved["seconds"]
         self.run.rewind(saved["metrics_bytes"], self.done)
+
+
+def restore(task: Task, run: Run) -> dict[str, Any]:
+    """Put a task into the state of its run's last checkpoint, and return that. Raises: CheckpointError."""
+    saved = load_checkpoint(run.checkpoints / "last.pt", task.kind, task.architecture)
+    task.load_state(saved["state"])
+    return saved
 
 
 SHOWN = ("miou", "alpha_entropy", "beta_entropy")

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from autoseg.genotype.schema import Genotype
 from autoseg.space.arch_probs import ArchProbs
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import Arrow
@@ -23,13 +24,28 @@ class ArchParameters(nn.Module):
         self.alpha_logits = nn.Parameter(std * torch.randn(len(space.topology.edges), len(space.cell.operations)))
         self.beta_logits = nn.Parameter(std * torch.randn(legal.shape) * legal)
         self.register_buffer("legal", legal, persistent=False)
+        self.chosen: tuple[Tensor, Tensor] | None = None
+
+    def choose(self, genotype: Genotype) -> None:
+        """From now on put probability 1 on what a genotype of this space chose, and 0 on all else."""
+        alpha, beta = torch.zeros_like(self.alpha_logits.data), torch.zeros_like(self.beta_logits.data)
+        for block, edges in enumerate(genotype.cell):
+            rows = {self.space.topology.edges[row][1]: row for row in self.space.topology.edges_into(block)}
+            for edge in edges:
+                alpha[rows[edge.state], self.space.cell.operations.index(edge.operation)] = 1
+        levels = (0, *genotype.levels[:-1])
+        for layer, (level, move) in enumerate(zip(levels, genotype.moves, strict=True)):
+            beta[layer, level, move] = 1
+        self.chosen = alpha, beta
 
     def alpha_probs(self) -> Tensor:
         """Softmax over the operations of each edge (eq. 4), [edge, operation]."""
-        return self.alpha_logits.softmax(-1)
+        return self.alpha_logits.softmax(-1) if self.chosen is None else self.chosen[0]
 
     def beta_probs(self) -> Tensor:
         """Softmax over the legal arrows that leave each node (eq. 7), [layer, level, move]; 0 elsewhere."""
+        if self.chosen is not None:
+            return self.chosen[1]
         lowest = torch.finfo(self.beta_logits.dtype).min  # -inf would give NaN at nodes that do not exist
         return self.beta_logits.masked_fill(~self.legal, lowest).softmax(-1) * self.legal
 

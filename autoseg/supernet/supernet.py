@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoseg.genotype.schema import Genotype
 from autoseg.ops.heads import Aspp, Stem
 from autoseg.ops.resize import level_size, resize
 from autoseg.space.schema import SearchSpace
@@ -39,6 +40,7 @@ class Supernet(nn.Module):
     def __init__(self, space: SearchSpace, num_classes: int, arch_init_std: float = 1e-3) -> None:
         super().__init__()
         self.space, self.num_classes = space, num_classes
+        self.last_level: int | None = None
         self.arch = ArchParameters(space, arch_init_std)
         self.stem = Stem(space.stem.channels, space.stem.strides, search_norm)
         trellis = space.trellis
@@ -86,8 +88,18 @@ class Supernet(nn.Module):
         logits = [
             resize(head(features[node]), image_size)
             for head, node in zip(self.heads, trellis.nodes_at(trellis.layers), strict=True)
+            if self.last_level in (None, node.level)
         ]
         return torch.stack(logits).sum(0)
+
+    def choose(self, genotype: Genotype) -> None:
+        """Compute from now on only what a genotype of this space chose, with the supernet's weights.
+
+        Its features off the path are zero, where the discrete network has H(l-2) of the path resized: what is lost
+        when a relaxed network is made discrete and not retrained.
+        """
+        self.arch.choose(genotype)
+        self.last_level = genotype.levels[-1]
 
     def weights(self) -> list[nn.Parameter]:
         """Every parameter but the architecture's."""
