@@ -203,7 +203,8 @@ class TextbookSupernet(nn.Module):
             for a, b, stride in zip(before, space.stem.channels, self.stem_strides, strict=False)
         )
         self.stem_norms = nn.ModuleList(norm(channels) for channels in space.stem.channels)
-        widths = {(-1, 0): space.stem.channels[0], (0, 0): space.stem.channels[-1]}
+        self.before_last = max(0, len(space.stem.channels) - 2)
+        widths = {(-1, 0): space.stem.channels[self.before_last], (0, 0): space.stem.channels[-1]}
         self.exists = [{0}]
         for _ in range(self.layers):
             reached = {level + step for level in self.exists[-1] for step in self.steps}
@@ -226,10 +227,14 @@ class TextbookSupernet(nn.Module):
         return [other for other in sorted(self.exists[layer - 1]) if level - other in self.steps]
 
     def two_back(self, layer, level):
-        """The node read as H(l-2): this level, or the nearest that exists; H(-1) is the stem's first feature."""
+        """The node read as H(l-2): this level, or the nearest that exists; H(-1) is the stem's last but one."""
         if layer == 1:
             return (-1, 0)
         return layer - 2, min(self.exists[layer - 2], key=lambda other: (abs(other - level), other))
+
+    def alphas(self):
+        """Eq. 4: softmax over the operations of each edge."""
+        return self.alpha.softmax(-1)
 
     def beta_of(self, layer, source, level):
         """Eq. 7: softmax over the arrows that leave (layer - 1, source)."""
@@ -242,10 +247,10 @@ class TextbookSupernet(nn.Module):
         features, x = {}, images
         for number, (conv, bn) in enumerate(zip(self.stem, self.stem_norms, strict=True)):
             x = bn(conv(F.relu(x) if number else x))
-            if number == 0:
+            if number == self.before_last:
                 features[-1, 0] = x
         features[0, 0] = x
-        alphas = self.alpha.softmax(-1)
+        alphas = self.alphas()
         for layer in range(1, self.layers + 1):
             for level in sorted(self.exists[layer]):
                 stride = self.strides[level]
@@ -261,7 +266,7 @@ class TextbookSupernet(nn.Module):
         return sum(enlarge(head(feature), size) for head, feature in zip(self.heads, last, strict=True))
 
 
-# --- which tensor is which ---------------------------------------------------------------------------------------------
+# --- which tensor is which --------------------------------------------------------------------------------------------
 
 
 def parameter_pairs(fast, textbook) -> Iterator[tuple[nn.Parameter, tuple, nn.Parameter]]:

@@ -37,6 +37,9 @@ def decode(
         retrain=config.retrain,
     )
     target = Path(out) if out is not None else run.path / "genotype.yaml"
+    if target.is_dir() or not target.parent.is_dir():
+        problem = "is a folder" if target.is_dir() else "lies in no folder that exists"
+        raise RunError(f"{target} {problem}; give --out a file to write, in a folder that is there")
     if target.exists() and not overwrite and Genotype.load(target) != genotype:
         raise RunError(f"{target} already holds another genotype; give another --out, or --overwrite")
     genotype.save(target)

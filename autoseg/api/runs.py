@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 from autoseg.api.settings import Source, first_difference, retrain_settings, search_settings
 from autoseg.config import DataConfig, RetrainConfig, SearchConfig, parse
 from autoseg.data.dataset import SegmentationDataset, open_dataset, verify
@@ -39,12 +41,17 @@ def search(
     Raises: AutosegError: something that was given is wrong. Interrupted: stopped, after a clean save.
     """
     run, settings = _start(
-        SearchConfig, out, resume, lambda: search_settings(space, data, config, overrides), (space, data, config, overrides)
+        SearchConfig,
+        out,
+        resume,
+        lambda own: search_settings(space, data, config or own, overrides),
+        (space, data, config, overrides),
     )
     device = pick_device(settings.device)
-    train, val = _open_data(settings.data, show_progress)
+    train, val = open_dataset(settings.data, "train"), open_dataset(settings.data, "val")
     task = SearchTask(settings, train, val, device)
-    run = run or Run.create(out, settings, describe_environment(device, settings.seed))
+    _read_all(train, val, show_progress)
+    run = _ready(run, out, settings, device)
     task.write_split(run)
     Loop(task, run, show_progress)()
     return run
@@ -65,35 +72,43 @@ def retrain(
         RetrainConfig,
         out,
         resume,
-        lambda: retrain_settings(genotype, data, config, overrides),
+        lambda own: retrain_settings(genotype, data, config or own, overrides),
         (genotype, data, config, overrides),
     )
     device = pick_device(settings.device)
-    train, val = _open_data(settings.data, show_progress)
+    train, val = open_dataset(settings.data, "train"), open_dataset(settings.data, "val")
     task = RetrainTask(settings, train, val, device)
-    run = run or Run.create(out, settings, describe_environment(device, settings.seed))
+    _read_all(train, val, show_progress)
+    run = _ready(run, out, settings, device)
     task.genotype.save(run.path / "genotype.yaml")
     Loop(task, run, show_progress)()
     return run
 
 
 def _start(
-    model: type[Config], out: str | Path, resume: bool, resolve: Callable[[], Config], given: tuple[object, ...]
+    model: type[Config],
+    out: str | Path,
+    resume: bool,
+    resolve: Callable[[Path | None], Config],
+    given: tuple[object, ...],
 ) -> tuple[Run | None, Config]:
-    """The run to go on with, if any, and the settings: its own, or those that were given."""
+    """The run to go on with, if any, and the settings: its own, or those that were given.
+
+    `resolve`: the given settings, laid over those of a config file where one is named.
+    """
     path = Path(out)
     if not (resume and (path / "config.yaml").is_file()):
         refuse_used(path)
         if resume and all(value is None or value == {} for value in given):
             raise RunError(f"{path} holds no run to resume; give the directory of one, or start one without --resume")
-        return None, resolve()
+        return None, resolve(None)
     run = Run.open(path)
     kind = "search" if model is SearchConfig else "retrain"
     if run.kind != kind:
         raise RunError(f"{path} holds a {run.kind}, not a {kind}; give another --out")
     own = parse(model, run.settings, str(path / "config.yaml"))
     if any(value not in (None, {}) for value in given):
-        difference = first_difference(own.to_dict(), resolve().to_dict())
+        difference = first_difference(own.to_dict(), resolve(path / "config.yaml").to_dict())
         if difference is not None:
             raise ConfigError(
                 f"{path} was started with other settings ({difference}); resume with --out and --resume alone"
@@ -101,13 +116,17 @@ def _start(
     return run, own
 
 
-def _open_data(data: DataConfig, show_progress: bool) -> tuple[SegmentationDataset, SegmentationDataset]:
-    """train and val, each sample read once, so that a bad file is found now and not hours later."""
-    splits = open_dataset(data, "train"), open_dataset(data, "val")
-    total = sum(len(split) for split in splits)
-    with Progress("reading", total, enabled=show_progress) as progress:
-        done = 0
-        for split in splits:
-            verify(split, lambda count, _, done=done: progress.update(done + count))  # type: ignore[misc]
-            done += len(split)
-    return splits
+def _ready(run: Run | None, out: str | Path, settings: Config, device: torch.device) -> Run:
+    """The run to go on with, or a new one in `out`."""
+    environment = describe_environment(device, settings.seed)
+    if run is None:
+        return Run.create(out, settings, environment)
+    run.complete(environment)
+    return run
+
+
+def _read_all(train: SegmentationDataset, val: SegmentationDataset, show_progress: bool) -> None:
+    """Read each sample once, so that a bad file is found now and not hours later."""
+    with Progress("reading", len(train) + len(val), enabled=show_progress) as progress:
+        verify(train, lambda done, _: progress.update(done))
+        verify(val, lambda done, _: progress.update(len(train) + done))

@@ -15,6 +15,7 @@ from autoseg.config import (
     RetrainConfig,
     RetrainSchedule,
     SearchConfig,
+    SearchSchedule,
     Settings,
     data_settings,
     merge,
@@ -46,15 +47,20 @@ def search_settings(
     if chosen is None:
         raise ConfigError("no space is given; name one, such as --space tiny (see `autoseg spaces`)")
     recommended: dict[str, Any] = {}
+    chosen_from: Any = ""
     if isinstance(chosen, SearchSpace):
         chosen = chosen.to_dict()
     elif not isinstance(chosen, Mapping):
+        chosen_from = chosen
         loaded, recommended = load_space(chosen)
         chosen = loaded.to_dict()
-    merged = merge({"space": chosen}, recommended, given, _data(data), overrides)
-    merged["space"] = SearchSpace.parse(merged["space"], where).to_dict()
-    merged["retrain"] = _checked_schedule(merged.get("retrain", {}), where)
-    parsed = parse(SearchConfig, _with_data(merged), where)
+    merged = merge({"space": chosen}, recommended, given, _data(data, given), overrides)
+    merged["space"] = SearchSpace.parse(_mapping(merged, "space"), where).to_dict()
+    try:
+        merged["retrain"] = _checked_schedule(merged.get("retrain", {}), where)
+        parsed = parse(SearchConfig, _with_data(merged), where)
+    except ConfigError as reason:
+        raise _placed(reason, recommended, str(chosen_from)) from None
     return parsed.model_copy(update={"data": resolve(parsed.data)})
 
 
@@ -74,11 +80,11 @@ def retrain_settings(
     if chosen is None:
         raise ConfigError("no genotype is given; give a file, a run directory or a name (see `autoseg spaces`)")
     if not isinstance(chosen, Genotype | Mapping):
-        chosen = Genotype.load(chosen)
+        chosen = Genotype.load(chosen if isinstance(chosen, Path) else str(chosen))
     if isinstance(chosen, Genotype):
         chosen = chosen.to_dict()
-    merged = merge({"genotype": chosen, "retrain": chosen.get("retrain", {})}, given, _data(data), overrides)
-    merged["genotype"] = Genotype.parse(merged["genotype"], where).to_dict()
+    merged = merge({"genotype": chosen, "retrain": chosen.get("retrain", {})}, given, _data(data, given), overrides)
+    merged["genotype"] = Genotype.parse(_mapping(merged, "genotype"), where).to_dict()
     parsed = parse(RetrainConfig, _with_data(merged), where)
     return parsed.model_copy(update={"data": resolve(parsed.data)})
 
@@ -89,15 +95,17 @@ def data_for_run(own: DataConfig, data: Source | None, overrides: Mapping[str, A
     A folder replaces the run's folder and keeps its classes, ignore label, size and normalisation.
     Raises: DataError: other classes than the network has.
     """
+    changes = _data_overrides(overrides)
     settings = own.to_dict()
     if data is not None:
         # another folder has its own splits, another YAML perhaps its own classes: nothing that was found is kept
-        settings = {**settings, "splits": None, **_data(data)["data"]}
-        if "classes" in _data(data)["data"]:
-            settings["num_classes"] = None
-    merged = merge(settings, (overrides or {}).get("data", {}))
-    if "root" in (overrides or {}).get("data", {}):
-        merged["splits"] = (overrides or {})["data"].get("splits")
+        given = _data(data)["data"]
+        settings = {**settings, "splits": None, **given}
+        if "classes" in given or "num_classes" in given:
+            settings |= {key: given.get(key) for key in ("classes", "num_classes")}
+    merged = merge(settings, changes)
+    if "root" in changes:
+        merged["splits"] = changes.get("splits")
     resolved = resolve(parse(DataConfig, merged, "data"))
     if resolved.num_classes != own.num_classes:
         raise ConfigError(
@@ -131,12 +139,42 @@ def _read_config(config: str | Path | None) -> dict[str, Any]:
     return settings
 
 
-def _data(data: Source | DataConfig | None) -> dict[str, Any]:
+def _data(data: Source | DataConfig | None, base: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What `data` says, to be laid over `base`, whose splits do not hold for another folder."""
     if data is None:
         return {}
     if isinstance(data, DataConfig):
         return {"data": data.to_dict()}
-    return {"data": dict(data) if isinstance(data, Mapping) else data_settings(data)}
+    settings = dict(data) if isinstance(data, Mapping) else data_settings(data)
+    before = (base or {}).get("data")
+    if isinstance(before, Mapping) and "root" in settings and settings["root"] != before.get("root"):
+        settings = {"splits": None, **settings}
+    return {"data": settings}
+
+
+def _data_overrides(overrides: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The `data` of `overrides`, which may hold nothing else where a trained network is measured."""
+    if stray := [key for key in overrides or {} if key != "data"]:
+        raise ConfigError(f"unknown key '{stray[0]}' (known here: data, such as data.resize)")
+    return _mapping({"data": {}, **(overrides or {})}, "data")
+
+
+def _mapping(settings: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    if not isinstance(settings[key], Mapping):
+        raise ConfigError(f"{key}: should be a mapping, not {settings[key]!r}")
+    value: Mapping[str, Any] = settings[key]
+    return value
+
+
+def _placed(reason: ConfigError, recommended: Mapping[str, Any], file: str) -> ConfigError:
+    """`reason`, with the space's file named where its recommended schedules alone have the same fault."""
+    for key, model in (("search", _Search), ("retrain", _Retrain)):
+        try:
+            parse(model, {key: recommended.get(key, {})})
+        except ConfigError as same:
+            if str(same) == str(reason):
+                return ConfigError(f"{reason} (in {file})")
+    return reason
 
 
 def _with_data(merged: dict[str, Any]) -> dict[str, Any]:
@@ -149,6 +187,12 @@ def _checked_schedule(schedule: Mapping[str, Any], where: str) -> dict[str, Any]
     """What the space recommends for retraining, as it was written, after a check."""
     parse(_Retrain, {"retrain": schedule}, where)
     return dict(schedule)
+
+
+class _Search(Settings):
+    """As `_Retrain`."""
+
+    search: SearchSchedule
 
 
 class _Retrain(Settings):

@@ -10,7 +10,7 @@ from typing import Any
 from autoseg.api.decoding import arch_of
 from autoseg.config import RetrainConfig, parse
 from autoseg.engine.run import Run
-from autoseg.errors import AutosegError, ConfigError, ExportError, GenotypeError
+from autoseg.errors import AutosegError, ConfigError, ExportError, GenotypeError, RunError
 from autoseg.files import write_text
 from autoseg.genotype.decode import decode_path
 from autoseg.genotype.schema import Genotype
@@ -33,7 +33,8 @@ def evaluate(
     """Measure a retrained network on a split of its own data, or of other data with the same classes.
 
     Returns mIoU, IoU by class, pixel and mean accuracy and the confusion matrix, with what was measured on; also
-    written to `out` (RUN/evaluation_SPLIT.json). Raises: AutosegError: something that was given is wrong.
+    written to `out`, a new file; left out, to RUN/evaluation_SPLIT.json, anew each time.
+    Raises: AutosegError: something that was given is wrong.
     """
     from autoseg.api.settings import data_for_run
     from autoseg.data.dataset import open_dataset
@@ -43,6 +44,8 @@ def evaluate(
     from autoseg.engine.predict import load_network
 
     target = pick_device(device)
+    if out is not None:
+        _refuse_target(Path(out))
     network, config, saved = load_network(run, _which(checkpoint))
     settings = data_for_run(config.data, data, overrides)
     dataset = open_dataset(settings, split)
@@ -196,6 +199,14 @@ def space_or_genotype(source: str | Path) -> SearchSpace | Genotype:
         except AutosegError as other:
             better = other if "did you mean" in str(other) else reason
             raise type(better)(f"{better}") from None
+
+
+def _refuse_target(path: Path) -> None:
+    """Raise RunError where a file cannot be written without harm."""
+    if path.exists():
+        raise RunError(f"{path} is there already; give another --out")
+    if not path.parent.is_dir():
+        raise RunError(f"{path.parent}, the folder of {path.name}, does not exist; create it, or give another --out")
 
 
 def _which(checkpoint: str) -> Any:

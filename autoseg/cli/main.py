@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,14 +12,14 @@ from autoseg import __version__
 from autoseg.cli import decode, demo, evaluate, export, plot, predict, retrain, search, show, spaces
 from autoseg.errors import AutosegError, Interrupted
 
-UsageError = typer.BadParameter.__bases__[0]
+UsageError: Any = typer.BadParameter.__bases__[0]
 """Click's, which typer carries inside."""
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="autoseg",
     help="Neural architecture search for semantic segmentation: search, decode, retrain, export, draw.",
     epilog="Start with: autoseg demo --out runs/demo",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -48,13 +49,17 @@ def root(
 
 def main() -> None:
     """Run a command and exit: 0 done, 2 what was given is wrong, 1 a fault of ours, 130 interrupted."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C; runs turn both into a clean save
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
     """Run a command and return its exit status."""
+    arguments = arguments or ["--help"]
     try:
         status = app(arguments, prog_name="autoseg", standalone_mode=False)
+        if status == INTERRUPTED:  # what typer makes of Ctrl-C before a run has begun, or outside of one
+            print("interrupted", file=sys.stderr)
         return status if isinstance(status, int) else 0
     except AutosegError as error:
         if "--debug" in arguments:
@@ -62,14 +67,14 @@ def run(arguments: list[str]) -> int:
         return _fail(str(error))
     except UsageError as error:
         command = " ".join(arguments[:1]) if arguments[:1] and arguments[0] in COMMANDS else ""
-        message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
+        message = error.format_message().rstrip(".")
         return _fail(f"{message[:1].lower()}{message[1:]}; see `{' '.join(f'autoseg {command}'.split())} --help`")
     except Interrupted as stopped:
         print(stopped, file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
 def _fail(message: str) -> int:

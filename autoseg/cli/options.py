@@ -10,9 +10,12 @@ import typer
 from autoseg.errors import ConfigError
 
 Data = Annotated[str | None, typer.Option(help="A folder of images and masks, a data YAML, or 'generated'.")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="A YAML file of settings, such as a run's config.yaml.")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="A YAML file of settings, such as a run's config.yaml.")
+]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting: search.epochs=10. Repeatable.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting: search.epochs=10. Repeatable."),
 ]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]

@@ -170,7 +170,8 @@ def _collate(items: list[Batch] | str) -> Batch | str:
 
 
 def _start_worker(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends its workers
+    for number in (signal.SIGINT, signal.SIGTERM):  # these are for the main process, which ends its workers
+        signal.signal(number, signal.SIG_IGN)
     if (info := get_worker_info()) is not None:
         cast(
             _Items, info.dataset

@@ -25,7 +25,7 @@ class Architect:
             logits = self.supernet(images)
         loss = segmentation_loss(logits, masks, self.ignore_label, self.class_weights)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         return loss.detach()
 
@@ -36,5 +36,3 @@ class Architect:
     def load_state(self, state: dict[str, object]) -> None:
         """Go back to a state."""
         self.optimizer.load_state_dict(state)
-
-

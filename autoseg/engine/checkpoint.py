@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,14 +32,17 @@ def load_checkpoint(path: Path, kind: Kind, architecture: Mapping[str, Any] | No
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist; the run has not saved anything yet")
     try:
-        payload = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as reason:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a plain pickle PyTorch says more than the one line that follows here
+            payload = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as reason:  # a damaged file makes PyTorch and zipfile raise nearly anything
         raise CheckpointError(f"{path} is no readable checkpoint ({one_line(reason)[:100]}); use another") from None
-    if not isinstance(payload, dict) or payload.get("kind") != kind:
+    if not isinstance(payload, dict) or payload.get("kind") != kind or not isinstance(payload.get("version"), int):
         raise CheckpointError(f"{path} is no checkpoint of a {kind}; give one that `autoseg {kind}` wrote")
-    if payload.get("version", 0) > CHECKPOINT_VERSION:
+    if payload["version"] > CHECKPOINT_VERSION:
         raise CheckpointError(
-            f"{path} has version {payload['version']}, but this autoseg reads up to {CHECKPOINT_VERSION}; update autoseg"
+            f"{path} has version {payload['version']}, but this autoseg reads up to {CHECKPOINT_VERSION};"
+            " update autoseg"
         )
     if architecture is not None and payload["architecture"] != dict(architecture):
         what = "space" if kind == "search" else "genotype"
@@ -46,3 +50,15 @@ def load_checkpoint(path: Path, kind: Kind, architecture: Mapping[str, Any] | No
         differs = f"'{name}', not '{expected}'" if name != expected else f"'{name}' with other settings"
         raise CheckpointError(f"{path} belongs to another {what}, {differs}; resume with the run's own config.yaml")
     return payload
+
+
+@contextmanager
+def fitting(path: Path) -> Iterator[None]:
+    """Around the use of a checkpoint's contents. Raises: CheckpointError: they do not fit, such as other classes."""
+    try:
+        yield
+    except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as reason:
+        raise CheckpointError(
+            f"{path} does not fit its run's settings ({one_line(reason)[:100]}); restore the run's own"
+            " checkpoint and config.yaml"
+        ) from None

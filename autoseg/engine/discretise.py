@@ -25,8 +25,8 @@ def discretised_scores(task: SearchTask, genotype: Genotype) -> Scores:
     supernet.choose(genotype)
     norms = [module for module in supernet.modules() if isinstance(module, StackedNorm | nn.BatchNorm2d)]
     for norm in norms:
-        norm.running_mean.zero_()  # type: ignore[union-attr, operator]
-        norm.running_var.fill_(1)  # type: ignore[union-attr, operator]
+        norm.running_mean.zero_()  # type: ignore[union-attr]
+        norm.running_var.fill_(1)  # type: ignore[union-attr]
     supernet.train()
     with torch.no_grad():
         for images, _ in itertools.islice(task.loader_a.epoch(0), CALIBRATION_BATCHES):

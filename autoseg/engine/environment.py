@@ -18,7 +18,9 @@ PACKAGES = ("torch", "numpy", "networkx", "pydantic", "pillow", "torchmetrics")
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is the GPU where there is one. Raises: ConfigError: `cuda` on a machine without."""
+    """`auto` is the GPU where there is one. Raises: ConfigError: `cuda` on a machine without, or an unknown name."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"device: should be 'auto', 'cpu' or 'cuda', not '{name}'")
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device cuda is not there on this machine; use --device cpu, or auto")
     if name == "auto":

@@ -36,31 +36,31 @@ def evaluate_network(
     flip: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Scores, float]:
-    """Scores over the whole images of a data set, and the mean cross-entropy a batch.
+    """Scores over the whole images of a data set, and the mean cross-entropy over its pixels that are not ignored.
 
     `limit`: measure on this many images, evenly spaced. Raises: DataError: a sample that cannot be used.
     """
     was_training = network.training
     network.eval()
     confusion = ConfusionMatrix(dataset.num_classes, dataset.ignore_label)
-    losses = []
+    loss_sum, pixels = torch.zeros((), dtype=torch.float64), 0
     indices = spaced(len(dataset), limit)
     done = 0
     for group, images, masks in evaluation_batches(dataset, indices, data.mean, data.std, batch_size):
         images, masks = images.to(device), masks.to(device)
         logits = network_logits(network, images, scales, flip)
-        losses.append(segmentation_loss(logits, masks, dataset.ignore_label))
+        counted = int((masks != dataset.ignore_label).sum())
+        loss_sum += segmentation_loss(logits, masks, dataset.ignore_label).cpu().double() * counted
+        pixels += counted
         confusion.update(logits.argmax(1), masks)
         done += len(group)
         if progress is not None:
             progress(done, len(indices))
     network.train(was_training)
-    return confusion.scores(dataset.classes), float(torch.stack(losses).mean())
+    return confusion.scores(dataset.classes), float(loss_sum) / max(1, pixels)
 
 
-def network_logits(
-    network: nn.Module, images: Tensor, scales: Sequence[float] = (1.0,), flip: bool = False
-) -> Tensor:
+def network_logits(network: nn.Module, images: Tensor, scales: Sequence[float] = (1.0,), flip: bool = False) -> Tensor:
     """(N, 3, H, W) -> (N, K, H, W): logits, or with several scales or flips the log of the mean probability.
 
     Scaled images are rounded to whole pixels and at least 32 each way.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
+from typing import Any
 
 LINE_SECONDS = 10.0
 """Outside a terminal, a line at most this often."""
@@ -21,7 +22,7 @@ class Progress:
         self.figures: dict[str, str] = {}
         self.enabled = enabled
         self._started = self._last_line = time.monotonic()
-        self._bar = None
+        self._bar: Any = None
 
     def __enter__(self) -> Progress:
         if self.enabled and sys.stderr.isatty():
@@ -58,7 +59,9 @@ class Progress:
             self._bar.update(self._task, completed=done, figures=self._text(), left=self.time_left())
         elif time.monotonic() - self._last_line >= LINE_SECONDS or done == self.total:
             self._last_line = time.monotonic()
-            print(f"{self.what} {done}/{self.total}  {self._text()}  {self.time_left()} left", file=sys.stderr, flush=True)
+            print(
+                f"{self.what} {done}/{self.total}  {self._text()}  {self.time_left()} left", file=sys.stderr, flush=True
+            )
 
     def time_left(self) -> str:
         """Such as `12:05`, or `?` before the first step."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from autoseg.config import TrainingConfig
-from autoseg.engine.checkpoint import Kind, load_checkpoint, save_checkpoint
+from autoseg.engine.checkpoint import Kind, fitting, load_checkpoint, save_checkpoint
 from autoseg.engine.log import Progress
 from autoseg.engine.run import Run
 from autoseg.errors import Interrupted, RunError
@@ -33,8 +33,12 @@ class Task(Protocol):
 
     kind: Kind
     architecture: Mapping[str, Any]
-    schedule: TrainingConfig
     steps_per_epoch: int
+
+    @property
+    def schedule(self) -> TrainingConfig:
+        """The settings that all runs have."""
+        ...
 
     def batches(self, epoch: int, start_step: int) -> Iterator[Any]:
         """The batches of an epoch from a step on; the same whatever came before."""
@@ -199,7 +203,8 @@ class Loop:
 def restore(task: Task, run: Run) -> dict[str, Any]:
     """Put a task into the state of its run's last checkpoint, and return that. Raises: CheckpointError."""
     saved = load_checkpoint(run.checkpoints / "last.pt", task.kind, task.architecture)
-    task.load_state(saved["state"])
+    with fitting(run.checkpoints / "last.pt"):
+        task.load_state(saved["state"])
     return saved
 
 

@@ -35,7 +35,7 @@ def learning_rate(lr: float, schedule: LrScheduleConfig, step: int, steps: int, 
     if step < warmup:
         return lr * (step + 1) / warmup
     done = (step - warmup) / max(1, steps - warmup)
-    share = {
+    share: float = {
         "constant": 1.0,
         "poly": (1 - done) ** schedule.power,
         "cosine": (1 + math.cos(math.pi * done)) / 2,

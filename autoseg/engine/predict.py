@@ -18,7 +18,7 @@ from autoseg.config import DataConfig, RetrainConfig, parse
 from autoseg.data.base import Sample, resize_image
 from autoseg.data.images import read_image
 from autoseg.data.transforms import to_tensor
-from autoseg.engine.checkpoint import load_checkpoint
+from autoseg.engine.checkpoint import fitting, load_checkpoint
 from autoseg.engine.evaluate import SMALLEST, network_logits
 from autoseg.engine.run import Run
 from autoseg.errors import DataError, RunError
@@ -43,11 +43,12 @@ def load_network(path: str | Path, checkpoint: Which = "best") -> tuple[Network,
     genotype = Genotype.parse(config.genotype)
     saved = load_checkpoint(run.checkpoints / f"{checkpoint}.pt", "retrain", genotype.to_dict())
     network = build_network(genotype, config.data.num_classes or 0)
-    average = saved["state"]["average"]
-    weights = saved["state"]["network"] if average is None else without_prefix(average, "module.")
-    network.load_state_dict({key: value for key, value in weights.items() if not key.startswith("auxiliary.")})
-    network = network.to(memory_format=torch.channels_last).eval()
-    return network, config, {key: saved[key] for key in ("epoch", "best_miou", "seconds")}
+    with fitting(run.checkpoints / f"{checkpoint}.pt"):
+        average = saved["state"]["average"]
+        weights = saved["state"]["network"] if average is None else without_prefix(average, "module.")
+        network.load_state_dict({key: value for key, value in weights.items() if not key.startswith("auxiliary.")})
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.eval(), config, {key: saved[key] for key in ("epoch", "best_miou", "seconds")}
 
 
 def without_prefix(state: dict[str, Any], prefix: str) -> dict[str, Any]:
@@ -110,6 +111,12 @@ def predict_files(
         for folder in (labels, overlays):
             if (folder / f"{path.stem}.png").exists():
                 raise RunError(f"{folder / path.stem}.png is there already; give another --out")
+    for path in images:  # each is read once before anything is written, so that a bad one leaves nothing half done
+        height, width = read_image(path).shape[:2]
+        if min(height, width) < SMALLEST:
+            raise DataError(
+                f"{path} is {width}x{height} pixels, but images need at least {SMALLEST} each way; enlarge or remove it"
+            )
     try:
         for folder in (labels, overlays):
             folder.mkdir(parents=True, exist_ok=True)
@@ -118,9 +125,6 @@ def predict_files(
     colours = palette(network.num_classes)
     for path in images:
         image = read_image(path)
-        if min(image.shape[:2]) < SMALLEST:
-            height, width = image.shape[:2]
-            raise DataError(f"{path} is {width}x{height}; an image needs at least {SMALLEST} pixels each way")
         predicted = label_map(network, image, data, device)
         files = labels / f"{path.stem}.png", overlays / f"{path.stem}.png"
         _save_png(files[0], _paletted(predicted, colours))

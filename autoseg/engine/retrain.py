@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -46,7 +46,7 @@ class RetrainTask:
 
         torch.manual_seed(config.seed)
         network = build_network(self.genotype, train.num_classes, auxiliary=self.schedule.auxiliary_weight > 0)
-        self.network: Network = network.to(device).to(memory_format=torch.channels_last)
+        self.network: Network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = build_optimizer(self.schedule.optimizer, self.network.parameters())
         self.class_weights = weights_of_classes(self.schedule.class_weights, train, device)
         self.average = moving_average(self.network, self.schedule.ema_decay) if self.schedule.ema_decay else None
@@ -54,7 +54,7 @@ class RetrainTask:
     @property
     def trained(self) -> Network:
         """The network to measure and use: the moving average where one is kept."""
-        return self.network if self.average is None else self.average.module
+        return self.network if self.average is None else cast(Network, self.average.module)
 
     def step(self, batch: tuple[Tensor, Tensor], epoch: int, step: int) -> Figures:
         """One step of the weights."""
@@ -67,12 +67,14 @@ class RetrainTask:
         self.network.set_drop_path(self.schedule.drop_path, step / steps)
 
         with autocast(self.device, self.schedule.precision):
-            logits, auxiliary = self.network.forward_with_auxiliary(images.contiguous(memory_format=torch.channels_last))
+            logits, auxiliary = self.network.forward_with_auxiliary(
+                images.contiguous(memory_format=torch.channels_last)
+            )
         loss = self._loss(logits, masks)
         if auxiliary is not None:
             loss = loss + self.schedule.auxiliary_weight * self._loss(auxiliary, masks)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         if self.schedule.clip_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.schedule.clip_grad_norm)
         self.optimizer.step()

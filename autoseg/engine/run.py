@@ -12,6 +12,9 @@ from autoseg.config import Settings
 from autoseg.errors import RunError
 from autoseg.files import read_yaml, to_yaml, write_text
 
+LEFTOVERS = ".*.tmp"
+"""What a process that was killed leaves of a file that it was writing (see `write_atomically`)."""
+
 
 class Run:
     """One run directory: its settings, metrics and checkpoints.
@@ -29,12 +32,21 @@ class Run:
         run = cls(Path(path))
         refuse_used(run.path)
         try:
-            run.checkpoints.mkdir(parents=True)
-            write_text(run.path / "environment.yaml", to_yaml(environment))
-            write_text(run.path / "config.yaml", to_yaml(config.to_dict()))  # last: its presence makes it a run
+            run.path.mkdir(parents=True, exist_ok=True)
+            write_text(run.path / "config.yaml", to_yaml(config.to_dict()))  # first: with it, the run can be resumed
+            run.complete(environment)
         except OSError as reason:
             raise RunError(f"{path} cannot be made ({reason.strerror}); give another --out") from None
         return run
+
+    def complete(self, environment: Mapping[str, Any]) -> None:
+        """Make what a run that was killed while it was made may lack, and remove half-written files."""
+        self.checkpoints.mkdir(exist_ok=True)
+        for folder in (self.path, self.checkpoints, self.path / "arch"):
+            for leftover in folder.glob(LEFTOVERS):
+                leftover.unlink()
+        if not (self.path / "environment.yaml").exists():
+            write_text(self.path / "environment.yaml", to_yaml(environment))
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -72,11 +84,11 @@ class Run:
         return self.metrics_path.stat().st_size if self.metrics_path.exists() else 0
 
     def rewind(self, metrics_bytes: int, step: int) -> None:
-        """Forget the metrics that were written after a checkpoint, those of TensorBoard from `step` on."""
+        """Forget the metrics that were written after a checkpoint, which was made after `step`."""
         if self.metrics_path.exists():
             with self.metrics_path.open("r+b") as file:
                 file.truncate(min(metrics_bytes, self.metrics_size()))
-        self._open_board(purge_step=step)
+        self._open_board(purge_step=step + 1)  # TensorBoard drops this step and what follows
 
     def log(self, kind: str, epoch: int, step: int, **values: float | None) -> None:
         """Append one line to metrics.jsonl and the same to TensorBoard; a value that is not finite becomes null."""
@@ -112,7 +124,10 @@ def refuse_used(path: Path) -> None:
     """Raise RunError where `path` holds anything already."""
     if (path / "config.yaml").is_file():
         raise RunError(f"{path} already holds a run; give another --out, or --resume to go on with it")
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+    there = next(place for place in (path, *path.absolute().parents) if place.exists() or place.is_symlink())
+    if not there.is_dir():
+        raise RunError(f"{path} cannot be a run directory, as {there} is a file; give another --out")
+    if there == path and any(not entry.match(LEFTOVERS) for entry in path.iterdir()):
         raise RunError(f"{path} is not an empty directory; give another --out")
 
 

@@ -84,7 +84,7 @@ class SearchTask:
             logits = self.supernet(images)
         loss = segmentation_loss(logits, masks, self.train_set.ignore_label, self.class_weights)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         if self.schedule.clip_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.supernet.weights(), self.schedule.clip_grad_norm)
         self.optimizer.step()

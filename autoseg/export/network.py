@@ -82,8 +82,10 @@ def export_network(
     target = check_target(path, format, NETWORK_FORMATS, "network", overwrite)
     strings = network_metadata(network, metadata)
     save, load = _FORMATS[format]
-    # plain float32 in eval mode on the CPU, whatever device and precision the network is in
+    # plain float32 in eval mode on the CPU, whatever device, precision and memory format the network is in: traced in
+    # channels_last, a graph would demand more than one image
     plain = copy.deepcopy(network).to(device="cpu", dtype=torch.float32).eval().requires_grad_(False)
+    plain.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     reports: list[ExportReport] = []
 
     def write(temporary: Path) -> None:

@@ -58,7 +58,7 @@ class Cell(nn.Module):
                 self._drop_path(operation(states[source]))
                 for operation, source in zip(block, sources, strict=True)  # type: ignore[call-overload]
             ]
-            states.append(torch.stack(branches).sum(0) if len(branches) > 2 else sum(branches[1:], branches[0]))
+            states.append(sum(branches[1:], branches[0]))
         return torch.cat(states[2:], 1)
 
     def _drop_path(self, branch: Tensor) -> Tensor:
@@ -66,7 +66,5 @@ class Cell(nn.Module):
         if not self.training or self.drop_probability == 0:
             return branch
         keep = 1 - self.drop_probability
-        kept = torch.rand(branch.shape[0], 1, 1, 1, device=branch.device, dtype=branch.dtype) < keep
+        kept = torch.rand(branch.shape[0], 1, 1, 1, device=branch.device) < keep
         return branch * kept / keep
-
-

@@ -31,7 +31,7 @@ class Network(nn.Module):
         head_norm = partial(nn.BatchNorm2d, eps=HEAD_BN_EPS, momentum=constants.momentum)
 
         self.stem = Stem(genotype.stem.channels, genotype.stem.strides, norm)
-        widths = [genotype.stem.channels[0], genotype.stem.channels[-1]]  # of H(-1), H(0), H(1), ...
+        widths = list(self.stem.out_channels)  # of H(-1), H(0), H(1), ...
         self.cells = nn.ModuleList()
         for layer, move in enumerate(genotype.moves, start=1):
             cell = Cell(genotype.cell, genotype.filters(layer), widths[-1], widths[-2], move, norm)

@@ -14,8 +14,5 @@ def segmentation_loss(logits: Tensor, masks: Tensor, ignore_label: int, class_we
     """
     total = F.cross_entropy(logits.float(), masks, class_weights, ignore_index=ignore_label, reduction="sum")
     counted = masks != ignore_label
-    if class_weights is None:
-        weight = counted.sum()
-    else:
-        weight = (class_weights[masks.where(counted, 0)] * counted).sum()
-    return total / weight.clamp_min(1e-6)
+    weights = counted if class_weights is None else class_weights[masks.where(counted, 0)] * counted
+    return total / weights.sum().clamp_min(1e-6)

@@ -28,9 +28,10 @@ class ConvNormRelu(nn.Sequential):
 
 
 class Stem(nn.Module):
-    """3x3 convolutions, each with BN, ReLU between them: (N, 3, H, W) -> the first and the last feature.
+    """3x3 convolutions, each with BN, ReLU between them: (N, 3, H, W) -> H(-1) and H(0).
 
-    Both are taken before their ReLU, since every cell begins with one: H(-1) and H(0) (Auto-DeepLab's code).
+    These are the features of the last two convolutions, taken before their ReLU, since every cell begins with one
+    (Auto-DeepLab's code, nas_network.py).
     """
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int], norm: Norm, in_channels: int = 3) -> None:
@@ -41,14 +42,15 @@ class Stem(nn.Module):
             for before, after, stride in zip(inputs, channels, strides, strict=False)
         )
         self.norms = nn.ModuleList(norm(after) for after in channels)
+        self.out_channels = (channels[-2:][0], channels[-1])
+        """Of H(-1) and H(0)."""
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """H(-1) and H(0); the same feature twice where the stem has a single convolution."""
-        first, features = None, images
-        for number, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            features = norm(conv(F.relu(features) if number else features))
-            first = features if first is None else first
-        return first if first is not None else features, features
+        before = features = self.norms[0](self.convs[0](images))
+        for conv, norm in zip(self.convs[1:], self.norms[1:], strict=True):
+            before, features = features, norm(conv(F.relu(features)))
+        return before, features
 
 
 class Aspp(nn.Module):
@@ -81,7 +83,8 @@ class AsppHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """See the class."""
-        return self.dropout(self.project(self.aspp(features)))
+        projected: Tensor = self.dropout(self.project(self.aspp(features)))
+        return projected
 
 
 class AsppDecoder(nn.Module):
@@ -96,7 +99,8 @@ class AsppDecoder(nn.Module):
 
     def forward(self, features: Tensor, low_level: Tensor) -> Tensor:
         """Logits at the features' size; `low_level` is not used."""
-        return self.classifier(self.head(features))
+        logits: Tensor = self.classifier(self.head(features))
+        return logits
 
 
 class DeepLabV3PlusDecoder(nn.Module):
@@ -128,7 +132,8 @@ class DeepLabV3PlusDecoder(nn.Module):
         """See the class."""
         fine = self.low_level(low_level)
         coarse = resize(self.head(features), (fine.shape[-2], fine.shape[-1]))
-        return self.classifier(self.refine(torch.cat([coarse, fine], 1)))
+        logits: Tensor = self.classifier(self.refine(torch.cat([coarse, fine], 1)))
+        return logits
 
 
 class AuxiliaryHead(nn.Sequential):

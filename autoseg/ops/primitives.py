@@ -25,7 +25,8 @@ class ReluConvNorm(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """See the class."""
-        return self.norm(self.conv(F.relu(features)))
+        normalised: Tensor = self.norm(self.conv(F.relu(features)))
+        return normalised
 
 
 class SepConv(nn.Module):
@@ -45,11 +46,12 @@ class SepConv(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """See the class."""
         features = self.norm1(self.pointwise1(self.depthwise1(F.relu(features))))
-        return self.norm2(self.pointwise2(self.depthwise2(F.relu(features))))
+        features = self.norm2(self.pointwise2(self.depthwise2(F.relu(features))))
+        return features
 
 
 class AtrousConv(nn.Module):
-    """ReLU, dense convolution at rate 2, BN; with stride 2, bilinear halving and then rate 1 (Auto-DeepLab's code)."""
+    """ReLU, dense convolution at rate 2, BN (Auto-DeepLab's code); with stride 2 a bilinear halving and rate 1."""
 
     def __init__(self, channels: int, kernel_size: int, stride: int, norm: Norm) -> None:
         super().__init__()
@@ -62,8 +64,8 @@ class AtrousConv(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """See the class."""
-        features = _strided(features, self.stride)
-        return self.norm(self.conv(F.relu(features)))
+        features = self.norm(self.conv(_strided(F.relu(features), self.stride)))
+        return features
 
 
 class AvgPool(nn.Module):

@@ -153,7 +153,7 @@ class DecodingSpec(Settings):
     """`paper`: Viterbi on the probabilities as they are, which favours the border strides, as these have fewer arrows.
     `uniform`: each probability is multiplied by the number of arrows leaving its node, so that equal logits tie."""
     filter_multiplier: Positive | None = None
-    """F of the decoded network, which may be wider than the supernet (20 for Auto-DeepLab-S); left out, the search's."""
+    """F of the decoded network, which may be wider (20 for Auto-DeepLab-S); left out, the supernet's."""
 
 
 class SearchSpace(Settings):

@@ -27,7 +27,7 @@ class Move(IntEnum):
 
 
 class Node(NamedTuple):
-    """A place of the trellis. Node(-1, 0) and Node(0, 0) are the stem's first and last feature."""
+    """A place of the trellis. Node(-1, 0) and Node(0, 0) are the features of the stem's last two convolutions."""
 
     layer: int
     level: int

@@ -16,6 +16,8 @@ class ArchParameters(nn.Module):
     """alpha_logits [edge, operation] and beta_logits [layer, level, move] (Auto-DeepLab, sections 3.1 and 3.2)."""
 
     legal: Tensor
+    chosen_alpha: Tensor | None
+    chosen_beta: Tensor | None
 
     def __init__(self, space: SearchSpace, std: float = 1e-3) -> None:
         super().__init__()
@@ -24,7 +26,8 @@ class ArchParameters(nn.Module):
         self.alpha_logits = nn.Parameter(std * torch.randn(len(space.topology.edges), len(space.cell.operations)))
         self.beta_logits = nn.Parameter(std * torch.randn(legal.shape) * legal)
         self.register_buffer("legal", legal, persistent=False)
-        self.chosen: tuple[Tensor, Tensor] | None = None
+        self.register_buffer("chosen_alpha", None, persistent=False)
+        self.register_buffer("chosen_beta", None, persistent=False)
 
     def choose(self, genotype: Genotype) -> None:
         """From now on put probability 1 on what a genotype of this space chose, and 0 on all else."""
@@ -36,16 +39,16 @@ class ArchParameters(nn.Module):
         levels = (0, *genotype.levels[:-1])
         for layer, (level, move) in enumerate(zip(levels, genotype.moves, strict=True)):
             beta[layer, level, move] = 1
-        self.chosen = alpha, beta
+        self.chosen_alpha, self.chosen_beta = alpha, beta
 
     def alpha_probs(self) -> Tensor:
         """Softmax over the operations of each edge (eq. 4), [edge, operation]."""
-        return self.alpha_logits.softmax(-1) if self.chosen is None else self.chosen[0]
+        return self.alpha_logits.softmax(-1) if self.chosen_alpha is None else self.chosen_alpha
 
     def beta_probs(self) -> Tensor:
         """Softmax over the legal arrows that leave each node (eq. 7), [layer, level, move]; 0 elsewhere."""
-        if self.chosen is not None:
-            return self.chosen[1]
+        if self.chosen_beta is not None:
+            return self.chosen_beta
         lowest = torch.finfo(self.beta_logits.dtype).min  # -inf would give NaN at nodes that do not exist
         return self.beta_logits.masked_fill(~self.legal, lowest).softmax(-1) * self.legal
 

@@ -51,7 +51,7 @@ class Arrival(nn.Module):
         if self.move is not Move.DOWN:
             features = resize(features, size)
         activated = F.relu(features)
-        reduced = self.conv(activated)
+        reduced: Tensor = self.conv(activated)
         if self.conv_offset is None:
             return reduced
         height, width = activated.shape[-2:]

@@ -12,7 +12,7 @@ serves them all.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -31,21 +31,18 @@ ATROUS = {"atrous_conv_3x3": 3, "atrous_conv_5x5": 5}
 ATROUS_RATE = 2
 
 
-def _identity(state: Tensor) -> Tensor:
-    return state
-
-
-PARAMETER_FREE: dict[str, Callable[[Tensor], Tensor]] = {
-    "skip_connect": _identity,
+PARAMETER_FREE: dict[str, Callable[[Tensor], Tensor] | None] = {
+    "skip_connect": None,
     "avg_pool_3x3": partial(avg_pool, kernel_size=3),
     "max_pool_3x3": partial(F.max_pool2d, kernel_size=3, stride=1, padding=1),
 }
-"""Operations without weights: done once for all edges that read a state."""
+"""Operations without weights, done once for all edges that read a state; None: the state itself."""
 
 
 def split_channels(features: Tensor, *groups: int) -> Tensor:
     """(N, G1*G2*..., H, W) -> (N, H, W, G1, G2, ...): a view where the memory is channels_last."""
-    return features.permute(0, 2, 3, 1).unflatten(3, groups)
+    features = features.permute(0, 2, 3, 1)
+    return features.view(*features.shape[:3], *groups)
 
 
 def join_channels(features: Tensor) -> Tensor:
@@ -83,64 +80,54 @@ class CellWeights(nn.Module):
     operations: of the search space, in the order of alpha's columns.
     """
 
+    edge_index: Tensor
+    pointwise_index: Tensor
+    alpha_index: Tensor
+
     def __init__(self, readings: Sequence[Reading], channels: int, operations: Sequence[str]) -> None:
         super().__init__()
         self.channels, self.readings = channels, list(readings)
+        self.sizes = [len(reading.numbers) for reading in readings]
         edges = 1 + max(number for reading in readings for number in reading.numbers)
-        kernels = [SEPARABLE[name] for name in operations if name in SEPARABLE]
+        separable = [SEPARABLE[name] for name in operations if name in SEPARABLE]
         atrous = [ATROUS[name] for name in operations if name in ATROUS]
-        self.kernels = len(kernels)
+        self.kernels = len(separable)
 
         def weight(*shape: int, fan: int) -> nn.Parameter:
-            return nn.Parameter(torch.randn(shape) * math.sqrt(2 / fan))
+            return nn.Parameter(torch.randn(shape) * math.sqrt(2 / fan))  # He et al. 2015; fan: inputs of one output
 
-        self.depthwise1 = nn.ParameterList(weight(edges, channels, 1, k, k, fan=k * k) for k in kernels)
-        self.depthwise2 = nn.ParameterList(weight(edges, channels, 1, k, k, fan=k * k) for k in kernels)
-        self.pointwise1 = weight(self.kernels * edges, channels, channels, fan=channels) if kernels else None
-        self.pointwise2 = weight(self.kernels * edges, channels, channels, fan=channels) if kernels else None
+        self.depthwise1 = nn.ParameterList(weight(edges, channels, 1, k, k, fan=k * k) for k in separable)
+        self.depthwise2 = nn.ParameterList(weight(edges, channels, 1, k, k, fan=k * k) for k in separable)
+        self.pointwise1 = weight(self.kernels * edges, channels, channels, fan=channels) if separable else None
+        self.pointwise2 = weight(self.kernels * edges, channels, channels, fan=channels) if separable else None
         self.atrous = nn.ParameterList(weight(edges, channels, channels, k, k, fan=channels * k * k) for k in atrous)
+        self._index(edges, operations)
 
-        weighted = [i for names in (SEPARABLE, ATROUS) for i, name in enumerate(operations) if name in names]
-        free = [i for i, name in enumerate(operations) if name in PARAMETER_FREE]
-        self.alpha_sizes = [
-            size for reading in readings
-            for size in (len(weighted) * len(reading.numbers), *(len(reading.numbers) for _ in free))
-        ]  # fmt: skip
-        self._index("edge_index", [number for reading in readings for number in reading.numbers])
-        self._index(
-            "pointwise_index",
-            [kernel * edges + n for reading in readings for kernel in range(self.kernels) for n in reading.numbers],
-        )
-        self._index(
-            "alpha_index",
-            [
-                number * len(operations) + column
-                for reading in readings
-                for column in (*weighted, *free)
-                for number in reading.numbers
-            ],
-        )
-
-    def _index(self, name: str, values: list[int]) -> None:
-        self.register_buffer(name, torch.tensor(values), persistent=False)
+    def _index(self, edges: int, operations: Sequence[str]) -> None:
+        """Where each reading finds its weights: rows of the stacked weights, entries of the flat alpha."""
+        weighted = [column for names in (SEPARABLE, ATROUS) for column, name in enumerate(operations) if name in names]
+        free = [column for column, name in enumerate(operations) if name in PARAMETER_FREE]
+        self.free = len(free)
+        self.alpha_sizes = [part for size in self.sizes for part in (len(weighted) * size, *[size] * len(free))]
+        rows, pointwise_rows, entries = [], [], []
+        for reading in self.readings:
+            rows += reading.numbers
+            pointwise_rows += [kernel * edges + n for kernel in range(self.kernels) for n in reading.numbers]
+            entries += [n * len(operations) + column for column in (*weighted, *free) for n in reading.numbers]
+        for name, index in (("edge_index", rows), ("pointwise_index", pointwise_rows), ("alpha_index", entries)):
+            self.register_buffer(name, torch.tensor(index, dtype=torch.int64), persistent=False)
 
     def forward(self, alpha: Tensor) -> list[ReadingWeights]:
         """alpha: [edge, operation] -> the weights of every reading."""
-        sizes = [len(reading.numbers) for reading in self.readings]
-        edge_index, pointwise_index = self.get_buffer("edge_index"), self.get_buffer("pointwise_index")
-
-        def per_edge(weights: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
-            """Of each kernel size, and then turned around: of each reading."""
-            arranged = [weight.index_select(0, edge_index).split(sizes) for weight in weights]
-            return list(zip(*arranged, strict=True)) if arranged else [()] * len(sizes)
-
-        def pointwise(weight: Tensor | None) -> Sequence[Tensor | None]:
-            if weight is None:
-                return [None] * len(sizes)
-            return weight.index_select(0, pointwise_index).split([self.kernels * size for size in sizes])
-
-        factors = alpha.flatten().index_select(0, self.get_buffer("alpha_index")).split(self.alpha_sizes)
-        per_reading = len(factors) // len(sizes)
+        of_readings = zip(
+            self._per_edge(self.depthwise1),
+            self._pointwise(self.pointwise1),
+            self._per_edge(self.depthwise2),
+            self._pointwise(self.pointwise2),
+            self._per_edge(self.atrous),
+            self._factors(alpha),
+            strict=True,
+        )
         return [
             ReadingWeights(
                 depthwise1=[weight.flatten(0, 1) for weight in depthwise1],
@@ -148,28 +135,33 @@ class CellWeights(nn.Module):
                 depthwise2=[weight.flatten(0, 1) for weight in depthwise2],
                 pointwise2=pointwise2,
                 atrous=list(atrous),
-                alpha_weighted=factors[i * per_reading].unsqueeze(1).expand(-1, self.channels).reshape(-1),
-                alpha_free=[
-                    factor.view(len(reading.groups), -1, 1)
-                    for factor in factors[i * per_reading + 1 : (i + 1) * per_reading]
-                ],
+                alpha_weighted=alpha_weighted,
+                alpha_free=alpha_free,
             )
-            for i, (reading, depthwise1, pointwise1, depthwise2, pointwise2, atrous) in enumerate(
-                zip(
-                    self.readings,
-                    per_edge(list(self.depthwise1)),
-                    pointwise(self.pointwise1),
-                    per_edge(list(self.depthwise2)),
-                    pointwise(self.pointwise2),
-                    per_edge(list(self.atrous)),
-                    strict=True,
-                )
-            )
+            for depthwise1, pointwise1, depthwise2, pointwise2, atrous, (alpha_weighted, alpha_free) in of_readings
         ]
+
+    def _per_edge(self, weights: Iterable[Tensor]) -> Sequence[tuple[Tensor, ...]]:
+        """Of each reading, the weights of its edges: one tensor a kernel size."""
+        arranged = [torch.split(weight.index_select(0, self.edge_index), self.sizes) for weight in weights]
+        return list(zip(*arranged, strict=True)) if arranged else [()] * len(self.sizes)
+
+    def _pointwise(self, weight: Tensor | None) -> Sequence[Tensor | None]:
+        """Of each reading, the 1x1 weights of its edges, all kernel sizes in one tensor."""
+        if weight is None:
+            return [None] * len(self.sizes)
+        return torch.split(weight.index_select(0, self.pointwise_index), [self.kernels * size for size in self.sizes])
+
+    def _factors(self, alpha: Tensor) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        """Of each reading, `alpha_weighted` and `alpha_free`."""
+        factors = iter(torch.split(alpha.flatten().index_select(0, self.alpha_index), self.alpha_sizes))
+        for reading in self.readings:
+            weighted = next(factors).unsqueeze(1).expand(-1, self.channels).reshape(-1)
+            yield weighted, [next(factors).view(len(reading.groups), -1, 1) for _ in range(self.free)]
 
 
 class StackedNorm(nn.Module):
-    """BatchNorm over stacked channels, without affine parameters but with a factor a channel (alpha) in the same pass."""
+    """BatchNorm over stacked channels without affine parameters, times a factor a channel (alpha) in the same pass."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -209,10 +201,9 @@ class StackedEdges(nn.Module):
             total = split_channels(features, self.weighted, self.groups, self.edges, self.channels).sum(3)
         plain = join_channels(state)
         for operation, factor in zip(self.free, weights.alpha_free, strict=True):
-            result = state if operation is _identity else split_channels(operation(plain), self.groups, 1, self.channels)
+            result = state if operation is None else split_channels(operation(plain), self.groups, 1, self.channels)
             total = result * factor if total is None else torch.addcmul(total, result, factor)
-        if total is None:
-            raise ValueError("a cell needs an operation other than none")
+        assert total is not None  # a search space has an operation other than none
         return total
 
     def _separable(self, activated: Tensor, weights: ReadingWeights) -> list[Tensor]:
@@ -240,7 +231,9 @@ class StackedEdges(nn.Module):
 
     def _atrous(self, activated: Tensor, weights: ReadingWeights) -> list[Tensor]:
         """ReLU and a dense convolution at rate 2, a kernel size: (N, G*E*C, H, W) each."""
-        joined = join_channels(activated) if weights.atrous else activated
+        if not weights.atrous:
+            return []
+        joined = join_channels(activated)
         return [
             F.conv2d(
                 joined, weight.flatten(0, 1), padding=ATROUS_RATE * (weight.shape[-1] // 2), dilation=ATROUS_RATE,

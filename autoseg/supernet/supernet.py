@@ -28,7 +28,8 @@ class SearchHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, channels, h, w) -> logits (N, num_classes, h, w)."""
-        return self.classifier(self.aspp(F.relu(features)))
+        logits: Tensor = self.classifier(self.aspp(F.relu(features)))
+        return logits
 
 
 class Supernet(nn.Module):
@@ -62,12 +63,12 @@ class Supernet(nn.Module):
         )
 
     def _filters(self, level: int) -> int:
-        return self.space.network.filter_multiplier * 2**level
+        return self.space.network.filter_multiplier << level
 
     def _width(self, node: Node) -> int:
         """Channels of a node's feature."""
         if node.layer < 1:
-            return self.space.stem.channels[0 if node == FIRST_STEM_NODE else -1]
+            return self.stem.out_channels[node.layer + 1]
         return self.space.cell.blocks * self._filters(node.level)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ def make_network(genotype: Genotype, auxiliary: bool = False) -> Network:
     with torch.no_grad():
         for _ in range(4):
             network(torch.randn(2, 3, 64, 64))
-    return network
+    return network.to(memory_format=torch.channels_last)  # as trained networks are
 
 
 @pytest.fixture(scope="session", params=list(GENOTYPES))

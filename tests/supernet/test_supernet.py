@@ -1,5 +1,7 @@
 """The fast supernet against the textbook one, in float64."""
 
+from __future__ import annotations
+
 import itertools
 
 import pytest
@@ -7,27 +9,10 @@ import torch
 from oracles import largest_difference, parameter_pairs, textbook_of
 
 from autoseg.space.schema import OPERATIONS, SearchSpace
-from autoseg.supernet import build_supernet
+from supernet.spaces import small_space, supernet_of
 
 
-def small_space(layers=4, blocks=2, strides=(4, 8, 16, 32), operations=OPERATIONS, filters=2, **network):
-    halvings = strides[0].bit_length() - 1
-    return SearchSpace.parse(
-        {
-            "name": "small",
-            "cell": {"blocks": blocks, "operations": list(operations)},
-            "network": {"layers": layers, "strides": list(strides), "filter_multiplier": filters, **network},
-            "stem": {"channels": [4] * max(halvings, 1), "strides": [2] * halvings or [1]},
-        }
-    )
-
-
-def supernet_of(space, num_classes=3, seed=0):
-    torch.manual_seed(seed)
-    return build_supernet(space, num_classes, arch_init_std=1.0).double()
-
-
-def assert_equal_to_textbook(space, size, seed=0):
+def assert_equal_to_textbook(space: SearchSpace, size: tuple[int, int], seed: int = 0) -> None:
     fast = supernet_of(space, seed=seed)
     textbook = textbook_of(fast, 3)
     images = torch.randn(2, 3, *size, dtype=torch.float64)
@@ -45,43 +30,49 @@ def assert_equal_to_textbook(space, size, seed=0):
 
 
 @pytest.mark.parametrize("operation", [name for name in OPERATIONS if name != "none"])
-def test_each_operation_alone_equals_the_textbook(operation):
+def test_each_operation_alone_equals_the_textbook(operation: str) -> None:
     assert_equal_to_textbook(small_space(operations=["none", operation], layers=3), (37, 48))
 
 
 @pytest.mark.parametrize("layers", range(2, 13))
-def test_any_number_of_layers_equals_the_textbook(layers):
+def test_any_number_of_layers_equals_the_textbook(layers: int) -> None:
     # Few pixels a channel make BatchNorm amplify rounding from layer to layer: deep nets are compared at a larger size.
     assert_equal_to_textbook(small_space(layers=layers, blocks=1), (64, 65) if layers < 8 else (96, 97), seed=layers)
 
 
 @pytest.mark.parametrize("blocks", range(1, 6))
-def test_any_number_of_blocks_equals_the_textbook(blocks):
+def test_any_number_of_blocks_equals_the_textbook(blocks: int) -> None:
     assert_equal_to_textbook(small_space(layers=2, blocks=blocks, strides=(4, 8)), (33, 34))
 
 
 @pytest.mark.parametrize("size", [*itertools.product((32, 33), (32, 47)), (64, 129)])
-def test_odd_and_even_sizes_equal_the_textbook(size):
+def test_odd_and_even_sizes_equal_the_textbook(size: tuple[int, int]) -> None:
     assert_equal_to_textbook(small_space(layers=3), size)
 
 
 @pytest.mark.parametrize("strides", [(1, 2), (2, 4, 8), (4,), (8, 16, 32), (1, 2, 4, 8, 16, 32)])
-def test_any_adjacent_strides_equal_the_textbook(strides):
+def test_any_adjacent_strides_equal_the_textbook(strides: tuple[int, ...]) -> None:
     assert_equal_to_textbook(small_space(layers=6, blocks=1, strides=strides), (34, 33))
 
 
 @pytest.mark.parametrize("filters", [1, 3, 9])
-def test_any_width_equals_the_textbook(filters):
+def test_any_width_equals_the_textbook(filters: int) -> None:
     """Odd widths, and those on both sides of the width at which the CPU changes its kernel."""
     assert_equal_to_textbook(small_space(layers=2, blocks=3, filters=filters, strides=(4, 8)), (33, 32))
 
 
 @pytest.mark.parametrize("moves", [["same", "down"], ["up", "same"]])
-def test_restricted_moves_equal_the_textbook(moves):
+def test_restricted_moves_equal_the_textbook(moves: list[str]) -> None:
     assert_equal_to_textbook(small_space(layers=4, blocks=1, moves=moves), (40, 40))
 
 
-def test_evaluation_mode_equals_the_textbook():
+@pytest.mark.parametrize("stem", [([4, 6, 5], [2, 1, 2]), ([3, 4, 5, 6], [1, 2, 2, 1]), ([4, 6], [2, 2])])
+def test_any_stem_equals_the_textbook(stem: tuple[list[int], list[int]]) -> None:
+    """H(-1) is the last but one of the stem's features, whatever its width and stride."""
+    assert_equal_to_textbook(small_space(layers=3, blocks=1, stem=stem), (33, 46))
+
+
+def test_evaluation_mode_equals_the_textbook() -> None:
     """Running statistics are kept apart for every arrow and edge, and are the textbook's."""
     fast = supernet_of(small_space(layers=3))
     textbook = textbook_of(fast, 3)
@@ -93,7 +84,7 @@ def test_evaluation_mode_equals_the_textbook():
     assert largest_difference(fast(images), textbook(images)) < 1e-10
 
 
-def test_frozen_halves_give_no_gradient():
+def test_frozen_halves_give_no_gradient() -> None:
     fast = supernet_of(small_space(layers=2))
     images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     fast.train_weights()

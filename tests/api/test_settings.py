@@ -1,0 +1,208 @@
+"""From what the user gave to the settings of a run: which source wins, and what is refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_runs import DATA, GENOTYPE, RETRAIN, SEARCH, SPACE, write_config, write_folder
+
+from autoseg.api.settings import data_for_run, first_difference, retrain_settings, search_settings
+from autoseg.config import DataConfig, SearchSchedule, merge
+from autoseg.data.dataset import resolve
+from autoseg.errors import AutosegError, ConfigError, DataError, GenotypeError, SearchSpaceError
+from autoseg.genotype.schema import Genotype
+from autoseg.space.schema import SearchSpace
+
+SPACE_FILE = {**SPACE, "search": {"epochs": 30, "batch_size": 6}, "retrain": {"epochs": 50}}
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Path:
+    return write_config(tmp_path / "space.yaml", SPACE_FILE)
+
+
+def folder(root: Path, labels: int = 5) -> Path:
+    return write_folder(root, {"train": [(32, 32)] * 2, "val": [(32, 32)]}, labels=labels)
+
+
+# --- which source wins ------------------------------------------------------------------------------------------------
+
+
+def test_later_sources_win(space: Path, tmp_path: Path) -> None:
+    plain = search_settings(space, DATA)
+    assert (plain.search.epochs, plain.search.batch_size) == (30, 6)  # the space's
+    assert plain.search.log_every == SearchSchedule().log_every  # the default
+    assert plain.retrain == {"epochs": 50}
+    config = write_config(tmp_path / "c.yaml", {"search": {"batch_size": 4, "log_every": 3}, "seed": 5})
+    some = search_settings(space, DATA, config)
+    assert (some.search.epochs, some.search.batch_size, some.search.log_every, some.seed) == (30, 4, 3, 5)
+    most = search_settings(space, DATA, config, {"search": {"batch_size": 2}, "seed": 7})
+    assert (most.search.epochs, most.search.batch_size, most.search.log_every, most.seed) == (30, 2, 3, 7)
+
+
+def test_a_space_may_be_given_in_any_form(space: Path, tmp_path: Path) -> None:
+    loaded = SearchSpace.load(space)
+    config = write_config(tmp_path / "c.yaml", {"space": SPACE})
+    for settings in (
+        search_settings(space, DATA),
+        search_settings(str(space), DATA),
+        search_settings(loaded, DATA),
+        search_settings(SPACE, DATA),
+        search_settings(None, DATA, config),
+        search_settings(None, DATA, None, {"space": str(space)}),
+        search_settings("tiny", DATA, None, {"space": str(space)}),
+    ):
+        assert settings.space == loaded.to_dict()
+    assert search_settings("tiny", DATA, config).space["name"] == "tiny"
+    changed = search_settings(space, DATA, None, {"space": {"cell": {"blocks": 2}}})
+    assert changed.space["cell"]["blocks"] == 2
+
+
+def test_a_genotype_may_be_given_in_any_form(tmp_path: Path) -> None:
+    path = write_config(tmp_path / "genotype.yaml", GENOTYPE)
+    loaded = Genotype.load(path)
+    config = write_config(tmp_path / "c.yaml", {"genotype": GENOTYPE})
+    for settings in (
+        retrain_settings(path, DATA),
+        retrain_settings(tmp_path, DATA),
+        retrain_settings(loaded, DATA),
+        retrain_settings(GENOTYPE, DATA),
+        retrain_settings(None, DATA, config),
+    ):
+        assert settings.genotype == loaded.to_dict()
+    assert retrain_settings("auto_deeplab_s", DATA).genotype["name"] == "auto_deeplab_s"
+
+
+def test_settings_are_resolved_and_give_themselves_again(tmp_path: Path) -> None:
+    for settings, function in ((SEARCH, search_settings), (RETRAIN, retrain_settings)):
+        first = function(None, None, write_config(tmp_path / "c.yaml", settings))  # type: ignore[operator]
+        assert first.data.num_classes == len(first.data.classes) == 7
+        again = function(None, None, write_config(tmp_path / "again.yaml", first.to_dict()))  # type: ignore[operator]
+        assert again == first
+
+
+def test_relative_paths_in_a_config_file_count_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = folder(tmp_path / "deep" / "set")
+    for data in ({"root": "set"}, "set"):
+        config = write_config(tmp_path / "deep" / "c.yaml", {"data": data})
+        monkeypatch.chdir(tmp_path)
+        assert search_settings(SPACE, None, config).data.root == str(root)
+    assert search_settings(SPACE, None, None, {"data": {"root": os.path.relpath(root)}}).data.root == str(root)
+    assert search_settings(SPACE, "deep/set").data.num_classes == 5
+
+
+def test_other_data_does_not_keep_the_splits_of_the_old(tmp_path: Path) -> None:
+    old = search_settings(SPACE, folder(tmp_path / "old"))
+    other = tmp_path / "other"
+    for split in ("train", "val"):
+        for part, name in (("images", "images"), ("masks", "labels")):
+            (other / name).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "old" / split / part).rename(other / name / split)
+    config = write_config(tmp_path / "c.yaml", old.to_dict())
+    new = search_settings(None, other, config)
+    assert new.data.splits is not None
+    assert new.data.splits["train"].masks == "labels/train"
+    assert new.data.classes == old.data.classes
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"foo": 1}, r"unknown key 'foo' \(known: space, data, search, retrain, seed, device\)"),
+        ({"serach": {}}, r"unknown key 'serach' \(did you mean 'search'\?\)"),
+        ({"search": {"optimizer": {"lrr": 1}}}, r"unknown key 'lrr' in search.optimizer \(did you mean 'lr'\?\)"),
+        ({"retrain": {"epoch": 1}}, r"unknown key 'epoch' in retrain \(did you mean 'epochs'\?\)"),
+        ({"space": 3}, "space: should be a mapping, not 3"),
+        ({"data": 3}, "data: should be a mapping, not 3"),
+        ({"search": [1]}, r"search: should be a mapping, not \[1\]"),
+        ({"search": {"epochs": 2.5}}, "search.epochs: should be a valid integer, not 2.5"),
+        ({"search": {"batch_size": 1}}, "search.batch_size: should be greater than or equal to 2, not 1"),
+        ({"search": {"arch_start_epoch": 30}}, "arch_start_epoch is 30, but there are only 30 epochs"),
+        ({"seed": -1}, "seed: should be greater than or equal to 0, not -1"),
+        ({"device": "tpu"}, "device: should be 'auto', 'cpu' or 'cuda', not 'tpu'"),
+    ],
+)
+def test_wrong_search_settings(overrides: dict[str, Any], message: str, space: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        search_settings(space, DATA, None, overrides)
+
+
+def test_wrong_spaces(tmp_path: Path) -> None:
+    with pytest.raises(SearchSpaceError, match="unknown operation 'sep_conv' .did you mean 'sep_conv_5x5'?"):
+        search_settings(SPACE, DATA, None, {"space": {"cell": {"operations": ["sep_conv"]}}})
+    with pytest.raises(SearchSpaceError, match=r"unknown search space 'tinny' \(did you mean 'tiny'\?\)"):
+        search_settings("tinny", DATA)
+    wrong = write_config(tmp_path / "wrong.yaml", merge(SPACE_FILE, {"search": {"epoch": 3}}))
+    with pytest.raises(ConfigError, match=r"unknown key 'epoch' in search \(did you mean 'epochs'\?\) \(in .*wrong.yaml"):
+        search_settings(wrong, DATA)
+    wrong = write_config(tmp_path / "wrong.yaml", merge(SPACE_FILE, {"cell": {"block": 3}}))
+    with pytest.raises(SearchSpaceError, match=r"unknown key 'block' in cell \(.*wrong.yaml\) \(did you mean 'blocks'"):
+        search_settings(wrong, DATA)
+    newer = write_config(tmp_path / "newer.yaml", {**SPACE_FILE, "version": 2, "nodes": 3})
+    with pytest.raises(SearchSpaceError, match="newer.yaml has version 2, but this autoseg reads up to 1"):
+        search_settings(newer, DATA)
+
+
+def test_wrong_genotypes(tmp_path: Path) -> None:
+    with pytest.raises(GenotypeError, match=r"unknown genotype 'auto_deeplab_x' \(did you mean 'auto_deeplab_"):
+        retrain_settings("auto_deeplab_x", DATA)
+    newer = write_config(tmp_path / "newer.yaml", {**GENOTYPE, "version": 2, "nodes": 3})
+    with pytest.raises(GenotypeError, match="newer.yaml has version 2, but this autoseg reads up to 1; update autoseg"):
+        retrain_settings(newer, DATA)
+    with pytest.raises(ConfigError, match="genotype: should be a mapping, not 3"):
+        retrain_settings(GENOTYPE, DATA, None, {"genotype": 3})
+    with pytest.raises(GenotypeError, match="unknown genotype '3'"):
+        retrain_settings(None, DATA, write_config(tmp_path / "c.yaml", {"genotype": 3}))
+
+
+def test_what_is_missing() -> None:
+    with pytest.raises(ConfigError, match="no space is given; name one, such as --space tiny"):
+        search_settings(None, DATA)
+    with pytest.raises(ConfigError, match="no genotype is given; give a file"):
+        retrain_settings(None, DATA)
+    with pytest.raises(ConfigError, match="no data is given; give --data"):
+        search_settings(SPACE)
+    with pytest.raises(DataError, match="nowhere is no folder"):
+        search_settings(SPACE, "nowhere")
+
+
+# --- data for a trained network ---------------------------------------------------------------------------------------
+
+
+def test_data_for_run(tmp_path: Path) -> None:
+    own = resolve(DataConfig(root=str(folder(tmp_path / "own")), classes=tuple("abcde"), mean=(0.5, 0.5, 0.5)))
+    assert data_for_run(own, None) == own
+    other = data_for_run(own, folder(tmp_path / "other", labels=3))  # fewer labels occur; the classes are its own
+    assert (other.root, other.classes, other.mean) == (str(tmp_path / "other"), own.classes, own.mean)
+    assert data_for_run(own, None, {"data": {"resize": [64, 32]}}).resize == (64, 32)
+    assert data_for_run(own, None, {"data": {"root": str(tmp_path / "other")}}).root == str(tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("data", "overrides", "message"),
+    [
+        ({"layout": "generated", "num_classes": 7}, None, "the data has 7 classes, but the network was trained for 5"),
+        ({"layout": "generated", "classes": ["a", "b"]}, None, "has 2 classes, but the network was trained for 5"),
+        (None, {"search": {"epochs": 3}}, "unknown key 'search'"),
+        (None, {"data": 3}, "data: should be a mapping, not 3"),
+        (None, {"data": {"resise": [32, 32]}}, r"unknown key 'resise' .* \(did you mean 'resize'\?\)"),
+    ],
+)
+def test_wrong_data_for_run(data: Any, overrides: Any, message: str, tmp_path: Path) -> None:
+    own = resolve(DataConfig(root=str(folder(tmp_path / "own")), num_classes=5))
+    with pytest.raises(AutosegError, match=message):
+        data_for_run(own, data, overrides)
+
+
+def test_first_difference() -> None:
+    old: dict[str, Any] = {"a": {"b": [1, 2], "c": 3}, "d": None}
+    assert first_difference(old, {"a": {"b": [1, 2], "c": 3}, "d": None}) is None
+    assert first_difference(old, {"a": {"b": [1, 2], "c": 4}, "d": None}) == "a.c: 3, not 4"
+    assert first_difference(old, {"a": {"b": [1]}, "d": 2}) == "a.b: [1, 2], not [1]"
+    assert first_difference(old, {"a": 1, "d": None}) == "a: {'b': [1, 2], 'c': 3}, not 1"

@@ -1,0 +1,190 @@
+"""Decoding, drawing, exporting and describing through the Python API."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+from tiny_runs import GENOTYPE, SPACE, checkpoint, files_of, search_task, write_config
+
+import autoseg
+from autoseg.api.describe import describe
+from autoseg.errors import AutosegError, ConfigError, RunError
+from autoseg.genotype.decode import decode as decode_probs
+from autoseg.genotype.schema import Genotype
+from autoseg.space.arch_probs import ArchProbs
+
+
+@pytest.fixture
+def search_run(searched: Path, tmp_path: Path) -> Path:
+    """A copy that may be changed."""
+    return Path(shutil.copytree(searched, tmp_path / "search"))
+
+
+@pytest.fixture
+def retrain_run(retrained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(retrained, tmp_path / "retrain"))
+
+
+def test_every_name_that_autoseg_offers_is_there() -> None:
+    for name in autoseg.__all__:
+        assert callable(getattr(autoseg, name)), name
+    assert set(autoseg.__all__) <= set(dir(autoseg))
+    with pytest.raises(AttributeError, match="has no attribute 'serach'"):
+        autoseg.serach  # noqa: B018
+
+
+# --- decode -----------------------------------------------------------------------------------------------------------
+
+
+def test_decode_writes_what_the_last_snapshot_says(search_run: Path) -> None:
+    genotype = autoseg.decode(search_run)
+    probs = ArchProbs.load(search_run / "arch" / "epoch_0002.npz", search_task().space)
+    expected = decode_probs(probs)
+    assert (genotype.cell, genotype.network) == (expected.cell, expected.network)
+    assert Genotype.load(search_run) == genotype
+    source = genotype.source
+    assert (source["run"], source["epoch"], source["seed"]) == (search_run.as_posix(), 2, 0)
+    assert autoseg.decode(search_run) == genotype  # the same again is no conflict
+
+
+def test_decode_never_writes_over_another_genotype(search_run: Path, tmp_path: Path) -> None:
+    autoseg.decode(search_run)
+    before = files_of(search_run)
+    with pytest.raises(RunError, match=r"already holds another genotype; give another --out, or --overwrite"):
+        autoseg.decode(search_run, epoch=0)
+    assert files_of(search_run) == before
+    earlier = autoseg.decode(search_run, epoch=0, out=tmp_path / "g.yaml", path_prior="paper")
+    assert (earlier.source["epoch"], earlier.source["path_prior"]) == (0, "paper")
+    assert Genotype.load(tmp_path / "g.yaml") == earlier
+    autoseg.decode(search_run, epoch=0, overwrite=True)
+    assert Genotype.load(search_run).source["epoch"] == 0
+
+
+def test_decode_refuses(search_run: Path, retrained: Path, tmp_path: Path) -> None:
+    for arguments, message in (
+        ({"run": retrained}, "is a retraining; give the directory of a search"),
+        ({"run": search_run, "epoch": 9}, "has no epoch 9; it has 0 to 2"),
+        ({"run": search_run, "path_prior": "x"}, "unknown path prior 'x'"),
+        ({"run": search_run, "out": tmp_path / "no" / "g.yaml"}, "lies in no folder that exists"),
+        ({"run": search_run, "out": tmp_path}, "is a folder"),
+    ):
+        with pytest.raises(AutosegError, match=message):
+            autoseg.decode(**arguments)  # type: ignore[arg-type]
+    (search_run / "arch" / "epoch_0002.npz").write_bytes(b"PK")
+    with pytest.raises(AutosegError, match="is no readable architecture snapshot; decode another epoch"):
+        autoseg.decode(search_run)
+    shutil.rmtree(search_run / "arch")
+    with pytest.raises(RunError, match="has not finished an epoch yet"):
+        autoseg.decode(search_run)
+
+
+def test_snapshots_are_read_with_numpy_alone(searched: Path) -> None:
+    with np.load(searched / "arch" / "epoch_0002.npz", allow_pickle=False) as snapshot:
+        alpha, beta = snapshot["alpha_probs"], snapshot["beta_probs"]
+        assert snapshot["operations"].tolist() == SPACE["cell"]["operations"]
+    assert np.allclose(alpha.sum(-1), 1)
+    assert set(np.round(beta.sum(-1), 9).ravel()) <= {0.0, 1.0}
+
+
+# --- plot -------------------------------------------------------------------------------------------------------------
+
+
+def test_plot_a_search(search_run: Path) -> None:
+    files = autoseg.plot(search_run)
+    assert {path.parent for path in files} == {search_run / "figures"}
+    assert {path.name for path in files} == {
+        f"{stem}.{suffix}" for stem in ("trellis", "alpha", "history") for suffix in ("svg", "png", "pdf")
+    }
+    autoseg.decode(search_run)
+    assert {path.stem for path in autoseg.plot(search_run)} == {"trellis", "alpha", "history", "cell"}
+
+
+def test_plot_a_retraining_a_genotype_and_a_space(retrained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "figures"
+    genotype = write_config(tmp_path / "g.yaml", GENOTYPE)
+    space = write_config(tmp_path / "s.yaml", SPACE)
+    for source, stems in (
+        (retrained, {"path", "cell", "history"}),
+        (genotype, {"path", "cell"}),
+        ("auto_deeplab_s", {"path", "cell"}),
+        (space, {"trellis"}),
+        ("tiny", {"trellis"}),
+    ):
+        files = autoseg.plot(source, out / Path(source).name, ("svg", "png"))
+        assert {path.name for path in files} == {f"{stem}.{suffix}" for stem in stems for suffix in ("svg", "png")}
+        for path in files:
+            if path.suffix == ".png":
+                with Image.open(path) as image:
+                    assert min(image.size) > 100
+                    assert len(image.convert("RGB").getcolors(1 << 24)) > 3
+            else:
+                assert path.read_text().lstrip().startswith("<?xml")
+    for formats in ((), ("gif",)):
+        with pytest.raises(ConfigError, match="format must be some of svg, png, pdf"):
+            autoseg.plot("tiny", tmp_path, formats)
+
+
+# --- export -----------------------------------------------------------------------------------------------------------
+
+
+def test_export_a_genotype_and_weights(retrained: Path, tmp_path: Path) -> None:
+    autoseg.export_model(retrained, tmp_path / "g.json", "json")
+    assert Genotype.load(tmp_path / "g.json") == Genotype.load(retrained)
+    autoseg.export_model(retrained, tmp_path / "w.safetensors", "safetensors", checkpoint="last")
+    weights = load_file(tmp_path / "w.safetensors")
+    average = checkpoint(retrained)["state"]["average"]
+    assert weights
+    assert all(torch.equal(value, average[f"module.{key}"]) for key, value in weights.items())
+
+
+def test_export_refuses(searched: Path, retrained: Path, tmp_path: Path) -> None:
+    for source, format, message in (
+        (retrained, "foo", "unknown format 'foo'"),
+        (searched, "onnx", "is a search, whose network is not trained"),
+        (searched, "json", "holds no genotype.yaml; run `autoseg decode"),
+    ):
+        with pytest.raises(AutosegError, match=message):
+            autoseg.export_model(source, tmp_path / "x", format)
+    with pytest.raises(ConfigError, match="checkpoint must be best or last, not first"):
+        autoseg.export_model(retrained, tmp_path / "x", "onnx", checkpoint="first")
+    assert not (tmp_path / "x").exists()
+
+
+# --- evaluate ---------------------------------------------------------------------------------------------------------
+
+
+def test_evaluate_writes_into_the_run_and_over_no_other_file(retrain_run: Path, tmp_path: Path) -> None:
+    result = autoseg.evaluate(retrain_run, split="test", show_progress=False)
+    written = json.loads((retrain_run / "evaluation_test.json").read_text())
+    assert written == result
+    assert (written["images"], written["split"], len(written["confusion"])) == (3, "test", 7)
+    autoseg.evaluate(retrain_run, split="test", show_progress=False)  # anew
+    (tmp_path / "notes.txt").write_text("mine")
+    for out, message in (("notes.txt", "is there already"), ("no/e.json", "does not exist; create it")):
+        with pytest.raises(RunError, match=message):
+            autoseg.evaluate(retrain_run, out=tmp_path / out, show_progress=False)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+# --- describe ---------------------------------------------------------------------------------------------------------
+
+
+def test_describe(retrained: Path, tmp_path: Path) -> None:
+    space = describe(write_config(tmp_path / "s.yaml", SPACE), 7, (96, 96))
+    assert space["cell"] == "1 blocks, 2 edges, 3 operations"
+    assert space["paths"] == "4"
+    assert "at 96x96 with 7 classes" in space["supernet"]
+    network = describe(str(retrained), 7, (64, 64))
+    assert network["layers"] == "2, path 8 4"
+    config = yaml.safe_load((retrained / "config.yaml").read_text())
+    parameters = sum(parameter.numel() for parameter in autoseg.load_network(retrained)[0].parameters())
+    assert config["data"]["num_classes"] == 7
+    assert network["network"].startswith(f"{parameters / 1e6:.2f}M parameters")

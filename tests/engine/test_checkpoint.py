@@ -1,0 +1,162 @@
+"""Checkpoints: what was saved comes back, and nothing else is ever taken for one."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_runs import SEARCH, SPACE, call, checkpoint, write_config
+
+from autoseg.cli.main import run
+from autoseg.engine.checkpoint import CHECKPOINT_VERSION, load_checkpoint, save_checkpoint
+from autoseg.engine.predict import load_network
+from autoseg.errors import CheckpointError
+
+SPACE_DATA = {"name": "mini", "layers": 2}
+CONTENTS = {"epoch": 3, "best_miou": None, "state": {"weight": torch.arange(6.0).reshape(2, 3), "list": [1, (2, 3)]}}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, "search", SPACE_DATA, CONTENTS)
+    return path
+
+
+def refused(path: Path, *fragments: str, kind: Any = "search", architecture: Any = None) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(path, kind, architecture)
+    message = str(caught.value)
+    assert "\n" not in message
+    for fragment in (str(path), *fragments):
+        assert fragment in message
+
+
+def test_round_trip(path: Path) -> None:
+    loaded = load_checkpoint(path, "search", SPACE_DATA)
+    assert torch.equal(loaded["state"].pop("weight"), CONTENTS["state"]["weight"])  # type: ignore[index]
+    assert loaded == {
+        "version": CHECKPOINT_VERSION, "kind": "search", "architecture": SPACE_DATA, "epoch": 3, "best_miou": None,
+        "state": {"list": [1, (2, 3)]},
+    }  # fmt: skip
+
+
+def test_missing_truncated_and_damaged(path: Path, tmp_path: Path) -> None:
+    refused(tmp_path / "none.pt", "does not exist")
+    whole = path.read_bytes()
+    rng = random.Random(0)
+    for length in (0, 1, 10, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        refused(path, "is no readable checkpoint")
+    path.write_text("not a checkpoint at all")
+    refused(path, "is no readable checkpoint")
+    for _ in range(100):  # a flipped byte is either noticed in one line or in a place that does not matter
+        damaged = bytearray(whole)
+        damaged[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
+        path.write_bytes(bytes(damaged))
+        try:
+            load_checkpoint(path, "search", SPACE_DATA)
+        except CheckpointError as reason:
+            assert "\n" not in str(reason)  # noqa: PT017 - most flips are caught, but not all have to be
+
+
+class Bomb:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("writer", ["pickle", "torch"])
+def test_code_in_a_checkpoint_is_never_run(writer: str, tmp_path: Path) -> None:
+    path, mark = tmp_path / "evil.pt", tmp_path / "mark"
+    payload = {"version": 1, "kind": "search", "architecture": SPACE_DATA, "state": Bomb(mark)}
+    if writer == "pickle":
+        path.write_bytes(pickle.dumps(payload))
+    else:
+        torch.save(payload, path)
+    refused(path, "is no readable checkpoint")
+    assert not mark.exists()
+    torch.load(path, weights_only=False) if writer == "torch" else pickle.loads(path.read_bytes())
+    assert mark.exists()  # it would have run
+
+
+def test_of_another_kind_version_or_space(path: Path, tmp_path: Path) -> None:
+    refused(path, "is no checkpoint of a retrain", kind="retrain")
+    refused(path, "belongs to another space, 'mini', not 'tiny'", architecture={"name": "tiny"})
+    refused(path, "'mini' with other settings", architecture={"name": "mini", "layers": 3})
+    for payload in ([1], {"kind": "search"}, {"kind": "search", "version": "1"}):
+        torch.save(payload, tmp_path / "other.pt")
+        refused(tmp_path / "other.pt", "is no checkpoint of a search")
+    torch.save({"kind": "search", "version": CHECKPOINT_VERSION + 1}, tmp_path / "new.pt")
+    refused(tmp_path / "new.pt", f"has version {CHECKPOINT_VERSION + 1}", "update autoseg")
+
+
+def test_a_write_that_fails_leaves_the_old_checkpoint(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = path.read_bytes()
+
+    def full(payload: object, file: Path) -> None:
+        file.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(path, "search", SPACE_DATA, {"epoch": 4})
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+# --- in a run ---------------------------------------------------------------------------------------------------------
+
+
+def resume_error(run_directory: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    before = (run_directory / "metrics.jsonl").read_bytes()
+    capsys.readouterr()
+    assert run(["search", "--out", str(run_directory), "--resume"]) == 2
+    assert (run_directory / "metrics.jsonl").read_bytes() == before
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ")
+    return last
+
+
+def test_resuming_from_a_checkpoint_that_does_not_belong(
+    searched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(searched, mine)
+    other = {"space": {**SPACE, "name": "other"}, "search": {"epochs": 1, "arch_start_epoch": 0}}
+    call("search", "--config", write_config(tmp_path / "o.yaml", SEARCH, other), "--out", tmp_path / "other")
+    shutil.copy(tmp_path / "other" / "checkpoints" / "last.pt", mine / "checkpoints" / "last.pt")
+    assert "belongs to another space, 'other', not 'mini'" in resume_error(mine, capsys)
+
+    classes = {"data": {"num_classes": 9}, "search": {"epochs": 1, "arch_start_epoch": 0}}
+    call("search", "--config", write_config(tmp_path / "k.yaml", SEARCH, classes), "--out", tmp_path / "nine")
+    shutil.copy(tmp_path / "nine" / "checkpoints" / "last.pt", mine / "checkpoints" / "last.pt")
+    assert "does not fit its run's settings" in resume_error(mine, capsys)
+
+    last = mine / "checkpoints" / "last.pt"
+    last.write_bytes(last.read_bytes()[:1000])
+    assert "is no readable checkpoint" in resume_error(mine, capsys)
+
+
+def test_a_network_whose_weights_do_not_fit(retrained: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(retrained, mine)
+    payload = checkpoint(mine, "best")
+    del payload["state"]["average"]["module.decoder.classifier.bias"], payload["state"]["network"]
+    torch.save(payload, mine / "checkpoints" / "best.pt")
+    with pytest.raises(CheckpointError, match="does not fit its run's settings"):
+        load_network(mine)
+    del payload["state"]
+    torch.save(payload, mine / "checkpoints" / "best.pt")
+    with pytest.raises(CheckpointError, match="does not fit its run's settings"):
+        load_network(mine)

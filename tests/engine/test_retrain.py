@@ -1,0 +1,209 @@
+"""Training a discrete network: losses, optimisers, averages, and what a run leaves behind."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tiny_runs import GENOTYPE, RETRAIN, assert_same_run, call, checkpoint, rows, write_config
+from tiny_runs import retrain_task as make
+from torch import Tensor
+from torch.nn import functional as F
+
+from autoseg.cli.main import run
+from autoseg.engine.loop import seed_step
+from autoseg.engine.predict import load_network
+from autoseg.engine.retrain import RetrainTask
+from autoseg.errors import ConfigError, DataError
+from autoseg.genotype.schema import Genotype
+
+PLAIN = {"drop_path": 0.0, "auxiliary_weight": 0.0, "ema_decay": 0.0, "schedule": {"name": "constant", "warmup_epochs": 0}}
+
+
+def first_batch(task: RetrainTask) -> tuple[Tensor, Tensor]:
+    return next(iter(task.loader.epoch(0)))
+
+
+def parameters(task: RetrainTask) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in task.network.parameters()]
+
+
+def twin_loss(task: RetrainTask, step: int, weights: Tensor | None = None) -> Tensor:
+    """The loss of a step, from a copy of the task's network and the step's own random numbers."""
+    images, masks = first_batch(task)
+    network = copy.deepcopy(task.network).train()
+    network.set_drop_path(task.schedule.drop_path, step / (task.schedule.epochs * task.steps_per_epoch))
+    seed_step(task.config.seed, step)
+    logits, auxiliary = network.forward_with_auxiliary(images)
+    loss = F.cross_entropy(logits, masks, weights, ignore_index=255)
+    if auxiliary is not None:
+        loss = loss + task.schedule.auxiliary_weight * F.cross_entropy(auxiliary, masks, weights, ignore_index=255)
+    return loss.detach()
+
+
+# --- one step ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("auxiliary_weight", [0.0, 0.4])
+def test_the_loss_is_that_of_both_heads(auxiliary_weight: float) -> None:
+    task = make(auxiliary_weight=auxiliary_weight)
+    assert (task.network.auxiliary is not None) == (auxiliary_weight > 0)
+    expected = twin_loss(task, step=3)
+    assert float(task.step(first_batch(task), 0, 3)["train"]["loss"]) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_dropout_and_drop_path_depend_on_the_number_of_the_step() -> None:
+    one, other, third = make(drop_path=0.9), make(drop_path=0.9), make(drop_path=0.9)
+    batch = first_batch(one)
+    torch.manual_seed(123)  # whatever came before
+    first = one.step(batch, 0, 5)
+    assert torch.equal(first["train"]["loss"], other.step(batch, 0, 5)["train"]["loss"])
+    assert not torch.equal(first["train"]["loss"], third.step(batch, 0, 6)["train"]["loss"])
+
+
+def test_drop_path_grows_with_the_steps_and_the_cells() -> None:
+    task = make(drop_path=0.3)
+    for step in (0, 4, 12):
+        task.step(first_batch(task), 0, step)
+        probabilities = [cell.drop_probability for cell in task.network.cells]
+        assert probabilities == pytest.approx([0.3 * step / 16 * 0.5, 0.3 * step / 16])
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_optimisers(name: str) -> None:
+    task = make(**PLAIN, optimizer={"name": name, "lr": 0.01, "weight_decay": 0.1, "momentum": 0.9})
+    images, masks = first_batch(task)
+    before = parameters(task)
+    seed_step(0, 0)
+    loss = F.cross_entropy(task.network.train()(images), masks, ignore_index=255)
+    gradients = torch.autograd.grad(loss, list(task.network.parameters()))
+    task.step((images, masks), 0, 0)
+    for old, gradient, new in zip(before, gradients, parameters(task), strict=True):
+        if name == "sgd":
+            expected = old - 0.01 * (gradient + 0.1 * old)
+        else:  # the first step of AdamW: sign of the gradient, and decay apart from it
+            expected = old - 0.01 * 0.1 * old - 0.01 * gradient / (gradient.abs() + 1e-8)
+            if bool((gradient.abs() < 1e-6).any()):
+                continue  # where the gradient is noise around zero its sign says nothing
+        assert torch.allclose(new, expected, atol=2e-5)
+
+
+def test_gradients_are_clipped() -> None:
+    task = make(**PLAIN, clip_grad_norm=0.02, optimizer={"name": "sgd", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0})
+    before = parameters(task)
+    task.step(first_batch(task), 0, 0)
+    moved = sum(float((new - old).square().sum()) for new, old in zip(parameters(task), before, strict=True))
+    assert math.sqrt(moved) == pytest.approx(0.02, rel=1e-3)
+
+
+def test_the_moving_average_is_the_formula() -> None:
+    task = make(ema_decay=0.2)
+    images = first_batch(task)
+    expected: dict[str, Tensor] = {}
+    for step in range(5):
+        task.step(images, 0, step)
+        now = {key: value.clone() for key, value in task.network.state_dict().items()}
+        decay = min(0.2, (1 + step) / (10 + step))
+        expected = {
+            key: value if step == 0 or not value.is_floating_point() else decay * expected[key] + (1 - decay) * value
+            for key, value in now.items()
+        }
+    average = task.trained.state_dict()
+    assert average.keys() == expected.keys()
+    for key, value in expected.items():
+        assert torch.allclose(average[key].double(), value.double(), atol=1e-5), key
+    assert any(not torch.equal(average[key], value) for key, value in task.network.state_dict().items())
+
+
+def test_class_weights() -> None:
+    given = [0.5, 1, 2, 3, 4, 5, 6]
+    task = make(class_weights=given)
+    expected = twin_loss(task, 0, torch.tensor(given))
+    assert float(task.step(first_batch(task), 0, 0)["train"]["loss"]) == pytest.approx(float(expected), rel=1e-5)
+    counts = torch.zeros(7, dtype=torch.float64)
+    for index in range(16):
+        counts += torch.bincount(torch.as_tensor(task.train_set.load(index).mask).flatten().long(), minlength=7)
+    enet = make(class_weights="enet").class_weights
+    assert enet is not None
+    assert torch.allclose(enet.double(), 1 / torch.log(1.02 + counts / counts.sum()), rtol=1e-4)
+    with pytest.raises(ConfigError, match="class_weights has 3 numbers, but there are 7 classes"):
+        make(class_weights=[1, 2, 3])
+
+
+def test_bf16_is_near_float32() -> None:
+    exact, rough = make(**PLAIN), make(**PLAIN, precision="bf16")
+    batch = first_batch(exact)
+    losses = [float(task.step(batch, 0, 0)["train"]["loss"]) for task in (exact, rough)]
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+    assert {parameter.dtype for parameter in rough.network.parameters()} == {torch.float32}
+
+
+def test_too_few_images() -> None:
+    with pytest.raises(DataError, match="there are 16 training images, but retrain.batch_size is 17"):
+        make(batch_size=17)
+
+
+# --- a run ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_every_file(retrained: Path) -> None:
+    names = {str(path.relative_to(retrained)) for path in retrained.rglob("*") if path.is_file()}
+    assert {name for name in names if not name.startswith("tensorboard/events.")} == {
+        "config.yaml", "environment.yaml", "genotype.yaml", "metrics.jsonl", "checkpoints/last.pt",
+        "checkpoints/best.pt",
+    }  # fmt: skip
+    assert Genotype.load(retrained) == Genotype.parse(GENOTYPE)
+
+
+def test_metrics_of_a_run(retrained: Path) -> None:
+    train, val = rows(retrained, "train"), rows(retrained, "val")
+    warm = [0.05 * (step + 1) / 4 for step in range(4)]
+    expected = warm + [1e-3 * 0 + 0.05 * (1 - step / 12) ** 0.9 for step in range(12)]
+    assert [row["lr"] for row in train] == pytest.approx(expected)
+    assert [row["step"] for row in train] == list(range(1, 17))
+    assert [(row["epoch"], row["step"]) for row in val] == [(0, 8), (1, 16)]
+    assert checkpoint(retrained, "best")["best_miou"] == max(row["miou"] for row in val)
+
+
+def test_the_loaded_network_is_the_moving_average(retrained: Path) -> None:
+    network, config, saved = load_network(retrained, "last")
+    average = checkpoint(retrained)["state"]["average"]
+    assert not network.training
+    assert all(torch.equal(value, average[f"module.{key}"]) for key, value in network.state_dict().items())
+    assert (config.data.num_classes, saved["epoch"]) == (7, 2)
+
+
+def test_a_run_from_the_config_of_another_is_the_same(retrained: Path, tmp_path: Path) -> None:
+    call("retrain", "--config", retrained / "config.yaml", "--out", tmp_path / "b")
+    assert_same_run(retrained, tmp_path / "b")
+
+
+def test_workers_change_nothing(retrained: Path, tmp_path: Path) -> None:
+    set_ = ["--set", "retrain.workers=1"]
+    call("retrain", "--config", retrained / "config.yaml", *set_, "--out", tmp_path / "b")
+    assert_same_run(retrained, tmp_path / "b")
+
+
+def test_the_genotype_brings_its_schedule(tmp_path: Path) -> None:
+    settings = {**GENOTYPE, "retrain": {"epochs": 7, "optimizer": {"name": "adamw", "lr": 0.002}}}
+    genotype = write_config(tmp_path / "g.yaml", settings)
+    config = write_config(tmp_path / "c.yaml", {"data": RETRAIN["data"], "retrain": {"epochs": 1, "crop": [32, 32]}})
+    call("retrain", genotype, "--config", config, "--set", "retrain.batch_size=4", "--out", tmp_path / "run")
+    written = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["retrain"]
+    assert (written["epochs"], written["batch_size"]) == (1, 4)
+    assert (written["optimizer"]["name"], written["optimizer"]["lr"]) == ("adamw", 0.002)
+    assert written["schedule"]["name"] == "poly"
+
+
+def test_a_diverged_loss_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = {**PLAIN, "optimizer": {"lr": 10.0, "weight_decay": 1.0}, "epochs": 10}
+    config = write_config(tmp_path / "c.yaml", RETRAIN, {"retrain": changes})
+    assert run(["retrain", "--config", str(config), "--out", str(tmp_path / "run")]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: the train loss is no longer finite at epoch ")
+    assert "lower learning rate (retrain.optimizer.lr)" in last

@@ -1,0 +1,87 @@
+"""Stem, ASPP and decoders against their definitions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from autoseg.ops.heads import Aspp, AsppDecoder, AuxiliaryHead, DeepLabV3PlusDecoder, Stem
+from ops.formulas import conv_norm_relu, convolve, interpolate, normalise
+from ops.test_primitives import noise, randomised
+
+
+def test_stem_gives_the_last_two_features_before_their_relu() -> None:
+    """As Auto-DeepLab's code: H(-1) after the second of three convolutions (stride 2), H(0) after the third (4)."""
+    stem = randomised(Stem((4, 6, 5), (2, 1, 2), nn.BatchNorm2d))
+    images = noise(2, 3, 17, 22)
+    first = normalise(convolve(images, stem.convs[0].weight, 2), stem.norms[0])
+    second = normalise(convolve(first.clamp(min=0), stem.convs[1].weight), stem.norms[1])
+    third = normalise(convolve(second.clamp(min=0), stem.convs[2].weight, 2), stem.norms[2])
+    before, last = stem(images)
+    assert stem.out_channels == (6, 5)
+    assert (before.shape, last.shape) == ((2, 6, 9, 11), (2, 5, 5, 6))
+    torch.testing.assert_close(before, second, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(last, third, rtol=1e-9, atol=1e-9)
+    assert bool((before < 0).any())
+    assert bool((last < 0).any())
+
+
+def test_stem_of_one_convolution_gives_its_feature_twice() -> None:
+    stem = Stem((4,), (2,), nn.BatchNorm2d)
+    before, last = stem(torch.randn(2, 3, 16, 16))
+    assert before is last
+    assert stem.out_channels == (4, 4)
+
+
+def aspp_formula(x: torch.Tensor, aspp: Aspp, rates: list[int]) -> torch.Tensor:
+    pooled = conv_norm_relu(x.mean((2, 3), keepdim=True), aspp.pooled).expand(-1, -1, *x.shape[2:])
+    atrous = [conv_norm_relu(x, conv, rate) for conv, rate in zip(aspp.atrous, rates, strict=True)]
+    return torch.cat([conv_norm_relu(x, aspp.pointwise), *atrous, pooled], 1)
+
+
+@pytest.mark.parametrize("rates", [[], [1], [2, 5, 12]])
+def test_aspp_equals_its_definition(rates: list[int]) -> None:
+    aspp = randomised(Aspp(3, 4, rates, nn.BatchNorm2d))
+    features = noise(3, 3, 7, 6)
+    assert aspp.out_channels == 4 * (2 + len(rates))
+    torch.testing.assert_close(aspp(features), aspp_formula(features, aspp, rates), rtol=1e-9, atol=1e-9)
+
+
+def test_aspp_decoder_equals_its_definition() -> None:
+    decoder = randomised(AsppDecoder(3, 5, 4, [1, 2], 0.0, nn.BatchNorm2d))
+    features = noise(3, 3, 5, 4)
+    encoded = conv_norm_relu(aspp_formula(features, decoder.head.aspp, [1, 2]), decoder.head.project)
+    expected = convolve(encoded, decoder.classifier.weight) + decoder.classifier.bias.view(1, -1, 1, 1)
+    torch.testing.assert_close(decoder(features, noise(3, 2, 9, 9)), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_deeplab_decoder_equals_its_definition() -> None:
+    decoder = randomised(DeepLabV3PlusDecoder(3, 2, 5, 4, 3, [2], 0.0, nn.BatchNorm2d))
+    features, low_level = noise(3, 3, 4, 5), noise(3, 2, 7, 10, seed=2)
+    coarse = conv_norm_relu(aspp_formula(features, decoder.head.aspp, [2]), decoder.head.project)
+    joined = torch.cat([interpolate(coarse, (7, 10)), conv_norm_relu(low_level, decoder.low_level)], 1)
+    for conv in decoder.refine:
+        joined = conv_norm_relu(joined, conv)
+    expected = convolve(joined, decoder.classifier.weight) + decoder.classifier.bias.view(1, -1, 1, 1)
+    result = decoder(features, low_level)
+    assert result.shape == (3, 5, 7, 10)
+    torch.testing.assert_close(result, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_dropout_of_the_head_is_in_training_only() -> None:
+    decoder = AsppDecoder(3, 2, 8, [1], 0.5, nn.BatchNorm2d)
+    features = torch.randn(4, 3, 5, 5)
+    assert not torch.equal(decoder(features, features), decoder(features, features))
+    decoder.eval()
+    assert torch.equal(decoder(features, features), decoder(features, features))
+
+
+@pytest.mark.parametrize(("channels", "filters"), [(8, 16), (400, 100)])
+def test_auxiliary_head_has_a_quarter_of_the_channels_but_at_least_16(channels: int, filters: int) -> None:
+    head = AuxiliaryHead(channels, 3, nn.BatchNorm2d)
+    assert [tuple(m.weight.shape) for m in head.modules() if isinstance(m, nn.Conv2d)] == [
+        (filters, channels, 3, 3),
+        (3, filters, 1, 1),
+    ]
+    assert head(torch.randn(2, channels, 4, 5)).shape == (2, 3, 4, 5)

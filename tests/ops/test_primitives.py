@@ -1,0 +1,84 @@
+"""Cell operations against their definitions."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from autoseg.ops.primitives import ReluConvNorm
+from autoseg.ops.registry import PRIMITIVES
+from autoseg.ops.resize import level_size
+from autoseg.space.schema import OPERATIONS
+from ops import formulas
+
+NORM = partial(nn.BatchNorm2d, eps=1e-3)
+SIZES = [(1, 1), (1, 4), (2, 2), (5, 5), (6, 9), (8, 8)]
+
+
+def randomised(module: nn.Module, seed: int = 0) -> nn.Module:
+    """The module in float64 with parameters, those of BatchNorm included, drawn from N(0, 1)."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in module.double().parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    return module
+
+
+def noise(*shape: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def test_the_registry_has_every_operation_but_none() -> None:
+    assert set(PRIMITIVES) == set(OPERATIONS) - {"none"}
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("name", PRIMITIVES)
+def test_operations_equal_their_definitions(name: str, stride: int) -> None:
+    operation = randomised(PRIMITIVES[name](channels=3, stride=stride, norm=NORM))
+    for size in SIZES:
+        features = noise(3, 3, *size)
+        result = operation(features)
+        assert tuple(result.shape) == (3, 3, *level_size(size, stride))
+        expected = formulas.apply(name, features, operation, stride)
+        torch.testing.assert_close(result, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", PRIMITIVES)
+def test_operations_leave_their_input_alone(name: str) -> None:
+    """A state is read by several operations."""
+    features = noise(2, 3, 6, 6)
+    copy = features.clone()
+    PRIMITIVES[name](channels=3, stride=1, norm=NORM).double()(features)
+    assert torch.equal(features, copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("skip_connect", 0),
+        ("avg_pool_3x3", 0),
+        ("max_pool_3x3", 0),
+        ("sep_conv_3x3", 2 * (9 * 5 + 25 + 10)),
+        ("sep_conv_5x5", 2 * (25 * 5 + 25 + 10)),
+        ("atrous_conv_3x3", 9 * 25 + 10),  # dense, not depthwise: the published parameter counts need it
+        ("atrous_conv_5x5", 25 * 25 + 10),
+    ],
+)
+def test_operations_have_the_published_parameters(name: str, expected: int) -> None:
+    operation = PRIMITIVES[name](channels=5, stride=1, norm=nn.BatchNorm2d)
+    assert sum(parameter.numel() for parameter in operation.parameters()) == expected
+
+
+def test_average_pooling_leaves_the_padding_out() -> None:
+    ones = torch.ones(1, 1, 4, 5)
+    assert torch.equal(PRIMITIVES["avg_pool_3x3"](channels=1, stride=1, norm=NORM)(ones), ones)
+
+
+def test_relu_conv_norm_equals_its_definition() -> None:
+    module = randomised(ReluConvNorm(3, 4, NORM))
+    features = noise(2, 3, 5, 6)
+    expected = formulas.normalise(formulas.convolve(features.clamp(min=0), module.conv.weight), module.norm)
+    torch.testing.assert_close(module(features), expected, rtol=1e-9, atol=1e-9)

@@ -1,0 +1,42 @@
+"""The supernet on a GPU, where it takes other kernels, against the CPU."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from oracles import largest_difference
+
+from supernet.spaces import small_space, supernet_of
+from supernet.test_training import loss_of
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and torch finds none")
+
+
+@pytest.mark.parametrize("size", [(64, 64), (65, 97)])
+def test_logits_and_gradients_on_the_gpu_are_those_of_the_cpu(size: tuple[int, int]) -> None:
+    on_cpu = supernet_of(small_space(layers=4, blocks=3, filters=4))
+    on_gpu = copy.deepcopy(on_cpu).cuda()
+    images = torch.randn(2, 3, *size, dtype=torch.float64)
+    expected, result = on_cpu(images), on_gpu(images.cuda())
+    assert largest_difference(result.cpu(), expected) < 1e-8
+    direction = torch.randn_like(expected)
+    (expected * direction).sum().backward()
+    (result * direction.cuda()).sum().backward()
+    gradients = dict(on_gpu.named_parameters())
+    for name, parameter in on_cpu.named_parameters():
+        assert largest_difference(gradients[name].grad.cpu(), parameter.grad) < 1e-7, name
+
+
+@pytest.mark.parametrize("half", ["weights", "architecture"])
+def test_bfloat16_steps_are_finite(half: str) -> None:
+    supernet = supernet_of(small_space(layers=4, blocks=3, filters=8)).float().cuda()
+    supernet.train_weights() if half == "weights" else supernet.train_architecture()
+    with torch.autocast("cuda", torch.bfloat16):
+        loss = loss_of(supernet, torch.randn(2, 3, 97, 97, device="cuda"))
+    loss.backward()
+    assert bool(loss.isfinite())
+    trained = [parameter for parameter in supernet.parameters() if parameter.requires_grad]
+    assert trained
+    assert all(bool(parameter.grad.isfinite().all()) for parameter in trained)

@@ -1,0 +1,59 @@
+"""The supernet of the paper's own space: its size, and how many operations it issues."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from oracles import TextbookSupernet
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from autoseg.objectives.cost import count_parameters
+from autoseg.space.schema import SearchSpace
+from autoseg.supernet import build_supernet
+
+SPACE = SearchSpace.load("auto_deeplab")
+
+
+class OperationCounter(TorchDispatchMode):
+    """Counts the aten operations that reach the dispatcher's end: the kernels and views of a forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def count_operations(network: nn.Module, images: torch.Tensor) -> int:
+    with OperationCounter() as counter:
+        network(images)
+    return counter.count
+
+
+def test_supernet_of_the_paper_has_its_size_and_an_eighth_of_the_textbook_operations() -> None:
+    """L 12, B 5, F 8, 19 classes; the number of operations does not depend on the images' size.
+
+    On the CPU: the fast one's kernels depend on the device.
+    """
+    supernet = build_supernet(SPACE, 19)
+    assert round(count_parameters(supernet) / 1e6, 2) == 46.76
+    with torch.device("meta"):  # nothing is drawn for its 46 million weights, whose values do not matter
+        textbook = TextbookSupernet(SPACE, 19)
+    images = torch.randn(2, 3, 33, 33)
+    expected = count_operations(textbook.to_empty(device="cpu"), images)
+    counted = count_operations(supernet, images)
+    assert expected > 130_000
+    assert counted * 8 <= expected
+    assert counted <= 15_437, "more operations than when the supernet was written"
+
+
+def test_operations_do_not_depend_on_the_size_of_the_images() -> None:
+    """Sizes of one parity pattern: whether a feature needs resizing depends on it."""
+    supernet = build_supernet(SearchSpace.load("tiny"), 5)
+    assert count_operations(supernet, torch.randn(2, 3, 33, 33)) == count_operations(
+        supernet, torch.randn(3, 3, 65, 97)
+    )

@@ -1,0 +1,193 @@
+"""A search and a retraining of a second or two, and what the tests of engine, api and command line ask of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from autoseg.cli.main import run
+from autoseg.config import RetrainConfig, SearchConfig, merge, parse
+from autoseg.data.dataset import open_dataset, resolve
+from autoseg.engine.retrain import RetrainTask
+from autoseg.engine.search import SearchTask
+from autoseg.files import to_yaml
+
+DATA: dict[str, Any] = {
+    "layout": "generated",
+    "generated": {"size": [32, 32], "train": 16, "val": 5, "test": 3},
+}
+SPACE: dict[str, Any] = {
+    "name": "mini",
+    "cell": {"blocks": 1, "operations": ["none", "skip_connect", "sep_conv_3x3"]},
+    "network": {"layers": 2, "strides": [4, 8], "filter_multiplier": 2},
+    "stem": {"channels": [4, 4], "strides": [2, 2]},
+    "head": {"aspp_rate": 8},
+    "decoder": {"filters": 8, "aspp_rates": [8], "low_level_filters": 4},
+}
+GENOTYPE: dict[str, Any] = {
+    "name": "mini_network",
+    "cell": [[{"input": "prev", "operation": "sep_conv_3x3"}, {"input": "prev_prev", "operation": "skip_connect"}]],
+    "network": {"strides": [8, 4], "filter_multiplier": 4},
+    "stem": {"channels": [4, 4], "strides": [2, 2]},
+    "decoder": {"filters": 8, "aspp_rates": [8], "low_level_filters": 4, "dropout": 0.2},
+}
+COMMON: dict[str, Any] = {"batch_size": 2, "crop": [32, 32], "log_every": 1, "checkpoint_seconds": 0}
+SEARCH: dict[str, Any] = {
+    "space": SPACE,
+    "data": DATA,
+    "search": {**COMMON, "epochs": 3, "arch_start_epoch": 1, "arch_optimizer": {"name": "adam", "lr": 0.02}},
+    "device": "cpu",
+}
+"""4 steps an epoch, 12 in all."""
+RETRAIN: dict[str, Any] = {
+    "genotype": GENOTYPE,
+    "data": DATA,
+    "retrain": {
+        **COMMON,
+        "epochs": 2,
+        "drop_path": 0.3,
+        "auxiliary_weight": 0.4,
+        "ema_decay": 0.9,
+        "schedule": {"name": "poly", "warmup_epochs": 0.5},
+    },
+    "device": "cpu",
+}
+"""8 steps an epoch, 16 in all; everything random and everything with a state is on."""
+SETTINGS = {"search": SEARCH, "retrain": RETRAIN}
+
+
+def write_config(path: Path, settings: Mapping[str, Any], *changes: Mapping[str, Any]) -> Path:
+    path.write_text(to_yaml(merge(settings, *changes)), encoding="utf-8")
+    return path
+
+
+def search_task(**search: Any) -> SearchTask:
+    """A search that has not begun; the arguments change `search.*`."""
+    settings = merge(SEARCH, {"search": search})
+    config = parse(SearchConfig, settings)
+    config = config.model_copy(update={"data": resolve(config.data)})
+    return SearchTask(
+        config, open_dataset(config.data, "train"), open_dataset(config.data, "val"), torch.device("cpu")
+    )
+
+
+def retrain_task(data: Mapping[str, Any] | None = None, **retrain: Any) -> RetrainTask:
+    """A retraining that has not begun; the arguments change `retrain.*`."""
+    config = parse(RetrainConfig, merge(RETRAIN, {"retrain": retrain, "data": data or {}}))
+    config = config.model_copy(update={"data": resolve(config.data)})
+    return RetrainTask(
+        config, open_dataset(config.data, "train"), open_dataset(config.data, "val"), torch.device("cpu")
+    )
+
+
+def call(*arguments: object) -> None:
+    """A command that must succeed."""
+    assert run([str(argument) for argument in arguments]) == 0
+
+
+SLOW = """
+import sys, time
+from autoseg.cli.main import main
+from autoseg.engine.loop import Loop
+
+pause = Loop._pause
+Loop._pause = lambda *arguments: (time.sleep(0.05), pause(*arguments))
+main()
+"""
+
+
+def start(*arguments: object, slow: bool = False) -> subprocess.Popen[str]:
+    """The same in a process of its own. `slow`: 50 ms more a step, so that a signal surely comes before the end."""
+    return subprocess.Popen(
+        [sys.executable, *(("-c", SLOW) if slow else ("-m", "autoseg.cli.main")), *map(str, arguments)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_rows(process: subprocess.Popen[str], run_directory: Path, count: int) -> None:
+    """Until metrics.jsonl has `count` lines."""
+    path, end = run_directory / "metrics.jsonl", time.monotonic() + 120
+    while not path.exists() or path.read_bytes().count(b"\n") < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "no progress"
+        time.sleep(0.002)
+
+
+def rows(run_directory: Path, kind: str | None = None) -> list[dict[str, Any]]:
+    lines = (run_directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [row for row in map(json.loads, lines) if kind in (None, row["kind"])]
+
+
+def checkpoint(run_directory: Path, name: str = "last") -> dict[str, Any]:
+    loaded: dict[str, Any] = torch.load(run_directory / "checkpoints" / f"{name}.pt", weights_only=True)
+    return loaded
+
+
+def flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every tensor and plain value of nested settings, lists and tensors."""
+    if isinstance(value, Mapping):
+        for key in value:
+            yield from flat(value[key], f"{path}/{key}")
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from flat(inner, f"{path}/{index}")
+    else:
+        yield path, value.numpy() if isinstance(value, torch.Tensor) else value
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Weights, logits, optimisers, metrics and snapshots are equal, bit for bit."""
+    for name in ("last", "best"):
+        first, second = checkpoint(one, name), checkpoint(other, name)
+        assert_same_state(first["state"], second["state"])
+        for key in ("epoch", "step_in_epoch", "best_miou", "architecture", "metrics_bytes"):
+            assert first[key] == second[key], key
+    assert (one / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
+    snapshots = sorted(path.name for path in (one / "arch").glob("*"))
+    assert snapshots == sorted(path.name for path in (other / "arch").glob("*"))
+    for name in snapshots:
+        with np.load(one / "arch" / name) as first, np.load(other / "arch" / name) as second:
+            assert set(first) == set(second)
+            assert all(np.array_equal(first[key], second[key]) for key in first)
+
+
+def assert_same_state(first: Any, second: Any) -> None:
+    old, new = dict(flat(first)), dict(flat(second))
+    assert old.keys() == new.keys()
+    different = [key for key in old if not np.array_equal(np.asarray(old[key]), np.asarray(new[key]))]
+    assert not different, different[:5]
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by its place."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def write_folder(root: Path, sizes: Mapping[str, list[tuple[int, int]]], labels: int = 7, seed: int = 0) -> Path:
+    """A data set of noise: a folder a split with images/ and masks/, whose masks have ignored pixels (255)."""
+    rng = np.random.default_rng(seed)
+    for split, shapes in sizes.items():
+        for part in ("images", "masks"):
+            (root / split / part).mkdir(parents=True)
+        for number, (height, width) in enumerate(shapes):
+            image = rng.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
+            image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+            mask = rng.integers(0, labels, (height, width)).astype(np.uint8)
+            mask[0, :labels] = np.arange(labels)
+            mask[: height // 3, width // 2 :] = 255
+            Image.fromarray(image).save(root / split / "images" / f"{number}.png")
+            Image.fromarray(mask).save(root / split / "masks" / f"{number}.png")
+    return root
