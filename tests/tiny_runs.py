@@ -76,9 +76,7 @@ def search_task(**search: Any) -> SearchTask:
     settings = merge(SEARCH, {"search": search})
     config = parse(SearchConfig, settings)
     config = config.model_copy(update={"data": resolve(config.data)})
-    return SearchTask(
-        config, open_dataset(config.data, "train"), open_dataset(config.data, "val"), torch.device("cpu")
-    )
+    return SearchTask(config, open_dataset(config.data, "train"), open_dataset(config.data, "val"), torch.device("cpu"))
 
 
 def retrain_task(data: Mapping[str, Any] | None = None, **retrain: Any) -> RetrainTask:
@@ -114,6 +112,7 @@ def start(*arguments: object, slow: bool = False) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,  # so that a signal can go to its whole process group and spare the tests
     )
 
 

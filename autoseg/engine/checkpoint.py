@@ -30,7 +30,7 @@ def load_checkpoint(path: Path, kind: Kind, architecture: Mapping[str, Any] | No
     or genotype than `architecture`.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path} does not exist; the run has not saved anything yet")
+        raise CheckpointError(f"{path} does not exist; the run has not got that far, go on with it by --resume")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a plain pickle PyTorch says more than the one line that follows here

@@ -8,6 +8,7 @@ same result, bit for bit on a CPU.
 from __future__ import annotations
 
 import math
+import shlex
 import signal
 import threading
 import time
@@ -161,7 +162,7 @@ class Loop:
         if stop.requested and self.epoch < self.task.schedule.epochs:
             raise Interrupted(
                 f"stopped at epoch {self.epoch + 1}, step {self.step_in_epoch}; everything is saved:"
-                f" `autoseg {self.task.kind} --out {self.run.path} --resume` goes on"
+                f" `autoseg {self.task.kind} --out {shlex.quote(str(self.run.path))} --resume` goes on"
             )
 
     def _log(self, figures: Figures) -> dict[str, dict[str, float]]:

@@ -134,18 +134,18 @@ def test_wrong_search_settings(overrides: dict[str, Any], message: str, space: P
 
 
 def test_wrong_spaces(tmp_path: Path) -> None:
-    with pytest.raises(SearchSpaceError, match="unknown operation 'sep_conv' .did you mean 'sep_conv_5x5'?"):
+    with pytest.raises(SearchSpaceError, match=r"unknown operation 'sep_conv' \(did you mean 'sep_conv_"):
         search_settings(SPACE, DATA, None, {"space": {"cell": {"operations": ["sep_conv"]}}})
     with pytest.raises(SearchSpaceError, match=r"unknown search space 'tinny' \(did you mean 'tiny'\?\)"):
         search_settings("tinny", DATA)
     wrong = write_config(tmp_path / "wrong.yaml", merge(SPACE_FILE, {"search": {"epoch": 3}}))
-    with pytest.raises(ConfigError, match=r"unknown key 'epoch' in search \(did you mean 'epochs'\?\) \(in .*wrong.yaml"):
+    with pytest.raises(ConfigError, match=r"unknown key 'epoch' in search \(did .*\) \(in .*wrong.yaml"):
         search_settings(wrong, DATA)
     wrong = write_config(tmp_path / "wrong.yaml", merge(SPACE_FILE, {"cell": {"block": 3}}))
     with pytest.raises(SearchSpaceError, match=r"unknown key 'block' in cell \(.*wrong.yaml\) \(did you mean 'blocks'"):
         search_settings(wrong, DATA)
     newer = write_config(tmp_path / "newer.yaml", {**SPACE_FILE, "version": 2, "nodes": 3})
-    with pytest.raises(SearchSpaceError, match="newer.yaml has version 2, but this autoseg reads up to 1"):
+    with pytest.raises(SearchSpaceError, match=r"newer.yaml has version 2, but this autoseg reads up to 1"):
         search_settings(newer, DATA)
 
 
@@ -153,7 +153,9 @@ def test_wrong_genotypes(tmp_path: Path) -> None:
     with pytest.raises(GenotypeError, match=r"unknown genotype 'auto_deeplab_x' \(did you mean 'auto_deeplab_"):
         retrain_settings("auto_deeplab_x", DATA)
     newer = write_config(tmp_path / "newer.yaml", {**GENOTYPE, "version": 2, "nodes": 3})
-    with pytest.raises(GenotypeError, match="newer.yaml has version 2, but this autoseg reads up to 1; update autoseg"):
+    with pytest.raises(
+        GenotypeError, match=r"newer.yaml has version 2, but this autoseg reads up to 1; update autoseg"
+    ):
         retrain_settings(newer, DATA)
     with pytest.raises(ConfigError, match="genotype: should be a mapping, not 3"):
         retrain_settings(GENOTYPE, DATA, None, {"genotype": 3})

@@ -26,7 +26,8 @@ def test_from_a_folder_to_predictions(tmp_path: Path, capsys: pytest.CaptureFixt
     space = write_config(tmp_path / "space.yaml", {**SPACE, **schedules})
     a, b = tmp_path / "runs" / "a", tmp_path / "runs" / "b"
 
-    call("search", "--space", space, "--data", data, "--out", a, "--device", "cpu", "--seed", 2, *SET)
+    search = ["search", "--space", space, "--data", data, "--out", a, "--device", "cpu", "--seed", 2, *SET]
+    call(*search)
     captured = capsys.readouterr()
     assert f"searched {a}: best val mIoU of the supernet 0." in captured.out
     assert f"next: autoseg decode {a}" in captured.out
@@ -35,6 +36,9 @@ def test_from_a_folder_to_predictions(tmp_path: Path, capsys: pytest.CaptureFixt
     assert (config["seed"], config["device"], config["search"]["epochs"]) == (2, "cpu", 2)
     assert config["data"]["num_classes"] == 4
     assert config["data"]["root"] == str(data)
+
+    call(*search, "--resume")  # the same settings again are no other settings
+    assert "already" not in capsys.readouterr().err
 
     call("decode", a)
     out = capsys.readouterr().out

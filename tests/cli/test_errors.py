@@ -249,7 +249,7 @@ def test_checkpoints(fails: Fails, search_run: Path, retrain_run: Path, tmp_path
     shutil.copy(search_run / "checkpoints" / "best.pt", best)
     assert "is no checkpoint of a retrain" in fails("evaluate", retrain_run)
     best.unlink()
-    assert "does not exist; the run has not saved anything yet" in fails("evaluate", retrain_run)
+    assert "does not exist; the run has not got that far" in fails("evaluate", retrain_run)
     last = search_run / "checkpoints" / "last.pt"
     last.write_bytes(last.read_bytes()[:500])
     status = run(["search", "--out", str(search_run), "--resume"])

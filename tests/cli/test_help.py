@@ -101,9 +101,7 @@ def test_no_arguments_is_help(capsys: pytest.CaptureFixture[str]) -> None:
         (["show", "tiny", "--size", "3"], "option '--size' requires 2 arguments"),
     ],
 )
-def test_usage_errors_are_one_line(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_usage_errors_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(arguments) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ")

@@ -16,7 +16,13 @@ from autoseg.engine.predict import find_images, label_map, load_network
 from autoseg.errors import DataError, RunError
 from autoseg.viz.palette import palette
 
-KINDS = {"rgb.png": (50, 40), "photo.jpg": (33, 65), "grey.png": (32, 32), "rgba.png": (47, 80), "palette.png": (90, 41)}
+KINDS = {
+    "rgb.png": (50, 40),
+    "photo.jpg": (33, 65),
+    "grey.png": (32, 32),
+    "rgba.png": (47, 80),
+    "palette.png": (90, 41),
+}
 
 
 @pytest.fixture

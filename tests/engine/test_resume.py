@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
 import signal
 import time
@@ -10,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_runs import SETTINGS, assert_same_run, call, checkpoint, rows, start, wait_for_rows, write_config
+from tiny_runs import SEARCH, SETTINGS, assert_same_run, call, checkpoint, rows, start, wait_for_rows, write_config
 
 from autoseg.cli.main import run
+from autoseg.engine import loop
 from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.search import SearchTask
 
@@ -86,7 +89,9 @@ def test_interrupted_and_resumed(
     assert_same_run(whole, tmp_path / "run")
 
 
-@pytest.mark.parametrize(("method", "count"), [("step", 0), ("step", 1), ("step", 6), ("validate", 1), ("end_epoch", 1)])
+@pytest.mark.parametrize(
+    ("method", "count"), [("step", 0), ("step", 1), ("step", 6), ("validate", 1), ("end_epoch", 1)]
+)
 def test_killed_and_resumed(
     method: str,
     count: int,
@@ -104,17 +109,38 @@ def test_killed_and_resumed(
     assert_same_run(whole, tmp_path / "run")
 
 
+@pytest.mark.parametrize("stop", [kill, interrupt])
 def test_without_frequent_checkpoints(
-    command: str, whole: Path, arguments: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stop: Callable[[], None],
+    command: str,
+    whole: Path,
+    arguments: list[object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rare = [*arguments, "--set", f"{command}.checkpoint_seconds=1000"]
     with monkeypatch.context() as patch:
-        patch.setattr(TASKS[command], "step", before(11, kill, TASKS[command].step))
-        with pytest.raises(KilledError):
-            run([str(argument) for argument in rare])
-    assert checkpoint(tmp_path / "run")["step_in_epoch"] == 0  # so all that the epoch did is done again
+        patch.setattr(TASKS[command], "step", before(10, stop, TASKS[command].step))
+        with pytest.raises(KilledError) if stop is kill else contextlib.nullcontext():
+            assert run([str(argument) for argument in rare]) == 130
+    # whoever asks a run to stop loses no step; after a kill, all that the epoch did is done again
+    assert checkpoint(tmp_path / "run")["step_in_epoch"] == (0 if stop is kill else 3)
     call(command, "--out", tmp_path / "run", "--resume")
     assert_same_run(whole, tmp_path / "run")
+
+
+@pytest.mark.parametrize("count", [3, 4, 5, 8])
+def test_the_best_network_is_kept_through_a_kill(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first validation is the best; killed before the save number `count`, of which 3 is best.pt and 4 last.pt."""
+    mious = (0.5, 0.25, 0.3)
+    monkeypatch.setattr(SearchTask, "validate", lambda _, run, epoch: {"val": {"miou": mious[epoch], "loss": 1.0}})
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_checkpoint", before(count, kill, loop.save_checkpoint))
+        with pytest.raises(KilledError):
+            run(["search", "--config", str(write_config(tmp_path / "c.yaml", SEARCH)), "--out", str(tmp_path / "run")])
+    call("search", "--out", tmp_path / "run", "--resume")
+    best, last = checkpoint(tmp_path / "run", "best"), checkpoint(tmp_path / "run")
+    assert (best["epoch"], best["best_miou"], last["epoch"], last["best_miou"]) == (1, 0.5, 3, 0.5)
 
 
 def test_resuming_a_finished_run_changes_nothing(command: str, arguments: list[object], tmp_path: Path) -> None:
@@ -165,6 +191,27 @@ def test_signals(number: int, command: str, whole: Path, arguments: list[object]
     assert 2 <= len(rows(tmp_path / "run")) < len(rows(whole))
     call(command, "--out", tmp_path / "run", "--resume")
     assert_same_run(whole, tmp_path / "run")
+
+
+def test_a_signal_to_the_workers_too(whole: Path, command: str, arguments: list[object], tmp_path: Path) -> None:
+    """As a batch system ends a job: every process of it gets the signal."""
+    process = start(*arguments, "--set", f"{command}.workers=1", slow=True)
+    wait_for_rows(process, tmp_path / "run", 2)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "goes on" in errors.splitlines()[-1]
+    call(command, "--out", tmp_path / "run", "--resume")
+    assert_same_run(whole, tmp_path / "run")
+
+
+def test_interrupted_before_the_run_has_begun(
+    arguments: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("autoseg.api.runs.verify", lambda *_: interrupt())
+    assert run([str(argument) for argument in arguments]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    assert not (tmp_path / "run").exists()
 
 
 def test_kill_9_at_three_moments(command: str, whole: Path, arguments: list[object], tmp_path: Path) -> None:

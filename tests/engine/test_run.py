@@ -38,7 +38,7 @@ def test_directories_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "full" / "notes.txt").write_text("x")
     (tmp_path / "empty").mkdir()
     for place in ("file", "file/run", "file/deep/run"):
-        with pytest.raises(RunError, match="cannot be a run directory, as .*file is a file"):
+        with pytest.raises(RunError, match=r"cannot be a run directory, as .*file is a file"):
             refuse_used(tmp_path / place)
     with pytest.raises(RunError, match="is not an empty directory"):
         refuse_used(tmp_path / "full")

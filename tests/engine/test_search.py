@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def test_batches_come_from_their_halves() -> None:
 
 
 def test_halves_too_small_for_a_batch() -> None:
-    with pytest.raises(DataError, match="trainA has 8 of the 16 training images, but search.batch_size is 9"):
+    with pytest.raises(DataError, match=r"trainA has 8 of the 16 training images, but search.batch_size is 9"):
         search_task(batch_size=9)
     with pytest.raises(DataError, match="trainB has 2 of the 16"):
         search_task(batch_size=3, train_a_fraction=0.9)
@@ -189,7 +190,7 @@ def test_the_architecture_waits_for_its_epoch(searched: Path) -> None:
     first = task.supernet.arch.snapshot()
     assert np.array_equal(snapshots[0].alpha_logits, first.alpha_logits)
     assert np.array_equal(snapshots[0].beta_logits, first.beta_logits)
-    for before, after in zip(snapshots, snapshots[1:], strict=False):
+    for before, after in itertools.pairwise(snapshots):
         assert not np.array_equal(before.alpha_logits, after.alpha_logits)
         assert not np.array_equal(before.beta_logits, after.beta_logits)
     last = checkpoint(searched)["state"]["supernet"]
