@@ -89,7 +89,7 @@ def test_pictures_of_the_documents_are_there():
     links = [
         (document, link)
         for document in documents
-        for link in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8"))
+        for link in re.findall(r"(?:\]\(|src=\")([^)#\"]+)[)\"]", document.read_text(encoding="utf-8"))
         if "://" not in link
     ]
     assert links

@@ -34,8 +34,8 @@ from autoseg.viz.palette import palette
 
 SETTINGS: dict[str, Any] = {
     "data": {"generated": {"train": 512}},
-    "search": {"epochs": 7, "arch_start_epoch": 2, "max_steps_per_epoch": 16, "augment": {"scale": [1.0, 1.0]}},
-    "retrain": {"epochs": 20, "augment": {"scale": [1.0, 1.0]}},
+    "search": {"epochs": 8, "arch_start_epoch": 3, "max_steps_per_epoch": 16, "augment": {"scale": [1.0, 1.0]}},
+    "retrain": {"epochs": 22, "augment": {"scale": [1.0, 1.0]}},
 }
 """What differs from `tiny.yaml`: fewer steps, and no scaling, since in generated images size tells classes apart."""
 PICTURES = 4
