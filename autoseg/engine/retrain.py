@@ -12,11 +12,10 @@ from torch.optim.swa_utils import AveragedModel
 from autoseg.config import RetrainConfig
 from autoseg.data.dataset import SegmentationDataset
 from autoseg.engine.checkpoint import Kind
-from autoseg.engine.evaluate import evaluate_network
 from autoseg.engine.loop import Figures, autocast, seed_step
 from autoseg.engine.optim import build_optimizer, learning_rate, set_learning_rate
 from autoseg.engine.run import Run
-from autoseg.engine.training import make_loader, weights_of_classes
+from autoseg.engine.training import make_loader, validation_figures, weights_of_classes
 from autoseg.errors import DataError
 from autoseg.genotype.schema import Genotype
 from autoseg.network import Network, build_network
@@ -91,22 +90,7 @@ class RetrainTask:
 
     def validate(self, run: Run, epoch: int) -> Figures:
         """Scores on the validation set."""
-        scores, loss = evaluate_network(
-            self.trained,
-            self.val_set,
-            self.config.data,
-            self.device,
-            batch_size=self.schedule.batch_size,
-            limit=self.schedule.val_images,
-        )
-        return {
-            "val": {
-                "miou": scores.miou,
-                "loss": loss,
-                "pixel_accuracy": scores.pixel_accuracy,
-                "mean_accuracy": scores.mean_accuracy,
-            }
-        }
+        return {"val": validation_figures(self.trained, self.val_set, self.config.data, self.schedule, self.device)}
 
     def end_epoch(self, run: Run, epoch: int) -> None:
         """Nothing besides checkpoints."""

@@ -14,11 +14,10 @@ from autoseg.data.loader import BatchLoader
 from autoseg.data.splits import halve
 from autoseg.engine.architect import Architect
 from autoseg.engine.checkpoint import Kind
-from autoseg.engine.evaluate import evaluate_network
 from autoseg.engine.loop import Figures, autocast
 from autoseg.engine.optim import build_optimizer, learning_rate, set_learning_rate
 from autoseg.engine.run import Run
-from autoseg.engine.training import make_loader, weights_of_classes
+from autoseg.engine.training import make_loader, validation_figures, weights_of_classes
 from autoseg.errors import DataError
 from autoseg.files import to_yaml, write_text
 from autoseg.objectives.losses import segmentation_loss
@@ -105,25 +104,9 @@ class SearchTask:
 
     def validate(self, run: Run, epoch: int) -> Figures:
         """Scores of the supernet on the validation set, and how decided the architecture is."""
-        scores, loss = evaluate_network(
-            self.supernet,
-            self.val_set,
-            self.config.data,
-            self.device,
-            batch_size=self.schedule.batch_size,
-            limit=self.schedule.val_images,
-        )
+        figures = validation_figures(self.supernet, self.val_set, self.config.data, self.schedule, self.device)
         entropy = self.supernet.arch.snapshot().entropy()
-        return {
-            "val": {
-                "miou": scores.miou,
-                "loss": loss,
-                "pixel_accuracy": scores.pixel_accuracy,
-                "mean_accuracy": scores.mean_accuracy,
-                "alpha_entropy": entropy["alpha"],
-                "beta_entropy": entropy["beta"],
-            }
-        }
+        return {"val": {**figures, "alpha_entropy": entropy["alpha"], "beta_entropy": entropy["beta"]}}
 
     def end_epoch(self, run: Run, epoch: int) -> None:
         """Write the architecture of this epoch."""

@@ -1,15 +1,16 @@
-"""What searching and retraining set up alike."""
+"""What searching and retraining do alike."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from autoseg.config import DataConfig, TrainingConfig
 from autoseg.data.dataset import SegmentationDataset
 from autoseg.data.loader import BatchLoader
 from autoseg.data.statistics import class_weights, count_classes
+from autoseg.engine.evaluate import evaluate_network
 from autoseg.errors import ConfigError
 
 
@@ -52,3 +53,18 @@ def weights_of_classes(
     else:
         weights = np.array(setting)
     return torch.as_tensor(weights, dtype=torch.float32, device=device)
+
+
+def validation_figures(
+    network: nn.Module, dataset: SegmentationDataset, data: DataConfig, schedule: TrainingConfig, device: torch.device
+) -> dict[str, float]:
+    """The scores that are logged of a validation: mIoU, loss, pixel and mean accuracy."""
+    scores, loss = evaluate_network(
+        network, dataset, data, device, batch_size=schedule.batch_size, limit=schedule.val_images
+    )
+    return {
+        "miou": scores.miou,
+        "loss": loss,
+        "pixel_accuracy": scores.pixel_accuracy,
+        "mean_accuracy": scores.mean_accuracy,
+    }
