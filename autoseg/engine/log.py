@@ -27,17 +27,16 @@ class Progress:
     def __enter__(self) -> Progress:
         if self.enabled and sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+            from rich.progress import BarColumn, TextColumn
             from rich.progress import Progress as RichProgress
 
-            self._bar = RichProgress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
-                TextColumn("{task.completed}/{task.total}"),
-                TextColumn("[cyan]{task.fields[figures]}"),
-                TimeElapsedColumn(),
+            self._bar = RichProgress(  # the bar last: on a narrow terminal it is what gives way
+                TextColumn("{task.description} {task.completed}/{task.total}"),
                 TextColumn("{task.fields[left]} left"),
+                TextColumn("[cyan]{task.fields[figures]}"),
+                BarColumn(bar_width=None),
                 console=Console(stderr=True),
+                expand=True,
             )
             self._bar.start()
             self._task = self._bar.add_task(self.what, total=self.total, completed=self.done, figures="", left="?")

@@ -146,7 +146,7 @@ class Loop:
             miou = float(figures["val"]["miou"])
             is_best = self.best_miou is None or miou > self.best_miou
             self.best_miou = miou if is_best else self.best_miou
-            progress.update(self.done, **{key: value for key, value in figures["val"].items() if key in SHOWN})
+            progress.update(self.done, miou=miou, entropy=_entropies(figures["val"]))
         task.end_epoch(self.run, self.epoch)
         self.epoch, self.step_in_epoch = self.epoch + 1, 0
         if is_best:
@@ -209,8 +209,11 @@ def restore(task: Task, run: Run) -> dict[str, Any]:
     return saved
 
 
-SHOWN = ("miou", "alpha_entropy", "beta_entropy")
-"""Figures of a validation that the progress bar shows."""
+def _entropies(figures: Mapping[str, float]) -> str | None:
+    """Those of alpha and beta, for the progress bar; a retraining has none."""
+    if "alpha_entropy" not in figures:
+        return None
+    return f"{figures['alpha_entropy']:.2f}/{figures['beta_entropy']:.2f}"
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
