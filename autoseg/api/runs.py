@@ -13,7 +13,7 @@ from autoseg.config import DataConfig, RetrainConfig, SearchConfig, parse
 from autoseg.data.dataset import SegmentationDataset, open_dataset, verify
 from autoseg.engine.environment import describe_environment, pick_device
 from autoseg.engine.log import Progress
-from autoseg.engine.loop import Loop
+from autoseg.engine.loop import Loop, Task
 from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.run import Run, refuse_used
 from autoseg.engine.search import SearchTask
@@ -40,21 +40,12 @@ def search(
     `out`, with its own settings, or start it where there is none.
     Raises: AutosegError: something that was given is wrong. Interrupted: stopped, after a clean save.
     """
-    run, settings = _start(
-        SearchConfig,
-        out,
-        resume,
-        lambda own: search_settings(space, data, config or own, overrides),
-        (space, data, config, overrides),
-    )
-    device = pick_device(settings.device)
-    train, val = open_dataset(settings.data, "train"), open_dataset(settings.data, "val")
-    task = SearchTask(settings, train, val, device)
-    _read_all(train, val, show_progress)
-    run = _ready(run, out, settings, device)
-    task.write_split(run)
-    Loop(task, run, show_progress)()
-    return run
+    given = (space, data, config, overrides)
+
+    def resolve(own: Path | None) -> SearchConfig:
+        return search_settings(space, data, config or own, overrides)
+
+    return _carry_out(SearchConfig, SearchTask, out, resume, resolve, given, show_progress)
 
 
 def retrain(
@@ -68,19 +59,31 @@ def retrain(
     show_progress: bool = True,
 ) -> Run:
     """Train the network of a genotype from scratch and leave a run directory; the arguments are those of `search`."""
-    run, settings = _start(
-        RetrainConfig,
-        out,
-        resume,
-        lambda own: retrain_settings(genotype, data, config or own, overrides),
-        (genotype, data, config, overrides),
-    )
+    given = (genotype, data, config, overrides)
+
+    def resolve(own: Path | None) -> RetrainConfig:
+        return retrain_settings(genotype, data, config or own, overrides)
+
+    return _carry_out(RetrainConfig, RetrainTask, out, resume, resolve, given, show_progress)
+
+
+def _carry_out(
+    model: type[Config],
+    make_task: Callable[[Config, SegmentationDataset, SegmentationDataset, torch.device], Task],
+    out: str | Path,
+    resume: bool,
+    resolve: Callable[[Path | None], Config],
+    given: tuple[object, ...],
+    show_progress: bool,
+) -> Run:
+    """Check everything, then make the run directory or go on with it, and do the work."""
+    run, settings = _start(model, out, resume, resolve, given)
     device = pick_device(settings.device)
     train, val = open_dataset(settings.data, "train"), open_dataset(settings.data, "val")
-    task = RetrainTask(settings, train, val, device)
+    task = make_task(settings, train, val, device)
     _read_all(train, val, show_progress)
     run = _ready(run, out, settings, device)
-    task.genotype.save(run.path / "genotype.yaml")
+    task.begin(run)
     Loop(task, run, show_progress)()
     return run
 

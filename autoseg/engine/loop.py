@@ -41,6 +41,10 @@ class Task(Protocol):
         """The settings that all runs have."""
         ...
 
+    def begin(self, run: Run) -> None:
+        """Write what the run directory holds from the start."""
+        ...
+
     def batches(self, epoch: int, start_step: int) -> Iterator[Any]:
         """The batches of an epoch from a step on; the same whatever came before."""
         ...

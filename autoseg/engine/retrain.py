@@ -92,6 +92,10 @@ class RetrainTask:
         """Scores on the validation set."""
         return {"val": validation_figures(self.trained, self.val_set, self.config.data, self.schedule, self.device)}
 
+    def begin(self, run: Run) -> None:
+        """Write genotype.yaml."""
+        self.genotype.save(run.path / "genotype.yaml")
+
     def end_epoch(self, run: Run, epoch: int) -> None:
         """Nothing besides checkpoints."""
 

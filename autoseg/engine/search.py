@@ -114,8 +114,8 @@ class SearchTask:
         folder.mkdir(exist_ok=True)
         self.supernet.arch.snapshot().save(folder / f"epoch_{epoch:04d}.npz")
 
-    def write_split(self, run: Run) -> None:
-        """split.yaml: the names of the images in trainA and trainB."""
+    def begin(self, run: Run) -> None:
+        """Write split.yaml: the names of the images in trainA and trainB."""
         names = self.train_set.names
         halves = {
             "train_a": [names[index] for index in self.indices_a],

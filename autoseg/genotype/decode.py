@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from autoseg.errors import GenotypeError
-from autoseg.genotype.schema import Edge, Genotype, PathSpec
+from autoseg.genotype.schema import Edge, Genotype
 from autoseg.space.arch_probs import ArchProbs
 from autoseg.space.cell import CellTopology, state_name
 from autoseg.space.schema import SearchSpace
@@ -36,18 +36,13 @@ def decode(
     space = probs.space
     prior = path_prior or space.decoding.path_prior
     levels = decode_path(probs.beta_probs, space.trellis, prior)
-    return Genotype(
-        name=name or f"{space.name}_decoded",
-        cell=decode_cell(probs.alpha_probs, space),
-        network=PathSpec(
-            strides=tuple(space.network.strides[level] for level in levels),
-            filter_multiplier=space.decoding.filter_multiplier or space.network.filter_multiplier,
-        ),
-        stem=space.stem,
-        decoder=space.decoder,
-        batch_norm=space.network_batch_norm,
-        source={"space": space.name, "path_prior": prior, **(source or {})},
-        retrain=dict(retrain or {}),
+    return Genotype.of_space(
+        space,
+        name or f"{space.name}_decoded",
+        decode_cell(probs.alpha_probs, space),
+        levels,
+        {"path_prior": prior, **(source or {})},
+        retrain,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from autoseg.genotype.decode import INPUTS_PER_BLOCK
-from autoseg.genotype.schema import Edge, Genotype, PathSpec
+from autoseg.genotype.schema import Edge, Genotype
 from autoseg.space.cell import state_name
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import STEM_NODE, Node, Trellis
@@ -20,18 +20,8 @@ def sample_genotype(space: SearchSpace, rng: np.random.Generator | int) -> Genot
     seed = {} if isinstance(rng, np.random.Generator) else {"seed": int(rng)}
     generator = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng)
     levels = sample_path(space.trellis, generator)
-    return Genotype(
-        name=f"{space.name}_random",
-        cell=sample_cell(space, generator),
-        network=PathSpec(
-            strides=tuple(space.network.strides[level] for level in levels),
-            filter_multiplier=space.decoding.filter_multiplier or space.network.filter_multiplier,
-        ),
-        stem=space.stem,
-        decoder=space.decoder,
-        batch_norm=space.network_batch_norm,
-        source={"space": space.name, "sampled": "uniform over paths and cells", **seed},
-    )
+    source = {"sampled": "uniform over paths and cells", **seed}
+    return Genotype.of_space(space, f"{space.name}_random", sample_cell(space, generator), levels, source)
 
 
 def sample_cell(space: SearchSpace, rng: np.random.Generator) -> tuple[tuple[Edge, ...], ...]:

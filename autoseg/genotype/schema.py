@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +20,7 @@ from autoseg.space.schema import (
     BatchNormSpec,
     DecoderSpec,
     Positive,
+    SearchSpace,
     StemSpec,
     check_version,
     find_file,
@@ -100,6 +101,31 @@ class Genotype(Settings):
             if target < strides[0] or target > 32:
                 raise ValueError(f"the path has stride {target} at layer {layer}; it may be {strides[0]} to 32")
         return self
+
+    @classmethod
+    def of_space(
+        cls,
+        space: SearchSpace,
+        name: str,
+        cell: tuple[tuple[Edge, ...], ...],
+        levels: Sequence[int],
+        source: Mapping[str, Any],
+        retrain: Mapping[str, Any] | None = None,
+    ) -> Genotype:
+        """A genotype with what its space fixes: stem, decoder, BatchNorm and width; levels: of layers 1..L."""
+        return cls(
+            name=name,
+            cell=cell,
+            network=PathSpec(
+                strides=tuple(space.network.strides[level] for level in levels),
+                filter_multiplier=space.decoding.filter_multiplier or space.network.filter_multiplier,
+            ),
+            stem=space.stem,
+            decoder=space.decoder,
+            batch_norm=space.network_batch_norm,
+            source={"space": space.name, **source},
+            retrain=dict(retrain or {}),
+        )
 
     # --- what follows from it -----------------------------------------------------------------------------------------
 
