@@ -5,39 +5,17 @@ Letters: H height and W width in pixels. Ratios are fractions of 1. Learning rat
 
 from __future__ import annotations
 
-import difflib
-import re
-import types
-import typing
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import Field, field_validator, model_validator
 
-from autoseg.errors import AutosegError, ConfigError
-from autoseg.files import one_line, parse_yaml, read_yaml
+from autoseg.errors import DataError
+from autoseg.files import read_yaml
+from autoseg.settings import Flag, Fraction, Number, Settings, Whole
 
-Whole = Annotated[int, Strict()]
-"""A whole number: neither `true`, `"3"` nor 2.5, which pydantic would take for one or round silently."""
-Number = Annotated[float, Strict()]
-"""A number, whole or not; neither `true` nor `"0.1"`."""
-Flag = Annotated[bool, Strict()]
-"""`true` or `false`; neither 1 nor `"yes"`."""
-Fraction = Annotated[Number, Field(ge=0, le=1)]
 Size = tuple[Annotated[Whole, Field(ge=32)], Annotated[Whole, Field(ge=32)]]
 Rgb = tuple[Number, Number, Number]
-
-
-class Settings(BaseModel):
-    """A frozen group of settings that refuses keys which it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for YAML."""
-        return self.model_dump(mode="json")
 
 
 # --- data ------------------------------------------------------------------------------------------------------------
@@ -222,7 +200,7 @@ class SearchConfig(Settings):
     space: dict[str, Any]
     data: DataConfig
     search: SearchSchedule = SearchSchedule()
-    retrain: dict[str, Any] = {}
+    retrain: dict[str, Any] = Field(default_factory=dict)
     """What the space recommends for retraining; decoding hands it on to the genotype."""
     seed: Annotated[Whole, Field(ge=0, lt=2**31)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -238,142 +216,11 @@ class RetrainConfig(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
-# --- reading ---------------------------------------------------------------------------------------------------------
-
-Model = TypeVar("Model", bound=BaseModel)
-
-
-def parse(
-    model: type[Model], data: Mapping[str, Any], where: str = "", error: type[AutosegError] = ConfigError
-) -> Model:
-    """Check `data` against `model`.
-
-    `where` names the file or option in the message. Raises: `error` with one line on the first mistake.
-    """
-    try:
-        return model.model_validate(dict(data))
-    except ValidationError as reason:
-        mistakes = [(_place(model, mistake["loc"])[0], mistake) for mistake in reason.errors()]
-    keys, mistake = _deepest(mistakes)
-    suffix = f" ({where})" if where else ""
-    place = ".".join(keys)
-    if mistake["type"] == "extra_forbidden":
-        known = _keys_at(model, mistake["loc"][:-1])
-        near = difflib.get_close_matches(keys[-1], known, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
-        group = f" in {'.'.join(keys[:-1])}" if keys[:-1] else ""
-        raise error(one_line(f"unknown key '{keys[-1]}'{group}{suffix} ({hint})"))
-    if mistake["type"] == "missing":
-        raise error(one_line(f"{place} is missing{suffix}; add it"))
-    messages = [_message(other) for at, other in mistakes if at == keys]  # more than one for `X | Y` only
-    message = ", or ".join([messages[0], *(other.removeprefix("should be ") for other in messages[1:])])
-    if mistake["type"] not in ("value_error", "assertion_error", "too_long", "too_short"):
-        message += f", not {_short(mistake['input'])}"
-    raise error(one_line(f"{place + ': ' if place else ''}{message}{suffix}"))
-
-
-def _deepest(mistakes: list[tuple[list[str], ErrorDetails]]) -> tuple[list[str], ErrorDetails]:
-    """The first mistake, or, where a setting may be of several types, the one that came furthest into a type."""
-    first = mistakes[0][0]
-    return max((m for m in mistakes if m[0][: len(first)] == first), key=lambda m: len(m[0]))  # the first of equals
-
-
-def _message(mistake: ErrorDetails) -> str:
-    """Pydantic's message in a user's words."""
-    text = mistake["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    if mistake["type"] in ("value_error", "assertion_error"):
-        return text
-    text = re.sub(r"^(Input|Tuple|List|Dictionary|String) should ", "should ", text)
-    text = re.sub(r"a valid (tuple|list)\b", "a list", text)
-    text = re.sub(r"a valid dictionary( or instance of \w+)?", "a mapping", text)
-    return text[0].lower() + text[1:].replace(" after validation", "")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _place(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[list[str], list[Any]]:
-    """The keys and positions in pydantic's `location`, and the types that they lead to.
-
-    Pydantic also puts a name for each type of `X | Y` there (`literal['none']`), and `[key]`: these are left out.
-    """
-    keys: list[str] = []
-    found: list[Any] = [model]
-    is_key = True
-    for part in location:
-        found = [member for annotation in found for member in _members(annotation)]
-        is_key = len(found) <= 1 or not is_key
-        if is_key and part != "[key]":
-            keys.append(str(part))
-            found = [inner for annotation in found for inner in _inside(annotation, part)]
-    return keys, [member for annotation in found for member in _members(annotation)]
-
-
-def _members(annotation: Any) -> list[Any]:
-    """The types of `X | Y | None`, without None; `X` of `Annotated[X, ...]`."""
-    if typing.get_origin(annotation) is Annotated:
-        return _members(typing.get_args(annotation)[0])
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return [member for choice in typing.get_args(annotation) for member in _members(choice)]
-    return [] if annotation is type(None) else [annotation]
-
-
-def _inside(annotation: Any, part: int | str) -> list[Any]:
-    """The type of the field, item or value `part` of `annotation`, or nothing."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation.model_fields[str(part)].annotation] if part in annotation.model_fields else []
-    arguments = [argument for argument in typing.get_args(annotation) if argument is not Ellipsis]
-    if isinstance(part, int) and typing.get_origin(annotation) in (tuple, list):
-        return arguments[part : part + 1] or arguments[:1]
-    return arguments[-1:]  # the value of a mapping
-
-
-def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """The keys that the model nested at `location` knows."""
-    _, nested = _place(model, location)
-    return [key for one in nested if isinstance(one, type) and issubclass(one, BaseModel) for key in one.model_fields]
-
-
-def merge(base: Mapping[str, Any], *overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `overrides` laid over it in turn, mapping by mapping."""
-    merged = dict(base)
-    for override in overrides:
-        for key, value in override.items():
-            old = merged.get(key)
-            merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return merged
-
-
-def parse_assignments(assignments: typing.Iterable[str]) -> dict[str, Any]:
-    """`["search.optimizer.lr=3e-3"]` as nested mappings; values are YAML.
-
-    Raises: ConfigError: an assignment without `=` or without a key.
-    """
-    result: dict[str, Any] = {}
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        parts = key.strip().split(".")
-        if not equals or not all(parts):
-            raise ConfigError(f"--set {assignment}: write it as key.sub=value")
-        try:
-            value = parse_yaml(text)
-        except Exception:
-            raise ConfigError(f"--set {assignment}: {text!r} is not a YAML value") from None
-        for part in reversed(parts):
-            value = {part: value}
-        result = merge(result, value)
-    return result
-
-
 def data_settings(source: str | Path) -> dict[str, Any]:
     """What `--data` means: `generated`, a folder, or a data YAML (whose relative `root` counts from its own folder).
 
     Raises: DataError: there is no such folder or file.
     """
-    from autoseg.errors import DataError
-
     if str(source) == "generated":
         return {"layout": "generated"}
     path = Path(source).expanduser()

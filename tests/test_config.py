@@ -14,14 +14,11 @@ from autoseg.config import (
     RetrainSchedule,
     SearchConfig,
     SearchSchedule,
-    Settings,
     data_settings,
-    merge,
-    parse,
-    parse_assignments,
 )
 from autoseg.errors import ConfigError, DataError, RunError
 from autoseg.files import parse_yaml, read_yaml, to_yaml
+from autoseg.settings import Settings, merge, parse, parse_assignments
 
 
 def run(**changes: Any) -> dict[str, Any]:

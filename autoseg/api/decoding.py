@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from autoseg import __version__
-from autoseg.config import SearchConfig, parse
+from autoseg.config import SearchConfig
 from autoseg.engine.run import Run
 from autoseg.errors import RunError
 from autoseg.genotype.decode import decode as decode_probs
 from autoseg.genotype.schema import Genotype
+from autoseg.settings import parse
 from autoseg.space.arch_probs import ArchProbs
 from autoseg.space.schema import SearchSpace
 

@@ -14,7 +14,7 @@ import torch
 from autoseg.api.decoding import decode
 from autoseg.api.runs import retrain, search
 from autoseg.api.use import evaluate, plot
-from autoseg.config import DataConfig, SearchConfig, merge, parse
+from autoseg.config import DataConfig, SearchConfig
 from autoseg.data.dataset import SegmentationDataset, open_dataset
 from autoseg.engine.discretise import discretised_scores
 from autoseg.engine.environment import pick_device
@@ -28,6 +28,7 @@ from autoseg.genotype.schema import Genotype
 from autoseg.network import build_network
 from autoseg.objectives.cost import count_cost
 from autoseg.objectives.metrics import Scores
+from autoseg.settings import merge, parse
 from autoseg.supernet import build_supernet
 from autoseg.viz import draw
 from autoseg.viz.palette import palette

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from autoseg.api.settings import Source, first_difference, retrain_settings, search_settings
-from autoseg.config import DataConfig, RetrainConfig, SearchConfig, parse
+from autoseg.config import DataConfig, RetrainConfig, SearchConfig
 from autoseg.data.dataset import SegmentationDataset, open_dataset, verify
 from autoseg.engine.environment import describe_environment, pick_device
 from autoseg.engine.log import Progress
@@ -19,6 +19,7 @@ from autoseg.engine.run import Run, refuse_used
 from autoseg.engine.search import SearchTask
 from autoseg.errors import ConfigError, RunError
 from autoseg.genotype.schema import Genotype
+from autoseg.settings import parse
 from autoseg.space.schema import SearchSpace
 
 Config = TypeVar("Config", SearchConfig, RetrainConfig)

@@ -10,21 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from autoseg.config import (
-    DataConfig,
-    RetrainConfig,
-    RetrainSchedule,
-    SearchConfig,
-    SearchSchedule,
-    Settings,
-    data_settings,
-    merge,
-    parse,
-)
+from autoseg.config import DataConfig, RetrainConfig, RetrainSchedule, SearchConfig, SearchSchedule, data_settings
 from autoseg.data.dataset import resolve
 from autoseg.errors import ConfigError
 from autoseg.files import read_yaml
 from autoseg.genotype.schema import Genotype
+from autoseg.settings import Settings, merge, parse
 from autoseg.space.schema import SearchSpace, load_space
 
 Source = str | Path | Mapping[str, Any]

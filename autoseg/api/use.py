@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.api.decoding import arch_of
-from autoseg.config import RetrainConfig, parse
+from autoseg.config import RetrainConfig
 from autoseg.engine.run import Run
 from autoseg.errors import AutosegError, ConfigError, ExportError, GenotypeError, RunError
 from autoseg.files import write_text
 from autoseg.genotype.decode import decode_path
 from autoseg.genotype.schema import Genotype
+from autoseg.settings import parse
 from autoseg.space.schema import SearchSpace, space_names
 
 

@@ -27,7 +27,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 def overrides(assignments: list[str] | None, device: str | None = None, seed: int | None = None) -> dict[str, Any]:
     """`--set`, `--device` and `--seed` as nested settings."""
-    from autoseg.config import merge, parse_assignments
+    from autoseg.settings import merge, parse_assignments
 
     flags = {key: value for key, value in (("device", device), ("seed", seed)) if value is not None}
     return merge(parse_assignments(assignments or []), flags)

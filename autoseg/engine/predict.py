@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from autoseg.config import DataConfig, RetrainConfig, parse
+from autoseg.config import DataConfig, RetrainConfig
 from autoseg.data.base import Sample, resize_image
 from autoseg.data.images import read_image
 from autoseg.data.transforms import to_tensor
@@ -25,6 +25,7 @@ from autoseg.errors import DataError, RunError
 from autoseg.files import write_atomically
 from autoseg.genotype.schema import Genotype
 from autoseg.network import Network, build_network
+from autoseg.settings import parse
 from autoseg.viz.palette import overlay, palette
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")

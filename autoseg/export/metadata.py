@@ -9,9 +9,9 @@ from typing import Any
 from torch import nn
 
 from autoseg import __version__
-from autoseg.config import Settings
 from autoseg.errors import ExportError
 from autoseg.network import Network
+from autoseg.settings import Settings
 
 INPUT_CONVENTION = "RGB float32, NCHW, (x/255 - mean) / std"
 """How an image becomes the network's input; `mean` and `std` are of values in 0..1."""

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from autoseg.config import Settings, Whole, parse
 from autoseg.errors import GenotypeError
 from autoseg.files import read_yaml, to_yaml, write_text
+from autoseg.settings import Settings, Whole, parse
 from autoseg.space.cell import state_index
 from autoseg.space.schema import (
     OPERATIONS,

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from autoseg.config import Number, Settings, Whole, parse
 from autoseg.errors import AutosegError, GenotypeError, SearchSpaceError
 from autoseg.files import read_yaml
+from autoseg.settings import Number, Settings, Whole, parse
 from autoseg.space.cell import CellTopology
 from autoseg.space.trellis import Trellis
 

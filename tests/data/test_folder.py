@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from autoseg.config import DataConfig, SplitConfig, data_settings, parse
+from autoseg.config import DataConfig, SplitConfig, data_settings
 from autoseg.data.dataset import open_dataset, resolve, verify
 from autoseg.errors import DataError
 from autoseg.files import read_yaml, to_yaml
+from autoseg.settings import parse
 
 Write = Callable[..., None]
 TRAIN_VAL, TRAINING_VALIDATION = ("train", "val"), ("training", "validation")

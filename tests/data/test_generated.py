@@ -5,12 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from autoseg.config import DataConfig, GeneratedConfig, parse
+from autoseg.config import DataConfig, GeneratedConfig
 from autoseg.data.base import SegmentationDataset
 from autoseg.data.dataset import open_dataset, resolve
 from autoseg.data.generated import CLASSES, GeneratedDataset
 from autoseg.data.statistics import class_pixel_counts
 from autoseg.errors import DataError
+from autoseg.settings import parse
 
 
 def generated(split: str = "train", **settings: object) -> SegmentationDataset:

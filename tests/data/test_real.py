@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from autoseg.config import DataConfig, data_settings, parse
+from autoseg.config import DataConfig, data_settings
 from autoseg.data.dataset import open_dataset, resolve, verify
 from autoseg.data.loader import evaluation_batches
 from autoseg.data.statistics import class_pixel_counts
+from autoseg.settings import parse
 
 DATA_SETS = Path(__file__).parents[2] / "data_sets"
 

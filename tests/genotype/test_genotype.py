@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from autoseg.config import RetrainSchedule, parse
+from autoseg.config import RetrainSchedule
 from autoseg.errors import GenotypeError
 from autoseg.files import read_yaml
 from autoseg.genotype.schema import GENOTYPE_VERSION, Genotype
+from autoseg.settings import parse
 from autoseg.space.schema import SearchSpace, genotype_names
 from autoseg.space.trellis import Move
 

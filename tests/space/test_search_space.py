@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from autoseg.config import RetrainSchedule, SearchSchedule, parse
+from autoseg.config import RetrainSchedule, SearchSchedule
 from autoseg.errors import SearchSpaceError
 from autoseg.files import read_yaml, to_yaml
+from autoseg.settings import parse
 from autoseg.space.schema import SPACE_VERSION, SearchSpace, genotype_names, load_space, space_names
 
 FILES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
