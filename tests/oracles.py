@@ -307,7 +307,9 @@ def _cell_pairs(fast, textbook, operations):
                 yield weights.pointwise1, (kernel * edges + number, ..., None, None), op.pointwise1.weight
                 yield weights.pointwise2, (kernel * edges + number, ..., None, None), op.pointwise2.weight
             elif name in atrous:
-                yield weights.atrous[atrous.index(name)], (number,), op.conv.weight
+                channels = weights.channels
+                rows = slice(number * channels, (number + 1) * channels)
+                yield weights.atrous[atrous.index(name)], (rows,), op.conv.weight
 
 
 def textbook_of(fast, num_classes) -> TextbookSupernet:

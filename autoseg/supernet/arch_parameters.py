@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -54,12 +56,15 @@ class ArchParameters(nn.Module):
 
     def beta_of_arrows(self) -> dict[Arrow, Tensor]:
         """The probability of each legal arrow, a scalar each."""
-        probs = self.beta_probs().flatten().unbind()
+        arrows = self.space.trellis.arrows
+        probs = self.beta_probs().flatten().index_select(0, self.index_of(arrows))
+        return dict(zip(arrows, probs.unbind(), strict=True))
+
+    def index_of(self, arrows: Sequence[Arrow]) -> Tensor:
+        """Where each arrow's probability lies in `beta_probs().flatten()`."""
         levels, moves = self.legal.shape[1:]
-        return {
-            arrow: probs[(arrow.source.layer * levels + arrow.source.level) * moves + arrow.move]
-            for arrow in self.space.trellis.arrows
-        }
+        places = [(arrow.source.layer * levels + arrow.source.level) * moves + arrow.move for arrow in arrows]
+        return torch.tensor(places, device=self.legal.device)
 
     def snapshot(self) -> ArchProbs:
         """The logits of this moment as NumPy arrays."""

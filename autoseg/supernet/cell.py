@@ -1,11 +1,12 @@
 """The relaxed cell of one node: all arrows into it and all edges of the cell, evaluated together.
 
-Letters: N images, A arrows into the node, B blocks, C channels of a block, H height, W width.
+Letters: N images, G arrows into the node, B blocks, C channels of a block, H height, W width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +15,14 @@ from torch.nn import functional as F
 from autoseg.ops.resize import Size, resize
 from autoseg.space.cell import PREV, PREV_PREV, CellTopology
 from autoseg.space.trellis import Move
-from autoseg.supernet.stacked import (
+from autoseg.supernet.cell_weights import CellWeights, Kernels, Reading, ReadingWeights
+from autoseg.supernet.reading import (
     BN_EPS,
     BN_MOMENTUM,
-    CellWeights,
-    Reading,
+    Factors,
+    Gradients,
+    Kept,
+    Needs,
     StackedEdges,
     StackedNorm,
     join_channels,
@@ -29,6 +33,13 @@ from autoseg.supernet.stacked import (
 def search_norm(channels: int) -> nn.BatchNorm2d:
     """BatchNorm without affine parameters, as in DARTS (Liu et al. 2019); Auto-DeepLab is silent."""
     return nn.BatchNorm2d(channels, eps=BN_EPS, momentum=BN_MOMENTUM, affine=False)
+
+
+class Feature(NamedTuple):
+    """The output of a node, (N, channels, H, W), and the same after a ReLU, which is what most readers take."""
+
+    plain: Tensor
+    activated: Tensor
 
 
 class Arrival(nn.Module):
@@ -46,17 +57,17 @@ class Arrival(nn.Module):
         self.conv = nn.Conv2d(in_channels, channels - second, 1, stride, bias=False)
         self.conv_offset = nn.Conv2d(in_channels, second, 1, stride, bias=False) if second else None
 
-    def forward(self, features: Tensor, size: Size) -> Tensor:
-        """See the class; `size` is (H, W) of the node."""
-        if self.move is not Move.DOWN:
-            features = resize(features, size)
-        activated = F.relu(features)
-        reduced: Tensor = self.conv(activated)
-        if self.conv_offset is None:
-            return reduced
+    def forward(self, feature: Feature, size: Size) -> list[Tensor]:
+        """The arrived feature in parts, one after the other along the channels; `size` is (H, W) of the node."""
+        activated = feature.activated
         height, width = activated.shape[-2:]
-        shifted = F.pad(activated, (-1, width % 2, -1, height % 2))  # a last odd row or column meets zeros
-        return torch.cat([reduced, self.conv_offset(shifted)], 1)
+        if self.move is not Move.DOWN and (height, width) != tuple(size):
+            activated = F.relu(resize(feature.plain, size))
+        parts = [self.conv(activated)]
+        if self.conv_offset is not None:
+            shifted = F.pad(activated, (-1, width % 2, -1, height % 2))  # a last odd row or column meets zeros
+            parts.append(self.conv_offset(shifted))
+        return parts
 
 
 class SearchCell(nn.Module):
@@ -65,6 +76,8 @@ class SearchCell(nn.Module):
     The arrows share the weights of the operations, which the paper leaves open, and have a preprocessing each;
     H(l-2) and the edges that read it are the same for all arrows and are evaluated once.
     """
+
+    atrous_index: Tensor
 
     def __init__(
         self,
@@ -76,32 +89,185 @@ class SearchCell(nn.Module):
     ) -> None:
         """arrivals: channels and move of each arrow into the node."""
         super().__init__()
-        self.arrows, self.channels = len(arrivals), channels
+        self.arrows, self.blocks, self.channels = len(arrivals), topology.blocks, channels
         self.arrivals = nn.ModuleList(
             Arrival(width, channels, move) for width, move in ((prev_prev_channels, Move.SAME), *arrivals)
         )
         self.norm = StackedNorm((1 + self.arrows) * channels)
-        edges = topology.edges_from
-        readings = [Reading((edges[PREV_PREV], *(edges[PREV] for _ in arrivals)))]
-        readings += [Reading(tuple(numbers for _ in arrivals)) for numbers in edges[2:] if numbers]
-        self.weights = CellWeights(readings, channels, operations)
-        self.readings = nn.ModuleList(StackedEdges(reading, channels, operations) for reading in readings)
+        self.layout = readings_of(topology, self.arrows)
+        self.weights = CellWeights(len(topology.edges), channels, Kernels.of(operations))
+        self.readings = nn.ModuleList(
+            StackedEdges(len(reading.groups), len(reading.groups[0]), channels, operations) for reading in self.layout
+        )
+        rows = torch.tensor([number for reading in self.layout for number in reading.numbers])
+        index = (rows[:, None] * channels + torch.arange(channels)).flatten()
+        self.register_buffer("atrous_index", index, persistent=False)
+        self._atrous_sizes = [len(reading.numbers) * channels for reading in self.layout]
 
-    def forward(self, prev_prev: Tensor, prevs: Sequence[Tensor], alpha: Tensor, betas: Tensor, size: Size) -> Tensor:
+    def forward(
+        self,
+        prev_prev: Feature,
+        prevs: Sequence[Feature],
+        weights: Sequence[ReadingWeights],
+        factors: Sequence[Factors],
+        betas: Tensor,
+        size: Size,
+    ) -> Feature:
         """The node's feature, (N, B*C, H, W) with `size` = (H, W).
 
-        prev_prev: H(l-2); prevs: H(l-1) of each arrow; alpha: [edge, operation]; betas: (A,).
+        prev_prev: H(l-2); prevs: H(l-1) of each arrow; weights and factors: of each reading; betas: (G, 1, 1).
         """
-        arrived = [arrival(feature, size) for arrival, feature in zip(self.arrivals, (prev_prev, *prevs), strict=True)]
-        inputs = split_channels(self.norm(torch.cat(arrived, 1)), 1 + self.arrows, 1, self.channels)
-        weights = self.weights(alpha)
-        of_prev_prev, of_prev = self.readings[0](inputs, weights[0]).split((1, self.arrows), 3)
-        # What the blocks still to come have received, (N, H, W, A, blocks, C): every state reaches all of them.
-        received = of_prev + of_prev_prev
-        blocks = []
-        for reading, of_reading in zip(self.readings[1:], weights[1:], strict=True):
-            block, received = received.split((1, received.shape[4] - 1), 4)
-            blocks.append(block)
-            received = received + reading(block, of_reading)
-        outputs = torch.cat([*blocks, received], 4) * betas.view(-1, 1, 1)
-        return join_channels(outputs.sum(3))
+        parts = [
+            part
+            for arrival, feature in zip(self.arrivals, (prev_prev, *prevs), strict=True)
+            for part in arrival(feature, size)
+        ]
+        arrived = self.norm(torch.cat(parts, 1))
+        dtype = arrived.dtype  # bfloat16 under autocast; the factors in BatchNorm stay in float32
+        tensors = [
+            tensor
+            for of, alpha in zip(weights, factors, strict=True)
+            for tensor in (*of, alpha.weighted, *(factor.to(dtype) for factor in alpha.free))
+        ]
+        outputs = _CellFunction.apply(
+            self, torch.is_grad_enabled(), arrived, betas.to(dtype), *tensors, *self.weights.atrous
+        )
+        return Feature(*outputs)  # type: ignore[misc]
+
+    # --- for the function below ---------------------------------------------------------------------------------------
+
+    def unpack(self, tensors: Sequence[Any]) -> tuple[list[ReadingWeights], list[Factors], Sequence[Any]]:
+        """Weights and factors of each reading, and the atrous weights, from one row of tensors."""
+        weights, factors, place = [], [], 0
+        fields = len(ReadingWeights._fields)
+        for edges in self.stacked():
+            end = place + fields + 1 + len(edges.free)
+            weights.append(ReadingWeights(*tensors[place : place + fields]))
+            factors.append(Factors(tensors[place + fields], tuple(tensors[place + fields + 1 : end])))
+            place = end
+        return weights, factors, tensors[place:]
+
+    def gather_atrous(self, weights: Sequence[Tensor], dtype: torch.dtype) -> list[list[Tensor]]:
+        """The atrous weights of each reading, (G*E*C, C, k, k) a kernel size: made when needed and never kept."""
+        kinds = [torch.split(w.to(dtype).index_select(0, self.atrous_index), self._atrous_sizes) for w in weights]
+        return [[kind[number] for kind in kinds] for number in range(len(self.layout))]
+
+    def scatter_atrous(self, gradients: Sequence[Sequence[Tensor]], weights: Sequence[Tensor]) -> list[Tensor]:
+        """The way back of `gather_atrous`."""
+        return [
+            torch.zeros_like(weight).index_add_(0, self.atrous_index, torch.cat(of_kind).to(weight.dtype))
+            for weight, of_kind in zip(weights, zip(*gradients, strict=True), strict=True)
+        ]
+
+    def stacked(self) -> Iterator[StackedEdges]:
+        """The readings, in their order."""
+        yield from self.readings  # type: ignore[misc]
+
+
+def readings_of(topology: CellTopology, arrows: int) -> list[Reading]:
+    """What a cell evaluates together: H(l-2) with every arrow's H(l-1) first, then block after block."""
+    edges = topology.edges_from
+    first = Reading((edges[PREV_PREV], *[edges[PREV]] * arrows))
+    return [first, *(Reading((numbers,) * arrows) for numbers in edges[2:] if numbers)]
+
+
+class _CellFunction(torch.autograd.Function):
+    """Everything of a cell behind its preprocessing, with its way back written out (see `reading.py`)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, cell: SearchCell, keep: bool, arrived: Tensor, betas: Tensor, *tensors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        arrived = arrived.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(arrived.device.type, enabled=False):
+            weights, factors, atrous = cell.unpack(tensors)
+            gathered = cell.gather_atrous(atrous, arrived.dtype)
+            ctx.needs = needs = _needs(cell, ctx.needs_input_grad, keep)
+            (first, *others), kept = cell.stacked(), []
+            total, of_first = first.run(arrived, weights[0], gathered[0], factors[0], needs)
+            kept.append(of_first if keep else Kept())
+            of_prev_prev, of_prev = total.split((1, cell.arrows), 3)
+            received = of_prev + of_prev_prev  # by every block, (N, H, W, G, B, C): complete when the block is read
+            pieces = join_channels(received).split(cell.channels, 1)
+            for block, edges in enumerate(others):
+                rest = received.narrow(4, block + 1, edges.edges)
+                state = torch.cat(pieces[block :: cell.blocks], 1)
+                number = block + 1
+                of_block = edges.run(state, weights[number], gathered[number], factors[number], needs, onto=rest)[1]
+                kept.append(of_block if keep else Kept())
+            plain = join_channels((received * betas).sum(3))
+            activated = F.relu(plain)
+        if keep:
+            ctx.cell = cell
+            ctx.save_for_backward(
+                arrived, betas, received, activated, *(tensor for of in kept for tensor in of), *tensors
+            )
+        ctx.set_materialize_grads(False)
+        return plain, activated
+
+    @staticmethod
+    def backward(ctx: Any, of_plain: Tensor | None, of_activated: Tensor | None) -> tuple[Tensor | None, ...]:
+        cell: SearchCell = ctx.cell
+        arrived, betas, received, activated, *tensors = ctx.saved_tensors
+        fields = len(Kept._fields)
+        kept = [Kept(*tensors[n * fields : (n + 1) * fields]) for n in range(len(cell.layout))]
+        tensors = tensors[len(kept) * fields :]
+        with torch.autocast(arrived.device.type, enabled=False):
+            grad = _of_feature(of_plain, of_activated, activated)
+            if grad is None:
+                return (None,) * (4 + len(tensors))
+            grad = split_channels(grad, 1, cell.blocks, cell.channels)
+            of_betas = (grad * received).sum((0, 1, 2, 4, 5)).view_as(betas) if ctx.needs_input_grad[3] else None
+            found = _blocks_backward(cell, grad * betas, arrived, received, kept, tensors, ctx.needs)
+            of_atrous: Sequence[Tensor | None] = [None] * len(cell.weights.atrous)
+            if ctx.needs.weights:
+                of_atrous = cell.scatter_atrous([of.atrous for of in found], cell.unpack(tensors)[2])
+        of_readings = [
+            tensor
+            for of, edges in zip(found, cell.stacked(), strict=True)
+            for tensor in (*of.weights, of.factors.weighted, *(of.factors.free or (None,) * len(edges.free)))
+        ]
+        return None, None, found[0].state, of_betas, *of_readings, *of_atrous
+
+
+def _blocks_backward(
+    cell: SearchCell,
+    grad: Tensor,
+    arrived: Tensor,
+    received: Tensor,
+    kept: Sequence[Kept],
+    tensors: Sequence[Tensor],
+    needs: Needs,
+) -> list[Gradients]:
+    """The gradients of each reading, the last one first evaluated; grad: (N, H, W, G, B, C), used up."""
+    weights, factors, atrous = cell.unpack(tensors)
+    gathered = cell.gather_atrous(atrous, arrived.dtype)
+    pieces = join_channels(received).split(cell.channels, 1)
+    first, *others = cell.stacked()
+    found: list[Gradients] = []
+    for number in range(len(others), 0, -1):
+        edges, block = others[number - 1], number - 1
+        state = torch.cat(pieces[block :: cell.blocks], 1)
+        of_rest = grad.narrow(4, number, edges.edges)
+        of = edges.backward(
+            of_rest, state, kept[number], weights[number], gathered[number], factors[number], needs
+        )
+        grad.select(4, block).add_(split_channels(of.state, cell.arrows, cell.channels))
+        found.append(of)
+    both = torch.cat([grad.sum(3, keepdim=True), grad], 3)
+    found.append(first.backward(both, arrived, kept[0], weights[0], gathered[0], factors[0], needs))
+    return found[::-1]
+
+
+def _of_feature(of_plain: Tensor | None, of_activated: Tensor | None, activated: Tensor) -> Tensor | None:
+    """The gradient of the feature from those of its two forms."""
+    if of_activated is None:
+        return of_plain
+    of_activated = torch.ops.aten.threshold_backward(of_activated, activated, 0)
+    return of_activated if of_plain is None else of_plain + of_activated
+
+
+def _needs(cell: SearchCell, needs_input_grad: Sequence[bool], keep: bool) -> Needs:
+    weights, factors, atrous = cell.unpack(needs_input_grad[4:])
+    of_weights = any(bool(flag) for of in weights for flag in of) or any(atrous)
+    return Needs(keep and of_weights, keep and any(bool(flag) for of in factors for flag in (of[0], *of[1])))

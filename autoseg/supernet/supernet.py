@@ -5,9 +5,12 @@ Letters: N images, H height, W width.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from autoseg.genotype.schema import Genotype
 from autoseg.ops.heads import Aspp, Stem
@@ -15,7 +18,10 @@ from autoseg.ops.resize import level_size, resize
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Node
 from autoseg.supernet.arch_parameters import ArchParameters
-from autoseg.supernet.cell import SearchCell, search_norm
+from autoseg.supernet.cell import Feature, SearchCell, search_norm
+from autoseg.supernet.cell_weights import LevelWeights, ReadingWeights
+from autoseg.supernet.factors import AlphaFactors
+from autoseg.supernet.reading import Factors, frozen_statistics
 
 
 class SearchHead(nn.Module):
@@ -26,9 +32,9 @@ class SearchHead(nn.Module):
         self.aspp = Aspp(channels, channels, [rate], search_norm)
         self.classifier = nn.Conv2d(self.aspp.out_channels, num_classes, 1)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(N, channels, h, w) -> logits (N, num_classes, h, w)."""
-        logits: Tensor = self.classifier(self.aspp(F.relu(features)))
+    def forward(self, activated: Tensor) -> Tensor:
+        """(N, channels, h, w) after a ReLU -> logits (N, num_classes, h, w)."""
+        logits: Tensor = self.classifier(self.aspp(activated))
         return logits
 
 
@@ -38,10 +44,14 @@ class Supernet(nn.Module):
     forward: (N, 3, H, W) normalised images, any H and W from 32 up -> logits (N, num_classes, H, W).
     """
 
+    arrow_index: Tensor
+
     def __init__(self, space: SearchSpace, num_classes: int, arch_init_std: float = 1e-3) -> None:
         super().__init__()
         self.space, self.num_classes = space, num_classes
         self.last_level: int | None = None
+        self.checkpoint_cells = False
+        """Keep no more than the output of each cell for the way back, and evaluate the cell again there."""
         self.arch = ArchParameters(space, arch_init_std)
         self.stem = Stem(space.stem.channels, space.stem.strides, search_norm)
         trellis = space.trellis
@@ -61,6 +71,27 @@ class Supernet(nn.Module):
             SearchHead(self._width(node), num_classes, max(1, space.head.aspp_rate // trellis.strides[node.level]))
             for node in trellis.nodes_at(trellis.layers)
         )
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        """How weights, alpha and beta reach the cells: a few gathers for all of them."""
+        trellis, cells = self.space.trellis, {node: self._cell(node) for node in self.space.trellis.nodes}
+        self._levels = [[node for node in cells if node.level == level] for level in range(len(trellis.strides))]
+        self._levels = [nodes for nodes in self._levels if nodes]
+        self.level_weights = nn.ModuleList(
+            LevelWeights([cells[node].weights for node in nodes], [cells[node].layout for node in nodes])
+            for nodes in self._levels
+        )
+        self.alpha_factors = AlphaFactors(
+            {cell.arrows: cell.layout for cell in cells.values()},
+            {(cell.arrows, cell.channels) for cell in cells.values()},
+            self.space.cell.operations,
+        )
+        arrows = [arrow for node in cells for arrow in trellis.arrows_into(node)]
+        self.register_buffer("arrow_index", self.arch.index_of(arrows), persistent=False)
+
+    def _cell(self, node: Node) -> SearchCell:
+        return self.cells[cell_name(node)]  # type: ignore[return-value]
 
     def _filters(self, level: int) -> int:
         return self.space.network.filter_multiplier << level
@@ -74,24 +105,42 @@ class Supernet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, num_classes, H, W) of normalised images (N, 3, H, W)."""
         trellis, image_size = self.space.trellis, (images.shape[-2], images.shape[-1])
-        alpha, betas = self.arch.alpha_probs(), self.arch.beta_of_arrows()
-        first, last = self.stem(images.contiguous(memory_format=torch.channels_last))
-        features: dict[Node, Tensor] = {FIRST_STEM_NODE: first, STEM_NODE: last}
+        stem = self.stem(images.contiguous(memory_format=torch.channels_last))
+        features = {
+            node: Feature(feature, F.relu(feature))
+            for node, feature in zip((FIRST_STEM_NODE, STEM_NODE), stem, strict=True)
+        }
+        inputs = self._cell_inputs(features[STEM_NODE].plain.dtype)
         for node in trellis.nodes:
-            arrows = trellis.arrows_into(node)
-            features[node] = self.cells[cell_name(node)](
+            cell = self._cell(node)
+            arguments = (
                 features[trellis.prev_prev(node)],
-                [features[arrow.source] for arrow in arrows],
-                alpha,
-                torch.stack([betas[arrow] for arrow in arrows]),
+                [features[arrow.source] for arrow in trellis.arrows_into(node)],
+                *inputs[node],
                 level_size(image_size, trellis.strides[node.level]),
             )
+            if self.checkpoint_cells and torch.is_grad_enabled():
+                features[node] = checkpoint(cell, *arguments, use_reentrant=False, context_fn=_contexts)
+            else:
+                features[node] = cell(*arguments)
         logits = [
-            resize(head(features[node]), image_size)
+            resize(head(features[node].activated), image_size)
             for head, node in zip(self.heads, trellis.nodes_at(trellis.layers), strict=True)
             if self.last_level in (None, node.level)
         ]
         return torch.stack(logits).sum(0)
+
+    def _cell_inputs(self, dtype: torch.dtype) -> dict[Node, tuple[list[ReadingWeights], list[Factors], Tensor]]:
+        """Of each node: the weights and the factors of its cell's readings, and the betas of its arrows, (G, 1, 1)."""
+        factors = self.alpha_factors(self.arch.alpha_probs())
+        nodes = self.space.trellis.nodes
+        betas = self.arch.beta_probs().view(-1, 1, 1).index_select(0, self.arrow_index)
+        of_nodes = dict(zip(nodes, torch.split(betas, [self._cell(node).arrows for node in nodes]), strict=True))
+        return {
+            node: (weights, factors[self._cell(node).arrows, self._cell(node).channels], of_nodes[node])
+            for level, nodes in zip(self.level_weights, self._levels, strict=True)
+            for node, weights in zip(nodes, level(dtype), strict=True)
+        }
 
     def choose(self, genotype: Genotype) -> None:
         """Compute from now on only what a genotype of this space chose, with the supernet's weights.
@@ -118,6 +167,11 @@ class Supernet(nn.Module):
         for parameter in self.weights():
             parameter.requires_grad_(weights)
         self.arch.requires_grad_(arch)
+
+
+def _contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Around a checkpointed cell and its second evaluation, which must not count twice in the running statistics."""
+    return nullcontext(), frozen_statistics()
 
 
 def build_supernet(space: SearchSpace, num_classes: int, arch_init_std: float = 1e-3) -> Supernet:

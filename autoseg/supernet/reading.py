@@ -1,0 +1,391 @@
+"""All operations on all edges that read the same states, forward and backward, evaluated together and exactly.
+
+The sums and gradients are those of one module an edge, operation and arrow (Auto-DeepLab, eq. 3); only the number of
+calls differs, and what is kept for the way back.
+
+Letters: N images, H height, W width, G groups (copies of a state, one for each arrow into the node), E edges that read
+a state, C channels of a block; S, D and A operations of a kind (`cell_weights.Kernels`).
+A feature is an (N, G*E*C, H, W) tensor in channels_last memory, which is (N, H, W, G, E, C): groups and edges are
+groups of channels. BatchNorm then keeps the statistics of every arrow and edge apart by itself, and one convolution
+serves them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autoseg.supernet.cell_weights import Kernels, ReadingWeights
+
+BN_EPS, BN_MOMENTUM = 1e-5, 0.1
+RATE = 2
+"""Of the atrous and the dilated separable convolutions."""
+
+aten = torch.ops.aten
+
+
+# --- layout -----------------------------------------------------------------------------------------------------------
+
+
+def split_channels(features: Tensor, *groups: int) -> Tensor:
+    """(N, G1*G2*..., H, W) in channels_last memory -> a view (N, H, W, G1, G2, ...)."""
+    features = features.contiguous(memory_format=torch.channels_last)
+    images, channels, height, width = features.shape
+    strides, step = [], channels
+    for size in groups:
+        step //= size
+        strides.append(step)
+    return features.as_strided(
+        (images, height, width, *groups),
+        (height * width * channels, width * channels, channels, *strides),
+        features.storage_offset(),
+    )
+
+
+def join_channels(features: Tensor) -> Tensor:
+    """(N, H, W, G1, G2, ...), contiguous -> a view (N, G1*G2*..., H, W) in channels_last memory."""
+    images, height, width = features.shape[:3]
+    channels = features.shape[3:].numel()
+    strides = (height * width * channels, 1, width * channels, channels)
+    return features.as_strided((images, channels, height, width), strides, features.storage_offset())
+
+
+# --- the calls --------------------------------------------------------------------------------------------------------
+
+
+class _Conv(NamedTuple):
+    """A convolution that keeps the size, and its way back."""
+
+    rate: int
+    groups: int
+
+    def __call__(self, features: Tensor, weight: Tensor) -> Tensor:
+        rows = self._as_rows(features, weight)
+        output = F.conv2d(rows, weight, None, 1, self._padding(weight), self.rate, self.groups)
+        return _restore(output, features)
+
+    def backward(self, grad: Tensor, features: Tensor, weight: Tensor, mask: tuple[bool, bool]) -> list[Tensor]:
+        """Gradients of features and weight; mask: which of them."""
+        rows = self._as_rows(features, weight)
+        grad_features, grad_weight, _ = aten.convolution_backward(
+            self._as_rows(grad, weight), rows, weight, None, [1, 1], [self._padding(weight)] * 2, [self.rate] * 2,
+            False, [0, 0], self.groups, (*mask, False),
+        )  # fmt: skip
+        return [_restore(grad_features, features) if mask[0] else grad_features, grad_weight]
+
+    def _padding(self, weight: Tensor) -> int:
+        return self.rate * (weight.shape[-1] // 2)
+
+    def _as_rows(self, features: Tensor, weight: Tensor) -> Tensor:
+        """For a 1x1 convolution every row may be an image: with one thread PyTorch takes a slow path for few images."""
+        images, channels, height, width = features.shape
+        if weight.shape[-1] > 1 or features.device.type != "cpu" or torch.get_num_threads() > 1 or images >= 16:
+            return features
+        features = features.contiguous(memory_format=torch.channels_last)
+        strides = (width * channels, 1, width * channels, channels)
+        return features.as_strided((images * height, channels, 1, width), strides, features.storage_offset())
+
+
+def _restore(output: Tensor, features: Tensor) -> Tensor:
+    """Undo `_as_rows` after the convolution."""
+    if len(output) == len(features):
+        return output
+    images, _, height, width = features.shape
+    return join_channels(split_channels(output, output.shape[1]).view(images, height, width, -1))
+
+
+@contextmanager
+def frozen_statistics() -> Iterator[None]:
+    """While it lasts, forward passes in training leave the running statistics of `StackedNorm` alone."""
+    StackedNorm.frozen = True
+    try:
+        yield
+    finally:
+        StackedNorm.frozen = False
+
+
+class StackedNorm(nn.Module):
+    """BatchNorm over stacked channels without affine parameters, times a factor a channel (alpha) in the same pass."""
+
+    running_mean: Tensor
+    running_var: Tensor
+    frozen = False
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, channels, H, W) -> the same, normalised."""
+        momentum = 0.0 if self.frozen else BN_MOMENTUM
+        return F.batch_norm(features, self.running_mean, self.running_var, None, None, self.training, momentum, BN_EPS)
+
+    def normalise(self, features: Tensor, factors: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Outside autograd: normalised and times factors (channels,), and the batch's mean and 1 / deviation."""
+        momentum = 0.0 if self.frozen else BN_MOMENTUM
+        return torch.native_batch_norm(
+            features, factors, None, self.running_mean, self.running_var, self.training, momentum, BN_EPS
+        )
+
+    def again(self, features: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
+        """What `normalise` returned first, without factors, from its other results."""
+        if not self.training:
+            mean, variance = self.running_mean, self.running_var
+        else:
+            variance = inverse.pow(-2) - BN_EPS
+        return F.batch_norm(features, mean, variance, None, None, False, 0.0, BN_EPS)
+
+    def backward(
+        self, grad: Tensor, features: Tensor, factors: Tensor | None, mean: Tensor, inverse: Tensor, of_factors: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Gradients of features and factors."""
+        grad_features, grad_factors, _ = aten.native_batch_norm_backward(
+            grad, features, factors, self.running_mean, self.running_var, mean, inverse, self.training, BN_EPS,
+            [True, of_factors, False],
+        )  # fmt: skip
+        return grad_features, grad_factors if of_factors else None
+
+
+class _Skip:
+    @staticmethod
+    def forward(state: Tensor) -> Tensor:
+        return state
+
+    @staticmethod
+    def backward(grad: Tensor, state: Tensor) -> Tensor:
+        return grad
+
+
+class _AvgPool:
+    """Around the border, the mean of the pixels that are there."""
+
+    @staticmethod
+    def forward(state: Tensor) -> Tensor:
+        return F.avg_pool2d(state, 3, 1, 1, count_include_pad=False)
+
+    @staticmethod
+    def backward(grad: Tensor, state: Tensor) -> Tensor:
+        result: Tensor = aten.avg_pool2d_backward(grad, state, [3, 3], [1, 1], [1, 1], False, False, None)
+        return result
+
+
+class _MaxPool:
+    @staticmethod
+    def forward(state: Tensor) -> Tensor:
+        return F.max_pool2d(state, 3, 1, 1)
+
+    @staticmethod
+    def backward(grad: Tensor, state: Tensor) -> Tensor:
+        where = aten.max_pool2d_with_indices(state, [3, 3], [1, 1], [1, 1])[1]
+        result: Tensor = aten.max_pool2d_with_indices_backward(
+            grad, state, [3, 3], [1, 1], [1, 1], [1, 1], False, where
+        )
+        return result
+
+
+FREE_OPERATIONS = {"skip_connect": _Skip, "avg_pool_3x3": _AvgPool, "max_pool_3x3": _MaxPool}
+"""Operations without weights, done once for all edges that read a state."""
+
+
+# --- one reading ------------------------------------------------------------------------------------------------------
+
+
+class Factors(NamedTuple):
+    """alpha as one reading takes it."""
+
+    weighted: Tensor | None
+    """Of each channel of the stacked operations with weights, ((S+D+A)*G*E*C,)."""
+    free: tuple[Tensor, ...]
+    """Of each operation without weights, (E, 1), or (G, E, 1) where the groups read other edges."""
+
+
+class Kept(NamedTuple):
+    """What a reading keeps for the way back; None where there is no such operation, or no need."""
+
+    depthwise1: Tensor | None = None  # inputs of the 1x1 convolutions: for the gradients of their weights alone
+    last: Tensor | None = None
+    inner: Tensor | None = None  # inputs of the two BatchNorms, with their statistics
+    inner_mean: Tensor | None = None
+    inner_inverse: Tensor | None = None
+    outer: Tensor | None = None
+    outer_mean: Tensor | None = None
+    outer_inverse: Tensor | None = None
+
+
+class Gradients(NamedTuple):
+    """Gradients of a reading, each of the shape of what it is for; None where none was asked for."""
+
+    state: Tensor
+    weights: ReadingWeights
+    atrous: list[Tensor]
+    factors: Factors
+
+
+class Needs(NamedTuple):
+    """Which gradients are asked for: none of the weights in an architecture step, none of alpha in a weight step."""
+
+    weights: bool
+    alpha: bool
+
+
+class StackedEdges(nn.Module):
+    """Every edge of one reading: sum over the operations o of alpha_o * O_o(state) (Auto-DeepLab, eq. 3).
+
+    Outside autograd: `run` is the way forward and `backward` the way back, which recomputes what is cheap (ReLU,
+    BatchNorm, pooling, copies) and keeps what is dear (the outputs of convolutions).
+    """
+
+    def __init__(self, groups: int, edges: int, channels: int, operations: Sequence[str]) -> None:
+        super().__init__()
+        self.groups, self.edges, self.channels = groups, edges, channels
+        self.kernels = Kernels.of(operations)
+        self.free = [FREE_OPERATIONS[name] for name in operations if name in FREE_OPERATIONS]
+        self.width = groups * edges * channels
+        separable = len(self.kernels.separable)
+        self.inner_norm = StackedNorm(separable * self.width) if separable else None
+        self.norm = StackedNorm(self.kernels.weighted * self.width) if self.kernels.weighted else None
+        self._atrous = _Conv(RATE, groups)
+
+    def run(
+        self,
+        state: Tensor,
+        weights: ReadingWeights,
+        atrous: Sequence[Tensor],
+        factors: Factors,
+        needs: Needs,
+        onto: Tensor | None = None,
+    ) -> tuple[Tensor, Kept]:
+        """state: (N, G*C, H, W), channels_last -> (N, H, W, G, E, C), added in place to `onto` where that is given."""
+        kept, total = Kept(), onto
+        if self.norm is not None:
+            activated = F.relu(state)
+            parts = [self._atrous(activated, weight) for weight in atrous]
+            if self.kernels.depthwise:
+                last, kept = self._depthwise(activated, weights, needs)
+                parts.insert(0, self._pointwise(self.kernels.depthwise)(last, _given(weights.pointwise2)))
+            outer = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+            normal, mean, inverse = self.norm.normalise(outer, factors.weighted)
+            kept = kept._replace(outer=outer, outer_mean=mean, outer_inverse=inverse)
+            summed = self._split(normal, self.kernels.weighted).sum(3)
+            total = summed if total is None else total.add_(summed)
+        for operation, factor in zip(self.free, factors.free, strict=True):
+            result = split_channels(operation.forward(state), self.groups, 1, self.channels)
+            total = result * factor if total is None else total.addcmul_(result, factor)
+        return _given(total), kept
+
+    def backward(
+        self,
+        grad: Tensor,
+        state: Tensor,
+        kept: Kept,
+        weights: ReadingWeights,
+        atrous: Sequence[Tensor],
+        factors: Factors,
+        needs: Needs,
+    ) -> Gradients:
+        """grad: (N, H, W, G, E, C), of what `run` returned."""
+        grad_weights, grad_atrous, grad_weighted = ReadingWeights(None, None, None, None, None), [], None
+        grad_state: Tensor | None = None
+        if self.norm is not None:
+            activated = F.relu(state)
+            stacked = torch.cat([join_channels(grad.contiguous())] * self.kernels.weighted, 1)
+            outer, mean, inverse = _given(kept.outer), _given(kept.outer_mean), _given(kept.outer_inverse)
+            stacked, grad_weighted = self.norm.backward(
+                stacked, outer, factors.weighted, mean, inverse, needs.alpha
+            )
+            depthwise = self.kernels.depthwise * self.width
+            of_last, *of_atrous = stacked.split((depthwise, *[self.width] * len(atrous)), 1)
+            if depthwise:
+                grad_state, grad_weights = self._depthwise_backward(of_last, activated, kept, weights, needs)
+            for part, weight in zip(of_atrous, atrous, strict=True):
+                of_activated, grad_weight = self._atrous.backward(part, activated, weight, (True, needs.weights))
+                grad_state = of_activated if grad_state is None else grad_state.add_(of_activated)
+                grad_atrous.append(grad_weight)
+            grad_state = aten.threshold_backward(_given(grad_state), activated, 0)
+        grad_free = []
+        for operation, factor in zip(self.free, factors.free, strict=True):
+            part = operation.backward(join_channels((grad * factor).sum(4)), state)
+            grad_state = part if grad_state is None else grad_state.add_(part)
+            if needs.alpha:
+                result = split_channels(operation.forward(state), self.groups, 1, self.channels)
+                grad_free.append((grad * result).sum((0, 1, 2, 5)).unsqueeze(-1).sum_to_size(factor.shape))
+        return Gradients(_given(grad_state), grad_weights, grad_atrous, Factors(grad_weighted, tuple(grad_free)))
+
+    # --- [ReLU, depthwise, 1x1, BN] twice, and its dilated form that has it once, up to the last 1x1 ------------------
+
+    def _depthwise(self, activated: Tensor, weights: ReadingWeights, needs: Needs) -> tuple[Tensor, Kept]:
+        """What the last 1x1 convolutions read, ((S+D)*G*E*C channels)."""
+        kept, parts = Kept(), []
+        if self.inner_norm is not None:
+            separable = len(self.kernels.separable)
+            features = self._stacked(separable)(self._copies(activated, separable), _given(weights.depthwise1))
+            inner = self._pointwise(separable)(features, _given(weights.pointwise1))
+            normal, mean, inverse = self.inner_norm.normalise(inner)
+            parts.append(self._stacked(separable)(normal.relu_(), _given(weights.depthwise2)))
+            kept = Kept(features if needs.weights else None, None, inner, mean, inverse)
+        if self.kernels.dilated:
+            dilated = len(self.kernels.dilated)
+            parts.append(self._stacked(dilated, RATE)(self._copies(activated, dilated), _given(weights.dilated)))
+        last = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+        return last, kept._replace(last=last if needs.weights else None)
+
+    def _depthwise_backward(
+        self, grad: Tensor, activated: Tensor, kept: Kept, weights: ReadingWeights, needs: Needs
+    ) -> tuple[Tensor, ReadingWeights]:
+        """Gradient of `activated` and of the weights."""
+        mask = (True, needs.weights)
+        separable, dilated = len(self.kernels.separable), len(self.kernels.dilated)
+        # where no weight needs a gradient any tensor of the shape will do for the convolution's input
+        last = grad if kept.last is None else kept.last
+        grad, pointwise2 = self._pointwise(separable + dilated).backward(grad, last, _given(weights.pointwise2), mask)
+        of_separable, of_dilated = grad.split((separable * self.width, dilated * self.width), 1)
+        total: Tensor | None = None
+        depthwise1 = pointwise1 = depthwise2 = of_dilation = None
+        if self.inner_norm is not None:
+            inner, mean, inverse = _given(kept.inner), _given(kept.inner_mean), _given(kept.inner_inverse)
+            normal = self.inner_norm.again(inner, mean, inverse).relu_()
+            conv = self._stacked(separable)
+            grad, depthwise2 = conv.backward(of_separable, normal, _given(weights.depthwise2), mask)
+            grad = aten.threshold_backward(grad, normal, 0)
+            grad, _ = self.inner_norm.backward(grad, inner, None, mean, inverse, False)
+            before = grad if kept.depthwise1 is None else kept.depthwise1
+            grad, pointwise1 = self._pointwise(separable).backward(grad, before, _given(weights.pointwise1), mask)
+            copies = self._copies(activated, separable)
+            grad, depthwise1 = conv.backward(grad, copies, _given(weights.depthwise1), mask)
+            total = self._split(grad, separable).sum((3, 5))
+        if dilated:
+            copies = self._copies(activated, dilated)
+            grad, of_dilation = self._stacked(dilated, RATE).backward(
+                of_dilated, copies, _given(weights.dilated), mask
+            )
+            part = self._split(grad, dilated).sum((3, 5))
+            total = part if total is None else total.add_(part)
+        return join_channels(_given(total)), ReadingWeights(depthwise1, pointwise1, depthwise2, of_dilation, pointwise2)
+
+    def _copies(self, activated: Tensor, kernels: int) -> Tensor:
+        """One copy of its group for each kernel size and edge: (N, kernels*G*E*C, H, W)."""
+        return torch.cat([part for part in activated.chunk(self.groups, 1) for _ in range(self.edges)] * kernels, 1)
+
+    def _split(self, features: Tensor, operations: int) -> Tensor:
+        return split_channels(features, operations, self.groups, self.edges, self.channels)
+
+    def _stacked(self, operations: int, rate: int = 1) -> _Conv:
+        return _Conv(rate, operations * self.width)
+
+    def _pointwise(self, operations: int) -> _Conv:
+        return _Conv(1, operations * self.groups * self.edges)
+
+
+T = TypeVar("T")
+
+
+def _given(value: T | None) -> T:
+    """What the space's operations say is there."""
+    assert value is not None
+    return value
