@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from autoseg.api.decoding import decode
     from autoseg.api.demo import demo
+    from autoseg.api.plan import plan
     from autoseg.api.runs import retrain, search
     from autoseg.api.use import evaluate, export_model, plot, predict
     from autoseg.engine.predict import load_network
@@ -38,6 +39,7 @@ _HOMES = {
     "evaluate": "autoseg.api.use",
     "export_model": "autoseg.api.use",
     "load_network": "autoseg.engine.predict",
+    "plan": "autoseg.api.plan",
     "plot": "autoseg.api.use",
     "predict": "autoseg.api.use",
     "retrain": "autoseg.api.runs",
@@ -46,7 +48,7 @@ _HOMES = {
 }
 
 __all__ = [  # noqa: RUF022 - in the order of the story
-    "search", "decode", "retrain", "evaluate", "predict", "export_model", "plot", "demo",
+    "search", "decode", "retrain", "evaluate", "predict", "export_model", "plot", "plan", "demo",
     "SearchSpace", "Genotype", "sample_genotype", "build_supernet", "build_network", "load_network", "AutosegError",
 ]  # fmt: skip
 

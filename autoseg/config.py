@@ -148,7 +148,13 @@ class TrainingConfig(Settings):
     checkpoint_seconds: Annotated[Number, Field(ge=0)] = 60.0
     """Save at least this often, mid-epoch too; 0 saves after every step."""
     workers: Annotated[Whole, Field(ge=0, le=256)] = 0
-    """Processes that read images; 0 reads in the main process, which is right where the set fits in memory."""
+    """Processes that read and augment images where these are not kept on a GPU; 0 does it in the main process, which
+    is right where the set is kept (`store`)."""
+    store: Literal["auto", "device", "memory", "disk", "none"] = "auto"
+    """Where the decoded images are kept: on the GPU, in memory, or in files in `cache_dir`; `none` reads the image
+    files in each epoch. auto takes the first of these with room."""
+    cache_dir: str | None = None
+    """The folder for `store: disk`; left out, $XDG_CACHE_HOME/autoseg or ~/.cache/autoseg."""
 
     @model_validator(mode="after")
     def _weights_are_not_all_zero(self) -> TrainingConfig:
@@ -167,6 +173,8 @@ class SearchSchedule(TrainingConfig):
     """Standard deviation of the initial logits."""
     train_a_fraction: Annotated[Number, Field(gt=0, lt=1)] = 0.5
     """Share of the training set that is trainA (weights); the rest is trainB (architecture)."""
+    checkpoint_cells: Flag = False
+    """Keep only the output of each cell for the way back and evaluate the cell again there: less memory, more time."""
 
     @model_validator(mode="after")
     def _architecture_starts(self) -> SearchSchedule:
@@ -189,6 +197,8 @@ class RetrainSchedule(TrainingConfig):
     """Weight of the loss of an auxiliary head after two thirds of the layers; 0 builds none."""
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Keep an exponential moving average of the weights and use it to evaluate; 0 keeps none."""
+    compile: Flag = False
+    """Compile the training step's forward and backward pass with torch.compile; needs a C++ compiler and minutes."""
 
 
 # --- whole runs ------------------------------------------------------------------------------------------------------

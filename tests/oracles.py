@@ -49,6 +49,22 @@ class AtrousConv(nn.Module):
         return self.norms[arrow](self.conv(F.relu(x)))
 
 
+class DilConv(nn.Module):
+    """DARTS' dilated separable convolution: once, at rate 2."""
+
+    def __init__(self, channels, kernel_size, arrows):
+        super().__init__()
+        pad = kernel_size - 1
+        self.depthwise = nn.Conv2d(
+            channels, channels, kernel_size, padding=pad, dilation=2, groups=channels, bias=False
+        )
+        self.pointwise = nn.Conv2d(channels, channels, 1, bias=False)
+        self.norms = nn.ModuleList(norm(channels) for _ in range(arrows))
+
+    def forward(self, x, arrow):
+        return self.norms[arrow](self.pointwise(self.depthwise(F.relu(x))))
+
+
 class Pool(nn.Module):
     def __init__(self, pool):
         super().__init__()
@@ -76,6 +92,8 @@ def operation(name, channels, arrows):
         "max_pool_3x3": lambda: Pool(nn.MaxPool2d(3, 1, 1)),
         "sep_conv_3x3": lambda: SepConv(channels, 3, arrows),
         "sep_conv_5x5": lambda: SepConv(channels, 5, arrows),
+        "dil_conv_3x3": lambda: DilConv(channels, 3, arrows),
+        "dil_conv_5x5": lambda: DilConv(channels, 5, arrows),
         "atrous_conv_3x3": lambda: AtrousConv(channels, 3, arrows),
         "atrous_conv_5x5": lambda: AtrousConv(channels, 5, arrows),
     }[name]()
@@ -296,20 +314,27 @@ def _cell_pairs(fast, textbook, operations):
         else:
             yield a.conv.weight, everything, b.conv.weight
     separable = [name for name in operations if name.startswith("sep")]
+    dilated = [name for name in operations if name.startswith("dil")]
     atrous = [name for name in operations if name.startswith("atrous")]
     weights, edges = fast.weights, len(textbook.edges)
+    by_state = sorted(range(edges), key=lambda number: int(list(textbook.edges)[number].split("_")[1]))
     for number, edge in enumerate(textbook.edges.values()):
+        rows = slice(number * weights.channels, (number + 1) * weights.channels)
         for name, op in zip(operations, edge.operations, strict=True):
             if name in separable:
                 kernel = separable.index(name)
-                yield weights.depthwise1[kernel], (number,), op.depthwise1.weight
-                yield weights.depthwise2[kernel], (number,), op.depthwise2.weight
+                yield weights.depthwise1[kernel], (rows,), op.depthwise1.weight
+                yield weights.depthwise2[kernel], (rows,), op.depthwise2.weight
                 yield weights.pointwise1, (kernel * edges + number, ..., None, None), op.pointwise1.weight
                 yield weights.pointwise2, (kernel * edges + number, ..., None, None), op.pointwise2.weight
+            elif name in dilated:
+                kernel = dilated.index(name)
+                yield weights.dilated[kernel], (rows,), op.depthwise.weight
+                place = (len(separable) + kernel) * edges + number
+                yield weights.pointwise2, (place, ..., None, None), op.pointwise.weight
             elif name in atrous:
-                channels = weights.channels
-                rows = slice(number * channels, (number + 1) * channels)
-                yield weights.atrous[atrous.index(name)], (rows,), op.conv.weight
+                place = by_state.index(number) * weights.channels
+                yield weights.atrous[atrous.index(name)], (slice(place, place + weights.channels),), op.conv.weight
 
 
 def textbook_of(fast, num_classes) -> TextbookSupernet:

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 import torch
 
 from autoseg.api.settings import Source, first_difference, retrain_settings, search_settings
-from autoseg.config import DataConfig, RetrainConfig, SearchConfig
-from autoseg.data.dataset import SegmentationDataset, open_dataset, verify
+from autoseg.config import DataConfig, RetrainConfig, SearchConfig, TrainingConfig
+from autoseg.data.dataset import SegmentationDataset, open_dataset
+from autoseg.data.store import keep_samples
 from autoseg.engine.environment import describe_environment, pick_device
 from autoseg.engine.log import Progress
 from autoseg.engine.loop import Loop, Task
@@ -82,7 +83,8 @@ def _carry_out(
     device = pick_device(settings.device)
     train, val = open_dataset(settings.data, "train"), open_dataset(settings.data, "val")
     task = make_task(settings, train, val, device)
-    _read_all(train, val, show_progress)
+    schedule = settings.search if isinstance(settings, SearchConfig) else settings.retrain
+    _read_all(train, val, schedule, device, show_progress)
     run = _ready(run, out, settings, device)
     task.begin(run)
     Loop(task, run, show_progress)()
@@ -129,8 +131,15 @@ def _ready(run: Run | None, out: str | Path, settings: Config, device: torch.dev
     return run
 
 
-def _read_all(train: SegmentationDataset, val: SegmentationDataset, show_progress: bool) -> None:
-    """Read each sample once, so that a bad file is found now and not hours later."""
+def _read_all(
+    train: SegmentationDataset,
+    val: SegmentationDataset,
+    schedule: TrainingConfig,
+    device: torch.device,
+    show_progress: bool,
+) -> None:
+    """Read each sample once, so that a bad file is found now and not hours later, and keep it where there is room."""
+    where = schedule.store, device, schedule.cache_dir
     with Progress("reading", len(train) + len(val), enabled=show_progress) as progress:
-        verify(train, lambda done, _: progress.update(done))
-        verify(val, lambda done, _: progress.update(len(train) + done))
+        keep_samples(train, *where, lambda done, _: progress.update(done))
+        keep_samples(val, *where, lambda done, _: progress.update(len(train) + done))

@@ -19,6 +19,7 @@ def evaluate(
     checkpoint: options.Checkpoint = "best",
     set_: options.Set = None,
     device: options.Device = None,
+    precision: options.Precision = "float32",
     out: Annotated[Path | None, typer.Option(help="The JSON to write; else RUN/evaluation_SPLIT.json.")] = None,
     debug: options.Debug = False,
 ) -> None:
@@ -30,7 +31,7 @@ def evaluate(
 
     result = evaluate_api(
         run, data, split=split, multi_scale=multi_scale, flip=flip, checkpoint=checkpoint,
-        device=device or "auto", overrides=options.overrides(set_), out=out,
+        device=device or "auto", precision=precision, overrides=options.overrides(set_), out=out,
     )  # fmt: skip
     width = max(len(name) for name in result["iou"])
     for name, iou in result["iou"].items():

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from autoseg import __version__
-from autoseg.cli import decode, demo, evaluate, export, plot, predict, retrain, search, show, spaces
+from autoseg.cli import decode, demo, evaluate, export, plan, plot, predict, retrain, search, show, spaces
 from autoseg.errors import AutosegError, Interrupted
 
 UsageError: Any = typer.BadParameter.__bases__[0]
@@ -26,7 +26,7 @@ app = typer.Typer(
 )
 COMMANDS = {
     module.__name__.rpartition(".")[2]: module
-    for module in (demo, search, decode, retrain, evaluate, predict, export, plot, spaces, show)
+    for module in (demo, plan, search, decode, retrain, evaluate, predict, export, plot, spaces, show)
 }
 for name, module in COMMANDS.items():
     app.command(name)(getattr(module, name))

@@ -21,6 +21,7 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out where it stopped.")]
 Checkpoint = Annotated[str, typer.Option(help="best (by mIoU on val) or last.")]
+Precision = Annotated[str, typer.Option(help="float32, or bf16: faster where the device has it, and rounder.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over a file that is there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 

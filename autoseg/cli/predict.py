@@ -16,6 +16,7 @@ def predict(
     out: Annotated[Path, typer.Option(help="The folder for labels/ and overlays/.")],
     checkpoint: options.Checkpoint = "best",
     device: options.Device = None,
+    precision: options.Precision = "float32",
     debug: options.Debug = False,
 ) -> None:
     """Label images with a retrained network: palette PNGs and overlays, at each image's size.
@@ -24,5 +25,5 @@ def predict(
     """
     from autoseg.api.use import predict as predict_api
 
-    files = predict_api(run, images, out, checkpoint=checkpoint, device=device or "auto")
+    files = predict_api(run, images, out, checkpoint=checkpoint, device=device or "auto", precision=precision)
     typer.echo(f"wrote {len(files)} label maps to {out / 'labels'} and overlays to {out / 'overlays'}")

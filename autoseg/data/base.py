@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from autoseg.data.packed import PackedSamples
 from autoseg.errors import DataError
 
 LabelMask: TypeAlias = NDArray[np.integer[Any]]
@@ -35,7 +36,7 @@ class SegmentationDataset(ABC):
     """The samples of one split. A subclass says how one is read; checks, mapping, size and memory are done here.
 
     `names`: one a sample, unique; `classes`: one name a class; `num_classes`; `ignore_label`.
-    Decoded samples stay in memory up to `cache_bytes`; 0 keeps none.
+    Decoded samples stay in memory up to `cache_bytes`; 0 keeps none. `keep` replaces that by a store of all of them.
     """
 
     def __init__(
@@ -53,9 +54,10 @@ class SegmentationDataset(ABC):
         self.ignore_label = ignore_label
         self.resize = resize
         self.cache_bytes = cache_bytes
-        self._label_map = dict(label_map or {})
+        self.label_map = dict(label_map or {})
+        self.store: PackedSamples | None = None
         self._check_label_map()
-        self._lookup, self._legal = lookup_table(self._label_map, self.num_classes, ignore_label)
+        self._lookup, self._legal = lookup_table(self.label_map, self.num_classes, ignore_label)
         self._cache: dict[int, Sample] = {}
         self._cached_bytes = 0
 
@@ -63,7 +65,8 @@ class SegmentationDataset(ABC):
         return len(self.names)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_cache": {}, "_cached_bytes": 0}  # a worker process gets no copy of the cache
+        # a process that is not forked gets no copy of what is kept in memory
+        return {**self.__dict__, "store": None, "_cache": {}, "_cached_bytes": 0}
 
     @abstractmethod
     def read(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.integer[Any]]]:
@@ -80,23 +83,54 @@ class SegmentationDataset(ABC):
         """The place of a sample's mask, for messages."""
         return self.names[index]
 
+    def stored_size(self, index: int) -> tuple[int, int]:
+        """(H, W) of a sample before the resizing; a subclass that knows it without decoding says so.
+
+        Raises: DataError: a file that cannot be read.
+        """
+        height, width = self.read(index)[1].shape
+        return height, width
+
+    def sources(self) -> list[tuple[str, str]] | None:
+        """What each sample is made from, and the state that this is in: both differ where the samples may differ.
+
+        None where that is not known: the samples are then never kept beyond this process.
+        """
+        return None
+
+    @property
+    def mask_dtype(self) -> np.dtype[Any]:
+        """Of every sample's mask."""
+        return self._lookup.dtype
+
     def load(self, index: int) -> Sample:
         """A sample after the label map and the resizing.
 
         Raises: DataError: a file that cannot be read, sizes that differ, or a label that is no class.
         """
+        if self.store is not None:
+            return Sample(*self.store.arrays(index))
+        sample = self.decode(index)
+        size = sample.image.nbytes + sample.mask.nbytes
+        if index not in self._cache and self._cached_bytes + size <= self.cache_bytes:
+            self._cache[index] = sample
+            self._cached_bytes += size
+        return sample
+
+    def keep(self, store: PackedSamples) -> None:
+        """Take every sample from `store` from now on."""
+        self.store = store
+        self._cache, self._cached_bytes = {}, 0
+
+    def decode(self, index: int) -> Sample:
+        """A sample as `load` gives it, which is not kept for the next time."""
         if (cached := self._cache.get(index)) is not None:
             return cached
         image, stored = self.read(index)
         mask = self._to_labels(stored, index)
         if self.resize is not None and self.resize != mask.shape:
             image, mask = resize_image(image, self.resize), resize_mask(mask, self.resize)
-        sample = Sample(image, mask)
-        size = image.nbytes + mask.nbytes
-        if self._cached_bytes + size <= self.cache_bytes:
-            self._cache[index] = sample
-            self._cached_bytes += size
-        return sample
+        return Sample(image, mask)
 
     def _to_labels(self, stored: NDArray[np.integer[Any]], index: int) -> LabelMask:
         if stored.min(initial=0) < 0 or stored.max(initial=0) >= LABELS:
@@ -112,7 +146,7 @@ class SegmentationDataset(ABC):
         return labels
 
     def _check_label_map(self) -> None:
-        for source, target in self._label_map.items():
+        for source, target in self.label_map.items():
             if not (0 <= source < LABELS and (0 <= target < self.num_classes or target == self.ignore_label)):
                 raise DataError(
                     f"data.label_map sends {source} to {target}, but the data set has {self.num_classes} classes"

@@ -67,10 +67,18 @@ def verify(dataset: SegmentationDataset, progress: Callable[[int, int], None] | 
 
     Raises: DataError: the first sample that cannot be used.
     """
-    total = len(dataset)
+    in_threads(dataset.load, len(dataset), progress)
+
+
+def in_threads(work: Callable[[int], object], total: int, progress: Callable[[int, int], None] | None = None) -> None:
+    """`work(index)` for 0..total-1, some at a time. What it raises first in this order is raised, and the rest left."""
     pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
+
+    def silent(index: int) -> None:
+        work(index)  # results are dropped at once: together they may be larger than memory
+
     try:
-        for done, _ in enumerate(pool.map(lambda index: bool(dataset.load(index)), range(total)), start=1):
+        for done, _ in enumerate(pool.map(silent, range(total)), start=1):
             if progress is not None:
                 progress(done, total)
     finally:

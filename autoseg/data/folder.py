@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from autoseg.config import SplitConfig
 from autoseg.data.base import CACHE_BYTES, LABELS, SegmentationDataset
-from autoseg.data.images import read_image, read_mask
+from autoseg.data.images import image_size, read_image, read_mask
 from autoseg.errors import DataError
 from autoseg.files import one_line
 
@@ -56,6 +56,14 @@ class FolderDataset(SegmentationDataset):
                 f"{image_path} is {_size(image)} pixels, but its mask {mask_path} is {_size(mask)}; make them equal"
             )
         return image, mask
+
+    def stored_size(self, index: int) -> tuple[int, int]:
+        """(H, W), from the header of the mask's file. Raises: DataError: it cannot be read."""
+        return image_size(self._pairs[index][2])
+
+    def sources(self) -> list[tuple[str, str]]:
+        """The two files of each sample, and how large and how old they are."""
+        return [(f"{image}\n{mask}", f"{_state(image)} {_state(mask)}") for _, image, mask in self._pairs]
 
     def image_path(self, index: int) -> Path:
         """The image's file."""
@@ -199,3 +207,12 @@ def _within(root: Path, path: Path) -> str:
 
 def _size(array: NDArray[Any]) -> str:
     return f"{array.shape[1]}x{array.shape[0]}"
+
+
+def _state(path: Path) -> str:
+    """Bytes and time of the last change, in nanoseconds; of a file that is not there, nothing."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns}"

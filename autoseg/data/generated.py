@@ -100,6 +100,10 @@ class GeneratedDataset(SegmentationDataset):
         rng = np.random.default_rng([self._config.seed, self._stream, index])
         return draw(rng, self._config.size, self._config.noise)
 
+    def stored_size(self, index: int) -> tuple[int, int]:
+        """(H, W), the same for all."""
+        return self._config.size
+
 
 def draw(rng: Generator, size: tuple[int, int], noise: float) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """One image (H, W, 3) and its mask (H, W), with the labels of `CLASSES`."""

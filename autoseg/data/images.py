@@ -5,8 +5,10 @@ Letters: H height and W width in pixels.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +83,23 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
+def image_size(path: Path) -> tuple[int, int]:
+    """(H, W) of an image file as it is stored, from its header. Raises: DataError: the file is missing or no image."""
+    with _clear_errors(path), Image.open(path) as image:
+        return image.height, image.width
+
+
 def _open(path: Path) -> Image.Image:
     """The decoded image. The file is closed again."""
+    with _clear_errors(path), Image.open(path) as image:
+        image.load()
+        return image
+
+
+@contextlib.contextmanager
+def _clear_errors(path: Path) -> Iterator[None]:
     try:
-        with Image.open(path) as image:
-            image.load()
-            return image
+        yield
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; restore it or take it out of the data set") from None
     except _UNREADABLE as reason:

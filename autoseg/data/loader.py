@@ -18,7 +18,9 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from autoseg.config import AugmentConfig, Rgb
 from autoseg.data.base import SegmentationDataset
-from autoseg.data.transforms import augment, to_tensor
+from autoseg.data.batch_transforms import BatchAugment
+from autoseg.data.packed import mask_tensor, to_labels
+from autoseg.data.transforms import augment, normalisation, normalised
 from autoseg.errors import DataError
 
 Key: TypeAlias = tuple[int, int]
@@ -40,7 +42,9 @@ class BatchLoader:
 
     Step s of an epoch holds the items s*batch_size to (s+1)*batch_size-1 of an endless row of permutations, those of
     that epoch. `len()` is the number of whole batches in one permutation, at least 1.
-    `workers`: processes that read and augment; 0 does it in this one. The batches are the same.
+    `device`: where whole batches are made at once; None makes sample after sample on the CPU with Pillow. What is
+    shown is the same (see `BatchAugment`). `workers`: processes that read and augment on the CPU; 0 does it in this
+    one. The batches are the same. With a `device` they serve a data set whose samples are not kept (`store.py`).
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class BatchLoader:
         seed: int,
         stream: str | int,
         workers: int = 0,
+        device: torch.device | None = None,
     ) -> None:
         if len(indices) == 0:
             raise DataError("there are no images to make batches of; add images to the split")
@@ -66,6 +71,7 @@ class BatchLoader:
         self.stream = stream
         self.workers = workers
         self._items = _Items(dataset, crop, augment, mean, std)
+        self._at_once = None if device is None else BatchAugment(crop, augment, mean, std, dataset.ignore_label, device)
 
     def __len__(self) -> int:
         return max(1, len(self.indices) // self.batch_size)
@@ -79,6 +85,10 @@ class BatchLoader:
         """
         steps = len(self) if steps is None else steps
         if start_step >= steps:
+            return
+        if self._at_once is not None and (self.dataset.store is not None or self.workers == 0):
+            for step in range(start_step, steps):
+                yield self._made_at_once(self._at_once, self.keys(epoch, step))
             return
         if self.workers == 0:
             for step in range(start_step, steps):
@@ -105,6 +115,10 @@ class BatchLoader:
         state = np.random.SeedSequence([self.seed, _number(self.stream), epoch, position, 1]).generate_state(2)
         return int(state[0]) << 31 | int(state[1]) >> 1
 
+    def _made_at_once(self, augment_batch: BatchAugment, keys: list[Key]) -> Batch:
+        samples = [sample_tensors(self.dataset, index) for index, _ in keys]
+        return augment_batch(samples, [torch.Generator().manual_seed(seed) for _, seed in keys])
+
     def _in_workers(self, keys: list[list[Key]]) -> Iterable[Batch | str]:
         return DataLoader(
             self._items,
@@ -113,22 +127,43 @@ class BatchLoader:
             collate_fn=_collate,
             worker_init_fn=_start_worker,
             generator=torch.Generator(),  # or PyTorch draws from the global one
+            pin_memory=self._at_once is not None and torch.cuda.is_available(),
         )
 
 
-def evaluation_batches(
-    dataset: SegmentationDataset, indices: Indices, mean: Rgb, std: Rgb, batch_size: int = 1
-) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-    """Whole images in the order of `indices`: (indices, images (N, 3, H, W) float32, masks (N, H, W) int64).
-
-    Up to `batch_size` images that follow each other and have one size come together. Nothing is random.
+def sample_tensors(dataset: SegmentationDataset, index: int) -> tuple[Tensor, Tensor]:
+    """Image (H, W, 3) uint8 and mask (H, W), uint8, or int16 for uint16, where they are kept. Not to be changed.
 
     Raises: DataError: a sample that cannot be used.
     """
+    if dataset.store is not None:
+        return dataset.store.tensors(index)
+    image, mask = dataset.load(index)
+    return torch.from_numpy(image), mask_tensor(mask)
+
+
+def evaluation_batches(
+    dataset: SegmentationDataset,
+    indices: Indices,
+    mean: Rgb,
+    std: Rgb,
+    batch_size: int = 1,
+    device: torch.device | None = None,
+) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """Whole images in the order of `indices`: (indices, images (N, 3, H, W) float32, masks (N, H, W) int64).
+
+    Up to `batch_size` images that follow each other and have one size come together. Nothing is random. They reach
+    `device` as bytes and are normalised there.
+
+    Raises: DataError: a sample that cannot be used.
+    """
+    device = device or torch.device("cpu")
+    scale, shift = normalisation(mean, std, device)
     group: list[int] = []
     tensors: list[Batch] = []
     for index in (int(index) for index in indices):
-        image, mask = to_tensor(dataset.load(index), mean, std)
+        stored_image, stored_mask = (part.to(device) for part in sample_tensors(dataset, index))
+        image, mask = normalised(stored_image, scale, shift), to_labels(stored_mask)
         if group and (len(group) == batch_size or mask.shape != tensors[0][1].shape):
             yield group, *_stack(tensors)
             group, tensors = [], []

@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 
 import torch
-from torch import nn
 
 from autoseg.engine.evaluate import evaluate_network
 from autoseg.engine.search import SearchTask
 from autoseg.genotype.schema import Genotype
 from autoseg.objectives.metrics import Scores
-from autoseg.supernet.stacked import StackedNorm
+from autoseg.supernet.reading import StackedNorm
 
 CALIBRATION_BATCHES = 16
 
@@ -23,10 +22,10 @@ def discretised_scores(task: SearchTask, genotype: Genotype) -> Scores:
     """
     supernet = task.supernet
     supernet.choose(genotype)
-    norms = [module for module in supernet.modules() if isinstance(module, StackedNorm | nn.BatchNorm2d)]
+    norms = [module for module in supernet.modules() if isinstance(module, StackedNorm)]
     for norm in norms:
-        norm.running_mean.zero_()  # type: ignore[union-attr]
-        norm.running_var.fill_(1)  # type: ignore[union-attr]
+        norm.running_mean.zero_()
+        norm.running_var.fill_(1)
     supernet.train()
     with torch.no_grad():
         for images, _ in itertools.islice(task.loader_a.epoch(0), CALIBRATION_BATCHES):

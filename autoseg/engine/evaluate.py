@@ -46,8 +46,7 @@ def evaluate_network(
     loss_sum, pixels = torch.zeros((), dtype=torch.float64), 0
     indices = spaced(len(dataset), limit)
     done = 0
-    for group, images, masks in evaluation_batches(dataset, indices, data.mean, data.std, batch_size):
-        images, masks = images.to(device), masks.to(device)
+    for group, images, masks in evaluation_batches(dataset, indices, data.mean, data.std, batch_size, device):
         logits = network_logits(network, images, scales, flip)
         counted = int((masks != dataset.ignore_label).sum())
         loss_sum += segmentation_loss(logits, masks, dataset.ignore_label).cpu().double() * counted
@@ -63,11 +62,12 @@ def evaluate_network(
 def network_logits(network: nn.Module, images: Tensor, scales: Sequence[float] = (1.0,), flip: bool = False) -> Tensor:
     """(N, 3, H, W) -> (N, K, H, W): logits, or with several scales or flips the log of the mean probability.
 
-    Scaled images are rounded to whole pixels and at least 32 each way.
+    Scaled images are rounded to whole pixels and at least 32 each way. The network may be in float32 or bf16.
     """
+    dtype = next((parameter.dtype for parameter in network.parameters()), images.dtype)
     images = images.contiguous(memory_format=torch.channels_last)
     if tuple(scales) == (1.0,) and not flip:
-        logits: Tensor = network(images)
+        logits: Tensor = network(images.to(dtype))
         return logits
     size = images.shape[-2:]
     total, count = torch.zeros(()), 0
@@ -75,7 +75,7 @@ def network_logits(network: nn.Module, images: Tensor, scales: Sequence[float] =
         scaled_size = [max(SMALLEST, round(length * scale)) for length in size]
         scaled = F.interpolate(images, scaled_size, mode="bilinear", align_corners=False, antialias=scale < 1)
         for flipped in (False, True) if flip else (False,):
-            logits = network(scaled.flip(3) if flipped else scaled)
+            logits = network((scaled.flip(3) if flipped else scaled).to(dtype))
             logits = logits.flip(3) if flipped else logits
             logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
             total, count = total.to(logits.device) + logits.softmax(1), count + 1

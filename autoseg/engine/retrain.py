@@ -12,13 +12,14 @@ from torch.optim.swa_utils import AveragedModel
 from autoseg.config import RetrainConfig
 from autoseg.data.dataset import SegmentationDataset
 from autoseg.engine.checkpoint import Kind
+from autoseg.engine.compiling import compiled
 from autoseg.engine.loop import Figures, autocast, seed_step
 from autoseg.engine.optim import build_optimizer, learning_rate, set_learning_rate
 from autoseg.engine.run import Run
 from autoseg.engine.training import make_loader, validation_figures, weights_of_classes
 from autoseg.errors import DataError
 from autoseg.genotype.schema import Genotype
-from autoseg.network import Network, build_network
+from autoseg.network import Network, build_network, for_inference
 from autoseg.objectives.losses import segmentation_loss
 
 
@@ -40,12 +41,14 @@ class RetrainTask:
                 " lower retrain.batch_size or add images"
             )
         indices = list(range(len(train)))
-        self.loader = make_loader(self.schedule, config.data, config.seed, train, indices, "train")
+        self.loader = make_loader(self.schedule, config.data, config.seed, train, indices, "train", device)
         self.steps_per_epoch = min(len(self.loader), self.schedule.max_steps_per_epoch or len(self.loader))
 
         torch.manual_seed(config.seed)
         network = build_network(self.genotype, train.num_classes, auxiliary=self.schedule.auxiliary_weight > 0)
         self.network: Network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        forward = self.network.forward_with_auxiliary
+        self.forward = compiled(forward, device) if self.schedule.compile else forward
         self.optimizer = build_optimizer(self.schedule.optimizer, self.network.parameters())
         self.class_weights = weights_of_classes(self.schedule.class_weights, train, device)
         self.average = moving_average(self.network, self.schedule.ema_decay) if self.schedule.ema_decay else None
@@ -66,9 +69,7 @@ class RetrainTask:
         self.network.set_drop_path(self.schedule.drop_path, step / steps)
 
         with autocast(self.device, self.schedule.precision):
-            logits, auxiliary = self.network.forward_with_auxiliary(
-                images.contiguous(memory_format=torch.channels_last)
-            )
+            logits, auxiliary = self.forward(images.contiguous(memory_format=torch.channels_last))
         loss = self._loss(logits, masks)
         if auxiliary is not None:
             loss = loss + self.schedule.auxiliary_weight * self._loss(auxiliary, masks)
@@ -90,7 +91,8 @@ class RetrainTask:
 
     def validate(self, run: Run, epoch: int) -> Figures:
         """Scores on the validation set."""
-        return {"val": validation_figures(self.trained, self.val_set, self.config.data, self.schedule, self.device)}
+        network = for_inference(self.trained, self.device)
+        return {"val": validation_figures(network, self.val_set, self.config.data, self.schedule, self.device)}
 
     def begin(self, run: Run) -> None:
         """Write genotype.yaml."""

@@ -52,12 +52,14 @@ class SearchTask:
 
         torch.manual_seed(config.seed)
         self.supernet = build_supernet(self.space, train.num_classes, self.schedule.arch_init_std).to(device)
+        self.supernet.checkpoint_cells = self.schedule.checkpoint_cells
         self.optimizer = build_optimizer(self.schedule.optimizer, self.supernet.weights())
         self.class_weights = weights_of_classes(self.schedule.class_weights, train, device)
         self.architect = Architect(self.supernet, self.schedule, train.ignore_label, self.class_weights)
 
     def _loader(self, indices: list[int], stream: str) -> BatchLoader:
-        return make_loader(self.schedule, self.config.data, self.config.seed, self.train_set, indices, stream)
+        config = self.config
+        return make_loader(self.schedule, config.data, config.seed, self.train_set, indices, stream, self.device)
 
     # --- one iteration --------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -11,7 +12,7 @@ from autoseg.errors import GenotypeError
 from autoseg.genotype.schema import Genotype
 from autoseg.network.cell import Cell
 from autoseg.ops.heads import AsppDecoder, AuxiliaryHead, DeepLabV3PlusDecoder, Stem
-from autoseg.ops.resize import level_size, resize
+from autoseg.ops.resize import Size, level_size, resize
 
 HEAD_BN_EPS = 1e-5
 """BatchNorm's epsilon in ASPP and decoder, as Auto-DeepLab's code has it; the cells' is the genotype's."""
@@ -66,8 +67,8 @@ class Network(nn.Module):
         logits = self.decoder(F.relu(outputs[-1]), outputs[1 + self.low_level_layer])
         auxiliary = None
         if self.auxiliary is not None and self.training:
-            auxiliary = resize(self.auxiliary(F.relu(outputs[1 + self.auxiliary_layer])), size)
-        return resize(logits, size), auxiliary
+            auxiliary = _enlarge(self.auxiliary(F.relu(outputs[1 + self.auxiliary_layer])), size)
+        return _enlarge(logits, size), auxiliary
 
     def set_drop_path(self, greatest: float, progress: float) -> None:
         """Scheduled drop path: probability `greatest * progress * (cell + 1) / cells`; `progress` goes from 0 to 1."""
@@ -80,6 +81,11 @@ def build_network(genotype: Genotype, num_classes: int, auxiliary: bool = False)
     if num_classes < 2:
         raise GenotypeError(f"a network needs at least two classes, not {num_classes}")
     return Network(genotype, num_classes, auxiliary)
+
+
+def _enlarge(logits: Tensor, size: Size) -> Tensor:
+    """Logits at the images' size; those in bf16 as float32, where classes that differ by less than 1/256 do not tie."""
+    return resize(logits.float() if logits.dtype == torch.bfloat16 else logits, size)
 
 
 def _low_level_layer(genotype: Genotype) -> int:

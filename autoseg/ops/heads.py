@@ -6,17 +6,20 @@ Letters: N images, C channels, K classes, H height, W width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.ops.primitives import Norm
+from autoseg.ops.primitives import Norm, Pairs
 from autoseg.ops.resize import resize
 
 
 class ConvNormRelu(nn.Sequential):
     """Convolution without bias, normalisation, ReLU; keeps the size."""
+
+    conv_norms: ClassVar[Pairs] = (("0", "1"),)
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, norm: Norm, rate: int = 1) -> None:
         padding = rate * (kernel_size // 2)
@@ -44,6 +47,7 @@ class Stem(nn.Module):
         self.norms = nn.ModuleList(norm(after) for after in channels)
         self.out_channels = (channels[-2:][0], channels[-1])
         """Of H(-1) and H(0)."""
+        self.conv_norms: Pairs = tuple((f"convs.{number}", f"norms.{number}") for number in range(len(channels)))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """H(-1) and H(0); the same feature twice where the stem has a single convolution."""
@@ -69,6 +73,8 @@ class Aspp(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """See the class."""
         pooled = self.pooled(features.mean((2, 3), keepdim=True)).expand(-1, -1, *features.shape[2:])
+        if features.is_contiguous(memory_format=torch.channels_last):
+            pooled = pooled.contiguous(memory_format=torch.channels_last)  # an expanded one would turn all into NCHW
         return torch.cat([self.pointwise(features), *(conv(features) for conv in self.atrous), pooled], 1)
 
 

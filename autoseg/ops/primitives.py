@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,10 +14,15 @@ from torch.nn import functional as F
 from autoseg.ops.resize import level_size, resize
 
 Norm = Callable[[int], nn.Module]
+Pairs = tuple[tuple[str, str], ...]
+"""Names of a module's convolutions and of the normalisation that reads each of them alone: `network.fold` merges them.
+"""
 
 
 class ReluConvNorm(nn.Module):
     """ReLU, 1x1 convolution, normalisation: brings a cell's input to its width. (N, Cin, H, W) -> (N, Cout, H, W)."""
+
+    conv_norms: ClassVar[Pairs] = (("conv", "norm"),)
 
     def __init__(self, in_channels: int, out_channels: int, norm: Norm) -> None:
         super().__init__()
@@ -31,6 +37,8 @@ class ReluConvNorm(nn.Module):
 
 class SepConv(nn.Module):
     """Depthwise-separable convolution: [ReLU, depthwise, 1x1, BN] twice, any stride in the first depthwise."""
+
+    conv_norms: ClassVar[Pairs] = (("pointwise1", "norm1"), ("pointwise2", "norm2"))
 
     def __init__(self, channels: int, kernel_size: int, stride: int, norm: Norm) -> None:
         super().__init__()
@@ -53,6 +61,8 @@ class SepConv(nn.Module):
 class AtrousConv(nn.Module):
     """ReLU, dense convolution at rate 2, BN (Auto-DeepLab's code); with stride 2 a bilinear halving and rate 1."""
 
+    conv_norms: ClassVar[Pairs] = (("conv", "norm"),)
+
     def __init__(self, channels: int, kernel_size: int, stride: int, norm: Norm) -> None:
         super().__init__()
         self.stride = stride
@@ -65,6 +75,25 @@ class AtrousConv(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """See the class."""
         features = self.norm(self.conv(_strided(F.relu(features), self.stride)))
+        return features
+
+
+class DilConv(nn.Module):
+    """Dilated separable convolution of DARTS (Liu et al. 2019): ReLU, depthwise at rate 2, 1x1, BN; any stride."""
+
+    conv_norms: ClassVar[Pairs] = (("pointwise", "norm"),)
+
+    def __init__(self, channels: int, kernel_size: int, stride: int, norm: Norm) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(
+            channels, channels, kernel_size, stride, kernel_size - 1, dilation=2, groups=channels, bias=False
+        )
+        self.pointwise = nn.Conv2d(channels, channels, 1, bias=False)
+        self.norm = norm(channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """See the class."""
+        features = self.norm(self.pointwise(self.depthwise(F.relu(features))))
         return features
 
 

@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import nn
 
-from autoseg.ops.primitives import AtrousConv, AvgPool, MaxPool, SepConv, SkipConnect
+from autoseg.ops.primitives import AtrousConv, AvgPool, DilConv, MaxPool, SepConv, SkipConnect
 
 PRIMITIVES: dict[str, Callable[..., nn.Module]] = {
     "skip_connect": SkipConnect,
@@ -17,5 +17,7 @@ PRIMITIVES: dict[str, Callable[..., nn.Module]] = {
     "sep_conv_5x5": partial(SepConv, kernel_size=5),
     "atrous_conv_3x3": partial(AtrousConv, kernel_size=3),
     "atrous_conv_5x5": partial(AtrousConv, kernel_size=5),
+    "dil_conv_3x3": partial(DilConv, kernel_size=3),
+    "dil_conv_5x5": partial(DilConv, kernel_size=5),
 }
 """Called with `channels`, `stride` and `norm`."""

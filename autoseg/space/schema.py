@@ -20,7 +20,7 @@ from autoseg.space.trellis import Trellis
 
 SPACE_VERSION = 1
 
-OPERATIONS = (
+PAPER_OPERATIONS = (
     "none",
     "skip_connect",
     "avg_pool_3x3",
@@ -30,7 +30,9 @@ OPERATIONS = (
     "atrous_conv_3x3",
     "atrous_conv_5x5",
 )
-"""Every operation that a cell may choose (Auto-DeepLab, section 3.1); `autoseg.ops.registry` builds them."""
+"""The operations that compete in Auto-DeepLab (section 3.1)."""
+OPERATIONS = (*PAPER_OPERATIONS, "dil_conv_3x3", "dil_conv_5x5")
+"""Every operation that a cell may choose, those of DARTS included; `autoseg.ops.registry` builds them."""
 
 Positive = Annotated[Whole, Field(ge=1, le=4096)]
 
@@ -57,7 +59,7 @@ class CellSpec(Settings):
     """The cell: blocks, each the sum of its inputs, and the operations that compete on every edge."""
 
     blocks: Annotated[Whole, Field(ge=1, le=16)] = 5
-    operations: tuple[str, ...] = OPERATIONS
+    operations: tuple[str, ...] = PAPER_OPERATIONS
 
     @field_validator("operations")
     @classmethod

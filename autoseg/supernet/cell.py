@@ -17,8 +17,6 @@ from autoseg.space.cell import PREV, PREV_PREV, CellTopology
 from autoseg.space.trellis import Move
 from autoseg.supernet.cell_weights import CellWeights, Kernels, Reading, ReadingWeights
 from autoseg.supernet.reading import (
-    BN_EPS,
-    BN_MOMENTUM,
     Factors,
     Gradients,
     Kept,
@@ -28,11 +26,6 @@ from autoseg.supernet.reading import (
     join_channels,
     split_channels,
 )
-
-
-def search_norm(channels: int) -> nn.BatchNorm2d:
-    """BatchNorm without affine parameters, as in DARTS (Liu et al. 2019); Auto-DeepLab is silent."""
-    return nn.BatchNorm2d(channels, eps=BN_EPS, momentum=BN_MOMENTUM, affine=False)
 
 
 class Feature(NamedTuple):
@@ -99,10 +92,12 @@ class SearchCell(nn.Module):
         self.readings = nn.ModuleList(
             StackedEdges(len(reading.groups), len(reading.groups[0]), channels, operations) for reading in self.layout
         )
-        rows = torch.tensor([number for reading in self.layout for number in reading.numbers])
+        first = dict(zip(state_order(topology), range(len(topology.edges)), strict=True))
+        rows = torch.tensor([first[number] for reading in self.layout for number in reading.numbers])
         index = (rows[:, None] * channels + torch.arange(channels)).flatten()
         self.register_buffer("atrous_index", index, persistent=False)
         self._atrous_sizes = [len(reading.numbers) * channels for reading in self.layout]
+        self._state_sizes = [len(numbers) * channels for numbers in topology.edges_from if numbers]
 
     def forward(
         self,
@@ -129,10 +124,10 @@ class SearchCell(nn.Module):
             for of, alpha in zip(weights, factors, strict=True)
             for tensor in (*of, alpha.weighted, *(factor.to(dtype) for factor in alpha.free))
         ]
-        outputs = _CellFunction.apply(
+        outputs = _CellFunction.apply(  # type: ignore[no-untyped-call]
             self, torch.is_grad_enabled(), arrived, betas.to(dtype), *tensors, *self.weights.atrous
         )
-        return Feature(*outputs)  # type: ignore[misc]
+        return Feature(*outputs)
 
     # --- for the function below ---------------------------------------------------------------------------------------
 
@@ -147,21 +142,30 @@ class SearchCell(nn.Module):
             place = end
         return weights, factors, tensors[place:]
 
-    def gather_atrous(self, weights: Sequence[Tensor], dtype: torch.dtype) -> list[list[Tensor]]:
+    def repeat_atrous(self, weights: Sequence[Tensor], dtype: torch.dtype) -> list[list[Tensor]]:
         """The atrous weights of each reading, (G*E*C, C, k, k) a kernel size: made when needed and never kept."""
         kinds = [torch.split(w.to(dtype).index_select(0, self.atrous_index), self._atrous_sizes) for w in weights]
         return [[kind[number] for kind in kinds] for number in range(len(self.layout))]
 
-    def scatter_atrous(self, gradients: Sequence[Sequence[Tensor]], weights: Sequence[Tensor]) -> list[Tensor]:
-        """The way back of `gather_atrous`."""
-        return [
-            torch.zeros_like(weight).index_add_(0, self.atrous_index, torch.cat(of_kind).to(weight.dtype))
-            for weight, of_kind in zip(weights, zip(*gradients, strict=True), strict=True)
-        ]
+    def split_atrous(self, weights: Sequence[Tensor], dtype: torch.dtype) -> list[list[list[Tensor]]]:
+        """The atrous weights of each reading by kernel size and run of arrows that share them, (E*C, C, k, k) each."""
+        kinds = [torch.split(weight.to(dtype), self._state_sizes) for weight in weights]
+        first = [[kind[PREV_PREV], kind[PREV]] for kind in kinds]
+        return [first, *([[kind[state]] for kind in kinds] for state in range(2, len(self._state_sizes)))]
+
+    def join_atrous(self, gradients: Sequence[Sequence[Sequence[Tensor]]]) -> list[Tensor]:
+        """The way back of `split_atrous`."""
+        kinds = zip(*gradients, strict=True)
+        return [torch.cat([of_run for of_reading in kind for of_run in of_reading]) for kind in kinds]
 
     def stacked(self) -> Iterator[StackedEdges]:
         """The readings, in their order."""
         yield from self.readings  # type: ignore[misc]
+
+
+def state_order(topology: CellTopology) -> list[int]:
+    """Every edge number, sorted by the state that the edge reads: the order in which atrous weights are kept."""
+    return [number for numbers in topology.edges_from for number in numbers]
 
 
 def readings_of(topology: CellTopology, arrows: int) -> list[Reading]:
@@ -181,39 +185,39 @@ class _CellFunction(torch.autograd.Function):
         arrived = arrived.contiguous(memory_format=torch.channels_last)
         with torch.autocast(arrived.device.type, enabled=False):
             weights, factors, atrous = cell.unpack(tensors)
-            gathered = cell.gather_atrous(atrous, arrived.dtype)
+            gathered = cell.repeat_atrous(atrous, arrived.dtype)
             ctx.needs = needs = _needs(cell, ctx.needs_input_grad, keep)
             (first, *others), kept = cell.stacked(), []
             total, of_first = first.run(arrived, weights[0], gathered[0], factors[0], needs)
             kept.append(of_first if keep else Kept())
-            of_prev_prev, of_prev = total.split((1, cell.arrows), 3)
+            of_prev_prev, of_prev = torch.split(total, [1, cell.arrows], 3)
             received = of_prev + of_prev_prev  # by every block, (N, H, W, G, B, C): complete when the block is read
-            pieces = join_channels(received).split(cell.channels, 1)
+            pieces = torch.split(join_channels(received), cell.channels, 1)
             for block, edges in enumerate(others):
-                rest = received.narrow(4, block + 1, edges.edges)
                 state = torch.cat(pieces[block :: cell.blocks], 1)
+                _, split, rest = torch.split(received, [block, 1, edges.edges], 4)
                 number = block + 1
-                of_block = edges.run(state, weights[number], gathered[number], factors[number], needs, onto=rest)[1]
+                of_block = edges.run(
+                    state, weights[number], gathered[number], factors[number], needs, onto=(split, rest)
+                )[1]
                 kept.append(of_block if keep else Kept())
             plain = join_channels((received * betas).sum(3))
             activated = F.relu(plain)
         if keep:
             ctx.cell = cell
-            ctx.save_for_backward(
-                arrived, betas, received, activated, *(tensor for of in kept for tensor in of), *tensors
-            )
+            ctx.save_for_backward(arrived, betas, received, *(tensor for of in kept for tensor in of), *tensors)
         ctx.set_materialize_grads(False)
         return plain, activated
 
     @staticmethod
     def backward(ctx: Any, of_plain: Tensor | None, of_activated: Tensor | None) -> tuple[Tensor | None, ...]:
         cell: SearchCell = ctx.cell
-        arrived, betas, received, activated, *tensors = ctx.saved_tensors
+        arrived, betas, received, *tensors = ctx.saved_tensors
         fields = len(Kept._fields)
         kept = [Kept(*tensors[n * fields : (n + 1) * fields]) for n in range(len(cell.layout))]
         tensors = tensors[len(kept) * fields :]
         with torch.autocast(arrived.device.type, enabled=False):
-            grad = _of_feature(of_plain, of_activated, activated)
+            grad = _of_feature(of_plain, of_activated, received, betas)
             if grad is None:
                 return (None,) * (4 + len(tensors))
             grad = split_channels(grad, 1, cell.blocks, cell.channels)
@@ -221,7 +225,7 @@ class _CellFunction(torch.autograd.Function):
             found = _blocks_backward(cell, grad * betas, arrived, received, kept, tensors, ctx.needs)
             of_atrous: Sequence[Tensor | None] = [None] * len(cell.weights.atrous)
             if ctx.needs.weights:
-                of_atrous = cell.scatter_atrous([of.atrous for of in found], cell.unpack(tensors)[2])
+                of_atrous = cell.join_atrous([of.atrous for of in found])
         of_readings = [
             tensor
             for of, edges in zip(found, cell.stacked(), strict=True)
@@ -241,17 +245,15 @@ def _blocks_backward(
 ) -> list[Gradients]:
     """The gradients of each reading, the last one first evaluated; grad: (N, H, W, G, B, C), used up."""
     weights, factors, atrous = cell.unpack(tensors)
-    gathered = cell.gather_atrous(atrous, arrived.dtype)
-    pieces = join_channels(received).split(cell.channels, 1)
+    gathered = cell.split_atrous(atrous, arrived.dtype)
+    pieces = torch.split(join_channels(received), cell.channels, 1)
     first, *others = cell.stacked()
     found: list[Gradients] = []
     for number in range(len(others), 0, -1):
         edges, block = others[number - 1], number - 1
         state = torch.cat(pieces[block :: cell.blocks], 1)
         of_rest = grad.narrow(4, number, edges.edges)
-        of = edges.backward(
-            of_rest, state, kept[number], weights[number], gathered[number], factors[number], needs
-        )
+        of = edges.backward(of_rest, state, kept[number], weights[number], gathered[number], factors[number], needs)
         grad.select(4, block).add_(split_channels(of.state, cell.arrows, cell.channels))
         found.append(of)
     both = torch.cat([grad.sum(3, keepdim=True), grad], 3)
@@ -259,11 +261,11 @@ def _blocks_backward(
     return found[::-1]
 
 
-def _of_feature(of_plain: Tensor | None, of_activated: Tensor | None, activated: Tensor) -> Tensor | None:
+def _of_feature(of_plain: Tensor | None, of_activated: Tensor | None, received: Tensor, betas: Tensor) -> Tensor | None:
     """The gradient of the feature from those of its two forms."""
     if of_activated is None:
         return of_plain
-    of_activated = torch.ops.aten.threshold_backward(of_activated, activated, 0)
+    of_activated = torch.ops.aten.threshold_backward(of_activated, join_channels((received * betas).sum(3)), 0)
     return of_activated if of_plain is None else of_plain + of_activated
 
 

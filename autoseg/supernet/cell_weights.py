@@ -57,7 +57,11 @@ class Reading(NamedTuple):
 
 
 class CellWeights(nn.Module):
-    """Every weight of a cell: one tensor for all edges and each kernel size, shared by the arrows into the node."""
+    """Every weight of a cell: one tensor for all edges and each kernel size, shared by the arrows into the node.
+
+    The edges come in alpha's order; those of `atrous`, the bulk of the weights, sorted by the state that they read, so
+    that those of one state lie together.
+    """
 
     def __init__(self, edges: int, channels: int, kernels: Kernels) -> None:
         super().__init__()
@@ -67,7 +71,7 @@ class CellWeights(nn.Module):
             return nn.Parameter(torch.randn(shape) * math.sqrt(2 / fan))  # He et al. 2015; fan: inputs of one output
 
         def depthwise(sizes: Iterable[int]) -> nn.ParameterList:
-            return nn.ParameterList(weight(edges, channels, 1, k, k, fan=k * k) for k in sizes)
+            return nn.ParameterList(weight(edges * channels, 1, k, k, fan=k * k) for k in sizes)
 
         def pointwise(operations: int) -> nn.Parameter | None:
             return weight(operations * edges, channels, channels, fan=channels) if operations else None
@@ -92,70 +96,103 @@ class ReadingWeights(NamedTuple):
     pointwise2: Tensor | None  # ((S+D)*G*E*C, C, 1, 1)
 
 
-class LevelWeights(nn.Module):
-    """The depthwise and pointwise weights of all cells of one level, laid out for their readings by two gathers.
+class WeightLayout(nn.Module):
+    """The depthwise and pointwise weights of all cells, laid out for their readings by a gather for each level.
 
-    One gather for the whole level costs a few calls where one for each cell and kernel size would cost hundreds.
+    That costs a few calls, where gathers for each cell and kernel size would cost thousands.
     """
 
     depthwise_index: Tensor
-    pointwise_index: Tensor
 
     def __init__(self, cells: Sequence[CellWeights], readings: Sequence[Sequence[Reading]]) -> None:
         """readings: those of each cell. The cells stay where they are; no parameter is registered here."""
         super().__init__()
         self._cells = tuple(cells)  # a tuple, which nn.Module does not look into
-        self.channels, edges, kernels = cells[0].channels, cells[0].edges, cells[0].kernels
-        self._readings = [len(of_cell) for of_cell in readings]
-        stages = (("depthwise1", kernels.separable), ("depthwise2", kernels.separable), ("dilated", kernels.dilated))
-        self._names = [(name, number, size) for name, sizes in stages for number, size in enumerate(sizes)]
-        self._names.sort(key=lambda name: name[2])
-        depthwise, pointwise = [], []
-        self.depthwise_sizes, self.pointwise_sizes = [], []
-        for place, of_cell in enumerate(readings):
-            for reading in of_cell:
-                for stage, sizes in stages:
-                    blocks = [self._names.index((stage, number, size)) for number, size in enumerate(sizes)]
-                    rows = [(b * len(cells) + place) * edges + n for b in blocks for n in reading.numbers]
-                    depthwise += rows
-                    self.depthwise_sizes.append(len(rows) * self.channels)
-                first, both = len(kernels.separable), kernels.depthwise
-                for offset, operations in ((place * first, first), (len(cells) * first + place * both, both)):
-                    rows = [(offset + operation) * edges + n for operation in range(operations) for n in reading.numbers]
-                    pointwise += rows
-                    self.pointwise_sizes.append(len(rows) * self.channels)
-        self.register_buffer("depthwise_index", torch.tensor(depthwise, dtype=torch.int64), persistent=False)
-        self.register_buffer("pointwise_index", torch.tensor(pointwise, dtype=torch.int64), persistent=False)
+        self._readings = [list(of_cell) for of_cell in readings]
+        self.kernels = cells[0].kernels
+        self._lay_out_depthwise()
+        self._widths = sorted({cell.channels for cell in cells})
+        self._pointwise_sizes = {width: self._lay_out_pointwise(width) for width in self._widths}
 
     def forward(self, dtype: torch.dtype) -> list[list[ReadingWeights]]:
         """Of each cell, the weights of each reading."""
-        if not self._names:
-            return [[ReadingWeights(None, None, None, None, None)] * count for count in self._readings]
-        depthwise = iter(torch.split(self._depthwise().to(dtype), self.depthwise_sizes))
-        pointwise = iter(torch.split(self._pointwise().to(dtype), self.pointwise_sizes))
+        if not self.kernels.depthwise:
+            return [[ReadingWeights(None, None, None, None, None)] * len(readings) for readings in self._readings]
+        depthwise = iter(torch.split(self._depthwise().to(dtype), self._depthwise_sizes))
+        pointwise = {width: iter(self._pointwise(width, dtype)) for width in self._widths}
         result = []
-        for count in self._readings:
+        for cell, readings in zip(self._cells, self._readings, strict=True):
             of_cell = []
-            for _ in range(count):
+            for _ in readings:
                 depthwise1, depthwise2, dilated = (_or_none(next(depthwise)) for _ in range(3))
-                pointwise1, pointwise2 = (_or_none(next(pointwise)) for _ in range(2))
+                pointwise1, pointwise2 = (_or_none(next(pointwise[cell.channels])) for _ in range(2))
                 of_cell.append(ReadingWeights(depthwise1, pointwise1, depthwise2, dilated, pointwise2))
             result.append(of_cell)
         return result
 
-    def _depthwise(self) -> Tensor:
-        largest = self._names[-1][2]
-        parts = []
-        for size in sorted({size for *_, size in self._names}):
-            part = torch.cat([getattr(c, name)[i] for name, i, k in self._names if k == size for c in self._cells])
-            margin = (largest - size) // 2
-            parts.append(F.pad(part, (margin,) * 4) if margin else part)
-        return torch.cat(parts).index_select(0, self.depthwise_index).flatten(0, 1)
+    # --- depthwise: those of all levels at once, since each channel stands for itself ---------------------------------
 
-    def _pointwise(self) -> Tensor:
-        parts = [*(cell.pointwise1 for cell in self._cells), *(cell.pointwise2 for cell in self._cells)]
-        gathered = torch.cat([part for part in parts if part is not None]).index_select(0, self.pointwise_index)
-        return gathered.view(-1, self.channels, 1, 1)
+    def _lay_out_depthwise(self) -> None:
+        stages = (
+            ("depthwise1", self.kernels.separable),
+            ("depthwise2", self.kernels.separable),
+            ("dilated", self.kernels.dilated),
+        )
+        names = [(size, name, number) for name, sizes in stages for number, size in enumerate(sizes)]
+        self._sources = sorted((*name, place) for name in names for place in range(len(self._cells)))
+        offsets, offset = {}, 0
+        for source in self._sources:
+            offsets[source] = offset
+            offset += self._cells[source[3]].edges * self._cells[source[3]].channels
+        index, widths, self._depthwise_sizes = [], [], []
+        for place, (cell, readings) in enumerate(zip(self._cells, self._readings, strict=True)):
+            for reading in readings:
+                for name, sizes in stages:
+                    starts = [offsets[size, name, number, place] for number, size in enumerate(sizes)]
+                    index += [start + n * cell.channels for start in starts for n in reading.numbers]
+                    widths += [cell.channels] * (len(starts) * len(reading.numbers))
+                    self._depthwise_sizes.append(len(starts) * len(reading.numbers) * cell.channels)
+        channels = _channels_of(torch.tensor(index, dtype=torch.int64), torch.tensor(widths, dtype=torch.int64))
+        self.register_buffer("depthwise_index", channels, persistent=False)
+
+    def _depthwise(self) -> Tensor:
+        """(rows, 1, k, k) with the greatest k; smaller kernels are framed by zeros."""
+        largest, parts = self._sources[-1][0], []
+        for size in sorted({source[0] for source in self._sources}):
+            of_size = [getattr(self._cells[at], name)[number] for k, name, number, at in self._sources if k == size]
+            margin = (largest - size) // 2
+            part = torch.cat(of_size)
+            parts.append(F.pad(part, (margin,) * 4) if margin else part)
+        stacked = torch.cat(parts) if len(parts) > 1 else parts[0]
+        return stacked.index_select(0, self.depthwise_index)
+
+    # --- pointwise: level by level ------------------------------------------------------------------------------------
+
+    def _lay_out_pointwise(self, width: int) -> list[int]:
+        """Registers the index of a level; returns the sizes of its parts."""
+        places = [place for place, cell in enumerate(self._cells) if cell.channels == width]
+        first, both = len(self.kernels.separable), self.kernels.depthwise
+        edges, rows, sizes = self._cells[places[0]].edges, [], []
+        for number, place in enumerate(places):
+            for reading in self._readings[place]:
+                for start, operations in ((number * first, first), (len(places) * first + number * both, both)):
+                    rows += [(start + part) * edges + n for part in range(operations) for n in reading.numbers]
+                    sizes.append(operations * len(reading.numbers) * width)
+        self.register_buffer(f"pointwise_index_{width}", torch.tensor(rows, dtype=torch.int64), persistent=False)
+        return sizes
+
+    def _pointwise(self, width: int, dtype: torch.dtype) -> Sequence[Tensor]:
+        cells = [cell for cell in self._cells if cell.channels == width]
+        parts = [*(cell.pointwise1 for cell in cells), *(cell.pointwise2 for cell in cells)]
+        stacked = torch.cat([part for part in parts if part is not None])
+        gathered = stacked.index_select(0, self.get_buffer(f"pointwise_index_{width}"))
+        return torch.split(gathered.view(-1, width, 1, 1).to(dtype), self._pointwise_sizes[width])
+
+
+def _channels_of(first: Tensor, widths: Tensor) -> Tensor:
+    """first..first + width - 1 of each pair, in a row."""
+    starts = widths.cumsum(0) - widths
+    return first.repeat_interleave(widths) + torch.arange(int(widths.sum())) - starts.repeat_interleave(widths)
 
 
 def _or_none(weight: Tensor) -> Tensor | None:

@@ -26,6 +26,10 @@ BN_EPS, BN_MOMENTUM = 1e-5, 0.1
 RATE = 2
 """Of the atrous and the dilated separable convolutions."""
 
+CPU_CHANNELS = 128
+"""So many at once: the weight gradient of a depthwise convolution on a CPU slows down per channel beyond them, by ten
+at 1,300 channels (oneDNN)."""
+
 aten = torch.ops.aten
 
 
@@ -71,12 +75,20 @@ class _Conv(NamedTuple):
 
     def backward(self, grad: Tensor, features: Tensor, weight: Tensor, mask: tuple[bool, bool]) -> list[Tensor]:
         """Gradients of features and weight; mask: which of them."""
+        if mask[1] and self.groups == len(weight) > CPU_CHANNELS and features.device.type == "cpu":
+            of_weight = self._depthwise_weight(grad, features, weight)
+            return [self.backward(grad, features, weight, (True, False))[0] if mask[0] else grad, of_weight]
         rows = self._as_rows(features, weight)
-        grad_features, grad_weight, _ = aten.convolution_backward(
+        of_features, of_weight, _ = aten.convolution_backward(
             self._as_rows(grad, weight), rows, weight, None, [1, 1], [self._padding(weight)] * 2, [self.rate] * 2,
             False, [0, 0], self.groups, (*mask, False),
         )  # fmt: skip
-        return [_restore(grad_features, features) if mask[0] else grad_features, grad_weight]
+        return [_restore(of_features, features) if mask[0] else grad, of_weight]
+
+    def _depthwise_weight(self, grad: Tensor, features: Tensor, weight: Tensor) -> Tensor:
+        pieces = (torch.split(of, CPU_CHANNELS, axis) for of, axis in ((grad, 1), (features, 1), (weight, 0)))
+        parts = zip(*pieces, strict=True)
+        return torch.cat([self._replace(groups=len(w)).backward(g, f, w, (False, True))[1] for g, f, w in parts])
 
     def _padding(self, weight: Tensor) -> int:
         return self.rate * (weight.shape[-1] // 2)
@@ -110,7 +122,10 @@ def frozen_statistics() -> Iterator[None]:
 
 
 class StackedNorm(nn.Module):
-    """BatchNorm over stacked channels without affine parameters, times a factor a channel (alpha) in the same pass."""
+    """BatchNorm over stacked channels without affine parameters, times a factor a channel (alpha) in the same pass.
+
+    Without affine parameters as in DARTS (Liu et al. 2019); Auto-DeepLab is silent.
+    """
 
     running_mean: Tensor
     running_var: Tensor
@@ -123,11 +138,10 @@ class StackedNorm(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, channels, H, W) -> the same, normalised."""
-        momentum = 0.0 if self.frozen else BN_MOMENTUM
-        return F.batch_norm(features, self.running_mean, self.running_var, None, None, self.training, momentum, BN_EPS)
+        return self.normalise(features)[0]
 
     def normalise(self, features: Tensor, factors: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Outside autograd: normalised and times factors (channels,), and the batch's mean and 1 / deviation."""
+        """(N, channels, H, W) normalised and times factors (channels,), and the batch's mean and 1 / deviation."""
         momentum = 0.0 if self.frozen else BN_MOMENTUM
         return torch.native_batch_norm(
             features, factors, None, self.running_mean, self.running_var, self.training, momentum, BN_EPS
@@ -189,7 +203,11 @@ class _MaxPool:
         return result
 
 
-FREE_OPERATIONS = {"skip_connect": _Skip, "avg_pool_3x3": _AvgPool, "max_pool_3x3": _MaxPool}
+FREE_OPERATIONS: dict[str, type[_Skip] | type[_AvgPool] | type[_MaxPool]] = {
+    "skip_connect": _Skip,
+    "avg_pool_3x3": _AvgPool,
+    "max_pool_3x3": _MaxPool,
+}
 """Operations without weights, done once for all edges that read a state."""
 
 
@@ -223,7 +241,7 @@ class Gradients(NamedTuple):
 
     state: Tensor
     weights: ReadingWeights
-    atrous: list[Tensor]
+    atrous: list[list[Tensor]]
     factors: Factors
 
 
@@ -259,10 +277,14 @@ class StackedEdges(nn.Module):
         atrous: Sequence[Tensor],
         factors: Factors,
         needs: Needs,
-        onto: Tensor | None = None,
+        onto: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Kept]:
-        """state: (N, G*C, H, W), channels_last -> (N, H, W, G, E, C), added in place to `onto` where that is given."""
-        kept, total = Kept(), onto
+        """state: (N, G*C, H, W), channels_last -> (N, H, W, G, E, C).
+
+        onto: the state as (N, H, W, G, 1, C), and what the result is added to in place.
+        """
+        kept = Kept()
+        split, total = (None, None) if onto is None else onto
         if self.norm is not None:
             activated = F.relu(state)
             parts = [self._atrous(activated, weight) for weight in atrous]
@@ -275,7 +297,9 @@ class StackedEdges(nn.Module):
             summed = self._split(normal, self.kernels.weighted).sum(3)
             total = summed if total is None else total.add_(summed)
         for operation, factor in zip(self.free, factors.free, strict=True):
-            result = split_channels(operation.forward(state), self.groups, 1, self.channels)
+            result = split if operation is _Skip else None
+            if result is None:
+                result = split_channels(operation.forward(state), self.groups, 1, self.channels)
             total = result * factor if total is None else total.addcmul_(result, factor)
         return _given(total), kept
 
@@ -285,28 +309,26 @@ class StackedEdges(nn.Module):
         state: Tensor,
         kept: Kept,
         weights: ReadingWeights,
-        atrous: Sequence[Tensor],
+        atrous: Sequence[Sequence[Tensor]],
         factors: Factors,
         needs: Needs,
     ) -> Gradients:
-        """grad: (N, H, W, G, E, C), of what `run` returned."""
+        """grad: (N, H, W, G, E, C), of what `run` returned; atrous: not repeated, by kernel size and run of groups."""
         grad_weights, grad_atrous, grad_weighted = ReadingWeights(None, None, None, None, None), [], None
         grad_state: Tensor | None = None
         if self.norm is not None:
             activated = F.relu(state)
             stacked = torch.cat([join_channels(grad.contiguous())] * self.kernels.weighted, 1)
             outer, mean, inverse = _given(kept.outer), _given(kept.outer_mean), _given(kept.outer_inverse)
-            stacked, grad_weighted = self.norm.backward(
-                stacked, outer, factors.weighted, mean, inverse, needs.alpha
-            )
+            stacked, grad_weighted = self.norm.backward(stacked, outer, factors.weighted, mean, inverse, needs.alpha)
             depthwise = self.kernels.depthwise * self.width
-            of_last, *of_atrous = stacked.split((depthwise, *[self.width] * len(atrous)), 1)
+            of_last, *of_atrous = torch.split(stacked, [depthwise, *[self.width] * len(atrous)], 1)
             if depthwise:
                 grad_state, grad_weights = self._depthwise_backward(of_last, activated, kept, weights, needs)
-            for part, weight in zip(of_atrous, atrous, strict=True):
-                of_activated, grad_weight = self._atrous.backward(part, activated, weight, (True, needs.weights))
+            for part, of_runs in zip(of_atrous, atrous, strict=True):
+                of_activated, of_weights = self._atrous_backward(part, activated, of_runs, needs)
                 grad_state = of_activated if grad_state is None else grad_state.add_(of_activated)
-                grad_atrous.append(grad_weight)
+                grad_atrous.append(of_weights)
             grad_state = aten.threshold_backward(_given(grad_state), activated, 0)
         grad_free = []
         for operation, factor in zip(self.free, factors.free, strict=True):
@@ -316,6 +338,25 @@ class StackedEdges(nn.Module):
                 result = split_channels(operation.forward(state), self.groups, 1, self.channels)
                 grad_free.append((grad * result).sum((0, 1, 2, 5)).unsqueeze(-1).sum_to_size(factor.shape))
         return Gradients(_given(grad_state), grad_weights, grad_atrous, Factors(grad_weighted, tuple(grad_free)))
+
+    def _atrous_backward(
+        self, grad: Tensor, activated: Tensor, weights: Sequence[Tensor], needs: Needs
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Gradients of `activated` and of the weights of each run of groups, which lie in the batch here.
+
+        So the weights are neither repeated nor their gradients summed afterwards.
+        """
+        grads, states = grad.chunk(self.groups, 1), activated.chunk(self.groups, 1)
+        of_states: list[Tensor] = []
+        of_weights = []
+        for number, weight in enumerate(weights):
+            run = slice(number, number + 1 if number + 1 < len(weights) else self.groups)
+            of_run, of_weight = _Conv(RATE, 1).backward(
+                torch.cat(grads[run]), torch.cat(states[run]), weight, (True, needs.weights)
+            )
+            of_states += of_run.chunk(len(states[run]))
+            of_weights.append(of_weight)
+        return torch.cat(of_states, 1), of_weights
 
     # --- [ReLU, depthwise, 1x1, BN] twice, and its dilated form that has it once, up to the last 1x1 ------------------
 
@@ -344,7 +385,7 @@ class StackedEdges(nn.Module):
         # where no weight needs a gradient any tensor of the shape will do for the convolution's input
         last = grad if kept.last is None else kept.last
         grad, pointwise2 = self._pointwise(separable + dilated).backward(grad, last, _given(weights.pointwise2), mask)
-        of_separable, of_dilated = grad.split((separable * self.width, dilated * self.width), 1)
+        of_separable, of_dilated = torch.split(grad, [separable * self.width, dilated * self.width], 1)
         total: Tensor | None = None
         depthwise1 = pointwise1 = depthwise2 = of_dilation = None
         if self.inner_norm is not None:
@@ -361,16 +402,15 @@ class StackedEdges(nn.Module):
             total = self._split(grad, separable).sum((3, 5))
         if dilated:
             copies = self._copies(activated, dilated)
-            grad, of_dilation = self._stacked(dilated, RATE).backward(
-                of_dilated, copies, _given(weights.dilated), mask
-            )
+            grad, of_dilation = self._stacked(dilated, RATE).backward(of_dilated, copies, _given(weights.dilated), mask)
             part = self._split(grad, dilated).sum((3, 5))
             total = part if total is None else total.add_(part)
         return join_channels(_given(total)), ReadingWeights(depthwise1, pointwise1, depthwise2, of_dilation, pointwise2)
 
     def _copies(self, activated: Tensor, kernels: int) -> Tensor:
         """One copy of its group for each kernel size and edge: (N, kernels*G*E*C, H, W)."""
-        return torch.cat([part for part in activated.chunk(self.groups, 1) for _ in range(self.edges)] * kernels, 1)
+        parts = activated.chunk(self.groups, 1) if self.groups > 1 and self.edges > 1 else (activated,)
+        return torch.cat([part for part in parts for _ in range(self.edges)] * kernels, 1)
 
     def _split(self, features: Tensor, operations: int) -> Tensor:
         return split_channels(features, operations, self.groups, self.edges, self.channels)

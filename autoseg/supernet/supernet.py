@@ -18,10 +18,10 @@ from autoseg.ops.resize import level_size, resize
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Node
 from autoseg.supernet.arch_parameters import ArchParameters
-from autoseg.supernet.cell import Feature, SearchCell, search_norm
-from autoseg.supernet.cell_weights import LevelWeights, ReadingWeights
+from autoseg.supernet.cell import Feature, SearchCell
+from autoseg.supernet.cell_weights import ReadingWeights, WeightLayout
 from autoseg.supernet.factors import AlphaFactors
-from autoseg.supernet.reading import Factors, frozen_statistics
+from autoseg.supernet.reading import Factors, StackedNorm, frozen_statistics
 
 
 class SearchHead(nn.Module):
@@ -29,7 +29,7 @@ class SearchHead(nn.Module):
 
     def __init__(self, channels: int, num_classes: int, rate: int) -> None:
         super().__init__()
-        self.aspp = Aspp(channels, channels, [rate], search_norm)
+        self.aspp = Aspp(channels, channels, [rate], StackedNorm)
         self.classifier = nn.Conv2d(self.aspp.out_channels, num_classes, 1)
 
     def forward(self, activated: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class Supernet(nn.Module):
         self.checkpoint_cells = False
         """Keep no more than the output of each cell for the way back, and evaluate the cell again there."""
         self.arch = ArchParameters(space, arch_init_std)
-        self.stem = Stem(space.stem.channels, space.stem.strides, search_norm)
+        self.stem = Stem(space.stem.channels, space.stem.strides, StackedNorm)
         trellis = space.trellis
         self.cells = nn.ModuleDict(
             {
@@ -75,12 +75,10 @@ class Supernet(nn.Module):
 
     def _lay_out(self) -> None:
         """How weights, alpha and beta reach the cells: a few gathers for all of them."""
-        trellis, cells = self.space.trellis, {node: self._cell(node) for node in self.space.trellis.nodes}
-        self._levels = [[node for node in cells if node.level == level] for level in range(len(trellis.strides))]
-        self._levels = [nodes for nodes in self._levels if nodes]
-        self.level_weights = nn.ModuleList(
-            LevelWeights([cells[node].weights for node in nodes], [cells[node].layout for node in nodes])
-            for nodes in self._levels
+        trellis = self.space.trellis
+        cells = {node: self._cell(node) for node in trellis.nodes}
+        self.weight_layout = WeightLayout(
+            [cell.weights for cell in cells.values()], [cell.layout for cell in cells.values()]
         )
         self.alpha_factors = AlphaFactors(
             {cell.arrows: cell.layout for cell in cells.values()},
@@ -138,8 +136,7 @@ class Supernet(nn.Module):
         of_nodes = dict(zip(nodes, torch.split(betas, [self._cell(node).arrows for node in nodes]), strict=True))
         return {
             node: (weights, factors[self._cell(node).arrows, self._cell(node).channels], of_nodes[node])
-            for level, nodes in zip(self.level_weights, self._levels, strict=True)
-            for node, weights in zip(nodes, level(dtype), strict=True)
+            for node, weights in zip(nodes, self.weight_layout(dtype), strict=True)
         }
 
     def choose(self, genotype: Genotype) -> None:

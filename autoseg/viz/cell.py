@@ -12,7 +12,14 @@ from autoseg.viz.graph import INPUTS, OUTPUT, cell_graph, short_name
 from autoseg.viz.layout import HEADER_HEIGHT, INPUT_SIZE, PAD, PILL_HEIGHT, PLUS_HEIGHT, Box, Pill, Wire, cell_layout
 from autoseg.viz.style import FAINT, INK, MUTED, PALE, SMALL, figure_of, inch_axes, styled
 
-KIND_COLOURS = {"sep": "#BFDDF2", "atrous": "#F8D0A8", "avg": "#BFE5D2", "max": "#BFE5D2", "skip": "#E3E3E3"}
+KIND_COLOURS = {
+    "sep": "#BFDDF2",
+    "atrous": "#F8D0A8",
+    "dil": "#F6DDA0",
+    "avg": "#BFE5D2",
+    "max": "#BFE5D2",
+    "skip": "#E3E3E3",
+}
 """Fill by the first word of an operation's short name; the name is written on it, so colour is never alone."""
 OTHER_COLOUR = "#EAD3E2"
 

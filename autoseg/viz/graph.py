@@ -17,6 +17,7 @@ _SHORT = {
     "skip_connect": "skip",
     "sep_conv": "sep",
     "atrous_conv": "atrous",
+    "dil_conv": "dil",
     "avg_pool": "avg pool",
     "max_pool": "max pool",
 }

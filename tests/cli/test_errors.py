@@ -267,6 +267,7 @@ def test_evaluate(fails: Fails, search_run: Path, retrain_run: Path, tmp_path: P
         ([tmp_path], "holds no run (no config.yaml)"),
         ([retrain_run, "--split", "nope"], "has no split 'nope'; it has train, val, test"),
         ([retrain_run, "--checkpoint", "first"], "checkpoint must be best or last, not first"),
+        ([retrain_run, "--precision", "fp8"], "precision must be float32 or bf16, not fp8"),
         ([retrain_run, "--device", "tpu"], "device: should be 'auto', 'cpu' or 'cuda', not 'tpu'"),
         ([retrain_run, "--set", "search.epochs=3"], "unknown key 'search'"),
         ([retrain_run, "--set", "data.resize=[8, 8]"], "should be greater than or equal to 32, not 8"),
@@ -291,6 +292,7 @@ def test_predict(fails: Fails, search_run: Path, retrain_run: Path, tmp_path: Pa
     ):
         assert message in fails("predict", retrain_run, *images, "--out", out)
     assert "is a search" in fails("predict", search_run, good, "--out", out)
+    assert "precision must be float32 or bf16" in fails("predict", retrain_run, good, "--out", out, "--precision", "f")
     assert "cannot be made" in fails("predict", retrain_run, good, "--out", tmp_path / "text.jpg")
 
 

@@ -130,6 +130,23 @@ def test_several_scales_and_flips_average_probabilities() -> None:
         assert torch.allclose(several, mirrored, atol=1e-3)  # flipping makes it blind to left and right
 
 
+def test_a_network_in_bf16_gets_its_images_in_bf16() -> None:
+    """At every scale; what comes back is averaged in float32."""
+    network = Colours().eval().bfloat16()
+    seen: list[torch.dtype] = []
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        seen.append(images.dtype)
+        return network.norm(images).float().repeat(1, 2, 1, 1)
+
+    network.forward = forward  # type: ignore[method-assign]
+    images = torch.randn(2, 3, 40, 48)
+    for options, calls in (({}, 1), ({"scales": (0.5, 1.0), "flip": True}, 4)):
+        seen.clear()
+        assert network_logits(network, images, **options).dtype == torch.float32  # type: ignore[arg-type]
+        assert seen == [torch.bfloat16] * calls
+
+
 @pytest.mark.parametrize("options", [{}, {"resize": [48, 40]}])
 def test_evaluate_equals_a_count_over_what_predict_writes(
     options: dict[str, Any], folder: Path, retrained: Path, tmp_path: Path

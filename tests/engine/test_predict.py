@@ -87,6 +87,17 @@ def test_a_network_that_resizes_answers_at_the_size_of_the_image(images: Path, t
     assert seen == [torch.Size((1, 3, 32, 48))]
 
 
+def test_in_bf16_nearly_every_label_is_the_same(images: Path, retrained: Path, tmp_path: Path) -> None:
+    for precision in ("float32", "bf16"):
+        call("predict", retrained, images, "--out", tmp_path / precision, "--precision", precision)
+    pairs = [
+        [np.asarray(Image.open(tmp_path / precision / "labels" / f"{Path(name).stem}.png")).ravel() for name in KINDS]
+        for precision in ("float32", "bf16")
+    ]
+    exact, rough = (np.concatenate(labels) for labels in pairs)
+    assert 0.9 < (exact == rough).mean() < 1  # a network of two epochs, whose logits are close to each other
+
+
 def test_nothing_is_written_over(images: Path, retrained: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     autoseg.predict(retrained, [images / "rgb.png"], out, show_progress=False)

@@ -14,6 +14,7 @@ from tiny_runs import retrain_task as make
 from torch import Tensor
 from torch.nn import functional as F
 
+import autoseg
 from autoseg.cli.main import run
 from autoseg.engine.loop import seed_step
 from autoseg.engine.predict import load_network
@@ -150,6 +151,22 @@ def test_bf16_is_near_float32() -> None:
     assert {parameter.dtype for parameter in rough.network.parameters()} == {torch.float32}
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and torch finds none")
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_step_on_the_gpu_is_near_that_of_the_cpu(precision: str) -> None:
+    task = make(**PLAIN, precision=precision)
+    on_gpu = RetrainTask(task.config, task.train_set, task.val_set, torch.device("cuda"))
+    on_gpu.network.load_state_dict(task.network.state_dict())
+    for each in (task, on_gpu):
+        for module in each.network.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+    batch = first_batch(task)
+    losses = [[float(each.step(batch, 0, step)["train"]["loss"]) for step in range(3)] for each in (task, on_gpu)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.1)
+    assert 0 <= float(on_gpu.validate(None, 0)["val"]["miou"]) <= 1  # type: ignore[arg-type]
+
+
 def test_too_few_images() -> None:
     with pytest.raises(DataError, match=r"there are 16 training images, but retrain.batch_size is 17"):
         make(batch_size=17)
@@ -205,6 +222,25 @@ def test_the_genotype_brings_its_schedule(tmp_path: Path) -> None:
     assert (written["epochs"], written["batch_size"]) == (1, 4)
     assert (written["optimizer"]["name"], written["optimizer"]["lr"]) == ("adamw", 0.002)
     assert written["schedule"]["name"] == "poly"
+
+
+def test_a_run_in_bf16_is_measured_and_used_in_bf16(tmp_path: Path) -> None:
+    config = write_config(tmp_path / "c.yaml", RETRAIN, {"retrain": {"precision": "bf16", "epochs": 4}})
+    out = tmp_path / "run"
+    call("retrain", "--config", config, "--out", out)
+    assert all(math.isfinite(row["loss"]) for row in rows(out, "train"))
+    assert {value.dtype for key, value in checkpoint(out)["state"]["network"].items() if "weight" in key} == {
+        torch.float32
+    }
+    scores = {}
+    for precision in ("float32", "bf16"):
+        scores[precision] = autoseg.evaluate(
+            out, precision=precision, out=tmp_path / f"{precision}.json", show_progress=False
+        )
+        assert scores[precision]["precision"] == precision
+    assert scores["bf16"]["loss"] != scores["float32"]["loss"]
+    assert scores["bf16"]["loss"] == pytest.approx(scores["float32"]["loss"], rel=0.02)
+    assert scores["bf16"]["pixel_accuracy"] == pytest.approx(scores["float32"]["pixel_accuracy"], abs=0.02)
 
 
 def test_a_diverged_loss_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,8 +30,16 @@ def edges(*pairs: str) -> list[dict[str, str]]:
 
 def make_genotype(strides: list[int], stem: list[int], decoder: str) -> Genotype:
     cell = [
-        edges("prev_prev skip_connect", "prev sep_conv_3x3", "prev max_pool_3x3", "prev_prev atrous_conv_3x3"),
-        edges("prev avg_pool_3x3", "b1 atrous_conv_5x5", "prev skip_connect", "prev_prev sep_conv_5x5"),
+        edges(
+            "prev_prev skip_connect",
+            "prev sep_conv_3x3",
+            "prev max_pool_3x3",
+            "prev_prev atrous_conv_3x3",
+            "prev dil_conv_3x3",
+        ),
+        edges(
+            "prev avg_pool_3x3", "b1 atrous_conv_5x5", "prev skip_connect", "prev_prev sep_conv_5x5", "b1 dil_conv_5x5"
+        ),
     ]
     assert {edge["operation"] for block in cell for edge in block} == set(OPERATIONS) - {"none"}
     return Genotype.parse(

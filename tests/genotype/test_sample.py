@@ -9,7 +9,8 @@ import pytest
 
 from autoseg.genotype.sample import path_at, sample_cell, sample_genotype, sample_path
 from autoseg.genotype.schema import Genotype
-from autoseg.space.schema import OPERATIONS, SearchSpace
+from autoseg.space.schema import PAPER_OPERATIONS as OPERATIONS
+from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import Trellis
 
 

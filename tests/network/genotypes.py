@@ -12,7 +12,7 @@ EVERY_OPERATION = (
     ("prev_prev skip_connect", "prev sep_conv_3x3", "prev avg_pool_3x3", "prev_prev atrous_conv_3x3"),
     ("prev max_pool_3x3", "b1 atrous_conv_5x5", "prev_prev sep_conv_5x5"),
     ("b2 skip_connect", "b1 avg_pool_3x3", "b2 max_pool_3x3", "b1 sep_conv_3x3", "b2 sep_conv_5x5"),
-    ("prev atrous_conv_3x3",),
+    ("prev dil_conv_3x3", "b3 dil_conv_5x5"),
 )
 """Blocks of one to five inputs."""
 assert {edge.split()[1] for block in EVERY_OPERATION for edge in block} == set(OPERATIONS) - {"none"}

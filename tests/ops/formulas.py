@@ -29,9 +29,9 @@ def convolve(x: Tensor, weight: Tensor, stride: int = 1, rate: int = 1) -> Tenso
     return torch.einsum("tnchw,oct->nohw", taps(x, weight.shape[-1], stride, rate), weight.flatten(2))
 
 
-def depthwise(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
+def depthwise(x: Tensor, weight: Tensor, stride: int = 1, rate: int = 1) -> Tensor:
     """weight: (C, 1, k, k)."""
-    return torch.einsum("tnchw,ct->nchw", taps(x, weight.shape[-1], stride), weight[:, 0].flatten(1))
+    return torch.einsum("tnchw,ct->nchw", taps(x, weight.shape[-1], stride, rate), weight[:, 0].flatten(1))
 
 
 def average_pool(x: Tensor, stride: int = 1) -> Tensor:
@@ -80,6 +80,11 @@ def atrous_conv(x: Tensor, op: nn.Module, stride: int = 1) -> Tensor:
     return normalise(x, op.norm)
 
 
+def dil_conv(x: Tensor, op: nn.Module, stride: int = 1) -> Tensor:
+    """ReLU, depthwise at rate 2, 1x1, BN: once."""
+    return normalise(convolve(depthwise(x.clamp(min=0), op.depthwise.weight, stride, 2), op.pointwise.weight), op.norm)
+
+
 def apply(name: str, x: Tensor, op: nn.Module, stride: int = 1) -> Tensor:
     """The operation called `name` with the weights of `op`."""
     if name == "skip_connect":
@@ -89,9 +94,10 @@ def apply(name: str, x: Tensor, op: nn.Module, stride: int = 1) -> Tensor:
     if name == "max_pool_3x3":
         return max_pool(x, stride)
     kernel = int(name[-1])
-    convolution = op.depthwise1 if name.startswith("sep") else op.conv
-    assert convolution.kernel_size == (kernel, kernel)
-    return sep_conv(x, op, stride) if name.startswith("sep") else atrous_conv(x, op, stride)
+    kinds = {"sep": ("depthwise1", sep_conv), "dil": ("depthwise", dil_conv), "atr": ("conv", atrous_conv)}
+    convolution, formula = kinds[name[:3]]
+    assert getattr(op, convolution).kernel_size == (kernel, kernel)
+    return formula(x, op, stride)
 
 
 def conv_norm_relu(x: Tensor, module: nn.Sequential, rate: int = 1) -> Tensor:

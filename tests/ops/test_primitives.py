@@ -65,6 +65,8 @@ def test_operations_leave_their_input_alone(name: str) -> None:
         ("sep_conv_5x5", 2 * (25 * 5 + 25 + 10)),
         ("atrous_conv_3x3", 9 * 25 + 10),  # dense, not depthwise: the published parameter counts need it
         ("atrous_conv_5x5", 25 * 25 + 10),
+        ("dil_conv_3x3", 9 * 5 + 25 + 10),
+        ("dil_conv_5x5", 25 * 5 + 25 + 10),
     ],
 )
 def test_operations_have_the_published_parameters(name: str, expected: int) -> None:

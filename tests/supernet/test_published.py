@@ -34,21 +34,21 @@ def count_operations(network: nn.Module, images: torch.Tensor) -> int:
     return counter.count
 
 
-def test_supernet_of_the_paper_has_its_size_and_an_eighth_of_the_textbook_operations() -> None:
+def test_supernet_of_the_paper_has_its_size_and_a_twentieth_of_the_textbook_operations() -> None:
     """L 12, B 5, F 8, 19 classes; the number of operations does not depend on the images' size.
-
-    On the CPU: the fast one's kernels depend on the device.
     """
     supernet = build_supernet(SPACE, 19)
     assert round(count_parameters(supernet) / 1e6, 2) == 46.76
     with torch.device("meta"):  # nothing is drawn for its 46 million weights, whose values do not matter
         textbook = TextbookSupernet(SPACE, 19)
     images = torch.randn(2, 3, 33, 33)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)  # with a single one, 1x1 convolutions take a few views more
     expected = count_operations(textbook.to_empty(device="cpu"), images)
     counted = count_operations(supernet, images)
+    torch.set_num_threads(threads)
     assert expected > 130_000
-    assert counted * 8 <= expected
-    assert counted <= 15_437, "more operations than when the supernet was written"
+    assert counted * 20 <= expected
 
 
 def test_operations_do_not_depend_on_the_size_of_the_images() -> None:

@@ -1,0 +1,185 @@
+"""What a search will need on a device, and what to change where it does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autoseg.api.settings import Source, search_settings
+from autoseg.config import DataConfig, SearchConfig
+from autoseg.data.dataset import open_dataset
+from autoseg.data.splits import halve
+from autoseg.engine.device_memory import device_memory, format_bytes, parse_bytes
+from autoseg.engine.environment import pick_device
+from autoseg.engine.plan import Limits, Option, Planner, Setting
+from autoseg.engine.step_time import Steps, StepTimes, count_steps, step_times
+from autoseg.errors import ConfigError
+from autoseg.files import read_yaml
+from autoseg.ops.resize import Size
+from autoseg.settings import merge
+from autoseg.space.schema import SearchSpace
+
+CITYSCAPES_IMAGES, CITYSCAPES_CLASSES = 2975, 19
+"""The paper's training set, for want of the user's own."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A search on one device against `memory_bytes`."""
+
+    space: str
+    classes: int
+    device: str
+    memory_bytes: int
+    options: tuple[Option, ...]
+    """As asked first, then what could be changed."""
+    advice: Option
+    """The first option that fits: as asked, or what changes least."""
+    images: int
+    images_given: bool
+    """False where `images` is Cityscapes' number, by way of example."""
+    steps: Steps
+    """Of the schedule as asked."""
+    times: StepTimes | None
+    """As asked; None where nothing was measured."""
+
+    @property
+    def asked(self) -> Option:
+        """The setting that was asked for."""
+        return self.options[0]
+
+    @property
+    def hours(self) -> float | None:
+        """Of the schedule as asked, without validation."""
+        return None if self.times is None else self.steps.hours(self.times.seconds)
+
+    @property
+    def assignments(self) -> list[str]:
+        """`advice` as values for `--set`."""
+        crop, batch_size, checkpoint_cells, precision = self.advice.setting
+        return [
+            f"search.crop=[{crop[0]},{crop[1]}]",
+            f"search.batch_size={batch_size}",
+            f"search.checkpoint_cells={str(checkpoint_cells).lower()}",
+            f"search.precision={precision}",
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; bytes and seconds."""
+        times = None
+        if self.times is not None:
+            measured = [{**at._asdict(), **seconds._asdict()} for at, seconds in self.times.measured]
+            times = {**self.times.seconds._asdict(), "extrapolated": self.times.extrapolated, "measured": measured}
+        return {
+            "space": self.space,
+            "classes": self.classes,
+            "device": self.device,
+            "memory_bytes": self.memory_bytes,
+            "options": [_option(option) for option in self.options],
+            "advice": {**_option(self.advice), "set": self.assignments},
+            "images": self.images,
+            "images_given": self.images_given,
+            "steps": self.steps._asdict(),
+            "seconds": times,
+            "hours": self.hours,
+        }
+
+
+def _option(option: Option) -> dict[str, Any]:
+    memory = {} if option.memory is None else asdict(option.memory)
+    return {"name": option.name, **option.setting._asdict(), "fits": option.fits, **memory}
+
+
+def plan(
+    space: Source | SearchSpace | None = None,
+    data: Source | DataConfig | None = None,
+    *,
+    crop: Size | None = None,
+    batch: int | None = None,
+    memory: str | int | None = None,
+    images: int | None = None,
+    classes: int | None = None,
+    config: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    measure_time: bool = True,
+) -> Plan:
+    """Predict the peak memory of a search, measure its steps on this device, and propose what fits.
+
+    Left out, `crop` and `batch` are those of the space's schedule, `memory` (bytes, or such as "16GB") is the
+    device's, `images` and `classes` are the data's, or else Cityscapes'. `measure_time`: False measures no steps.
+    Raises: AutosegError: something that was given is wrong, or nothing at all fits into the memory.
+    """
+    memory_bytes = None if memory is None else parse_bytes(memory)
+    overrides = merge(overrides or {}, _asked(crop, batch, classes))
+    has_data = data is not None or _names_data(config, overrides)
+    if not has_data:
+        data = {"layout": "generated", "num_classes": classes or CITYSCAPES_CLASSES}
+    settings = search_settings(space, data, config, overrides)
+    Setting.of(settings.search).check()
+    device = pick_device(settings.device)
+    number, limits = _images(settings, images, has_data)
+    steps = count_steps(settings, number)
+    name = settings.space["name"]
+    planner = Planner(settings, device, device_memory(device) if memory_bytes is None else memory_bytes, limits)
+    options = planner.options()
+    advice = next((option for option in options if option.fits), None)
+    if advice is None:
+        needed = format_bytes(planner.predict(planner.least()).needed_bytes(device))
+        raise ConfigError(
+            f"space {name} does not fit into {format_bytes(planner.memory_bytes)}: its least (crop 32 32, batch 2, with"
+            f" checkpointing) needs {needed}; give more --memory, or a smaller space"
+        )
+    return Plan(
+        space=name,
+        classes=settings.data.num_classes or 0,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        memory_bytes=planner.memory_bytes,
+        options=tuple(options),
+        advice=advice,
+        images=number,
+        images_given=has_data or images is not None,
+        steps=steps,
+        times=step_times(settings, device, planner.may_try) if measure_time else None,
+    )
+
+
+def _asked(crop: Size | None, batch: int | None, classes: int | None) -> dict[str, Any]:
+    """The arguments as overrides."""
+    schedule: dict[str, Any] = {}
+    if crop is not None:
+        schedule["crop"] = list(crop)
+    if batch is not None:
+        schedule["batch_size"] = batch
+    Setting(crop or (32, 32), 2 if batch is None else batch, False, "float32").check()
+    if classes is not None and not 2 <= classes <= 65535:
+        raise ConfigError(f"classes is {classes}; it must be 2 to 65535")
+    return {"search": schedule} if schedule else {}
+
+
+def _names_data(config: str | Path | None, overrides: Mapping[str, Any]) -> bool:
+    """Whether the settings say which data."""
+    return "data" in overrides or (config is not None and "data" in read_yaml(Path(config), ConfigError))
+
+
+def _images(settings: SearchConfig, images: int | None, has_data: bool) -> tuple[int, Limits]:
+    """The number of training images, and what it and their size allow to propose.
+
+    Raises: ConfigError: fewer than four images. DataError: data that cannot be used.
+    """
+    limits = Limits()
+    number = CITYSCAPES_IMAGES if images is None else images
+    if has_data:
+        train = open_dataset(settings.data, "train")
+        number = len(train) if images is None else images
+        height, width = train.load(0).mask.shape
+        limits = limits._replace(crop=(height, width))
+    if number < 4:
+        raise ConfigError(f"images is {number}; a search needs at least 4 training images, two in each half")
+    if has_data or images is not None:
+        halves = halve(number, settings.search.train_a_fraction, settings.seed)
+        limits = limits._replace(batch_size=min(len(half) for half in halves))
+    return number, limits

@@ -1,0 +1,36 @@
+"""torch.compile, where this machine can do it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from autoseg.errors import ConfigError
+from autoseg.files import one_line
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+def compiled(function: Function, device: torch.device) -> Function:
+    """`function` compiled for its first inputs, when it is first called; a module's parameters stay where they are.
+
+    Raises: ConfigError: nothing can be compiled on this machine, which a small program shows before any work begins.
+    """
+    import torch._inductor.config as settings  # slow to import
+
+    try:
+        with settings.patch(fx_graph_cache=False):  # one made earlier would show nothing
+            torch.compile(_probe)(torch.ones(2, device=device))
+    except Exception as reason:  # whatever the compilers raise
+        said = one_line(str(reason).split("\n\n")[0])
+        raise ConfigError(
+            f"torch.compile does not work here ({said}); install a C++ compiler such as g++, or leave compile off"
+        ) from reason
+    return cast(Function, torch.compile(function))
+
+
+def _probe(numbers: Tensor) -> Tensor:
+    return numbers + 1

@@ -1,0 +1,45 @@
+"""A trained network made ready for use: BatchNorm merged into convolutions, layout and precision chosen."""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from autoseg.errors import ConfigError
+from autoseg.ops.primitives import Pairs
+
+Module = TypeVar("Module", bound=nn.Module)
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
+
+
+def fold_batch_norm(network: Module) -> Module:
+    """A copy in evaluation mode that computes the same, with every BatchNorm merged into the convolution it reads.
+
+    In evaluation mode BatchNorm scales and shifts each channel by constants, which the convolution's weight and bias
+    can do as well. Modules say in `conv_norms` which of their parts belong together; all else stays.
+    """
+    folded = copy.deepcopy(network).eval()
+    for module in list(folded.modules()):
+        pairs: Pairs = getattr(module, "conv_norms", ())
+        for conv_name, norm_name in pairs:
+            conv, norm = module.get_submodule(conv_name), module.get_submodule(norm_name)
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                module.set_submodule(conv_name, fuse_conv_bn_eval(conv, norm))
+                module.set_submodule(norm_name, nn.Identity())
+    return folded
+
+
+def for_inference(network: Module, device: torch.device, precision: str = "float32") -> Module:
+    """A copy to be used and not trained: BatchNorm folded, channels_last, on `device`, weights in `precision`.
+
+    Raises: ConfigError: a precision other than float32 and bf16.
+    """
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision must be {' or '.join(PRECISIONS)}, not {precision}")
+    folded = fold_batch_norm(network).requires_grad_(False)
+    folded.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return folded.to(dtype=PRECISIONS[precision])  # after folding, whose products need float32

@@ -1,0 +1,166 @@
+"""Memory that is predicted against memory that real iterations take, and what is proposed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from tiny_runs import SPACE
+
+from autoseg.engine.plan import (
+    CUDA_WORKSPACE_BYTES,
+    Limits,
+    Memory,
+    Planner,
+    Setting,
+    largest_that_fits,
+    predict_memory,
+)
+from autoseg.settings import merge
+from engine.memory_measured import allocated_peak, held_bytes, iterate, real_task, search_config
+
+CPU = torch.device("cpu")
+WIDE: dict[str, Any] = {
+    **SPACE,
+    "cell": {"blocks": 3, "operations": ["none", "skip_connect", "max_pool_3x3", "sep_conv_3x3", "atrous_conv_3x3"]},
+    "network": {"layers": 3, "strides": [4, 8, 16], "filter_multiplier": 8},
+}
+FINE: dict[str, Any] = {
+    **SPACE,
+    "cell": {"blocks": 2, "operations": ["none", "avg_pool_3x3", "sep_conv_3x3", "atrous_conv_3x3"]},
+    "network": {"layers": 4, "strides": [2, 4], "filter_multiplier": 4},
+    "stem": {"channels": [8, 8], "strides": [2, 1]},
+}
+SETTINGS: dict[str, tuple[Mapping[str, Any], dict[str, Any]]] = {
+    "sgd": (WIDE, {"crop": [96, 96], "batch_size": 2}),
+    "checkpointed": (WIDE, {"crop": [96, 96], "batch_size": 2, "checkpoint_cells": True}),
+    "adamw, odd and oblong": (WIDE, {"crop": [65, 97], "batch_size": 3, "optimizer": {"name": "adamw", "lr": 1e-3}}),
+    "bf16": (WIDE, {"crop": [96, 96], "batch_size": 4, "precision": "bf16"}),
+    "fine strides, clipped, weighted": (
+        FINE,
+        {"crop": [64, 64], "batch_size": 4, "clip_grad_norm": 1.0, "class_weights": "enet"},
+    ),
+    "fine strides, checkpointed": (FINE, {"crop": [64, 64], "batch_size": 8, "checkpoint_cells": True}),
+    "no momentum": (FINE, {"crop": [129, 33], "batch_size": 2, "optimizer": {"name": "sgd", "momentum": 0.0}}),
+    "mini": (SPACE, {"crop": [64, 64], "batch_size": 8}),
+}
+
+
+@pytest.mark.parametrize("name", list(SETTINGS))
+def test_memory_on_a_cpu_is_within_a_tenth_of_what_is_measured(name: str) -> None:
+    space, search = SETTINGS[name]
+    config = search_config(space, **search)
+    predicted = predict_memory(config, CPU)
+    assert predicted.peak_bytes == pytest.approx(allocated_peak(config), rel=0.1)
+    assert predicted.held_bytes == pytest.approx(held_bytes(config), rel=0.1)
+    assert predicted.saved_bytes > predicted.fixed_bytes or search.get("checkpoint_cells")  # no setting is trivial
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and torch finds none")
+@pytest.mark.parametrize("name", list(SETTINGS))
+def test_memory_on_a_gpu_is_within_a_tenth_of_max_memory_allocated(name: str) -> None:
+    space, search = SETTINGS[name]
+    # larger than on the CPU, so that the workspaces, for which a fixed sum is allowed, do not decide
+    search = {**search, "crop": [2 * length for length in search["crop"]], "batch_size": 4 * search["batch_size"]}
+    config = search_config(space, **search)
+    predicted = predict_memory(config, torch.device("cuda")).peak_bytes
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    task = real_task(config, "cuda")
+    iterate(task, 2)
+    torch.cuda.reset_peak_memory_stats()
+    iterate(task, 1)
+    measured = torch.cuda.max_memory_allocated() - before
+    assert measured * 0.9 - CUDA_WORKSPACE_BYTES <= predicted <= measured * 1.1 + CUDA_WORKSPACE_BYTES
+
+
+def test_predicting_computes_nothing_and_leaves_the_random_numbers_alone() -> None:
+    config = search_config(WIDE, crop=[4097, 4097], batch_size=64)  # terabytes
+    state = torch.get_rng_state()
+    assert predict_memory(config, CPU).peak_bytes > 10**12
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# --- proposals --------------------------------------------------------------------------------------------------------
+
+
+def test_proposals_fit_when_measured_and_the_next_larger_does_not() -> None:
+    config = search_config(WIDE, crop=[96, 96], batch_size=4)
+    asked = predict_memory(config, CPU)
+    planner = Planner(config, CPU, memory_bytes=round(asked.peak_bytes * 0.9), limits=Limits((257, 257), 64))
+    options = planner.options()
+    names = [option.name for option in options]
+    assert names == ["as asked", "with checkpointing", *["largest batch"] * 2, *["largest crop"] * 2]
+    assert [option.fits for option in options] == [False, True, True, True, True, True]
+    batch, checkpointed_batch, crop, checkpointed_crop = (option.setting for option in options[2:])
+    assert 2 <= batch.batch_size < 4 < checkpointed_batch.batch_size
+    assert crop.crop[0] < 96 < checkpointed_crop.crop[0]
+    assert all((one.crop[0] - 1) % 32 == 0 for one in (crop, checkpointed_crop))
+    for one in (batch, checkpointed_crop):
+        assert allocated_peak(search_config(WIDE, **_search(one))) <= planner.memory_bytes
+    assert not planner.fits(batch._replace(batch_size=batch.batch_size + 1))
+    assert not planner.fits(crop._replace(crop=(crop.crop[0] + 32, crop.crop[1] + 32)))
+
+
+def _search(setting: Setting) -> dict[str, Any]:
+    return {**setting._asdict(), "crop": list(setting.crop)}
+
+
+def test_where_neither_batch_nor_crop_alone_helps_both_are_made_smaller() -> None:
+    config = search_config(WIDE, crop=[512, 512], batch_size=64)
+    least = Planner(config, CPU, 1).least()
+    assert (least.crop, least.batch_size, least.checkpoint_cells) == ((32, 32), 2, True)
+    needed = predict_memory(least.apply(config), CPU).needed_bytes(CPU)
+    options = Planner(config, CPU, needed).options()
+    assert [option.fits for option in options] == [False] * 6 + [True]
+    assert options[-1].setting == least
+    assert not any(option.fits for option in Planner(config, CPU, needed - 1).options())
+
+
+def memory_of(setting: Setting) -> Memory:
+    """A fixed part, one that grows with the pixels, and one that makes small crops dearer than their pixels."""
+    grown = 40 * setting.pixels + 3000 * sum(setting.crop) * setting.batch_size
+    return Memory(10**6 + grown, "weight", 10**6, 0, 0, grown, 0)
+
+
+@pytest.mark.parametrize("what", ["batch", "crop"])
+@pytest.mark.parametrize("room", [10**6, 2 * 10**6, 10**7, 10**8, 10**9, 10**10])
+@pytest.mark.parametrize("start", [(2, 33), (64, 321), (500, 1025)])
+def test_the_largest_that_fits_is_that_of_trying_all_in_few_predictions(
+    what: str, room: int, start: tuple[int, int]
+) -> None:
+    at = Setting((start[1], start[1]), start[0], False, "float32")
+    if what == "batch":
+        candidates = [at._replace(batch_size=count) for count in range(2, 700)]
+    else:
+        candidates = [at._replace(crop=(32 * step + 1, 32 * step + 1)) for step in range(1, 64)]
+    asked: list[Setting] = []
+
+    def predict(setting: Setting) -> Memory:
+        asked.append(setting)
+        return memory_of(setting)
+
+    found = largest_that_fits(candidates, at, predict, lambda memory: room - round(1.1 * memory.peak_bytes))
+    fitting = [one for one in candidates if 1.1 * memory_of(one).peak_bytes <= room]
+    best = fitting[-1] if fitting else None
+    assert len(asked) <= 6
+    if what == "batch":
+        assert found == best
+    else:  # what is told from another crop may be one step short, never one too far
+        assert found in ([best] if best is None else fitting[-2:])
+
+
+def test_only_a_gpu_needs_more_than_the_peak_and_a_tenth() -> None:
+    memory = memory_of(Setting((65, 65), 2, False, "float32"))
+    assert memory.needed_bytes(CPU) == round(1.1 * memory.peak_bytes)
+    assert memory.needed_bytes(torch.device("cuda")) == memory.needed_bytes(CPU) + 600 * 10**6
+
+
+def test_settings_reach_the_configuration_and_back() -> None:
+    config = search_config(SPACE)
+    setting = Setting((65, 97), 5, True, "bf16")
+    assert Setting.of(setting.apply(config).search) == setting
+    assert setting.pixels == 65 * 97 * 5
+    assert merge(config.to_dict(), {"search": _search(setting)}) == setting.apply(config).to_dict()
