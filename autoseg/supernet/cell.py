@@ -14,8 +14,10 @@ from torch.nn import functional as F
 
 from autoseg.ops.resize import Size, resize
 from autoseg.space.cell import PREV, PREV_PREV, CellTopology
+from autoseg.space.schema import RelaxationSpec
 from autoseg.space.trellis import Move
 from autoseg.supernet.cell_weights import CellWeights, Kernels, Reading, ReadingWeights
+from autoseg.supernet.partial import PartialEdges, shuffle, unshuffle
 from autoseg.supernet.reading import (
     Factors,
     Gradients,
@@ -79,25 +81,34 @@ class SearchCell(nn.Module):
         channels: int,
         topology: CellTopology,
         operations: Sequence[str],
+        relaxation: RelaxationSpec | None = None,
     ) -> None:
         """arrivals: channels and move of each arrow into the node."""
         super().__init__()
+        relaxation = relaxation or RelaxationSpec()
         self.arrows, self.blocks, self.channels = len(arrivals), topology.blocks, channels
+        self.mix, self.share = relaxation.mix_before_cell, relaxation.pc_darts or 1
+        self.groups = 1 if self.mix else self.arrows
         self.arrivals = nn.ModuleList(
             Arrival(width, channels, move) for width, move in ((prev_prev_channels, Move.SAME), *arrivals)
         )
         self.norm = StackedNorm((1 + self.arrows) * channels)
-        self.layout = readings_of(topology, self.arrows)
-        self.weights = CellWeights(len(topology.edges), channels, Kernels.of(operations))
-        self.readings = nn.ModuleList(
-            StackedEdges(len(reading.groups), len(reading.groups[0]), channels, operations) for reading in self.layout
-        )
+        self.layout = readings_of(topology, self.groups)
+        self.weights = CellWeights(len(topology.edges), channels // self.share, Kernels.of(operations))
+        self.readings = self._build_readings(operations, relaxation)
+        channels = self.weights.channels
         first = dict(zip(state_order(topology), range(len(topology.edges)), strict=True))
         rows = torch.tensor([first[number] for reading in self.layout for number in reading.numbers])
         index = (rows[:, None] * channels + torch.arange(channels)).flatten()
         self.register_buffer("atrous_index", index, persistent=False)
         self._atrous_sizes = [len(reading.numbers) * channels for reading in self.layout]
         self._state_sizes = [len(numbers) * channels for numbers in topology.edges_from if numbers]
+
+    def _build_readings(self, operations: Sequence[str], relaxation: RelaxationSpec) -> nn.ModuleList:
+        sizes = [(len(reading.groups), len(reading.groups[0]), self.channels) for reading in self.layout]
+        if relaxation.pc_darts is None:
+            return nn.ModuleList(StackedEdges(*size, operations) for size in sizes)
+        return nn.ModuleList(PartialEdges(*size, operations, self.share) for size in sizes)
 
     def forward(
         self,
@@ -112,12 +123,7 @@ class SearchCell(nn.Module):
 
         prev_prev: H(l-2); prevs: H(l-1) of each arrow; weights and factors: of each reading; betas: (G, 1, 1).
         """
-        parts = [
-            part
-            for arrival, feature in zip(self.arrivals, (prev_prev, *prevs), strict=True)
-            for part in arrival(feature, size)
-        ]
-        arrived = self.norm(torch.cat(parts, 1))
+        arrived, betas = self._arrive(prev_prev, prevs, betas, size)
         dtype = arrived.dtype  # bfloat16 under autocast; the factors in BatchNorm stay in float32
         tensors = [
             tensor
@@ -129,6 +135,23 @@ class SearchCell(nn.Module):
         )
         return Feature(*outputs)
 
+    def _arrive(
+        self, prev_prev: Feature, prevs: Sequence[Feature], betas: Tensor, size: Size
+    ) -> tuple[Tensor, Tensor]:
+        """H(l-2) and H(l-1) of each group, (N, (1+G)*C, H, W), and the groups' betas."""
+        parts = [
+            part
+            for arrival, feature in zip(self.arrivals, (prev_prev, *prevs), strict=True)
+            for part in arrival(feature, size)
+        ]
+        if not self.mix:
+            return self.norm(torch.cat(parts, 1)), betas
+        factors = torch.cat([torch.ones_like(betas[:1]), betas]).view(-1, 1).expand(-1, self.channels).reshape(-1)
+        arrived, _, _ = self.norm.normalise(torch.cat(parts, 1), factors)
+        first, others = torch.split(arrived, [self.channels, self.arrows * self.channels], 1)
+        mixed = others.unflatten(1, (self.arrows, self.channels)).sum(1)
+        return torch.cat([first, mixed], 1), torch.ones_like(betas[:1]).detach()
+
     # --- for the function below ---------------------------------------------------------------------------------------
 
     def unpack(self, tensors: Sequence[Any]) -> tuple[list[ReadingWeights], list[Factors], Sequence[Any]]:
@@ -136,7 +159,7 @@ class SearchCell(nn.Module):
         weights, factors, place = [], [], 0
         fields = len(ReadingWeights._fields)
         for edges in self.stacked():
-            end = place + fields + 1 + len(edges.free)
+            end = place + fields + 1 + edges.free_factors
             weights.append(ReadingWeights(*tensors[place : place + fields]))
             factors.append(Factors(tensors[place + fields], tuple(tensors[place + fields + 1 : end])))
             place = end
@@ -186,22 +209,19 @@ class _CellFunction(torch.autograd.Function):
         with torch.autocast(arrived.device.type, enabled=False):
             weights, factors, atrous = cell.unpack(tensors)
             gathered = cell.repeat_atrous(atrous, arrived.dtype)
-            ctx.needs = needs = _needs(cell, ctx.needs_input_grad, keep)
+            ctx.needs = _needs(cell, ctx.needs_input_grad, keep)
             (first, *others), kept = cell.stacked(), []
-            total, of_first = first.run(arrived, weights[0], gathered[0], factors[0], needs)
+            total, of_first = first.run(arrived, weights[0], gathered[0], factors[0])
             kept.append(of_first if keep else Kept())
-            of_prev_prev, of_prev = torch.split(total, [1, cell.arrows], 3)
+            of_prev_prev, of_prev = torch.split(total, [1, cell.groups], 3)
             received = of_prev + of_prev_prev  # by every block, (N, H, W, G, B, C): complete when the block is read
-            pieces = torch.split(join_channels(received), cell.channels, 1)
             for block, edges in enumerate(others):
-                state = torch.cat(pieces[block :: cell.blocks], 1)
+                state = _state(cell, received, block)
                 _, split, rest = torch.split(received, [block, 1, edges.edges], 4)
                 number = block + 1
-                of_block = edges.run(
-                    state, weights[number], gathered[number], factors[number], needs, onto=(split, rest)
-                )[1]
+                of_block = edges.run(state, weights[number], gathered[number], factors[number], onto=(split, rest))[1]
                 kept.append(of_block if keep else Kept())
-            plain = join_channels((received * betas).sum(3))
+            plain = _output(cell, received, betas)
             activated = F.relu(plain)
         if keep:
             ctx.cell = cell
@@ -217,10 +237,10 @@ class _CellFunction(torch.autograd.Function):
         kept = [Kept(*tensors[n * fields : (n + 1) * fields]) for n in range(len(cell.layout))]
         tensors = tensors[len(kept) * fields :]
         with torch.autocast(arrived.device.type, enabled=False):
-            grad = _of_feature(of_plain, of_activated, received, betas)
+            grad = _of_feature(cell, of_plain, of_activated, received, betas)
             if grad is None:
                 return (None,) * (4 + len(tensors))
-            grad = split_channels(grad, 1, cell.blocks, cell.channels)
+            grad = unshuffle(split_channels(grad, 1, cell.blocks, cell.channels), cell.share)
             of_betas = (grad * received).sum((0, 1, 2, 4, 5)).view_as(betas) if ctx.needs_input_grad[3] else None
             found = _blocks_backward(cell, grad * betas, arrived, received, kept, tensors, ctx.needs)
             of_atrous: Sequence[Tensor | None] = [None] * len(cell.weights.atrous)
@@ -229,7 +249,7 @@ class _CellFunction(torch.autograd.Function):
         of_readings = [
             tensor
             for of, edges in zip(found, cell.stacked(), strict=True)
-            for tensor in (*of.weights, of.factors.weighted, *(of.factors.free or (None,) * len(edges.free)))
+            for tensor in (*of.weights, of.factors.weighted, *(of.factors.free or (None,) * edges.free_factors))
         ]
         return None, None, found[0].state, of_betas, *of_readings, *of_atrous
 
@@ -246,26 +266,37 @@ def _blocks_backward(
     """The gradients of each reading, the last one first evaluated; grad: (N, H, W, G, B, C), used up."""
     weights, factors, atrous = cell.unpack(tensors)
     gathered = cell.split_atrous(atrous, arrived.dtype)
-    pieces = torch.split(join_channels(received), cell.channels, 1)
     first, *others = cell.stacked()
     found: list[Gradients] = []
     for number in range(len(others), 0, -1):
         edges, block = others[number - 1], number - 1
-        state = torch.cat(pieces[block :: cell.blocks], 1)
+        state = _state(cell, received, block)
         of_rest = grad.narrow(4, number, edges.edges)
         of = edges.backward(of_rest, state, kept[number], weights[number], gathered[number], factors[number], needs)
-        grad.select(4, block).add_(split_channels(of.state, cell.arrows, cell.channels))
+        grad.select(4, block).add_(unshuffle(split_channels(of.state, cell.groups, cell.channels), cell.share))
         found.append(of)
     both = torch.cat([grad.sum(3, keepdim=True), grad], 3)
     found.append(first.backward(both, arrived, kept[0], weights[0], gathered[0], factors[0], needs))
     return found[::-1]
 
 
-def _of_feature(of_plain: Tensor | None, of_activated: Tensor | None, received: Tensor, betas: Tensor) -> Tensor | None:
+def _state(cell: SearchCell, received: Tensor, block: int) -> Tensor:
+    """What the readers of a block read, (N, G*C, H, W)."""
+    return join_channels(shuffle(received.select(4, block), cell.share).contiguous())
+
+
+def _output(cell: SearchCell, received: Tensor, betas: Tensor) -> Tensor:
+    """The feature, (N, B*C, H, W)."""
+    return join_channels(shuffle((received * betas).sum(3), cell.share))
+
+
+def _of_feature(
+    cell: SearchCell, of_plain: Tensor | None, of_activated: Tensor | None, received: Tensor, betas: Tensor
+) -> Tensor | None:
     """The gradient of the feature from those of its two forms."""
     if of_activated is None:
         return of_plain
-    of_activated = torch.ops.aten.threshold_backward(of_activated, join_channels((received * betas).sum(3)), 0)
+    of_activated = torch.ops.aten.threshold_backward(of_activated, _output(cell, received, betas), 0)
     return of_activated if of_plain is None else of_plain + of_activated
 
 

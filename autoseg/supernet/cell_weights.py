@@ -19,6 +19,8 @@ DILATED = {"dil_conv_3x3": 3, "dil_conv_5x5": 5}
 ATROUS = {"atrous_conv_3x3": 3, "atrous_conv_5x5": 5}
 FREE = ("skip_connect", "avg_pool_3x3", "max_pool_3x3")
 """Operations without weights."""
+BYPASS = "bypass"
+"""The channels that pass by the operations (PC-DARTS): a column of the mixture, no operation of a space."""
 
 
 class Kernels(NamedTuple):
@@ -144,16 +146,15 @@ class WeightLayout(nn.Module):
         for source in self._sources:
             offsets[source] = offset
             offset += self._cells[source[3]].edges * self._cells[source[3]].channels
-        index, widths, self._depthwise_sizes = [], [], []
+        index, self._depthwise_sizes = [], []
         for place, (cell, readings) in enumerate(zip(self._cells, self._readings, strict=True)):
             for reading in readings:
                 for name, sizes in stages:
                     starts = [offsets[size, name, number, place] for number, size in enumerate(sizes)]
-                    index += [start + n * cell.channels for start in starts for n in reading.numbers]
-                    widths += [cell.channels] * (len(starts) * len(reading.numbers))
+                    firsts = [start + n * cell.channels for start in starts for n in reading.numbers]
+                    index += [first + channel for first in firsts for channel in range(cell.channels)]
                     self._depthwise_sizes.append(len(starts) * len(reading.numbers) * cell.channels)
-        channels = _channels_of(torch.tensor(index, dtype=torch.int64), torch.tensor(widths, dtype=torch.int64))
-        self.register_buffer("depthwise_index", channels, persistent=False)
+        self.register_buffer("depthwise_index", torch.tensor(index, dtype=torch.int64), persistent=False)
 
     def _depthwise(self) -> Tensor:
         """(rows, 1, k, k) with the greatest k; smaller kernels are framed by zeros."""
@@ -187,12 +188,6 @@ class WeightLayout(nn.Module):
         stacked = torch.cat([part for part in parts if part is not None])
         gathered = stacked.index_select(0, self.get_buffer(f"pointwise_index_{width}"))
         return torch.split(gathered.view(-1, width, 1, 1).to(dtype), self._pointwise_sizes[width])
-
-
-def _channels_of(first: Tensor, widths: Tensor) -> Tensor:
-    """first..first + width - 1 of each pair, in a row."""
-    starts = widths.cumsum(0) - widths
-    return first.repeat_interleave(widths) + torch.arange(int(widths.sum())) - starts.repeat_interleave(widths)
 
 
 def _or_none(weight: Tensor) -> Tensor | None:

@@ -10,29 +10,29 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from autoseg.supernet.cell_weights import ATROUS, DILATED, FREE, SEPARABLE, Reading
+from autoseg.supernet.cell_weights import ATROUS, BYPASS, DILATED, FREE, SEPARABLE, Reading
 from autoseg.supernet.reading import Factors
 
 CellKind = tuple[int, int]
-"""Arrows into a cell and channels of its blocks: cells that agree in both take alpha alike."""
+"""Groups of a cell's states and channels of its weights: cells that agree in both take alpha alike."""
 
 
 class AlphaFactors(nn.Module):
-    """alpha [edge, operation] -> of each kind of cell, the factors of each of its readings."""
+    """`ArchParameters.mixture` [edge, operation] -> of each kind of cell, the factors of each of its readings."""
 
     def __init__(self, readings: dict[int, Sequence[Reading]], kinds: Iterable[CellKind], operations: Sequence[str]):
-        """readings: of a cell, by the number of arrows into it."""
+        """readings: of a cell, by the number of its groups."""
         super().__init__()
         weighted = [operations.index(name) for of in (SEPARABLE, DILATED, ATROUS) for name in operations if name in of]
-        free = [operations.index(name) for name in operations if name in FREE]
+        free = [operations.index(name) for name in operations if name in (*FREE, BYPASS)]
         width = len(operations)
 
         def entries(columns: Sequence[int], numbers: Sequence[int]) -> list[int]:
             return [number * width + column for column in columns for number in numbers]
 
         def register(name: str, index: Sequence[int], channels: int = 1) -> None:
-            repeated = torch.tensor(index, dtype=torch.int64).repeat_interleave(channels)
-            self.register_buffer(name, repeated, persistent=False)
+            repeated = [entry for entry in index for _ in range(channels)]
+            self.register_buffer(name, torch.tensor(repeated, dtype=torch.int64), persistent=False)
 
         self.kinds, self.columns = sorted(set(kinds)), len(free)
         self.layouts = {arrows: [len(reading.numbers) for reading in of] for arrows, of in readings.items()}

@@ -226,8 +226,6 @@ class Factors(NamedTuple):
 class Kept(NamedTuple):
     """What a reading keeps for the way back; None where there is no such operation, or no need."""
 
-    depthwise1: Tensor | None = None  # inputs of the 1x1 convolutions: for the gradients of their weights alone
-    last: Tensor | None = None
     inner: Tensor | None = None  # inputs of the two BatchNorms, with their statistics
     inner_mean: Tensor | None = None
     inner_inverse: Tensor | None = None
@@ -256,7 +254,7 @@ class StackedEdges(nn.Module):
     """Every edge of one reading: sum over the operations o of alpha_o * O_o(state) (Auto-DeepLab, eq. 3).
 
     Outside autograd: `run` is the way forward and `backward` the way back, which recomputes what is cheap (ReLU,
-    BatchNorm, pooling, copies) and keeps what is dear (the outputs of convolutions).
+    BatchNorm, pooling, copies, depthwise convolutions) and keeps what is dear (what the BatchNorms read).
     """
 
     def __init__(self, groups: int, edges: int, channels: int, operations: Sequence[str]) -> None:
@@ -270,13 +268,17 @@ class StackedEdges(nn.Module):
         self.norm = StackedNorm(self.kernels.weighted * self.width) if self.kernels.weighted else None
         self._atrous = _Conv(RATE, groups)
 
+    @property
+    def free_factors(self) -> int:
+        """How many factors there are besides those of operations with weights."""
+        return len(self.free)
+
     def run(
         self,
         state: Tensor,
         weights: ReadingWeights,
         atrous: Sequence[Tensor],
         factors: Factors,
-        needs: Needs,
         onto: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Kept]:
         """state: (N, G*C, H, W), channels_last -> (N, H, W, G, E, C).
@@ -289,7 +291,7 @@ class StackedEdges(nn.Module):
             activated = F.relu(state)
             parts = [self._atrous(activated, weight) for weight in atrous]
             if self.kernels.depthwise:
-                last, kept = self._depthwise(activated, weights, needs)
+                last, kept = self._depthwise(activated, weights)
                 parts.insert(0, self._pointwise(self.kernels.depthwise)(last, _given(weights.pointwise2)))
             outer = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
             normal, mean, inverse = self.norm.normalise(outer, factors.weighted)
@@ -360,7 +362,7 @@ class StackedEdges(nn.Module):
 
     # --- [ReLU, depthwise, 1x1, BN] twice, and its dilated form that has it once, up to the last 1x1 ------------------
 
-    def _depthwise(self, activated: Tensor, weights: ReadingWeights, needs: Needs) -> tuple[Tensor, Kept]:
+    def _depthwise(self, activated: Tensor, weights: ReadingWeights) -> tuple[Tensor, Kept]:
         """What the last 1x1 convolutions read, ((S+D)*G*E*C channels)."""
         kept, parts = Kept(), []
         if self.inner_norm is not None:
@@ -369,43 +371,57 @@ class StackedEdges(nn.Module):
             inner = self._pointwise(separable)(features, _given(weights.pointwise1))
             normal, mean, inverse = self.inner_norm.normalise(inner)
             parts.append(self._stacked(separable)(normal.relu_(), _given(weights.depthwise2)))
-            kept = Kept(features if needs.weights else None, None, inner, mean, inverse)
+            kept = Kept(inner, mean, inverse)
         if self.kernels.dilated:
             dilated = len(self.kernels.dilated)
             parts.append(self._stacked(dilated, RATE)(self._copies(activated, dilated), _given(weights.dilated)))
-        last = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
-        return last, kept._replace(last=last if needs.weights else None)
+        return torch.cat(parts, 1) if len(parts) > 1 else parts[0], kept
 
     def _depthwise_backward(
         self, grad: Tensor, activated: Tensor, kept: Kept, weights: ReadingWeights, needs: Needs
     ) -> tuple[Tensor, ReadingWeights]:
         """Gradient of `activated` and of the weights."""
-        mask = (True, needs.weights)
-        separable, dilated = len(self.kernels.separable), len(self.kernels.dilated)
-        # where no weight needs a gradient any tensor of the shape will do for the convolution's input
-        last = grad if kept.last is None else kept.last
-        grad, pointwise2 = self._pointwise(separable + dilated).backward(grad, last, _given(weights.pointwise2), mask)
-        of_separable, of_dilated = torch.split(grad, [separable * self.width, dilated * self.width], 1)
-        total: Tensor | None = None
-        depthwise1 = pointwise1 = depthwise2 = of_dilation = None
+        separable, dilated, mask = len(self.kernels.separable), len(self.kernels.dilated), (True, needs.weights)
+        normal: Tensor | None = None
+        parts = []
         if self.inner_norm is not None:
             inner, mean, inverse = _given(kept.inner), _given(kept.inner_mean), _given(kept.inner_inverse)
             normal = self.inner_norm.again(inner, mean, inverse).relu_()
-            conv = self._stacked(separable)
-            grad, depthwise2 = conv.backward(of_separable, normal, _given(weights.depthwise2), mask)
-            grad = aten.threshold_backward(grad, normal, 0)
-            grad, _ = self.inner_norm.backward(grad, inner, None, mean, inverse, False)
-            before = grad if kept.depthwise1 is None else kept.depthwise1
-            grad, pointwise1 = self._pointwise(separable).backward(grad, before, _given(weights.pointwise1), mask)
-            copies = self._copies(activated, separable)
-            grad, depthwise1 = conv.backward(grad, copies, _given(weights.depthwise1), mask)
-            total = self._split(grad, separable).sum((3, 5))
+            parts.append((normal, self._stacked(separable), _given(weights.depthwise2)))
         if dilated:
-            copies = self._copies(activated, dilated)
-            grad, of_dilation = self._stacked(dilated, RATE).backward(of_dilated, copies, _given(weights.dilated), mask)
-            part = self._split(grad, dilated).sum((3, 5))
-            total = part if total is None else total.add_(part)
-        return join_channels(_given(total)), ReadingWeights(depthwise1, pointwise1, depthwise2, of_dilation, pointwise2)
+            parts.append((self._copies(activated, dilated), self._stacked(dilated, RATE), _given(weights.dilated)))
+        grad, pointwise2 = self._pointwise(separable + dilated).backward(
+            grad, self._again(parts, grad, needs), _given(weights.pointwise2), mask
+        )
+        grads = torch.split(grad, [conv.groups for _, conv, _ in parts], 1)
+        found = [
+            conv.backward(of_part, read, weight, mask)
+            for of_part, (read, conv, weight) in zip(grads, parts, strict=True)
+        ]
+        total = self._of_copies(found[-1][0], dilated) if dilated else None
+        of_dilated = found[-1][1] if dilated else None
+        if self.inner_norm is None:
+            return join_channels(_given(total)), ReadingWeights(None, None, None, of_dilated, pointwise2)
+        grad = aten.threshold_backward(found[0][0], _given(normal), 0)
+        grad, _ = self.inner_norm.backward(grad, inner, None, mean, inverse, False)
+        first = [(self._copies(activated, separable), self._stacked(separable), _given(weights.depthwise1))]
+        before = self._again(first, grad, needs)
+        grad, pointwise1 = self._pointwise(separable).backward(grad, before, _given(weights.pointwise1), mask)
+        grad, depthwise1 = first[0][1].backward(grad, first[0][0], first[0][2], mask)
+        part = self._of_copies(grad, separable)
+        total = part if total is None else total.add_(part)
+        return join_channels(total), ReadingWeights(depthwise1, pointwise1, found[0][1], of_dilated, pointwise2)
+
+    def _again(self, parts: Sequence[tuple[Tensor, _Conv, Tensor]], grad: Tensor, needs: Needs) -> Tensor:
+        """The depthwise convolutions once more; where no weight needs a gradient, any tensor of the shape will do."""
+        if not needs.weights:
+            return grad
+        results = [conv(features, weight) for features, conv, weight in parts]
+        return torch.cat(results, 1) if len(results) > 1 else results[0]
+
+    def _of_copies(self, grad: Tensor, operations: int) -> Tensor:
+        """The way back of `_copies`, (N, H, W, G, C)."""
+        return self._split(grad, operations).sum((3, 5))
 
     def _copies(self, activated: Tensor, kernels: int) -> Tensor:
         """One copy of its group for each kernel size and edge: (N, kernels*G*E*C, H, W)."""
