@@ -175,6 +175,8 @@ class SearchSchedule(TrainingConfig):
     """Share of the training set that is trainA (weights); the rest is trainB (architecture)."""
     checkpoint_cells: Flag = False
     """Keep only the output of each cell for the way back and evaluate the cell again there: less memory, more time."""
+    cuda_graphs: Flag = True
+    """On a GPU, launch the kernels of a step all at once (CUDA graphs), the levels of the supernet side by side."""
 
     @model_validator(mode="after")
     def _architecture_starts(self) -> SearchSchedule:

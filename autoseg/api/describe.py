@@ -49,7 +49,21 @@ def _describe_space(space: SearchSpace, num_classes: int, size: tuple[int, int])
         "supernet": f"{cost.parameters / 1e6:.2f}M parameters, {_multiply_adds(cost.multiply_adds)} at"
         f" {size[0]}x{size[1]} with {num_classes} classes",
         "path prior": space.decoding.path_prior,
+        **_relaxation(space),
     }
+
+
+def _relaxation(space: SearchSpace) -> dict[str, str]:
+    """The options that change the mathematics, if any is on."""
+    options = space.relaxation
+    shown = []
+    if options.pc_darts is not None:
+        shown.append(f"pc_darts (1/{options.pc_darts} of the channels)")
+    if options.gdas is not None:
+        shown.append(f"gdas (temperature {options.gdas[0]:g} to {options.gdas[1]:g})")
+    if options.mix_before_cell:
+        shown.append("mix_before_cell")
+    return {"relaxation": ", ".join(shown)} if shown else {}
 
 
 def _describe_genotype(genotype: Genotype, num_classes: int, size: tuple[int, int]) -> dict[str, str]:

@@ -65,13 +65,14 @@ def _memory(plan: Plan) -> list[str]:
         "optimisers": memory.optimizer_bytes,
         "saved for backward": memory.saved_bytes,
         "recomputed": memory.recomputed_bytes,
-        "in passing": max(0, memory.peak_bytes - memory.held_bytes),
     }
+    held = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items() if size)
     how = f"{precision}{', with checkpointing' if checkpoint_cells else ''}"
     return [
         f"{plan.space} with {plan.classes} classes on {plan.device}, {format_bytes(plan.memory_bytes)} of memory",
         f"crop {_size(crop)}, batch {batch}, {how}: {format_bytes(memory.peak_bytes)} at the peak, predicted",
-        "  " + ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items() if size),
+        f"  held {format_bytes(memory.held_bytes)} ({held}), in passing"
+        f" {format_bytes(max(0, memory.peak_bytes - memory.held_bytes))}",
     ]
 
 
@@ -128,4 +129,10 @@ def _seconds(seconds: float) -> str:
 
 
 def _hours(hours: float) -> str:
-    return f"{hours:.3g} hours" if hours >= 1 else f"{hours * 60:.3g} minutes"
+    return (
+        f"{hours:,.3g} hours"
+        if 1 <= hours < 1000
+        else f"{hours:,.0f} hours"
+        if hours >= 1000
+        else f"{hours * 60:.3g} minutes"
+    )

@@ -227,4 +227,9 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 def seed_step(seed: int, step: int) -> None:
     """Make dropout and drop path depend on the step's number alone."""
-    torch.manual_seed((seed * 1_000_003 + step) % 2**31)
+    torch.manual_seed(seed_of(seed, step))
+
+
+def seed_of(seed: int, number: int) -> int:
+    """The seed of one of many numbered things of a run."""
+    return (seed * 1_000_003 + number) % 2**31

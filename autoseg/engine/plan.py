@@ -2,7 +2,8 @@
 
 Memory is that of one iteration in the midst of a search: a weight step and an architecture step, with gradients and
 the optimisers' state there. The real search is run on tensors without data, so every path that it takes on the device
-counts. Not in it: the data set where it is kept on the device, the process itself, a GPU's context.
+counts. Not in it: the data set where it is kept on the device, the process itself, a GPU's context. Where operations
+are sampled (GDAS) it is that of one sample, and others may need more.
 """
 
 from __future__ import annotations
@@ -272,14 +273,15 @@ class Planner:
         named = {"as asked": asked, f"{'with' if other.checkpoint_cells else 'without'} checkpointing": other}
         if asked.precision == "float32" and self._has_bf16():
             named["with bf16"] = asked._replace(precision="bf16")
-            named["with both"] = asked._replace(precision="bf16", checkpoint_cells=True)
+            if not asked.checkpoint_cells:
+                named["with both"] = other._replace(precision="bf16")
         options = [Option(name, one, self.predict(one), self.fits(one)) for name, one in named.items()]
         plain, checkpointed = sorted((asked, other), key=lambda one: one.checkpoint_cells)
         for name, candidates in (("largest batch", self._batches), ("largest crop", self._crops)):
-            options += [self._largest(name, one, candidates(one)) for one in (plain, checkpointed)]
+            options += [self._largest(name, one, candidates(one), self.predict_peak) for one in (plain, checkpointed)]
         if not any(option.fits for option in options):
             smallest = checkpointed._replace(batch_size=SMALLEST_BATCH)
-            options.append(self._largest("smallest batch", smallest, self._crops(smallest)))
+            options.append(self._largest("smallest batch", smallest, self._crops(smallest), self.predict))
         return options
 
     def may_try(self, setting: Setting) -> bool:
@@ -299,13 +301,14 @@ class Planner:
         """On a CPU bf16 saves no time without special instructions, so there it is not proposed."""
         return self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
-    def _largest(self, name: str, start: Setting, candidates: Sequence[Setting]) -> Option:
-        found = largest_that_fits(
-            candidates, start, self.predict_peak, lambda one: self.memory_bytes - one.needed_bytes(self.device)
-        )
+    def _largest(self, name: str, start: Setting, candidates: Sequence[Setting], predict: Predict) -> Option:
+        def room(memory: Memory) -> int:
+            return self.memory_bytes - memory.needed_bytes(self.device)
+
+        found = largest_that_fits(candidates, start, predict, room)
         if found is None:
             return Option(name, candidates[0], None, False)
-        return Option(name, found, self.predict_peak(found), True)
+        return Option(name, found, predict(found), True)
 
     def _batches(self, start: Setting) -> list[Setting]:
         most = max(SMALLEST_BATCH, self.limits.batch_size)

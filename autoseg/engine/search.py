@@ -14,13 +14,13 @@ from autoseg.data.loader import BatchLoader
 from autoseg.data.splits import halve
 from autoseg.engine.architect import Architect
 from autoseg.engine.checkpoint import Kind
-from autoseg.engine.loop import Figures, autocast
+from autoseg.engine.loop import Figures, seed_of
 from autoseg.engine.optim import build_optimizer, learning_rate, set_learning_rate
 from autoseg.engine.run import Run
+from autoseg.engine.steps import Gradients, make_recorder
 from autoseg.engine.training import make_loader, validation_figures, weights_of_classes
 from autoseg.errors import DataError
 from autoseg.files import to_yaml, write_text
-from autoseg.objectives.losses import segmentation_loss
 from autoseg.space.schema import SearchSpace
 from autoseg.supernet import build_supernet
 
@@ -55,7 +55,11 @@ class SearchTask:
         self.supernet.checkpoint_cells = self.schedule.checkpoint_cells
         self.optimizer = build_optimizer(self.schedule.optimizer, self.supernet.weights())
         self.class_weights = weights_of_classes(self.schedule.class_weights, train, device)
-        self.architect = Architect(self.supernet, self.schedule, train.ignore_label, self.class_weights)
+        recorder = make_recorder(self.supernet, self.schedule, device)
+        self.gradients = Gradients(
+            self.supernet, self.schedule.precision, train.ignore_label, self.class_weights, recorder
+        )
+        self.architect = Architect(self.gradients, self.schedule)
 
     def _loader(self, indices: list[int], stream: str) -> BatchLoader:
         config = self.config
@@ -68,28 +72,33 @@ class SearchTask:
         batch_a, batch_b = batch
         steps = self.schedule.epochs * self.steps_per_epoch
         lr = learning_rate(self.schedule.optimizer.lr, self.schedule.schedule, step, steps, self.steps_per_epoch)
-        self.supernet.train()
+        if not self.supernet.training:  # telling every module so takes milliseconds
+            self.supernet.train()
 
+        self._sample(2 * step)
         figures: dict[str, Mapping[str, float | Tensor]] = {
             "train": {"loss": self.weight_step(*self._to_device(batch_a), lr), "lr": lr}
         }
         if batch_b is not None:
+            self._sample(2 * step + 1)
             figures["arch"] = {"loss": self.architect.step(*self._to_device(batch_b))}
         return figures
 
+    def _sample(self, number: int) -> None:
+        """Sample the operations of the pass with this number, where the space asks for it (GDAS)."""
+        if self.space.relaxation.gdas is not None:
+            first, last = self.space.relaxation.gdas
+            share = number / (2 * self.schedule.epochs * self.steps_per_epoch - 1)
+            self.supernet.arch.draw(seed_of(self.config.seed, number), first + (last - first) * share)
+
     def weight_step(self, images: Tensor, masks: Tensor, lr: float) -> Tensor:
         """One step of the weights, the architecture held fixed; returns the loss before it."""
-        self.supernet.train_weights()
         set_learning_rate(self.optimizer, lr)
-        with autocast(self.device, self.schedule.precision):
-            logits = self.supernet(images)
-        loss = segmentation_loss(logits, masks, self.train_set.ignore_label, self.class_weights)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = self.gradients("weights", images, masks)
         if self.schedule.clip_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.supernet.weights(), self.schedule.clip_grad_norm)
+            torch.nn.utils.clip_grad_norm_(self.gradients.parameters["weights"], self.schedule.clip_grad_norm)
         self.optimizer.step()
-        return loss.detach()
+        return loss
 
     def batches(self, epoch: int, start_step: int) -> Iterator[tuple[Batch, Batch | None]]:
         """Pairs of batches from trainA and trainB; before the architecture starts, None instead of the latter."""
@@ -108,7 +117,7 @@ class SearchTask:
         """Scores of the supernet on the validation set, and how decided the architecture is."""
         figures = validation_figures(self.supernet, self.val_set, self.config.data, self.schedule, self.device)
         entropy = self.supernet.arch.snapshot().entropy()
-        return {"val": {**figures, "alpha_entropy": entropy["alpha"], "beta_entropy": entropy["beta"]}}
+        return {"val": {**figures, **{f"{name}_entropy": value for name, value in entropy.items()}}}
 
     def end_epoch(self, run: Run, epoch: int) -> None:
         """Write the architecture of this epoch."""

@@ -21,13 +21,18 @@ from autoseg.engine.plan import (
     stand_in_task,
     take_step,
 )
+from autoseg.engine.steps import EAGER_STEPS
 from autoseg.errors import ConfigError
 
 SIDES = (65, 129, 257, 513)
 """Of the crops that are measured on the way to a setting which takes too long to measure."""
 LONGEST_ITERATION = 3.0
-"""Seconds; what takes longer is extrapolated to."""
-WARM_UP, REPEATS = 2, 3
+"""Seconds; what takes longer is extrapolated to, once there are two samples; the second may take four times that."""
+WARM_UP = {"cpu": 1, "cuda": EAGER_STEPS + 2}
+"""Iterations that do not count; on a GPU the eager ones, that which records a CUDA graph, and one more."""
+REPEATS = 3
+LONGEST_MEASURING = 15.0
+"""Seconds at one setting, after which it is not repeated."""
 
 
 class StepSeconds(NamedTuple):
@@ -76,7 +81,8 @@ def step_times(config: SearchConfig, device: torch.device, may_try: Callable[[Se
     for rung in (*rungs, wanted):
         quick = bool(samples) and sum(extrapolate(samples, wanted)) <= LONGEST_ITERATION and may_try(wanted)
         setting = wanted if quick else rung
-        slow = len(samples) > 1 and sum(extrapolate(samples, setting)) > LONGEST_ITERATION
+        patience = LONGEST_ITERATION * (4 if len(samples) == 1 else 1)
+        slow = bool(samples) and sum(extrapolate(samples, setting)) > patience
         if slow or not may_try(setting):
             break
         seconds = measure(setting.apply(config), device)
@@ -111,12 +117,14 @@ def measure(config: SearchConfig, device: torch.device) -> StepSeconds:
 
     Raises: ConfigError: the device is out of memory.
     """
+    warm_up = WARM_UP[device.type]
     try:
         with own_random_state(device):
             task = stand_in_task(config, device)
             batches = {step: random_batch(task) for step in STEPS}
             times: dict[Step, list[float]] = {step: [] for step in STEPS}
-            for _ in range(WARM_UP + REPEATS):
+            start = time.perf_counter()
+            while len(times["weight"]) < warm_up + REPEATS and time.perf_counter() - start < LONGEST_MEASURING:
                 for step, batch in batches.items():
                     began = time.perf_counter()
                     take_step(task, step, batch)
@@ -128,7 +136,7 @@ def measure(config: SearchConfig, device: torch.device) -> StepSeconds:
             f"{device} is out of memory at crop {config.search.crop[0]} {config.search.crop[1]}, batch"
             f" {config.search.batch_size}; is something else running there? give --no-time to measure nothing"
         ) from None
-    return StepSeconds(*(statistics.median(times[step][WARM_UP:]) for step in STEPS))
+    return StepSeconds(*(statistics.median(times[step][warm_up:] or times[step][-1:]) for step in STEPS))
 
 
 def count_steps(config: SearchConfig, images: int) -> Steps:

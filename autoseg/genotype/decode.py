@@ -39,21 +39,24 @@ def decode(
     return Genotype.of_space(
         space,
         name or f"{space.name}_decoded",
-        decode_cell(probs.alpha_probs, space),
+        decode_cell(probs.alpha_probs, space, probs.edge_probs),
         levels,
         {"path_prior": prior, **(source or {})},
         retrain,
     )
 
 
-def decode_cell(alpha_probs: np.ndarray, space: SearchSpace) -> tuple[tuple[Edge, ...], ...]:
+def decode_cell(
+    alpha_probs: np.ndarray, space: SearchSpace, edge_probs: np.ndarray | None = None
+) -> tuple[tuple[Edge, ...], ...]:
     """Each block keeps the two inputs of greatest strength, each with its best operation; `none` counts for neither.
 
-    alpha_probs: [edge, operation]. The strength of an edge is its greatest probability of an operation but `none`.
+    alpha_probs: [edge, operation]. The strength of an edge is its greatest probability of an operation but `none`,
+    times the edge's own where there is one, edge_probs [edge] (PC-DARTS, section 3.3).
     """
     topology: CellTopology = space.topology
     allowed = [column for column, operation in enumerate(space.cell.operations) if operation != "none"]
-    strengths = alpha_probs[:, allowed].max(-1)
+    strengths = alpha_probs[:, allowed].max(-1) * (1 if edge_probs is None else edge_probs)
     best = alpha_probs[:, allowed].argmax(-1)  # the first of equals
     cell = []
     for block in range(topology.blocks):

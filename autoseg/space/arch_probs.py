@@ -1,4 +1,4 @@
-"""A snapshot of the architecture: logits and probabilities of alpha and beta, in NumPy, stored as .npz."""
+"""A snapshot of the architecture: logits and probabilities of alpha, beta and edges, in NumPy, stored as .npz."""
 
 from __future__ import annotations
 
@@ -18,18 +18,23 @@ class ArchProbs:
     """alpha [edge, operation] and beta [layer, level, move] of one moment of a search, in float64.
 
     `beta_probs` is 0 on arrows that are not legal; over the legal arrows that leave a node it sums to 1 (eq. 7-8).
+    In a space with `relaxation.pc_darts` also `edge_logits` [edge]; None in others.
     Raises: CheckpointError: shapes that are not the space's, or values that are not finite.
     """
 
     space: SearchSpace
     alpha_logits: np.ndarray
     beta_logits: np.ndarray
+    edge_logits: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        shapes = {
-            "alpha": (len(self.space.topology.edges), len(self.space.cell.operations)),
-            "beta": (self.space.network.layers, len(self.space.network.strides), 3),
-        }
+        shapes = _shapes(self.space)
+        if ("edge" in shapes) != (self.edge_logits is not None):
+            there, here = ("lacks", "needs") if self.edge_logits is None else ("has", "does not have")
+            raise CheckpointError(
+                f"it {there} edge_logits, which space '{self.space.name}' {here} (relaxation.pc_darts);"
+                " it belongs to another space"
+            )
         for name, shape in shapes.items():
             logits = np.array(getattr(self, f"{name}_logits"), dtype=np.float64)  # a copy: the search goes on
             object.__setattr__(self, f"{name}_logits", logits)
@@ -44,11 +49,7 @@ class ArchProbs:
     @classmethod
     def zeros(cls, space: SearchSpace) -> ArchProbs:
         """All logits zero: every choice equally likely."""
-        return cls(
-            space,
-            np.zeros((len(space.topology.edges), len(space.cell.operations))),
-            np.zeros((space.network.layers, len(space.network.strides), 3)),
-        )
+        return cls(space, *(np.zeros(shape) for shape in _shapes(space).values()))
 
     @cached_property
     def alpha_probs(self) -> np.ndarray:
@@ -60,14 +61,30 @@ class ArchProbs:
         """Softmax over the legal arrows leaving each node, [layer, level, move]."""
         return _softmax(self.beta_logits, self.space.trellis.legal())
 
+    @cached_property
+    def edge_probs(self) -> np.ndarray | None:
+        """Softmax over the edges into each block (PC-DARTS, edge normalisation), [edge]; None in a space without."""
+        if self.edge_logits is None:
+            return None
+        blocks = (self.edge_logits[list(self.space.topology.edges_into(n))] for n in range(self.space.cell.blocks))
+        return np.concatenate([_softmax(logits, np.ones_like(logits, dtype=bool)) for logits in blocks])
+
     def entropy(self) -> dict[str, float]:
-        """Mean entropy of alpha's rows and of beta's nodes, each as a share of its greatest value (1: undecided)."""
+        """Mean entropy of alpha's rows, beta's nodes and, where there are any, the edges into each block.
+
+        Each as a share of its greatest value (1: undecided).
+        """
         operations = np.full(len(self.alpha_probs), self.alpha_probs.shape[-1])
         arrows = self.space.trellis.legal().sum(-1)
-        return {
+        entropy = {
             "alpha": _relative_entropy(self.alpha_probs, operations),
             "beta": _relative_entropy(self.beta_probs, arrows),
         }
+        if self.edge_probs is not None:
+            edges = [list(self.space.topology.edges_into(block)) for block in range(self.space.cell.blocks)]
+            of_blocks = [_relative_entropy(self.edge_probs[None, of], np.array([len(of)])) for of in edges]
+            entropy["edge"] = float(np.mean(of_blocks))
+        return entropy
 
     def save(self, path: Path) -> None:
         """Write an .npz that NumPy alone can read."""
@@ -79,6 +96,8 @@ class ArchProbs:
             "operations": np.array(self.space.cell.operations),
             "strides": np.array(self.space.network.strides),
         }
+        if self.edge_logits is not None and self.edge_probs is not None:
+            arrays |= {"edge_logits": self.edge_logits, "edge_probs": self.edge_probs}
 
         def write(temporary: Path) -> None:
             with temporary.open("wb") as file:
@@ -92,7 +111,8 @@ class ArchProbs:
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in ("alpha_logits", "beta_logits", "operations", "strides")}
-            logits = [arrays[f"{name}_logits"].astype(np.float64, casting="same_kind") for name in ("alpha", "beta")]
+                names = ["alpha", "beta", *(["edge"] if "edge_logits" in file.files else [])]
+                logits = [file[f"{name}_logits"].astype(np.float64, casting="same_kind") for name in names]
         except Exception:  # a damaged file makes NumPy and zipfile raise nearly anything
             raise CheckpointError(f"{path} is no readable architecture snapshot; decode another epoch") from None
         if arrays["operations"].tolist() != list(space.cell.operations):
@@ -103,6 +123,16 @@ class ArchProbs:
             return cls(space, *logits)
         except CheckpointError as reason:
             raise CheckpointError(f"{path}: {reason}") from None
+
+
+def _shapes(space: SearchSpace) -> dict[str, tuple[int, ...]]:
+    """Of the logits of a space, by name."""
+    edges = len(space.topology.edges)
+    shapes: dict[str, tuple[int, ...]] = {
+        "alpha": (edges, len(space.cell.operations)),
+        "beta": (space.network.layers, len(space.network.strides), 3),
+    }
+    return shapes | ({} if space.relaxation.pc_darts is None else {"edge": (edges,)})
 
 
 def _softmax(logits: np.ndarray, legal: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from autoseg.errors import AutosegError, GenotypeError, SearchSpaceError
 from autoseg.files import read_yaml
-from autoseg.settings import Number, Settings, Whole, parse
+from autoseg.settings import Flag, Number, Settings, Whole, parse
 from autoseg.space.cell import CellTopology
 from autoseg.space.trellis import Trellis
 
@@ -35,6 +35,7 @@ OPERATIONS = (*PAPER_OPERATIONS, "dil_conv_3x3", "dil_conv_5x5")
 """Every operation that a cell may choose, those of DARTS included; `autoseg.ops.registry` builds them."""
 
 Positive = Annotated[Whole, Field(ge=1, le=4096)]
+Temperature = Annotated[Number, Field(gt=0, le=1000)]
 
 
 def check_version(version: int, newest: int, what: str) -> int:
@@ -158,6 +159,20 @@ class DecodingSpec(Settings):
     """F of the decoded network, which may be wider (20 for Auto-DeepLab-S); left out, the supernet's."""
 
 
+class RelaxationSpec(Settings):
+    """Options that change what the supernet computes, and so the search, to save time and memory: all off."""
+
+    pc_darts: Annotated[Whole, Field(ge=1, le=256)] | None = None
+    """K of PC-DARTS (Xu et al. 2020): 1/K of a state's channels pass through the operations of an edge, the others
+    bypass them; a probability for each edge into a block (edge normalisation). With 1 the latter alone."""
+    gdas: tuple[Temperature, Temperature] | None = None
+    """GDAS (Dong and Yang 2019): of each edge one operation a step, sampled by the Gumbel-softmax trick; the
+    temperature at the first and at the last step of a search, such as 10 and 0.1, linear between them."""
+    mix_before_cell: Flag = False
+    """Mix the arrows into a node by beta before its cell, as FasterSeg (Chen et al. 2020) does, instead of after it:
+    one evaluation of the cell a node instead of one an arrow."""
+
+
 class SearchSpace(Settings):
     """Everything that defines a search space. `SearchSpace.load("auto_deeplab")` reads one."""
 
@@ -172,6 +187,7 @@ class SearchSpace(Settings):
     network_batch_norm: BatchNormSpec = BatchNormSpec()
     """Of the decoded network; the supernet's has no affine parameters and the usual constants."""
     decoding: DecodingSpec = DecodingSpec()
+    relaxation: RelaxationSpec = RelaxationSpec()
 
     @field_validator("version")
     @classmethod
@@ -186,6 +202,23 @@ class SearchSpace(Settings):
                 f" starts at {self.network.strides[0]}; make the two equal"
             )
         return self
+
+    @model_validator(mode="after")
+    def _channels_can_be_shared_out(self) -> SearchSpace:
+        share = self.relaxation.pc_darts or 1
+        if self.network.filter_multiplier % share:
+            raise ValueError(
+                f"relaxation.pc_darts {share} must divide network.filter_multiplier {self.network.filter_multiplier},"
+                " as 1/pc_darts of the channels pass through the operations"
+            )
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for YAML; `relaxation` where anything in it is on, so that older checkpoints still fit."""
+        data = super().to_dict()
+        if self.relaxation == RelaxationSpec():
+            del data["relaxation"]
+        return data
 
     @cached_property
     def trellis(self) -> Trellis:

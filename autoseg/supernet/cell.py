@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoseg.ops.precision import without_autocast
 from autoseg.ops.resize import Size, resize
 from autoseg.space.cell import PREV, PREV_PREV, CellTopology
 from autoseg.space.schema import RelaxationSpec
 from autoseg.space.trellis import Move
 from autoseg.supernet.cell_weights import CellWeights, Kernels, Reading, ReadingWeights
+from autoseg.supernet.layout import join_channels, split_channels
 from autoseg.supernet.partial import PartialEdges, shuffle, unshuffle
 from autoseg.supernet.reading import (
     Factors,
@@ -25,8 +27,7 @@ from autoseg.supernet.reading import (
     Needs,
     StackedEdges,
     StackedNorm,
-    join_channels,
-    split_channels,
+    given,
 )
 
 
@@ -105,10 +106,13 @@ class SearchCell(nn.Module):
         self._state_sizes = [len(numbers) * channels for numbers in topology.edges_from if numbers]
 
     def _build_readings(self, operations: Sequence[str], relaxation: RelaxationSpec) -> nn.ModuleList:
-        sizes = [(len(reading.groups), len(reading.groups[0]), self.channels) for reading in self.layout]
+        settings = [
+            (len(of.groups), len(of.groups[0]), self.channels, operations, len(set(of.groups)) == 1)
+            for of in self.layout
+        ]
         if relaxation.pc_darts is None:
-            return nn.ModuleList(StackedEdges(*size, operations) for size in sizes)
-        return nn.ModuleList(PartialEdges(*size, operations, self.share) for size in sizes)
+            return nn.ModuleList(StackedEdges(*setting) for setting in settings)
+        return nn.ModuleList(PartialEdges(*setting, self.share) for setting in settings)
 
     def forward(
         self,
@@ -135,9 +139,7 @@ class SearchCell(nn.Module):
         )
         return Feature(*outputs)
 
-    def _arrive(
-        self, prev_prev: Feature, prevs: Sequence[Feature], betas: Tensor, size: Size
-    ) -> tuple[Tensor, Tensor]:
+    def _arrive(self, prev_prev: Feature, prevs: Sequence[Feature], betas: Tensor, size: Size) -> tuple[Tensor, Tensor]:
         """H(l-2) and H(l-1) of each group, (N, (1+G)*C, H, W), and the groups' betas."""
         parts = [
             part
@@ -146,11 +148,10 @@ class SearchCell(nn.Module):
         ]
         if not self.mix:
             return self.norm(torch.cat(parts, 1)), betas
-        factors = torch.cat([torch.ones_like(betas[:1]), betas]).view(-1, 1).expand(-1, self.channels).reshape(-1)
+        factors = torch.cat([torch.ones_like(betas[:1]), betas]).flatten().repeat_interleave(self.channels)
         arrived, _, _ = self.norm.normalise(torch.cat(parts, 1), factors)
-        first, others = torch.split(arrived, [self.channels, self.arrows * self.channels], 1)
-        mixed = others.unflatten(1, (self.arrows, self.channels)).sum(1)
-        return torch.cat([first, mixed], 1), torch.ones_like(betas[:1]).detach()
+        first, *others = torch.split(arrived, self.channels, 1)
+        return torch.cat([first, sum(others[1:], others[0])], 1), torch.ones_like(betas[:1]).detach()
 
     # --- for the function below ---------------------------------------------------------------------------------------
 
@@ -167,7 +168,10 @@ class SearchCell(nn.Module):
 
     def repeat_atrous(self, weights: Sequence[Tensor], dtype: torch.dtype) -> list[list[Tensor]]:
         """The atrous weights of each reading, (G*E*C, C, k, k) a kernel size: made when needed and never kept."""
-        kinds = [torch.split(w.to(dtype).index_select(0, self.atrous_index), self._atrous_sizes) for w in weights]
+        repeated = [weight.to(dtype) for weight in weights]
+        if self.groups > 1:  # with one arrow they lie as they are read
+            repeated = [weight.index_select(0, self.atrous_index) for weight in repeated]
+        kinds = [torch.split(weight, self._atrous_sizes) for weight in repeated]
         return [[kind[number] for kind in kinds] for number in range(len(self.layout))]
 
     def split_atrous(self, weights: Sequence[Tensor], dtype: torch.dtype) -> list[list[list[Tensor]]]:
@@ -176,10 +180,10 @@ class SearchCell(nn.Module):
         first = [[kind[PREV_PREV], kind[PREV]] for kind in kinds]
         return [first, *([[kind[state]] for kind in kinds] for state in range(2, len(self._state_sizes)))]
 
-    def join_atrous(self, gradients: Sequence[Sequence[Sequence[Tensor]]]) -> list[Tensor]:
+    def join_atrous(self, gradients: Sequence[Sequence[Sequence[Tensor | None]]]) -> list[Tensor]:
         """The way back of `split_atrous`."""
         kinds = zip(*gradients, strict=True)
-        return [torch.cat([of_run for of_reading in kind for of_run in of_reading]) for kind in kinds]
+        return [torch.cat([given(of_run) for of_reading in kind for of_run in of_reading]) for kind in kinds]
 
     def stacked(self) -> Iterator[StackedEdges]:
         """The readings, in their order."""
@@ -206,7 +210,7 @@ class _CellFunction(torch.autograd.Function):
         ctx: Any, cell: SearchCell, keep: bool, arrived: Tensor, betas: Tensor, *tensors: Tensor
     ) -> tuple[Tensor, Tensor]:
         arrived = arrived.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(arrived.device.type, enabled=False):
+        with without_autocast(arrived):
             weights, factors, atrous = cell.unpack(tensors)
             gathered = cell.repeat_atrous(atrous, arrived.dtype)
             ctx.needs = _needs(cell, ctx.needs_input_grad, keep)
@@ -215,11 +219,12 @@ class _CellFunction(torch.autograd.Function):
             kept.append(of_first if keep else Kept())
             of_prev_prev, of_prev = torch.split(total, [1, cell.groups], 3)
             received = of_prev + of_prev_prev  # by every block, (N, H, W, G, B, C): complete when the block is read
+            pieces = torch.split(join_channels(received), cell.channels, 1)
             for block, edges in enumerate(others):
-                state = _state(cell, received, block)
-                _, split, rest = torch.split(received, [block, 1, edges.edges], 4)
+                state = _state(cell, received, pieces, block)
                 number = block + 1
-                of_block = edges.run(state, weights[number], gathered[number], factors[number], onto=(split, rest))[1]
+                rest = received.narrow(4, number, edges.edges)
+                of_block = edges.run(state, weights[number], gathered[number], factors[number], onto=rest)[1]
                 kept.append(of_block if keep else Kept())
             plain = _output(cell, received, betas)
             activated = F.relu(plain)
@@ -236,7 +241,7 @@ class _CellFunction(torch.autograd.Function):
         fields = len(Kept._fields)
         kept = [Kept(*tensors[n * fields : (n + 1) * fields]) for n in range(len(cell.layout))]
         tensors = tensors[len(kept) * fields :]
-        with torch.autocast(arrived.device.type, enabled=False):
+        with without_autocast(arrived):
             grad = _of_feature(cell, of_plain, of_activated, received, betas)
             if grad is None:
                 return (None,) * (4 + len(tensors))
@@ -266,11 +271,12 @@ def _blocks_backward(
     """The gradients of each reading, the last one first evaluated; grad: (N, H, W, G, B, C), used up."""
     weights, factors, atrous = cell.unpack(tensors)
     gathered = cell.split_atrous(atrous, arrived.dtype)
+    pieces = torch.split(join_channels(received), cell.channels, 1)
     first, *others = cell.stacked()
     found: list[Gradients] = []
     for number in range(len(others), 0, -1):
         edges, block = others[number - 1], number - 1
-        state = _state(cell, received, block)
+        state = _state(cell, received, pieces, block)
         of_rest = grad.narrow(4, number, edges.edges)
         of = edges.backward(of_rest, state, kept[number], weights[number], gathered[number], factors[number], needs)
         grad.select(4, block).add_(unshuffle(split_channels(of.state, cell.groups, cell.channels), cell.share))
@@ -280,8 +286,10 @@ def _blocks_backward(
     return found[::-1]
 
 
-def _state(cell: SearchCell, received: Tensor, block: int) -> Tensor:
-    """What the readers of a block read, (N, G*C, H, W)."""
+def _state(cell: SearchCell, received: Tensor, pieces: tuple[Tensor, ...], block: int) -> Tensor:
+    """What the readers of a block read, (N, G*C, H, W); pieces: of `received`, (N, C, H, W) each."""
+    if cell.share == 1:
+        return torch.cat(pieces[block :: cell.blocks], 1)
     return join_channels(shuffle(received.select(4, block), cell.share).contiguous())
 
 

@@ -21,42 +21,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.supernet.cell_weights import Kernels, ReadingWeights
+from autoseg.supernet.depthwise import Depthwise
+from autoseg.supernet.free_operations import FreeOperations
+from autoseg.supernet.layout import join_channels, split_channels
 
 BN_EPS, BN_MOMENTUM = 1e-5, 0.1
 RATE = 2
 """Of the atrous and the dilated separable convolutions."""
 
-CPU_CHANNELS = 128
-"""So many at once: the weight gradient of a depthwise convolution on a CPU slows down per channel beyond them, by ten
-at 1,300 channels (oneDNN)."""
-
 aten = torch.ops.aten
-
-
-# --- layout -----------------------------------------------------------------------------------------------------------
-
-
-def split_channels(features: Tensor, *groups: int) -> Tensor:
-    """(N, G1*G2*..., H, W) in channels_last memory -> a view (N, H, W, G1, G2, ...)."""
-    features = features.contiguous(memory_format=torch.channels_last)
-    images, channels, height, width = features.shape
-    strides, step = [], channels
-    for size in groups:
-        step //= size
-        strides.append(step)
-    return features.as_strided(
-        (images, height, width, *groups),
-        (height * width * channels, width * channels, channels, *strides),
-        features.storage_offset(),
-    )
-
-
-def join_channels(features: Tensor) -> Tensor:
-    """(N, H, W, G1, G2, ...), contiguous -> a view (N, G1*G2*..., H, W) in channels_last memory."""
-    images, height, width = features.shape[:3]
-    channels = features.shape[3:].numel()
-    strides = (height * width * channels, 1, width * channels, channels)
-    return features.as_strided((images, channels, height, width), strides, features.storage_offset())
 
 
 # --- the calls --------------------------------------------------------------------------------------------------------
@@ -73,22 +46,14 @@ class _Conv(NamedTuple):
         output = F.conv2d(rows, weight, None, 1, self._padding(weight), self.rate, self.groups)
         return _restore(output, features)
 
-    def backward(self, grad: Tensor, features: Tensor, weight: Tensor, mask: tuple[bool, bool]) -> list[Tensor]:
-        """Gradients of features and weight; mask: which of them."""
-        if mask[1] and self.groups == len(weight) > CPU_CHANNELS and features.device.type == "cpu":
-            of_weight = self._depthwise_weight(grad, features, weight)
-            return [self.backward(grad, features, weight, (True, False))[0] if mask[0] else grad, of_weight]
+    def backward(self, grad: Tensor, features: Tensor, weight: Tensor, of_weight: bool) -> tuple[Tensor, Tensor | None]:
+        """Gradients of features and, where that is asked for, weight."""
         rows = self._as_rows(features, weight)
-        of_features, of_weight, _ = aten.convolution_backward(
+        of_features, found, _ = aten.convolution_backward(
             self._as_rows(grad, weight), rows, weight, None, [1, 1], [self._padding(weight)] * 2, [self.rate] * 2,
-            False, [0, 0], self.groups, (*mask, False),
+            False, [0, 0], self.groups, (True, of_weight, False),
         )  # fmt: skip
-        return [_restore(of_features, features) if mask[0] else grad, of_weight]
-
-    def _depthwise_weight(self, grad: Tensor, features: Tensor, weight: Tensor) -> Tensor:
-        pieces = (torch.split(of, CPU_CHANNELS, axis) for of, axis in ((grad, 1), (features, 1), (weight, 0)))
-        parts = zip(*pieces, strict=True)
-        return torch.cat([self._replace(groups=len(w)).backward(g, f, w, (False, True))[1] for g, f, w in parts])
+        return _restore(of_features, features), found if of_weight else None
 
     def _padding(self, weight: Tensor) -> int:
         return self.rate * (weight.shape[-1] // 2)
@@ -166,51 +131,6 @@ class StackedNorm(nn.Module):
         return grad_features, grad_factors if of_factors else None
 
 
-class _Skip:
-    @staticmethod
-    def forward(state: Tensor) -> Tensor:
-        return state
-
-    @staticmethod
-    def backward(grad: Tensor, state: Tensor) -> Tensor:
-        return grad
-
-
-class _AvgPool:
-    """Around the border, the mean of the pixels that are there."""
-
-    @staticmethod
-    def forward(state: Tensor) -> Tensor:
-        return F.avg_pool2d(state, 3, 1, 1, count_include_pad=False)
-
-    @staticmethod
-    def backward(grad: Tensor, state: Tensor) -> Tensor:
-        result: Tensor = aten.avg_pool2d_backward(grad, state, [3, 3], [1, 1], [1, 1], False, False, None)
-        return result
-
-
-class _MaxPool:
-    @staticmethod
-    def forward(state: Tensor) -> Tensor:
-        return F.max_pool2d(state, 3, 1, 1)
-
-    @staticmethod
-    def backward(grad: Tensor, state: Tensor) -> Tensor:
-        where = aten.max_pool2d_with_indices(state, [3, 3], [1, 1], [1, 1])[1]
-        result: Tensor = aten.max_pool2d_with_indices_backward(
-            grad, state, [3, 3], [1, 1], [1, 1], [1, 1], False, where
-        )
-        return result
-
-
-FREE_OPERATIONS: dict[str, type[_Skip] | type[_AvgPool] | type[_MaxPool]] = {
-    "skip_connect": _Skip,
-    "avg_pool_3x3": _AvgPool,
-    "max_pool_3x3": _MaxPool,
-}
-"""Operations without weights, done once for all edges that read a state."""
-
-
 # --- one reading ------------------------------------------------------------------------------------------------------
 
 
@@ -220,7 +140,7 @@ class Factors(NamedTuple):
     weighted: Tensor | None
     """Of each channel of the stacked operations with weights, ((S+D+A)*G*E*C,)."""
     free: tuple[Tensor, ...]
-    """Of each operation without weights, (E, 1), or (G, E, 1) where the groups read other edges."""
+    """Of the operations without weights: see `free_operations.py`."""
 
 
 class Kept(NamedTuple):
@@ -239,7 +159,7 @@ class Gradients(NamedTuple):
 
     state: Tensor
     weights: ReadingWeights
-    atrous: list[list[Tensor]]
+    atrous: list[list[Tensor | None]]
     factors: Factors
 
 
@@ -257,21 +177,23 @@ class StackedEdges(nn.Module):
     BatchNorm, pooling, copies, depthwise convolutions) and keeps what is dear (what the BatchNorms read).
     """
 
-    def __init__(self, groups: int, edges: int, channels: int, operations: Sequence[str]) -> None:
+    def __init__(self, groups: int, edges: int, channels: int, operations: Sequence[str], shared: bool) -> None:
+        """shared: all groups read the same edges."""
         super().__init__()
         self.groups, self.edges, self.channels = groups, edges, channels
         self.kernels = Kernels.of(operations)
-        self.free = [FREE_OPERATIONS[name] for name in operations if name in FREE_OPERATIONS]
+        self.free = FreeOperations(groups, edges, channels, operations, shared)
         self.width = groups * edges * channels
         separable = len(self.kernels.separable)
         self.inner_norm = StackedNorm(separable * self.width) if separable else None
         self.norm = StackedNorm(self.kernels.weighted * self.width) if self.kernels.weighted else None
+        self._separable, self._dilated = Depthwise(self.kernels.separable), Depthwise(self.kernels.dilated, RATE)
         self._atrous = _Conv(RATE, groups)
 
     @property
     def free_factors(self) -> int:
         """How many factors there are besides those of operations with weights."""
-        return len(self.free)
+        return self.free.factors
 
     def run(
         self,
@@ -279,31 +201,22 @@ class StackedEdges(nn.Module):
         weights: ReadingWeights,
         atrous: Sequence[Tensor],
         factors: Factors,
-        onto: tuple[Tensor, Tensor] | None = None,
+        onto: Tensor | None = None,
     ) -> tuple[Tensor, Kept]:
-        """state: (N, G*C, H, W), channels_last -> (N, H, W, G, E, C).
-
-        onto: the state as (N, H, W, G, 1, C), and what the result is added to in place.
-        """
-        kept = Kept()
-        split, total = (None, None) if onto is None else onto
+        """state: (N, G*C, H, W), channels_last -> (N, H, W, G, E, C), added in place to `onto` where that is given."""
+        kept, total = Kept(), onto
         if self.norm is not None:
             activated = F.relu(state)
             parts = [self._atrous(activated, weight) for weight in atrous]
             if self.kernels.depthwise:
                 last, kept = self._depthwise(activated, weights)
-                parts.insert(0, self._pointwise(self.kernels.depthwise)(last, _given(weights.pointwise2)))
+                parts.insert(0, self._pointwise(self.kernels.depthwise)(last, given(weights.pointwise2)))
             outer = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
             normal, mean, inverse = self.norm.normalise(outer, factors.weighted)
             kept = kept._replace(outer=outer, outer_mean=mean, outer_inverse=inverse)
             summed = self._split(normal, self.kernels.weighted).sum(3)
             total = summed if total is None else total.add_(summed)
-        for operation, factor in zip(self.free, factors.free, strict=True):
-            result = split if operation is _Skip else None
-            if result is None:
-                result = split_channels(operation.forward(state), self.groups, 1, self.channels)
-            total = result * factor if total is None else total.addcmul_(result, factor)
-        return _given(total), kept
+        return self.free.run(state, total, factors.free), kept
 
     def backward(
         self,
@@ -321,7 +234,7 @@ class StackedEdges(nn.Module):
         if self.norm is not None:
             activated = F.relu(state)
             stacked = torch.cat([join_channels(grad.contiguous())] * self.kernels.weighted, 1)
-            outer, mean, inverse = _given(kept.outer), _given(kept.outer_mean), _given(kept.outer_inverse)
+            outer, mean, inverse = given(kept.outer), given(kept.outer_mean), given(kept.outer_inverse)
             stacked, grad_weighted = self.norm.backward(stacked, outer, factors.weighted, mean, inverse, needs.alpha)
             depthwise = self.kernels.depthwise * self.width
             of_last, *of_atrous = torch.split(stacked, [depthwise, *[self.width] * len(atrous)], 1)
@@ -331,19 +244,15 @@ class StackedEdges(nn.Module):
                 of_activated, of_weights = self._atrous_backward(part, activated, of_runs, needs)
                 grad_state = of_activated if grad_state is None else grad_state.add_(of_activated)
                 grad_atrous.append(of_weights)
-            grad_state = aten.threshold_backward(_given(grad_state), activated, 0)
-        grad_free = []
-        for operation, factor in zip(self.free, factors.free, strict=True):
-            part = operation.backward(join_channels((grad * factor).sum(4)), state)
+            grad_state = aten.threshold_backward(given(grad_state), activated, 0)
+        of_state, grad_free = self.free.backward(grad, state, factors.free, needs.alpha)
+        for part in of_state:
             grad_state = part if grad_state is None else grad_state.add_(part)
-            if needs.alpha:
-                result = split_channels(operation.forward(state), self.groups, 1, self.channels)
-                grad_free.append((grad * result).sum((0, 1, 2, 5)).unsqueeze(-1).sum_to_size(factor.shape))
-        return Gradients(_given(grad_state), grad_weights, grad_atrous, Factors(grad_weighted, tuple(grad_free)))
+        return Gradients(given(grad_state), grad_weights, grad_atrous, Factors(grad_weighted, grad_free))
 
     def _atrous_backward(
         self, grad: Tensor, activated: Tensor, weights: Sequence[Tensor], needs: Needs
-    ) -> tuple[Tensor, list[Tensor]]:
+    ) -> tuple[Tensor, list[Tensor | None]]:
         """Gradients of `activated` and of the weights of each run of groups, which lie in the batch here.
 
         So the weights are neither repeated nor their gradients summed afterwards.
@@ -354,7 +263,7 @@ class StackedEdges(nn.Module):
         for number, weight in enumerate(weights):
             run = slice(number, number + 1 if number + 1 < len(weights) else self.groups)
             of_run, of_weight = _Conv(RATE, 1).backward(
-                torch.cat(grads[run]), torch.cat(states[run]), weight, (True, needs.weights)
+                torch.cat(grads[run]), torch.cat(states[run]), weight, needs.weights
             )
             of_states += of_run.chunk(len(states[run]))
             of_weights.append(of_weight)
@@ -366,73 +275,78 @@ class StackedEdges(nn.Module):
         """What the last 1x1 convolutions read, ((S+D)*G*E*C channels)."""
         kept, parts = Kept(), []
         if self.inner_norm is not None:
-            separable = len(self.kernels.separable)
-            features = self._stacked(separable)(self._copies(activated, separable), _given(weights.depthwise1))
-            inner = self._pointwise(separable)(features, _given(weights.pointwise1))
+            features = self._separable(self._copies(activated, self._separable.sizes), given(weights.depthwise1))
+            inner = self._pointwise(len(self._separable.sizes))(features, given(weights.pointwise1))
             normal, mean, inverse = self.inner_norm.normalise(inner)
-            parts.append(self._stacked(separable)(normal.relu_(), _given(weights.depthwise2)))
+            parts.append(self._separable(normal.relu_(), given(weights.depthwise2)))
             kept = Kept(inner, mean, inverse)
-        if self.kernels.dilated:
-            dilated = len(self.kernels.dilated)
-            parts.append(self._stacked(dilated, RATE)(self._copies(activated, dilated), _given(weights.dilated)))
+        if self._dilated.sizes:
+            parts.append(self._dilated(self._copies(activated, self._dilated.sizes), given(weights.dilated)))
         return torch.cat(parts, 1) if len(parts) > 1 else parts[0], kept
 
     def _depthwise_backward(
         self, grad: Tensor, activated: Tensor, kept: Kept, weights: ReadingWeights, needs: Needs
     ) -> tuple[Tensor, ReadingWeights]:
         """Gradient of `activated` and of the weights."""
-        separable, dilated, mask = len(self.kernels.separable), len(self.kernels.dilated), (True, needs.weights)
-        normal: Tensor | None = None
-        parts = []
+        read, parts = [], []
         if self.inner_norm is not None:
-            inner, mean, inverse = _given(kept.inner), _given(kept.inner_mean), _given(kept.inner_inverse)
-            normal = self.inner_norm.again(inner, mean, inverse).relu_()
-            parts.append((normal, self._stacked(separable), _given(weights.depthwise2)))
-        if dilated:
-            parts.append((self._copies(activated, dilated), self._stacked(dilated, RATE), _given(weights.dilated)))
-        grad, pointwise2 = self._pointwise(separable + dilated).backward(
-            grad, self._again(parts, grad, needs), _given(weights.pointwise2), mask
+            inner, mean, inverse = given(kept.inner), given(kept.inner_mean), given(kept.inner_inverse)
+            read.append(self.inner_norm.again(inner, mean, inverse).relu_())
+            parts.append((self._separable, given(weights.depthwise2)))
+        if self._dilated.sizes:
+            read.append(self._copies(activated, self._dilated.sizes))
+            parts.append((self._dilated, given(weights.dilated)))
+        last = grad  # where no weight needs a gradient, any tensor of its shape will do
+        if needs.weights:
+            last = torch.cat([conv(one, weight) for one, (conv, weight) in zip(read, parts, strict=True)], 1)
+        grad, pointwise2 = self._pointwise(self.kernels.depthwise).backward(
+            grad, last, given(weights.pointwise2), needs.weights
         )
-        grads = torch.split(grad, [conv.groups for _, conv, _ in parts], 1)
+        grads = torch.split(grad, [one.shape[1] for one in read], 1)
         found = [
-            conv.backward(of_part, read, weight, mask)
-            for of_part, (read, conv, weight) in zip(grads, parts, strict=True)
+            conv.backward(of_one, one, weight, needs.weights)
+            for of_one, one, (conv, weight) in zip(grads, read, parts, strict=True)
         ]
-        total = self._of_copies(found[-1][0], dilated) if dilated else None
-        of_dilated = found[-1][1] if dilated else None
-        if self.inner_norm is None:
-            return join_channels(_given(total)), ReadingWeights(None, None, None, of_dilated, pointwise2)
-        grad = aten.threshold_backward(found[0][0], _given(normal), 0)
-        grad, _ = self.inner_norm.backward(grad, inner, None, mean, inverse, False)
-        first = [(self._copies(activated, separable), self._stacked(separable), _given(weights.depthwise1))]
-        before = self._again(first, grad, needs)
-        grad, pointwise1 = self._pointwise(separable).backward(grad, before, _given(weights.pointwise1), mask)
-        grad, depthwise1 = first[0][1].backward(grad, first[0][0], first[0][2], mask)
-        part = self._of_copies(grad, separable)
-        total = part if total is None else total.add_(part)
-        return join_channels(total), ReadingWeights(depthwise1, pointwise1, found[0][1], of_dilated, pointwise2)
+        total, of_dilated = None, None
+        if self._dilated.sizes:
+            of_copies, of_dilated = found[-1]
+            total = self._of_copies(of_copies, self._dilated.sizes)
+        result = ReadingWeights(None, None, None, of_dilated, pointwise2)
+        if self.inner_norm is not None:
+            grad = aten.threshold_backward(found[0][0], read[0], 0)
+            grad, _ = self.inner_norm.backward(grad, inner, None, mean, inverse, False)
+            part, depthwise1, pointwise1 = self._first_backward(grad, activated, weights, needs)
+            total = part if total is None else total.add_(part)
+            result = ReadingWeights(depthwise1, pointwise1, found[0][1], of_dilated, pointwise2)
+        return join_channels(given(total)), result
 
-    def _again(self, parts: Sequence[tuple[Tensor, _Conv, Tensor]], grad: Tensor, needs: Needs) -> Tensor:
-        """The depthwise convolutions once more; where no weight needs a gradient, any tensor of the shape will do."""
-        if not needs.weights:
-            return grad
-        results = [conv(features, weight) for features, conv, weight in parts]
-        return torch.cat(results, 1) if len(results) > 1 else results[0]
+    def _first_backward(
+        self, grad: Tensor, activated: Tensor, weights: ReadingWeights, needs: Needs
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Of the first depthwise and 1x1 convolutions: gradients of `activated`, (N, H, W, G, C), and both weights."""
+        copies = self._copies(activated, self._separable.sizes)
+        before = self._separable(copies, given(weights.depthwise1)) if needs.weights else grad
+        grad, pointwise1 = self._pointwise(len(self._separable.sizes)).backward(
+            grad, before, given(weights.pointwise1), needs.weights
+        )
+        grad, depthwise1 = self._separable.backward(grad, copies, given(weights.depthwise1), needs.weights)
+        return self._of_copies(grad, self._separable.sizes), depthwise1, pointwise1
 
-    def _of_copies(self, grad: Tensor, operations: int) -> Tensor:
-        """The way back of `_copies`, (N, H, W, G, C)."""
-        return self._split(grad, operations).sum((3, 5))
-
-    def _copies(self, activated: Tensor, kernels: int) -> Tensor:
-        """One copy of its group for each kernel size and edge: (N, kernels*G*E*C, H, W)."""
+    def _copies(self, activated: Tensor, sizes: Sequence[int]) -> Tensor:
+        """One copy of its group for each kernel size and edge: (N, sizes*G*E*C, H, W)."""
         parts = activated.chunk(self.groups, 1) if self.groups > 1 and self.edges > 1 else (activated,)
-        return torch.cat([part for part in parts for _ in range(self.edges)] * kernels, 1)
+        return torch.cat([part for part in parts for _ in range(self.edges)] * len(sizes), 1)
+
+    def _of_copies(self, grad: Tensor, sizes: Sequence[int]) -> Tensor:
+        """The way back of `_copies`, (N, H, W, G, C). Edge by edge: one sum over both axes takes ten times as long."""
+        first, *others = self._split(grad, len(sizes)).sum(3).unbind(4)
+        total = first + others[0] if others else first.contiguous()
+        for other in others[1:]:
+            total.add_(other)
+        return total
 
     def _split(self, features: Tensor, operations: int) -> Tensor:
         return split_channels(features, operations, self.groups, self.edges, self.channels)
-
-    def _stacked(self, operations: int, rate: int = 1) -> _Conv:
-        return _Conv(rate, operations * self.width)
 
     def _pointwise(self, operations: int) -> _Conv:
         return _Conv(1, operations * self.groups * self.edges)
@@ -441,7 +355,7 @@ class StackedEdges(nn.Module):
 T = TypeVar("T")
 
 
-def _given(value: T | None) -> T:
+def given(value: T | None) -> T:
     """What the space's operations say is there."""
     assert value is not None
     return value

@@ -5,7 +5,9 @@ Letters: N images, H height, W width.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +16,19 @@ from torch.utils.checkpoint import checkpoint
 
 from autoseg.genotype.schema import Genotype
 from autoseg.ops.heads import Aspp, Stem
-from autoseg.ops.resize import level_size, resize
+from autoseg.ops.resize import Size, level_size, sum_resized
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Node
-from autoseg.supernet.arch_parameters import ArchParameters
+from autoseg.supernet.arch_parameters import ArchParameters, Sample
 from autoseg.supernet.cell import Feature, SearchCell
-from autoseg.supernet.cell_weights import ReadingWeights, WeightLayout
+from autoseg.supernet.cell_weights import BYPASS, ReadingWeights, WeightLayout
 from autoseg.supernet.factors import AlphaFactors
 from autoseg.supernet.reading import Factors, StackedNorm, frozen_statistics
+from autoseg.supernet.sampled import SampledCell
+from autoseg.supernet.streams import run_side_by_side
+
+Features = dict[Node, Feature]
+CellInputs = tuple[list[ReadingWeights], list[Factors], Tensor] | tuple[Sample, Tensor]
 
 
 class SearchHead(nn.Module):
@@ -52,17 +59,20 @@ class Supernet(nn.Module):
         self.last_level: int | None = None
         self.checkpoint_cells = False
         """Keep no more than the output of each cell for the way back, and evaluate the cell again there."""
+        self._streams: Sequence[torch.cuda.Stream] = ()
+        self._crossing: tuple[object, ...] = ()
         self.arch = ArchParameters(space, arch_init_std)
         self.stem = Stem(space.stem.channels, space.stem.strides, StackedNorm)
         trellis = space.trellis
         self.cells = nn.ModuleDict(
             {
-                cell_name(node): SearchCell(
+                cell_name(node): (SampledCell if space.relaxation.gdas else SearchCell)(
                     [(self._width(arrow.source), arrow.move) for arrow in trellis.arrows_into(node)],
                     self._width(trellis.prev_prev(node)),
                     self._filters(node.level),
                     space.topology,
                     space.cell.operations,
+                    space.relaxation,
                 )
                 for node in trellis.nodes
             }
@@ -77,14 +87,16 @@ class Supernet(nn.Module):
         """How weights, alpha and beta reach the cells: a few gathers for all of them."""
         trellis = self.space.trellis
         cells = {node: self._cell(node) for node in trellis.nodes}
-        self.weight_layout = WeightLayout(
-            [cell.weights for cell in cells.values()], [cell.layout for cell in cells.values()]
-        )
-        self.alpha_factors = AlphaFactors(
-            {cell.arrows: cell.layout for cell in cells.values()},
-            {(cell.arrows, cell.channels) for cell in cells.values()},
-            self.space.cell.operations,
-        )
+        if self.space.relaxation.gdas is None:
+            columns = (BYPASS,) if self.space.relaxation.pc_darts else ()
+            self.weight_layout = WeightLayout(
+                [cell.weights for cell in cells.values()], [cell.layout for cell in cells.values()]
+            )
+            self.alpha_factors = AlphaFactors(
+                {cell.groups: cell.layout for cell in cells.values()},
+                {(cell.groups, cell.weights.channels) for cell in cells.values()},
+                (*self.space.cell.operations, *columns),
+            )
         arrows = [arrow for node in cells for arrow in trellis.arrows_into(node)]
         self.register_buffer("arrow_index", self.arch.index_of(arrows), persistent=False)
 
@@ -109,33 +121,63 @@ class Supernet(nn.Module):
             for node, feature in zip((FIRST_STEM_NODE, STEM_NODE), stem, strict=True)
         }
         inputs = self._cell_inputs(features[STEM_NODE].plain.dtype)
-        for node in trellis.nodes:
-            cell = self._cell(node)
-            arguments = (
-                features[trellis.prev_prev(node)],
-                [features[arrow.source] for arrow in trellis.arrows_into(node)],
-                *inputs[node],
-                level_size(image_size, trellis.strides[node.level]),
-            )
-            if self.checkpoint_cells and torch.is_grad_enabled():
-                features[node] = checkpoint(cell, *arguments, use_reentrant=False, context_fn=_contexts)
-            else:
-                features[node] = cell(*arguments)
-        logits = [
-            resize(head(features[node].activated), image_size)
+        for layer in range(1, trellis.layers + 1):
+            nodes = trellis.nodes_at(layer)
+            cells = [partial(self._evaluate, node, features, inputs[node], image_size) for node in nodes]
+            features.update(zip(nodes, run_side_by_side(cells, self._streams), strict=True))
+        heads = [
+            partial(head, features[node].activated)
             for head, node in zip(self.heads, trellis.nodes_at(trellis.layers), strict=True)
             if self.last_level in (None, node.level)
         ]
-        return torch.stack(logits).sum(0)
+        logits = run_side_by_side(heads, self._streams)
+        if self._streams:
+            self._crossing = (features, inputs, logits)
+        return sum_resized(logits, image_size)
 
-    def _cell_inputs(self, dtype: torch.dtype) -> dict[Node, tuple[list[ReadingWeights], list[Factors], Tensor]]:
-        """Of each node: the weights and the factors of its cell's readings, and the betas of its arrows, (G, 1, 1)."""
-        factors = self.alpha_factors(self.arch.alpha_probs())
+    def _evaluate(self, node: Node, features: Features, inputs: CellInputs, image_size: Size) -> Feature:
+        cell, trellis = self._cell(node), self.space.trellis
+        arguments = (
+            features[trellis.prev_prev(node)],
+            [features[arrow.source] for arrow in trellis.arrows_into(node)],
+            *inputs,
+            level_size(image_size, trellis.strides[node.level]),
+        )
+        feature: Feature
+        if self.checkpoint_cells and torch.is_grad_enabled():
+            # nothing in a cell is random, and a CUDA graph that is being recorded may not read the random state
+            feature = checkpoint(cell, *arguments, use_reentrant=False, preserve_rng_state=False, context_fn=_contexts)
+        else:
+            feature = cell(*arguments)
+        return feature
+
+    @contextmanager
+    def on_streams(self, streams: Sequence[torch.cuda.Stream]) -> Iterator[None]:
+        """Around one forward pass and its way back: the cells of a layer each run on one of the streams.
+
+        There must be as many as the space has levels, or none: then the cells run one after the other.
+        """
+        for stream in streams:
+            stream.wait_stream(torch.cuda.current_stream())
+        self._streams = streams
+        try:
+            yield
+            for stream in streams:
+                torch.cuda.current_stream().wait_stream(stream)
+        finally:
+            self._streams, self._crossing = (), ()  # what crossed streams had to be kept up to here
+
+    def _cell_inputs(self, dtype: torch.dtype) -> dict[Node, CellInputs]:
+        """Of each node: weights and factors of its cell's readings, or a sample, and its arrows' betas, (G, 1, 1)."""
         nodes = self.space.trellis.nodes
         betas = self.arch.beta_probs().view(-1, 1, 1).index_select(0, self.arrow_index)
         of_nodes = dict(zip(nodes, torch.split(betas, [self._cell(node).arrows for node in nodes]), strict=True))
+        if self.space.relaxation.gdas is not None:
+            sample = self.arch.sample()
+            return {node: (sample, of_nodes[node]) for node in nodes}
+        factors = self.alpha_factors(self.arch.mixture())
         return {
-            node: (weights, factors[self._cell(node).arrows, self._cell(node).channels], of_nodes[node])
+            node: (weights, factors[self._cell(node).groups, self._cell(node).weights.channels], of_nodes[node])
             for node, weights in zip(nodes, self.weight_layout(dtype), strict=True)
         }
 

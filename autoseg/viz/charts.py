@@ -101,7 +101,11 @@ PANELS = {
         Curve("validation", GREEN, "val", "loss"),
     ),
     "validation": (Curve("mIoU", BLUE, "val", "miou"), Curve("pixel accuracy", MUTED, "val", "pixel_accuracy")),
-    "normalised entropy": (Curve("alpha", PURPLE, None, "alpha_entropy"), Curve("beta", BLUE, None, "beta_entropy")),
+    "normalised entropy": (
+        Curve("alpha", PURPLE, None, "alpha_entropy"),
+        Curve("beta", BLUE, None, "beta_entropy"),
+        Curve("edges", GREEN, None, "edge_entropy"),
+    ),
 }
 
 

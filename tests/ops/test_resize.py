@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from autoseg.ops.resize import level_size, resize
+from autoseg.ops.resize import level_size, resize, sum_resized
 from ops.formulas import interpolate
 
 
@@ -40,3 +40,32 @@ def test_resizing_n_to_2n_minus_1_and_back_changes_nothing() -> None:
     features = torch.randn(1, 2, 5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert torch.equal(resize(features, (9, 15))[..., ::2, ::2], features)
     assert torch.equal(resize(resize(features, (9, 15)), (5, 8)), features)
+
+
+@pytest.mark.parametrize("size", [(33, 33), (34, 65), (96, 32)])
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_sum_resized_is_the_sum_of_features_resized_one_by_one(
+    size: tuple[int, int], memory: torch.memory_format
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = [
+        torch.randn(2, 3, *level_size(size, stride), dtype=torch.float64, generator=generator)
+        .contiguous(memory_format=memory)
+        .requires_grad_()
+        for stride in (1, 4, 8, 32)
+    ]
+    direction = torch.randn(2, 3, *size, dtype=torch.float64, generator=generator)
+    expected = sum(interpolate(feature, size) for feature in features)
+    result = sum_resized(features, size)
+    torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-12)
+    ours, theirs = (torch.autograd.grad(total, features, direction) for total in (result, expected))
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_sum_resized_of_half_precision_is_float32() -> None:
+    features = [torch.ones(1, 2, 3, 3, dtype=torch.bfloat16), torch.ones(1, 2, 5, 5, dtype=torch.bfloat16)]
+    with torch.autocast("cpu", torch.bfloat16):
+        result = sum_resized(features, (9, 9))
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result, torch.full((1, 2, 9, 9), 2.0))

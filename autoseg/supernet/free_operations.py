@@ -1,0 +1,129 @@
+"""The operations without weights on all edges of a reading: pooled once a state, then weighted for every edge.
+
+Outside autograd, with the way back written out, as in `reading.py`.
+
+Letters: N images, H height, W width, G groups, E edges of a reading, C channels of a block, F operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from autoseg.supernet.layout import join_channels, split_channels
+
+aten = torch.ops.aten
+
+
+class _Skip:
+    @staticmethod
+    def forward(state: Tensor) -> Tensor:
+        return state
+
+    @staticmethod
+    def backward(grad: Tensor, state: Tensor) -> Tensor:
+        return grad
+
+
+class _AvgPool:
+    """Around the border, the mean of the pixels that are there."""
+
+    @staticmethod
+    def forward(state: Tensor) -> Tensor:
+        return F.avg_pool2d(state, 3, 1, 1, count_include_pad=False)
+
+    @staticmethod
+    def backward(grad: Tensor, state: Tensor) -> Tensor:
+        result: Tensor = aten.avg_pool2d_backward(grad, state, [3, 3], [1, 1], [1, 1], False, False, None)
+        return result
+
+
+class _MaxPool:
+    @staticmethod
+    def forward(state: Tensor) -> Tensor:
+        return F.max_pool2d(state, 3, 1, 1)
+
+    @staticmethod
+    def backward(grad: Tensor, state: Tensor) -> Tensor:
+        where = aten.max_pool2d_with_indices(state, [3, 3], [1, 1], [1, 1])[1]
+        result: Tensor = aten.max_pool2d_with_indices_backward(
+            grad, state, [3, 3], [1, 1], [1, 1], [1, 1], False, where
+        )
+        return result
+
+
+FREE_OPERATIONS: dict[str, type[_Skip] | type[_AvgPool] | type[_MaxPool]] = {
+    "skip_connect": _Skip,
+    "avg_pool_3x3": _AvgPool,
+    "max_pool_3x3": _MaxPool,
+}
+"""Operations without weights, done once for all edges that read a state."""
+
+
+class FreeOperations:
+    """sum over the operations o without weights of alpha_o * O_o(state).
+
+    The factors are one (E, F) matrix where all groups read the same edges, else a (G, E, 1) tensor for each operation.
+    """
+
+    def __init__(self, groups: int, edges: int, channels: int, operations: Sequence[str], shared: bool) -> None:
+        """shared: all groups read the same edges."""
+        self.groups, self.edges, self.channels, self.shared = groups, edges, channels, shared
+        self.operations = [FREE_OPERATIONS[name] for name in operations if name in FREE_OPERATIONS]
+
+    @property
+    def factors(self) -> int:
+        """How many tensors the factors are."""
+        return min(1, len(self.operations)) if self.shared else len(self.operations)
+
+    def run(self, state: Tensor, total: Tensor | None, factors: Sequence[Tensor]) -> Tensor:
+        """state: (N, G*C, H, W) -> (N, H, W, G, E, C), added in place to `total` where that is given."""
+        results = [operation.forward(state) for operation in self.operations]
+        if self.shared and results:
+            product = self._product(factors[0], results)
+            return product.contiguous() if total is None else total.add_(product)
+        for result, factor in zip(results, factors, strict=True):
+            result = split_channels(result, self.groups, 1, self.channels)
+            total = result * factor if total is None else total.addcmul_(result, factor)
+        assert total is not None  # a search space has an operation other than none
+        return total
+
+    def backward(
+        self, grad: Tensor, state: Tensor, factors: Sequence[Tensor], of_factors: bool
+    ) -> tuple[list[Tensor], tuple[Tensor, ...]]:
+        """Gradients of the state, one an operation, and of the factors; grad: (N, H, W, G, E, C)."""
+        if not self.operations:
+            return [], ()
+        images, height, width = grad.shape[:3]
+        grads = grad.permute(3, 4, 0, 1, 2, 5).reshape(self.groups, self.edges, -1)
+        matrix = factors[0].expand(self.groups, -1, -1) if self.shared else torch.cat(list(factors), 2)
+        of_results = torch.bmm(matrix.transpose(1, 2), grads).view(
+            self.groups, -1, images, height, width, self.channels
+        )
+        of_results = of_results.permute(1, 2, 3, 4, 0, 5).contiguous()
+        of_state = [
+            operation.backward(join_channels(part), state)
+            for operation, part in zip(self.operations, of_results, strict=True)
+        ]
+        if not of_factors:
+            return of_state, ()
+        results = [
+            split_channels(operation.forward(state), self.groups, self.channels) for operation in self.operations
+        ]
+        stacked = torch.stack(results).permute(4, 0, 1, 2, 3, 5).reshape(self.groups, len(results), -1)
+        found = torch.bmm(grads, stacked.transpose(1, 2))
+        return of_state, (found.sum(0),) if self.shared else torch.split(found, 1, 2)
+
+    def _product(self, matrix: Tensor, results: Sequence[Tensor]) -> Tensor:
+        """matrix: (E, F); each result (N, G*C, H, W) -> (N, H, W, G, E, C), a permuted view."""
+        images, channels, height, width = results[0].shape
+        stacked = torch.cat(list(results)).contiguous(memory_format=torch.channels_last)
+        size = height * width * channels
+        product = matrix @ stacked.as_strided((len(results), images * size), (images * size, 1))
+        return product.as_strided(
+            (images, height, width, self.groups, self.edges, self.channels),
+            (size, width * channels, channels, self.channels, images * size, 1),
+        )

@@ -1,0 +1,111 @@
+"""`autoseg plan`: what it prints, and what it says of bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from engine.memory_measured import search_config
+from tiny_runs import SPACE, call, write_config
+
+import autoseg
+from autoseg.cli.main import run
+from autoseg.config import SearchConfig
+from autoseg.engine.plan import Setting, predict_memory
+from autoseg.settings import merge, parse, parse_assignments
+
+CPU = torch.device("cpu")
+SMALL = {**SPACE, "search": {"crop": [64, 64], "batch_size": 2}}
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Path:
+    return write_config(tmp_path / "space.yaml", SMALL)
+
+
+def test_a_plan_as_a_user_reads_it(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call("plan", "--space", space, "--device", "cpu", "--memory", "1GB", "--images", "100")
+    out = capsys.readouterr().out
+    assert "mini with 19 classes on cpu, 1.00 GB of memory\ncrop 64x64, batch 2, float32: " in out
+    assert "weight step " in out
+    assert ", measured here just now\n" in out
+    assert "100 training images: 1,000 weight steps and 500 architecture steps: " in out
+    rows = [line.split() for line in out.splitlines() if line.startswith(("as asked", "with check", "largest"))]
+    assert [row[-1] for row in rows] == ["fits"] * 6
+    assert out.endswith(
+        "to search as asked:\n  --set 'search.crop=[64,64]' --set search.batch_size=2"
+        " --set search.checkpoint_cells=false --set search.precision=float32\n"
+    )
+
+
+def test_json_and_what_to_set_fit(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = search_config(SPACE, crop=[128, 128], batch_size=2)
+    asked = Setting.of(config.search)
+    both = [predict_memory(one.apply(config), CPU) for one in (asked, asked._replace(checkpoint_cells=True))]
+    memory = sum(one.needed_bytes(CPU) for one in both) // 2  # between the two
+    call(
+        "plan", "--space", space, "--device", "cpu", "--no-time", "--json", "--classes", 7, "--crop", 128, 128,
+        "--memory", memory,
+    )  # fmt: skip
+    plan = json.loads(capsys.readouterr().out)
+    assert [option["fits"] for option in plan["options"][:2]] == [False, True]
+    assert [option["peak_bytes"] for option in plan["options"][:2]] == [one.peak_bytes for one in both]
+    assert (plan["memory_bytes"], plan["advice"]["name"]) == (memory, "with checkpointing")
+    assert (plan["images"], plan["images_given"], plan["steps"]["weight"]) == (2975, False, 40 * 744)
+    assert (plan["hours"], plan["seconds"]) == (None, None)
+    settings = {"space": SPACE, "data": {"layout": "generated"}}
+    advised = parse(SearchConfig, merge(settings, parse_assignments(plan["advice"]["set"]))).search
+    assert (advised.crop, advised.batch_size, advised.checkpoint_cells) == ((128, 128), 2, True)
+
+
+def test_data_says_how_many_images_and_how_large(space: Path) -> None:
+    generated = {"layout": "generated", "generated": {"size": [72, 80], "train": 20}}
+    plan = autoseg.plan(space, generated, memory="10GB", measure_time=False, overrides={"device": "cpu"})
+    assert (plan.images, plan.images_given, plan.classes) == (20, True, 7)
+    largest = {option.name: option.setting for option in plan.options}
+    assert (largest["largest crop"].crop, largest["largest batch"].batch_size) == ((65, 65), 10)
+    assert (plan.steps, plan.times) == ((200, 100), None)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--crop", "8", "64"], "crop 8 64: height and width must be 32 to 16384"),
+        (["--crop", "64", "-64"], "crop 64 -64: height and width must be"),
+        (["--crop", "64"], "option '--crop' requires 2 arguments"),
+        (["--crop", "99999", "99999"], "must be 32 to 16384"),
+        (["--batch", "1"], "batch 1: it must be 2 to 65536 images"),
+        (["--batch", "0"], "batch 0: it must be 2 to"),
+        (["--batch", "many"], "invalid value for '--batch'"),
+        (["--memory", "lots"], "memory 'lots' is no size; write it as 16GB"),
+        (["--memory", "0GB"], "memory '0GB' makes no sense"),
+        (["--memory", "200KB"], "space mini does not fit into 200 KB: its least (crop 32 32, batch 2, with"),
+        (["--images", "3"], "images is 3; a search needs at least 4"),
+        (["--images", "10", "--batch", "6"], "give a batch of at most 5, or more images"),
+        (["--classes", "1"], "classes is 1; it must be 2 to 65535"),
+        (["--device", "tpu"], "device: should be 'auto', 'cpu' or 'cuda', not 'tpu'"),
+        (["--set", "search.cropp=[64, 64]"], "unknown key 'cropp' in search"),
+        (["--set", "search.crop=[8, 8]"], "search.crop"),
+        (["--data", "nowhere"], "nowhere is no folder"),
+        (["--space", "tinny"], "unknown search space 'tinny' (did you mean 'tiny'?)"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    options: list[str], message: str, space: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [] if "--space" in options else ["--space", str(space)]
+    on = [] if "--device" in options else ["--device", "cpu"]
+    assert run(["plan", "--no-time", *given, *on, *options]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    assert message in captured.err.replace("Invalid", "invalid")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_no_gpu(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plan", "--space", str(space), "--device", "cuda"]) == 2
+    assert "device cuda is not there on this machine; use --device cpu" in capsys.readouterr().err

@@ -1,0 +1,74 @@
+"""Sizes of memory as people write them, and what a machine has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from autoseg.engine import device_memory as module
+from autoseg.engine.device_memory import device_memory, format_bytes, parse_bytes
+from autoseg.errors import ConfigError
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("16GB", 16 * 10**9),
+        ("16GiB", 16 * 2**30),
+        ("800MB", 8 * 10**8),
+        (" 1.5 gb ", 15 * 10**8),
+        ("2k", 2000),
+        ("3KiB", 3072),
+        ("1T", 10**12),
+        ("12345", 12345),
+        (12345, 12345),
+        ("512B", 512),
+    ],
+)
+def test_sizes(text: str | int, expected: int) -> None:
+    assert parse_bytes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "lots", "GB", "-5GB", "16 apples", "1e9", "5iB", "nan", "1.2.3GB", True])
+def test_no_sizes(text: str) -> None:
+    with pytest.raises(ConfigError, match="is no size; write it as 16GB"):
+        parse_bytes(text)
+
+
+@pytest.mark.parametrize("text", ["0", "0GB", "0.1", "9999999999TB"])
+def test_sizes_that_make_no_sense(text: str) -> None:
+    with pytest.raises(ConfigError, match="makes no sense"):
+        parse_bytes(text)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.00 KB"), (7_214_000_000, "7.21 GB"), (99_960_000, "100 MB"),
+     (12_345_678, "12.3 MB"), (999_600, "1.00 MB"), (5 * 10**15, "5000 TB")],
+)  # fmt: skip
+def test_formatting(size: int, expected: str) -> None:
+    assert format_bytes(size) == expected
+
+
+def test_a_cpu_has_what_is_free_and_its_container_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal:       9000 kB\nMemAvailable:   4000 kB\n")
+    monkeypatch.setattr(module, "MEMINFO", meminfo)
+    monkeypatch.setattr(module, "CONTAINER", tmp_path)
+    assert device_memory(CPU) == 4000 * 1024
+    for most, expected in (("max", 4000 * 1024), ("3000000", 1_000_000), ("9000000", 4000 * 1024), ("1000000", 0)):
+        (tmp_path / "memory.max").write_text(most + "\n")
+        (tmp_path / "memory.current").write_text("2000000\n")
+        assert device_memory(CPU) == expected
+    meminfo.unlink()  # as on macOS: all memory
+    (tmp_path / "memory.max").write_text("max\n")
+    assert device_memory(CPU) > 10**8
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and torch finds none")
+def test_a_gpu_has_all_of_it() -> None:
+    assert device_memory(torch.device("cuda")) == torch.cuda.mem_get_info()[1]

@@ -1,0 +1,398 @@
+"""Steps from recordings equal eager ones: with a stand-in for CUDA graphs on a CPU, and with CUDA graphs on a GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from supernet.spaces import small_space
+from tiny_runs import SEARCH, assert_same_run, assert_same_state, call, rows, write_config
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from autoseg.cli.main import run
+from autoseg.config import SearchSchedule
+from autoseg.engine import search, steps
+from autoseg.engine.search import SearchTask
+from autoseg.engine.steps import EAGER_STEPS, CudaGraphs, Gradients, Half, Recorder, make_recorder
+from autoseg.errors import RunError
+from autoseg.space.schema import SearchSpace
+from autoseg.supernet import Supernet, build_supernet
+
+CUDA = torch.device("cuda")
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and torch finds none")
+OPERATIONS = ("none", "skip_connect", "max_pool_3x3", "sep_conv_3x3", "atrous_conv_3x3")
+HALVES: tuple[Half, Half] = ("weights", "architecture")
+ALTERNATING: list[tuple[Half, int]] = [("weights", 2)] * 5 + [(half, 2) for _ in range(6) for half in HALVES]
+"""(half, images in the batch): weights alone at first, then both in turn."""
+WITH_SHORT_BATCHES = [step for of_epoch in [ALTERNATING[-4:] + [(half, 3) for half in HALVES]] * 5 for step in of_epoch]
+
+
+class StandIn:
+    """Records on a CPU: recording leaves no values, and replaying does the work again and touches what it wrote."""
+
+    streams: Sequence[Any] = ()
+
+    def __init__(self, supernet: Supernet) -> None:
+        self.supernet = supernet
+        self.runs = self.records = self.replays = 0
+
+    def run(self, work: Callable[[], Any]) -> Any:
+        self.runs += 1
+        return work()
+
+    def record(self, work: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
+        self.records += 1
+        before = copy.deepcopy(self.supernet.state_dict())
+        loss = work()
+        self.supernet.load_state_dict(before)
+        trained = [parameter for parameter in self.supernet.parameters() if parameter.requires_grad]
+        written = [loss, *(parameter.grad for parameter in trained)]
+        for tensor in written:
+            tensor.fill_(torch.nan)
+
+        def replay() -> None:
+            self.replays += 1
+            flags = [parameter.requires_grad for parameter in self.supernet.parameters()]
+            grads = [parameter.grad for parameter in self.supernet.parameters()]
+            results = [work(), *(parameter.grad for parameter in trained)]
+            for tensor, result in zip(written, results, strict=True):
+                tensor.copy_(result)
+            for parameter, flag, grad in zip(self.supernet.parameters(), flags, grads, strict=True):
+                parameter.requires_grad_(flag)
+                parameter.grad = grad
+
+        return loss, replay
+
+
+class Training:
+    """A supernet, its gradients and its optimisers."""
+
+    def __init__(
+        self,
+        recorder: Callable[[Supernet], Recorder | None] = lambda _: None,
+        device: torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+        precision: str = "float32",
+        checkpoint: bool = False,
+        layers: int = 2,
+    ) -> None:
+        self.device, self.dtype = device or torch.device("cpu"), dtype
+        torch.manual_seed(0)
+        space = small_space(layers=layers, blocks=2, strides=(4, 8, 16), operations=OPERATIONS, filters=4)
+        self.supernet = build_supernet(space, 3, 0.1).to(self.device, dtype)
+        self.supernet.checkpoint_cells = checkpoint
+        weights = torch.tensor([1.0, 2.0, 0.5], device=self.device)
+        self.gradients = Gradients(self.supernet, precision, 255, weights, recorder(self.supernet))
+        self.optimizers: dict[Half, torch.optim.Optimizer] = {
+            "weights": torch.optim.SGD(self.gradients.parameters["weights"], 0.01, 0.9, weight_decay=1e-3),
+            "architecture": torch.optim.Adam(self.gradients.parameters["architecture"], 3e-3),
+        }
+
+    def step(self, half: Half, number: int, images: int = 2) -> Tensor:
+        generator = torch.Generator().manual_seed(number)
+        batch = torch.randn(images, 3, 33, 49, generator=generator).to(self.device, self.dtype)
+        masks = torch.randint(3, (images, 33, 49), generator=generator)
+        masks[:, :5] = 255
+        loss = self.gradients(half, batch, masks.to(self.device))
+        self.optimizers[half].step()
+        return loss
+
+    def steps(self, halves: Sequence[tuple[Half, int]], first: int = 0) -> list[Tensor]:
+        return [self.step(half, first + number, images) for number, (half, images) in enumerate(halves)]
+
+    def evaluate(self) -> Tensor:
+        self.supernet.eval()
+        with torch.no_grad():
+            logits = self.supernet(torch.ones(1, 3, 65, 65, device=self.device, dtype=self.dtype))
+        self.supernet.train()
+        return logits
+
+    def state(self) -> dict[str, Any]:
+        parts = {"supernet": self.supernet, **self.optimizers}
+        return copy.deepcopy({name: part.state_dict() for name, part in parts.items()})
+
+    def load(self, state: dict[str, Any]) -> None:
+        for name, part in {"supernet": self.supernet, **self.optimizers}.items():
+            part.load_state_dict(copy.deepcopy(state[name]))
+
+
+# --- the bookkeeping, on a CPU ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("halves", [ALTERNATING, WITH_SHORT_BATCHES], ids=["alternating", "short batches"])
+def test_recorded_steps_are_eager_ones_bit_for_bit(halves: list[tuple[Half, int]]) -> None:
+    """Batches, losses, gradients and running statistics, after every step; recording leaves no trace."""
+    eager, recorded = Training(), Training(StandIn)
+    losses = []
+    for number, (half, images) in enumerate(halves):
+        losses.append((eager.step(half, number, images), recorded.step(half, number, images)))
+        assert_same_state(eager.state(), recorded.state())
+    assert all(torch.equal(*pair) for pair in losses)  # the early ones still: no replay has overwritten them
+    kinds = len(set(halves))
+    recorder = recorded.gradients.recorder
+    assert (recorder.records, recorder.runs) == (kinds, kinds * EAGER_STEPS)
+    assert recorder.replays == len(halves) - recorder.runs
+
+
+def test_gradients_of_the_other_half_are_never_used() -> None:
+    eager, recorded = Training(), Training(StandIn)
+    for number, (half, images) in enumerate(ALTERNATING):
+        other = HALVES[half == "weights"]
+        for training in (eager, recorded):
+            for parameter in training.gradients.parameters[other]:
+                parameter.grad = torch.full_like(parameter, torch.nan)
+            training.step(half, number, images)
+        assert_same_state(eager.state(), recorded.state())
+
+
+def test_evaluation_in_between() -> None:
+    eager, recorded = Training(), Training(StandIn)
+    for first in (0, 20):
+        for training in (eager, recorded):
+            training.steps(ALTERNATING, first)
+        assert torch.equal(eager.evaluate(), recorded.evaluate())
+    assert recorded.gradients.recorder.records == 2
+    assert_same_state(eager.state(), recorded.state())
+
+
+def test_an_earlier_state_is_loaded_into_a_recorded_search() -> None:
+    training = Training(StandIn)
+    training.steps(ALTERNATING)
+    state = training.state()
+    losses = training.steps(ALTERNATING, 20)
+    expected = training.state()
+    training.load(state)
+    assert all(torch.equal(*pair) for pair in zip(training.steps(ALTERNATING, 20), losses, strict=True))
+    assert_same_state(expected, training.state())
+    assert training.gradients.recorder.records == 2
+
+
+def test_the_callers_batches_are_left_alone() -> None:
+    training = Training(StandIn)
+    batches = [(torch.randn(2, 3, 33, 33), torch.randint(3, (2, 33, 33))) for _ in range(EAGER_STEPS + 2)]
+    given = copy.deepcopy(batches)
+    for batch in batches:
+        training.gradients("weights", *batch)
+    assert training.gradients.recorder.replays == 2
+    assert all(torch.equal(*pair) for pair in zip(tree_leaves(batches), tree_leaves(given), strict=True))
+
+
+def test_further_shapes_stay_eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "MOST_GRAPHS", 2)
+    eager, recorded = Training(), Training(StandIn)
+    for training in (eager, recorded):
+        training.steps(WITH_SHORT_BATCHES)
+    assert recorded.gradients.recorder.records == 2
+    assert_same_state(eager.state(), recorded.state())
+
+
+def test_a_step_that_cannot_be_recorded_is_one_line() -> None:
+    training = Training(StandIn)
+
+    def record(work: Callable[[], Tensor]) -> None:
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        finally:
+            raise RuntimeError("capture was invalidated")
+
+    training.gradients.recorder.record = record  # type: ignore[method-assign,union-attr]
+    training.steps(ALTERNATING[:EAGER_STEPS])
+    with pytest.raises(RunError, match=r"step of the weights .* \(CUDA out of memory\); set cuda_graphs: false"):
+        training.step("weights", 9)
+
+
+def test_stand_ins_without_data_are_not_recorded() -> None:
+    training = Training(StandIn)
+
+    class NoData(Tensor):
+        pass
+
+    images, masks = torch.randn(2, 3, 33, 33), torch.zeros(2, 33, 33, dtype=torch.int64)
+    for _ in range(EAGER_STEPS + 1):
+        training.gradients("weights", images.as_subclass(NoData), masks)
+    recorder = training.gradients.recorder
+    assert (recorder.runs, recorder.records) == (0, 0)
+
+
+def test_what_is_recorded() -> None:
+    supernet = build_supernet(small_space(layers=2), 3)
+    on, off = SearchSchedule(), SearchSchedule(cuda_graphs=False)
+    assert isinstance(make_recorder(supernet, on, CUDA), CudaGraphs)
+    assert make_recorder(supernet, off, CUDA) is None
+    assert make_recorder(supernet, on, torch.device("cpu")) is None
+    sampled = SearchSpace.parse({**small_space(layers=2).to_dict(), "relaxation": {"gdas": [10.0, 0.1]}})
+    assert make_recorder(build_supernet(sampled, 3), on, CUDA) is None
+
+
+def test_a_whole_search_from_recordings(searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights alone, then both halves, validations in between; interrupted and resumed."""
+    made: list[StandIn] = []
+    monkeypatch.setattr(search, "make_recorder", lambda supernet, *_: made.append(StandIn(supernet)) or made[-1])
+    config, step = write_config(tmp_path / "config.yaml", SEARCH), SearchTask.step
+    call("search", "--config", config, "--out", tmp_path / "whole")
+    assert made[0].records == 2
+    assert_same_run(searched, tmp_path / "whole")
+
+    def interrupted(*arguments: Any) -> Any:
+        if arguments[-1] == 8:
+            signal.raise_signal(signal.SIGINT)
+        return step(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SearchTask, "step", interrupted)
+        assert run(["search", "--config", str(config), "--out", str(tmp_path / "run")]) == 130
+    call("search", "--out", tmp_path / "run", "--resume")
+    assert made[1].records == 2
+    assert_same_run(searched, tmp_path / "run")
+
+
+# --- nothing in a step waits for the GPU ------------------------------------------------------------------------------
+
+
+class Watch(TorchDispatchMode):
+    """Collects the operations that would move data between a GPU, here the meta device, and the CPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: set[str] = set()
+        self.mixed: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        devices = {leaf.device.type for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor)}
+        self.operations.add(func.overloadpacket.__name__)
+        if "cpu" in devices:
+            self.mixed.add(str(func))
+        return result
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+@pytest.mark.parametrize("relaxation", [{}, {"pc_darts": 2}, {"mix_before_cell": True}])
+def test_a_step_neither_copies_from_the_cpu_nor_reads_values(
+    relaxation: dict[str, Any], checkpoint: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Either would end the recording of a CUDA graph; reading a value of a meta tensor raises."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # which meta tensors have not
+    space = small_space(layers=2, blocks=2, strides=(4, 8), filters=4)
+    space = SearchSpace.parse({**space.to_dict(), **({"relaxation": relaxation} if relaxation else {})})
+    supernet = build_supernet(space, 3).to("meta")
+    supernet.checkpoint_cells = checkpoint
+    gradients = Gradients(supernet, "float32", 255, torch.ones(3, device="meta"))
+    images, masks = torch.empty(2, 3, 65, 97, device="meta"), torch.empty(2, 65, 97, device="meta", dtype=torch.int64)
+    with Watch() as watch:
+        for half in HALVES:
+            gradients(half, images, masks)
+    assert watch.mixed == set()
+    assert {"convolution_backward", "native_batch_norm", "nll_loss2d_backward", "index"} <= watch.operations
+    assert not watch.operations & {"nonzero", "_local_scalar_dense", "masked_select", "unique_dim", "equal"}
+
+
+# --- CUDA graphs, on a GPU --------------------------------------------------------------------------------------------
+
+
+def with_streams(supernet: Supernet) -> Recorder:
+    return CudaGraphs(CUDA, 3)
+
+
+def without_streams(supernet: Supernet) -> Recorder:
+    return CudaGraphs(CUDA, 0)
+
+
+def assert_near(one: Any, other: Any, tolerance: float) -> None:
+    """Two states: within tolerance of each other, relative to the largest value of each tensor."""
+    for first, second in zip(tree_leaves(one), tree_leaves(other), strict=True):
+        if isinstance(first, Tensor):
+            limit = tolerance * max(1.0, float(first.abs().max()))
+            assert float((first.double() - second.double()).abs().max()) <= limit
+
+
+def assert_same_steps(one: Training, other: Training, halves: Sequence[tuple[Half, int]], tolerance: float) -> None:
+    losses = [torch.stack(training.steps(halves)) for training in (one, other)]
+    torch.testing.assert_close(losses[0], losses[1], rtol=tolerance, atol=tolerance)
+    assert_near(one.state(), other.state(), min(100 * tolerance, 0.1))  # Adam makes much of small gradients
+
+
+@needs_cuda
+@pytest.mark.parametrize("recorder", [with_streams, without_streams])
+@pytest.mark.parametrize("checkpoint", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "precision", "tolerance"),
+    [(torch.float64, "float32", 1e-6), (torch.float32, "float32", 1e-5), (torch.float32, "bf16", 2e-2)],
+    ids=["float64", "float32", "bf16"],
+)
+@pytest.mark.parametrize("halves", [ALTERNATING, WITH_SHORT_BATCHES], ids=["alternating", "short batches"])
+def test_cuda_graphs_equal_eager_steps(
+    halves: list[tuple[Half, int]],
+    dtype: torch.dtype,
+    precision: str,
+    tolerance: float,
+    checkpoint: bool,
+    recorder: Callable[[Supernet], Recorder],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A GPU adds up some sums in another order each time, in eager steps too, so not bit for bit."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # whose rounding would make much of that
+    eager = Training(device=CUDA, dtype=dtype, precision=precision, layers=5)
+    graphed = Training(recorder, CUDA, dtype, precision, checkpoint, layers=5)
+    assert_same_steps(eager, graphed, halves, tolerance)
+
+
+@needs_cuda
+def test_cuda_graphs_with_evaluation_in_between_and_an_earlier_state() -> None:
+    eager = Training(device=CUDA, dtype=torch.float64)
+    graphed = Training(with_streams, CUDA, torch.float64)
+    for first in (0, 20):
+        for training in (eager, graphed):
+            training.steps(ALTERNATING, first)
+        torch.testing.assert_close(eager.evaluate(), graphed.evaluate(), rtol=1e-6, atol=1e-6)
+    state = graphed.state()
+    losses = torch.stack(graphed.steps(ALTERNATING, 40))
+    graphed.load(state)
+    torch.testing.assert_close(torch.stack(graphed.steps(ALTERNATING, 40)), losses, rtol=1e-6, atol=1e-6)
+    fresh = Training(with_streams, CUDA, torch.float64)
+    fresh.load(state)
+    torch.testing.assert_close(torch.stack(fresh.steps(ALTERNATING, 40)), losses, rtol=1e-6, atol=1e-6)
+
+
+@needs_cuda
+def test_replays_neither_take_memory_nor_random_numbers() -> None:
+    training = Training(with_streams, CUDA)
+    training.steps(ALTERNATING)
+    torch.cuda.manual_seed(5)
+    expected, held = torch.randn(3, device=CUDA), torch.cuda.memory_allocated()
+    torch.cuda.manual_seed(5)
+    training.steps(ALTERNATING, 20)
+    assert torch.equal(torch.randn(3, device=CUDA), expected)
+    assert torch.cuda.memory_allocated() <= held + 4096
+
+
+@needs_cuda
+def test_an_eager_step_never_waits_for_the_gpu() -> None:
+    training = Training(device=CUDA)
+    batch = torch.randn(2, 3, 33, 49, device=CUDA), torch.zeros(2, 33, 49, dtype=torch.int64, device=CUDA)
+    training.gradients("weights", *batch)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for half in HALVES:
+            training.gradients(half, *batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@needs_cuda
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_search_with_cuda_graphs_logs_the_losses_of_one_without(precision: str, tmp_path: Path) -> None:
+    losses = []
+    for name, graphs in (("eager", False), ("graphs", True)):
+        changes = {"search": {"cuda_graphs": graphs, "precision": precision, "epochs": 4}, "device": "cuda"}
+        call("search", "--config", write_config(tmp_path / "c.yaml", SEARCH, changes), "--out", tmp_path / name)
+        losses.append([row["loss"] for kind in ("train", "arch") for row in rows(tmp_path / name, kind)])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3 if precision == "float32" else 5e-2)
