@@ -249,9 +249,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--data", default="generated", help="generated, a folder or a data YAML")
     add("--out", type=Path, required=True, help="folder of runs and results")
     add("--variants", type=_variants, default=list(VARIANTS), metavar="A,B", help=f"of {', '.join(VARIANTS)} (all)")
-    add(
-        "--seeds", type=_at_least(0), default=1, help="searches of each variant, seeds 0, 1, ...; 0: costs alone (1)"
-    )
+    add("--seeds", type=_at_least(0), default=1, help="searches of each variant, seeds 0, 1, ...; 0: costs alone (1)")
     add("--rounds", type=_at_least(1), default=5, help="timed rounds that count (5)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting, such as search.epochs=6")
     add("--device", default="auto", help="auto, cpu or cuda")
