@@ -10,9 +10,14 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
+"""A supernet's steps call more distinct convolutions than the 1,024 that oneDNN keeps; the rest it would make anew each
+step. It is read at the first convolution."""
 
 if TYPE_CHECKING:
     from autoseg.api.decoding import decode
