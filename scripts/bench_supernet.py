@@ -6,7 +6,8 @@
     python scripts/bench_supernet.py --growth growth.png --threads 1    how the cost grows, as a picture
 
 W1 is L 12, F 8, B 5 at 321x321, batch 2; W2 the same at 129x129; W3 L 6, F 4, B 3 at 96x96, batch 8. All contenders are
-timed in turn, round after round, after one round that does not count; figures are medians of the rounds.
+timed in turn, each in a process of its own, round after round, after one round that does not count; figures are medians
+of the rounds.
 Saved bytes: of the distinct storages that a forward pass keeps for the backward one, parameters apart. Peak memory: of
 the CUDA allocator on a GPU, on a CPU the most bytes of tensors alive at once. FLOPs: of convolutions and matrix
 products as they are run. Bytes read and written: every operation's arguments and results, so that the share of a copy's
@@ -16,7 +17,6 @@ rate can be above 100% where features stay in a cache.
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import statistics
 import sys
@@ -28,8 +28,9 @@ from typing import Any, NoReturn
 import torch
 from bench import growth, machine
 from bench.contenders import WORKLOADS, Contender, Half, Workload, build_contenders
-from bench.measure import held_bytes, observe, saved_bytes, timed
+from bench.measure import held_bytes, observe, saved_bytes
 from bench.table import frozen_savings, table
+from bench.worker import Order, Times, Worker
 
 from autoseg.engine.environment import pick_device
 from autoseg.errors import AutosegError, ConfigError
@@ -63,20 +64,21 @@ def count(contender: Contender) -> dict[str, Any]:
     }
 
 
-def time_rounds(contenders: dict[str, Contender], repeats: int) -> dict[str, dict[str, Any]]:
+def time_rounds(orders: Sequence[Order], repeats: int) -> dict[str, dict[str, Any]]:
     """Name -> seconds and CPU-seconds of every kind of step, each with the median and every round's."""
-    rounds: dict[str, list[dict[Half, tuple[float, float]]]] = {name: [] for name in contenders}
+    workers = {order.name: Worker(order) for order in orders}
+    rounds: dict[str, list[Times]] = {name: [] for name in workers}
     for number in range(repeats + 1):
-        for name, contender in contenders.items():
-            gc.collect()
-            contender.step("everything")  # what the others left in caches and allocator is not this one's doing
-            times = {step: timed(partial(contender.step, step), contender.device) for step in STEPS}
+        for name, worker in workers.items():
+            times = worker.times(STEPS)
             if number:  # the first one warms up
                 rounds[name].append(times)
+    for worker in workers.values():
+        worker.stop()
     return {name: _medians(of_one) for name, of_one in rounds.items()}
 
 
-def _medians(rounds: list[dict[Half, tuple[float, float]]]) -> dict[str, Any]:
+def _medians(rounds: list[Times]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for place, key in enumerate(("seconds", "cpu_seconds")):
         each = {step: [times[step][place] for times in rounds] for step in STEPS}
@@ -88,12 +90,13 @@ def _medians(rounds: list[dict[Half, tuple[float, float]]]) -> dict[str, Any]:
 
 def run_workload(space: SearchSpace, workload: Workload, options: argparse.Namespace) -> dict[str, Any]:
     """The figures of all contenders at one workload, and the machine's limits, measured before and after."""
-    contenders = build_contenders(
-        space, workload, options.device, options.precision, options.textbook, options.dints, options.checkpoint
-    )
+    settings = (options.device, options.precision, options.textbook, options.dints, options.checkpoint)
+    contenders = build_contenders(space, workload, *settings)
     before = machine.limits(options.device, options.precision)
     figures = {name: count(contender) for name, contender in contenders.items()}
-    times = time_rounds(contenders, options.repeats)
+    del contenders
+    orders = [Order(name, space.to_dict(), workload, *settings, torch.get_num_threads()) for name in figures]
+    times = time_rounds(orders, options.repeats)
     after = machine.limits(options.device, options.precision)
     limits = {name: max(before[name], after[name]) for name in before}
     for name, of_one in figures.items():
@@ -124,7 +127,7 @@ def show(name: str, workload: Workload, space: SearchSpace, result: dict[str, An
         plain = 2 * contenders["textbook"]["seconds"]["everything"]
         ratio = plain / contenders["fast"]["seconds"]["iteration"]
         print(
-            f"textbook with nothing frozen, as ports run it: {plain:.2f} s an iteration, {ratio:.2f} times the fast one's"
+            f"textbook, nothing frozen, as ports run it: {plain:.2f} s an iteration, {ratio:.2f} times the fast one's"
         )
     for half, (seconds, saved) in frozen_savings(contenders["fast"]).items():
         print(f"fast: training the {half} alone saves {seconds:.0%} of the time and {saved:.0%} of the saved bytes")
