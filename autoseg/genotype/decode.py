@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
 
 import numpy as np
 
 from autoseg.errors import GenotypeError
-from autoseg.genotype.schema import Edge, Genotype
+from autoseg.genotype.schema import Cell, Edge, Genotype, decoder_levels
+from autoseg.genotype.topology import decode_topology
 from autoseg.space.arch_probs import ArchProbs
 from autoseg.space.cell import CellTopology, state_name
+from autoseg.space.resolution import Skip
 from autoseg.space.schema import SearchSpace
-from autoseg.space.trellis import STEM_NODE, Arrow, Node, Trellis
+from autoseg.space.trellis import STEM_NODE, Arrow, Move, Node, Trellis
 
 INPUTS_PER_BLOCK = 2
 PATH_PRIORS = ("uniform", "paper")
 TIE = 1e-9
 """Two log-probabilities that differ by less are a tie: sums in another order differ by rounding."""
+
+
+class Upsampling(TypedDict, total=False):
+    """What `Genotype.of_space` takes of the choices on the way up."""
+
+    upsamplers: Sequence[str]
+    skips: Sequence[Skip]
+    decoder_upsamplers: Sequence[str]
 
 
 def decode(
@@ -35,20 +45,57 @@ def decode(
     """
     space = probs.space
     prior = path_prior or space.decoding.path_prior
-    levels = decode_path(probs.beta_probs, space.trellis, prior)
+    cells = decode_cells(probs)
+    if space.network.paths == "multi":
+        arrows = decode_topology(probs.beta_probs, space, cells)
+        how: dict[str, Any] = {"threshold": space.decoding.threshold, "budget": space.decoding.budget}
+    else:
+        arrows = space.trellis.arrows_along(decode_path(probs.beta_probs, space.trellis, prior))
+        how = {"path_prior": prior}
     return Genotype.of_space(
         space,
         name or f"{space.name}_decoded",
-        decode_cell(probs.alpha_probs, space, probs.edge_probs),
-        levels,
-        {"path_prior": prior, **(source or {})},
+        cells,
+        arrows,
+        {**how, **(source or {})},
         retrain,
+        **decode_upsampling(probs, arrows),
     )
 
 
-def decode_cell(
-    alpha_probs: np.ndarray, space: SearchSpace, edge_probs: np.ndarray | None = None
-) -> tuple[tuple[Edge, ...], ...]:
+def decode_cells(probs: ArchProbs) -> list[Cell]:
+    """The cell of the space, or those of its way down and way up."""
+    edges = len(probs.space.topology.edges)
+    rows = [slice(number * edges, (number + 1) * edges) for number in range(probs.space.cells)]
+    return [
+        decode_cell(probs.alpha_probs[of], probs.space, None if probs.edge_probs is None else probs.edge_probs[of])
+        for of in rows
+    ]
+
+
+def decode_upsampling(probs: ArchProbs, arrows: Sequence[Arrow]) -> Upsampling:
+    """The most probable upsampler and skip of each up move, and the upsampler of each doubling of the decoder.
+
+    Of equals the one that the space names first.
+    """
+    space, up_moves = probs.space, [arrow for arrow in sorted(arrows) if arrow.move is Move.UP]
+    found: Upsampling = {}
+    if probs.gamma_probs is not None:
+        best = [space.upsamplers[column] for column in probs.gamma_probs.argmax(-1)]
+        rows = [space.gamma_row(arrow) for arrow in up_moves]
+        found["upsamplers"] = [best[row] for row in rows if row is not None]
+        end = min(arrow.target.level for arrow in arrows if arrow.target.layer == space.network.layers)
+        if space.decoder_stages:
+            found["decoder_upsamplers"] = [best[space.decoder_row(level)] for level in decoder_levels(space, end)]
+    if probs.skip_probs is not None:
+        chosen = probs.skip_probs.argmax(-1)
+        found["skips"] = [space.resolution.skips[chosen[arrow.target.level]] for arrow in up_moves]
+    elif space.resolution.skips != ("none",):
+        found["skips"] = [space.resolution.skips[0]] * len(up_moves)
+    return found
+
+
+def decode_cell(alpha_probs: np.ndarray, space: SearchSpace, edge_probs: np.ndarray | None = None) -> Cell:
     """Each block keeps the two inputs of greatest strength, each with its best operation; `none` counts for neither.
 
     alpha_probs: [edge, operation]. The strength of an edge is its greatest probability of an operation but `none`,

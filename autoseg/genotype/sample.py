@@ -19,9 +19,10 @@ def sample_genotype(space: SearchSpace, rng: np.random.Generator | int) -> Genot
     """
     seed = {} if isinstance(rng, np.random.Generator) else {"seed": int(rng)}
     generator = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng)
-    levels = sample_path(space.trellis, generator)
+    arrows = space.trellis.arrows_along(sample_path(space.trellis, generator))
+    cells = [sample_cell(space, generator) for _ in range(space.cells)]
     source = {"sampled": "uniform over paths and cells", **seed}
-    return Genotype.of_space(space, f"{space.name}_random", sample_cell(space, generator), levels, source)
+    return Genotype.of_space(space, f"{space.name}_random", cells, arrows, source)
 
 
 def sample_cell(space: SearchSpace, rng: np.random.Generator) -> tuple[tuple[Edge, ...], ...]:

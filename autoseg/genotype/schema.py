@@ -13,20 +13,13 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from autoseg.errors import GenotypeError
 from autoseg.files import read_yaml, to_yaml, write_text
+from autoseg.genotype.wiring import parse_arrows, write_arrows
 from autoseg.settings import Settings, Whole, parse
 from autoseg.space.cell import state_index
-from autoseg.space.schema import (
-    OPERATIONS,
-    BatchNormSpec,
-    DecoderSpec,
-    Positive,
-    SearchSpace,
-    StemSpec,
-    check_version,
-    find_file,
-    refuse_newer,
-)
-from autoseg.space.trellis import Move
+from autoseg.space.groups import OPERATIONS, BatchNormSpec, DecoderSpec, Positive, StemSpec
+from autoseg.space.resolution import Skip, parse_upsampler
+from autoseg.space.schema import SearchSpace, check_version, find_file, refuse_newer, without_defaults
+from autoseg.space.trellis import STEM_NODE, Arrow, Move, Node
 
 GENOTYPE_VERSION = 1
 
@@ -51,11 +44,61 @@ class Edge(Settings):
         return state_index(self.input)
 
 
-class PathSpec(Settings):
-    """The path: the output stride of each layer, and F."""
+Cell = tuple[tuple[Edge, ...], ...]
+"""The edges of each block."""
 
-    strides: Annotated[tuple[Positive, ...], Field(min_length=2)]
+
+class PathSpec(Settings):
+    """The network level: a path, or several arrows a layer, and F."""
+
+    strides: tuple[Positive, ...] = ()
+    """Of a path: the output stride of each layer."""
+    arrows: tuple[tuple[str, ...], ...] = ()
+    """Of a network of several paths, instead of `strides`: the arrows into each layer, such as `4->8`."""
     filter_multiplier: Positive
+    down_layers: Positive | None = None
+    """Of an hourglass: the layers of the way down; those after it are of the way up, and have `up_cell`'s cell."""
+    upsamplers: tuple[str, ...] = ()
+    """Of each up move, by layer, then by stride; left out, bilinear for all."""
+    skips: tuple[Skip, ...] = ()
+    """Likewise: how the feature from which the way down left that stride joins; left out, none does."""
+
+    @field_validator("upsamplers")
+    @classmethod
+    def _upsamplers_are_known(cls, upsamplers: tuple[str, ...]) -> tuple[str, ...]:
+        for name in upsamplers:
+            parse_upsampler(name)
+        return upsamplers
+
+    @model_validator(mode="after")
+    def _path_or_arrows(self) -> PathSpec:
+        if bool(self.strides) == bool(self.arrows):
+            raise ValueError("needs either 'strides', a path, or 'arrows', several")
+        if len(self.strides or self.arrows) < 2:
+            raise ValueError("strides or arrows: needs at least two layers")
+        return self
+
+
+class GenotypeDecoderSpec(DecoderSpec):
+    """The decoder of a discrete network."""
+
+    upsamplers: tuple[str, ...] = ()
+    """Of each doubling, from coarse to fine; left out, bilinear, and in one go where nothing joins on the way."""
+
+    @field_validator("upsamplers")
+    @classmethod
+    def _upsamplers_are_known(cls, upsamplers: tuple[str, ...]) -> tuple[str, ...]:
+        for name in upsamplers:
+            parse_upsampler(name)
+        return upsamplers
+
+
+def decoder_levels(network: Genotype | SearchSpace, end_level: int) -> tuple[int, ...]:
+    """The levels from which the decoder doubles when it begins at `end_level`, from coarse to fine."""
+    decoder, first = network.decoder, 0
+    if decoder.name == "deeplabv3plus":
+        first = max(0, (decoder.low_level_stride // network.stem.stride).bit_length() - 1)
+    return tuple(reversed(range(first + 1, end_level + 1)))
 
 
 class Genotype(Settings):
@@ -63,11 +106,13 @@ class Genotype(Settings):
 
     version: Whole = GENOTYPE_VERSION
     name: Annotated[str, Field(min_length=1)]
-    cell: Annotated[tuple[tuple[Edge, ...], ...], Field(min_length=1)]
+    cell: Annotated[Cell, Field(min_length=1)]
     """Edges of each block; a block is the sum of its edges, the cell concatenates its blocks."""
+    up_cell: Annotated[Cell, Field(min_length=1)] | None = None
+    """The cell of the way up where it is another one; in an hourglass only."""
     network: PathSpec
     stem: StemSpec = StemSpec()
-    decoder: DecoderSpec = DecoderSpec()
+    decoder: GenotypeDecoderSpec = GenotypeDecoderSpec()
     batch_norm: BatchNormSpec = BatchNormSpec()
     source: dict[str, Any] = Field(default_factory=dict)
     """Where it came from: a paper, or the space, run, epoch and path prior."""
@@ -79,10 +124,10 @@ class Genotype(Settings):
     def _version_is_known(cls, version: int) -> int:
         return check_version(version, GENOTYPE_VERSION, "genotype")
 
-    @field_validator("cell")
+    @field_validator("cell", "up_cell")
     @classmethod
-    def _inputs_exist(cls, cell: tuple[tuple[Edge, ...], ...], _: ValidationInfo) -> tuple[tuple[Edge, ...], ...]:
-        for number, block in enumerate(cell):
+    def _inputs_exist(cls, cell: Cell | None, _: ValidationInfo) -> Cell | None:
+        for number, block in enumerate(cell or ()):
             if not block:
                 raise ValueError(f"block b{number + 1} has no inputs; give it at least one")
             for edge in block:
@@ -93,6 +138,9 @@ class Genotype(Settings):
     @model_validator(mode="after")
     def _path_is_connected(self) -> Genotype:
         strides = (self.stem.stride, *self.network.strides)
+        if self.network.arrows:
+            parse_arrows(self.network.arrows, self.stem.stride)
+            return self
         for layer, (source, target) in enumerate(pairwise(strides), start=1):
             if target not in (source // 2, source, source * 2):
                 raise ValueError(
@@ -102,47 +150,156 @@ class Genotype(Settings):
                 raise ValueError(f"the path has stride {target} at layer {layer}; it may be {strides[0]} to 32")
         return self
 
+    @model_validator(mode="after")
+    def _each_place_has_a_choice(self) -> Genotype:
+        up_moves = sum(arrow.move is Move.UP for arrow in self.arrows)
+        for key, names in (("upsamplers", self.network.upsamplers), ("skips", self.network.skips)):
+            if names and len(names) != up_moves:
+                raise ValueError(
+                    f"network.{key} names {len(names)}, but there are {up_moves} up moves; name one for each"
+                )
+        stages, names = len(self.decoder_levels), self.decoder.upsamplers
+        if names and len(names) != stages:
+            raise ValueError(
+                f"decoder.upsamplers names {len(names)}, but decoder '{self.decoder.name}' doubles {stages} times here;"
+                " name one for each"
+            )
+        down = self.network.down_layers
+        if down is None and (self.up_cell is not None or self.network.skips):
+            raise ValueError("up_cell and network.skips are of a way up; say network.down_layers, the layers before it")
+        if down is not None and any(
+            arrow.move is (Move.UP if arrow.target.layer <= down else Move.DOWN) for arrow in self.arrows
+        ):
+            raise ValueError(f"no move may go up in the first {down} layers (network.down_layers), and none down after")
+        return self
+
     @classmethod
     def of_space(
         cls,
         space: SearchSpace,
         name: str,
-        cell: tuple[tuple[Edge, ...], ...],
-        levels: Sequence[int],
+        cells: Sequence[Cell],
+        arrows: Sequence[Arrow],
         source: Mapping[str, Any],
         retrain: Mapping[str, Any] | None = None,
+        *,
+        upsamplers: Sequence[str] = (),
+        skips: Sequence[Skip] = (),
+        decoder_upsamplers: Sequence[str] = (),
     ) -> Genotype:
-        """A genotype with what its space fixes: stem, decoder, BatchNorm and width; levels: of layers 1..L."""
+        """A genotype with what its space fixes: stem, decoder, BatchNorm and width.
+
+        cells: one, or those of the way down and up; arrows: of a path or of several; the others as in the settings.
+        """
+        single = space.network.paths == "single"
+        strides = space.network.strides
+        decoder = space.decoder.model_dump(exclude={"upsamplers"})
         return cls(
             name=name,
-            cell=cell,
+            cell=cells[0],
+            up_cell=cells[1] if len(cells) > 1 else None,
             network=PathSpec(
-                strides=tuple(space.network.strides[level] for level in levels),
+                strides=tuple(strides[arrow.target.level] for arrow in sorted(arrows)) if single else (),
+                arrows=() if single else write_arrows(arrows, strides),
                 filter_multiplier=space.decoding.filter_multiplier or space.network.filter_multiplier,
+                down_layers=space.network.down_layers,
+                upsamplers=tuple(upsamplers),
+                skips=tuple(skips),
             ),
             stem=space.stem,
-            decoder=space.decoder,
+            decoder=GenotypeDecoderSpec(**decoder, upsamplers=tuple(decoder_upsamplers)),
             batch_norm=space.network_batch_norm,
             source={"space": space.name, **source},
             retrain=dict(retrain or {}),
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for YAML; options where they are on."""
+        data = without_defaults(super().to_dict(), self)
+        if self.up_cell is None:
+            del data["up_cell"]
+        if not self.network.strides:
+            del data["network"]["strides"]
+        return data
+
     # --- what follows from it -----------------------------------------------------------------------------------------
 
     @cached_property
+    def arrows(self) -> tuple[Arrow, ...]:
+        """Every arrow, by layer, then by the levels that it connects."""
+        if self.network.arrows:
+            return parse_arrows(self.network.arrows, self.stem.stride)
+        nodes = [STEM_NODE, *(Node(layer, level) for layer, level in enumerate(self.levels, start=1))]
+        return tuple(Arrow(source, target, Move(target.level - source.level + 1)) for source, target in pairwise(nodes))
+
+    @property
+    def layers(self) -> int:
+        """Number of layers."""
+        return len(self.network.strides or self.network.arrows)
+
+    @property
+    def is_path(self) -> bool:
+        """One node a layer, and not several."""
+        return bool(self.network.strides)
+
+    @cached_property
     def levels(self) -> tuple[int, ...]:
-        """Level of each layer: 0 at the stem's stride, one more at each doubling."""
+        """Of a path, the level of each layer: 0 at the stem's stride, one more at each doubling."""
         return tuple((stride // self.stem.stride).bit_length() - 1 for stride in self.network.strides)
 
     @cached_property
     def moves(self) -> tuple[Move, ...]:
-        """The move into each layer, from the stem on."""
-        levels = (0, *self.levels)
-        return tuple(Move(after - before + 1) for before, after in pairwise(levels))
+        """Of a path, the move into each layer, from the stem on."""
+        return tuple(arrow.move for arrow in self.arrows) if self.is_path else ()
 
-    def filters(self, layer: int) -> int:
-        """Filters of a block at `layer` (1..L): F at the stem's stride, doubled at each further one."""
-        return self.network.filter_multiplier << self.levels[layer - 1]
+    def nodes_at(self, layer: int) -> list[Node]:
+        """The nodes of layer 1..L, by level."""
+        return sorted({arrow.target for arrow in self.arrows if arrow.target.layer == layer})
+
+    def stride(self, level: int) -> int:
+        """Output stride of a level."""
+        return self.stem.stride << level
+
+    def filters(self, level: int) -> int:
+        """Filters of a block at a level: F at the stem's stride, doubled at each further one."""
+        return self.network.filter_multiplier << level
+
+    def cell_at(self, layer: int) -> Cell:
+        """The cell of layer 1..L."""
+        return self.up_cell if self.up_cell is not None and layer > (self.network.down_layers or 0) else self.cell
+
+    @cached_property
+    def up_arrows(self) -> tuple[Arrow, ...]:
+        """The up moves, in the order of `network.upsamplers` and `network.skips`."""
+        return tuple(arrow for arrow in self.arrows if arrow.move is Move.UP)
+
+    def upsampler(self, arrow: Arrow) -> str:
+        """The upsampler of an up move."""
+        names = self.network.upsamplers
+        return names[self.up_arrows.index(arrow)] if names else "bilinear"
+
+    def skip(self, arrow: Arrow) -> Skip:
+        """How a feature of the way down joins at an up move."""
+        return self.network.skips[self.up_arrows.index(arrow)] if self.network.skips else "none"
+
+    def descent(self, level: int, layer: int) -> Node:
+        """The last node of `level` before `layer` from which the network goes down: what a skip brings back, and whose
+        pooling an unpooling undoes. There is one for every level below which a node of `layer` - 1 lies."""
+        return max(
+            arrow.source
+            for arrow in self.arrows
+            if arrow.move is Move.DOWN and arrow.source.level == level and arrow.source.layer < layer
+        )
+
+    @property
+    def end_level(self) -> int:
+        """The level at which the decoder begins: of the last layer, its finest."""
+        return self.nodes_at(self.layers)[0].level
+
+    @property
+    def decoder_levels(self) -> tuple[int, ...]:
+        """The levels from which the decoder doubles, from coarse to fine."""
+        return decoder_levels(self, self.end_level)
 
     # --- files --------------------------------------------------------------------------------------------------------
 

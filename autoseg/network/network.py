@@ -35,7 +35,7 @@ class Network(nn.Module):
         widths = list(self.stem.out_channels)  # of H(-1), H(0), H(1), ...
         self.cells = nn.ModuleList()
         for layer, move in enumerate(genotype.moves, start=1):
-            cell = Cell(genotype.cell, genotype.filters(layer), widths[-1], widths[-2], move, norm)
+            cell = Cell(genotype.cell, genotype.filters(genotype.levels[layer - 1]), widths[-1], widths[-2], move, norm)
             self.cells.append(cell)
             widths.append(cell.out_channels)
 

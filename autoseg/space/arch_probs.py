@@ -17,8 +17,10 @@ from autoseg.space.schema import SearchSpace
 class ArchProbs:
     """alpha [edge, operation] and beta [layer, level, move] of one moment of a search, in float64.
 
-    `beta_probs` is 0 on arrows that are not legal; over the legal arrows that leave a node it sums to 1 (eq. 7-8).
-    In a space with `relaxation.pc_darts` also `edge_logits` [edge]; None in others.
+    `beta_probs` is 0 on arrows that are not legal; over the legal arrows that leave a node it sums to 1 (eq. 7-8), or
+    is a sigmoid of each (`network.paths: multi`). With `cell.up_cell` alpha has the edges of the cell of the way down,
+    then those of the way up. None in spaces without: `edge_logits` [edge] (PC-DARTS), `gamma_logits` [site, upsampler]
+    (rows and columns are the space's `gamma_sites` and `upsamplers`), `skip_logits` [level, skip].
     Raises: CheckpointError: shapes that are not the space's, or values that are not finite.
     """
 
@@ -26,15 +28,19 @@ class ArchProbs:
     alpha_logits: np.ndarray
     beta_logits: np.ndarray
     edge_logits: np.ndarray | None = None
+    gamma_logits: np.ndarray | None = None
+    skip_logits: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        shapes = _shapes(self.space)
-        if ("edge" in shapes) != (self.edge_logits is not None):
-            there, here = ("lacks", "needs") if self.edge_logits is None else ("has", "does not have")
-            raise CheckpointError(
-                f"it {there} edge_logits, which space '{self.space.name}' {here} (relaxation.pc_darts);"
-                " it belongs to another space"
-            )
+        shapes = logits_shapes(self.space)
+        for name, setting in OPTIONAL.items():
+            missing = getattr(self, f"{name}_logits") is None
+            if (name in shapes) == missing:
+                there, here = ("lacks", "needs") if missing else ("has", "does not have")
+                raise CheckpointError(
+                    f"it {there} {name}_logits, which space '{self.space.name}' {here} ({setting});"
+                    " it belongs to another space"
+                )
         for name, shape in shapes.items():
             logits = np.array(getattr(self, f"{name}_logits"), dtype=np.float64)  # a copy: the search goes on
             object.__setattr__(self, f"{name}_logits", logits)
@@ -49,7 +55,7 @@ class ArchProbs:
     @classmethod
     def zeros(cls, space: SearchSpace) -> ArchProbs:
         """All logits zero: every choice equally likely."""
-        return cls(space, *(np.zeros(shape) for shape in _shapes(space).values()))
+        return cls(space, **{f"{name}_logits": np.zeros(shape) for name, shape in logits_shapes(space).items()})
 
     @cached_property
     def alpha_probs(self) -> np.ndarray:
@@ -58,46 +64,79 @@ class ArchProbs:
 
     @cached_property
     def beta_probs(self) -> np.ndarray:
-        """Softmax over the legal arrows leaving each node, [layer, level, move]."""
-        return _softmax(self.beta_logits, self.space.trellis.legal())
+        """Softmax over the legal arrows leaving each node, or a sigmoid of each, [layer, level, move]."""
+        legal = self.space.trellis.legal()
+        if self.space.network.paths == "multi":
+            return np.where(legal, np.exp(-np.logaddexp(0, -self.beta_logits)), 0.0)
+        return _softmax(self.beta_logits, legal)
 
     @cached_property
     def edge_probs(self) -> np.ndarray | None:
         """Softmax over the edges into each block (PC-DARTS, edge normalisation), [edge]; None in a space without."""
         if self.edge_logits is None:
             return None
-        blocks = (self.edge_logits[list(self.space.topology.edges_into(n))] for n in range(self.space.cell.blocks))
+        blocks = (self.edge_logits[rows] for rows in self._rows_of_blocks())
         return np.concatenate([_softmax(logits, np.ones_like(logits, dtype=bool)) for logits in blocks])
 
+    @cached_property
+    def gamma_probs(self) -> np.ndarray | None:
+        """Softmax over the upsamplers that compete at each site, [site, upsampler]; 0 for others."""
+        return None if self.gamma_logits is None else _softmax(self.gamma_logits, gamma_legal(self.space))
+
+    @cached_property
+    def skip_probs(self) -> np.ndarray | None:
+        """Softmax over the skip connections into each level of the way up, [level, skip]."""
+        if self.skip_logits is None:
+            return None
+        return _softmax(self.skip_logits, np.ones_like(self.skip_logits, dtype=bool))
+
+    def _rows_of_blocks(self) -> list[list[int]]:
+        """The edges into each block, of all cells."""
+        topology = self.space.topology
+        return [
+            [cell * len(topology.edges) + edge for edge in topology.edges_into(block)]
+            for cell in range(self.space.cells)
+            for block in range(topology.blocks)
+        ]
+
     def entropy(self) -> dict[str, float]:
-        """Mean entropy of alpha's rows, beta's nodes and, where there are any, the edges into each block.
+        """Mean entropy of alpha's rows, of beta's nodes (of its arrows, where each is a sigmoid), and of what else is
+        searched: edges into a block, gamma's sites, skips.
 
         Each as a share of its greatest value (1: undecided).
         """
-        operations = np.full(len(self.alpha_probs), self.alpha_probs.shape[-1])
-        arrows = self.space.trellis.legal().sum(-1)
-        entropy = {
-            "alpha": _relative_entropy(self.alpha_probs, operations),
-            "beta": _relative_entropy(self.beta_probs, arrows),
-        }
+        entropy = {"alpha": _relative_entropy(self.alpha_probs), "beta": self._beta_entropy()}
         if self.edge_probs is not None:
-            edges = [list(self.space.topology.edges_into(block)) for block in range(self.space.cell.blocks)]
-            of_blocks = [_relative_entropy(self.edge_probs[None, of], np.array([len(of)])) for of in edges]
+            of_blocks = [_relative_entropy(self.edge_probs[None, rows]) for rows in self._rows_of_blocks()]
             entropy["edge"] = float(np.mean(of_blocks))
+        if self.gamma_probs is not None:
+            entropy["gamma"] = _relative_entropy(self.gamma_probs, gamma_legal(self.space).sum(-1))
+        if self.skip_probs is not None:
+            entropy["skip"] = _relative_entropy(self.skip_probs)
         return entropy
+
+    def _beta_entropy(self) -> float:
+        legal = self.space.trellis.legal()
+        if self.space.network.paths == "multi":
+            kept = self.beta_probs[legal]
+            return _relative_entropy(np.stack([kept, 1 - kept], -1))
+        return _relative_entropy(self.beta_probs, legal.sum(-1))
 
     def save(self, path: Path) -> None:
         """Write an .npz that NumPy alone can read."""
-        arrays = {
-            "alpha_logits": self.alpha_logits,
-            "alpha_probs": self.alpha_probs,
-            "beta_logits": self.beta_logits,
-            "beta_probs": self.beta_probs,
+        names = logits_shapes(self.space)
+        arrays = {f"{name}_{form}": getattr(self, f"{name}_{form}") for name in names for form in ("logits", "probs")}
+        arrays |= {
             "operations": np.array(self.space.cell.operations),
             "strides": np.array(self.space.network.strides),
         }
-        if self.edge_logits is not None and self.edge_probs is not None:
-            arrays |= {"edge_logits": self.edge_logits, "edge_probs": self.edge_probs}
+        if self.gamma_logits is not None:
+            arrays |= {
+                "gamma_sites": np.array([site.name for site in self.space.gamma_sites]),
+                "upsamplers": np.array(self.space.upsamplers),
+            }
+        if self.skip_logits is not None:
+            arrays["skips"] = np.array(self.space.resolution.skips)
 
         def write(temporary: Path) -> None:
             with temporary.open("wb") as file:
@@ -110,29 +149,61 @@ class ArchProbs:
         """Read what `save` wrote. Raises: CheckpointError: unreadable, or of another space."""
         try:
             with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in ("alpha_logits", "beta_logits", "operations", "strides")}
-                names = ["alpha", "beta", *(["edge"] if "edge_logits" in file.files else [])]
-                logits = [file[f"{name}_logits"].astype(np.float64, casting="same_kind") for name in names]
+                there = [key for key in ("upsamplers", "gamma_sites", "skips") if key in file.files]
+                meanings = {key: file[key].tolist() for key in ("operations", "strides", *there)}
+                present = [name for name in ("alpha", "beta", *OPTIONAL) if f"{name}_logits" in file.files]
+                names = [f"{name}_logits" for name in dict.fromkeys(("alpha", "beta", *present))]
+                logits = {name: file[name].astype(np.float64, casting="same_kind") for name in names}
         except Exception:  # a damaged file makes NumPy and zipfile raise nearly anything
             raise CheckpointError(f"{path} is no readable architecture snapshot; decode another epoch") from None
-        if arrays["operations"].tolist() != list(space.cell.operations):
-            raise CheckpointError(f"{path} has other operations than space '{space.name}'; it belongs to another space")
-        if arrays["strides"].tolist() != list(space.network.strides):
-            raise CheckpointError(f"{path} has other strides than space '{space.name}'; it belongs to another space")
+        for key, meaning in meanings.items():
+            if meaning != _meanings(space)[key]:
+                what = key.replace("_", " ")
+                raise CheckpointError(f"{path} has other {what} than space '{space.name}'; it belongs to another space")
         try:
-            return cls(space, *logits)
+            return cls(space, **logits)
         except CheckpointError as reason:
             raise CheckpointError(f"{path}: {reason}") from None
 
 
-def _shapes(space: SearchSpace) -> dict[str, tuple[int, ...]]:
-    """Of the logits of a space, by name."""
-    edges = len(space.topology.edges)
+OPTIONAL = {
+    "edge": "relaxation.pc_darts",
+    "gamma": "resolution.upsamplers, decoder.upsamplers",
+    "skip": "resolution.skips",
+}
+"""Logits that not every space has, and the settings that ask for them."""
+
+
+def _meanings(space: SearchSpace) -> dict[str, list[object]]:
+    """What the rows and columns of a snapshot stand for."""
+    return {
+        "operations": list(space.cell.operations),
+        "strides": list(space.network.strides),
+        "upsamplers": list(space.upsamplers),
+        "gamma_sites": [site.name for site in space.gamma_sites],
+        "skips": list(space.resolution.skips),
+    }
+
+
+def logits_shapes(space: SearchSpace) -> dict[str, tuple[int, ...]]:
+    """Of the logits that a space has, by name."""
+    edges, levels = space.cells * len(space.topology.edges), len(space.network.strides)
     shapes: dict[str, tuple[int, ...]] = {
         "alpha": (edges, len(space.cell.operations)),
-        "beta": (space.network.layers, len(space.network.strides), 3),
+        "beta": (space.network.layers, levels, 3),
     }
-    return shapes | ({} if space.relaxation.pc_darts is None else {"edge": (edges,)})
+    if space.relaxation.pc_darts is not None:
+        shapes["edge"] = (edges,)
+    if space.gamma_sites:
+        shapes["gamma"] = (len(space.gamma_sites), len(space.upsamplers))
+    if space.resolution.skips != ("none",):
+        shapes["skip"] = (levels - 1, len(space.resolution.skips))
+    return shapes
+
+
+def gamma_legal(space: SearchSpace) -> np.ndarray:
+    """Boolean mask [site, upsampler]: what competes where."""
+    return np.array([[name in site.candidates for name in space.upsamplers] for site in space.gamma_sites], dtype=bool)
 
 
 def _softmax(logits: np.ndarray, legal: np.ndarray) -> np.ndarray:
@@ -144,8 +215,9 @@ def _softmax(logits: np.ndarray, legal: np.ndarray) -> np.ndarray:
     return probs
 
 
-def _relative_entropy(probs: np.ndarray, choices: np.ndarray) -> float:
-    """Mean of H(p) / log(choices) over rows that have a choice; 0 where there is none."""
+def _relative_entropy(probs: np.ndarray, choices: np.ndarray | None = None) -> float:
+    """Mean of H(p) / log(choices) over rows that have a choice, by default of every column; 0 where there is none."""
+    choices = np.full(probs.shape[:-1], probs.shape[-1]) if choices is None else choices
     entropy = -(probs * np.log(np.where(probs > 0, probs, 1.0))).sum(-1)
     chosen = choices > 1
     return float((entropy[chosen] / np.log(choices[chosen])).mean()) if chosen.any() else 0.0

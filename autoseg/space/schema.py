@@ -6,36 +6,43 @@ import difflib
 from collections.abc import Mapping
 from functools import cached_property
 from importlib import resources
-from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
 from autoseg.errors import AutosegError, GenotypeError, SearchSpaceError
 from autoseg.files import read_yaml
-from autoseg.settings import Flag, Number, Settings, Whole, parse
+from autoseg.settings import Settings, Whole, parse
 from autoseg.space.cell import CellTopology
-from autoseg.space.trellis import Trellis
+from autoseg.space.groups import (
+    BatchNormSpec,
+    CellSpec,
+    DecodingSpec,
+    HeadSpec,
+    NetworkSpec,
+    RelaxationSpec,
+    SpaceDecoderSpec,
+    StemSpec,
+)
+from autoseg.space.resolution import PLAIN_UPSAMPLERS, GammaSite, ResolutionSpec
+from autoseg.space.trellis import Arrow, Move, Trellis
 
 SPACE_VERSION = 1
 
-PAPER_OPERATIONS = (
-    "none",
-    "skip_connect",
-    "avg_pool_3x3",
-    "max_pool_3x3",
-    "sep_conv_3x3",
-    "sep_conv_5x5",
-    "atrous_conv_3x3",
-    "atrous_conv_5x5",
+LATER_OPTIONS = (
+    ("cell", "up_cell"),
+    ("network", "down_layers"),
+    ("network", "paths"),
+    ("network", "upsamplers"),
+    ("network", "skips"),
+    ("network", "arrows"),
+    ("head", "name"),
+    ("decoder", "upsamplers"),
+    ("decoding", "threshold"),
+    ("decoding", "budget"),
 )
-"""The operations that compete in Auto-DeepLab (section 3.1)."""
-OPERATIONS = (*PAPER_OPERATIONS, "dil_conv_3x3", "dil_conv_5x5")
-"""Every operation that a cell may choose, those of DARTS included; `autoseg.ops.registry` builds them."""
-
-Positive = Annotated[Whole, Field(ge=1, le=4096)]
-Temperature = Annotated[Number, Field(gt=0, le=1000)]
+"""Options of spaces and genotypes that are written where they are on only."""
 
 
 def check_version(version: int, newest: int, what: str) -> int:
@@ -56,123 +63,6 @@ def refuse_newer(data: Mapping[str, Any], newest: int, what: str, where: str, er
         )
 
 
-class CellSpec(Settings):
-    """The cell: blocks, each the sum of its inputs, and the operations that compete on every edge."""
-
-    blocks: Annotated[Whole, Field(ge=1, le=16)] = 5
-    operations: tuple[str, ...] = PAPER_OPERATIONS
-
-    @field_validator("operations")
-    @classmethod
-    def _operations_are_known(cls, operations: tuple[str, ...]) -> tuple[str, ...]:
-        for operation in operations:
-            if operation not in OPERATIONS:
-                near = difflib.get_close_matches(operation, OPERATIONS, n=1)
-                hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(OPERATIONS)}"
-                raise ValueError(f"unknown operation '{operation}' ({hint})")
-        if len(set(operations)) != len(operations):
-            raise ValueError("an operation is named twice; name each once")
-        if not set(operations) - {"none"}:
-            raise ValueError("needs at least one operation other than 'none'")
-        return operations
-
-
-class NetworkSpec(Settings):
-    """The network level: layers of cells at several strides, and the moves that are legal between them."""
-
-    layers: Annotated[Whole, Field(ge=2, le=256)] = 12
-    strides: tuple[Positive, ...] = (4, 8, 16, 32)
-    filter_multiplier: Positive = 8
-    """F: the filters of a block at the smallest stride; doubled at each further one."""
-    moves: tuple[Literal["up", "same", "down"], ...] = ("up", "same", "down")
-
-    @field_validator("strides")
-    @classmethod
-    def _strides_are_adjacent(cls, strides: tuple[int, ...]) -> tuple[int, ...]:
-        if not strides or strides[0] & (strides[0] - 1):
-            raise ValueError("strides must be powers of two, such as [4, 8, 16, 32]")
-        if any(coarse != 2 * fine for fine, coarse in pairwise(strides)):
-            raise ValueError(f"strides must double from one to the next, such as [4, 8, 16, 32], not {list(strides)}")
-        if strides[-1] > 32:
-            raise ValueError(f"the greatest stride is 32, since inputs may be 32 pixels wide, not {strides[-1]}")
-        return strides
-
-    @field_validator("moves")
-    @classmethod
-    def _same_is_legal(cls, moves: tuple[str, ...]) -> tuple[str, ...]:
-        if "same" not in moves:
-            raise ValueError("must contain 'same', or a path could not reach the last layer")
-        return tuple(move for move in ("up", "same", "down") if move in moves)
-
-
-class StemSpec(Settings):
-    """3x3 convolutions before the first layer, each with BatchNorm, ReLU between them."""
-
-    channels: tuple[Positive, ...] = (64, 64, 128)
-    strides: tuple[Literal[1, 2], ...] = (2, 1, 2)
-
-    @model_validator(mode="after")
-    def _one_stride_each(self) -> StemSpec:
-        if len(self.channels) != len(self.strides) or not self.channels:
-            raise ValueError("'channels' and 'strides' need one number a convolution, and at least one convolution")
-        return self
-
-    @cached_property
-    def stride(self) -> int:
-        """Output stride of the stem's last convolution."""
-        return 1 << self.strides.count(2)
-
-
-class HeadSpec(Settings):
-    """The heads of the supernet: a small ASPP a stride (1x1, one 3x3 at rate `aspp_rate` / stride, image pooling)."""
-
-    aspp_rate: Positive = 96
-
-
-class DecoderSpec(Settings):
-    """The head of a discrete network: ASPP, then the DeepLabv3+ decoder (Chen et al. 2018) or none."""
-
-    name: Literal["deeplabv3plus", "aspp"] = "deeplabv3plus"
-    filters: Positive = 256
-    aspp_rates: tuple[Positive, ...] = (96, 192, 288)
-    """Divided by the output stride: 12, 24 and 36 at stride 8."""
-    low_level_filters: Positive = 48
-    low_level_stride: Positive = 4
-    """The low-level feature is the path's last layer at this stride, or the stem's where there is none."""
-    dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.1
-
-
-class BatchNormSpec(Settings):
-    """BatchNorm's constants; `momentum` is the share of the new value (1 - TensorFlow's decay)."""
-
-    eps: Annotated[Number, Field(gt=0)] = 1e-5
-    momentum: Annotated[Number, Field(gt=0, le=1)] = 0.1
-
-
-class DecodingSpec(Settings):
-    """How logits become a discrete network."""
-
-    path_prior: Literal["uniform", "paper"] = "uniform"
-    """`paper`: Viterbi on the probabilities as they are, which favours the border strides, as these have fewer arrows.
-    `uniform`: each probability is multiplied by the number of arrows leaving its node, so that equal logits tie."""
-    filter_multiplier: Positive | None = None
-    """F of the decoded network, which may be wider (20 for Auto-DeepLab-S); left out, the supernet's."""
-
-
-class RelaxationSpec(Settings):
-    """Options that change what the supernet computes, and so the search, to save time and memory: all off."""
-
-    pc_darts: Annotated[Whole, Field(ge=1, le=256)] | None = None
-    """K of PC-DARTS (Xu et al. 2020): 1/K of a state's channels pass through the operations of an edge, the others
-    bypass them; a probability for each edge into a block (edge normalisation). With 1 the latter alone."""
-    gdas: tuple[Temperature, Temperature] | None = None
-    """GDAS (Dong and Yang 2019): of each edge one operation a step, sampled by the Gumbel-softmax trick; the
-    temperature at the first and at the last step of a search, such as 10 and 0.1, linear between them."""
-    mix_before_cell: Flag = False
-    """Mix the arrows into a node by beta before its cell, as FasterSeg (Chen et al. 2020) does, instead of after it:
-    one evaluation of the cell a node instead of one an arrow."""
-
-
 class SearchSpace(Settings):
     """Everything that defines a search space. `SearchSpace.load("auto_deeplab")` reads one."""
 
@@ -183,7 +73,8 @@ class SearchSpace(Settings):
     network: NetworkSpec = NetworkSpec()
     stem: StemSpec = StemSpec()
     head: HeadSpec = HeadSpec()
-    decoder: DecoderSpec = DecoderSpec()
+    resolution: ResolutionSpec = ResolutionSpec()
+    decoder: SpaceDecoderSpec = SpaceDecoderSpec()
     network_batch_norm: BatchNormSpec = BatchNormSpec()
     """Of the decoded network; the supernet's has no affine parameters and the usual constants."""
     decoding: DecodingSpec = DecodingSpec()
@@ -213,22 +104,89 @@ class SearchSpace(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _way_up_has_a_way_down(self) -> SearchSpace:
+        if self.network.down_layers is None:
+            if self.resolution.skips != ("none",):
+                raise ValueError("resolution.skips come from a way down; set network.down_layers, or skips to [none]")
+            if self.cell.up_cell:
+                raise ValueError("cell.up_cell is of the way up; set network.down_layers, or leave up_cell out")
+        elif self.decoder.name in ("unet", "fcn", "deeplabv3plus"):
+            raise ValueError(
+                f"decoder.name '{self.decoder.name}' is for a path that ends at a greater stride; with"
+                " network.down_layers take 'classifier' or 'aspp'"
+            )
+        return self
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for YAML; `relaxation` where anything in it is on, so that older checkpoints still fit."""
+        """Plain data for YAML; options where any is on, so that a file says no more than its space needs."""
         data = super().to_dict()
-        if self.relaxation == RelaxationSpec():
-            del data["relaxation"]
-        return data
+        for group, plain in (("relaxation", RelaxationSpec()), ("resolution", ResolutionSpec())):
+            if getattr(self, group) == plain:
+                del data[group]
+        return without_defaults(data, self)
 
     @cached_property
     def trellis(self) -> Trellis:
         """The legal nodes and arrows."""
-        return Trellis(self.network.layers, self.network.strides, self.network.moves)
+        network = self.network
+        return Trellis(network.layers, network.strides, network.moves, network.down_layers)
 
     @cached_property
     def topology(self) -> CellTopology:
         """The edges of the cell."""
         return CellTopology(self.cell.blocks)
+
+    @cached_property
+    def cells(self) -> int:
+        """Cells that are searched: one for all layers, or one for the way down and one for the way up."""
+        return 2 if self.cell.up_cell else 1
+
+    def cell_of(self, layer: int) -> int:
+        """Which of the cells layer 1..L has: alpha's rows of it begin at that number times the edges of a cell."""
+        return int(self.cell.up_cell and layer > (self.network.down_layers or 0))
+
+    # --- upsampling ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def upsamplers(self) -> tuple[str, ...]:
+        """The columns of gamma: what competes on up moves, then what competes in the decoder alone."""
+        return tuple(dict.fromkeys(name for site in self.gamma_sites for name in site.candidates))
+
+    @cached_property
+    def gamma_sites(self) -> tuple[GammaSite, ...]:
+        """The rows of gamma; none in a space where features come up bilinearly and nothing else."""
+        sites = dict.fromkeys(self._site_of(arrow) for arrow in self.trellis.arrows if self._competes(arrow))
+        return (*sites, *(self._decoder_site(level) for level in self.decoder_stages))
+
+    def gamma_row(self, arrow: Arrow) -> int | None:
+        """The row of gamma for an arrow; None where nothing competes."""
+        return self.gamma_sites.index(self._site_of(arrow)) if self._competes(arrow) else None
+
+    def decoder_row(self, level: int) -> int:
+        """The row of gamma for the decoder's doubling from `level` to the one above it."""
+        return self.gamma_sites.index(self._decoder_site(level))
+
+    @cached_property
+    def decoder_stages(self) -> tuple[int, ...]:
+        """The levels from which the decoder doubles, where upsamplers compete there, from coarse to fine."""
+        if self.decoder.upsamplers == PLAIN_UPSAMPLERS:
+            return ()
+        return tuple(reversed(range(1, 1 + max(node.level for node in self.trellis.nodes_at(self.network.layers)))))
+
+    def _competes(self, arrow: Arrow) -> bool:
+        return arrow.move is Move.UP and self.resolution.upsamplers != PLAIN_UPSAMPLERS
+
+    def _site_of(self, arrow: Arrow) -> GammaSite:
+        place = "up" if self.resolution.shared_by == "level" else f"layer{arrow.target.layer}"
+        strides = self.network.strides
+        return GammaSite(
+            f"{place}_{strides[arrow.source.level]}_{strides[arrow.target.level]}", self.resolution.upsamplers
+        )
+
+    def _decoder_site(self, level: int) -> GammaSite:
+        strides = self.network.strides
+        return GammaSite(f"decoder_{strides[level]}_{strides[level - 1]}", self.decoder.upsamplers)
 
     @classmethod
     def parse(cls, data: Mapping[str, Any], where: str = "") -> SearchSpace:
@@ -252,6 +210,15 @@ def load_space(name_or_path: str | Path) -> tuple[SearchSpace, dict[str, Any]]:
         if not isinstance(schedule, dict):
             raise SearchSpaceError(f"{key} must be a mapping of settings in {path}")
     return SearchSpace.parse(data, str(path)), schedules
+
+
+def without_defaults(data: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """Nested plain data without the later options that are at their defaults: what older files hold still fits."""
+    for group, key in LATER_OPTIONS:
+        part = getattr(settings, group, None)
+        if key in data.get(group, {}) and getattr(part, key) == type(part).model_fields[key].default:
+            del data[group][key]
+    return data
 
 
 # --- files that are found by name ----------------------------------------------------------------------------------

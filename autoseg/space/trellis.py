@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
+from itertools import pairwise
 from typing import NamedTuple
 
 import networkx as nx
@@ -51,8 +52,16 @@ class Trellis:
     `graph`: DiGraph of `Node`s with the attribute `stride`; edges have the attribute `move`.
     """
 
-    def __init__(self, layers: int, strides: Sequence[int], moves: Sequence[str] = ("up", "same", "down")) -> None:
-        self.layers = layers
+    def __init__(
+        self,
+        layers: int,
+        strides: Sequence[int],
+        moves: Sequence[str] = ("up", "same", "down"),
+        down_layers: int | None = None,
+    ) -> None:
+        """down_layers: of an hourglass; no move into these layers goes up, none into a later one goes down, and level
+        0 is the only one of the last layer."""
+        self.layers, self.down_layers = layers, down_layers
         self.strides = tuple(strides)
         self.moves = tuple(move for move in Move if move.name.lower() in moves)
         self.graph = self._build()
@@ -62,13 +71,23 @@ class Trellis:
         graph.add_node(STEM_NODE, stride=self.strides[0])
         for layer in range(self.layers):
             for node in [node for node in graph if node.layer == layer]:
-                for move in self.moves:
+                for move in self._moves_into(layer + 1):
                     level = node.level + move.step
                     if 0 <= level < len(self.strides):
                         target = Node(layer + 1, level)
                         graph.add_node(target, stride=self.strides[level])
                         graph.add_edge(node, target, move=move)
+        if self.down_layers is not None:  # what cannot come back up in time is no part of an hourglass
+            end = Node(self.layers, 0)
+            graph.remove_nodes_from(set(graph) - nx.dfs_tree(graph.reverse(), end).nodes)
         return graph
+
+    def _moves_into(self, layer: int) -> tuple[Move, ...]:
+        """The moves that lead into a layer at all."""
+        if self.down_layers is None:
+            return self.moves
+        barred = Move.UP if layer <= self.down_layers else Move.DOWN
+        return tuple(move for move in self.moves if move is not barred)
 
     @property
     def nodes(self) -> list[Node]:
@@ -92,11 +111,21 @@ class Trellis:
         """Legal arrows that leave `node`, by move; their betas sum to one (eq. 7)."""
         return [Arrow(node, t, self.graph.edges[node, t]["move"]) for t in sorted(self.graph.successors(node))]
 
+    def arrows_along(self, levels: Sequence[int]) -> tuple[Arrow, ...]:
+        """The arrows of the path with these levels of layers 1..L."""
+        nodes = [STEM_NODE, *(Node(layer, level) for layer, level in enumerate(levels, start=1))]
+        return tuple(Arrow(s, t, self.graph.edges[s, t]["move"]) for s, t in pairwise(nodes))
+
     def prev_prev(self, node: Node) -> Node:
         """The node that `node` reads as H(l-2): the same level two layers ago, or the nearest that exists there."""
         if node.layer == 1:
             return FIRST_STEM_NODE
         return min(self.nodes_at(node.layer - 2), key=lambda other: (abs(other.level - node.level), other.level))
+
+    def skip_sources(self, level: int) -> list[Node]:
+        """The nodes from which a path may leave `level` downwards, by layer: what a way back up to it can be joined by,
+        and where the pooling was made that an unpooling undoes."""
+        return sorted(arrow.source for arrow in self.arrows if arrow.source.level == level and arrow.move is Move.DOWN)
 
     def legal(self) -> np.ndarray:
         """Boolean mask [layer, level, move] of the arrows: the shape of `beta`."""

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from autoseg.ops.precision import without_autocast
 from autoseg.ops.resize import Size, resize
 from autoseg.space.cell import PREV, PREV_PREV, CellTopology
-from autoseg.space.schema import RelaxationSpec
+from autoseg.space.groups import RelaxationSpec
 from autoseg.space.trellis import Move
 from autoseg.supernet.cell_weights import CellWeights, Kernels, Reading, ReadingWeights
 from autoseg.supernet.layout import join_channels, split_channels

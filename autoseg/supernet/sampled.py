@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from autoseg.ops.resize import Size
 from autoseg.space.cell import CellTopology
-from autoseg.space.schema import RelaxationSpec
+from autoseg.space.groups import RelaxationSpec
 from autoseg.space.trellis import Move
 from autoseg.supernet.arch_parameters import Sample
 from autoseg.supernet.cell import Feature, SearchCell, state_order

@@ -60,7 +60,9 @@ def path_graph(genotype: Genotype) -> nx.DiGraph[str]:
     graph.add_node("stem", kind="stem", stride=genotype.stem.stride, filters=genotype.stem.channels[-1])
     before = "stem"
     for layer, (stride, move) in enumerate(zip(genotype.network.strides, genotype.moves, strict=True), start=1):
-        graph.add_node(f"layer_{layer}", kind="layer", stride=stride, filters=genotype.filters(layer))
+        graph.add_node(
+            f"layer_{layer}", kind="layer", stride=stride, filters=genotype.filters(genotype.levels[layer - 1])
+        )
         graph.add_edge(before, f"layer_{layer}", move=move.name.lower())
         before = f"layer_{layer}"
     decoder = genotype.decoder

@@ -11,7 +11,8 @@ import pytest
 from autoseg.errors import GenotypeError
 from autoseg.genotype.decode import arrow_score, decode, decode_cell, decode_path
 from autoseg.space.arch_probs import ArchProbs
-from autoseg.space.schema import OPERATIONS, SearchSpace
+from autoseg.space.groups import OPERATIONS
+from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import STEM_NODE, Trellis
 
 PRIORS = ("uniform", "paper")

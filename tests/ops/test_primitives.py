@@ -11,7 +11,7 @@ from torch import nn
 from autoseg.ops.primitives import ReluConvNorm
 from autoseg.ops.registry import PRIMITIVES
 from autoseg.ops.resize import level_size
-from autoseg.space.schema import OPERATIONS
+from autoseg.space.groups import OPERATIONS
 from ops import formulas
 
 NORM = partial(nn.BatchNorm2d, eps=1e-3)

@@ -184,7 +184,7 @@ MISTAKES: list[tuple[dict[str, Any], list[str]]] = [
     ({"stem": {"channels": [64]}}, ["stem", "one number a convolution"]),
     ({"stem": {"channels": [], "strides": []}}, ["stem", "at least one convolution"]),
     ({"stem": {"strides": [2, 1, 3]}}, ["stem.strides.2", "1 or 2", "not 3"]),
-    ({"decoder": {"name": "fpn"}}, ["decoder.name", "'deeplabv3plus' or 'aspp'", "not 'fpn'"]),
+    ({"decoder": {"name": "fpn"}}, ["decoder.name", "should be 'deeplabv3plus', 'aspp'", "not 'fpn'"]),
     ({"decoder": {"dropout": 1.0}}, ["decoder.dropout", "less than 1, not 1.0"]),
     ({"decoder": {"dropout": "much"}}, ["decoder.dropout: should be a valid number, not 'much'"]),
     ({"network_batch_norm": {"eps": float("nan")}}, ["network_batch_norm.eps", "finite"]),

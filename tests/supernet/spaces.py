@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from autoseg.space.schema import OPERATIONS, SearchSpace
+from autoseg.space.groups import OPERATIONS
+from autoseg.space.schema import SearchSpace
 from autoseg.supernet import Supernet, build_supernet
 
 

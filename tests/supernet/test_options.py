@@ -11,7 +11,8 @@ from oracles import largest_difference
 
 from autoseg.genotype.sample import sample_genotype
 from autoseg.objectives.cost import count_cost
-from autoseg.space.schema import OPERATIONS, RelaxationSpec, SearchSpace
+from autoseg.space.groups import OPERATIONS, RelaxationSpec
+from autoseg.space.schema import SearchSpace
 from autoseg.supernet import Supernet, build_supernet
 from supernet.oracle_options import options_pairs, options_textbook_of
 from supernet.spaces import small_space, supernet_of

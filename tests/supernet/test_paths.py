@@ -10,7 +10,7 @@ import torch
 from oracles import largest_difference, parameter_pairs, textbook_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from autoseg.space.schema import OPERATIONS, PAPER_OPERATIONS
+from autoseg.space.groups import OPERATIONS, PAPER_OPERATIONS
 from autoseg.supernet import Supernet, build_supernet
 from supernet.spaces import small_space, supernet_of
 

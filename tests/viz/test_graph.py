@@ -12,7 +12,7 @@ import pytest
 
 from autoseg.genotype.schema import Genotype
 from autoseg.space.cell import state_name
-from autoseg.space.schema import OPERATIONS
+from autoseg.space.groups import OPERATIONS
 from autoseg.viz.graph import cell_graph, cell_names, genotype_graph, path_graph, short_name
 from autoseg.viz.layout import Box, CellLayout, Wire, cell_layout, separate
 

@@ -1,0 +1,320 @@
+"""Pixel deconvolution (Gao et al. 2017, arXiv 1705.06820), by a factor of two: the maps of a result, one for each place
+of its 2x2 grids, are made one from another and not independently, as those of a transposed convolution are.
+
+F1 goes to (0, 0), F2 to (1, 1), F3 to (1, 0), F4 to (0, 1). PixelDCL makes later maps from earlier ones alone,
+iPixelDCL from the input as well. The published code and the paper's equations differ, and both are here:
+
+            PixelDCL, code            PixelDCL, equations    iPixelDCL, code           iPixelDCL, equations
+    F1      of x                      of x                   of x                      of x
+    F2      of F1                     of F1                  of x, F1                  of x, F1
+    F3, F4  one kernel over the       F3 of F1, F2;          both of x, F1, F2         F3 of x, F1, F2;
+            half-filled result        F4 of F1, F2, F3                                 F4 of x, F1, F2, F3
+
+All are linear, without bias. Letters: N images, C channels, D depth, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autoseg.errors import SearchSpaceError
+from autoseg.ops.interleave import Place, cut, interleave
+
+Variant = Literal["code", "equations"]
+Init = Literal["default", "average"]
+Join = Literal["concat", "add"]
+
+
+class Step(NamedTuple):
+    """Some of a result's maps, made together by one convolution."""
+
+    maps: int
+    reads: tuple[int, ...]
+    """What is convolved: 0 is the input, n the maps of the n-th step."""
+
+
+Steps = tuple[Step, ...]
+
+PLACES: tuple[Place, ...] = ((0, 0), (1, 1), (1, 0), (0, 1))
+"""Of F1 to F4."""
+EQUATIONS: Steps = (Step(1, (0,)), Step(1, (1,)), Step(1, (1, 2)), Step(1, (1, 2, 3)))
+INPUT_CODE: Steps = (Step(1, (0,)), Step(1, (0, 1)), Step(2, (0, 1, 2)))
+INPUT_EQUATIONS: Steps = (Step(1, (0,)), Step(1, (0, 1)), Step(1, (0, 1, 2)), Step(1, (0, 1, 2, 3)))
+PLACES_3D: tuple[Place, ...] = (
+    (0, 0, 0), (1, 1, 1), (1, 1, 0), (1, 0, 1), (0, 1, 1), (1, 0, 0), (0, 0, 1), (0, 1, 0),
+)  # fmt: skip
+STEPS_3D: Steps = (Step(1, (0,)), Step(1, (1,)), Step(3, (1, 2)), Step(3, (1, 3)))
+INPUT_STEPS_3D: Steps = (Step(1, (0,)), Step(1, (0, 1)), Step(3, (0, 1, 2)), Step(3, (0, 1, 2, 3)))
+AVERAGED = {(0, 2): ((0, 0), (1, 0)), (1, 2): ((0, 0), (0, -1)), (0, 3): ((0, 0), (0, 1)), (1, 3): ((0, 0), (-1, 0))}
+"""(F1 or F2, F3 or F4) -> offsets of the pixels of the first that touch a pixel of the second in the result."""
+
+
+def convolve(features: Tensor, weight: Tensor, padding: Sequence[int] | None = None) -> Tensor:
+    """A convolution in two or three dimensions, with zeros around; keeps the size unless `padding` is given."""
+    padding = [length // 2 for length in weight.shape[2:]] if padding is None else list(padding)
+    return F.conv3d(features, weight, padding=padding) if weight.dim() == 5 else F.conv2d(features, weight, None, 1, padding)
+
+
+def _uniform(weight: Tensor, fan_in: int) -> None:
+    """What PyTorch's convolutions begin with, for this number of inputs."""
+    bound = fan_in**-0.5
+    nn.init.uniform_(weight, -bound, bound)
+
+
+class Cascade(nn.Module):
+    """Steps whose inputs are concatenated, without concatenating them: (N, Cin, ...) -> maps of (N, Cout, ...).
+
+    Every source, the input or a step's maps, is convolved once, for all steps that read it, and the parts are summed:
+    the same products, fewer and wider convolutions, and nothing but the sources is kept for the way back.
+    `weights[n]` is the kernel over source n; its output channels are those of the steps that read n, in their order.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, steps: Steps, axes: int = 2) -> None:
+        super().__init__()
+        self.steps, self.out_channels = steps, out_channels
+        self._widths = [in_channels, *(step.maps * out_channels for step in steps)]
+        self._readers = [
+            [number for number, step in enumerate(steps) if source in step.reads] for source in range(len(steps))
+        ]
+        self.weights = nn.ParameterList(
+            torch.empty(sum(self._parts(source)), self._widths[source], *(kernel_size,) * axes)
+            for source in range(len(steps))
+        )
+        self.reset_parameters()
+
+    def _parts(self, source: int) -> list[int]:
+        """Output channels of `weights[source]`, by step."""
+        return [self._widths[step + 1] for step in self._readers[source]]
+
+    def block(self, source: int, step: int) -> Tensor:
+        """The view of `weights[source]` that makes a step (from 0): (maps * Cout, Csource, k, k)."""
+        weight: Tensor = self.weights[source]
+        return weight.split(self._parts(source))[self._readers[source].index(step)]
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Every step begins as a convolution over its concatenated inputs would."""
+        for number, step in enumerate(self.steps):
+            taps = self.weights[0][0, 0].numel()
+            fan_in = taps * sum(self._widths[source] for source in step.reads)
+            for source in step.reads:
+                _uniform(self.block(source, number), fan_in)
+
+    @torch.no_grad()
+    def average_(self) -> None:
+        """Make F2 a copy of F1, and F3 and F4 the means of their four neighbours, all of F1 and F2 (2-D)."""
+        centre = self.weights[0].shape[-1] // 2
+        identity = torch.eye(self.out_channels)
+        for number, step in enumerate(self.steps[1:], start=1):
+            for source in step.reads:
+                self.block(source, number).zero_()
+        self.block(1, 1)[:, :, centre, centre] = identity
+        for (source, target), offsets in AVERAGED.items():
+            step = min(target, len(self.steps) - 1)
+            block = self.block(source + 1, step).unflatten(0, (-1, self.out_channels))[target - step]
+            for row, column in offsets:
+                block[:, :, centre + row, centre + column] = identity / 4
+
+    def forward(self, features: Tensor) -> list[Tensor]:
+        """The maps of all steps, in order."""
+        sums: dict[int, Tensor] = {}
+        value = features
+        for source, weight in enumerate(self.weights):
+            readers = self._readers[source]
+            for step, part in zip(readers, convolve(value, weight).split(self._parts(source), 1), strict=True):
+                if step in sums:
+                    sums[step] = sums[step] + part
+                else:  # copied where nothing will be added, or the whole would be kept for the sake of a part
+                    sums[step] = part.clone() if len(self.steps[step].reads) == 1 < len(readers) else part
+            value = sums[source]  # has everything that it reads
+        return [each for step in sorted(sums) for each in sums[step].split(self.out_channels, 1)]
+
+
+class SumCascade(nn.Module):
+    """Steps whose inputs are added, map by map: (N, Cin, ...) -> maps of (N, Cout, ...).
+
+    Raises: SearchSpaceError: the input is to be added to maps of another width.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, steps: Steps, axes: int = 2) -> None:
+        super().__init__()
+        if in_channels != out_channels and any(0 in step.reads for step in steps[1:]):
+            raise SearchSpaceError(
+                f"iPixelDCL adds its input to its maps, so {in_channels} channels cannot become {out_channels};"
+                " take join 'concat'"
+            )
+        self.steps, self.out_channels = steps, out_channels
+        widths = [in_channels, *(out_channels for _ in steps[1:])]
+        self.weights = nn.ParameterList(
+            torch.empty(step.maps * out_channels, width, *(kernel_size,) * axes)
+            for step, width in zip(steps, widths, strict=True)
+        )
+        for weight in self.weights:
+            _uniform(weight, weight[0].numel())
+
+    def forward(self, features: Tensor) -> list[Tensor]:
+        """The maps of all steps, in order."""
+        sources: list[Sequence[Tensor]] = [(features,)]
+        for step, weight in zip(self.steps, self.weights, strict=True):
+            first, *others = [each for source in step.reads for each in sources[source]]
+            sources.append(convolve(sum(others, first), weight).split(self.out_channels, 1))
+        return [each for source in sources[1:] for each in source]
+
+
+class HalfFilled(nn.Module):
+    """F1 to F4 of the published PixelDCL: F3 and F4 are what one kernel makes of the map that F1 and F2 half fill.
+
+    The kernel's taps of even offset sum count for nothing (they are kept as published: k x k). Of the others, those an
+    odd number of rows and an even one of columns away see F1 from F3 and F2 from F4; those with an odd number of
+    columns see F2 from F3 and F1 from F4. So each kind is one convolution at low resolution over F1 and F2, laid one
+    below the other, or side by side, with zeros between: for k = 3 four products of C^2 a pixel and map, for nine.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
+        super().__init__()
+        padding = kernel_size // 2
+        self.first = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, bias=False)
+        self.second = nn.Conv2d(out_channels, out_channels, kernel_size, padding=padding, bias=False)
+        self.third = nn.Parameter(torch.empty(out_channels, out_channels, kernel_size, kernel_size))
+        live = max(1, kernel_size**2 // 2)
+        _uniform(self.third, live * out_channels)
+
+    @torch.no_grad()
+    def average_(self) -> None:
+        """Make F2 a copy of F1, and F3 and F4 the means of their four neighbours."""
+        centre, identity = self.third.shape[-1] // 2, torch.eye(self.third.shape[0])
+        self.second.weight.zero_()[:, :, centre, centre] = identity
+        self.third.zero_()
+        for row, column in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+            self.third[:, :, centre + row, centre + column] = identity / 4
+
+    def forward(self, features: Tensor) -> list[Tensor]:
+        """(N, Cin, H, W) -> F1 to F4, each (N, Cout, H, W)."""
+        first = self.first(features)
+        second = self.second(first)
+        half = self.third.shape[-1] // 2
+        if half == 0:  # the only tap has an even offset sum
+            nothing = torch.zeros_like(first)
+            return [first, second, nothing, nothing]
+        even, odd = slice(half % 2, None, 2), slice((half + 1) % 2, None, 2)  # places of even and odd offsets
+        below, above = _both(first, second, self.third[:, :, odd, even], 2)
+        right, left = _both(first, second, self.third[:, :, even, odd], 3)
+        return [first, second, below + left, above + right]
+
+
+def _both(first: Tensor, second: Tensor, kernel: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """The kernel of odd offsets along `axis` over `first`, half a pixel further, and over `second`, half a pixel back.
+
+    Both keep their size. The zeros between keep the two apart, as those around keep them from the border.
+    """
+    gap = kernel.shape[axis] // 2
+    length = first.shape[axis]
+    zeros = torch.zeros_like(first.narrow(axis, 0, 1))
+    joined = torch.cat((first, *(zeros for _ in range(gap)), second), axis)
+    padding = [kernel.shape[2] // 2, kernel.shape[3] // 2]
+    padding[axis - 2] = gap - 1
+    result = convolve(joined, kernel, padding)
+    further, _, back = result.split([length, gap - 1, length], axis) if gap > 1 else (*result.split(length, axis), None)
+    return further, back
+
+
+class PixelDCL(nn.Module):
+    """Pixel deconvolution that reads its input for F1 alone: (N, Cin, H, W) -> (N, Cout, 2H, 2W).
+
+    variant: "code" as the authors published it, "equations" as they wrote it. init: "average" begins as the mean of
+    neighbours, without a checkerboard. Parameters: k^2 Cout (Cin + 2 Cout), equations k^2 Cout (Cin + 6 Cout).
+    Raises: SearchSpaceError: an even kernel.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        variant: Variant = "code",
+        init: Init = "default",
+    ) -> None:
+        super().__init__()
+        _check(kernel_size, init)
+        self.maps: HalfFilled | Cascade = (
+            HalfFilled(in_channels, out_channels, kernel_size)
+            if variant == "code"
+            else Cascade(in_channels, out_channels, kernel_size, EQUATIONS)
+        )
+        if init == "average":
+            self.maps.average_()
+
+    def forward(self, features: Tensor, size: Sequence[int] | None = None, guide: Tensor | None = None) -> Tensor:
+        """See the class; `size` is (2H, 2W) or one less in either."""
+        return cut(interleave(self.maps(features), PLACES), size)
+
+
+class IPixelDCL(nn.Module):
+    """Pixel deconvolution that reads its input for every map: (N, Cin, H, W) -> (N, Cout, 2H, 2W).
+
+    Options as PixelDCL's. Without its cross terms it is a transposed convolution with a 2k x 2k kernel.
+    Parameters: k^2 Cout (4 Cin + 5 Cout), equations k^2 Cout (4 Cin + 6 Cout). Raises: SearchSpaceError: an even kernel.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        variant: Variant = "code",
+        init: Init = "default",
+    ) -> None:
+        super().__init__()
+        _check(kernel_size, init)
+        steps = INPUT_CODE if variant == "code" else INPUT_EQUATIONS
+        self.maps = Cascade(in_channels, out_channels, kernel_size, steps)
+        if init == "average":
+            self.maps.average_()
+
+    def forward(self, features: Tensor, size: Sequence[int] | None = None, guide: Tensor | None = None) -> Tensor:
+        """See the class; `size` is (2H, 2W) or one less in either."""
+        return cut(interleave(self.maps(features), PLACES), size)
+
+
+class PixelDCL3d(nn.Module):
+    """PixelDCL in 3-D, as the published code: (N, Cin, D, H, W) -> (N, Cout, 2D, 2H, 2W).
+
+    join: whether a step's inputs are concatenated or added. Parameters: k^3 Cout (Cin + 19 Cout), added
+    k^3 Cout (Cin + 7 Cout). Raises: SearchSpaceError: an even kernel.
+    """
+
+    steps = STEPS_3D
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, join: Join = "concat") -> None:
+        super().__init__()
+        _check(kernel_size, "default")
+        cascade = Cascade if join == "concat" else SumCascade
+        self.maps: nn.Module = cascade(in_channels, out_channels, kernel_size, self.steps, axes=3)
+
+    def forward(self, features: Tensor, size: Sequence[int] | None = None) -> Tensor:
+        """See the class; `size` is (2D, 2H, 2W) or one less in each."""
+        return cut(interleave(self.maps(features), PLACES_3D), size)
+
+
+class IPixelDCL3d(PixelDCL3d):
+    """iPixelDCL in 3-D, as the published code: every step takes all before it, the input included.
+
+    Raises: SearchSpaceError: an even kernel; inputs that are to be added and have another width than the result.
+    """
+
+    steps = INPUT_STEPS_3D
+
+
+def _check(kernel_size: int, init: Init) -> None:
+    if kernel_size % 2 == 0 or kernel_size < 1:
+        raise SearchSpaceError(
+            f"a pixel deconvolution needs an odd kernel, not {kernel_size}x{kernel_size}: an even one has no centre, and"
+            f" what it may read of the half-filled map would be no checkerboard; take {max(kernel_size, 0) + 1}"
+        )
+    if init == "average" and kernel_size == 1:
+        raise SearchSpaceError("a 1x1 pixel deconvolution sees no neighbours to average; take kernel 3 or init 'default'")

@@ -1,0 +1,199 @@
+"""The upsamplers: each doubles height and width, (N, Cin, H, W) -> (N, Cout, 2H, 2W), or to `size`, which may be one
+less in either; `guide`, the feature from which the matching pooling was made, is read by MaxUnpool alone.
+
+All are built with (in_channels, out_channels, ...options) and called with (features, size=None, guide=None). Nearest,
+bilinear, max-unpooling, CARAFE and DySample mix no channels themselves; they always come with a 1x1 convolution, so
+that every upsampler is a learned map between the widths, equal ones included, and none is ahead or behind for want of
+one. It stands before them: at low resolution it does the same and costs a quarter. No upsampler has a normalisation.
+
+Letters: N images, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autoseg.errors import SearchSpaceError
+from autoseg.ops.interleave import cut
+from autoseg.ops.pixel_dcl import IPixelDCL, PixelDCL
+from autoseg.ops.resampling import Carafe, DySample
+from autoseg.ops.resize import Size, level_size, resize
+from autoseg.space.resolution import parse_upsampler
+
+
+class Nearest(nn.Module):
+    """1x1 convolution, then every pixel four times."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+
+    def forward(self, features: Tensor, size: Size | None = None, guide: Tensor | None = None) -> Tensor:
+        """See the module."""
+        doubled = (2 * features.shape[2], 2 * features.shape[3])
+        return cut(F.interpolate(self.project(features), doubled, mode="nearest"), size)
+
+
+class Bilinear(nn.Module):
+    """1x1 convolution, then bilinear resizing straight to the size, with aligned corners as Auto-DeepLab's code."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+
+    def forward(self, features: Tensor, size: Size | None = None, guide: Tensor | None = None) -> Tensor:
+        """See the module."""
+        return resize(self.project(features), size or (2 * features.shape[2], 2 * features.shape[3]))
+
+
+class TransposedConv(nn.Module):
+    """Transposed convolution: kernel 4, stride 2, padding 1, no bias.
+
+    init: "bilinear" begins as bilinear interpolation (Long et al. 2015) of the input itself where the widths are equal,
+    else of random mixtures of its channels.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, init: Literal["default", "bilinear"] = "default") -> None:
+        super().__init__()
+        self.conv = nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=False)
+        if init == "bilinear":
+            hat = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 4
+            mixture = torch.eye(in_channels)
+            if in_channels != out_channels:
+                mixture = nn.Conv2d(in_channels, out_channels, 1, bias=False).weight.detach()[:, :, 0, 0].T
+            with torch.no_grad():
+                self.conv.weight.copy_(torch.einsum("io,h,w->iohw", mixture, hat, hat))
+
+    def forward(self, features: Tensor, size: Size | None = None, guide: Tensor | None = None) -> Tensor:
+        """See the module."""
+        return cut(self.conv(features), size)
+
+
+class PixelShuffle(nn.Module):
+    """Sub-pixel convolution (Shi et al. 2016): a 3x3 convolution to four times the channels, which become 2x2 pixels.
+
+    3x3 as published: with a 1x1, neighbouring pixels of the input would never meet. init: "icnr" (Aitken et al. 2017)
+    gives the four the same kernel, so that it begins as nearest-neighbour interpolation of a convolution.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, init: Literal["default", "icnr"] = "default") -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, 4 * out_channels, 3, padding=1, bias=False)
+        if init == "icnr":
+            with torch.no_grad():
+                self.conv.weight.copy_(self.conv.weight[::4].repeat_interleave(4, 0))
+
+    def forward(self, features: Tensor, size: Size | None = None, guide: Tensor | None = None) -> Tensor:
+        """See the module."""
+        return cut(F.pixel_shuffle(self.conv(features), 2), size)
+
+
+class MaxUnpool(nn.Module):
+    """1x1 convolution, then unpooling (Noh et al. 2015, SegNet): a pixel goes to where the 2x2 maximum of `guide` was.
+
+    The guide (N, Cg, h, w) has the result's size. Its channels are brought to Cout by means over groups of neighbouring
+    ones, without weights, which no gradient would reach. The first of equal maxima counts, as in `max_pool2d`.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+
+    def forward(self, features: Tensor, size: Size | None = None, guide: Tensor | None = None) -> Tensor:
+        """See the class and the module. Raises: SearchSpaceError: no guide."""
+        if guide is None:
+            raise SearchSpaceError(
+                "unpooling needs the feature of the matching pooling, and here is none; take another upsampler"
+            )
+        features = self.project(features)
+        guide = _to_width(guide.detach(), features.shape[1])
+        missing = (0, 2 * features.shape[3] - guide.shape[3], 0, 2 * features.shape[2] - guide.shape[2])
+        windows = F.pixel_unshuffle(F.pad(guide, missing, value=-math.inf), 2).unflatten(1, (-1, 4))
+        places = torch.arange(4, device=guide.device).view(4, 1, 1)
+        chosen = windows.argmax(2, keepdim=True) == places
+        # not max_unpool2d, which adds up in any order on a GPU and which ONNX lacks for sizes that vary
+        spread = torch.where(chosen, features.unsqueeze(2), torch.zeros_like(features).unsqueeze(2))
+        return cut(F.pixel_shuffle(spread.flatten(1, 2), 2), size)
+
+
+def _to_width(features: Tensor, channels: int) -> Tensor:
+    """(N, Cbefore, H, W) -> (N, channels, H, W): each the mean over its share of the channels before."""
+    before = features.shape[1]
+    if before == channels:
+        return features
+    units = torch.eye(before, device=features.device, dtype=features.dtype)
+    shares = F.adaptive_avg_pool1d(units.unsqueeze(0), channels)[0].T  # (channels, before)
+    return F.conv2d(features, shares.reshape(channels, before, 1, 1))
+
+
+UPSAMPLERS: dict[str, Callable[..., nn.Module]] = {
+    "nearest": Nearest,
+    "bilinear": Bilinear,
+    "transposed_conv": TransposedConv,
+    "transposed_conv_bilinear": partial(TransposedConv, init="bilinear"),
+    "pixel_shuffle": PixelShuffle,
+    "pixel_shuffle_icnr": partial(PixelShuffle, init="icnr"),
+    "pixel_dcl": PixelDCL,
+    "pixel_dcl_equations": partial(PixelDCL, variant="equations"),
+    "pixel_dcl_average": partial(PixelDCL, init="average"),
+    "ipixel_dcl": IPixelDCL,
+    "ipixel_dcl_equations": partial(IPixelDCL, variant="equations"),
+    "max_unpool": MaxUnpool,
+    "carafe": Carafe,
+    "dysample": DySample,
+}
+"""Called with (in_channels, out_channels); the names are those of `space.resolution.UPSAMPLERS`."""
+
+
+def build_upsampler(name: str, in_channels: int, out_channels: int) -> nn.Module:
+    """The upsampler that a space names, `pixel_dcl_5x5` with its kernel size.
+
+    Raises: SearchSpaceError: there is none of this name, or an even kernel.
+    """
+    try:
+        base, kernel_size = parse_upsampler(name)
+    except ValueError as reason:
+        raise SearchSpaceError(str(reason)) from None
+    options = {"kernel_size": kernel_size} if "pixel_dcl" in base else {}
+    return UPSAMPLERS[base](in_channels, out_channels, **options)
+
+
+class Repeated(nn.Module):
+    """Upsamplers one after the other: (N, Cin, H, W) -> (N, Cout, 2^n H, 2^n W), or to `size`, at most 2^n - 1 less.
+
+    The stages between have the sizes of the levels between, ceil(size / 2), and as guides 2x2 max pools of `guide`.
+    """
+
+    def __init__(self, stages: list[nn.Module]) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, features: Tensor, size: Size | None = None, guide: Tensor | None = None) -> Tensor:
+        """See the class."""
+        sizes, guides = [size], [guide]
+        for _ in self.stages[1:]:
+            sizes.append(None if sizes[-1] is None else level_size(sizes[-1], 2))
+            last = guides[-1]
+            guides.append(None if last is None else F.max_pool2d(last, 2, ceil_mode=True))
+        for stage, of_size, of_guide in zip(self.stages, reversed(sizes), reversed(guides), strict=True):
+            features = stage(features, of_size, of_guide)
+        return features
+
+
+def upsample_by(name: str, factor: int, in_channels: int, out_channels: int) -> nn.Module:
+    """An upsampler by 2, 4, 8, ...: one that doubles, repeated; the first stage changes the channels.
+
+    Raises: SearchSpaceError: a factor that is no power of two, an unknown name, an even kernel.
+    """
+    if factor < 2 or factor & (factor - 1):
+        raise SearchSpaceError(f"features are upsampled by doubling, so the factor must be 2, 4, 8, ..., not {factor}")
+    widths = [in_channels, *(out_channels for _ in range(factor.bit_length() - 1))]
+    stages = [build_upsampler(name, before, after) for before, after in zip(widths, widths[1:], strict=False)]
+    return stages[0] if len(stages) == 1 else Repeated(stages)

@@ -1,0 +1,191 @@
+"""The groups of settings that a search space is made of."""
+
+from __future__ import annotations
+
+import difflib
+from functools import cached_property
+from itertools import pairwise
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from autoseg.settings import Flag, Number, Settings, Whole
+from autoseg.space.resolution import PLAIN_UPSAMPLERS, check_upsamplers
+
+PAPER_OPERATIONS = (
+    "none",
+    "skip_connect",
+    "avg_pool_3x3",
+    "max_pool_3x3",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "atrous_conv_3x3",
+    "atrous_conv_5x5",
+)
+"""The operations that compete in Auto-DeepLab (section 3.1)."""
+OPERATIONS = (*PAPER_OPERATIONS, "dil_conv_3x3", "dil_conv_5x5")
+"""Every operation that a cell may choose, those of DARTS included; `autoseg.ops.registry` builds them."""
+
+Positive = Annotated[Whole, Field(ge=1, le=4096)]
+Temperature = Annotated[Number, Field(gt=0, le=1000)]
+
+
+class CellSpec(Settings):
+    """The cell: blocks, each the sum of its inputs, and the operations that compete on every edge."""
+
+    blocks: Annotated[Whole, Field(ge=1, le=16)] = 5
+    operations: tuple[str, ...] = PAPER_OPERATIONS
+    up_cell: Flag = False
+    """The cells of the way up have an alpha and a cell of their own, as in NAS-Unet (Weng et al. 2019)."""
+
+    @field_validator("operations")
+    @classmethod
+    def _operations_are_known(cls, operations: tuple[str, ...]) -> tuple[str, ...]:
+        for operation in operations:
+            if operation not in OPERATIONS:
+                near = difflib.get_close_matches(operation, OPERATIONS, n=1)
+                hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(OPERATIONS)}"
+                raise ValueError(f"unknown operation '{operation}' ({hint})")
+        if len(set(operations)) != len(operations):
+            raise ValueError("an operation is named twice; name each once")
+        if not set(operations) - {"none"}:
+            raise ValueError("needs at least one operation other than 'none'")
+        return operations
+
+
+class NetworkSpec(Settings):
+    """The network level: layers of cells at several strides, and the moves that are legal between them."""
+
+    layers: Annotated[Whole, Field(ge=2, le=256)] = 12
+    strides: tuple[Positive, ...] = (4, 8, 16, 32)
+    filter_multiplier: Positive = 8
+    """F: the filters of a block at the smallest stride; doubled at each further one."""
+    moves: tuple[Literal["up", "same", "down"], ...] = ("up", "same", "down")
+    down_layers: Positive | None = None
+    """Layers of the way down, where no move goes up; in the others none goes down, and the last layer has the smallest
+    stride (an hourglass, as U-Net). Left out, moves come in any order, and any level may be the last."""
+    paths: Literal["single", "multi"] = "single"
+    """`multi`: beta is a sigmoid of each arrow, and several arrows into and out of a node stay (DiNTS, He 2021)."""
+
+    @field_validator("strides")
+    @classmethod
+    def _strides_are_adjacent(cls, strides: tuple[int, ...]) -> tuple[int, ...]:
+        if not strides or strides[0] & (strides[0] - 1):
+            raise ValueError("strides must be powers of two, such as [4, 8, 16, 32]")
+        if any(coarse != 2 * fine for fine, coarse in pairwise(strides)):
+            raise ValueError(f"strides must double from one to the next, such as [4, 8, 16, 32], not {list(strides)}")
+        if strides[-1] > 32:
+            raise ValueError(f"the greatest stride is 32, since inputs may be 32 pixels wide, not {strides[-1]}")
+        return strides
+
+    @field_validator("moves")
+    @classmethod
+    def _same_is_legal(cls, moves: tuple[str, ...]) -> tuple[str, ...]:
+        if "same" not in moves:
+            raise ValueError("must contain 'same', or a path could not reach the last layer")
+        return tuple(move for move in ("up", "same", "down") if move in moves)
+
+    @model_validator(mode="after")
+    def _comes_back_up(self) -> NetworkSpec:
+        down, levels = self.down_layers, len(self.strides)
+        if down is None:
+            return self
+        if "up" not in self.moves or "down" not in self.moves:
+            raise ValueError("a space with down_layers needs the moves up, same and down")
+        needed = levels - 1
+        if down < needed or self.layers - down < needed:
+            raise ValueError(
+                f"strides {list(self.strides)} need {needed} layers down and {needed} back up to stride"
+                f" {self.strides[0]}, but there are {down} and {max(0, self.layers - down)}; add layers, or take fewer"
+                " strides"
+            )
+        return self
+
+
+class StemSpec(Settings):
+    """3x3 convolutions before the first layer, each with BatchNorm, ReLU between them."""
+
+    channels: tuple[Positive, ...] = (64, 64, 128)
+    strides: tuple[Literal[1, 2], ...] = (2, 1, 2)
+
+    @model_validator(mode="after")
+    def _one_stride_each(self) -> StemSpec:
+        if len(self.channels) != len(self.strides) or not self.channels:
+            raise ValueError("'channels' and 'strides' need one number a convolution, and at least one convolution")
+        return self
+
+    @cached_property
+    def stride(self) -> int:
+        """Output stride of the stem's last convolution."""
+        return 1 << self.strides.count(2)
+
+
+class HeadSpec(Settings):
+    """The heads of the supernet, one a stride of the last layer, whose score maps are summed."""
+
+    name: Literal["aspp", "classifier"] = "aspp"
+    """`aspp`: a small one (1x1, one 3x3 at rate `aspp_rate` / stride, image pooling); `classifier`: a 1x1 alone."""
+    aspp_rate: Positive = 96
+
+
+class DecoderSpec(Settings):
+    """The head of a discrete network."""
+
+    name: Literal["deeplabv3plus", "aspp", "unet", "fcn", "classifier"] = "deeplabv3plus"
+    """`aspp`: ASPP at the path's end; `deeplabv3plus`: then a low-level feature (Chen et al. 2018); `unet`: then
+    doublings, each joined by the feature of the way down (Ronneberger et al. 2015); `fcn`: score maps of the strides on
+    the way down, summed from coarse to fine (Long et al. 2015); `classifier`: a 1x1 convolution alone."""
+    filters: Positive = 256
+    aspp_rates: tuple[Positive, ...] = (96, 192, 288)
+    """Divided by the output stride: 12, 24 and 36 at stride 8."""
+    low_level_filters: Positive = 48
+    low_level_stride: Positive = 4
+    """The low-level feature is the path's last layer at this stride, or the stem's where there is none."""
+    dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.1
+
+
+class SpaceDecoderSpec(DecoderSpec):
+    """The decoder of a space."""
+
+    upsamplers: tuple[str, ...] = PLAIN_UPSAMPLERS
+    """Compete on each doubling of the decoder; `[bilinear]` alone resizes in one go."""
+
+    @field_validator("upsamplers")
+    @classmethod
+    def _upsamplers_are_known(cls, upsamplers: tuple[str, ...]) -> tuple[str, ...]:
+        return check_upsamplers(upsamplers)
+
+
+class BatchNormSpec(Settings):
+    """BatchNorm's constants; `momentum` is the share of the new value (1 - TensorFlow's decay)."""
+
+    eps: Annotated[Number, Field(gt=0)] = 1e-5
+    momentum: Annotated[Number, Field(gt=0, le=1)] = 0.1
+
+
+class DecodingSpec(Settings):
+    """How logits become a discrete network."""
+
+    path_prior: Literal["uniform", "paper"] = "uniform"
+    """`paper`: Viterbi on the probabilities as they are, which favours the border strides, as these have fewer arrows.
+    `uniform`: each probability is multiplied by the number of arrows leaving its node, so that equal logits tie."""
+    filter_multiplier: Positive | None = None
+    """F of the decoded network, which may be wider (20 for Auto-DeepLab-S); left out, the supernet's."""
+    threshold: Annotated[Number, Field(gt=0, lt=1)] = 0.5
+    """With `network.paths: multi`, arrows of greater probability stay, as far as every node has a way in and out."""
+    budget: Annotated[Number, Field(gt=0)] | None = None
+    """With `network.paths: multi`, the most that cells and arrows may cost: billions of multiply-adds a megapixel."""
+
+
+class RelaxationSpec(Settings):
+    """Options that change what the supernet computes, and so the search, to save time and memory: all off."""
+
+    pc_darts: Annotated[Whole, Field(ge=1, le=256)] | None = None
+    """K of PC-DARTS (Xu et al. 2020): 1/K of a state's channels pass through the operations of an edge, the others
+    bypass them; a probability for each edge into a block (edge normalisation). With 1 the latter alone."""
+    gdas: tuple[Temperature, Temperature] | None = None
+    """GDAS (Dong and Yang 2019): of each edge one operation a step, sampled by the Gumbel-softmax trick; the
+    temperature at the first and at the last step of a search, such as 10 and 0.1, linear between them."""
+    mix_before_cell: Flag = False
+    """Mix the arrows into a node by beta before its cell, as FasterSeg (Chen et al. 2020) does, instead of after it:
+    one evaluation of the cell a node instead of one an arrow."""
