@@ -171,6 +171,9 @@ class SearchSchedule(TrainingConfig):
     arch_optimizer: OptimizerConfig = OptimizerConfig(name="adam", lr=3e-3, weight_decay=1e-3)
     arch_init_std: Annotated[Number, Field(ge=0)] = 1e-3
     """Standard deviation of the initial logits."""
+    upsampler_cost: Annotated[Number, Field(ge=0, le=1000)] = 0.0
+    """Weight in the architecture's loss of what the upsamplers cost that gamma chooses: their expected multiply-adds as
+    a share of the dearest candidate's, mean over the places where they compete. For spaces with gamma only."""
     train_a_fraction: Annotated[Number, Field(gt=0, lt=1)] = 0.5
     """Share of the training set that is trainA (weights); the rest is trainB (architecture)."""
     checkpoint_cells: Flag = False

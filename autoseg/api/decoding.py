@@ -20,19 +20,25 @@ def decode(
     *,
     epoch: int | None = None,
     path_prior: str | None = None,
+    threshold: float | None = None,
+    budget: float | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
 ) -> Genotype:
     """The genotype that a search has arrived at, written to `out` (the run's genotype.yaml). Needs no torch.
 
-    `epoch`: decode the architecture after this epoch, counted from 0; left out, the last one there is.
-    Raises: RunError: no search, no such epoch, or another genotype in the place.
+    `epoch`: decode the architecture after this epoch, counted from 0; left out, the last one there is. `path_prior` of
+    a single path, `threshold` and `budget` of several (see `DecodingSpec`) are the space's unless given.
+    Raises: RunError: no search, no such epoch, or another genotype in the place. GenotypeError, SearchSpaceError: a
+    way of decoding that the space does not have, or a budget below the cheapest network.
     """
     run = run if isinstance(run, Run) else Run.open(run)
     probs, config, at = arch_of(run, epoch)
     genotype = decode_probs(
         probs,
         path_prior=path_prior,
+        threshold=threshold,
+        budget=budget,
         name=f"{run.path.resolve().name}_{probs.space.name}",
         source={"run": run.path.as_posix(), "epoch": at, "seed": config.seed, "autoseg": __version__},
         retrain=config.retrain,

@@ -9,7 +9,9 @@ from autoseg.errors import ConfigError
 from autoseg.genotype.schema import Genotype
 from autoseg.network import build_network
 from autoseg.objectives.cost import count_cost
+from autoseg.space.groups import DecoderSpec
 from autoseg.space.schema import SearchSpace
+from autoseg.space.trellis import Arrow
 from autoseg.supernet import build_supernet
 
 SUPERNET_SIZE = (321, 321)
@@ -31,26 +33,62 @@ def describe(source: str | Path, num_classes: int = 19, size: tuple[int, int] | 
 
 
 def _describe_space(space: SearchSpace, num_classes: int, size: tuple[int, int]) -> dict[str, str]:
-    trellis, cell = space.trellis, space.cell
     cost = count_cost(lambda: build_supernet(space, num_classes), size)
+    return {
+        "space": space.name,
+        "description": space.description,
+        **describe_levels(space),
+        "supernet": f"{cost.parameters / 1e6:.2f}M parameters, {_multiply_adds(cost.multiply_adds)} at"
+        f" {size[0]}x{size[1]} with {num_classes} classes",
+        **_decoding(space),
+        **_relaxation(space),
+    }
+
+
+def describe_levels(space: SearchSpace) -> dict[str, str]:
+    """What competes in a space: layers, paths, cells and, where there is any choice, how features come back up."""
+    trellis, cell, down = space.trellis, space.cell, space.network.down_layers
     cells = 1
     for block in range(cell.blocks):
         choices = len(set(cell.operations) - {"none"})
         cells *= (block + 2) * (block + 1) // 2 * choices**2
+    ways = f", {down} on the way down and {space.network.layers - down} on the way up" if down is not None else ""
+    two = ", for the way down and for the way up each" if space.cells == 2 else ""
     return {
-        "space": space.name,
-        "description": space.description,
-        "layers": f"{space.network.layers}, strides {' '.join(map(str, trellis.strides))}",
+        "layers": f"{space.network.layers}, strides {' '.join(map(str, trellis.strides))}{ways}",
         "nodes": f"{len(trellis.nodes)} with a cell, {len(trellis.arrows)} arrows",
         "paths": f"{trellis.count_paths():,}",
-        "cell": f"{cell.blocks} blocks, {len(space.topology.edges)} edges, {len(cell.operations)} operations",
-        "cells": f"{cells:.3g} discrete ones",
+        "cell": f"{cell.blocks} blocks, {len(space.topology.edges)} edges, {len(cell.operations)} operations{two}",
+        "cells": f"{cells**space.cells:.3g} discrete ones" + (", pairs of two" if two else ""),
         "operations": " ".join(cell.operations),
-        "supernet": f"{cost.parameters / 1e6:.2f}M parameters, {_multiply_adds(cost.multiply_adds)} at"
-        f" {size[0]}x{size[1]} with {num_classes} classes",
-        "path prior": space.decoding.path_prior,
-        **_relaxation(space),
+        **_upsampling(space),
     }
+
+
+def _upsampling(space: SearchSpace) -> dict[str, str]:
+    """How features come back up, and the decoder."""
+    shown = {}
+    if any(space.gamma_row(arrow) is not None for arrow in space.trellis.arrows):
+        shown["upsamplers"] = " ".join(space.resolution.upsamplers)
+    if space.gamma_sites:
+        shown["gamma"] = f"{len(space.gamma_sites)} sites: {' '.join(site.name for site in space.gamma_sites)}"
+    if space.resolution.skips != ("none",):
+        shown["skips"] = f"{' '.join(space.resolution.skips)}, into each stride of the way up"
+    stages = f", upsamplers {' '.join(space.decoder.upsamplers)}" if space.decoder_stages else ""
+    return {**shown, "decoder": f"{_decoder_size(space.decoder)}{stages}"}
+
+
+def _decoder_size(decoder: DecoderSpec) -> str:
+    """Its name, and its filters where it has any."""
+    return decoder.name if decoder.name in ("classifier", "fcn") else f"{decoder.name}, {decoder.filters} filters"
+
+
+def _decoding(space: SearchSpace) -> dict[str, str]:
+    if space.network.paths == "single":
+        return {"path prior": space.decoding.path_prior}
+    budget = space.decoding.budget
+    limit = f", at most {budget:g} billion multiply-adds a megapixel" if budget is not None else ""
+    return {"arrows": f"several stay, threshold {space.decoding.threshold:g}{limit}"}
 
 
 def _relaxation(space: SearchSpace) -> dict[str, str]:
@@ -68,19 +106,59 @@ def _relaxation(space: SearchSpace) -> dict[str, str]:
 
 def _describe_genotype(genotype: Genotype, num_classes: int, size: tuple[int, int]) -> dict[str, str]:
     cost = count_cost(lambda: build_network(genotype, num_classes), size)
-    blocks = {
-        f"b{number}": " + ".join(f"{edge.operation}({edge.input})" for edge in block)
-        for number, block in enumerate(genotype.cell, start=1)
-    }
     return {
         "genotype": genotype.name,
-        "layers": f"{len(genotype.network.strides)}, path {' '.join(map(str, genotype.network.strides))}",
-        "filters": f"F = {genotype.network.filter_multiplier}",
-        **blocks,
-        "decoder": f"{genotype.decoder.name}, {genotype.decoder.filters} filters",
+        **describe_choices(genotype),
         "network": f"{cost.parameters / 1e6:.2f}M parameters, {_multiply_adds(cost.multiply_adds)} at"
         f" {size[0]}x{size[1]} with {num_classes} classes",
     }
+
+
+def describe_choices(genotype: Genotype) -> dict[str, str]:
+    """What a genotype has chosen: path or arrows, cells, upsamplers, skips and decoder."""
+    network, down = genotype.network, genotype.network.down_layers
+    ways = f", {down} on the way down and {genotype.layers - down} on the way up" if down is not None else ""
+    if genotype.is_path:
+        layers = {"layers": f"{genotype.layers}{ways}, path {' '.join(map(str, network.strides))}"}
+    else:
+        arrows = " | ".join(" ".join(into) for into in network.arrows)
+        layers = {"layers": f"{genotype.layers}{ways}, {len(genotype.arrows)} arrows", "arrows": arrows}
+    blocks = {
+        f"{prefix}b{number}": " + ".join(f"{edge.operation}({edge.input})" for edge in block)
+        for prefix, cell in (("", genotype.cell), ("up ", genotype.up_cell or ()))
+        for number, block in enumerate(cell, start=1)
+    }
+    return {**layers, "filters": f"F = {network.filter_multiplier}", **blocks, **_chosen_upsampling(genotype)}
+
+
+def _chosen_upsampling(genotype: Genotype) -> dict[str, str]:
+    """The upsampler and the skip of each up move, where any are named, and the decoder with its upsamplers."""
+    shown: dict[str, str] = {}
+    up_moves = genotype.up_arrows
+    if genotype.network.upsamplers:
+        named = [f"{_up_move(genotype, arrow)}: {genotype.upsampler(arrow)}" for arrow in up_moves]
+        shown["upsamplers"] = "; ".join(named)
+    if genotype.network.skips:
+        shown["skips"] = "; ".join(f"{_up_move(genotype, arrow)}: {_skip(genotype, arrow)}" for arrow in up_moves)
+    stages = "".join(
+        f", {genotype.stride(level)}->{genotype.stride(level - 1)}: {name}"
+        for level, name in zip(genotype.decoder_levels, genotype.decoder.upsamplers, strict=False)
+    )
+    return {**shown, "decoder": f"{_decoder_size(genotype.decoder)}{stages}"}
+
+
+def _up_move(genotype: Genotype, arrow: Arrow) -> str:
+    source, target = genotype.stride(arrow.source.level), genotype.stride(arrow.target.level)
+    return f"layer {arrow.target.layer}, {source}->{target}"
+
+
+def _skip(genotype: Genotype, arrow: Arrow) -> str:
+    """`concat from layer 2`, `add from the stem`, `none`."""
+    how = genotype.skip(arrow)
+    if how == "none":
+        return how
+    layer = genotype.descent(arrow.target.level, arrow.target.layer).layer
+    return f"{how} from {f'layer {layer}' if layer else 'the stem'}"
 
 
 def _multiply_adds(count: int) -> str:

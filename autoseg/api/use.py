@@ -12,9 +12,10 @@ from autoseg.config import RetrainConfig
 from autoseg.engine.run import Run
 from autoseg.errors import AutosegError, ConfigError, ExportError, GenotypeError, RunError
 from autoseg.files import write_text
-from autoseg.genotype.decode import decode_path
+from autoseg.genotype.decode import decode
 from autoseg.genotype.schema import Genotype
 from autoseg.settings import parse
+from autoseg.space.arch_probs import ArchProbs
 from autoseg.space.schema import SearchSpace, space_names
 
 
@@ -148,8 +149,9 @@ def plot(
 ) -> list[Path]:
     """Draw a search, a retraining, a genotype or a space into the folder `out` (a run's own figures/). No torch.
 
-    Search: the trellis by beta with the decoded path, alpha, the decoded cell, the curves. Retraining or genotype:
-    the path and the cell, and a retraining's curves. Space: its trellis. Returns the files.
+    Search: the trellis by beta with the decoded path, alpha, gamma and skips where they compete, the decoded cell, the
+    curves. Retraining or genotype: the path and the cell, and a retraining's curves. Space: its trellis. Returns the
+    files.
     """
     from autoseg.viz import draw
 
@@ -170,20 +172,39 @@ def _figures(source: str | Path) -> tuple[dict[str, Any], str]:
         history = {"history": draw.draw_history(run.metrics())} if run.metrics() else {}
         if run.kind == "search":
             probs, _, epoch = arch_of(run)
-            space = probs.space
-            path = decode_path(probs.beta_probs, space.trellis, space.decoding.path_prior)
             genotype = Genotype.load(run.path) if (run.path / "genotype.yaml").is_file() else None
-            figures = {
-                "trellis": draw.draw_trellis(space, probs.beta_probs, path, f"{space.name} after epoch {epoch + 1}"),
-                "alpha": draw.draw_alpha(probs),
-            }
-            return figures | ({"cell": draw.draw_cell(genotype)} if genotype else {}) | history, run.path.name
+            cells = _cell_figures(genotype) if genotype else {}
+            return _search_figures(probs, epoch, genotype) | cells | history, run.path.name
         genotype = Genotype.parse(parse(RetrainConfig, run.settings).genotype)
-        return {"path": draw.draw_path(genotype), "cell": draw.draw_cell(genotype)} | history, run.path.name
+        return {"path": draw.draw_path(genotype), **_cell_figures(genotype)} | history, run.path.name
     found = space_or_genotype(source)
     if isinstance(found, SearchSpace):
         return {"trellis": draw.draw_trellis(found, title=found.name)}, found.name
-    return {"path": draw.draw_path(found), "cell": draw.draw_cell(found)}, found.name
+    return {"path": draw.draw_path(found), **_cell_figures(found)}, found.name
+
+
+def _search_figures(probs: ArchProbs, epoch: int, genotype: Genotype | None) -> dict[str, Any]:
+    """What competes in a search, by file name, and on the trellis the genotype, if it is of this epoch."""
+    from autoseg.viz import draw
+
+    if genotype is None or genotype.source.get("epoch") != epoch:
+        genotype = decode(probs)
+    title = f"{probs.space.name} after epoch {epoch + 1}"
+    figures = {"trellis": draw.draw_trellis(probs.space, probs.beta_probs, genotype, title)}
+    figures["alpha"] = draw.draw_alpha(probs)
+    if probs.gamma_probs is not None:
+        figures["gamma"] = draw.draw_gamma(probs)
+    if probs.skip_probs is not None:
+        figures["skips"] = draw.draw_skips(probs)
+    return figures
+
+
+def _cell_figures(genotype: Genotype) -> dict[str, Any]:
+    """`cell`, and `up_cell` where the way up has its own."""
+    from autoseg.viz import draw
+    from autoseg.viz.graph import cells
+
+    return {name: draw.draw_cell(genotype, name) for name in cells(genotype)}
 
 
 def space_or_genotype(source: str | Path) -> SearchSpace | Genotype:

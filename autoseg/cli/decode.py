@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from autoseg.cli import options
+
+if TYPE_CHECKING:
+    from autoseg.genotype.schema import Genotype
 
 
 def decode(
@@ -15,6 +19,13 @@ def decode(
     epoch: Annotated[int | None, typer.Option(help="Decode after this epoch, counted from 0; else the last.")] = None,
     path_prior: Annotated[
         str | None, typer.Option(help="uniform or paper: how arrows are weighed against each other; else the space's.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Of several paths: the probability from which arrows stay; else the space's.")
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(help="Of several paths: billions of multiply-adds a megapixel at most; else the space's."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The file to write; else RUN/genotype.yaml.")] = None,
     overwrite: options.Overwrite = False,
@@ -26,9 +37,32 @@ def decode(
     """
     from autoseg.api.decoding import decode as decode_api
 
-    genotype = decode_api(run, epoch=epoch, path_prior=path_prior, out=out, overwrite=overwrite)
-    typer.echo(f"path  {' '.join(map(str, genotype.network.strides))}  (output strides)")
-    for number, block in enumerate(genotype.cell, start=1):
-        typer.echo(f"b{number}    " + " + ".join(f"{edge.operation}({edge.input})" for edge in block))
+    genotype = decode_api(
+        run, epoch=epoch, path_prior=path_prior, threshold=threshold, budget=budget, out=out, overwrite=overwrite
+    )
+    for name, value in _lines(genotype):
+        typer.echo(f"{name:<5} {value}")
     target = out or run / "genotype.yaml"
     typer.echo(f"wrote {target}; next: autoseg retrain {target} --data ... --out ...")
+
+
+def _lines(genotype: Genotype) -> Iterator[tuple[str, str]]:
+    """What was decoded: the path or the arrows, what is chosen on the way up and in the decoder, the cells."""
+    from autoseg.genotype.cost import PER_BILLION_A_MEGAPIXEL, topology_cost
+
+    if genotype.is_path:
+        yield "path", f"{' '.join(map(str, genotype.network.strides))}  (output strides)"
+    else:
+        for layer, arrows in enumerate(genotype.network.arrows, start=1):
+            yield f"l{layer}", "  ".join(arrows)
+        billions = topology_cost(genotype) / PER_BILLION_A_MEGAPIXEL
+        yield "cost", f"{billions:.4g} billion multiply-adds a megapixel, cells and arrows"
+    for arrow in genotype.up_arrows if genotype.network.upsamplers or genotype.network.skips else ():
+        strides = f"{genotype.stride(arrow.source.level)}->{genotype.stride(arrow.target.level)}"
+        yield "up", f"l{arrow.target.layer} {strides} {genotype.upsampler(arrow)}, skip {genotype.skip(arrow)}"
+    stages = zip(genotype.decoder_levels, genotype.decoder.upsamplers, strict=False)
+    for level, upsampler in stages:
+        yield "dec", f"{genotype.stride(level)}->{genotype.stride(level - 1)} {upsampler}"
+    for prefix, cell in (("", genotype.cell), ("up ", genotype.up_cell or ())):
+        for number, block in enumerate(cell, start=1):
+            yield f"{prefix}b{number}", " + ".join(f"{edge.operation}({edge.input})" for edge in block)

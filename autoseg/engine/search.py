@@ -57,7 +57,12 @@ class SearchTask:
         self.class_weights = weights_of_classes(self.schedule.class_weights, train, device)
         recorder = make_recorder(self.supernet, self.schedule, device)
         self.gradients = Gradients(
-            self.supernet, self.schedule.precision, train.ignore_label, self.class_weights, recorder
+            self.supernet,
+            self.schedule.precision,
+            train.ignore_label,
+            self.class_weights,
+            recorder,
+            self.schedule.upsampler_cost,
         )
         self.architect = Architect(self.gradients, self.schedule)
 

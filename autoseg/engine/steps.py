@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from autoseg.config import SearchSchedule
-from autoseg.errors import RunError
+from autoseg.errors import ConfigError, RunError
 from autoseg.files import one_line
 from autoseg.objectives.losses import segmentation_loss
 from autoseg.supernet import Supernet
+from autoseg.supernet.upsampler_cost import relative_costs
 
 EAGER_STEPS = 3
 """Batches of a half and shape that are computed eagerly before one is recorded, in which libraries choose their
@@ -121,8 +122,14 @@ class Gradients:
         ignore_label: int,
         class_weights: Tensor | None,
         recorder: Recorder | None = None,
+        upsampler_cost: float = 0.0,
     ) -> None:
+        """upsampler_cost: weight of what gamma's choices cost in the loss of the architecture.
+
+        Raises: ConfigError: such a weight in a space without gamma.
+        """
         self.supernet, self.precision, self.recorder = supernet, precision, recorder
+        self.gamma_costs = _gamma_costs(supernet, upsampler_cost)
         self.ignore_label, self.class_weights = ignore_label, class_weights
         self.parameters: dict[Half, list[torch.nn.Parameter]] = {
             "weights": supernet.weights(),
@@ -167,6 +174,9 @@ class Gradients:
             ):
                 logits = self.supernet(images)
             loss = segmentation_loss(logits, masks, self.ignore_label, self.class_weights)
+            gamma_probs = self.supernet.arch.gamma_probs()
+            if half == "architecture" and self.gamma_costs is not None and gamma_probs is not None:
+                loss = loss + (self.gamma_costs * gamma_probs).sum()
             loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
@@ -181,3 +191,16 @@ class Gradients:
                 " set cuda_graphs: false in the run's config.yaml, under search, and go on with --resume"
             ) from error
         return _Graph(inputs, loss, [parameter.grad for parameter in self.parameters[half]], replay)
+
+
+def _gamma_costs(supernet: Supernet, weight: float) -> Tensor | None:
+    """[site, upsampler]: what gamma's probabilities are multiplied with in the loss; None where that is nothing."""
+    if not weight:
+        return None
+    logits, space = supernet.arch.gamma_logits, supernet.space
+    if logits is None:
+        raise ConfigError(
+            f"search.upsampler_cost is {weight:g}, but in space '{space.name}' no upsamplers compete; leave it out, or"
+            " name several in resolution.upsamplers or decoder.upsamplers"
+        )
+    return relative_costs(space, supernet.num_classes).to(logits) * (weight / len(logits))

@@ -12,7 +12,8 @@ from autoseg.errors import ExportError
 from autoseg.export.target import check_target
 from autoseg.files import one_line, write_atomically
 from autoseg.genotype.schema import Genotype
-from autoseg.viz.graph import CONCAT, cell_graph, genotype_graph, path_graph, short_name
+from autoseg.viz.graph import CONCAT, cell_graph, cells, genotype_graph, path_graph, short_name
+from autoseg.viz.wiring import DECODER_NAMES
 
 GenotypeFormat = Literal["json", "graphml", "dot"]
 
@@ -60,20 +61,27 @@ GENOTYPE_FORMATS = tuple(_FORMATS)
 # --- DOT -------------------------------------------------------------------------------------------------------------
 
 _ENDS = "#E8E8E8"
+_WHERE = {1: ("",), 2: (" of the way down", " of the way up")}
+"""Which layers have a cell, by the number of cells."""
 _FILL = {"layer": "#D6E6F2", "block": "#FBE3C0"}
 """Layers and blocks have a colour; what comes before and after them is grey."""
 
 
 def to_dot(genotype: Genotype) -> str:
-    """The path and the cell, as two clusters, in Graphviz's language."""
+    """The path and each cell, as clusters, in Graphviz's language."""
     name = _printable(genotype.name)
+    of_cells = list(cells(genotype))
     lines = [
         f"digraph {_quote(name)} {{",
         "  ranksep=0.4; fontname=Helvetica; fontsize=12; color=gray;",
         '  node [shape=box, style="rounded,filled", fontname=Helvetica, fontsize=11, color=gray];',
         "  edge [fontname=Helvetica, fontsize=10];",
-        *_cluster("path", f"path of {name}", path_graph(genotype)),
-        *_cluster("cell", f"cell of {name}, the same in every layer", cell_graph(genotype)),
+        *_cluster("path", f"path of {name}" if genotype.is_path else f"paths of {name}", path_graph(genotype)),
+        *(
+            line
+            for cell, where in zip(of_cells, _WHERE[len(of_cells)], strict=True)
+            for line in _cluster(cell, f"cell of {name}, the same in every layer{where}", cell_graph(genotype, cell))
+        ),
         "}",
     ]
     return "\n".join(lines) + "\n"
@@ -96,16 +104,28 @@ def _cluster(name: str, label: str, graph: nx.DiGraph[str]) -> Iterator[str]:
 def _node_label(node: str, attributes: Mapping[str, Any]) -> str:
     if "stride" not in attributes:
         return node
-    return f"{node.replace('_', ' ')}\nstride {attributes['stride']}, {attributes['filters']} filters"
+    title = node.split("_stride_")[0].replace("_", " ")
+    if "name" in attributes:
+        title += f", {DECODER_NAMES[attributes['name']]}"
+    filters = f", {attributes['filters']} filters" if "filters" in attributes else ""
+    return f"{title}\nstride {attributes['stride']}{filters}"
 
 
 def _edge_style(attributes: Mapping[str, Any]) -> str:
-    """An operation or a move as label; `same` and the concatenation need none."""
+    """An operation, or a move with its upsampler, as label; `same` and the concatenation of a cell need none.
+
+    Skip connections have a colour, and are dashed where they are added; they do not pull their ends together.
+    """
+    if "skip" in attributes:
+        line = "dashed" if attributes["skip"] == "add" else "solid"
+        return f'label={_quote(attributes["skip"])}, style={line}, color="#009E73", constraint=false'
     operation = attributes.get("operation")
     if operation == CONCAT:
         return "style=dashed, color=gray"
-    label = attributes["move"].replace("same", "") if operation is None else short_name(operation)
-    return f"label={_quote(label)}"
+    if operation is not None:
+        return f"label={_quote(short_name(operation))}"
+    words = [attributes["move"].replace("same", ""), short_name(attributes.get("upsampler", ""))]
+    return f"label={_quote(chr(10).join(filter(None, words)))}"
 
 
 def _quote(text: str) -> str:

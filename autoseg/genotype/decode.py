@@ -34,24 +34,29 @@ def decode(
     probs: ArchProbs,
     *,
     path_prior: str | None = None,
+    threshold: float | None = None,
+    budget: float | None = None,
     name: str | None = None,
     source: Mapping[str, Any] | None = None,
     retrain: Mapping[str, Any] | None = None,
 ) -> Genotype:
-    """The genotype that a search has arrived at (Auto-DeepLab, section 3.3).
+    """The genotype that a search has arrived at (Auto-DeepLab, section 3.3; with several paths DiNTS, section 3.3).
 
-    `path_prior` (`uniform` or `paper`) is the space's unless given. Ties go to the operation named first, the input
-    that comes first, and the path that stays at the higher resolution where paths first differ.
+    `path_prior` (`uniform` or `paper`) of a single path, `threshold` and `budget` of several are the space's unless
+    given. Ties go to what is named first, operation, upsampler or skip, to the input that comes first, and to the path
+    that stays at the higher resolution where paths first differ.
+    Raises: GenotypeError, SearchSpaceError: one of these that is wrong, of the other kind of network, or too small.
     """
-    space = probs.space
-    prior = path_prior or space.decoding.path_prior
+    space = _with_decoding(probs.space, path_prior=path_prior, threshold=threshold, budget=budget)
     cells = decode_cells(probs)
     if space.network.paths == "multi":
-        arrows = decode_topology(probs.beta_probs, space, cells)
-        how: dict[str, Any] = {"threshold": space.decoding.threshold, "budget": space.decoding.budget}
+        arrows = decode_topology(probs.beta_probs, space, cells, _ways_up(probs))
+        how: dict[str, Any] = {"threshold": space.decoding.threshold}
+        if space.decoding.budget is not None:
+            how["budget"] = space.decoding.budget
     else:
-        arrows = space.trellis.arrows_along(decode_path(probs.beta_probs, space.trellis, prior))
-        how = {"path_prior": prior}
+        how = {"path_prior": space.decoding.path_prior}
+        arrows = space.trellis.arrows_along(decode_path(probs.beta_probs, space.trellis, **how))
     return Genotype.of_space(
         space,
         name or f"{space.name}_decoded",
@@ -61,6 +66,24 @@ def decode(
         retrain,
         **decode_upsampling(probs, arrows),
     )
+
+
+def _with_decoding(space: SearchSpace, **given: Any) -> SearchSpace:
+    """The space with other settings of decoding, those that are given."""
+    changes = {key: value for key, value in given.items() if value is not None}
+    multi = space.network.paths == "multi"
+    for key in changes:
+        if (key == "path_prior") == multi:
+            raise GenotypeError(
+                f"{key} is for networks of {'a single path' if multi else 'several paths'}, and space '{space.name}'"
+                f" has network.paths {space.network.paths}; leave it out"
+            )
+    if changes.get("path_prior", PATH_PRIORS[0]) not in PATH_PRIORS:
+        raise GenotypeError(f"unknown path prior {changes['path_prior']!r} (known: {', '.join(PATH_PRIORS)})")
+    if not changes:
+        return space
+    data = space.to_dict()
+    return SearchSpace.parse({**data, "decoding": {**data["decoding"], **changes}})
 
 
 def decode_cells(probs: ArchProbs) -> list[Cell]:
@@ -74,25 +97,46 @@ def decode_cells(probs: ArchProbs) -> list[Cell]:
 
 
 def decode_upsampling(probs: ArchProbs, arrows: Sequence[Arrow]) -> Upsampling:
-    """The most probable upsampler and skip of each up move, and the upsampler of each doubling of the decoder.
+    """The most probable upsampler and skip of each up move among `arrows`, and upsampler of each stage of the decoder.
 
     Of equals the one that the space names first.
     """
-    space, up_moves = probs.space, [arrow for arrow in sorted(arrows) if arrow.move is Move.UP]
+    none: list[int] = []
+    gamma = none if probs.gamma_probs is None else probs.gamma_probs.argmax(-1).tolist()
+    skips = none if probs.skip_probs is None else probs.skip_probs.argmax(-1).tolist()
+    return upsampling_of(probs.space, arrows, gamma, skips)
+
+
+def upsampling_of(
+    space: SearchSpace, arrows: Sequence[Arrow], gamma: Sequence[int], skips: Sequence[int]
+) -> Upsampling:
+    """What a choice at each site of gamma and for each level's skip means for the up moves among `arrows`.
+
+    gamma: of each of `space.gamma_sites`, the column of `space.upsamplers`; skips: of each level, the column of
+    `space.resolution.skips`. Both are empty where there is none to choose.
+    """
+    up_moves = [arrow for arrow in sorted(arrows) if arrow.move is Move.UP]
     found: Upsampling = {}
-    if probs.gamma_probs is not None:
-        best = [space.upsamplers[column] for column in probs.gamma_probs.argmax(-1)]
-        rows = [space.gamma_row(arrow) for arrow in up_moves]
-        found["upsamplers"] = [best[row] for row in rows if row is not None]
+    rows = [row for arrow in up_moves if (row := space.gamma_row(arrow)) is not None]
+    if rows:
+        found["upsamplers"] = [space.upsamplers[gamma[row]] for row in rows]
+    if space.decoder_stages:
         end = min(arrow.target.level for arrow in arrows if arrow.target.layer == space.network.layers)
-        if space.decoder_stages:
-            found["decoder_upsamplers"] = [best[space.decoder_row(level)] for level in decoder_levels(space, end)]
-    if probs.skip_probs is not None:
-        chosen = probs.skip_probs.argmax(-1)
-        found["skips"] = [space.resolution.skips[chosen[arrow.target.level]] for arrow in up_moves]
-    elif space.resolution.skips != ("none",):
-        found["skips"] = [space.resolution.skips[0]] * len(up_moves)
+        stages = [space.decoder_row(level) for level in decoder_levels(space, end)]
+        found["decoder_upsamplers"] = [space.upsamplers[gamma[row]] for row in stages]
+    if skips:
+        found["skips"] = [space.resolution.skips[skips[arrow.target.level]] for arrow in up_moves]
     return found
+
+
+def _ways_up(probs: ArchProbs) -> dict[Arrow, tuple[str, Skip]]:
+    """The upsampler and skip that every up move of the trellis would have."""
+    up_moves = [arrow for arrow in sorted(probs.space.trellis.arrows) if arrow.move is Move.UP]
+    found = decode_upsampling(probs, probs.space.trellis.arrows)
+    plain: tuple[str, Skip] = ("bilinear", "none")
+    upsamplers = found.get("upsamplers", [plain[0]] * len(up_moves))
+    skips = found.get("skips", [plain[1]] * len(up_moves))
+    return dict(zip(up_moves, zip(upsamplers, skips, strict=True), strict=True))
 
 
 def decode_cell(alpha_probs: np.ndarray, space: SearchSpace, edge_probs: np.ndarray | None = None) -> Cell:

@@ -1,28 +1,45 @@
-"""Random genotypes, uniform over paths and over cells: what a search is compared with."""
+"""Random genotypes, uniform over paths or topologies and over cells: what a search is compared with."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from autoseg.genotype.decode import INPUTS_PER_BLOCK
+from autoseg.genotype.decode import INPUTS_PER_BLOCK, Upsampling, upsampling_of
 from autoseg.genotype.schema import Edge, Genotype
+from autoseg.genotype.topology import STEM_SET, ArrowSets, arrow_sets, arrows_of
 from autoseg.space.cell import state_name
 from autoseg.space.schema import SearchSpace
-from autoseg.space.trellis import STEM_NODE, Node, Trellis
+from autoseg.space.trellis import STEM_NODE, Arrow, Node, Trellis
 
 
 def sample_genotype(space: SearchSpace, rng: np.random.Generator | int) -> Genotype:
     """A random genotype of `space`; `rng` is a generator, which it advances, or a seed.
 
     Every path from the stem to the last layer is equally likely (random moves would favour the border strides, whose
-    nodes have fewer arrows), and so is every pair of inputs and every operation other than `none`, in each block.
+    nodes have fewer arrows), or every feasible topology, whatever it costs; so is every pair of inputs and every
+    operation other than `none` in each block, and every upsampler and skip at each place that has a choice.
     """
     seed = {} if isinstance(rng, np.random.Generator) else {"seed": int(rng)}
     generator = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng)
-    arrows = space.trellis.arrows_along(sample_path(space.trellis, generator))
+    multi = space.network.paths == "multi"
+    if multi:
+        arrows = sample_topology(space.trellis, generator)
+    else:
+        arrows = space.trellis.arrows_along(sample_path(space.trellis, generator))
     cells = [sample_cell(space, generator) for _ in range(space.cells)]
-    source = {"sampled": "uniform over paths and cells", **seed}
-    return Genotype.of_space(space, f"{space.name}_random", cells, arrows, source)
+    source = {"sampled": f"uniform over {'topologies' if multi else 'paths'} and cells", **seed}
+    upsampling = sample_upsampling(space, arrows, generator)
+    return Genotype.of_space(space, f"{space.name}_random", cells, arrows, source, **upsampling)
+
+
+def sample_upsampling(space: SearchSpace, arrows: Sequence[Arrow], rng: np.random.Generator) -> Upsampling:
+    """For the up moves among `arrows`, each site's upsampler and each level's skip, uniform over those that compete."""
+    gamma = [space.upsamplers.index(site.candidates[rng.integers(len(site.candidates))]) for site in space.gamma_sites]
+    skips = space.resolution.skips
+    levels = range(len(space.network.strides) - 1) if skips != ("none",) else ()
+    return upsampling_of(space, arrows, gamma, [int(rng.integers(len(skips))) for _ in levels])
 
 
 def sample_cell(space: SearchSpace, rng: np.random.Generator) -> tuple[tuple[Edge, ...], ...]:
@@ -59,6 +76,53 @@ def path_at(trellis: Trellis, index: int) -> tuple[int, ...]:
             index -= to_go[node]
         levels.append(node.level)
     return tuple(levels)
+
+
+def sample_topology(trellis: Trellis, rng: np.random.Generator) -> tuple[Arrow, ...]:
+    """A feasible topology, uniform over all: counted from the last layer on, then drawn from the stem on."""
+    layers = [arrow_sets(trellis, layer) for layer in range(1, trellis.layers + 1)]
+    to_go = _topologies_to_go(layers)
+    chosen: list[list[Arrow]] = []
+    here = STEM_SET
+    for (arrows, sets, before, after), counts in zip(layers, to_go[1:], strict=True):
+        index = _below(to_go[len(chosen)][here], rng)
+        for reached, ways in _ways(before, after)[here].items():
+            if index < ways * counts[reached]:
+                break
+            index -= ways * counts[reached]
+        alike = sets[(before == here) & (after == reached)]
+        chosen.append(arrows_of(arrows, int(alike[index // counts[reached]])))
+        here = reached
+    return tuple(arrow for arrows in chosen for arrow in arrows)
+
+
+def count_topologies(trellis: Trellis) -> int:
+    """Number of feasible topologies, exact however large."""
+    layers = [arrow_sets(trellis, layer) for layer in range(1, trellis.layers + 1)]
+    return _topologies_to_go(layers)[0][STEM_SET]
+
+
+def _topologies_to_go(layers: Sequence[ArrowSets]) -> list[dict[int, int]]:
+    """For each layer from 0 on, the number of ways on from each set of levels that may be reached there."""
+    to_go = [dict.fromkeys(np.unique(layers[-1].after).tolist(), 1)]
+    for layer in reversed(layers):
+        to_go.insert(
+            0,
+            {
+                here: sum(ways * to_go[0][reached] for reached, ways in onward.items())
+                for here, onward in _ways(layer.before, layer.after).items()
+            },
+        )
+    return to_go
+
+
+def _ways(before: np.ndarray, after: np.ndarray) -> dict[int, dict[int, int]]:
+    """For each set of levels before a layer, how many sets of arrows lead to each set of levels of the layer."""
+    ways: dict[int, dict[int, int]] = {}
+    pairs, counts = np.unique(np.stack([before, after]), axis=1, return_counts=True)
+    for here, reached, count in zip(*pairs.tolist(), counts.tolist(), strict=True):
+        ways.setdefault(here, {})[reached] = count
+    return ways
 
 
 def _paths_to_go(trellis: Trellis) -> dict[Node, int]:

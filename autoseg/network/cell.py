@@ -11,48 +11,47 @@ from autoseg.genotype.schema import Edge
 from autoseg.ops.primitives import Norm, ReluConvNorm
 from autoseg.ops.registry import PRIMITIVES
 from autoseg.ops.resize import Size, resize
-from autoseg.space.trellis import Move
 
 
 class Cell(nn.Module):
-    """One layer of a network: (N, Cprev, ...), (N, Cprevprev, ...) -> (N, blocks * channels, H, W).
+    """One node of a network: H(l-1) of each arrow into it, H(l-2) -> (N, blocks * channels, H, W).
 
-    On an up move H(l-1) is resized first; on a down move the stride is in the operations that read H(l-1) and H(l-2).
-    H(l-2) is brought to the size at which H(l-1) enters. No ReLU or BN after the sums (Auto-DeepLab's code).
+    What arrives is summed before the cell. On a path's down move, `stride` 2, the stride is in the operations that read
+    H(l-1) and H(l-2). H(l-2) is brought to the size at which H(l-1) enters. No ReLU or BN after the sums
+    (Auto-DeepLab's code).
     """
 
     def __init__(
         self,
         edges: Sequence[Sequence[Edge]],
         channels: int,
-        prev_channels: int,
+        arrivals: Sequence[nn.Module],
         prev_prev_channels: int,
-        move: Move,
+        stride: int,
         norm: Norm,
     ) -> None:
+        """arrivals: of each arrow, see `autoseg.network.arrival`."""
         super().__init__()
-        self.move = move
         self.drop_probability = 0.0
-        self.preprocess_prev = ReluConvNorm(prev_channels, channels, norm)
-        self.preprocess_prev_prev = ReluConvNorm(prev_prev_channels, channels, norm)
+        self.preprocess_prev = arrivals[0] if len(arrivals) == 1 else nn.ModuleList(arrivals)
+        reads_prev_prev = any(edge.state == 0 for block in edges for edge in block)
+        self.preprocess_prev_prev = ReluConvNorm(prev_prev_channels, channels, norm) if reads_prev_prev else None
         self.states = tuple(tuple(edge.state for edge in block) for block in edges)
         self.blocks = nn.ModuleList(
             nn.ModuleList(
-                PRIMITIVES[edge.operation](
-                    channels=channels, stride=2 if move is Move.DOWN and edge.state < 2 else 1, norm=norm
-                )
+                PRIMITIVES[edge.operation](channels=channels, stride=stride if edge.state < 2 else 1, norm=norm)
                 for edge in block
             )
             for block in edges
         )
         self.out_channels = len(self.blocks) * channels
 
-    def forward(self, prev: Tensor, prev_prev: Tensor, size: Size) -> Tensor:
-        """The cell's output; `size` is the output's (H, W)."""
-        if self.move is Move.UP:
-            prev = resize(prev, size)
-        prev_prev = resize(prev_prev, (prev.shape[-2], prev.shape[-1]))
-        states = [self.preprocess_prev_prev(prev_prev), self.preprocess_prev(prev)]
+    def forward(self, prev: Sequence[Tensor], prev_prev: Tensor, size: Size, descent: Tensor | None = None) -> Tensor:
+        """The cell's output; `size` is the output's (H, W), `descent` the way down's feature there, if it is needed."""
+        ways = self.preprocess_prev if isinstance(self.preprocess_prev, nn.ModuleList) else [self.preprocess_prev]
+        arrived = [arrival(features, size, descent) for arrival, features in zip(ways, prev, strict=True)]
+        entering: Tensor = sum(arrived[1:], arrived[0])
+        states = [self._bring(prev_prev, (entering.shape[-2], entering.shape[-1])), entering]
         for block, sources in zip(self.blocks, self.states, strict=True):
             branches = [
                 self._drop_path(operation(states[source]))
@@ -60,6 +59,13 @@ class Cell(nn.Module):
             ]
             states.append(sum(branches[1:], branches[0]))
         return torch.cat(states[2:], 1)
+
+    def _bring(self, prev_prev: Tensor, size: Size) -> Tensor:
+        """H(l-2) at the cell's size and width; as it is where no operation reads it."""
+        if self.preprocess_prev_prev is None:
+            return prev_prev
+        brought: Tensor = self.preprocess_prev_prev(resize(prev_prev, size))
+        return brought
 
     def _drop_path(self, branch: Tensor) -> Tensor:
         """Drop the branch for some images of a training batch, and scale up what stays (Larsson et al. 2017)."""

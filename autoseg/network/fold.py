@@ -27,8 +27,9 @@ def fold_batch_norm(network: Module) -> Module:
         pairs: Pairs = getattr(module, "conv_norms", ())
         for conv_name, norm_name in pairs:
             conv, norm = module.get_submodule(conv_name), module.get_submodule(norm_name)
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                module.set_submodule(conv_name, fuse_conv_bn_eval(conv, norm))
+            if isinstance(conv, nn.Conv2d | nn.ConvTranspose2d) and isinstance(norm, nn.BatchNorm2d):
+                transposed = isinstance(conv, nn.ConvTranspose2d)
+                module.set_submodule(conv_name, fuse_conv_bn_eval(conv, norm, transposed))
                 module.set_submodule(norm_name, nn.Identity())
     return folded
 

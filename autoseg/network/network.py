@@ -1,4 +1,4 @@
-"""A genotype as a module: stem, one cell a layer along the path, ASPP and decoder."""
+"""A genotype as a module: stem, a cell at each node of its path or paths, decoder."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ from torch.nn import functional as F
 
 from autoseg.errors import GenotypeError
 from autoseg.genotype.schema import Genotype
+from autoseg.network.arrival import build_arrival
 from autoseg.network.cell import Cell
-from autoseg.ops.heads import AsppDecoder, AuxiliaryHead, DeepLabV3PlusDecoder, Stem
+from autoseg.network.decoders import build_decoder
+from autoseg.network.readings import Reading, auxiliary_node, decoder_nodes, end_nodes, readings
+from autoseg.ops.heads import AuxiliaryHead, Doubling, Stem
+from autoseg.ops.primitives import Norm
 from autoseg.ops.resize import Size, level_size, resize
+from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Move, Node
 
 HEAD_BN_EPS = 1e-5
 """BatchNorm's epsilon in ASPP and decoder, as Auto-DeepLab's code has it; the cells' is the genotype's."""
@@ -21,6 +26,8 @@ HEAD_BN_EPS = 1e-5
 class Network(nn.Module):
     """The discrete network of a genotype (Auto-DeepLab, section 4.2). Images of any height and width from 32 up.
 
+    A network of several paths sums what arrives at a node before its cell, and its decoder reads the features of all
+    nodes of the last layer, resized to the finest and concatenated (HRNetV2, Wang et al. 2020).
     forward: (N, 3, H, W) normalised images -> logits (N, num_classes, H, W).
     """
 
@@ -32,26 +39,18 @@ class Network(nn.Module):
         head_norm = partial(nn.BatchNorm2d, eps=HEAD_BN_EPS, momentum=constants.momentum)
 
         self.stem = Stem(genotype.stem.channels, genotype.stem.strides, norm)
-        widths = list(self.stem.out_channels)  # of H(-1), H(0), H(1), ...
+        widths = dict(zip((FIRST_STEM_NODE, STEM_NODE), self.stem.out_channels, strict=True))
+        self.readings = readings(genotype)
         self.cells = nn.ModuleList()
-        for layer, move in enumerate(genotype.moves, start=1):
-            cell = Cell(genotype.cell, genotype.filters(genotype.levels[layer - 1]), widths[-1], widths[-2], move, norm)
+        for reading in self.readings:
+            cell = _build_cell(genotype, reading, widths, norm)
             self.cells.append(cell)
-            widths.append(cell.out_channels)
+            widths[reading.node] = cell.out_channels
 
-        self.low_level_layer = _low_level_layer(genotype)
-        self.auxiliary_layer = max(1, round(len(self.cells) * 2 / 3))
-        decoder, stride = genotype.decoder, genotype.network.strides[-1]
-        rates = [max(1, rate // stride) for rate in decoder.aspp_rates]
-        self.decoder: AsppDecoder | DeepLabV3PlusDecoder
-        if decoder.name == "aspp":
-            self.decoder = AsppDecoder(widths[-1], num_classes, decoder.filters, rates, decoder.dropout, head_norm)
-        else:
-            self.decoder = DeepLabV3PlusDecoder(
-                widths[-1], widths[self.low_level_layer + 1], num_classes, decoder.filters,
-                decoder.low_level_filters, rates, decoder.dropout, head_norm,
-            )  # fmt: skip
-        self.auxiliary = AuxiliaryHead(widths[self.auxiliary_layer + 1], num_classes, norm) if auxiliary else None
+        self.end_nodes, self.decoder_nodes = end_nodes(genotype), decoder_nodes(genotype)
+        self.auxiliary_node = auxiliary_node(genotype)
+        self.decoder = build_decoder(genotype, widths, num_classes, head_norm)
+        self.auxiliary = AuxiliaryHead(widths[self.auxiliary_node], num_classes, norm) if auxiliary else None
         _initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -61,19 +60,25 @@ class Network(nn.Module):
     def forward_with_auxiliary(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits, and in training those of the auxiliary head where there is one."""
         size = (images.shape[-2], images.shape[-1])
-        outputs = list(self.stem(images))  # outputs[1 + layer] is H(layer)
-        for cell, stride in zip(self.cells, self.genotype.network.strides, strict=True):
-            outputs.append(cell(outputs[-1], outputs[-2], level_size(size, stride)))
-        logits = self.decoder(F.relu(outputs[-1]), outputs[1 + self.low_level_layer])
+        features: dict[Node, Tensor] = dict(zip((FIRST_STEM_NODE, STEM_NODE), self.stem(images), strict=True))
+        for reading, cell in zip(self.readings, self.cells, strict=True):
+            features[reading.node] = cell(
+                [features[arrow.source] for arrow in reading.arrows],
+                features[reading.prev_prev],
+                level_size(size, self.genotype.stride(reading.node.level)),
+                None if reading.descent is None else features[reading.descent],
+            )
+        end = _concatenate([features[node] for node in self.end_nodes])
+        logits = self.decoder(F.relu(end), [features[node] for node in self.decoder_nodes])
         auxiliary = None
         if self.auxiliary is not None and self.training:
-            auxiliary = _enlarge(self.auxiliary(F.relu(outputs[1 + self.auxiliary_layer])), size)
+            auxiliary = _enlarge(self.auxiliary(F.relu(features[self.auxiliary_node])), size)
         return _enlarge(logits, size), auxiliary
 
     def set_drop_path(self, greatest: float, progress: float) -> None:
-        """Scheduled drop path: probability `greatest * progress * (cell + 1) / cells`; `progress` goes from 0 to 1."""
-        for number, cell in enumerate(self.cells):
-            cell.drop_probability = greatest * progress * (number + 1) / len(self.cells)  # type: ignore[assignment]
+        """Scheduled drop path: probability `greatest * progress * layer / layers`; `progress` goes from 0 to 1."""
+        for reading, cell in zip(self.readings, self.cells, strict=True):
+            cell.drop_probability = greatest * progress * reading.node.layer / self.genotype.layers  # type: ignore[assignment]
 
 
 def build_network(genotype: Genotype, num_classes: int, auxiliary: bool = False) -> Network:
@@ -83,25 +88,41 @@ def build_network(genotype: Genotype, num_classes: int, auxiliary: bool = False)
     return Network(genotype, num_classes, auxiliary)
 
 
+def _build_cell(genotype: Genotype, reading: Reading, widths: dict[Node, int], norm: Norm) -> Cell:
+    """The cell of a node, for nodes before it whose features have `widths` channels."""
+    joined = 0 if reading.descent is None else widths[reading.descent]
+    arrivals = [
+        build_arrival(genotype, arrow, widths[arrow.source], joined, norm) for arrow in reading.arrows
+    ]  # fmt: skip
+    down = genotype.is_path and reading.arrows[0].move is Move.DOWN
+    return Cell(
+        genotype.cell_at(reading.node.layer),
+        genotype.filters(reading.node.level),
+        arrivals,
+        widths[reading.prev_prev],
+        2 if down else 1,
+        norm,
+    )
+
+
+def _concatenate(features: list[Tensor]) -> Tensor:
+    """Features of several strides, each resized to the first, one below the other."""
+    if len(features) == 1:
+        return features[0]
+    size = (features[0].shape[-2], features[0].shape[-1])
+    return torch.cat([resize(feature, size) for feature in features], 1)
+
+
 def _enlarge(logits: Tensor, size: Size) -> Tensor:
     """Logits at the images' size; those in bf16 as float32, where classes that differ by less than 1/256 do not tie."""
     return resize(logits.float() if logits.dtype == torch.bfloat16 else logits, size)
 
 
-def _low_level_layer(genotype: Genotype) -> int:
-    """The layer whose output is the decoder's low-level feature: the last at the low-level stride, else 0, the stem."""
-    at_stride = [
-        layer
-        for layer, stride in enumerate(genotype.network.strides, start=1)
-        if stride == genotype.decoder.low_level_stride
-    ]
-    return at_stride[-1] if at_stride else 0
-
-
 def _initialise(network: nn.Module) -> None:
-    """He initialisation (2015) of every convolution, by fan-out."""
+    """He initialisation (2015) of every convolution, by fan-out; upsamplers keep the one that is theirs."""
+    kept = {part for doubling in network.modules() if isinstance(doubling, Doubling) for part in doubling.modules()}
     for module in network.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d) and module not in kept:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

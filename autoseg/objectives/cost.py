@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,9 +30,15 @@ def count_cost(build: Callable[[], nn.Module], size: Size) -> Cost:
     with torch.device("meta"):
         network = build().eval()
         images = torch.empty(1, 3, *size)
+    return Cost(count_parameters(network), count_multiply_adds(network, images), size)
+
+
+def count_multiply_adds(module: nn.Module, *inputs: Any) -> int:
+    """Products of convolutions and matrices in one forward pass; module and inputs may be meta tensors."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(images)
-    return Cost(count_parameters(network), counter.get_total_flops() // 2, size)
+        module(*inputs)
+    products: int = counter.get_total_flops() // 2
+    return products
 
 
 def count_parameters(network: nn.Module) -> int:

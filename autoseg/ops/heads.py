@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoseg.ops.interleave import is_channels_last
 from autoseg.ops.primitives import Norm, Pairs
-from autoseg.ops.resize import resize
+from autoseg.ops.resize import Size, resize
+from autoseg.ops.upsample import TransposedConv, build_upsampler
 
 
 class ConvNormRelu(nn.Sequential):
@@ -93,26 +95,78 @@ class AsppHead(nn.Module):
         return projected
 
 
+# --- from one resolution to the next ---------------------------------------------------------------------------------
+
+
+class Doubling(nn.Module):
+    """One upsampler, BN after it where `norm` is given: (N, Cin, h, w) -> (N, Cout, H, W).
+
+    `bilinear` is resizing alone, which has no weights and keeps the channels: `out_channels` says how many come out.
+    """
+
+    def __init__(self, upsampler: str, in_channels: int, out_channels: int, norm: Norm | None = None) -> None:
+        super().__init__()
+        plain = upsampler == "bilinear"
+        self.up = None if plain else build_upsampler(upsampler, in_channels, out_channels)
+        self.norm = None if plain or norm is None else norm(out_channels)
+        self.out_channels = in_channels if plain else out_channels
+        foldable = isinstance(self.up, TransposedConv) and self.norm is not None
+        self.conv_norms: Pairs = (("up.conv", "norm"),) if foldable else ()
+
+    def forward(self, features: Tensor, size: Size, guide: Tensor | None = None) -> Tensor:
+        """`size`: (H, W), twice that of the features or one less; `guide`: a feature of that size, for unpooling."""
+        if self.up is None:
+            return resize(features, size)
+        result: Tensor = self.up(features, size, guide)
+        if is_channels_last(features):  # a result cut to an odd size, or shuffled, is not
+            result = result.contiguous(memory_format=torch.channels_last)
+        if self.norm is not None:
+            result = self.norm(result)
+        return result
+
+
+class Doublings(nn.ModuleList):
+    """One doubling after the other, all of C channels: (N, C, h, w) -> (N, C, H, W)."""
+
+    def __init__(self, upsamplers: Sequence[str], channels: int, norm: Norm | None = None) -> None:
+        super().__init__(Doubling(name, channels, channels, norm) for name in upsamplers)
+
+    def forward(self, features: Tensor, finer: Sequence[Tensor]) -> Tensor:
+        """`finer`: a feature at each size, from coarse to fine, at least as many as there are doublings."""
+        for doubling, guide in zip(self, finer, strict=False):
+            features = doubling(features, (guide.shape[-2], guide.shape[-1]), guide)
+        return features
+
+
+# --- decoders --------------------------------------------------------------------------------------------------------
+#
+# Called with the features of the network's end after their ReLU, (N, Cin, h, w), and `finer`, those of the way there
+# before it, a feature at each doubling, from coarse to fine. `upsamplers` has a name for each doubling.
+
+
 class AsppDecoder(nn.Module):
-    """ASPP and a classifier: (N, Cin, H, W) -> logits (N, K, H, W)."""
+    """ASPP and a classifier: -> logits (N, K, h, w), or doubled by `upsamplers` where there are any."""
 
     def __init__(
-        self, in_channels: int, num_classes: int, filters: int, rates: Sequence[int], dropout: float, norm: Norm
-    ) -> None:
+        self, in_channels: int, num_classes: int, filters: int, rates: Sequence[int], dropout: float, norm: Norm,
+        upsamplers: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         super().__init__()
         self.head = AsppHead(in_channels, filters, rates, norm, dropout)
         self.classifier = nn.Conv2d(filters, num_classes, 1)
+        self.doublings = Doublings(upsamplers, num_classes)
 
-    def forward(self, features: Tensor, low_level: Tensor) -> Tensor:
-        """Logits at the features' size; `low_level` is not used."""
-        logits: Tensor = self.classifier(self.head(features))
+    def forward(self, features: Tensor, finer: Sequence[Tensor] = ()) -> Tensor:
+        """`finer` gives sizes and guides alone."""
+        logits: Tensor = self.doublings(self.classifier(self.head(features)), finer)
         return logits
 
 
 class DeepLabV3PlusDecoder(nn.Module):
-    """ASPP, then the DeepLabv3+ decoder (Chen et al. 2018, section 3.1).
+    """ASPP, then the DeepLabv3+ decoder (Chen et al. 2018, section 3.1): -> logits (N, K, H, W).
 
-    features (N, Cin, h, w) and low_level (N, Clow, H, W) -> logits (N, K, H, W).
+    The last of `finer`, (N, Clow, H, W), is the low-level feature. ASPP's features are brought to its size by
+    bilinear resizing, or, where `upsamplers` has any, doubling by doubling.
     """
 
     def __init__(
@@ -125,20 +179,98 @@ class DeepLabV3PlusDecoder(nn.Module):
         rates: Sequence[int],
         dropout: float,
         norm: Norm,
+        upsamplers: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.head = AsppHead(in_channels, filters, rates, norm, dropout)
+        self.doublings = Doublings(upsamplers, filters, norm)
         self.low_level = ConvNormRelu(low_level_channels, low_level_filters, 1, norm)
         self.refine = nn.Sequential(
             ConvNormRelu(filters + low_level_filters, filters, 3, norm), ConvNormRelu(filters, filters, 3, norm)
         )
         self.classifier = nn.Conv2d(filters, num_classes, 1)
 
-    def forward(self, features: Tensor, low_level: Tensor) -> Tensor:
+    def forward(self, features: Tensor, finer: Sequence[Tensor]) -> Tensor:
         """See the class."""
-        fine = self.low_level(low_level)
-        coarse = resize(self.head(features), (fine.shape[-2], fine.shape[-1]))
+        fine = self.low_level(finer[-1])
+        coarse = resize(self.doublings(self.head(features), finer), (fine.shape[-2], fine.shape[-1]))
         logits: Tensor = self.classifier(self.refine(torch.cat([coarse, fine], 1)))
+        return logits
+
+
+class UNetDecoder(nn.Module):
+    """U-Net's way up (Ronneberger et al. 2015): -> logits (N, K, H, W) at the size of the last of `finer`.
+
+    Each doubling: the upsampler (with BN, unless bilinear), concatenation with the way down's feature of that size
+    after a ReLU, two 3x3 convolutions with BN and ReLU. As in U-Net these have as many filters as that feature, but no
+    more than `filters`; an upsampler has as many outputs.
+    """
+
+    def __init__(
+        self, in_channels: int, finer_channels: Sequence[int], num_classes: int, filters: int, dropout: float,
+        norm: Norm, upsamplers: Sequence[str],
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.doublings, self.refine = nn.ModuleList(), nn.ModuleList()
+        channels = in_channels
+        for upsampler, joined in zip(upsamplers, finer_channels, strict=True):
+            width = min(filters, joined)
+            doubling = Doubling(upsampler, channels, width, norm)
+            self.doublings.append(doubling)
+            self.refine.append(
+                nn.Sequential(
+                    ConvNormRelu(doubling.out_channels + joined, width, 3, norm), ConvNormRelu(width, width, 3, norm)
+                )
+            )
+            channels = width
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Conv2d(channels, num_classes, 1)
+
+    def forward(self, features: Tensor, finer: Sequence[Tensor]) -> Tensor:
+        """See the class."""
+        for doubling, refine, joined in zip(self.doublings, self.refine, finer, strict=True):
+            doubled = doubling(features, (joined.shape[-2], joined.shape[-1]), joined)
+            features = refine(torch.cat([doubled, F.relu(joined)], 1))
+        logits: Tensor = self.classifier(self.dropout(features))
+        return logits
+
+
+class FcnDecoder(nn.Module):
+    """Score maps of several strides, summed from coarse to fine (FCN-8s; Long et al. 2015): -> logits (N, K, H, W).
+
+    1x1 convolutions score the end and each of `finer` after a ReLU; the sum so far is doubled, and the next one added.
+    """
+
+    def __init__(
+        self, in_channels: int, finer_channels: Sequence[int], num_classes: int, dropout: float,
+        upsamplers: Sequence[str],
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Conv2d(in_channels, num_classes, 1)
+        self.scores = nn.ModuleList(nn.Conv2d(channels, num_classes, 1) for channels in finer_channels)
+        self.doublings = Doublings(upsamplers, num_classes)
+
+    def forward(self, features: Tensor, finer: Sequence[Tensor]) -> Tensor:
+        """See the class."""
+        logits: Tensor = self.classifier(self.dropout(features))
+        for doubling, score, joined in zip(self.doublings, self.scores, finer, strict=True):
+            logits = doubling(logits, (joined.shape[-2], joined.shape[-1]), joined) + score(F.relu(joined))
+        return logits
+
+
+class ClassifierDecoder(nn.Module):
+    """A 1x1 convolution: -> logits (N, K, h, w), or doubled by `upsamplers` where there are any."""
+
+    def __init__(self, in_channels: int, num_classes: int, dropout: float, upsamplers: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Conv2d(in_channels, num_classes, 1)
+        self.doublings = Doublings(upsamplers, num_classes)
+
+    def forward(self, features: Tensor, finer: Sequence[Tensor] = ()) -> Tensor:
+        """`finer` gives sizes and guides alone."""
+        logits: Tensor = self.doublings(self.classifier(self.dropout(features)), finer)
         return logits
 
 

@@ -9,32 +9,41 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 Place = tuple[int, ...]
 """Of a map in the 2x2 (or 2x2x2) grid of a result: (row, column), or (depth, row, column)."""
+ROW_BY_ROW: tuple[Place, ...] = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 
 def interleave(maps: Sequence[Tensor], places: Sequence[Place]) -> Tensor:
     """Four (N, C, H, W) maps -> (N, C, 2H, 2W), each at its place of every 2x2 grid; eight likewise in 3-D.
 
-    Two copies, in the maps' memory format.
+    One copy an axis, neighbours side by side along the last one first, in the maps' memory format.
     """
-    in_order = [each for _, each in sorted(zip(places, maps, strict=True), key=lambda pair: pair[0])]
-    axes = maps[0].dim() - 2
-    if axes == 2 and maps[0].is_contiguous(memory_format=torch.channels_last):
-        last = torch.stack([each.permute(0, 2, 3, 1) for each in in_order], 3).unflatten(3, (2, 2))
-        return last.transpose(2, 3).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
-    stacked = torch.stack(in_order, 2)
-    if axes == 2:
-        return F.pixel_shuffle(stacked.flatten(1, 2), 2)
-    order = [axis for pair in zip(range(2 + axes, 2 + 2 * axes), range(2, 2 + axes), strict=True) for axis in pair]
-    mixed = stacked.unflatten(2, (2,) * axes).permute(0, 1, *order)
-    for axis in range(2, 2 + axes):
-        mixed = mixed.flatten(axis, axis + 1)
-    return mixed
+    joined = [each for _, each in sorted(zip(places, maps, strict=True), key=lambda pair: pair[0])]
+    axes = joined[0].dim() - 2
+    channels_last = axes == 2 and is_channels_last(joined[0])
+    if channels_last:
+        joined = [each.permute(0, 2, 3, 1) for each in joined]
+    first = 1 if channels_last else 2
+    for axis in reversed(range(first, first + axes)):
+        pairs = zip(joined[::2], joined[1::2], strict=True)
+        joined = [torch.stack(pair, axis + 1).flatten(axis, axis + 1) for pair in pairs]
+    return joined[0].permute(0, 3, 1, 2) if channels_last else joined[0]
+
+
+def is_channels_last(features: Tensor) -> bool:
+    """Whether the channels of (N, C, H, W) lie side by side; asks for no size, which would tie an exported graph."""
+    return features.stride(3) != 1 and features.stride(1) == 1
 
 
 def cut(output: Tensor, size: Sequence[int] | None) -> Tensor:
     """The first rows and columns of (N, C, H, W) as `size` has them; everything where it is None."""
-    return output if size is None else output[(..., *(slice(length) for length in size))]
+    if size is None:
+        return output
+    for axis, length in enumerate(size, start=2):
+        if torch.compiler.is_exporting():  # a slice may be shorter: its size would not be known to be `length`
+            output = output.index_select(axis, torch.arange(length, device=output.device))
+        else:
+            output = output.narrow(axis, 0, length)
+    return output

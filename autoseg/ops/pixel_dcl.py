@@ -57,7 +57,7 @@ AVERAGED = {(0, 2): ((0, 0), (1, 0)), (1, 2): ((0, 0), (0, -1)), (0, 3): ((0, 0)
 def convolve(features: Tensor, weight: Tensor, padding: Sequence[int] | None = None) -> Tensor:
     """A convolution in two or three dimensions, with zeros around; keeps the size unless `padding` is given."""
     padding = [length // 2 for length in weight.shape[2:]] if padding is None else list(padding)
-    return F.conv3d(features, weight, padding=padding) if weight.dim() == 5 else F.conv2d(features, weight, None, 1, padding)
+    return (F.conv3d if weight.dim() == 5 else F.conv2d)(features, weight, None, 1, padding)
 
 
 def _uniform(weight: Tensor, fan_in: int) -> None:
@@ -94,7 +94,7 @@ class Cascade(nn.Module):
     def block(self, source: int, step: int) -> Tensor:
         """The view of `weights[source]` that makes a step (from 0): (maps * Cout, Csource, k, k)."""
         weight: Tensor = self.weights[source]
-        return weight.split(self._parts(source))[self._readers[source].index(step)]
+        return torch.split(weight, self._parts(source))[self._readers[source].index(step)]
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -115,8 +115,8 @@ class Cascade(nn.Module):
                 self.block(source, number).zero_()
         self.block(1, 1)[:, :, centre, centre] = identity
         for (source, target), offsets in AVERAGED.items():
-            step = min(target, len(self.steps) - 1)
-            block = self.block(source + 1, step).unflatten(0, (-1, self.out_channels))[target - step]
+            last = min(target, len(self.steps) - 1)  # the published code makes F3 and F4 in one step
+            block = torch.split(self.block(source + 1, last), self.out_channels)[target - last]
             for row, column in offsets:
                 block[:, :, centre + row, centre + column] = identity / 4
 
@@ -126,13 +126,13 @@ class Cascade(nn.Module):
         value = features
         for source, weight in enumerate(self.weights):
             readers = self._readers[source]
-            for step, part in zip(readers, convolve(value, weight).split(self._parts(source), 1), strict=True):
+            for step, part in zip(readers, torch.split(convolve(value, weight), self._parts(source), 1), strict=True):
                 if step in sums:
                     sums[step] = sums[step] + part
                 else:  # copied where nothing will be added, or the whole would be kept for the sake of a part
                     sums[step] = part.clone() if len(self.steps[step].reads) == 1 < len(readers) else part
             value = sums[source]  # has everything that it reads
-        return [each for step in sorted(sums) for each in sums[step].split(self.out_channels, 1)]
+        return [each for step in sorted(sums) for each in torch.split(sums[step], self.out_channels, 1)]
 
 
 class SumCascade(nn.Module):
@@ -162,7 +162,7 @@ class SumCascade(nn.Module):
         sources: list[Sequence[Tensor]] = [(features,)]
         for step, weight in zip(self.steps, self.weights, strict=True):
             first, *others = [each for source in step.reads for each in sources[source]]
-            sources.append(convolve(sum(others, first), weight).split(self.out_channels, 1))
+            sources.append(torch.split(convolve(sum(others, first), weight), self.out_channels, 1))
         return [each for source in sources[1:] for each in source]
 
 
@@ -171,8 +171,8 @@ class HalfFilled(nn.Module):
 
     The kernel's taps of even offset sum count for nothing (they are kept as published: k x k). Of the others, those an
     odd number of rows and an even one of columns away see F1 from F3 and F2 from F4; those with an odd number of
-    columns see F2 from F3 and F1 from F4. So each kind is one convolution at low resolution over F1 and F2, laid one
-    below the other, or side by side, with zeros between: for k = 3 four products of C^2 a pixel and map, for nine.
+    columns see F2 from F3 and F1 from F4. Each kind is a convolution at low resolution over F1 and one over F2: for
+    k = 3 two taps each, so F3 and F4 take four products of C^2 a pixel, and all four maps 9 + 9 + 4 + 4.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
@@ -202,25 +202,16 @@ class HalfFilled(nn.Module):
             nothing = torch.zeros_like(first)
             return [first, second, nothing, nothing]
         even, odd = slice(half % 2, None, 2), slice((half + 1) % 2, None, 2)  # places of even and odd offsets
-        below, above = _both(first, second, self.third[:, :, odd, even], 2)
-        right, left = _both(first, second, self.third[:, :, even, odd], 3)
-        return [first, second, below + left, above + right]
-
-
-def _both(first: Tensor, second: Tensor, kernel: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    """The kernel of odd offsets along `axis` over `first`, half a pixel further, and over `second`, half a pixel back.
-
-    Both keep their size. The zeros between keep the two apart, as those around keep them from the border.
-    """
-    gap = kernel.shape[axis] // 2
-    length = first.shape[axis]
-    zeros = torch.zeros_like(first.narrow(axis, 0, 1))
-    joined = torch.cat((first, *(zeros for _ in range(gap)), second), axis)
-    padding = [kernel.shape[2] // 2, kernel.shape[3] // 2]
-    padding[axis - 2] = gap - 1
-    result = convolve(joined, kernel, padding)
-    further, _, back = result.split([length, gap - 1, length], axis) if gap > 1 else (*result.split(length, axis), None)
-    return further, back
+        rows, columns = self.third[:, :, odd, even], self.third[:, :, even, odd]
+        along_rows, along_columns = (0, half // 2), (half // 2, 0)
+        # seen from between its pixels F1 reaches further on one side, F2 on the other; padded once for both kernels
+        far, (height, width) = (half + 1) // 2, first.shape[2:]
+        wide = F.pad(first, (far - 1, far) * 2), F.pad(second, (far, far - 1) * 2)
+        tall = wide[0].narrow(3, far - 1, width), wide[1].narrow(3, far, width)
+        flat = wide[0].narrow(2, far - 1, height), wide[1].narrow(2, far, height)
+        third = convolve(tall[0], rows, along_rows) + convolve(flat[1], columns, along_columns)
+        fourth = convolve(tall[1], rows, along_rows) + convolve(flat[0], columns, along_columns)
+        return [first, second, third, fourth]
 
 
 class PixelDCL(nn.Module):
@@ -258,7 +249,8 @@ class IPixelDCL(nn.Module):
     """Pixel deconvolution that reads its input for every map: (N, Cin, H, W) -> (N, Cout, 2H, 2W).
 
     Options as PixelDCL's. Without its cross terms it is a transposed convolution with a 2k x 2k kernel.
-    Parameters: k^2 Cout (4 Cin + 5 Cout), equations k^2 Cout (4 Cin + 6 Cout). Raises: SearchSpaceError: an even kernel.
+    Parameters: k^2 Cout (4 Cin + 5 Cout), equations k^2 Cout (4 Cin + 6 Cout).
+    Raises: SearchSpaceError: an even kernel.
     """
 
     def __init__(
@@ -313,8 +305,10 @@ class IPixelDCL3d(PixelDCL3d):
 def _check(kernel_size: int, init: Init) -> None:
     if kernel_size % 2 == 0 or kernel_size < 1:
         raise SearchSpaceError(
-            f"a pixel deconvolution needs an odd kernel, not {kernel_size}x{kernel_size}: an even one has no centre, and"
-            f" what it may read of the half-filled map would be no checkerboard; take {max(kernel_size, 0) + 1}"
+            f"a pixel deconvolution needs an odd kernel, not {kernel_size}x{kernel_size}: an even one has no centre,"
+            f" and what it may read of the half-filled map would be no checkerboard; take {max(kernel_size, 0) + 1}"
         )
     if init == "average" and kernel_size == 1:
-        raise SearchSpaceError("a 1x1 pixel deconvolution sees no neighbours to average; take kernel 3 or init 'default'")
+        raise SearchSpaceError(
+            "a 1x1 kernel sees no neighbours to begin with the average of; take 3x3 or init 'default'"
+        )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.ops.interleave import cut
+from autoseg.ops.interleave import ROW_BY_ROW, cut, interleave, is_channels_last
 from autoseg.ops.precision import without_autocast
 
 
@@ -22,7 +22,8 @@ class Carafe(nn.Module):
     that are predicted for it. (N, Cin, H, W) -> (N, Cout, 2H, 2W).
 
     The paper's defaults: 64 compressed channels, encoder 3x3, reassembly 5x5, one group. Outside the image are zeros.
-    The 25 places are summed one by one, which keeps nothing but the padded features and the weights.
+    What a pixel may see is copied side by side, so that reassembly is a product of matrices a pixel, at the price of 25
+    maps of low resolution that are kept for the way back; the result is in channels_last memory.
     """
 
     def __init__(
@@ -37,9 +38,7 @@ class Carafe(nn.Module):
         self.kernel_size = kernel_size
         self.project = nn.Conv2d(in_channels, out_channels, 1, bias=False)
         self.compress = nn.Conv2d(out_channels, compressed_channels, 1)
-        self.encode = nn.Conv2d(
-            compressed_channels, 4 * kernel_size**2, encoder_kernel, padding=encoder_kernel // 2
-        )
+        self.encode = nn.Conv2d(compressed_channels, 4 * kernel_size**2, encoder_kernel, padding=encoder_kernel // 2)
         nn.init.xavier_uniform_(self.compress.weight)
         nn.init.normal_(self.encode.weight, std=0.001)
         for conv in (self.compress, self.encode):
@@ -48,17 +47,14 @@ class Carafe(nn.Module):
     def forward(self, features: Tensor, size: Sequence[int] | None = None, guide: Tensor | None = None) -> Tensor:
         """See the class; `size` is (2H, 2W) or one less in either."""
         features = self.project(features)
-        taps, height, width = self.kernel_size**2, features.shape[2], features.shape[3]
+        taps, (height, width) = self.kernel_size**2, features.shape[2:]
         weights = self.encode(self.compress(features)).unflatten(1, (taps, 4)).softmax(1).to(features.dtype)
-        padded = F.pad(features, (self.kernel_size // 2,) * 4)
-        result: Tensor | None = None  # (N, Cout, 4, H, W)
-        for tap, of_tap in enumerate(weights.unbind(1)):
-            row, column = divmod(tap, self.kernel_size)
-            seen = padded[:, :, row : row + height, column : column + width]
-            product = seen.unsqueeze(2) * of_tap.unsqueeze(1)
-            result = product if result is None else result + product
-        assert result is not None
-        return cut(F.pixel_shuffle(result.flatten(1, 2), 2), size)
+        padded = F.pad(features, (self.kernel_size // 2,) * 4).permute(0, 2, 3, 1)
+        starts = [divmod(tap, self.kernel_size) for tap in range(taps)]
+        seen = torch.stack([padded[:, row : row + height, col : col + width] for row, col in starts], 3)
+        pixels = torch.matmul(weights.permute(0, 3, 4, 2, 1), seen)  # (N, H, W, 4, Cout)
+        phases = pixels.permute(3, 0, 4, 1, 2).unbind()
+        return cut(interleave(phases, ROW_BY_ROW), size)
 
 
 class DySample(nn.Module):
@@ -86,15 +82,17 @@ class DySample(nn.Module):
             dtype = torch.promote_types(features.dtype, torch.float32)
             grid = self._places(offsets.to(dtype))
             channels, groups = features.shape[1], self.groups
-            grouped = features.to(dtype).unflatten(1, (groups, channels // groups)).flatten(0, 1)
+            grouped = torch.unflatten(features.to(dtype), 1, (groups, channels // groups)).flatten(0, 1)
             sampled = F.grid_sample(grouped, grid, "bilinear", "border", align_corners=False)
-            result = sampled.unflatten(0, (-1, groups)).flatten(1, 2).to(features.dtype)
+            result = torch.unflatten(sampled, 0, (-1, groups)).flatten(1, 2).to(features.dtype)
+        if is_channels_last(features):
+            result = result.contiguous(memory_format=torch.channels_last)
         return cut(result, size)
 
     def _places(self, offsets: Tensor) -> Tensor:
         """(N, 2 * groups * 4, H, W) -> (N * groups, 2H, 2W, 2): x and y from -1 to 1, as `grid_sample` takes them."""
         height, width = offsets.shape[2:]
-        moved = F.pixel_shuffle(self.scope * offsets, 2).unflatten(1, (2, self.groups))
+        moved = torch.unflatten(F.pixel_shuffle(self.scope * offsets, 2), 1, (2, self.groups))
         # a pixel's centre, in pixels of the low resolution
         columns = (torch.arange(2 * width, device=offsets.device) + 0.5).to(offsets.dtype) / 2
         rows = (torch.arange(2 * height, device=offsets.device) + 0.5).to(offsets.dtype) / 2

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.errors import SearchSpaceError
-from autoseg.ops.interleave import cut
+from autoseg.ops.interleave import ROW_BY_ROW, cut, interleave, is_channels_last
 from autoseg.ops.pixel_dcl import IPixelDCL, PixelDCL
 from autoseg.ops.resampling import Carafe, DySample
 from autoseg.ops.resize import Size, level_size, resize
@@ -113,17 +114,36 @@ class MaxUnpool(nn.Module):
                 "unpooling needs the feature of the matching pooling, and here is none; take another upsampler"
             )
         features = self.project(features)
-        guide = _to_width(guide.detach(), features.shape[1])
-        missing = (0, 2 * features.shape[3] - guide.shape[3], 0, 2 * features.shape[2] - guide.shape[2])
-        windows = F.pixel_unshuffle(F.pad(guide, missing, value=-math.inf), 2).unflatten(1, (-1, 4))
-        places = torch.arange(4, device=guide.device).view(4, 1, 1)
-        chosen = windows.argmax(2, keepdim=True) == places
+        guide = to_width(guide.detach(), features.shape[1])
+        upper, right, lower_right = _compare(guide)
         # not max_unpool2d, which adds up in any order on a GPU and which ONNX lacks for sizes that vary
-        spread = torch.where(chosen, features.unsqueeze(2), torch.zeros_like(features).unsqueeze(2))
-        return cut(F.pixel_shuffle(spread.flatten(1, 2), 2), size)
+        chosen = (upper & ~right, upper & right, ~upper & ~lower_right, ~upper & lower_right)
+        maps = [torch.where(each, features, torch.zeros_like(features)) for each in chosen]
+        return cut(interleave(maps, ROW_BY_ROW), size)
 
 
-def _to_width(features: Tensor, channels: int) -> Tensor:
+def _windows(guide: Tensor) -> tuple[Tensor, ...]:
+    """(N, C, h, w) -> the four pixels of its 2x2 windows, row by row, each (N, C, ceil(h / 2), ceil(w / 2))."""
+    height, width = level_size((guide.shape[2], guide.shape[3]), 2)
+    missing = (0, 2 * width - guide.shape[3], 0, 2 * height - guide.shape[2])
+    whole = F.pixel_unshuffle(F.pad(guide, missing, value=-math.inf), 2)  # channels: guide's times 4
+    layout = torch.channels_last if is_channels_last(guide) else torch.contiguous_format
+    return tuple(each.contiguous(memory_format=layout) for each in torch.unflatten(whole, 1, (-1, 4)).unbind(2))
+
+
+def _compare(guide: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of every 2x2 window: is the maximum in the upper row, is the upper row's on the right, is the lower row's?"""
+    a, b, c, d = _windows(guide)
+    return torch.maximum(a, b) >= torch.maximum(c, d), b > a, d > c
+
+
+def _pool(guide: Tensor) -> Tensor:
+    """2x2 max pooling of windows that may reach over the border; PyTorch's ceil_mode ties a graph to its example."""
+    a, b, c, d = _windows(guide)
+    return torch.maximum(torch.maximum(a, b), torch.maximum(c, d))
+
+
+def to_width(features: Tensor, channels: int) -> Tensor:
     """(N, Cbefore, H, W) -> (N, channels, H, W): each the mean over its share of the channels before."""
     before = features.shape[1]
     if before == channels:
@@ -177,11 +197,12 @@ class Repeated(nn.Module):
 
     def forward(self, features: Tensor, size: Size | None = None, guide: Tensor | None = None) -> Tensor:
         """See the class."""
+        guide = guide if isinstance(self.stages[0], MaxUnpool) else None
         sizes, guides = [size], [guide]
         for _ in self.stages[1:]:
-            sizes.append(None if sizes[-1] is None else level_size(sizes[-1], 2))
-            last = guides[-1]
-            guides.append(None if last is None else F.max_pool2d(last, 2, ceil_mode=True))
+            size, guide = size and level_size(size, 2), None if guide is None else _pool(guide)
+            sizes.append(size)
+            guides.append(guide)
         for stage, of_size, of_guide in zip(self.stages, reversed(sizes), reversed(guides), strict=True):
             features = stage(features, of_size, of_guide)
         return features
@@ -195,5 +216,5 @@ def upsample_by(name: str, factor: int, in_channels: int, out_channels: int) -> 
     if factor < 2 or factor & (factor - 1):
         raise SearchSpaceError(f"features are upsampled by doubling, so the factor must be 2, 4, 8, ..., not {factor}")
     widths = [in_channels, *(out_channels for _ in range(factor.bit_length() - 1))]
-    stages = [build_upsampler(name, before, after) for before, after in zip(widths, widths[1:], strict=False)]
+    stages = [build_upsampler(name, before, after) for before, after in pairwise(widths)]
     return stages[0] if len(stages) == 1 else Repeated(stages)

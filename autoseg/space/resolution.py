@@ -57,9 +57,7 @@ def parse_upsampler(name: str) -> UpsamplerName:
 
 def check_upsamplers(names: tuple[str, ...]) -> tuple[str, ...]:
     """The names, each known and given once. Raises: ValueError."""
-    for name in names:
-        parse_upsampler(name)
-    if len(set(names)) != len(names):
+    if len({parse_upsampler(name) for name in names}) != len(names):
         raise ValueError("an upsampler is named twice; name each once")
     if not names:
         raise ValueError("needs at least one upsampler, such as [bilinear]")

@@ -215,7 +215,7 @@ def load_space(name_or_path: str | Path) -> tuple[SearchSpace, dict[str, Any]]:
 def without_defaults(data: dict[str, Any], settings: Settings) -> dict[str, Any]:
     """Nested plain data without the later options that are at their defaults: what older files hold still fits."""
     for group, key in LATER_OPTIONS:
-        part = getattr(settings, group, None)
+        part: Settings = getattr(settings, group, settings)
         if key in data.get(group, {}) and getattr(part, key) == type(part).model_fields[key].default:
             del data[group][key]
     return data

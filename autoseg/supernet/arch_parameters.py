@@ -8,15 +8,17 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from autoseg.genotype.membership import check_in_space
 from autoseg.genotype.schema import Genotype
-from autoseg.space.arch_probs import ArchProbs
+from autoseg.space.arch_probs import ArchProbs, gamma_legal, logits_shapes
 from autoseg.space.schema import SearchSpace
-from autoseg.space.trellis import Arrow
+from autoseg.space.trellis import Arrow, Move
 
 
 class Sample(NamedTuple):
-    """One operation for each edge, the same in all cells (GDAS, where one sampled cell is stacked)."""
+    """One operation for each edge, the same in all cells that share alpha (GDAS stacks one sampled cell)."""
 
     operations: tuple[int, ...]
     weights: Tensor
@@ -28,50 +30,105 @@ class ArchParameters(nn.Module):
     """alpha_logits [edge, operation] and beta_logits [layer, level, move] (Auto-DeepLab, sections 3.1 and 3.2).
 
     With the space's `relaxation.pc_darts` also edge_logits [edge]; with `relaxation.gdas` operations are sampled.
+    Where upsamplers compete also gamma_logits [site, upsampler], where skip connections do skip_logits [level, skip].
+    With `cell.up_cell` the edges are those of the cell of the way down, then those of the way up.
     """
 
     legal: Tensor
+    gamma_legal: Tensor | None
     gumbel: Tensor | None
     chosen_alpha: Tensor | None
     chosen_beta: Tensor | None
     chosen_edges: Tensor | None
+    chosen_gamma: Tensor | None
+    chosen_skips: Tensor | None
 
     def __init__(self, space: SearchSpace, std: float = 1e-3) -> None:
         super().__init__()
         self.space = space
-        legal = torch.as_tensor(space.trellis.legal())
-        self.alpha_logits = nn.Parameter(std * torch.randn(len(space.topology.edges), len(space.cell.operations)))
-        self.beta_logits = nn.Parameter(std * torch.randn(legal.shape) * legal)
-        has_edges = space.relaxation.pc_darts is not None
-        self.edge_logits = nn.Parameter(std * torch.randn(len(space.topology.edges))) if has_edges else None
+        legal, shapes = torch.as_tensor(space.trellis.legal()), logits_shapes(space)
+        competing = torch.as_tensor(gamma_legal(space)) if "gamma" in shapes else None
+
+        def initial(name: str, where: Tensor | None = None) -> nn.Parameter | None:
+            if name not in shapes:
+                return None
+            noise = std * torch.randn(shapes[name])
+            return nn.Parameter(noise if where is None else noise * where)
+
+        self.alpha_logits = nn.Parameter(std * torch.randn(shapes["alpha"]))
+        self.beta_logits = nn.Parameter(std * torch.randn(shapes["beta"]) * legal)
+        self.edge_logits = initial("edge")
+        self.gamma_logits = initial("gamma", competing)
+        self.skip_logits = initial("skip")
         self.register_buffer("legal", legal, persistent=False)
-        for name in ("gumbel", "chosen_alpha", "chosen_beta", "chosen_edges"):
+        self.register_buffer("gamma_legal", competing, persistent=False)
+        for name in ("gumbel", "chosen_alpha", "chosen_beta", "chosen_edges", "chosen_gamma", "chosen_skips"):
             self.register_buffer(name, None, persistent=False)
         if space.relaxation.gdas is not None:
             self.draw(0, space.relaxation.gdas[0])
 
+    # --- choosing -----------------------------------------------------------------------------------------------------
+
     def choose(self, genotype: Genotype) -> None:
-        """From now on put probability 1 on what a genotype of this space chose, and 0 on all else."""
-        alpha, beta = torch.zeros_like(self.alpha_logits.data), torch.zeros_like(self.beta_logits.data)
-        for block, edges in enumerate(genotype.cell):
-            rows = {self.space.topology.edges[row][1]: row for row in self.space.topology.edges_into(block)}
-            for edge in edges:
-                alpha[rows[edge.state], self.space.cell.operations.index(edge.operation)] = 1
-        levels = (0, *genotype.levels[:-1])
-        for layer, (level, move) in enumerate(zip(levels, genotype.moves, strict=True)):
-            beta[layer, level, move] = 1
-        self.chosen_alpha, self.chosen_beta = alpha, beta
+        """From now on put probability 1 on what a genotype of this space chose, and 0 on all else.
+
+        Upsamplers and skips of places that the genotype does not come by keep their probabilities.
+        Raises: GenotypeError: it names what the space lacks.
+        """
+        check_in_space(genotype, self.space)
+        self.chosen_alpha = self._alpha_of(genotype)
+        self.chosen_beta = torch.zeros_like(self.beta_logits.data)
+        for arrow in genotype.arrows:
+            self.chosen_beta[arrow.source.layer, arrow.source.level, arrow.move] = 1
         if self.edge_logits is not None:  # the chosen edges into a block share a probability of 1
-            self.chosen_edges = torch.cat([part / part.sum() for part in self._by_block(alpha.sum(-1))])
+            strengths = self.chosen_alpha.sum(-1)
+            self.chosen_edges = torch.cat([part / part.sum() for part in self._by_block(strengths)])
+        self.chosen_gamma, self.chosen_skips = self._gamma_of(genotype), self._skips_of(genotype)
+
+    def _alpha_of(self, genotype: Genotype) -> Tensor:
+        alpha = torch.zeros_like(self.alpha_logits.data)
+        cells = (genotype.cell, genotype.up_cell or genotype.cell)
+        for table, cell in zip(self.of_cells(alpha), cells, strict=False):
+            for block, edges in enumerate(cell):
+                rows = {self.space.topology.edges[row][1]: row for row in self.space.topology.edges_into(block)}
+                for edge in edges:
+                    table[rows[edge.state], self.space.cell.operations.index(edge.operation)] = 1
+        return alpha
+
+    def _gamma_of(self, genotype: Genotype) -> Tensor | None:
+        probs, space = self.gamma_probs(), self.space
+        if probs is None:
+            return None
+        places = [(space.gamma_row(arrow), genotype.upsampler(arrow)) for arrow in genotype.up_arrows]
+        if space.decoder_stages:
+            names = genotype.decoder.upsamplers or ("bilinear",) * len(genotype.decoder_levels)
+            stages = zip(genotype.decoder_levels, names, strict=True)
+            places += [(space.decoder_row(level), name) for level, name in stages]
+        return _with_ones(probs, [(row, space.upsamplers.index(name)) for row, name in places if row is not None])
+
+    def _skips_of(self, genotype: Genotype) -> Tensor | None:
+        probs, names = self.skip_probs(), self.space.resolution.skips
+        if probs is None:
+            return None
+        return _with_ones(
+            probs, [(arrow.target.level, names.index(genotype.skip(arrow))) for arrow in genotype.up_arrows]
+        )
+
+    # --- probabilities ------------------------------------------------------------------------------------------------
 
     def alpha_probs(self) -> Tensor:
         """Softmax over the operations of each edge (eq. 4), [edge, operation]."""
         return self.alpha_logits.softmax(-1) if self.chosen_alpha is None else self.chosen_alpha
 
     def beta_probs(self) -> Tensor:
-        """Softmax over the legal arrows that leave each node (eq. 7), [layer, level, move]; 0 elsewhere."""
+        """Softmax over the legal arrows that leave each node (eq. 7), [layer, level, move]; 0 elsewhere.
+
+        With `network.paths: multi` a sigmoid of each legal arrow (DiNTS, He et al. 2021).
+        """
         if self.chosen_beta is not None:
             return self.chosen_beta
+        if self.space.network.paths == "multi":
+            return self.beta_logits.sigmoid() * self.legal
         lowest = torch.finfo(self.beta_logits.dtype).min  # -inf would give NaN at nodes that do not exist
         return self.beta_logits.masked_fill(~self.legal, lowest).softmax(-1) * self.legal
 
@@ -81,9 +138,42 @@ class ArchParameters(nn.Module):
             return self.chosen_edges
         return torch.cat([part.softmax(0) for part in self._by_block(self.edge_logits)])
 
+    def gamma_probs(self) -> Tensor | None:
+        """Softmax over the upsamplers that compete at each site, [site, upsampler], 0 for others; None without."""
+        if self.gamma_logits is None or self.gamma_legal is None or self.chosen_gamma is not None:
+            return self.chosen_gamma
+        lowest = torch.finfo(self.gamma_logits.dtype).min
+        return self.gamma_logits.masked_fill(~self.gamma_legal, lowest).softmax(-1)
+
+    def skip_probs(self) -> Tensor | None:
+        """Softmax over the skip connections into each level of the way up, [level, skip]; None in a space without."""
+        if self.skip_logits is None or self.chosen_skips is not None:
+            return self.chosen_skips
+        return self.skip_logits.softmax(-1)
+
+    def descent_probs(self) -> Tensor:
+        """[layer, level] of an hourglass: how likely a path that leaves a level downwards does so from that layer.
+
+        With several paths the weights of the ways down, likewise brought to a sum of 1; 0 where no way is left.
+        """
+        beta, down_layers = self.beta_probs(), self.space.network.down_layers or 0
+        reach = torch.eye(1, beta.shape[1], device=beta.device, dtype=beta.dtype)[0]
+        left = []
+        for layer in range(down_layers):
+            flow = reach.unsqueeze(1) * beta[layer]
+            left.append(flow[:, Move.DOWN])
+            reach = flow[:, Move.SAME] + F.pad(flow[:-1, Move.DOWN], (1, 0))
+        ways = torch.stack(left)
+        return ways / ways.sum(0).clamp_min(torch.finfo(ways.dtype).tiny)
+
+    def of_cells(self, table: Tensor) -> Sequence[Tensor]:
+        """A table over the edges of all cells, a piece each."""
+        return (table,) if self.space.cells == 1 else torch.split(table, len(self.space.topology.edges))
+
     def _by_block(self, edges: Tensor) -> Sequence[Tensor]:
         """Values [edge] in one piece a block."""
-        return torch.split(edges, [len(self.space.topology.edges_into(n)) for n in range(self.space.cell.blocks)])
+        sizes = [len(self.space.topology.edges_into(block)) for block in range(self.space.cell.blocks)]
+        return torch.split(edges, sizes * self.space.cells)
 
     def mixture(self) -> Tensor:
         """What each operation's output is multiplied with, [edge, operation].
@@ -127,6 +217,15 @@ class ArchParameters(nn.Module):
             weights = 1 + (soft - soft.detach())
         return Sample(operations, weights if edges is None else weights * edges, edges)
 
+    def samples(self) -> list[Sample]:
+        """`sample`, a piece for each cell of the space."""
+        sample, edges = self.sample(), len(self.space.topology.edges)
+        probs = [None] * self.space.cells if sample.edge_probs is None else self.of_cells(sample.edge_probs)
+        return [
+            Sample(sample.operations[number * edges : (number + 1) * edges], weights, of_edges)
+            for number, (weights, of_edges) in enumerate(zip(self.of_cells(sample.weights), probs, strict=True))
+        ]
+
     # ------------------------------------------------------------------------------------------------------------------
 
     def beta_of_arrows(self) -> dict[Arrow, Tensor]:
@@ -143,8 +242,17 @@ class ArchParameters(nn.Module):
 
     def snapshot(self) -> ArchProbs:
         """The logits of this moment as NumPy arrays."""
-        edges = None if self.edge_logits is None else _numpy(self.edge_logits)
-        return ArchProbs(self.space, _numpy(self.alpha_logits), _numpy(self.beta_logits), edges)
+        names = [f"{name}_logits" for name in logits_shapes(self.space)]
+        return ArchProbs(self.space, **{name: _numpy(getattr(self, name)) for name in names})
+
+
+def _with_ones(probs: Tensor, places: Sequence[tuple[int, int]]) -> Tensor:
+    """A copy in which the rows of these places (row, column) are 1 there and 0 elsewhere."""
+    chosen = probs.detach().clone()
+    for row, column in places:
+        chosen[row] = 0
+        chosen[row, column] = 1
+    return chosen
 
 
 def _argmax(logits: Tensor) -> tuple[int, ...]:

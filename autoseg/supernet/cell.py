@@ -5,7 +5,7 @@ Letters: N images, G arrows into the node, B blocks, C channels of a block, H he
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -83,15 +83,21 @@ class SearchCell(nn.Module):
         topology: CellTopology,
         operations: Sequence[str],
         relaxation: RelaxationSpec | None = None,
+        ascent: Callable[[int, int], nn.Module] | None = None,
     ) -> None:
-        """arrivals: channels and move of each arrow into the node."""
+        """arrivals: channels and move of each arrow into the node.
+
+        ascent: where anything competes on up moves, makes theirs of the channels before and after; they take an
+        `ascent.Ascending` instead of a feature.
+        """
         super().__init__()
         relaxation = relaxation or RelaxationSpec()
         self.arrows, self.blocks, self.channels = len(arrivals), topology.blocks, channels
         self.mix, self.share = relaxation.mix_before_cell, relaxation.pc_darts or 1
         self.groups = 1 if self.mix else self.arrows
         self.arrivals = nn.ModuleList(
-            Arrival(width, channels, move) for width, move in ((prev_prev_channels, Move.SAME), *arrivals)
+            ascent(width, channels) if ascent and move is Move.UP else Arrival(width, channels, move)
+            for width, move in ((prev_prev_channels, Move.SAME), *arrivals)
         )
         self.norm = StackedNorm((1 + self.arrows) * channels)
         self.layout = readings_of(topology, self.groups)
@@ -117,7 +123,7 @@ class SearchCell(nn.Module):
     def forward(
         self,
         prev_prev: Feature,
-        prevs: Sequence[Feature],
+        prevs: Sequence[tuple[Any, ...]],
         weights: Sequence[ReadingWeights],
         factors: Sequence[Factors],
         betas: Tensor,
@@ -125,7 +131,7 @@ class SearchCell(nn.Module):
     ) -> Feature:
         """The node's feature, (N, B*C, H, W) with `size` = (H, W).
 
-        prev_prev: H(l-2); prevs: H(l-1) of each arrow; weights and factors: of each reading; betas: (G, 1, 1).
+        prev_prev: H(l-2); prevs: H(l-1) as each arrow takes it; weights and factors: of each reading; betas: (G, 1, 1).
         """
         arrived, betas = self._arrive(prev_prev, prevs, betas, size)
         dtype = arrived.dtype  # bfloat16 under autocast; the factors in BatchNorm stay in float32
@@ -139,7 +145,9 @@ class SearchCell(nn.Module):
         )
         return Feature(*outputs)
 
-    def _arrive(self, prev_prev: Feature, prevs: Sequence[Feature], betas: Tensor, size: Size) -> tuple[Tensor, Tensor]:
+    def _arrive(
+        self, prev_prev: Feature, prevs: Sequence[tuple[Any, ...]], betas: Tensor, size: Size
+    ) -> tuple[Tensor, Tensor]:
         """H(l-2) and H(l-1) of each group, (N, (1+G)*C, H, W), and the groups' betas."""
         parts = [
             part

@@ -49,16 +49,12 @@ class Depthwise(NamedTuple):
 
 def _weight_gradient(grad: Tensor, features: Tensor, size: int) -> Tensor:
     """At rate 1, (M, 1, size, size): of at most three columns of the kernels at a time."""
-    margin, width = size // 2, features.shape[3]
-    framed = F.pad(features, (margin,) * 4)
-    parts = []
+    margin, parts = size // 2, []
     for first in range(0, size, 3):
         columns = min(3, size - first)
-        shown, weight = (
-            framed[..., first : first + width + columns - 1],
-            grad.new_empty(grad.shape[1], 1, size, columns),
-        )
-        parts.append(_backward(grad, shown, weight, 0, 1, (False, True))[1])
+        framed = F.pad(features, (margin - first, first + columns - 1 - margin, margin, margin))
+        weight = grad.new_empty(grad.shape[1], 1, size, columns)
+        parts.append(_backward(grad, framed, weight, 0, 1, (False, True))[1])
     return torch.cat(parts, 3) if len(parts) > 1 else parts[0]
 
 

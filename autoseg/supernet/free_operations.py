@@ -24,8 +24,8 @@ class _Skip:
         return state
 
     @staticmethod
-    def backward(grad: Tensor, state: Tensor) -> Tensor:
-        return grad
+    def backward(grad: Tensor, state: Tensor, again: bool) -> tuple[Tensor, Tensor | None]:
+        return grad, state
 
 
 class _AvgPool:
@@ -36,9 +36,9 @@ class _AvgPool:
         return F.avg_pool2d(state, 3, 1, 1, count_include_pad=False)
 
     @staticmethod
-    def backward(grad: Tensor, state: Tensor) -> Tensor:
-        result: Tensor = aten.avg_pool2d_backward(grad, state, [3, 3], [1, 1], [1, 1], False, False, None)
-        return result
+    def backward(grad: Tensor, state: Tensor, again: bool) -> tuple[Tensor, Tensor | None]:
+        of_state = aten.avg_pool2d_backward(grad, state, [3, 3], [1, 1], [1, 1], False, False, None)
+        return of_state, _AvgPool.forward(state) if again else None
 
 
 class _MaxPool:
@@ -47,12 +47,10 @@ class _MaxPool:
         return F.max_pool2d(state, 3, 1, 1)
 
     @staticmethod
-    def backward(grad: Tensor, state: Tensor) -> Tensor:
-        where = aten.max_pool2d_with_indices(state, [3, 3], [1, 1], [1, 1])[1]
-        result: Tensor = aten.max_pool2d_with_indices_backward(
-            grad, state, [3, 3], [1, 1], [1, 1], [1, 1], False, where
-        )
-        return result
+    def backward(grad: Tensor, state: Tensor, again: bool) -> tuple[Tensor, Tensor | None]:
+        result, where = aten.max_pool2d_with_indices(state, [3, 3], [1, 1], [1, 1])
+        of_state = aten.max_pool2d_with_indices_backward(grad, state, [3, 3], [1, 1], [1, 1], [1, 1], False, where)
+        return of_state, result
 
 
 FREE_OPERATIONS: dict[str, type[_Skip] | type[_AvgPool] | type[_MaxPool]] = {
@@ -60,7 +58,8 @@ FREE_OPERATIONS: dict[str, type[_Skip] | type[_AvgPool] | type[_MaxPool]] = {
     "avg_pool_3x3": _AvgPool,
     "max_pool_3x3": _MaxPool,
 }
-"""Operations without weights, done once for all edges that read a state."""
+"""Operations without weights, done once for all edges that read a state; `backward` gives the gradient of the state
+and, where it is asked for `again` or at hand, what `forward` returned."""
 
 
 class FreeOperations:
@@ -104,18 +103,17 @@ class FreeOperations:
             self.groups, -1, images, height, width, self.channels
         )
         of_results = of_results.permute(1, 2, 3, 4, 0, 5).contiguous()
-        of_state = [
-            operation.backward(join_channels(part), state)
+        found = [
+            operation.backward(join_channels(part), state, of_factors)
             for operation, part in zip(self.operations, of_results, strict=True)
         ]
+        of_state = [pair[0] for pair in found]
         if not of_factors:
             return of_state, ()
-        results = [
-            split_channels(operation.forward(state), self.groups, self.channels) for operation in self.operations
-        ]
+        results = [split_channels(again, self.groups, self.channels) for _, again in found if again is not None]
         stacked = torch.stack(results).permute(4, 0, 1, 2, 3, 5).reshape(self.groups, len(results), -1)
-        found = torch.bmm(grads, stacked.transpose(1, 2))
-        return of_state, (found.sum(0),) if self.shared else torch.split(found, 1, 2)
+        product = torch.bmm(grads, stacked.transpose(1, 2))
+        return of_state, (product.sum(0),) if self.shared else torch.split(product, 1, 2)
 
     def _product(self, matrix: Tensor, results: Sequence[Tensor]) -> Tensor:
         """matrix: (E, F); each result (N, G*C, H, W) -> (N, H, W, G, E, C), a permuted view."""

@@ -229,8 +229,9 @@ class StackedEdges(nn.Module):
         needs: Needs,
     ) -> Gradients:
         """grad: (N, H, W, G, E, C), of what `run` returned; atrous: not repeated, by kernel size and run of groups."""
-        grad_weights, grad_atrous, grad_weighted = ReadingWeights(None, None, None, None, None), [], None
+        grad_weights, grad_weighted = ReadingWeights(None, None, None, None, None), None
         grad_state: Tensor | None = None
+        grad_atrous: list[list[Tensor | None]] = []
         if self.norm is not None:
             activated = F.relu(state)
             stacked = torch.cat([join_channels(grad.contiguous())] * self.kernels.weighted, 1)
@@ -240,10 +241,9 @@ class StackedEdges(nn.Module):
             of_last, *of_atrous = torch.split(stacked, [depthwise, *[self.width] * len(atrous)], 1)
             if depthwise:
                 grad_state, grad_weights = self._depthwise_backward(of_last, activated, kept, weights, needs)
-            for part, of_runs in zip(of_atrous, atrous, strict=True):
-                of_activated, of_weights = self._atrous_backward(part, activated, of_runs, needs)
+            if of_atrous:
+                of_activated, grad_atrous = self._atrous_backward(of_atrous, activated, atrous, needs)
                 grad_state = of_activated if grad_state is None else grad_state.add_(of_activated)
-                grad_atrous.append(of_weights)
             grad_state = aten.threshold_backward(given(grad_state), activated, 0)
         of_state, grad_free = self.free.backward(grad, state, factors.free, needs.alpha)
         for part in of_state:
@@ -251,22 +251,24 @@ class StackedEdges(nn.Module):
         return Gradients(given(grad_state), grad_weights, grad_atrous, Factors(grad_weighted, grad_free))
 
     def _atrous_backward(
-        self, grad: Tensor, activated: Tensor, weights: Sequence[Tensor], needs: Needs
-    ) -> tuple[Tensor, list[Tensor | None]]:
-        """Gradients of `activated` and of the weights of each run of groups, which lie in the batch here.
+        self, grads: Sequence[Tensor], activated: Tensor, weights: Sequence[Sequence[Tensor]], needs: Needs
+    ) -> tuple[Tensor, list[list[Tensor | None]]]:
+        """Gradients of `activated` and, by kernel size, of the weights of each run of groups, which lie in the batch.
 
         So the weights are neither repeated nor their gradients summed afterwards.
         """
-        grads, states = grad.chunk(self.groups, 1), activated.chunk(self.groups, 1)
+        conv, runs = _Conv(RATE, 1), len(weights[0])
+        states, parts = activated.chunk(self.groups, 1), [grad.chunk(self.groups, 1) for grad in grads]
         of_states: list[Tensor] = []
-        of_weights = []
-        for number, weight in enumerate(weights):
-            run = slice(number, number + 1 if number + 1 < len(weights) else self.groups)
-            of_run, of_weight = _Conv(RATE, 1).backward(
-                torch.cat(grads[run]), torch.cat(states[run]), weight, needs.weights
-            )
-            of_states += of_run.chunk(len(states[run]))
-            of_weights.append(of_weight)
+        of_weights: list[list[Tensor | None]] = [[] for _ in weights]
+        for number in range(runs):
+            run = slice(number, number + 1 if number + 1 < runs else self.groups)
+            state, total = torch.cat(states[run]), None
+            for part, of_size, found in zip(parts, weights, of_weights, strict=True):
+                of_state, of_weight = conv.backward(torch.cat(part[run]), state, of_size[number], needs.weights)
+                total = of_state if total is None else total.add_(of_state)
+                found.append(of_weight)
+            of_states += given(total).chunk(len(states[run]))
         return torch.cat(of_states, 1), of_weights
 
     # --- [ReLU, depthwise, 1x1, BN] twice, and its dilated form that has it once, up to the last 1x1 ------------------
@@ -298,7 +300,8 @@ class StackedEdges(nn.Module):
             parts.append((self._dilated, given(weights.dilated)))
         last = grad  # where no weight needs a gradient, any tensor of its shape will do
         if needs.weights:
-            last = torch.cat([conv(one, weight) for one, (conv, weight) in zip(read, parts, strict=True)], 1)
+            made = [conv(one, weight) for one, (conv, weight) in zip(read, parts, strict=True)]
+            last = torch.cat(made, 1) if len(made) > 1 else made[0]
         grad, pointwise2 = self._pointwise(self.kernels.depthwise).backward(
             grad, last, given(weights.pointwise2), needs.weights
         )
@@ -324,7 +327,7 @@ class StackedEdges(nn.Module):
         self, grad: Tensor, activated: Tensor, weights: ReadingWeights, needs: Needs
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Of the first depthwise and 1x1 convolutions: gradients of `activated`, (N, H, W, G, C), and both weights."""
-        copies = self._copies(activated, self._separable.sizes)
+        copies = self._copies(activated, self._separable.sizes) if needs.weights else grad  # any of its shape
         before = self._separable(copies, given(weights.depthwise1)) if needs.weights else grad
         grad, pointwise1 = self._pointwise(len(self._separable.sizes)).backward(
             grad, before, given(weights.pointwise1), needs.weights

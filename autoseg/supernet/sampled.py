@@ -7,7 +7,8 @@ of a group.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -167,15 +168,16 @@ class SampledCell(SearchCell):
         topology: CellTopology,
         operations: Sequence[str],
         relaxation: RelaxationSpec | None = None,
+        ascent: Callable[[int, int], nn.Module] | None = None,
     ) -> None:
-        super().__init__(arrivals, prev_prev_channels, channels, topology, operations, relaxation)
+        super().__init__(arrivals, prev_prev_channels, channels, topology, operations, relaxation, ascent)
         self.operations, self._order = tuple(operations), state_order(topology)
 
     def _build_readings(self, operations: Sequence[str], relaxation: RelaxationSpec) -> nn.ModuleList:
         return nn.ModuleList(SampledEdges(reading, self.weights.channels, operations) for reading in self.layout)
 
     def forward(  # type: ignore[override]  # it takes a sample instead of every weight and factor
-        self, prev_prev: Feature, prevs: Sequence[Feature], sample: Sample, betas: Tensor, size: Size
+        self, prev_prev: Feature, prevs: Sequence[tuple[Any, ...]], sample: Sample, betas: Tensor, size: Size
     ) -> Feature:
         """The node's feature; betas: (G, 1, 1)."""
         arrived, betas = self._arrive(prev_prev, prevs, betas, size)

@@ -18,8 +18,9 @@ from autoseg.genotype.schema import Genotype
 from autoseg.ops.heads import Aspp, Stem
 from autoseg.ops.resize import Size, level_size, sum_resized
 from autoseg.space.schema import SearchSpace
-from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Node
+from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Arrow, Move, Node
 from autoseg.supernet.arch_parameters import ArchParameters, Sample
+from autoseg.supernet.ascent import Ascending, Ascent, Upsampling, WayUp, competes
 from autoseg.supernet.cell import Feature, SearchCell
 from autoseg.supernet.cell_weights import BYPASS, ReadingWeights, WeightLayout
 from autoseg.supernet.factors import AlphaFactors
@@ -48,6 +49,8 @@ class SearchHead(nn.Module):
 class Supernet(nn.Module):
     """Every path and operation of a search space at once, weighted by alpha and beta (Auto-DeepLab, section 3).
 
+    Where upsamplers or skip connections compete, also all of these, weighted by gamma and the probabilities of skips.
+
     forward: (N, 3, H, W) normalised images, any H and W from 32 up -> logits (N, num_classes, H, W).
     """
 
@@ -56,14 +59,16 @@ class Supernet(nn.Module):
     def __init__(self, space: SearchSpace, num_classes: int, arch_init_std: float = 1e-3) -> None:
         super().__init__()
         self.space, self.num_classes = space, num_classes
-        self.last_level: int | None = None
+        self.last_levels: frozenset[int] | None = None
+        """The levels of the last layer whose heads count; None for all."""
         self.checkpoint_cells = False
         """Keep no more than the output of each cell for the way back, and evaluate the cell again there."""
         self._streams: Sequence[torch.cuda.Stream] = ()
         self._crossing: tuple[object, ...] = ()
         self.arch = ArchParameters(space, arch_init_std)
         self.stem = Stem(space.stem.channels, space.stem.strides, StackedNorm)
-        trellis = space.trellis
+        trellis, resolution = space.trellis, space.resolution
+        ascent = partial(Ascent, upsamplers=resolution.upsamplers, skips=resolution.skips)
         self.cells = nn.ModuleDict(
             {
                 cell_name(node): (SampledCell if space.relaxation.gdas else SearchCell)(
@@ -73,14 +78,17 @@ class Supernet(nn.Module):
                     space.topology,
                     space.cell.operations,
                     space.relaxation,
+                    ascent if competes(space) else None,
                 )
                 for node in trellis.nodes
             }
         )
         self.heads = nn.ModuleList(
-            SearchHead(self._width(node), num_classes, max(1, space.head.aspp_rate // trellis.strides[node.level]))
+            self._build_head(self._width(node), trellis.strides[node.level])
             for node in trellis.nodes_at(trellis.layers)
         )
+        ascends = competes(space) or space.decoder_stages
+        self.upsampling = Upsampling(space, self._width, num_classes) if ascends else None
         self._lay_out()
 
     def _lay_out(self) -> None:
@@ -99,6 +107,11 @@ class Supernet(nn.Module):
             )
         arrows = [arrow for node in cells for arrow in trellis.arrows_into(node)]
         self.register_buffer("arrow_index", self.arch.index_of(arrows), persistent=False)
+
+    def _build_head(self, width: int, stride: int) -> nn.Module:
+        if self.space.head.name == "classifier":
+            return nn.Conv2d(width, self.num_classes, 1)
+        return SearchHead(width, self.num_classes, max(1, self.space.head.aspp_rate // stride))
 
     def _cell(self, node: Node) -> SearchCell:
         return self.cells[cell_name(node)]  # type: ignore[return-value]
@@ -121,25 +134,40 @@ class Supernet(nn.Module):
             for node, feature in zip((FIRST_STEM_NODE, STEM_NODE), stem, strict=True)
         }
         inputs = self._cell_inputs(features[STEM_NODE].plain.dtype)
+        way_up = None if self.upsampling is None else self.upsampling.way_up(self.arch)
         for layer in range(1, trellis.layers + 1):
             nodes = trellis.nodes_at(layer)
-            cells = [partial(self._evaluate, node, features, inputs[node], image_size) for node in nodes]
+            cells = [partial(self._evaluate, node, features, inputs[node], way_up, image_size) for node in nodes]
             features.update(zip(nodes, run_side_by_side(cells, self._streams), strict=True))
-        heads = [
-            partial(head, features[node].activated)
+            if layer == trellis.down_layers:
+                self._bring(features, way_up)
+        heads = {
+            node.level: partial(head, features[node].activated)
             for head, node in zip(self.heads, trellis.nodes_at(trellis.layers), strict=True)
-            if self.last_level in (None, node.level)
-        ]
-        logits = run_side_by_side(heads, self._streams)
+            if self.last_levels is None or node.level in self.last_levels
+        }
+        logits = run_side_by_side(list(heads.values()), self._streams)
         if self._streams:
-            self._crossing = (features, inputs, logits)
+            self._crossing = (features, inputs, way_up, logits)
+        if self.upsampling is not None and way_up is not None and self.space.decoder_stages:
+            logits = [self.upsampling.decode(dict(zip(heads, logits, strict=True)), features, way_up)]
         return sum_resized(logits, image_size)
 
-    def _evaluate(self, node: Node, features: Features, inputs: CellInputs, image_size: Size) -> Feature:
+    def _bring(self, features: Features, way_up: WayUp | None) -> None:
+        """After the way down: what it brings to the levels of the way up."""
+        if self.upsampling is None or way_up is None:
+            return
+        levels = list(self.upsampling.sources)
+        tasks = [partial(self.upsampling.bring, level, features, way_up) for level in levels]
+        way_up.brought.update(zip(levels, run_side_by_side(tasks, self._streams), strict=True))
+
+    def _evaluate(
+        self, node: Node, features: Features, inputs: CellInputs, way_up: WayUp | None, image_size: Size
+    ) -> Feature:
         cell, trellis = self._cell(node), self.space.trellis
         arguments = (
             features[trellis.prev_prev(node)],
-            [features[arrow.source] for arrow in trellis.arrows_into(node)],
+            [self._arriving(arrow, features, way_up) for arrow in trellis.arrows_into(node)],
             *inputs,
             level_size(image_size, trellis.strides[node.level]),
         )
@@ -150,6 +178,12 @@ class Supernet(nn.Module):
         else:
             feature = cell(*arguments)
         return feature
+
+    def _arriving(self, arrow: Arrow, features: Features, way_up: WayUp | None) -> Feature | Ascending:
+        """What an arrow takes to the node that it leads to."""
+        if arrow.move is Move.UP and competes(self.space) and self.upsampling is not None and way_up is not None:
+            return self.upsampling.ascending(arrow, features, way_up)
+        return features[arrow.source]
 
     @contextmanager
     def on_streams(self, streams: Sequence[torch.cuda.Stream]) -> Iterator[None]:
@@ -172,12 +206,14 @@ class Supernet(nn.Module):
         nodes = self.space.trellis.nodes
         betas = self.arch.beta_probs().view(-1, 1, 1).index_select(0, self.arrow_index)
         of_nodes = dict(zip(nodes, torch.split(betas, [self._cell(node).arrows for node in nodes]), strict=True))
+        numbers = {node: self.space.cell_of(node.layer) for node in nodes}
         if self.space.relaxation.gdas is not None:
-            sample = self.arch.sample()
-            return {node: (sample, of_nodes[node]) for node in nodes}
-        factors = self.alpha_factors(self.arch.mixture())
+            samples = self.arch.samples()
+            return {node: (samples[numbers[node]], of_nodes[node]) for node in nodes}
+        factors = [self.alpha_factors(mixture) for mixture in self.arch.of_cells(self.arch.mixture())]
+        kinds = {node: (self._cell(node).groups, self._cell(node).weights.channels) for node in nodes}
         return {
-            node: (weights, factors[self._cell(node).groups, self._cell(node).weights.channels], of_nodes[node])
+            node: (weights, factors[numbers[node]][kinds[node]], of_nodes[node])
             for node, weights in zip(nodes, self.weight_layout(dtype), strict=True)
         }
 
@@ -185,10 +221,10 @@ class Supernet(nn.Module):
         """Compute from now on only what a genotype of this space chose, with the supernet's weights.
 
         Its features off the path are zero, where the discrete network has H(l-2) of the path resized: what is lost
-        when a relaxed network is made discrete and not retrained.
+        when a relaxed network is made discrete and not retrained. Raises: GenotypeError: it is not of this space.
         """
         self.arch.choose(genotype)
-        self.last_level = genotype.levels[-1]
+        self.last_levels = frozenset(node.level for node in genotype.nodes_at(genotype.layers))
 
     def weights(self) -> list[nn.Parameter]:
         """Every parameter but the architecture's."""
@@ -199,7 +235,7 @@ class Supernet(nn.Module):
         self._require(weights=True, arch=False)
 
     def train_architecture(self) -> None:
-        """From now on gradients reach alpha and beta alone."""
+        """From now on gradients reach the architecture alone."""
         self._require(weights=False, arch=True)
 
     def _require(self, weights: bool, arch: bool) -> None:

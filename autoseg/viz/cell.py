@@ -31,12 +31,14 @@ TAIL = 0.26
 
 
 @styled
-def draw_cell(genotype: Genotype) -> Figure:
+def draw_cell(genotype: Genotype, name: str = "cell") -> Figure:
     """The cell that every layer of the genotype repeats: each block is the sum of the operations in its box.
+
+    name: `cell`, or `up_cell` for that of the way up where it has its own.
 
     Pale lines lead to the concatenation of all blocks alone. Lines of one state run together until they part.
     """
-    layout = cell_layout(cell_graph(genotype))
+    layout = cell_layout(cell_graph(genotype, name))
     left, right, top, bottom = layout.extent
     axes = inch_axes((left - 0.05, right + TAIL + 0.4, top - 0.05, bottom + 0.05), (0.02, 0.02, 0.02, 0.02))
     axes.set_axis_off()

@@ -1,4 +1,4 @@
-"""Charts of a run: the operations of a cell, and curves over epochs."""
+"""Charts of a run: the probabilities of what competes, and curves over epochs."""
 
 from __future__ import annotations
 
@@ -11,41 +11,122 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from autoseg.errors import RunError
-from autoseg.space.arch_probs import ArchProbs
+from autoseg.errors import ConfigError, RunError
+from autoseg.space.arch_probs import ArchProbs, gamma_legal
 from autoseg.space.cell import state_name
 from autoseg.viz.graph import short_name
-from autoseg.viz.style import BLUE, GREEN, INK, MUTED, PURPLE, SMALL, VERMILION, figure_of, inch_axes, styled
+from autoseg.viz.style import BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, SMALL, VERMILION, figure_of, inch_axes, styled
 
 CELL_WIDTH, CELL_HEIGHT = 0.5, 0.21
 BAR_HEIGHTS = (1.0, 2.0)
-"""Least and greatest height of the colour bar of alpha, whose label needs room. Inches."""
+"""Least and greatest height of a colour bar, whose label needs room. Inches."""
+PANEL_GAP = 0.6
+"""Between two panels of a heat map, in cells."""
 SMOOTHING = 12
 """A curve is smoothed over one in this many of its points."""
 
 Row = Mapping[str, Any]
 
 
-# --- alpha ------------------------------------------------------------------------------------------------------------
+# --- what competes --------------------------------------------------------------------------------------------------
 
 
 @styled
 def draw_alpha(probs: ArchProbs) -> Figure:
-    """Heat map of alpha_probs [edge, operation]: a row an edge, grouped by block; the greatest of each row is bold."""
-    values = probs.alpha_probs
-    edges, operations = values.shape
-    below = max(0.05, BAR_HEIGHTS[0] - edges * CELL_HEIGHT)
-    axes = inch_axes((0, operations * CELL_WIDTH, 0, edges * CELL_HEIGHT), (1.2, 0.7, 0.8, below))
-    axes.set_xlim(-0.5, operations - 0.5)
-    axes.set_ylim(edges - 0.5, -0.5)
-    highest = max(0.5, float(values.max()))
-    corners = np.arange(operations + 1) - 0.5, np.arange(edges + 1) - 0.5
-    picture = axes.pcolormesh(*corners, values, cmap="Blues", vmin=0, vmax=highest, edgecolors="white", linewidth=0.4)
-    for (edge, operation), value in np.ndenumerate(values):
-        alone_at_top = (values[edge] >= value).sum() == 1
+    """Heat map of alpha_probs [edge, operation]: a row an edge, grouped by block; the greatest of each row is bold.
+
+    The cells of the way down and the way up, where there are two, stand beside each other.
+    """
+    space, topology = probs.space, probs.space.topology
+    panels = np.split(probs.alpha_probs, space.cells)
+    rows = [f"{state_name(state)} \u2192 b{block + 1}" for block, state in topology.edges]
+    columns = [short_name(name) for name in space.cell.operations]
+    titles = ("cell of the way down", "cell of the way up") if space.cells == 2 else ()
+    axes, picture = _heat_map(panels, rows, columns, left=1.2, titles=titles)
+    for block in range(1, topology.blocks):
+        axes.axhline(topology.edges_into(block)[0] - 0.5, color="white", linewidth=3)
+    return _bar(axes, picture, "alpha probability")
+
+
+@styled
+def draw_gamma(probs: ArchProbs) -> Figure:
+    """Heat map of gamma_probs [site, upsampler]: a row a place where features come up; what does not compete is blank.
+
+    Raises: ConfigError: a space where no upsamplers compete.
+    """
+    if probs.gamma_probs is None:
+        raise ConfigError(f"space '{probs.space.name}' has no gamma: no upsamplers compete (resolution.upsamplers)")
+    values = np.where(gamma_legal(probs.space), probs.gamma_probs, np.nan)
+    rows = [_site_label(site.name) for site in probs.space.gamma_sites]
+    axes, picture = _heat_map([values], rows, [short_name(name) for name in probs.space.upsamplers], left=1.35)
+    return _bar(axes, picture, "gamma probability")
+
+
+@styled
+def draw_skips(probs: ArchProbs) -> Figure:
+    """Heat map of skip_probs [level, skip]: a row a stride of the way up, with what joins from the way down.
+
+    Raises: ConfigError: a space where no skips compete.
+    """
+    if probs.skip_probs is None:
+        raise ConfigError(f"space '{probs.space.name}' has no skips that compete (resolution.skips)")
+    strides = probs.space.network.strides[: len(probs.skip_probs)]
+    rows = [f"stride {stride}" for stride in strides]
+    axes, picture = _heat_map([probs.skip_probs], rows, probs.space.resolution.skips, left=0.8)
+    return _bar(axes, picture, "skip probability")
+
+
+def _site_label(name: str) -> str:
+    """`up_16_8` as `up 16 to 8`, `layer7_16_8` as `layer 7: 16 to 8`, with arrows."""
+    place, coarse, fine = name.rsplit("_", 2)
+    place = f"layer {place.removeprefix('layer')}:" if place.startswith("layer") else place
+    return f"{place} {coarse} \u2192 {fine}"
+
+
+def _heat_map(
+    panels: Sequence[np.ndarray], rows: Sequence[str], columns: Sequence[str], left: float, titles: Sequence[str] = ()
+) -> tuple[Axes, Any]:
+    """Probabilities [row, column] as colours and numbers, one panel beside the other; NaN is left blank."""
+    height, width = panels[0].shape
+    starts = [number * (width + PANEL_GAP) for number in range(len(panels))]
+    below = max(0.05, BAR_HEIGHTS[0] - height * CELL_HEIGHT)
+    right = starts[-1] + width
+    axes = inch_axes((0, right * CELL_WIDTH, 0, height * CELL_HEIGHT), (left, 0.7, 0.8, below))
+    axes.set_xlim(-0.5, right - 0.5)
+    axes.set_ylim(height - 0.5, -0.5)
+    highest = max(0.5, float(np.nanmax(panels)))
+    for start, values in zip(starts, panels, strict=True):
+        corners = start + np.arange(width + 1) - 0.5, np.arange(height + 1) - 0.5
+        picture = axes.pcolormesh(
+            *corners,
+            np.ma.masked_invalid(values),
+            cmap="Blues",
+            vmin=0,
+            vmax=highest,
+            edgecolors="white",
+            linewidth=0.4,
+        )
+        _write_numbers(axes, values, start, highest)
+    for start, title in zip(starts, titles, strict=False):
+        axes.text(start + (width - 1) / 2, height - 0.2, title, ha="center", va="top")
+    axes.set_yticks(range(height), rows)
+    places = [start + column for start in starts for column in range(width)]
+    axes.set_xticks(places, [*columns] * len(panels), rotation=40, ha="left", rotation_mode="anchor")
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return axes, picture
+
+
+def _write_numbers(axes: Axes, values: np.ndarray, start: float, highest: float) -> None:
+    """Each number in its cell, the greatest of a row bold unless several are."""
+    for (row, column), value in np.ndenumerate(values):
+        if math.isnan(value):
+            continue
+        alone_at_top = (values[row] >= value).sum() == 1
         axes.text(
-            operation,
-            edge,
+            start + column,
+            row,
             f"{value:.2f}",
             ha="center",
             va="center",
@@ -53,20 +134,9 @@ def draw_alpha(probs: ArchProbs) -> Figure:
             color="white" if value > 0.6 * highest else INK,
             fontweight="bold" if alone_at_top else "normal",
         )
-    topology = probs.space.topology
-    labels = [f"{state_name(state)} \u2192 b{block + 1}" for block, state in topology.edges]
-    axes.set_yticks(range(edges), labels)
-    names = [short_name(name) for name in probs.space.cell.operations]
-    axes.set_xticks(range(operations), names, rotation=40, ha="left", rotation_mode="anchor")
-    axes.xaxis.tick_top()
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    for block in range(1, topology.blocks):
-        axes.axhline(topology.edges_into(block)[0] - 0.5, color="white", linewidth=3)
-    return _alpha_bar(axes, picture)
 
 
-def _alpha_bar(axes: Axes, picture: Any) -> Figure:
+def _bar(axes: Axes, picture: Any, label: str) -> Figure:
     figure = figure_of(axes)
     place, (width, height) = axes.get_position(), figure.get_size_inches()
     tall = float(np.clip(place.height * height, *BAR_HEIGHTS)) / height
@@ -74,7 +144,7 @@ def _alpha_bar(axes: Axes, picture: Any) -> Figure:
     bar = figure.colorbar(picture, cax=beside)
     bar.locator = MaxNLocator(3)
     bar.update_ticks()
-    bar.set_label("alpha probability", fontsize=SMALL)
+    bar.set_label(label, fontsize=SMALL)
     beside.spines[:].set_visible(False)
     beside.tick_params(length=2)
     return figure
@@ -105,6 +175,8 @@ PANELS = {
         Curve("alpha", PURPLE, None, "alpha_entropy"),
         Curve("beta", BLUE, None, "beta_entropy"),
         Curve("edges", GREEN, None, "edge_entropy"),
+        Curve("gamma", ORANGE, None, "gamma_entropy"),
+        Curve("skips", VERMILION, None, "skip_entropy"),
     ),
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autoseg.viz.cell import draw_cell
-from autoseg.viz.charts import draw_alpha, draw_history
+from autoseg.viz.charts import draw_alpha, draw_gamma, draw_history, draw_skips
 from autoseg.viz.samples import draw_predictions
 from autoseg.viz.style import FORMATS, save
 from autoseg.viz.trellis import draw_path, draw_trellis
@@ -12,9 +12,11 @@ __all__ = [
     "FORMATS",
     "draw_alpha",
     "draw_cell",
+    "draw_gamma",
     "draw_history",
     "draw_path",
     "draw_predictions",
+    "draw_skips",
     "draw_trellis",
     "save",
 ]

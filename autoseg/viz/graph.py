@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import networkx as nx
 
-from autoseg.genotype.schema import Genotype
+from autoseg.genotype.schema import Cell, Genotype
 from autoseg.space.cell import PREV, PREV_PREV, state_name
+from autoseg.space.trellis import STEM_NODE, Node
+from autoseg.viz.wiring import decoder_inputs, decoder_nodes, enlargements, is_plain, joins, move_name, up_names
 
 OUTPUT = "output"
 CONCAT = "concat"
@@ -20,73 +22,109 @@ _SHORT = {
     "dil_conv": "dil",
     "avg_pool": "avg pool",
     "max_pool": "max pool",
+    "transposed_conv": "t-conv",
+    "pixel_shuffle_icnr": "shuffle ICNR",
+    "pixel_shuffle": "shuffle",
+    "pixel_dcl": "PixelDCL",
+    "ipixel_dcl": "iPixelDCL",
+    "max_unpool": "unpool",
+    "carafe": "CARAFE",
+    "dysample": "DySample",
 }
 
 
 def short_name(operation: str) -> str:
-    """`sep_conv_3x3` as `sep 3x3`, for labels; an operation that is not known keeps its words."""
+    """`sep_conv_3x3` as `sep 3x3`, for labels, upsamplers too; what is not known keeps its words."""
     for long, short in _SHORT.items():
         if operation == long or operation.startswith(f"{long}_"):
             return (short + operation.removeprefix(long)).replace("_", " ")
     return operation.replace("_", " ")
 
 
-def cell_graph(genotype: Genotype) -> nx.MultiDiGraph[str]:
-    """The cell: nodes `prev_prev`, `prev`, `b1`..`bB` and `output` with `kind`; edges with `operation`.
+def cells(genotype: Genotype) -> dict[str, Cell]:
+    """The cells of a genotype by the name of their graph: `cell`, and `up_cell` where the way up has its own."""
+    return {"cell": genotype.cell} | ({"up_cell": genotype.up_cell} if genotype.up_cell is not None else {})
+
+
+def cell_graph(genotype: Genotype, name: str = "cell") -> nx.MultiDiGraph[str]:
+    """One of the `cells`: nodes `prev_prev`, `prev`, `b1`..`bB` and `output` with `kind`; edges with `operation`.
 
     A MultiDiGraph, since a block may apply two operations to one input.
     """
     graph: nx.MultiDiGraph[str] = nx.MultiDiGraph(name=genotype.name)
+    cell = cells(genotype)[name]
     graph.add_nodes_from(INPUTS, kind="input")
-    for number, block in enumerate(genotype.cell):
-        name = state_name(number + 2)
-        graph.add_node(name, kind="block")
+    for number, block in enumerate(cell):
+        state = state_name(number + 2)
+        graph.add_node(state, kind="block")
         for edge in block:
-            graph.add_edge(edge.input, name, operation=edge.operation)
+            graph.add_edge(edge.input, state, operation=edge.operation)
     graph.add_node(OUTPUT, kind="output")
-    for number in range(len(genotype.cell)):
+    for number in range(len(cell)):
         graph.add_edge(state_name(number + 2), OUTPUT, operation=CONCAT)
     return graph
 
 
 def path_graph(genotype: Genotype) -> nx.DiGraph[str]:
-    """The path: nodes `stem`, `layer_1`..`layer_L` and `decoder` with `kind`, `stride` and `filters`.
+    """The network level: nodes `stem`, `layer_1`..`layer_L` and `decoder` with `kind`, `stride` and `filters`.
 
     `filters` are the stem's last channels, those of one block of a layer, and the decoder's; `stride` is that of a
-    node's output, and for the decoder that of the layer it reads. Edges have `move`: `up`, `same` or `down` (`same`
-    into the decoder).
+    node's output, and for the decoder that of the layer it reads. Edges have `move`: `up`, `same`, `down` or, in the
+    decoder, `resize`. In a network of several paths a node is called `layer_3_stride_8`, and where the decoder comes up
+    in steps its further nodes `decoder_stride_4`; but for Auto-DeepLab's, the decoder has its `name` (and a classifier
+    and FCN's no filters). Where upsamplers are named, edges that come up have `upsampler`; skip connections are edges
+    with `skip`, `add` or `concat`, instead of a move.
     """
     graph: nx.DiGraph[str] = nx.DiGraph(name=genotype.name)
     graph.add_node("stem", kind="stem", stride=genotype.stem.stride, filters=genotype.stem.channels[-1])
-    before = "stem"
-    for layer, (stride, move) in enumerate(zip(genotype.network.strides, genotype.moves, strict=True), start=1):
-        graph.add_node(
-            f"layer_{layer}", kind="layer", stride=stride, filters=genotype.filters(genotype.levels[layer - 1])
-        )
-        graph.add_edge(before, f"layer_{layer}", move=move.name.lower())
-        before = f"layer_{layer}"
-    decoder = genotype.decoder
-    graph.add_node("decoder", kind="decoder", stride=genotype.network.strides[-1], filters=decoder.filters)
-    graph.add_edge(before, "decoder", move="same")
+    names = {STEM_NODE: "stem"}
+    for node in sorted({arrow.target for arrow in genotype.arrows}):
+        names[node] = f"layer_{node.layer}" + ("" if genotype.is_path else f"_stride_{genotype.stride(node.level)}")
+        filters = genotype.filters(node.level)
+        graph.add_node(names[node], kind="layer", stride=genotype.stride(node.level), filters=filters)
+    upsamplers = up_names(genotype)
+    for arrow in genotype.arrows:
+        named = {"upsampler": upsamplers[arrow]} if arrow in upsamplers else {}
+        graph.add_edge(names[arrow.source], names[arrow.target], move=arrow.move.name.lower(), **named)
+    _add_decoder(graph, genotype, names)
     return graph
 
 
-def genotype_graph(genotype: Genotype) -> nx.DiGraph[str]:
-    """The whole genotype for export: `path_graph` beside `cell_graph`, whose nodes are called `cell/...` here.
+def _add_decoder(graph: nx.DiGraph[str], genotype: Genotype, names: dict[Node, str]) -> None:
+    """The decoder's nodes and edges, and the skip connections; `names` gets the nodes' names."""
+    first, *later = decoder_nodes(genotype)[: 1 if is_plain(genotype) else None]
+    names |= {first: "decoder", **{node: f"decoder_stride_{genotype.stride(node.level)}" for node in later}}
+    width = {} if genotype.decoder.name in ("classifier", "fcn") else {"filters": genotype.decoder.filters}
+    for node in (first, *later):
+        graph.add_node(names[node], kind="decoder", stride=genotype.stride(node.level), **width)
+    for source, target in decoder_inputs(genotype):
+        graph.add_edge(names[source], names[target], move=move_name(source, target))
+    if is_plain(genotype):
+        return
+    graph.nodes["decoder"]["name"] = genotype.decoder.name
+    for source, target, upsampler in enlargements(genotype):
+        graph.add_edge(names[source], names[target], move=move_name(source, target), upsampler=upsampler)
+    for source, target, how in joins(genotype):
+        graph.add_edge(names[source], names[target], skip=how)
 
-    It is a MultiDiGraph (a kind of DiGraph). Path edges have `move`, cell edges `operation`; every node has `kind`.
+
+def genotype_graph(genotype: Genotype) -> nx.DiGraph[str]:
+    """The whole genotype for export: `path_graph` beside each `cell_graph`, whose nodes are `cell/...`, `up_cell/...`.
+
+    It is a MultiDiGraph (a kind of DiGraph). Path edges have `move` or `skip`, cell edges `operation`; every node has
+    `kind`.
     """
     graph: nx.MultiDiGraph[str] = nx.MultiDiGraph(name=genotype.name)
-    path = path_graph(genotype)
-    cell: nx.MultiDiGraph[str] = nx.relabel_nodes(
-        cell_graph(genotype), {node: f"cell/{node}" for node in cell_names(genotype)}
-    )
-    for part in (path, cell):
+    parts: list[nx.DiGraph[str]] = [path_graph(genotype)]
+    for name in cells(genotype):
+        cell = cell_graph(genotype, name)
+        parts.append(nx.relabel_nodes(cell, {node: f"{name}/{node}" for node in cell}))
+    for part in parts:
         graph.add_nodes_from(part.nodes(data=True))
         graph.add_edges_from(part.edges(data=True))
     return graph
 
 
-def cell_names(genotype: Genotype) -> tuple[str, ...]:
+def cell_names(genotype: Genotype, name: str = "cell") -> tuple[str, ...]:
     """The nodes of `cell_graph`, inputs first, output last."""
-    return (*(state_name(state) for state in range(len(genotype.cell) + 2)), OUTPUT)
+    return (*(state_name(state) for state in range(len(cells(genotype)[name]) + 2)), OUTPUT)

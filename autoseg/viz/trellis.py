@@ -11,7 +11,6 @@ from itertools import pairwise
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -19,42 +18,59 @@ from matplotlib.lines import Line2D
 from autoseg.errors import ConfigError
 from autoseg.genotype.schema import Genotype
 from autoseg.space.schema import SearchSpace
-from autoseg.space.trellis import STEM_NODE, Node, Trellis
-from autoseg.viz.style import BLUE, INK, MUTED, PALE, SMALL, VERMILION, figure_of, inch_axes, styled
+from autoseg.space.trellis import STEM_NODE, Arrow, Node, Trellis
+from autoseg.viz.graph import short_name
+from autoseg.viz.sheet import ARC_WIDTH, Sheet, arc_peak, arc_style, trellis_sheet
+from autoseg.viz.style import BLUE, GREEN, INK, MUTED, PALE, SMALL, VERMILION, figure_of, styled
+from autoseg.viz.wiring import (
+    DECODER_NAMES,
+    Join,
+    decoder_inputs,
+    decoder_nodes,
+    enlargements,
+    is_plain,
+    joins,
+    up_names,
+)
 
-LAYER_STEP, LEVEL_STEP, RADIUS = 0.42, 0.52, 0.085
 THIN, THICK = 0.5, 3.6
 """Line widths in points of probability 0 and 1."""
 PATH_WIDTH, PATH_EXTRA = 2.4, 0.9
 """Width of the path without probabilities; with them, how much wider than its arrow it is, so that it hides it."""
-MIN_HEIGHT = 1.25
-"""Room for the label of the colour bar."""
+DECODER_WIDTH = 1.4
 
 
 @styled
 def draw_trellis(
     space: SearchSpace,
     beta_probs: np.ndarray | None = None,
-    path: Sequence[int] | None = None,
+    path: Sequence[int] | Genotype | None = None,
     title: str | None = None,
 ) -> Figure:
     """The trellis of a space: every legal arrow, its width and colour by its probability, and a path over it.
 
-    beta_probs: [layer, level, move], between 0 and 1. path: the levels of layers 1..L.
+    beta_probs: [layer, level, move], between 0 and 1. path: the levels of layers 1..L; or a genotype of the space, with
+    its arrows, the names of its upsamplers, its skip connections as arcs and its decoder.
     Raises: ConfigError: probabilities of another shape or out of range, or a path that the trellis does not hold.
     """
     trellis = space.trellis
     if beta_probs is not None:
         _check_beta(beta_probs, trellis)
-    return _draw(trellis, beta_probs, None if path is None else _path_nodes(trellis, path), title)
+    if isinstance(path, Genotype):
+        return _draw(trellis, beta_probs, _held(trellis, path.arrows), path, title)
+    return _draw(trellis, beta_probs, None if path is None else _path_arrows(trellis, path), None, title)
 
 
 @styled
 def draw_path(genotype: Genotype) -> Figure:
-    """The path of a genotype over the pale grid of all arrows between the stem's stride and the path's greatest."""
-    strides = [genotype.stem.stride * 2**level for level in range(max(genotype.levels) + 1)]
-    trellis = Trellis(len(genotype.levels), strides)
-    return _draw(trellis, None, _path_nodes(trellis, genotype.levels), None)
+    """The path of a genotype, or its arrows, over the pale grid of all between the stem's stride and its greatest."""
+    arrows, down = genotype.arrows, genotype.network.down_layers
+    levels = 1 + max(arrow.target.level for arrow in arrows)
+    if down is not None and any(node.level for node in genotype.nodes_at(genotype.layers)):
+        down = None  # an hourglass that does not come back to the stem's stride is in no hourglass's grid
+    strides = [genotype.stride(level) for level in range(levels)]
+    trellis = Trellis(genotype.layers, strides, down_layers=down)
+    return _draw(trellis, None, arrows, genotype, None)
 
 
 def _check_beta(beta_probs: np.ndarray, trellis: Trellis) -> None:
@@ -65,7 +81,7 @@ def _check_beta(beta_probs: np.ndarray, trellis: Trellis) -> None:
         raise ConfigError("beta_probs has values that are no probabilities; give numbers between 0 and 1, not logits")
 
 
-def _path_nodes(trellis: Trellis, path: Sequence[int]) -> list[Node]:
+def _path_arrows(trellis: Trellis, path: Sequence[int]) -> tuple[Arrow, ...]:
     if len(path) != trellis.layers:
         raise ConfigError(
             f"the path has {len(path)} levels, but the trellis has {trellis.layers} layers; give one a layer"
@@ -76,36 +92,99 @@ def _path_nodes(trellis: Trellis, path: Sequence[int]) -> list[Node]:
             raise ConfigError(
                 f"the path {list(path)} steps to level {target.level} at layer {target.layer}, where no arrow leads"
             )
-    return nodes
+    return trellis.arrows_along([int(level) for level in path])
+
+
+def _held(trellis: Trellis, arrows: Sequence[Arrow]) -> Sequence[Arrow]:
+    for source, target, _ in arrows:
+        if not trellis.graph.has_edge(source, target):
+            raise ConfigError(
+                f"the genotype steps from level {source.level} to level {target.level} at layer {target.layer}, where"
+                " this space has no arrow"
+            )
+    return arrows
 
 
 # --- drawing --------------------------------------------------------------------------------------------------------
 
 
-def _draw(trellis: Trellis, beta_probs: np.ndarray | None, path: list[Node] | None, title: str | None) -> Figure:
-    axes = _axes(trellis)
+def _draw(
+    trellis: Trellis,
+    beta_probs: np.ndarray | None,
+    chosen: Sequence[Arrow] | None,
+    genotype: Genotype | None,
+    title: str | None,
+) -> Figure:
+    extended = None if genotype is None or is_plain(genotype) else genotype
+    sheet = _sheet(trellis, extended)
     arrows = [(arrow.source, arrow.target) for arrow in trellis.arrows]
     if beta_probs is None:
-        pale = PALE if path else MUTED
-        _draw_arrows(axes, arrows, np.full(len(arrows), 0.9), [pale] * len(arrows), "arrows", 2)
+        pale = PALE if chosen else MUTED
+        sheet.arrows(arrows, np.full(len(arrows), 0.9), [pale] * len(arrows), "arrows", 2)
     else:
-        values = np.array([beta_probs[a.source.layer, a.source.level, a.move] for a in trellis.arrows])
+        values = _probabilities(beta_probs, trellis.arrows)
         order = np.argsort(values, kind="stable")  # likely arrows over unlikely ones
         arrows = [arrows[number] for number in order]
-        _draw_arrows(axes, arrows, arrow_width(values[order]), list(_colours()(values[order])), "arrows", 2)
-        _colour_bar(axes)
-    _draw_nodes(axes, trellis.nodes, "white", MUTED if path else INK, "nodes", 5)
-    if path:
-        _draw_nodes(axes, path[1:], VERMILION, VERMILION, "path-nodes", 6)
-        steps = list(pairwise(path))
-        widths = np.full(len(steps), PATH_WIDTH) if beta_probs is None else _path_widths(beta_probs, path)
-        _draw_arrows(axes, steps, widths + 1.6, ["white"] * len(steps), "path-casing", 3)
-        _draw_arrows(axes, steps, widths, [VERMILION] * len(steps), "path", 4)
-        _legend(axes)
-    _draw_stem(axes)
+        sheet.arrows(arrows, arrow_width(values[order]), list(_colours()(values[order])), "arrows", 2)
+        _colour_bar(sheet.axes)
+    sheet.nodes(trellis.nodes, "white", MUTED if chosen else INK, "nodes", 5)
+    if chosen:
+        _draw_chosen(sheet, beta_probs, chosen)
+        skips = _draw_extensions(sheet, extended) if extended else []
+        _legend(sheet.axes, "decoded path" if genotype is None or genotype.is_path else "arrows that stay", skips)
+    sheet.nodes([STEM_NODE], INK, INK, "stem", 7, "s", 0.95)
     if title:
-        axes.set_title(title, pad=20 if path else 8)
-    return figure_of(axes)
+        sheet.axes.set_title(title, pad=20 if chosen else 8)
+    return figure_of(sheet.axes)
+
+
+def _sheet(trellis: Trellis, genotype: Genotype | None) -> Sheet:
+    """Ticks and room for the trellis and, if there is more in the genotype than arrows, for that."""
+    layers = trellis.layers
+    ticks: dict[float, str] = {0: "stem", **{layer: str(layer) for layer in range(1, layers + 1)}}
+    if genotype is None:
+        sheet = trellis_sheet(layers, trellis.strides)
+    else:
+        decoder = decoder_nodes(genotype)
+        names = [*up_names(genotype).values(), *genotype.decoder.upsamplers]
+        peaks = [arc_peak(join.source, join.target) for join in joins(genotype) if join.target.level == 0]
+        columns = decoder[-1].layer
+        sheet = trellis_sheet(columns, trellis.strides, map(short_name, names), max(peaks, default=0.0), wide=True)
+        ticks[(layers + 1 + columns) / 2] = DECODER_NAMES[genotype.decoder.name]
+    sheet.axes.set_xticks([column * sheet.step for column in ticks], list(ticks.values()))
+    sheet.axes.set_xlabel("layer")
+    return sheet
+
+
+def _draw_chosen(sheet: Sheet, beta_probs: np.ndarray | None, chosen: Sequence[Arrow]) -> None:
+    """The arrows that were decoded, with a casing where they cross others, and their nodes."""
+    sheet.nodes(sorted({arrow.target for arrow in chosen}), VERMILION, VERMILION, "path-nodes", 6)
+    steps = [(arrow.source, arrow.target) for arrow in chosen]
+    widths = np.full(len(steps), PATH_WIDTH)
+    if beta_probs is not None:
+        widths = arrow_width(_probabilities(beta_probs, chosen)) + PATH_EXTRA
+    sheet.arrows(steps, widths + 1.6, ["white"] * len(steps), "path-casing", 3)
+    sheet.arrows(steps, widths, [VERMILION] * len(steps), "path", 4)
+
+
+def _draw_extensions(sheet: Sheet, genotype: Genotype) -> list[Join]:
+    """The names of upsamplers, the decoder and the skip connections, which are returned."""
+    steps = enlargements(genotype)
+    within = [*decoder_inputs(genotype), *((step.source, step.target) for step in steps)]
+    sheet.arrows(within, np.full(len(within), DECODER_WIDTH), [INK] * len(within), "decoder", 4)
+    sheet.nodes(decoder_nodes(genotype), INK, INK, "decoder-nodes", 6, "s", 0.8)
+    for arrow, name in up_names(genotype).items():
+        sheet.label(arrow.target, short_name(name))
+    for step in steps if genotype.decoder.upsamplers else ():
+        sheet.label(step.target, short_name(step.upsampler))
+    found = joins(genotype)
+    for join in found:
+        sheet.arc(join.source, join.target, join.how, f"skip-{join.how}")
+    return found
+
+
+def _probabilities(beta_probs: np.ndarray, arrows: Sequence[Arrow]) -> np.ndarray:
+    return np.array([beta_probs[arrow.source.layer, arrow.source.level, arrow.move] for arrow in arrows])
 
 
 def arrow_width(probability: np.ndarray) -> np.ndarray:
@@ -113,82 +192,26 @@ def arrow_width(probability: np.ndarray) -> np.ndarray:
     return np.asarray(THIN + (THICK - THIN) * np.clip(probability, 0, 1))
 
 
-def _path_widths(beta_probs: np.ndarray, path: Sequence[Node]) -> np.ndarray:
-    steps = [(source, target.level - source.level + 1) for source, target in pairwise(path)]
-    return arrow_width(np.array([beta_probs[node.layer, node.level, move] for node, move in steps])) + PATH_EXTRA
-
-
 def _colours() -> Colormap:
     """Pale grey to blue to near black: ordered in lightness, never too pale to see."""
     return LinearSegmentedColormap.from_list("beta", ["#D9DEE4", "#8DB7DB", BLUE, "#08264A"])
 
 
-def _position(node: Node) -> np.ndarray:
-    return np.array([node.layer * LAYER_STEP, node.level * LEVEL_STEP])
-
-
-def _axes(trellis: Trellis) -> Axes:
-    levels = len(trellis.strides)
-    margin = 0.2
-    right, bottom = trellis.layers * LAYER_STEP, (levels - 1) * LEVEL_STEP
-    spare = max(0.0, MIN_HEIGHT - bottom - 2 * margin) / 2
-    axes = inch_axes((-margin, right + margin, -margin - spare, bottom + margin + spare), (0.6, 0.75, 0.4, 0.5))
-    labels = ["stem", *(str(layer) for layer in range(1, trellis.layers + 1))]
-    axes.set_xticks([layer * LAYER_STEP for layer in range(trellis.layers + 1)], labels)
-    axes.set_yticks([level * LEVEL_STEP for level in range(levels)], [str(stride) for stride in trellis.strides])
-    axes.set_xlabel("layer")
-    axes.set_ylabel("output stride")
-    axes.tick_params(length=0, pad=1)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    return axes
-
-
-def _draw_arrows(
-    axes: Axes,
-    arrows: Sequence[tuple[Node, Node]],
-    widths: np.ndarray,
-    colours: Sequence[object],
-    gid: str,
-    zorder: int,
-) -> None:
-    """Shafts as one collection (`gid`), heads as another (`gid`-heads); a head grows with its shaft."""
-    shafts, heads = [], []
-    for (source, target), width in zip(arrows, widths, strict=True):
-        start, end = _position(source), _position(target)
-        along = (end - start) / np.linalg.norm(end - start)
-        across = np.array([-along[1], along[0]])
-        tip = end - along * (RADIUS + 0.012)
-        base = tip - along * (0.055 + 0.6 * width / 72)
-        half = across * (0.024 + 0.85 * width / 72)
-        shafts.append([start + along * RADIUS, base + along * 0.004])
-        heads.append([tip, base + half, base - half])
-    axes.add_collection(
-        LineCollection(shafts, linewidths=widths, colors=colours, capstyle="butt", zorder=zorder, gid=gid),
-        autolim=False,
-    )
-    axes.add_collection(
-        PolyCollection(heads, facecolors=colours, edgecolors="none", zorder=zorder + 0.1, gid=f"{gid}-heads"),
-        autolim=False,
-    )
-
-
-def _draw_nodes(axes: Axes, nodes: Sequence[Node], face: str, edge: str, gid: str, zorder: int) -> None:
-    x, y = np.array([_position(node) for node in nodes]).T
-    axes.scatter(
-        x, y, s=(2 * RADIUS * 72) ** 2, facecolors=face, edgecolors=edge, linewidths=0.9, zorder=zorder, gid=gid
-    )
-
-
-def _draw_stem(axes: Axes) -> None:
-    size = (2 * RADIUS * 72 * 0.95) ** 2
-    axes.scatter(0, 0, s=size, marker="s", facecolors=INK, edgecolors=INK, linewidths=0.9, zorder=7, gid="stem")
-
-
-def _legend(axes: Axes) -> None:
-    line = Line2D([], [], color=VERMILION, linewidth=PATH_WIDTH, marker="o", markersize=6, label="decoded path")
+def _legend(axes: Axes, name: str, skips: Sequence[Join]) -> None:
+    lines = [Line2D([], [], color=VERMILION, linewidth=PATH_WIDTH, marker="o", markersize=6, label=name)]
+    for how in ("add", "concat"):
+        if any(join.how == how for join in skips):
+            line = Line2D([], [], color=GREEN, linewidth=ARC_WIDTH, linestyle=arc_style(how), label=f"skip, {how}")
+            lines.append(line)
     axes.legend(
-        handles=[line], loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, borderpad=0, handlelength=2.4
+        handles=lines,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        borderaxespad=0.2,
+        borderpad=0,
+        handlelength=2.4,
+        ncols=len(lines),
+        columnspacing=1.2,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import networkx as nx
 import pytest
+from small_networks import down_to_8, hourglass, several_paths
 
 from autoseg.errors import ExportError
 from autoseg.export import GENOTYPE_FORMATS, export_genotype
@@ -98,3 +99,70 @@ def test_names_that_xml_cannot_hold(tmp_path: Path) -> None:
     genotype = Genotype.load("auto_deeplab_s").model_copy(update={"name": "a\x00<&>"})
     path = export_genotype(genotype, tmp_path / "g", "graphml")
     assert nx.read_graphml(path, force_multigraph=True).number_of_nodes() == genotype_graph(genotype).number_of_nodes()
+
+
+# --- what comes back up -----------------------------------------------------------------------------------------------
+
+UPSAMPLED = {
+    "hourglass": hourglass(),
+    "several paths": several_paths(upsamplers=["dysample"]),
+    "unet": down_to_8("unet", ["pixel_dcl", "carafe"]),
+    "fcn": down_to_8("fcn"),
+}
+
+
+@pytest.mark.parametrize("name", UPSAMPLED)
+def test_json_of_a_genotype_with_upsamplers_loads_back(name: str, tmp_path: Path) -> None:
+    path = export_genotype(UPSAMPLED[name], tmp_path / "g.json", "json")
+    assert Genotype.load(path) == UPSAMPLED[name]
+
+
+@pytest.mark.parametrize("name", UPSAMPLED)
+def test_graphml_of_a_genotype_with_upsamplers(name: str, tmp_path: Path) -> None:
+    graph = genotype_graph(UPSAMPLED[name])
+    read = nx.read_graphml(export_genotype(UPSAMPLED[name], tmp_path / "g", "graphml"), force_multigraph=True)
+    assert dict(read.nodes(data=True)) == dict(graph.nodes(data=True))
+
+    def edges(of: Any) -> list[tuple[str, str, list[tuple[str, str]]]]:
+        return sorted((a, b, sorted(data.items())) for a, b, data in of.edges(data=True))
+
+    assert edges(read) == edges(graph)
+
+
+def test_graphml_of_an_hourglass_has_its_skips_and_both_cells(tmp_path: Path) -> None:
+    read = nx.read_graphml(export_genotype(hourglass(), tmp_path / "g", "graphml"), force_multigraph=True)
+    skips = {(a, b): how for a, b, how in read.edges(data="skip") if how}
+    assert skips == {("layer_1", "layer_4"): "add", ("stem", "layer_5"): "concat"}
+    assert {a: name for a, _, name in read.edges(data="upsampler") if name} == {
+        "layer_3": "pixel_dcl_5x5",
+        "layer_4": "carafe",
+    }
+    assert {"cell/b1", "up_cell/b1", "up_cell/b2"} <= set(read)
+
+
+def test_dot_of_an_hourglass(tmp_path: Path) -> None:
+    text = export_genotype(hourglass(), tmp_path / "g.dot", "dot").read_text()
+    assert text.count("subgraph cluster_") == 3
+    assert 'label="cell of small, the same in every layer of the way up"' in text
+    assert r'"path/layer_3" -> "path/layer_4" [label="up\nPixelDCL 5x5"]' in text
+    assert '"path/layer_1" -> "path/layer_4" [label="add", style=dashed' in text
+    assert '"path/stem" -> "path/layer_5" [label="concat", style=solid' in text
+    assert r'"path/decoder" [label="decoder, classifier\nstride 2"' in text
+    assert '"up_cell/b1" -> "up_cell/b2" [label="sep 5x5"]' in text
+
+
+def test_dot_of_several_paths(tmp_path: Path) -> None:
+    text = export_genotype(UPSAMPLED["several paths"], tmp_path / "g.dot", "dot").read_text()
+    assert 'label="paths of small"' in text
+    assert r'"path/layer_2_stride_4" [label="layer 2\nstride 4, 8 filters"' in text
+    assert r'"path/layer_1_stride_4" -> "path/layer_2_stride_2" [label="up\nDySample"]' in text
+    assert '"path/layer_3_stride_4" -> "path/decoder" [label="up"]' in text
+
+
+@pytest.mark.skipif(shutil.which("dot") is None, reason="needs Graphviz")
+@pytest.mark.parametrize("name", UPSAMPLED)
+def test_graphviz_draws_what_comes_back_up(name: str, tmp_path: Path) -> None:
+    path = export_genotype(UPSAMPLED[name], tmp_path / "g.dot", "dot")
+    done = subprocess.run(["dot", "-Tsvg", str(path)], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count('class="edge"') == len(genotype_graph(UPSAMPLED[name]).edges)

@@ -255,11 +255,9 @@ def test_decode_puts_the_parts_together() -> None:
     assert genotype.name == "test_decoded"
     assert genotype.source == {"space": "test", "path_prior": "paper", "run": "runs/a"}
     assert genotype.retrain == {"epochs": 3}
-    assert (genotype.stem, genotype.decoder, genotype.batch_norm) == (
-        space.stem,
-        space.decoder,
-        space.network_batch_norm,
-    )
+    assert (genotype.stem, genotype.batch_norm) == (space.stem, space.network_batch_norm)
+    assert (genotype.decoder.name, genotype.decoder.filters) == ("deeplabv3plus", 12)
+    assert genotype.decoder.upsamplers == ()
 
 
 def test_the_prior_given_overrules_the_space_and_is_written_down() -> None:

@@ -103,6 +103,47 @@ def test_a_genotype_is_frozen_and_shares_no_default() -> None:
     assert Genotype.parse(data()).source == {}
 
 
+def test_what_follows_from_several_paths() -> None:
+    arrows = [["4->4", "4->8"], ["4->8", "8->4", "8->8"], ["4->4", "8->4"]]
+    network = {"arrows": arrows, "filter_multiplier": 8, "upsamplers": ["carafe", "pixel_dcl"]}
+    genotype = Genotype.parse(data(network=network))
+    assert (genotype.layers, genotype.is_path, genotype.end_level) == (3, False, 0)
+    assert [genotype.nodes_at(layer) for layer in (1, 2, 3)] == [[(1, 0), (1, 1)], [(2, 0), (2, 1)], [(3, 0)]]
+    assert [(arrow.source, arrow.target) for arrow in genotype.up_arrows] == [((1, 1), (2, 0)), ((2, 1), (3, 0))]
+    assert [genotype.upsampler(arrow) for arrow in genotype.up_arrows] == ["carafe", "pixel_dcl"]
+    assert [genotype.descent(0, layer) for layer in (1, 2, 3)] == [(0, 0), (1, 0), (1, 0)]
+    assert genotype.to_dict()["network"] == network
+    assert (
+        Genotype.parse(data(network={**network, "arrows": [layer[::-1] for layer in arrows]})).arrows == genotype.arrows
+    )
+
+
+def test_what_follows_from_an_hourglass() -> None:
+    network = {"strides": [8, 16, 16, 8, 8, 4], "filter_multiplier": 8, "down_layers": 3}
+    up_cell = [[{"input": "prev", "operation": "sep_conv_5x5"}]]
+    genotype = Genotype.parse(data(network={**network, "skips": ["concat", "add"]}, up_cell=up_cell))
+    assert [genotype.cell_at(layer) == genotype.cell for layer in range(1, 7)] == [True] * 3 + [False] * 3
+    assert [genotype.skip(arrow) for arrow in genotype.up_arrows] == ["concat", "add"]
+    assert [genotype.upsampler(arrow) for arrow in genotype.up_arrows] == ["bilinear"] * 2
+    assert (genotype.descent(1, 4), genotype.descent(0, 6)) == ((1, 1), (0, 0))
+
+
+@pytest.mark.parametrize(
+    ("name", "low_level_stride", "levels"),
+    [
+        ("unet", 4, (2, 1)),
+        ("fcn", 4, (2, 1)),
+        ("aspp", 4, (2, 1)),
+        ("deeplabv3plus", 4, (2, 1)),
+        ("deeplabv3plus", 8, (2,)),
+    ],
+)
+def test_stages_of_the_decoder(name: str, low_level_stride: int, levels: tuple[int, ...]) -> None:
+    decoder = {"name": name, "low_level_stride": low_level_stride}
+    genotype = Genotype.parse(data(network={"strides": [4, 8, 16], "filter_multiplier": 8}, decoder=decoder))
+    assert genotype.decoder_levels == levels
+
+
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
@@ -220,6 +261,37 @@ MISTAKES: list[tuple[str, dict[str, Any], list[str]]] = [
     ),
     ("no F", data(network={"strides": [4, 8]}), ["network.filter_multiplier is missing"]),
     ("fractional stride", data(network={"strides": [4, 8.5], "filter_multiplier": 8}), ["network.strides.1", "8.5"]),
+    *[
+        (f"network {network}", data(network={"filter_multiplier": 8, **network}), fragments)
+        for network, fragments in (
+            ({}, ["network: needs either 'strides', a path, or 'arrows', several"]),
+            ({"strides": [4, 8], "arrows": [["4->4"], ["4->4"]]}, ["needs either 'strides'"]),
+            ({"arrows": [["4->4"]]}, ["needs at least two layers"]),
+            ({"arrows": [["4->4"], ["8->8"]]}, ["node of layer 1 at stride 4 has no way out"]),
+            ({"arrows": [["4->4", "4->8"], ["4->4"]]}, ["node of layer 1 at stride 8 has no way out"]),
+            ({"arrows": [["4->4"], ["4->4", "8->8"]]}, ["node of layer 1 at stride 8 has no way in"]),
+            ({"arrows": [["8->8"], ["8->8"]]}, ["layer 0 at stride 4 has no way out"]),
+            ({"arrows": [["4->4"], ["4->4", "4->4"]]}, ["an arrow into layer 2 is named twice"]),
+            ({"arrows": [["4->4"], ["4->16"]]}, ["'4->16' into layer 2 is no arrow", "such as '4->8'"]),
+            ({"arrows": [["4->4"], ["four"]]}, ["'four' into layer 2 is no arrow"]),
+            ({"strides": [8, 4], "upsamplers": ["pixel_dcl_4x4"]}, ["network.upsamplers: 'pixel_dcl_4x4' has an even"]),
+            ({"strides": [8, 4], "upsamplers": ["pixel_dlc"]}, ["unknown upsampler 'pixel_dlc'", "'pixel_dcl'?"]),
+            (
+                {"strides": [8, 4], "upsamplers": ["carafe"] * 2},
+                ["network.upsamplers names 2, but there are 1 up moves"],
+            ),
+            ({"strides": [8, 4], "skips": ["add"]}, ["network.skips are of a way up; say network.down_layers"]),
+            ({"strides": [8, 4], "skips": ["join"]}, ["network.skips.0", "not 'join'"]),
+            ({"strides": [8, 4, 8], "down_layers": 1}, ["none down after"]),
+            ({"strides": [8, 4], "down_layers": 2}, ["no move may go up in the first 2 layers"]),
+            ({"strides": [8, 4], "down_layers": 1, "skips": ["add"] * 2}, ["network.skips names 2"]),
+        )
+    ],
+    ("up cell alone", data(up_cell=data()["cell"]), ["up_cell and network.skips are of a way up"]),
+    ("up cell", data(up_cell=[[{"input": "b1", "operation": "skip_connect"}]]), ["block b1 reads 'b1'"]),
+    ("stages", data(decoder={"name": "unet", "upsamplers": ["carafe"] * 2}), ["decoder 'unet' doubles 1 times here"]),
+    ("decoder", data(decoder={"name": "unett"}), ["decoder.name", "not 'unett'"]),
+    ("decoder's kernel", data(decoder={"upsamplers": ["pixel_dcl_4x4"]}), ["decoder.upsamplers", "even kernel"]),
     ("no name", data(name=""), ["name", "at least 1 character"]),
     ("list as source", data(source=[1]), ["source: should be a mapping, not [1]"]),
 ]

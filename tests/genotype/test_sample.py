@@ -1,13 +1,22 @@
 """Random genotypes: uniform over paths and cells, and repeatable."""
 
+import hashlib
+import json
 from collections import Counter
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
 import pytest
 
-from autoseg.genotype.sample import path_at, sample_cell, sample_genotype, sample_path
+from autoseg.genotype.sample import (
+    count_topologies,
+    path_at,
+    sample_cell,
+    sample_genotype,
+    sample_path,
+    sample_topology,
+)
 from autoseg.genotype.schema import Genotype
 from autoseg.space.groups import PAPER_OPERATIONS as OPERATIONS
 from autoseg.space.schema import SearchSpace
@@ -87,6 +96,33 @@ def test_a_seed_repeats_and_a_generator_goes_on() -> None:
     one, other = sample_genotype(space, rng), sample_genotype(space, rng)
     assert one.cell == sample_genotype(space, 3).cell
     assert one.cell != other.cell
+
+
+def test_seeds_of_spaces_without_choices_on_the_way_up_mean_what_they_always_meant() -> None:
+    drawn = [sample_genotype(SearchSpace.load("auto_deeplab"), seed).to_dict() for seed in range(20)]
+    digest = hashlib.sha256(b"".join(json.dumps(genotype, sort_keys=True).encode() for genotype in drawn)).hexdigest()
+    assert digest.startswith("d1c8f79d9cfb0b0c")
+
+
+def test_topologies_are_uniform() -> None:
+    trellis = Trellis(3, (4, 8))
+    assert count_topologies(trellis) == 99
+    rng = np.random.default_rng(0)
+    counts = Counter(sample_topology(trellis, rng) for _ in range(60 * 99))
+    assert len(counts) == 99
+    assert abs(chi_square(counts, list(counts))) < 4
+
+
+def test_upsamplers_and_skips_are_uniform() -> None:
+    upsamplers, skips = ("bilinear", "pixel_dcl", "carafe"), ("none", "add", "concat")
+    space = make_space(
+        network={"layers": 4, "strides": [4, 8], "down_layers": 2},
+        resolution={"upsamplers": upsamplers, "skips": skips},
+        decoder={"name": "classifier"},
+    )
+    drawn = [sample_genotype(space, seed).network for seed in range(1200)]
+    pairs = Counter((of.upsamplers[0], of.skips[0]) for of in drawn if of.upsamplers)
+    assert abs(chi_square(pairs, list(product(upsamplers, skips)))) < 4
 
 
 def test_sampled_genotypes_are_complete_and_belong_to_their_space() -> None:

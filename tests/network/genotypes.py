@@ -20,6 +20,9 @@ assert {edge.split()[1] for block in EVERY_OPERATION for edge in block} == set(O
 CHEAP = (("prev_prev skip_connect", "prev sep_conv_3x3"), ("b1 max_pool_3x3", "prev atrous_conv_3x3"))
 
 
+UP = (("prev skip_connect", "prev_prev atrous_conv_3x3"), ("b1 sep_conv_3x3",))
+
+
 def edges_of(cell: Sequence[Sequence[str]]) -> list[list[Edge]]:
     """Edges from `input operation` texts."""
     return [[Edge(**dict(zip(("input", "operation"), edge.split(), strict=True))) for edge in block] for block in cell]
@@ -44,3 +47,52 @@ def make_genotype(
             "batch_norm": {"eps": 1e-3, "momentum": 3e-4},
         }
     )
+
+
+def make_hourglass(
+    upsamplers: Sequence[str] = (), skips: Sequence[str] = (), strides: Sequence[int] = (1, 2, 4, 2, 1), **changes: Any
+) -> Genotype:
+    """Down and back up to full resolution with a cell of its own on the way up; the way down is three layers."""
+    cells = {
+        name: [[edge.to_dict() for edge in block] for block in edges_of(cell)]
+        for name, cell in (("cell", CHEAP), ("up_cell", UP))
+    }
+    return Genotype.parse(
+        {
+            "name": "hourglass",
+            **cells,
+            "network": {
+                "strides": list(strides),
+                "filter_multiplier": 3,
+                "down_layers": 3,
+                "upsamplers": list(upsamplers),
+                "skips": list(skips),
+            },
+            "stem": {"channels": [4, 5], "strides": [1, 1]},
+            "decoder": {"name": "classifier", "dropout": 0.0},
+            "batch_norm": {"eps": 1e-3, "momentum": 3e-4},
+            **changes,
+        }
+    )
+
+
+ARROWS = (
+    ("4->4", "4->8"),
+    ("4->4", "4->8", "8->8", "8->16"),
+    ("4->8", "8->4", "8->8", "16->8", "16->16"),
+    ("4->4", "8->4", "8->8", "16->8", "16->16"),
+)
+"""Of four layers: one, two and three arrows into a node, nodes that are missing two layers ago, three that end."""
+
+
+def make_multi(
+    upsamplers: Sequence[str] = (), arrows: Sequence[Sequence[str]] = ARROWS, decoder: str = "deeplabv3plus",
+    stages: Sequence[str] = (), **of_decoder: Any,
+) -> Genotype:  # fmt: skip
+    """A network of several paths; `stages` are the decoder's upsamplers."""
+    plain = make_genotype(decoder=decoder, **of_decoder).to_dict()
+    plain["decoder"]["upsamplers"] = list(stages)
+    plain["network"] = {
+        "arrows": [list(layer) for layer in arrows], "filter_multiplier": 3, "upsamplers": list(upsamplers)
+    }  # fmt: skip
+    return Genotype.parse(plain)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -13,10 +14,10 @@ from torch import Tensor, nn
 from autoseg.errors import ConfigError
 from autoseg.genotype.schema import Genotype
 from autoseg.network import Network, build_network, fold_batch_norm, for_inference
-from autoseg.ops.heads import AsppDecoder, AuxiliaryHead, DeepLabV3PlusDecoder, Stem
+from autoseg.ops.heads import AsppDecoder, AuxiliaryHead, DeepLabV3PlusDecoder, FcnDecoder, Stem, UNetDecoder
 from autoseg.ops.primitives import ReluConvNorm
 from autoseg.ops.registry import PRIMITIVES
-from network.genotypes import EVERY_OPERATION, make_genotype
+from network.genotypes import EVERY_OPERATION, make_genotype, make_hourglass, make_multi
 
 CPU = torch.device("cpu")
 NORM = partial(nn.BatchNorm2d, eps=1e-3)
@@ -71,17 +72,20 @@ def test_every_operation_folds(name: str, stride: int) -> None:
         (Stem((4, 6, 5), (2, 1, 2), NORM), [(3, 17, 22)]),
         (Stem((4,), (2,), NORM), [(3, 17, 22)]),
         (ReluConvNorm(3, 4, NORM), [(3, 5, 6)]),
-        (AsppDecoder(3, 5, 4, [1, 2], 0.1, NORM), [(3, 5, 4), (2, 9, 9)]),
-        (DeepLabV3PlusDecoder(3, 2, 5, 4, 3, [2], 0.1, NORM), [(3, 4, 5), (2, 7, 10)]),
+        (AsppDecoder(3, 5, 4, [1, 2], 0.1, NORM), [(3, 5, 4)]),
+        (DeepLabV3PlusDecoder(3, 2, 5, 4, 3, [2], 0.1, NORM), [(3, 4, 5), [(2, 7, 10)]]),
+        (UNetDecoder(3, [2], 5, 4, 0.1, NORM, ["transposed_conv"]), [(3, 4, 5), [(2, 7, 10)]]),
+        (FcnDecoder(3, [2], 5, 0.1, ["transposed_conv"]), [(3, 4, 5), [(2, 7, 10)]]),
         (AuxiliaryHead(8, 3, NORM), [(8, 4, 5)]),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
 )
-def test_stem_and_heads_fold(part: nn.Module, shapes: list[tuple[int, ...]]) -> None:
+def test_stem_and_heads_fold(part: nn.Module, shapes: list[Any]) -> None:
+    """Shapes without the images; a list of several in place of a shape is one argument."""
     part = trained(copy.deepcopy(part).double())
     folded = fold_batch_norm(part)
     assert batch_norms(folded) == []
-    features = [noise(2, *shape) for shape in shapes]
+    features = [[noise(2, *one) for one in shape] if isinstance(shape, list) else noise(2, *shape) for shape in shapes]
     results, expected = folded(*features), part(*features)
     for result, value in zip(results, expected, strict=True):  # of the stem two features, else image by image
         assert_equal(result, value)
@@ -92,6 +96,25 @@ def test_a_folded_network_gives_the_same_logits(decoder: str) -> None:
     network = network_of(decoder, auxiliary=True).double()
     folded = fold_batch_norm(network)
     assert batch_norms(folded) == []
+    for size in SIZES:
+        assert_equal(folded(noise(2, 3, *size)), network(noise(2, 3, *size)))
+
+
+@pytest.mark.parametrize(
+    ("genotype", "left"),
+    [
+        (make_hourglass(["transposed_conv", "bilinear"], ["concat", "add"]), 0),
+        (make_multi(["transposed_conv", "max_unpool", "bilinear", "pixel_dcl"]), 2),
+        (make_genotype((4, 8, 16), decoder="unet", upsamplers=["pixel_shuffle", "transposed_conv"]), 1),
+    ],
+    ids=["hourglass", "multi", "unet"],
+)
+def test_networks_with_upsamplers_fold(genotype: Genotype, left: int) -> None:
+    """A BatchNorm after a transposed convolution is merged; the other upsamplers do not end in one convolution."""
+    torch.manual_seed(0)
+    network = trained(build_network(genotype, 5).double())
+    folded = fold_batch_norm(network)
+    assert len(batch_norms(folded)) == left
     for size in SIZES:
         assert_equal(folded(noise(2, 3, *size)), network(noise(2, 3, *size)))
 
@@ -132,8 +155,19 @@ def test_what_says_nothing_of_its_parts_stays() -> None:
 # --- layout and precision ---------------------------------------------------------------------------------------------
 
 
-def test_features_stay_in_channels_last_throughout() -> None:
-    network = for_inference(network_of("deeplabv3plus"), CPU)
+@pytest.mark.parametrize(
+    "genotype",
+    [
+        GENOTYPES["deeplabv3plus"],
+        make_hourglass(["transposed_conv", "pixel_dcl"], ["concat", "add"]),
+        make_hourglass(["max_unpool", "bilinear"], ["none", "concat"]),
+        make_multi(["pixel_shuffle"] * 4, decoder="unet"),
+    ],
+    ids=["deeplabv3plus", "concat", "unpool", "multi"],
+)
+def test_features_stay_in_channels_last_throughout(genotype: Genotype) -> None:
+    torch.manual_seed(0)
+    network = for_inference(trained(build_network(genotype, 5)), CPU)
     strayed: list[str] = []
     for name, module in network.named_modules():
         if not list(module.children()):

@@ -113,13 +113,13 @@ def test_low_level_feature_is_the_last_at_its_stride_or_the_stem(
     source.register_forward_hook(lambda _, __, output: seen.update(made=output[1] if layer == 0 else output))
     network.decoder.low_level.register_forward_hook(lambda _, inputs, __: seen.update(read=inputs[0]))
     network(torch.randn(2, 3, 32, 32))
-    assert network.low_level_layer == layer
+    assert network.decoder_nodes[-1].layer == layer
     assert seen["read"] is seen["made"]
 
 
 def test_auxiliary_head_works_in_training_only() -> None:
     network = build_network(make_genotype((4, 8, 8, 16, 8, 4)), 3, auxiliary=True)
-    assert network.auxiliary_layer == 4
+    assert network.auxiliary_node == (4, 2)
     images = torch.randn(2, 3, 37, 50)
     logits, auxiliary = network.forward_with_auxiliary(images)
     assert auxiliary is not None

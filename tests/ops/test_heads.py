@@ -6,7 +6,17 @@ import pytest
 import torch
 from torch import nn
 
-from autoseg.ops.heads import Aspp, AsppDecoder, AuxiliaryHead, DeepLabV3PlusDecoder, Stem
+from autoseg.ops.heads import (
+    Aspp,
+    AsppDecoder,
+    AuxiliaryHead,
+    ClassifierDecoder,
+    DeepLabV3PlusDecoder,
+    Doubling,
+    FcnDecoder,
+    Stem,
+    UNetDecoder,
+)
 from ops.formulas import conv_norm_relu, convolve, interpolate, normalise
 from ops.test_primitives import noise, randomised
 
@@ -53,7 +63,7 @@ def test_aspp_decoder_equals_its_definition() -> None:
     features = noise(3, 3, 5, 4)
     encoded = conv_norm_relu(aspp_formula(features, decoder.head.aspp, [1, 2]), decoder.head.project)
     expected = convolve(encoded, decoder.classifier.weight) + decoder.classifier.bias.view(1, -1, 1, 1)
-    torch.testing.assert_close(decoder(features, noise(3, 2, 9, 9)), expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(decoder(features), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_deeplab_decoder_equals_its_definition() -> None:
@@ -64,17 +74,77 @@ def test_deeplab_decoder_equals_its_definition() -> None:
     for conv in decoder.refine:
         joined = conv_norm_relu(joined, conv)
     expected = convolve(joined, decoder.classifier.weight) + decoder.classifier.bias.view(1, -1, 1, 1)
-    result = decoder(features, low_level)
+    result = decoder(features, [low_level])
     assert result.shape == (3, 5, 7, 10)
     torch.testing.assert_close(result, expected, rtol=1e-9, atol=1e-9)
+
+
+def scored(features: torch.Tensor, classifier: nn.Conv2d) -> torch.Tensor:
+    return convolve(features, classifier.weight) + classifier.bias.view(1, -1, 1, 1)
+
+
+def test_unet_decoder_equals_its_definition() -> None:
+    """A bilinear and a learned doubling; widths are those of the features that join, but no more than `filters`."""
+    decoder = randomised(UNetDecoder(6, [5, 3], 2, 4, 0.0, nn.BatchNorm2d, ["bilinear", "transposed_conv"]))
+    features, middle, fine = noise(3, 6, 3, 4), noise(3, 5, 5, 8, seed=2), noise(3, 3, 10, 15, seed=3)
+    x = torch.cat([interpolate(features, (5, 8)), middle.clamp(min=0)], 1)
+    x = conv_norm_relu(conv_norm_relu(x, decoder.refine[0][0]), decoder.refine[0][1])
+    assert x.shape[1] == 4
+    x = normalise(decoder.doublings[1].up(x, (10, 15)), decoder.doublings[1].norm)
+    assert x.shape[1] == 3
+    x = torch.cat([x, fine.clamp(min=0)], 1)
+    x = conv_norm_relu(conv_norm_relu(x, decoder.refine[1][0]), decoder.refine[1][1])
+    result = decoder(features, [middle, fine])
+    torch.testing.assert_close(result, scored(x, decoder.classifier), rtol=1e-9, atol=1e-9)
+
+
+def test_fcn_decoder_equals_its_definition() -> None:
+    decoder = randomised(FcnDecoder(6, [5, 3], 2, 0.0, ["bilinear", "transposed_conv"]))
+    features, middle, fine = noise(3, 6, 3, 4), noise(3, 5, 5, 8, seed=2), noise(3, 3, 10, 15, seed=3)
+    total = interpolate(scored(features, decoder.classifier), (5, 8)) + scored(middle.clamp(min=0), decoder.scores[0])
+    total = decoder.doublings[1].up(total, (10, 15)) + scored(fine.clamp(min=0), decoder.scores[1])
+    torch.testing.assert_close(decoder(features, [middle, fine]), total, rtol=1e-9, atol=1e-9)
+
+
+def test_classifier_decoder_scores_each_pixel() -> None:
+    decoder = randomised(ClassifierDecoder(4, 3, 0.0))
+    features = noise(2, 4, 5, 6)
+    torch.testing.assert_close(decoder(features), scored(features, decoder.classifier), rtol=1e-9, atol=1e-9)
+
+
+def test_decoders_double_scores_or_features_where_upsamplers_are_named() -> None:
+    """ASPP and the classifier alone their score maps, DeepLabv3+ the features of ASPP, each with its guide."""
+    finer = [noise(2, 5, 6, 7, seed=2), noise(2, 3, 11, 13, seed=3)]
+    names = ["max_unpool", "pixel_dcl"]
+    for decoder in (
+        AsppDecoder(4, 3, 6, [1], 0.0, nn.BatchNorm2d, names),
+        ClassifierDecoder(4, 3, 0.0, names),
+        DeepLabV3PlusDecoder(4, 3, 3, 6, 2, [1], 0.0, nn.BatchNorm2d, names),
+    ):
+        randomised(decoder)
+        guides: list[torch.Tensor] = []
+        for doubling in decoder.doublings:
+            doubling.register_forward_hook(lambda _, inputs, __, guides=guides: guides.append(inputs[2]))
+        assert decoder(noise(2, 4, 3, 4), finer).shape == (2, 3, 11, 13)
+        assert all(guide is feature for guide, feature in zip(guides, finer, strict=True))
+        width = 6 if isinstance(decoder, DeepLabV3PlusDecoder) else 3
+        assert [doubling.out_channels for doubling in decoder.doublings] == [width, width]
+
+
+def test_a_bilinear_doubling_has_no_weights() -> None:
+    doubling = Doubling("bilinear", 3, 8, nn.BatchNorm2d)
+    assert list(doubling.parameters()) == []
+    assert doubling.out_channels == 3
+    features = noise(2, 3, 4, 5)
+    torch.testing.assert_close(doubling(features, (7, 10)), interpolate(features, (7, 10)), rtol=1e-9, atol=1e-9)
 
 
 def test_dropout_of_the_head_is_in_training_only() -> None:
     decoder = AsppDecoder(3, 2, 8, [1], 0.5, nn.BatchNorm2d)
     features = torch.randn(4, 3, 5, 5)
-    assert not torch.equal(decoder(features, features), decoder(features, features))
+    assert not torch.equal(decoder(features), decoder(features))
     decoder.eval()
-    assert torch.equal(decoder(features, features), decoder(features, features))
+    assert torch.equal(decoder(features), decoder(features))
 
 
 @pytest.mark.parametrize(("channels", "filters"), [(8, 16), (400, 100)])

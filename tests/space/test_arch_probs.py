@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from autoseg.errors import CheckpointError
-from autoseg.space.arch_probs import ArchProbs
+from autoseg.settings import merge
+from autoseg.space.arch_probs import ArchProbs, logits_shapes
 from autoseg.space.schema import SearchSpace
 
 
@@ -258,3 +259,67 @@ def test_what_is_no_snapshot_is_refused_in_one_line(tmp_path: Path, case: str) -
     with pytest.raises(CheckpointError, match="is no readable architecture snapshot") as caught:
         ArchProbs.load(path, space)
     assert "\n" not in str(caught.value)
+
+
+# --- the way up -------------------------------------------------------------------------------------------------------
+
+WAY_UP: dict[str, Any] = {
+    "cell": {"blocks": 2, "up_cell": True},
+    "network": {"layers": 4, "strides": [4, 8], "down_layers": 2},
+    "resolution": {"upsamplers": ["bilinear", "carafe"], "skips": ["none", "add"]},
+    "decoder": {"name": "classifier"},
+}
+
+
+def way_up(**changes: Any) -> ArchProbs:
+    space = SearchSpace.parse(merge(merge({"name": "up"}, WAY_UP), changes))
+    rng = np.random.default_rng(5)
+    return ArchProbs(space, **{f"{name}_logits": rng.standard_normal(of) for name, of in logits_shapes(space).items()})
+
+
+def test_gamma_and_skips_are_saved_and_read_by_numpy_alone(tmp_path: Path) -> None:
+    probs = way_up()
+    probs.save(tmp_path / "a.npz")
+    loaded = ArchProbs.load(tmp_path / "a.npz", probs.space)
+    for name in logits_shapes(probs.space):
+        assert np.array_equal(getattr(loaded, f"{name}_logits"), getattr(probs, f"{name}_logits"))
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as file:
+        assert file["upsamplers"].tolist() == ["bilinear", "carafe"]
+        assert file["gamma_sites"].tolist() == ["up_8_4"]
+        assert file["skips"].tolist() == ["none", "add"]
+        assert np.array_equal(file["gamma_probs"], probs.gamma_probs)
+        assert np.array_equal(file["skip_probs"], probs.skip_probs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"resolution": {"upsamplers": ["carafe", "bilinear"]}}, "has other upsamplers than space 'up'"),
+        ({"resolution": {"upsamplers": ["bilinear"]}}, "has other upsamplers than space 'up'"),
+        ({"resolution": {"shared_by": "arrow"}}, "has other gamma sites than space 'up'"),
+        ({"resolution": {"skips": ["add", "none"]}}, "has other skips than space 'up'"),
+        ({"resolution": {"skips": ["none"]}}, "has other skips than space 'up'"),
+        ({"cell": {"up_cell": False}}, "alpha has the shape [10, 8], but space 'up' needs [5, 8]"),
+    ],
+)
+def test_a_snapshot_of_another_way_up_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    way_up().save(tmp_path / "a.npz")
+    with pytest.raises(CheckpointError) as caught:
+        ArchProbs.load(tmp_path / "a.npz", way_up(**changes).space)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_snapshot_without_gamma_or_with_too_much_is_refused() -> None:
+    probs = way_up()
+    with pytest.raises(CheckpointError, match="lacks gamma_logits, which space 'up' needs"):
+        ArchProbs(probs.space, probs.alpha_logits, probs.beta_logits, skip_logits=probs.skip_logits)
+    with pytest.raises(CheckpointError, match="has edge_logits, which space 'up' does not have"):
+        ArchProbs(
+            probs.space,
+            probs.alpha_logits,
+            probs.beta_logits,
+            np.zeros(10),
+            gamma_logits=probs.gamma_logits,
+            skip_logits=probs.skip_logits,
+        )

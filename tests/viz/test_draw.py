@@ -32,7 +32,7 @@ from autoseg.viz.draw import (
     save,
 )
 from autoseg.viz.palette import palette
-from autoseg.viz.trellis import LAYER_STEP, LEVEL_STEP
+from autoseg.viz.sheet import LAYER_STEP, LEVEL_STEP
 
 STEMS = {1: [1], 2: [2], 4: [2, 2]}
 

@@ -1,0 +1,78 @@
+"""What each part of a network reads: plain facts about a genotype, without torch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from autoseg.genotype.schema import Genotype
+from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Arrow, Move, Node
+
+JOINING_DECODERS = ("unet", "fcn")
+"""Those that read the way down's feature at every doubling, whatever the upsamplers."""
+
+
+class Reading(NamedTuple):
+    """What the cell of a node reads."""
+
+    node: Node
+    arrows: tuple[Arrow, ...]
+    """From nodes of the layer before it, whose features are its H(l-1)."""
+    prev_prev: Node
+    """H(l-2): of the nodes that stay two layers ago, that of the nearest level, the finer of equals."""
+    descent: Node | None
+    """Of the way down, at this level: what an up move's skip brings back and its upsampler may be guided by."""
+
+
+def readings(genotype: Genotype) -> list[Reading]:
+    """Of every node that holds a cell, by layer, then by level."""
+    return [
+        _reading(genotype, node) for layer in range(1, genotype.layers + 1) for node in genotype.nodes_at(layer)
+    ]  # fmt: skip
+
+
+def _reading(genotype: Genotype, node: Node) -> Reading:
+    arrows = tuple(arrow for arrow in genotype.arrows if arrow.target == node)
+    guided = any(arrow.move is Move.UP and not is_plain(genotype, arrow) for arrow in arrows)
+    return Reading(
+        node, arrows, _prev_prev(genotype, node), genotype.descent(node.level, node.layer) if guided else None
+    )
+
+
+def is_plain(genotype: Genotype, arrow: Arrow) -> bool:
+    """Whether an up move is Auto-DeepLab's: resized bilinearly, and nothing joins."""
+    return genotype.upsampler(arrow) == "bilinear" and genotype.skip(arrow) == "none"
+
+
+def _prev_prev(genotype: Genotype, node: Node) -> Node:
+    if node.layer <= 2:
+        return (FIRST_STEM_NODE, STEM_NODE)[node.layer - 1]
+    return min(genotype.nodes_at(node.layer - 2), key=lambda other: (abs(other.level - node.level), other.level))
+
+
+def end_nodes(genotype: Genotype) -> list[Node]:
+    """Those that the decoder begins with: of the last layer, the finest first."""
+    return genotype.nodes_at(genotype.layers)
+
+
+def decoder_nodes(genotype: Genotype) -> list[Node]:
+    """The further nodes that the decoder reads, one a doubling, from coarse to fine: the last at that stride.
+
+    It joins there, guides an upsampler, or gives the size alone. Of `deeplabv3plus` the last one is the low-level
+    feature. Empty where a decoder resizes in one go.
+    """
+    decoder, end = genotype.decoder, genotype.layers + 1
+    staged = decoder.upsamplers or decoder.name in JOINING_DECODERS
+    nodes = [genotype.descent(level - 1, end) for level in genotype.decoder_levels] if staged else []
+    return [*nodes[:-1], low_level_node(genotype)] if decoder.name == "deeplabv3plus" else nodes
+
+
+def low_level_node(genotype: Genotype) -> Node:
+    """The node of the decoder's low-level feature: the last at the low-level stride, else the stem."""
+    stride = genotype.decoder.low_level_stride
+    at_stride = [arrow.target for arrow in genotype.arrows if genotype.stride(arrow.target.level) == stride]
+    return max(at_stride, default=STEM_NODE)
+
+
+def auxiliary_node(genotype: Genotype) -> Node:
+    """The node of the auxiliary head: after two thirds of the layers, the finest."""
+    return genotype.nodes_at(max(1, round(genotype.layers * 2 / 3)))[0]

@@ -1,0 +1,42 @@
+"""What the upsamplers that compete cost, as a part of the objective of a search."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from autoseg.objectives.cost import count_multiply_adds
+from autoseg.ops.upsample import build_upsampler
+from autoseg.space.arch_probs import gamma_legal
+from autoseg.space.schema import SearchSpace
+
+SIDE = 8
+"""Of the square map for which an upsampler is counted."""
+
+
+def relative_costs(space: SearchSpace, num_classes: int) -> Tensor:
+    """[site, upsampler]: multiply-adds a pixel before doubling, as a share of those of the site's dearest candidate.
+
+    On up moves upsamplers have the filters of the level above, in the decoder the score maps of the classes. 0 for
+    upsamplers that do not compete at a site, and where none costs anything. float64, on the CPU.
+    """
+    widths = {space.gamma_row(arrow): _filters(space, arrow.target.level) for arrow in space.trellis.arrows}
+    widths |= {space.decoder_row(level): num_classes for level in space.decoder_stages}
+    rows = []
+    for row, site in enumerate(space.gamma_sites):
+        counted = {name: multiply_adds_per_pixel(name, widths[row]) for name in site.candidates}
+        dearest = max(counted.values())
+        rows.append([counted.get(name, 0) / dearest if dearest else 0.0 for name in space.upsamplers])
+    return torch.tensor(rows, dtype=torch.float64).view(gamma_legal(space).shape)
+
+
+def multiply_adds_per_pixel(name: str, channels: int) -> float:
+    """Of an upsampler that keeps the channels, for each pixel of what it reads."""
+    with torch.device("meta"):
+        upsampler = build_upsampler(name, channels, channels).eval()
+        features, guide = (torch.empty(1, channels, side, side) for side in (SIDE, 2 * SIDE))
+    return count_multiply_adds(upsampler, features, (2 * SIDE, 2 * SIDE), guide) / SIDE**2
+
+
+def _filters(space: SearchSpace, level: int) -> int:
+    return space.network.filter_multiplier << level

@@ -1,0 +1,100 @@
+"""What joins the nodes of a genotype besides its arrows: skip connections, and the decoder as further nodes.
+
+The decoder's nodes come after layer L, one a column: `Node(L + 1, ...)` at the level where it begins, then one for each
+doubling.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple
+
+from autoseg.genotype.schema import Genotype
+from autoseg.space.resolution import Skip
+from autoseg.space.trellis import STEM_NODE, Arrow, Move, Node
+
+DECODER_NAMES = {
+    "aspp": "ASPP",
+    "deeplabv3plus": "DeepLabv3+",
+    "unet": "U-Net",
+    "fcn": "FCN",
+    "classifier": "classifier",
+}
+
+
+class Join(NamedTuple):
+    """A feature of the way down that joins a node further on, added or concatenated."""
+
+    source: Node
+    target: Node
+    how: Skip
+
+
+class Enlargement(NamedTuple):
+    """A step of the decoder towards the image: to twice the resolution, or bilinearly in one go."""
+
+    source: Node
+    target: Node
+    upsampler: str
+
+
+def is_plain(genotype: Genotype) -> bool:
+    """A path that comes up bilinearly to ASPP or DeepLabv3+'s decoder, as Auto-DeepLab's networks are."""
+    network, decoder = genotype.network, genotype.decoder
+    usual_decoder = decoder.name in ("aspp", "deeplabv3plus") and not decoder.upsamplers
+    return genotype.is_path and network.down_layers is None and not network.upsamplers and usual_decoder
+
+
+def up_names(genotype: Genotype) -> dict[Arrow, str]:
+    """The upsampler of each up move; none where the genotype names none, as all are bilinear."""
+    return dict(zip(genotype.up_arrows, genotype.network.upsamplers, strict=False))
+
+
+def decoder_nodes(genotype: Genotype) -> list[Node]:
+    """The nodes of the decoder, from where it begins to where its features have their last size but the image's."""
+    levels = [genotype.end_level, *(level - 1 for level in genotype.decoder_levels)]
+    if not genotype.decoder.upsamplers and genotype.decoder.name not in ("unet", "fcn"):  # in one go
+        levels = [levels[0]] + levels[1:][-1:] * (genotype.decoder.name == "deeplabv3plus")
+    return [Node(genotype.layers + number, level) for number, level in enumerate(levels, start=1)]
+
+
+def enlargements(genotype: Genotype) -> list[Enlargement]:
+    """The steps between the decoder's nodes."""
+    steps = list(pairwise(decoder_nodes(genotype)))
+    names = genotype.decoder.upsamplers or ("bilinear",) * len(steps)
+    return [Enlargement(source, target, name) for (source, target), name in zip(steps, names, strict=True)]
+
+
+def joins(genotype: Genotype) -> list[Join]:
+    """The skip connections of the up moves, then those of the decoder."""
+    found = [
+        Join(genotype.descent(arrow.target.level, arrow.target.layer), arrow.target, genotype.skip(arrow))
+        for arrow in genotype.up_arrows
+        if genotype.skip(arrow) != "none"
+    ]
+    nodes, name = decoder_nodes(genotype), genotype.decoder.name
+    if name in ("unet", "fcn"):
+        how: Skip = "concat" if name == "unet" else "add"
+        return found + [Join(genotype.descent(node.level, genotype.layers + 1), node, how) for node in nodes[1:]]
+    if name == "deeplabv3plus":
+        return [*found, Join(_low_level(genotype), nodes[-1], "concat")]
+    return found
+
+
+def _low_level(genotype: Genotype) -> Node:
+    """The node whose feature joins DeepLabv3+'s decoder: the last at the low-level stride, else the stem."""
+    stride = genotype.decoder.low_level_stride
+    at_stride = {arrow.target for arrow in genotype.arrows if genotype.stride(arrow.target.level) == stride}
+    return max(at_stride, default=STEM_NODE)
+
+
+def decoder_inputs(genotype: Genotype) -> list[tuple[Node, Node]]:
+    """From each node of the last layer, whose features the decoder reads, to the decoder."""
+    first = decoder_nodes(genotype)[0]
+    return [(node, first) for node in genotype.nodes_at(genotype.layers)]
+
+
+def move_name(source: Node, target: Node) -> str:
+    """`up`, `same` or `down`; `resize` where that is not to the next level."""
+    change = target.level - source.level
+    return Move(change + 1).name.lower() if abs(change) <= 1 else "resize"

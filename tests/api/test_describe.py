@@ -1,0 +1,76 @@
+"""What is told of spaces and genotypes that come back up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from small_networks import down_to_8, genotype, hourglass, hourglass_space, open_space, several_paths
+
+from autoseg.api.describe import describe, describe_choices, describe_levels
+from autoseg.files import to_yaml
+from autoseg.genotype.schema import Genotype
+from autoseg.space.schema import SearchSpace
+
+
+def test_a_space_in_which_upsamplers_skips_and_two_cells_compete() -> None:
+    found = describe_levels(hourglass_space())
+    assert found["layers"] == "5, strides 2 4 8, 3 on the way down and 2 on the way up"
+    assert found["cell"] == "2 blocks, 5 edges, 8 operations, for the way down and for the way up each"
+    assert found["cells"] == f"{((1 * 49) * (3 * 49)) ** 2:.3g} discrete ones, pairs of two"
+    assert found["upsamplers"] == "bilinear pixel_dcl_5x5 carafe"
+    assert found["gamma"] == "2 sites: up_4_2 up_8_4"
+    assert found["skips"] == "none add concat, into each stride of the way up"
+    assert found["decoder"] == "classifier"
+
+
+def test_a_space_whose_decoder_competes() -> None:
+    found = describe_levels(open_space())
+    assert found["gamma"] == "4 sites: up_4_2 up_8_4 decoder_8_4 decoder_4_2"
+    assert found["decoder"] == "aspp, 256 filters, upsamplers bilinear dysample"
+    assert "skips" not in found
+
+
+def test_a_plain_space_says_no_more() -> None:
+    found = describe_levels(SearchSpace.load("auto_deeplab"))
+    assert found["layers"] == "12, strides 4 8 16 32"
+    assert found["decoder"] == "deeplabv3plus, 256 filters"
+    assert not {"upsamplers", "gamma", "skips"} & set(found)
+
+
+def test_a_decoded_hourglass() -> None:
+    assert describe_choices(hourglass()) == {
+        "layers": "5, 3 on the way down and 2 on the way up, path 4 8 8 4 2",
+        "filters": "F = 4",
+        "b1": "sep_conv_3x3(prev) + skip_connect(prev_prev)",
+        "up b1": "max_pool_3x3(prev)",
+        "up b2": "sep_conv_5x5(b1)",
+        "upsamplers": "layer 4, 8->4: pixel_dcl_5x5; layer 5, 4->2: carafe",
+        "skips": "layer 4, 8->4: add from layer 1; layer 5, 4->2: concat from the stem",
+        "decoder": "classifier",
+    }
+    some = genotype({"strides": [4, 8, 4, 2], "down_layers": 2, "skips": ["none", "concat"]}, {"name": "classifier"})
+    assert describe_choices(some)["skips"] == "layer 3, 8->4: none; layer 4, 4->2: concat from the stem"
+
+
+def test_several_paths_and_a_decoder_in_steps() -> None:
+    found = describe_choices(several_paths())
+    assert found["layers"] == "3, 8 arrows"
+    assert found["arrows"] == "2->2 2->4 | 2->2 4->4 4->2 | 2->2 2->4 4->4"
+    steps = describe_choices(down_to_8("unet", ["pixel_dcl", "bilinear"]))
+    assert steps["decoder"] == "unet, 16 filters, 8->4: pixel_dcl, 4->2: bilinear"
+    assert "arrows" not in describe_choices(Genotype.load("auto_deeplab_s"))
+
+
+def test_a_space_of_several_paths_says_what_stays(tmp_path: Path) -> None:
+    space = open_space(
+        "multi",
+        network={"layers": 2, "strides": [2, 4], "paths": "multi"},
+        resolution={},
+        decoder={"name": "aspp"},
+        decoding={"threshold": 0.3, "budget": 2.5},
+    )
+    (tmp_path / "s.yaml").write_text(to_yaml(space.to_dict()))
+    found = describe(tmp_path / "s.yaml", 3, (32, 32))
+    assert found["arrows"] == "several stay, threshold 0.3, at most 2.5 billion multiply-adds a megapixel"
+    assert "path prior" not in found
+    assert "at 32x32 with 3 classes" in found["supernet"]

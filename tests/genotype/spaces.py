@@ -1,0 +1,85 @@
+"""Small spaces of every kind, and probabilities that stand for a genotype."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from autoseg.genotype.schema import Cell, Genotype
+from autoseg.settings import merge
+from autoseg.space.arch_probs import ArchProbs, logits_shapes
+from autoseg.space.schema import SearchSpace
+
+PLAIN: dict[str, Any] = {
+    "name": "plain",
+    "cell": {"blocks": 2, "operations": ["none", "skip_connect", "sep_conv_3x3", "atrous_conv_3x3"]},
+    "network": {"layers": 4, "strides": [4, 8, 16], "filter_multiplier": 2},
+    "stem": {"channels": [4, 6], "strides": [2, 2]},
+}
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "gamma": {"resolution": {"upsamplers": ["bilinear", "pixel_dcl_5x5", "carafe"]}},
+    "by arrow": {"resolution": {"upsamplers": ["nearest", "dysample"], "shared_by": "arrow"}},
+    "decoder": {"decoder": {"name": "aspp", "upsamplers": ["bilinear", "transposed_conv"]}},
+    "unet decoder": {
+        "resolution": {"upsamplers": ["pixel_dcl"]},
+        "decoder": {"name": "unet", "upsamplers": ["pixel_dcl", "max_unpool"]},
+    },
+    "deeplabv3plus": {"decoder": {"upsamplers": ["pixel_shuffle", "bilinear"], "low_level_stride": 8}},
+    "hourglass": {
+        "network": {"layers": 6, "down_layers": 3},
+        "cell": {"up_cell": True},
+        "resolution": {"upsamplers": ["bilinear", "max_unpool"], "skips": ["none", "add", "concat"]},
+        "decoder": {"name": "classifier"},
+    },
+    "joined hourglass": {
+        "network": {"layers": 5, "down_layers": 2},
+        "resolution": {"skips": ["concat"]},
+        "decoder": {"name": "aspp"},
+    },
+    "multi": {"network": {"paths": "multi"}},
+    "multi hourglass": {
+        "network": {"layers": 5, "down_layers": 2, "paths": "multi"},
+        "cell": {"up_cell": True},
+        "resolution": {"upsamplers": ["bilinear", "ipixel_dcl"], "shared_by": "arrow", "skips": ["add", "none"]},
+        "decoder": {"name": "classifier"},
+    },
+}
+
+
+def space_of(kind: str, **changes: Any) -> SearchSpace:
+    return SearchSpace.parse(merge(merge(PLAIN, KINDS[kind]), {"name": kind, **changes}))
+
+
+def random_probs(space: SearchSpace, rng: np.random.Generator, scale: float = 1.0) -> ArchProbs:
+    logits = {f"{name}_logits": scale * rng.standard_normal(shape) for name, shape in logits_shapes(space).items()}
+    return ArchProbs(space, **logits)
+
+
+def one_hot(genotype: Genotype, space: SearchSpace, height: float = 60.0) -> ArchProbs:
+    """Probabilities of 1 for what a genotype of the space chose, as nearly as logits can say it."""
+    logits = {f"{name}_logits": np.full(shape, -height) for name, shape in logits_shapes(space).items()}
+    edges = len(space.topology.edges)
+    for number, cell in enumerate([genotype.cell, genotype.up_cell or genotype.cell][: space.cells]):
+        _put_cell(logits["alpha_logits"][number * edges : (number + 1) * edges], cell, space, height)
+    for arrow in genotype.arrows:
+        logits["beta_logits"][arrow.source.layer, arrow.source.level, arrow.move] = height
+    for arrow in genotype.up_arrows:
+        row = space.gamma_row(arrow)
+        if row is not None:
+            logits["gamma_logits"][row, space.upsamplers.index(genotype.upsampler(arrow))] = height
+        if "skip_logits" in logits:
+            column = space.resolution.skips.index(genotype.skip(arrow))
+            logits["skip_logits"][arrow.target.level, column] = height
+    for level, name in zip(genotype.decoder_levels, genotype.decoder.upsamplers, strict=False):
+        logits["gamma_logits"][space.decoder_row(level), space.upsamplers.index(name)] = height
+    return ArchProbs(space, **logits)
+
+
+def _put_cell(alpha: np.ndarray, cell: Cell, space: SearchSpace, height: float) -> None:
+    alpha[:, space.cell.operations.index("none")] = 0.0  # what is not chosen is nothing
+    for block, edges in enumerate(cell):
+        rows = {space.topology.edges[row][1]: row for row in space.topology.edges_into(block)}
+        for edge in edges:
+            alpha[rows[edge.state], space.cell.operations.index(edge.operation)] = height
