@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from autoseg.genotype.schema import Genotype
 from autoseg.network.readings import is_plain
 from autoseg.ops.heads import Doubling
+from autoseg.ops.interleave import every_second
 from autoseg.ops.primitives import Norm, Pairs, ReluConvNorm
 from autoseg.ops.resize import Size, resize
 from autoseg.space.resolution import Skip
@@ -45,18 +46,18 @@ class Reduction(nn.Module):
     def __init__(self, in_channels: int, channels: int, norm: Norm) -> None:
         super().__init__()
         second = channels // 2
-        self.conv = nn.Conv2d(in_channels, channels - second, 1, 2, bias=False)
+        self.conv = nn.Conv2d(in_channels, channels - second, 1, bias=False)
         self.norm = norm(channels - second)
-        self.conv_offset = nn.Conv2d(in_channels, second, 1, 2, bias=False) if second else nn.Identity()
+        self.conv_offset = nn.Conv2d(in_channels, second, 1, bias=False) if second else nn.Identity()
         self.norm_offset = norm(second) if second else nn.Identity()
 
     def forward(self, features: Tensor, size: Size, descent: Tensor | None = None) -> Tensor:
         """See the class."""
         features = F.relu(features)
-        parts = [self.norm(self.conv(features))]
+        parts = [self.norm(self.conv(every_second(features)))]
         if isinstance(self.conv_offset, nn.Conv2d):
             shifted = F.pad(features, (-1, 1, -1, 1))  # a last odd row or column meets zeros
-            parts.append(self.norm_offset(self.conv_offset(shifted)))
+            parts.append(self.norm_offset(self.conv_offset(every_second(shifted))))
         return torch.cat(parts, 1)
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.errors import SearchSpaceError
-from autoseg.ops.interleave import ROW_BY_ROW, cut, interleave, is_channels_last
+from autoseg.ops.interleave import ROW_BY_ROW, cut, interleave
 from autoseg.ops.pixel_dcl import IPixelDCL, PixelDCL
 from autoseg.ops.resampling import Carafe, DySample
 from autoseg.ops.resize import Size, level_size, resize
@@ -126,9 +126,8 @@ def _windows(guide: Tensor) -> tuple[Tensor, ...]:
     """(N, C, h, w) -> the four pixels of its 2x2 windows, row by row, each (N, C, ceil(h / 2), ceil(w / 2))."""
     height, width = level_size((guide.shape[2], guide.shape[3]), 2)
     missing = (0, 2 * width - guide.shape[3], 0, 2 * height - guide.shape[2])
-    whole = F.pixel_unshuffle(F.pad(guide, missing, value=-math.inf), 2)  # channels: guide's times 4
-    layout = torch.channels_last if is_channels_last(guide) else torch.contiguous_format
-    return tuple(each.contiguous(memory_format=layout) for each in torch.unflatten(whole, 1, (-1, 4)).unbind(2))
+    whole = F.pad(guide, missing, value=-math.inf)
+    return tuple(whole[:, :, row::2, column::2] for row, column in ROW_BY_ROW)
 
 
 def _compare(guide: Tensor) -> tuple[Tensor, Tensor, Tensor]:

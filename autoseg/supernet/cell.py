@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoseg.ops.interleave import every_second
 from autoseg.ops.precision import without_autocast
 from autoseg.ops.resize import Size, resize
 from autoseg.space.cell import PREV, PREV_PREV, CellTopology
@@ -29,6 +30,9 @@ from autoseg.supernet.reading import (
     StackedNorm,
     given,
 )
+
+FEWEST_STRIDED = 16
+"""Input channels from which a strided 1x1 convolution can be trusted (see `every_second`)."""
 
 
 class Feature(NamedTuple):
@@ -49,7 +53,8 @@ class Arrival(nn.Module):
         super().__init__()
         self.move = move
         second = channels // 2 if move is Move.DOWN else 0
-        stride = 2 if move is Move.DOWN else 1
+        self.pick = move is Move.DOWN and in_channels < FEWEST_STRIDED
+        stride = 2 if move is Move.DOWN and not self.pick else 1
         self.conv = nn.Conv2d(in_channels, channels - second, 1, stride, bias=False)
         self.conv_offset = nn.Conv2d(in_channels, second, 1, stride, bias=False) if second else None
 
@@ -59,10 +64,10 @@ class Arrival(nn.Module):
         height, width = activated.shape[-2:]
         if self.move is not Move.DOWN and (height, width) != tuple(size):
             activated = F.relu(resize(feature.plain, size))
-        parts = [self.conv(activated)]
+        parts = [self.conv(every_second(activated) if self.pick else activated)]
         if self.conv_offset is not None:
             shifted = F.pad(activated, (-1, width % 2, -1, height % 2))  # a last odd row or column meets zeros
-            parts.append(self.conv_offset(shifted))
+            parts.append(self.conv_offset(every_second(shifted) if self.pick else shifted))
         return parts
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from autoseg.engine.environment import keep_freed_memory
 from autoseg.space.schema import SearchSpace
 from bench.contenders import Half, Workload, build_contenders
 from bench.measure import timed
@@ -57,6 +58,8 @@ class Worker:
 
 def _serve(connection: Connection, order: Order) -> None:
     torch.set_num_threads(order.threads)
+    if order.device.type == "cpu":
+        keep_freed_memory()  # as the engine does, for every contender alike
     space = SearchSpace.parse(order.space)
     contender = build_contenders(
         space, order.workload, order.device, order.precision, order.textbook, order.dints, order.checkpoint
