@@ -187,5 +187,5 @@ class RelaxationSpec(Settings):
     """GDAS (Dong and Yang 2019): of each edge one operation a step, sampled by the Gumbel-softmax trick; the
     temperature at the first and at the last step of a search, such as 10 and 0.1, linear between them."""
     mix_before_cell: Flag = False
-    """Mix the arrows into a node by beta before its cell, as FasterSeg (Chen et al. 2020) does, instead of after it:
+    """Mix the arrows into a node by beta before its cell, as Dynamic Routing (Li et al. 2020) sums them, not after it:
     one evaluation of the cell a node instead of one an arrow."""
