@@ -237,7 +237,7 @@ def space_names() -> list[str]:
 
 
 def genotype_names() -> list[str]:
-    """The published networks that ship with autoseg as genotypes."""
+    """The networks that ship with autoseg as genotypes."""
     return sorted(path.stem for path in (_library() / "genotypes").glob("*.yaml"))
 
 
