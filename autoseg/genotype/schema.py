@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from autoseg.errors import GenotypeError
 from autoseg.files import read_yaml, to_yaml, write_text
@@ -48,6 +48,16 @@ Cell = tuple[tuple[Edge, ...], ...]
 """The edges of each block."""
 
 
+def _known(upsamplers: tuple[str, ...]) -> tuple[str, ...]:
+    for name in upsamplers:
+        parse_upsampler(name)
+    return upsamplers
+
+
+KnownUpsamplers = Annotated[tuple[str, ...], AfterValidator(_known)]
+"""Names, any of them more than once."""
+
+
 class PathSpec(Settings):
     """The network level: a path, or several arrows a layer, and F."""
 
@@ -58,17 +68,10 @@ class PathSpec(Settings):
     filter_multiplier: Positive
     down_layers: Positive | None = None
     """Of an hourglass: the layers of the way down; those after it are of the way up, and have `up_cell`'s cell."""
-    upsamplers: tuple[str, ...] = ()
+    upsamplers: KnownUpsamplers = ()
     """Of each up move, by layer, then by stride; left out, bilinear for all."""
     skips: tuple[Skip, ...] = ()
     """Likewise: how the feature from which the way down left that stride joins; left out, none does."""
-
-    @field_validator("upsamplers")
-    @classmethod
-    def _upsamplers_are_known(cls, upsamplers: tuple[str, ...]) -> tuple[str, ...]:
-        for name in upsamplers:
-            parse_upsampler(name)
-        return upsamplers
 
     @model_validator(mode="after")
     def _path_or_arrows(self) -> PathSpec:
@@ -82,15 +85,8 @@ class PathSpec(Settings):
 class GenotypeDecoderSpec(DecoderSpec):
     """The decoder of a discrete network."""
 
-    upsamplers: tuple[str, ...] = ()
+    upsamplers: KnownUpsamplers = ()
     """Of each doubling, from coarse to fine; left out, bilinear, and in one go where nothing joins on the way."""
-
-    @field_validator("upsamplers")
-    @classmethod
-    def _upsamplers_are_known(cls, upsamplers: tuple[str, ...]) -> tuple[str, ...]:
-        for name in upsamplers:
-            parse_upsampler(name)
-        return upsamplers
 
 
 def decoder_levels(network: Genotype | SearchSpace, end_level: int) -> tuple[int, ...]:
