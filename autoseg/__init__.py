@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from autoseg.api.demo import demo
     from autoseg.api.plan import plan
     from autoseg.api.runs import retrain, search
-    from autoseg.api.use import evaluate, export_model, plot, predict
+    from autoseg.api.drawing import plot
+    from autoseg.api.use import evaluate, export_model, predict
     from autoseg.engine.predict import load_network
     from autoseg.errors import AutosegError
     from autoseg.genotype.sample import sample_genotype
@@ -45,7 +46,7 @@ _HOMES = {
     "export_model": "autoseg.api.use",
     "load_network": "autoseg.engine.predict",
     "plan": "autoseg.api.plan",
-    "plot": "autoseg.api.use",
+    "plot": "autoseg.api.drawing",
     "predict": "autoseg.api.use",
     "retrain": "autoseg.api.runs",
     "sample_genotype": "autoseg.genotype.sample",

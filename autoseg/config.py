@@ -202,8 +202,46 @@ class RetrainSchedule(TrainingConfig):
     """Weight of the loss of an auxiliary head after two thirds of the layers; 0 builds none."""
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Keep an exponential moving average of the weights and use it to evaluate; 0 keeps none."""
+    loss_sampling: Annotated[Number, Field(gt=0, le=1)] = 1.0
+    """Share of the output's pixels on which the loss is computed, each drawn by itself and anew in each step (Long et
+    al. 2015, section 3.4, where it stands for training on patches)."""
     compile: Flag = False
     """Compile the training step's forward and backward pass with torch.compile; needs a C++ compiler and minutes."""
+
+
+# --- inference -------------------------------------------------------------------------------------------------------
+
+SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+"""Of multi-scale inference, as in DeepLab v3."""
+
+
+class CrfConfig(Settings):
+    """A dense CRF after prediction (Krähenbühl and Koltun 2011): one kernel of place and colour, one of place alone.
+
+    The defaults are those of DeepLab v2's published scripts for ResNet-101.
+    """
+
+    iterations: Annotated[Whole, Field(ge=1, le=1000)] = 10
+    """Of the mean field."""
+    bilateral_weight: Annotated[Number, Field(ge=0)] = 4.0
+    bilateral_xy_std: Annotated[Number, Field(ge=0.5)] = 67.0
+    """In pixels, as the other `xy_std`."""
+    bilateral_rgb_std: Annotated[Number, Field(ge=0.5)] = 3.0
+    """In grey levels, 0..255."""
+    gaussian_weight: Annotated[Number, Field(ge=0)] = 3.0
+    gaussian_xy_std: Annotated[Number, Field(ge=0.5)] = 1.0
+
+
+class InferenceConfig(Settings):
+    """How a trained network is asked: at which scales, mirrored too or not, and what is made of the answers."""
+
+    scales: Annotated[tuple[Annotated[Number, Field(gt=0, le=8)], ...], Field(min_length=1)] = (1.0,)
+    """Of the images, whose size is rounded to whole pixels and is at least 32 each way."""
+    flip: Flag = False
+    fuse: Literal["mean", "max"] = "mean"
+    """What several answers become: the mean of their probabilities, or each class's greatest logit (DeepLab v2)."""
+    crf: CrfConfig | None = None
+    """Left out, none."""
 
 
 # --- whole runs ------------------------------------------------------------------------------------------------------
@@ -222,13 +260,34 @@ class SearchConfig(Settings):
 
 
 class RetrainConfig(Settings):
-    """Everything that `autoseg retrain` needs besides an output directory. `genotype` is checked by `Genotype`."""
+    """Everything that `autoseg retrain` needs besides an output directory: a genotype, or a network of the literature.
 
-    genotype: dict[str, Any]
+    Both are checked by their own models, `Genotype` and `FixedNetwork`.
+    """
+
+    genotype: dict[str, Any] | None = None
+    network: dict[str, Any] | None = None
+    weights: str | None = None
+    """A local file of the weights of an ImageNet classifier, from which the network's backbone begins."""
     data: DataConfig
     retrain: RetrainSchedule = RetrainSchedule()
     seed: Annotated[Whole, Field(ge=0, lt=2**31)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @model_validator(mode="after")
+    def _one_architecture(self) -> RetrainConfig:
+        if (self.genotype is None) == (self.network is None):
+            raise ValueError("needs either 'genotype', a searched network, or 'network', one of the literature")
+        return self
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """The one that is given, as plain data."""
+        return self.genotype if self.genotype is not None else self.network or {}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for YAML, without what is not given."""
+        return {key: value for key, value in super().to_dict().items() if value is not None}
 
 
 def data_settings(source: str | Path) -> dict[str, Any]:

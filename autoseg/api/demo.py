@@ -13,7 +13,8 @@ import torch
 
 from autoseg.api.decoding import decode
 from autoseg.api.runs import retrain, search
-from autoseg.api.use import evaluate, plot
+from autoseg.api.drawing import plot
+from autoseg.api.use import evaluate
 from autoseg.config import DataConfig, SearchConfig
 from autoseg.data.dataset import SegmentationDataset, open_dataset
 from autoseg.engine.discretise import discretised_scores

@@ -1,18 +1,28 @@
-"""What a space or a genotype holds, in figures."""
+"""What a space, a genotype or a network of the literature holds, in figures."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from autoseg.api.use import space_or_genotype
+import torch
+from torch import nn
+
+from autoseg.api.lookup import look_up, with_changes
 from autoseg.errors import ConfigError
 from autoseg.genotype.schema import Genotype
-from autoseg.network import build_network
 from autoseg.objectives.cost import count_cost
+from autoseg.objectives.trace import receptive_field
 from autoseg.space.groups import DecoderSpec
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import Arrow
 from autoseg.supernet import build_supernet
+from autoseg.zoo.architecture import Architecture
+from autoseg.zoo.build import build_architecture, diagram
+from autoseg.zoo.match import CostTarget, match_cost
+from autoseg.zoo.schema import FixedNetwork
 
 SUPERNET_SIZE = (321, 321)
 """The crop of Auto-DeepLab's search."""
@@ -20,16 +30,77 @@ NETWORK_SIZE = (1025, 2049)
 """Cityscapes, as published multiply-adds are counted."""
 
 
-def describe(source: str | Path, num_classes: int = 19, size: tuple[int, int] | None = None) -> dict[str, str]:
-    """Name -> value, ready to print. Raises: AutosegError: no such space or genotype, or too small a size."""
+def describe(
+    source: str | Path,
+    num_classes: int = 19,
+    size: tuple[int, int] | None = None,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    match: CostTarget | None = None,
+) -> list[dict[str, str]]:
+    """Name -> value, ready to print, of each thing that `source` stands for (`unet` is a space and a network).
+
+    `overrides`, `match`: other options of a network of the literature, and the cost for which its width is chosen.
+    Raises: AutosegError: no such space, genotype or network, or too small a size.
+    """
     if size is not None and min(size) < 32:
         raise ConfigError(f"size {size[0]} {size[1]} is too small; height and width must be at least 32")
     if not 2 <= num_classes <= 65535:
         raise ConfigError(f"classes is {num_classes}; it must be 2 to 65535")
-    found = space_or_genotype(source)
-    if isinstance(found, SearchSpace):
-        return _describe_space(found, num_classes, size or SUPERNET_SIZE)
-    return _describe_genotype(found, num_classes, size or NETWORK_SIZE)
+    shown = []
+    for found in look_up(source):
+        changed = with_changes(found, overrides or {})
+        if isinstance(changed, FixedNetwork):
+            matched = changed if match is None else match_cost(changed, match, num_classes)
+            shown.append(_describe_network(matched, num_classes, size or NETWORK_SIZE))
+        elif isinstance(changed, SearchSpace):
+            shown.append(_describe_space(changed, num_classes, size or SUPERNET_SIZE))
+        else:
+            shown.append(_describe_genotype(changed, num_classes, size or NETWORK_SIZE))
+    return shown
+
+
+def _describe_network(network: FixedNetwork, num_classes: int, size: tuple[int, int]) -> dict[str, str]:
+    """A network of the literature: its options, its stages, and what it costs."""
+    drawn = diagram(network, num_classes)
+    stages = {
+        stage.name: f"{stage.channels} channels at stride {stage.stride:g}, {stage.parameters:,} parameters"
+        for stage in drawn.stages
+    }
+    options = {key: value for key, value in network.to_dict().items() if key != "name"}
+    return {
+        "network": network.name,
+        "paper": network.entry.paper,
+        "options": ", ".join(f"{key} {_plain(value)}" for key, value in options.items()),
+        "layers": f"{_convolutions(network, num_classes)} convolutions, in stages",
+        **stages,
+        **_cost_and_field(network, num_classes, size, "cost"),
+    }
+
+
+def _cost_and_field(
+    architecture: Architecture, num_classes: int, size: tuple[int, int], key: str
+) -> dict[str, str]:
+    """What it costs, under `key`, and its receptive field."""
+    channels = architecture.in_channels if isinstance(architecture, FixedNetwork) else 3
+    cost = count_cost(lambda: build_architecture(architecture, num_classes), size, channels)
+    with torch.device("meta"):
+        field = receptive_field(build_architecture(architecture, num_classes), channels)
+    return {
+        key: f"{cost.parameters / 1e6:.2f}M parameters ({cost.parameters:,}), {_multiply_adds(cost.multiply_adds)} at"
+        f" {size[0]}x{size[1]} with {num_classes} classes",
+        "field of view": "the whole image" if math.isinf(field) else f"{field:.0f} pixels",
+    }
+
+
+def _convolutions(network: FixedNetwork, num_classes: int) -> int:
+    with torch.device("meta"):
+        built = build_architecture(network, num_classes)
+    return sum(isinstance(part, nn.Conv2d | nn.ConvTranspose2d) for part in built.modules())
+
+
+def _plain(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value).lower()
 
 
 def _describe_space(space: SearchSpace, num_classes: int, size: tuple[int, int]) -> dict[str, str]:
@@ -105,12 +176,10 @@ def _relaxation(space: SearchSpace) -> dict[str, str]:
 
 
 def _describe_genotype(genotype: Genotype, num_classes: int, size: tuple[int, int]) -> dict[str, str]:
-    cost = count_cost(lambda: build_network(genotype, num_classes), size)
     return {
         "genotype": genotype.name,
         **describe_choices(genotype),
-        "network": f"{cost.parameters / 1e6:.2f}M parameters, {_multiply_adds(cost.multiply_adds)} at"
-        f" {size[0]}x{size[1]} with {num_classes} classes",
+        **_cost_and_field(genotype, num_classes, size, "network"),
     }
 
 

@@ -19,9 +19,10 @@ from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.run import Run, refuse_used
 from autoseg.engine.search import SearchTask
 from autoseg.errors import ConfigError, RunError
-from autoseg.genotype.schema import Genotype
 from autoseg.settings import parse
 from autoseg.space.schema import SearchSpace
+from autoseg.zoo.architecture import Architecture
+from autoseg.zoo.match import CostTarget
 
 Config = TypeVar("Config", SearchConfig, RetrainConfig)
 
@@ -51,20 +52,25 @@ def search(
 
 
 def retrain(
-    genotype: Source | Genotype | None = None,
+    architecture: Source | Architecture | None = None,
     data: Source | DataConfig | None = None,
     out: str | Path = "runs/retrain",
     *,
     config: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
+    match: CostTarget | None = None,
     resume: bool = False,
     show_progress: bool = True,
 ) -> Run:
-    """Train the network of a genotype from scratch and leave a run directory; the arguments are those of `search`."""
-    given = (genotype, data, config, overrides)
+    """Train a network from scratch and leave a run directory; the other arguments are those of `search`.
+
+    `architecture`: a genotype, or a network of the literature (`FixedNetwork`), by name, file, run directory or as
+    settings. `match`: choose the width of the latter for this cost (`cost_target`), and train it as the other one is.
+    """
+    given = (architecture, data, config, overrides, match)
 
     def resolve(own: Path | None) -> RetrainConfig:
-        return retrain_settings(genotype, data, config or own, overrides)
+        return retrain_settings(architecture, data, config or own, overrides, match)
 
     return _carry_out(RetrainConfig, RetrainTask, out, resume, resolve, given, show_progress)
 
@@ -85,6 +91,8 @@ def _carry_out(
     task = make_task(settings, train, val, device)
     schedule = settings.search if isinstance(settings, SearchConfig) else settings.retrain
     _read_all(train, val, schedule, device, show_progress)
+    if isinstance(task, RetrainTask) and not (run and (run.checkpoints / "last.pt").is_file()):
+        task.load_weights()
     run = _ready(run, out, settings, device)
     task.begin(run)
     Loop(task, run, show_progress)()

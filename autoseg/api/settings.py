@@ -17,6 +17,9 @@ from autoseg.files import read_yaml
 from autoseg.genotype.schema import Genotype
 from autoseg.settings import Settings, merge, parse
 from autoseg.space.schema import SearchSpace, load_space
+from autoseg.zoo.architecture import Architecture, load_architecture, parse_architecture
+from autoseg.zoo.match import CostTarget, match_cost
+from autoseg.zoo.schema import RECOMMENDED
 
 Source = str | Path | Mapping[str, Any]
 
@@ -56,28 +59,52 @@ def search_settings(
 
 
 def retrain_settings(
-    genotype: Source | Genotype | None = None,
+    architecture: Source | Architecture | None = None,
     data: Source | DataConfig | None = None,
     config: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
+    match: CostTarget | None = None,
 ) -> RetrainConfig:
     """Every setting of a retraining, resolved and checked.
 
-    Raises: GenotypeError, DataError, ConfigError: one line on what is wrong.
+    `architecture`: a genotype, or a network of the literature, whose width is chosen so that it costs what `match`
+    says; it is then trained as that recommends. Raises: AutosegError: one line on what is wrong.
     """
     given, overrides, where = _read_config(config), dict(overrides or {}), str(config or "")
-    chosen: Any = genotype if genotype is not None else given.pop("genotype", None)
-    given.pop("genotype", None)
-    if chosen is None:
-        raise ConfigError("no genotype is given; give a file, a run directory or a name (see `autoseg spaces`)")
-    if not isinstance(chosen, Genotype | Mapping):
-        chosen = Genotype.load(chosen if isinstance(chosen, Path) else str(chosen))
-    if isinstance(chosen, Genotype):
-        chosen = chosen.to_dict()
-    merged = merge({"genotype": chosen, "retrain": chosen.get("retrain", {})}, given, _data(data, given), overrides)
-    merged["genotype"] = Genotype.parse(_mapping(merged, "genotype"), where).to_dict()
+    chosen = load_architecture(_chosen_architecture(architecture, given, overrides))
+    key, other = ("genotype", "network") if isinstance(chosen, Genotype) else ("network", "genotype")
+    if other in overrides:
+        raise ConfigError(f"unknown key '{other}': what is trained here is a {key}, {chosen.name}")
+    recommended: Mapping[str, Any] = chosen.retrain if isinstance(chosen, Genotype) else RECOMMENDED
+    if match is not None and match.retrain:
+        recommended = match.retrain
+    merged = merge({key: chosen.to_dict(), "retrain": recommended}, given, _data(data, given), overrides)
+    changed = parse_architecture(_mapping(merged, key), where)
+    merged[key] = changed.to_dict()
     parsed = parse(RetrainConfig, _with_data(merged), where)
-    return parsed.model_copy(update={"data": resolve(parsed.data)})
+    settings = parsed.model_copy(update={"data": resolve(parsed.data)})
+    if match is None:
+        return settings
+    if isinstance(changed, Genotype):
+        raise ConfigError(
+            f"{changed.name} is a genotype, whose width is genotype.network.filter_multiplier; only networks of the"
+            " literature are scaled to a cost"
+        )
+    matched = match_cost(changed, match, settings.data.num_classes or 0)
+    return settings.model_copy(update={"network": matched.to_dict()})
+
+
+def _chosen_architecture(
+    architecture: Source | Architecture | None, given: dict[str, Any], overrides: dict[str, Any]
+) -> Source | Architecture:
+    """What is named first of: the argument, `--set network=NAME`, the config file, whose own it takes out."""
+    in_file = [given.pop(key, None) for key in ("genotype", "network")]
+    by_name = [overrides.pop(key) for key in ("genotype", "network") if isinstance(overrides.get(key), str)]
+    candidates: tuple[Source | Architecture | None, ...] = (architecture, *by_name, *in_file)
+    for chosen in candidates:
+        if chosen is not None:
+            return chosen
+    raise ConfigError("no genotype or network is given; give a file, a run directory or a name (see `autoseg spaces`)")
 
 
 def data_for_run(own: DataConfig, data: Source | None, overrides: Mapping[str, Any] | None = None) -> DataConfig:

@@ -14,8 +14,11 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="The directory of a retraining.")],
     data: options.Data = None,
     split: Annotated[str, typer.Option(help="train, val, test, or a split that the data YAML names.")] = "val",
-    multi_scale: Annotated[bool, typer.Option("--multi-scale", help="Average over six scales, 0.5 to 1.75.")] = False,
-    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored image.")] = False,
+    multi_scale: options.MultiScale = False,
+    scales: options.Scales = None,
+    flip: options.Flip = False,
+    fuse: options.Fuse = "mean",
+    crf: options.Crf = False,
     checkpoint: options.Checkpoint = "best",
     set_: options.Set = None,
     device: options.Device = None,
@@ -29,9 +32,11 @@ def evaluate(
     """
     from autoseg.api.use import evaluate as evaluate_api
 
+    settings = options.overrides(set_)
+    inference = options.inference(settings, multi_scale, scales, flip, fuse, crf)
     result = evaluate_api(
-        run, data, split=split, multi_scale=multi_scale, flip=flip, checkpoint=checkpoint,
-        device=device or "auto", precision=precision, overrides=options.overrides(set_), out=out,
+        run, data, split=split, inference=inference, checkpoint=checkpoint, device=device or "auto",
+        precision=precision, overrides=settings, out=out,
     )  # fmt: skip
     width = max(len(name) for name in result["iou"])
     for name, iou in result["iou"].items():

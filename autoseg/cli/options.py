@@ -17,11 +17,40 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one setting: search.epochs=10. Repeatable."),
 ]
+SetNetwork = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change an option of a network of the literature: network.width=0.5. Repeatable.",
+    ),
+]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out where it stopped.")]
 Checkpoint = Annotated[str, typer.Option(help="best (by mIoU on val) or last.")]
 Precision = Annotated[str, typer.Option(help="float32, or bf16: faster where the device has it, and rounder.")]
+MatchCost = Annotated[
+    str | None,
+    typer.Option(
+        "--match-cost",
+        metavar="NAME",
+        help="Choose the width of a network of the literature for the cost of this genotype, network or run, and train"
+        " it as that one is; or for a number, such as 1M.",
+    ),
+]
+Match = Annotated[str, typer.Option(help="What --match-cost makes equal: parameters or multiply_adds.")]
+OutputStride = Annotated[
+    int | None,
+    typer.Option(
+        "--output-stride", help="Of a network of the literature: the same weights at 8, 16 or 32, by dilation."
+    ),
+]
+MultiScale = Annotated[bool, typer.Option("--multi-scale", help="Fuse six scales, 0.5 to 1.75.")]
+Scales = Annotated[str | None, typer.Option(metavar="LIST", help="Fuse these scales: 0.5,0.75,1.")]
+Flip = Annotated[bool, typer.Option("--flip", help="Fuse with the mirrored image.")]
+Fuse = Annotated[str, typer.Option(help="By mean of probabilities, or max of logits (DeepLab v2).")]
+Crf = Annotated[bool, typer.Option("--crf", help="Refine by a dense CRF; --set crf.iterations=5 changes it.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over a file that is there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
@@ -32,6 +61,26 @@ def overrides(assignments: list[str] | None, device: str | None = None, seed: in
 
     flags = {key: value for key, value in (("device", device), ("seed", seed)) if value is not None}
     return merge(parse_assignments(assignments or []), flags)
+
+
+def inference(
+    settings: dict[str, Any], multi_scale: bool, scales: str | None, flip: bool, fuse: str, crf: bool
+) -> dict[str, Any]:
+    """What `autoseg.config.InferenceConfig` reads. The `crf` of --set is taken out of `settings`."""
+    from autoseg.config import SCALES
+
+    if multi_scale and scales is not None:
+        raise ConfigError("--multi-scale and --scales both name scales; give one of them")
+    parameters = settings.pop("crf", None)
+    if parameters is not None and not crf:
+        raise ConfigError("--set crf.KEY=VALUE changes a CRF that is not asked for; give --crf too")
+    chosen: tuple[float, ...] = SCALES if multi_scale else (1.0,)
+    if scales is not None:
+        try:
+            chosen = tuple(float(scale) for scale in scales.split(","))
+        except ValueError:
+            raise ConfigError(f"--scales {scales}: write numbers and commas, such as 0.5,0.75,1") from None
+    return {"scales": chosen, "flip": flip, "fuse": fuse, "crf": (parameters or {}) if crf else None}
 
 
 def pick(name: str, value: str, choices: tuple[str, ...]) -> str:

@@ -8,13 +8,20 @@ from typing import Annotated
 import typer
 
 from autoseg.cli import options
+from autoseg.errors import ConfigError
 
 
 def predict(
     run: Annotated[Path, typer.Argument(help="The directory of a retraining.")],
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
     out: Annotated[Path, typer.Option(help="The folder for labels/ and overlays/.")],
+    multi_scale: options.MultiScale = False,
+    scales: options.Scales = None,
+    flip: options.Flip = False,
+    fuse: options.Fuse = "mean",
+    crf: options.Crf = False,
     checkpoint: options.Checkpoint = "best",
+    set_: options.Set = None,
     device: options.Device = None,
     precision: options.Precision = "float32",
     debug: options.Debug = False,
@@ -25,5 +32,11 @@ def predict(
     """
     from autoseg.api.use import predict as predict_api
 
-    files = predict_api(run, images, out, checkpoint=checkpoint, device=device or "auto", precision=precision)
+    settings = options.overrides(set_)
+    inference = options.inference(settings, multi_scale, scales, flip, fuse, crf)
+    if settings:
+        raise ConfigError(f"unknown key '{next(iter(settings))}' (known here: crf, such as crf.iterations)")
+    files = predict_api(
+        run, images, out, inference=inference, checkpoint=checkpoint, device=device or "auto", precision=precision
+    )
     typer.echo(f"wrote {len(files)} label maps to {out / 'labels'} and overlays to {out / 'overlays'}")

@@ -8,11 +8,22 @@ from typing import Annotated
 import typer
 
 from autoseg.cli import options
+from autoseg.errors import ConfigError
 
 
 def retrain(
     out: Annotated[Path, typer.Option(help="The run directory to make.")],
-    genotype: Annotated[str | None, typer.Argument(help="A genotype: file, searched run, or name.")] = None,
+    genotype: Annotated[
+        str | None, typer.Argument(help="A genotype or network: file, searched run, or name (see `autoseg spaces`).")
+    ] = None,
+    network: Annotated[
+        str | None, typer.Option(help="A network of the literature, such as deeplabv3plus_resnet101.")
+    ] = None,
+    match_cost: options.MatchCost = None,
+    match: options.Match = "parameters",
+    weights: Annotated[
+        Path | None, typer.Option(help="A file of ImageNet weights (torchvision's names) for the network's backbone.")
+    ] = None,
     data: options.Data = None,
     config: options.ConfigFile = None,
     set_: options.Set = None,
@@ -21,15 +32,24 @@ def retrain(
     resume: options.Resume = False,
     debug: options.Debug = False,
 ) -> None:
-    """Train the network of a genotype from scratch.
+    """Train a network from scratch: that of a genotype, or one of the literature.
 
     Example: autoseg retrain runs/a/genotype.yaml --data generated --out runs/b
+
+    Example: autoseg retrain --network unet --match-cost runs/a --data generated --out runs/c
     """
     from autoseg.api.runs import retrain as retrain_api
+    from autoseg.zoo.match import cost_target
 
+    if genotype is not None and network is not None:
+        raise ConfigError(f"both {genotype} and --network {network} are given; give one of them")
+    overrides = options.overrides(set_, device, seed)
+    if weights is not None:
+        overrides["weights"] = str(weights.expanduser().absolute())
     run = retrain_api(
-        genotype, data, out, config=config, overrides=options.overrides(set_, device, seed), resume=resume
-    )
+        genotype or network, data, out, config=config, overrides=overrides, resume=resume,
+        match=None if match_cost is None else cost_target(match_cost, match),
+    )  # fmt: skip
     values = [row["miou"] or 0.0 for row in run.metrics() if row["kind"] == "val"]
     typer.echo(
         f"retrained {run.path}: val mIoU {values[-1]:.3f} at the end, best {max(values):.3f};"

@@ -10,18 +10,31 @@ from autoseg.cli import options
 
 
 def show(
-    source: Annotated[str, typer.Argument(help="A space or genotype, by name or file, or a run with a genotype.")],
+    source: Annotated[
+        str, typer.Argument(help="A space, genotype or network, by name or file, or a run with a network.")
+    ],
     classes: Annotated[int, typer.Option(help="Number of classes to count with.")] = 19,
     size: Annotated[
         tuple[int, int] | None, typer.Option(help="Height and width to count multiply-adds at.", metavar="H W")
     ] = None,
+    match_cost: options.MatchCost = None,
+    match: options.Match = "parameters",
+    set_: options.SetNetwork = None,
     debug: options.Debug = False,
 ) -> None:
-    """Tell what is in a space or genotype: cells, paths, edges, parameters, multiply-adds.
+    """Tell what is in a space, genotype or network: cells, paths, stages, parameters, multiply-adds, receptive field.
 
     Example: autoseg show auto_deeplab
+
+    Example: autoseg show deeplabv3plus_resnet101 --set network.output_stride=8 --size 512 512
     """
     from autoseg.api.describe import describe
+    from autoseg.zoo.match import cost_target
 
-    for name, value in describe(source, classes, size).items():
-        typer.echo(f"{name:<14}{value}")
+    target = None if match_cost is None else cost_target(match_cost, match)
+    for number, found in enumerate(describe(source, classes, size, overrides=options.overrides(set_), match=target)):
+        if number:
+            typer.echo()
+        width = max(14, *(len(name) + 2 for name in found))
+        for name, value in found.items():
+            typer.echo(f"{name:<{width}}{value}")

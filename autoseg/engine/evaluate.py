@@ -5,22 +5,23 @@ Letters: N images, K classes, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.config import DataConfig
+from autoseg.config import DataConfig, InferenceConfig
 from autoseg.data.dataset import SegmentationDataset
 from autoseg.data.loader import evaluation_batches
+from autoseg.engine.crf import colours_of, refine
 from autoseg.objectives.losses import segmentation_loss
 from autoseg.objectives.metrics import ConfusionMatrix, Scores
 
-SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-"""Of multi-scale evaluation, as in DeepLab."""
 SMALLEST = 32
 """Least height and width of a network's input, in pixels."""
+PLAIN = InferenceConfig()
+"""One pass at the images' own size."""
 
 
 @torch.no_grad()
@@ -32,8 +33,7 @@ def evaluate_network(
     *,
     batch_size: int = 1,
     limit: int | None = None,
-    scales: Sequence[float] = (1.0,),
-    flip: bool = False,
+    inference: InferenceConfig = PLAIN,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Scores, float]:
     """Scores over the whole images of a data set, and the mean cross-entropy over its pixels that are not ignored.
@@ -47,7 +47,9 @@ def evaluate_network(
     indices = spaced(len(dataset), limit)
     done = 0
     for group, images, masks in evaluation_batches(dataset, indices, data.mean, data.std, batch_size, device):
-        logits = network_logits(network, images, scales, flip)
+        logits = network_logits(network, images, inference.scales, inference.flip, inference.fuse)
+        if inference.crf is not None:
+            logits = refine(logits, colours_of(images, data.mean, data.std), inference.crf)
         counted = int((masks != dataset.ignore_label).sum())
         loss_sum += segmentation_loss(logits, masks, dataset.ignore_label).cpu().double() * counted
         pixels += counted
@@ -59,27 +61,41 @@ def evaluate_network(
     return confusion.scores(dataset.classes), float(loss_sum) / max(1, pixels)
 
 
-def network_logits(network: nn.Module, images: Tensor, scales: Sequence[float] = (1.0,), flip: bool = False) -> Tensor:
-    """(N, 3, H, W) -> (N, K, H, W): logits, or with several scales or flips the log of the mean probability.
+def network_logits(
+    network: nn.Module, images: Tensor, scales: Sequence[float] = (1.0,), flip: bool = False, fuse: str = "mean"
+) -> Tensor:
+    """(N, 3, H, W) -> (N, K, H, W): logits, or of several scales or flips the log of the mean probability.
 
-    Scaled images are rounded to whole pixels and at least 32 each way. The network may be in float32 or bf16.
+    `fuse="max"`: each class's greatest logit instead (DeepLab v2, section 4.1). Scaled images are rounded to whole
+    pixels and at least 32 each way. The network may be in float32 or bf16.
     """
     dtype = next((parameter.dtype for parameter in network.parameters()), images.dtype)
     images = images.contiguous(memory_format=torch.channels_last)
     if tuple(scales) == (1.0,) and not flip:
         logits: Tensor = network(images.to(dtype))
         return logits
-    size = images.shape[-2:]
-    total, count = torch.zeros(()), 0
+    answers = (_at_size(network(view.to(dtype)), mirrored, images) for view, mirrored in _views(images, scales, flip))
+    fused = next(answers) if fuse == "max" else next(answers).softmax(1)
+    for answer in answers:
+        fused = torch.maximum(fused, answer) if fuse == "max" else fused + answer.softmax(1)
+    count = len(scales) * (2 if flip else 1)
+    return fused if fuse == "max" else (fused / count).clamp_min(1e-12).log()
+
+
+def _views(images: Tensor, scales: Sequence[float], flip: bool) -> Iterator[tuple[Tensor, bool]]:
+    """Images at every scale, and mirrored too if `flip`; with whether they are."""
     for scale in scales:
-        scaled_size = [max(SMALLEST, round(length * scale)) for length in size]
-        scaled = F.interpolate(images, scaled_size, mode="bilinear", align_corners=False, antialias=scale < 1)
-        for flipped in (False, True) if flip else (False,):
-            logits = network((scaled.flip(3) if flipped else scaled).to(dtype))
-            logits = logits.flip(3) if flipped else logits
-            logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
-            total, count = total.to(logits.device) + logits.softmax(1), count + 1
-    return (total / count).clamp_min(1e-12).log()
+        size = [max(SMALLEST, round(length * scale)) for length in images.shape[-2:]]
+        scaled = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=scale < 1)
+        yield scaled, False
+        if flip:
+            yield scaled.flip(3), True
+
+
+def _at_size(logits: Tensor, mirrored: bool, images: Tensor) -> Tensor:
+    """Logits of a view at the images' own size, mirrored back."""
+    logits = logits.flip(3) if mirrored else logits
+    return F.interpolate(logits, images.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def spaced(length: int, limit: int | None) -> list[int]:

@@ -14,36 +14,42 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from autoseg.config import DataConfig, RetrainConfig
+from autoseg.config import DataConfig, InferenceConfig, RetrainConfig
 from autoseg.data.base import Sample, resize_image
 from autoseg.data.images import read_image
 from autoseg.data.transforms import to_tensor
 from autoseg.engine.checkpoint import fitting, load_checkpoint
-from autoseg.engine.evaluate import SMALLEST, network_logits
+from autoseg.engine.crf import refine
+from autoseg.engine.evaluate import PLAIN, SMALLEST, network_logits
 from autoseg.engine.run import Run
 from autoseg.errors import DataError, RunError
 from autoseg.files import write_atomically
-from autoseg.genotype.schema import Genotype
-from autoseg.network import Network, build_network
+from autoseg.network.base import SegmentationNetwork
 from autoseg.settings import parse
 from autoseg.viz.palette import overlay, palette
+from autoseg.zoo.architecture import at_output_stride, parse_architecture
+from autoseg.zoo.build import build_architecture
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 Which = Literal["best", "last"]
 
 
-def load_network(path: str | Path, checkpoint: Which = "best") -> tuple[Network, RetrainConfig, dict[str, Any]]:
+def load_network(
+    path: str | Path, checkpoint: Which = "best", output_stride: int | None = None
+) -> tuple[SegmentationNetwork, RetrainConfig, dict[str, Any]]:
     """The trained network of a retraining run in evaluation mode, the run's settings, and what was measured then.
 
-    Raises: RunError: no retraining run. CheckpointError: its checkpoint cannot be read.
+    `output_stride`: another one for the same weights, of a network of the literature.
+    Raises: RunError: no retraining run. CheckpointError: its checkpoint cannot be read. ConfigError: an output stride
+    that the network cannot have.
     """
     run = Run.open(path)
     if run.kind != "retrain":
         raise RunError(f"{path} is a search, whose network is not trained; `autoseg decode` and `retrain` it first")
     config = parse(RetrainConfig, run.settings, str(run.path / "config.yaml"))
-    genotype = Genotype.parse(config.genotype)
-    saved = load_checkpoint(run.checkpoints / f"{checkpoint}.pt", "retrain", genotype.to_dict())
-    network = build_network(genotype, config.data.num_classes or 0)
+    blueprint = parse_architecture(config.architecture, str(run.path / "config.yaml"))
+    saved = load_checkpoint(run.checkpoints / f"{checkpoint}.pt", "retrain", blueprint.to_dict())
+    network = build_architecture(at_output_stride(blueprint, output_stride), config.data.num_classes or 0)
     with fitting(run.checkpoints / f"{checkpoint}.pt"):
         average = saved["state"]["average"]
         weights = saved["state"]["network"] if average is None else without_prefix(average, "module.")
@@ -58,17 +64,27 @@ def without_prefix(state: dict[str, Any], prefix: str) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def label_map(network: Network, image: np.ndarray, data: DataConfig, device: torch.device) -> np.ndarray:
+def label_map(
+    network: SegmentationNetwork,
+    image: np.ndarray,
+    data: DataConfig,
+    device: torch.device,
+    inference: InferenceConfig = PLAIN,
+) -> np.ndarray:
     """Labels (H, W) of an RGB image (H, W, 3), both uint8 (uint16 above 256 classes).
 
-    The image is brought to `data.resize` where that is set; logits are resized back before the labels are taken.
+    The image is brought to `data.resize` where that is set; logits are resized back before a CRF refines them, which
+    sees the image at its own size, and the labels are taken.
     """
     size = image.shape[:2]
     working = image if data.resize is None else resize_image(image, data.resize)
     tensor, _ = to_tensor(Sample(working, np.zeros(working.shape[:2], np.uint8)), data.mean, data.std)
-    logits = network_logits(network, tensor[None].to(device))
+    images = tensor[None].to(device)
+    logits = network_logits(network, images, inference.scales, inference.flip, inference.fuse)
     if logits.shape[2:] != size:
         logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
+    if inference.crf is not None:
+        logits = refine(logits, image[None], inference.crf)
     labels = logits.argmax(1)[0].cpu().numpy()
     return labels.astype(np.uint8 if network.num_classes <= 256 else np.uint16)
 
@@ -100,7 +116,12 @@ def find_images(sources: Sequence[str | Path]) -> list[Path]:
 
 
 def predict_files(
-    network: Network, sources: Sequence[str | Path], out: Path, data: DataConfig, device: torch.device
+    network: SegmentationNetwork,
+    sources: Sequence[str | Path],
+    out: Path,
+    data: DataConfig,
+    device: torch.device,
+    inference: InferenceConfig = PLAIN,
 ) -> Iterator[tuple[Path, Path]]:
     """Write out/labels/NAME.png (palette PNG) and out/overlays/NAME.png, yielding both for each image.
 
@@ -126,7 +147,7 @@ def predict_files(
     colours = palette(network.num_classes)
     for path in images:
         image = read_image(path)
-        predicted = label_map(network, image, data, device)
+        predicted = label_map(network, image, data, device, inference)
         files = labels / f"{path.stem}.png", overlays / f"{path.stem}.png"
         _save_png(files[0], _paletted(predicted, colours))
         _save_png(files[1], Image.fromarray(overlay(image, predicted, colours)))

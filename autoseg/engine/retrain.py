@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -19,12 +20,16 @@ from autoseg.engine.run import Run
 from autoseg.engine.training import make_loader, validation_figures, weights_of_classes
 from autoseg.errors import DataError
 from autoseg.genotype.schema import Genotype
-from autoseg.network import Network, build_network, for_inference
-from autoseg.objectives.losses import segmentation_loss
+from autoseg.network import for_inference
+from autoseg.network.base import SegmentationNetwork
+from autoseg.objectives.losses import sample_pixels, segmentation_loss
+from autoseg.zoo.architecture import parse_architecture
+from autoseg.zoo.build import build_architecture
+from autoseg.zoo.weights import load_backbone, read_weights
 
 
 class RetrainTask:
-    """Trains the network of one genotype on one data set. The same settings give the same result."""
+    """Trains one network, searched or of the literature, on one data set. The same settings give the same result."""
 
     kind: Kind = "retrain"
 
@@ -32,8 +37,8 @@ class RetrainTask:
         self, config: RetrainConfig, train: SegmentationDataset, val: SegmentationDataset, device: torch.device
     ) -> None:
         self.config, self.schedule, self.device = config, config.retrain, device
-        self.genotype = Genotype.parse(config.genotype)
-        self.architecture: Mapping[str, Any] = self.genotype.to_dict()
+        self.blueprint = parse_architecture(config.architecture)
+        self.architecture: Mapping[str, Any] = self.blueprint.to_dict()
         self.train_set, self.val_set = train, val
         if len(train) < self.schedule.batch_size:
             raise DataError(
@@ -45,18 +50,30 @@ class RetrainTask:
         self.steps_per_epoch = min(len(self.loader), self.schedule.max_steps_per_epoch or len(self.loader))
 
         torch.manual_seed(config.seed)
-        network = build_network(self.genotype, train.num_classes, auxiliary=self.schedule.auxiliary_weight > 0)
-        self.network: Network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = build_architecture(self.blueprint, train.num_classes, auxiliary=self.schedule.auxiliary_weight > 0)
+        self.network: SegmentationNetwork = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         forward = self.network.forward_with_auxiliary
         self.forward = compiled(forward, device) if self.schedule.compile else forward
         self.optimizer = build_optimizer(self.schedule.optimizer, self.network.parameters())
         self.class_weights = weights_of_classes(self.schedule.class_weights, train, device)
         self.average = moving_average(self.network, self.schedule.ema_decay) if self.schedule.ema_decay else None
 
+    def load_weights(self) -> None:
+        """Begin from the classifier's weights that the settings name, if any, and print what matched.
+
+        Raises: CheckpointError: they cannot be read or are of another network; the network is then as it was.
+        """
+        if self.config.weights is None:
+            return
+        path = Path(self.config.weights).expanduser()
+        print(load_backbone(self.network, read_weights(path), path))
+        if self.average is not None:
+            self.average.module.load_state_dict(self.network.state_dict())
+
     @property
-    def trained(self) -> Network:
+    def trained(self) -> SegmentationNetwork:
         """The network to measure and use: the moving average where one is kept."""
-        return self.network if self.average is None else cast(Network, self.average.module)
+        return self.network if self.average is None else cast(SegmentationNetwork, self.average.module)
 
     def step(self, batch: tuple[Tensor, Tensor], epoch: int, step: int) -> Figures:
         """One step of the weights."""
@@ -65,6 +82,7 @@ class RetrainTask:
         lr = learning_rate(self.schedule.optimizer.lr, self.schedule.schedule, step, steps, self.steps_per_epoch)
         set_learning_rate(self.optimizer, lr)
         seed_step(self.config.seed, step)
+        masks = sample_pixels(masks, self.schedule.loss_sampling, self.train_set.ignore_label)
         self.network.train()
         self.network.set_drop_path(self.schedule.drop_path, step / steps)
 
@@ -95,8 +113,9 @@ class RetrainTask:
         return {"val": validation_figures(network, self.val_set, self.config.data, self.schedule, self.device)}
 
     def begin(self, run: Run) -> None:
-        """Write genotype.yaml."""
-        self.genotype.save(run.path / "genotype.yaml")
+        """Write genotype.yaml, where a genotype is trained."""
+        if isinstance(self.blueprint, Genotype):
+            self.blueprint.save(run.path / "genotype.yaml")
 
     def end_epoch(self, run: Run, epoch: int) -> None:
         """Nothing besides checkpoints."""
@@ -117,7 +136,7 @@ class RetrainTask:
             self.average.load_state_dict(state["average"])
 
 
-def moving_average(network: Network, decay: float) -> AveragedModel:
+def moving_average(network: SegmentationNetwork, decay: float) -> AveragedModel:
     """Exponential moving average of weights and BatchNorm statistics.
 
     The decay grows to its value, as min(decay, (1 + n) / (10 + n)) after n updates, so that a short training is not

@@ -10,7 +10,8 @@ from torch import nn
 
 from autoseg import __version__
 from autoseg.errors import ExportError
-from autoseg.network import Network
+from autoseg.genotype.schema import Genotype
+from autoseg.network.base import SegmentationNetwork
 from autoseg.settings import Settings
 
 INPUT_CONVENTION = "RGB float32, NCHW, (x/255 - mean) / std"
@@ -24,8 +25,9 @@ def network_metadata(network: nn.Module, metadata: Mapping[str, Any]) -> dict[st
     Raises: ExportError: a value that JSON cannot hold, or as many class names as the network has no classes.
     """
     known = {key: value for key, value in metadata.items() if key != "classes" or value}  # no names, no entry
-    if isinstance(network, Network):
-        known |= {"genotype": network.genotype, "num_classes": network.num_classes}
+    if isinstance(network, SegmentationNetwork):
+        key = "genotype" if isinstance(network.architecture, Genotype) else "network"
+        known |= {key: network.architecture, "num_classes": network.num_classes}
         classes = known.get("classes")
         if classes and len(classes) != network.num_classes:
             raise ExportError(

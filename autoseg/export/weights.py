@@ -11,11 +11,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from autoseg.errors import CheckpointError, ExportError, GenotypeError
+from autoseg.errors import CheckpointError, ConfigError, ExportError, GenotypeError
 from autoseg.export.metadata import decode
 from autoseg.files import one_line
-from autoseg.genotype.schema import Genotype
-from autoseg.network import Network, build_network
+from autoseg.network.base import SegmentationNetwork
+from autoseg.zoo.architecture import parse_architecture
+from autoseg.zoo.build import build_architecture
 
 AUXILIARY = "auxiliary."
 """Begins the names of the auxiliary head's weights."""
@@ -23,7 +24,7 @@ AUXILIARY = "auxiliary."
 
 def save_safetensors(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
     """Write the state dict and the metadata. Raises: ExportError: a network that no genotype describes."""
-    if not isinstance(network, Network):
+    if not isinstance(network, SegmentationNetwork):
         raise ExportError(
             "safetensors holds weights and the genotype that rebuilds the network, and this network has none;"
             " use onnx or pt2"
@@ -32,23 +33,24 @@ def save_safetensors(network: nn.Module, path: Path, metadata: Mapping[str, str]
     path.write_bytes(save(state, dict(metadata)))  # `save_file` makes a file that only its owner may read
 
 
-def load_safetensors(path: str | Path) -> tuple[Network, dict[str, Any]]:
+def load_safetensors(path: str | Path) -> tuple[SegmentationNetwork, dict[str, Any]]:
     """The network that `export_network` wrote, on the CPU and in eval mode, and the metadata as plain data.
 
     Raises: CheckpointError: missing, truncated, not safetensors, or not written by `autoseg export`.
     """
     strings, state = _read(Path(path).expanduser())
     metadata = decode(strings)
-    genotype, num_classes = metadata.get("genotype"), metadata.get("num_classes")
-    if not isinstance(genotype, dict) or not isinstance(num_classes, int):
+    blueprint, num_classes = metadata.get("genotype", metadata.get("network")), metadata.get("num_classes")
+    if not isinstance(blueprint, dict) or not isinstance(num_classes, int):
         raise CheckpointError(
             f"{path} holds weights, but not the genotype and number of classes that rebuild the network;"
             " give a file made by `autoseg export --format safetensors`"
         )
     try:
         auxiliary = any(name.startswith(AUXILIARY) for name in state)
-        network = build_network(Genotype.parse(genotype, f"the genotype in {path}"), num_classes, auxiliary)
-    except GenotypeError as reason:
+        architecture = parse_architecture(blueprint, f"the genotype in {path}")
+        network = build_architecture(architecture, num_classes, auxiliary)
+    except (GenotypeError, ConfigError) as reason:
         raise CheckpointError(f"{path}: {one_line(reason)}") from None
     _fill(network, state, path)
     return network.eval(), metadata
@@ -68,7 +70,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         ) from None
 
 
-def _fill(network: Network, state: Mapping[str, Tensor], path: str | Path) -> None:
+def _fill(network: SegmentationNetwork, state: Mapping[str, Tensor], path: str | Path) -> None:
     """Load the weights, each of which must be there and fit."""
     own = network.state_dict()
     wrong = sorted(own.keys() ^ state.keys()) or [name for name in own if own[name].shape != state[name].shape]

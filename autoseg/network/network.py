@@ -11,19 +11,20 @@ from torch.nn import functional as F
 from autoseg.errors import GenotypeError
 from autoseg.genotype.schema import Genotype
 from autoseg.network.arrival import build_arrival
+from autoseg.network.base import SegmentationNetwork, enlarge
 from autoseg.network.cell import Cell
 from autoseg.network.decoders import build_decoder
 from autoseg.network.readings import Reading, auxiliary_node, decoder_nodes, end_nodes, readings
 from autoseg.ops.heads import AuxiliaryHead, Doubling, Stem
 from autoseg.ops.primitives import Norm
-from autoseg.ops.resize import Size, level_size, resize
+from autoseg.ops.resize import level_size, resize
 from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Move, Node
 
 HEAD_BN_EPS = 1e-5
 """BatchNorm's epsilon in ASPP and decoder, as Auto-DeepLab's code has it; the cells' is the genotype's."""
 
 
-class Network(nn.Module):
+class Network(SegmentationNetwork):
     """The discrete network of a genotype (Auto-DeepLab, section 4.2). Images of any height and width from 32 up.
 
     A network of several paths sums what arrives at a node before its cell, and its decoder reads the features of all
@@ -33,7 +34,8 @@ class Network(nn.Module):
 
     def __init__(self, genotype: Genotype, num_classes: int, auxiliary: bool = False) -> None:
         super().__init__()
-        self.genotype, self.num_classes = genotype, num_classes
+        self.genotype = self.architecture = genotype
+        self.num_classes = num_classes
         constants = genotype.batch_norm
         norm = partial(nn.BatchNorm2d, eps=constants.eps, momentum=constants.momentum)
         head_norm = partial(nn.BatchNorm2d, eps=HEAD_BN_EPS, momentum=constants.momentum)
@@ -72,8 +74,8 @@ class Network(nn.Module):
         logits = self.decoder(F.relu(end), [features[node] for node in self.decoder_nodes])
         auxiliary = None
         if self.auxiliary is not None and self.training:
-            auxiliary = _enlarge(self.auxiliary(F.relu(features[self.auxiliary_node])), size)
-        return _enlarge(logits, size), auxiliary
+            auxiliary = enlarge(self.auxiliary(F.relu(features[self.auxiliary_node])), size)
+        return enlarge(logits, size), auxiliary
 
     def set_drop_path(self, greatest: float, progress: float) -> None:
         """Scheduled drop path: probability `greatest * progress * layer / layers`; `progress` goes from 0 to 1."""
@@ -111,11 +113,6 @@ def _concatenate(features: list[Tensor]) -> Tensor:
         return features[0]
     size = (features[0].shape[-2], features[0].shape[-1])
     return torch.cat([resize(feature, size) for feature in features], 1)
-
-
-def _enlarge(logits: Tensor, size: Size) -> Tensor:
-    """Logits at the images' size; those in bf16 as float32, where classes that differ by less than 1/256 do not tie."""
-    return resize(logits.float() if logits.dtype == torch.bfloat16 else logits, size)
 
 
 def _initialise(network: nn.Module) -> None:

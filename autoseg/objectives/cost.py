@@ -22,14 +22,14 @@ class Cost:
     size: Size
 
 
-def count_cost(build: Callable[[], nn.Module], size: Size) -> Cost:
+def count_cost(build: Callable[[], nn.Module], size: Size, in_channels: int = 3) -> Cost:
     """Cost of the module that `build` makes, for one image of `size`, with PyTorch's own counter on meta tensors.
 
     Buffers are no parameters; an auxiliary head is counted if `build` makes one, though only training runs it.
     """
     with torch.device("meta"):
         network = build().eval()
-        images = torch.empty(1, 3, *size)
+        images = torch.empty(1, in_channels, *size)
     return Cost(count_parameters(network), count_multiply_adds(network, images), size)
 
 

@@ -5,7 +5,7 @@ Letters: N images, C channels, K classes, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
@@ -59,16 +59,22 @@ class Stem(nn.Module):
         return before, features
 
 
+Conv = Callable[..., nn.Module]
+"""Called like ConvNormRelu: another kind of 3x3 convolution."""
+
+
 class Aspp(nn.Module):
-    """Atrous spatial pyramid pooling without its projection: 1x1, a dense 3x3 a rate, image pooling, concatenated.
+    """Atrous spatial pyramid pooling without its projection: 1x1, a 3x3 a rate, image pooling, concatenated.
 
     (N, Cin, H, W) -> (N, (2 + rates) * filters, H, W); DeepLabv3 (Chen et al. 2017), section 3.3.
     """
 
-    def __init__(self, in_channels: int, filters: int, rates: Sequence[int], norm: Norm) -> None:
+    def __init__(
+        self, in_channels: int, filters: int, rates: Sequence[int], norm: Norm, conv: Conv = ConvNormRelu
+    ) -> None:
         super().__init__()
         self.pointwise = ConvNormRelu(in_channels, filters, 1, norm)
-        self.atrous = nn.ModuleList(ConvNormRelu(in_channels, filters, 3, norm, rate) for rate in rates)
+        self.atrous = nn.ModuleList(conv(in_channels, filters, 3, norm, rate) for rate in rates)
         self.pooled = ConvNormRelu(in_channels, filters, 1, norm)
         self.out_channels = (2 + len(rates)) * filters
 
@@ -83,9 +89,12 @@ class Aspp(nn.Module):
 class AsppHead(nn.Module):
     """ASPP projected to `filters` channels: the encoder's end. (N, Cin, H, W) -> (N, filters, H, W)."""
 
-    def __init__(self, in_channels: int, filters: int, rates: Sequence[int], norm: Norm, dropout: float) -> None:
+    def __init__(
+        self, in_channels: int, filters: int, rates: Sequence[int], norm: Norm, dropout: float,
+        conv: Conv = ConvNormRelu,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.aspp = Aspp(in_channels, filters, rates, norm)
+        self.aspp = Aspp(in_channels, filters, rates, norm, conv)
         self.project = ConvNormRelu(self.aspp.out_channels, filters, 1, norm)
         self.dropout = nn.Dropout(dropout)
 
@@ -180,13 +189,15 @@ class DeepLabV3PlusDecoder(nn.Module):
         dropout: float,
         norm: Norm,
         upsamplers: Sequence[str] = (),
+        conv: Conv = ConvNormRelu,
     ) -> None:
+        """conv: makes the 3x3 convolutions of ASPP and after the concatenation."""
         super().__init__()
-        self.head = AsppHead(in_channels, filters, rates, norm, dropout)
+        self.head = AsppHead(in_channels, filters, rates, norm, dropout, conv)
         self.doublings = Doublings(upsamplers, filters, norm)
         self.low_level = ConvNormRelu(low_level_channels, low_level_filters, 1, norm)
         self.refine = nn.Sequential(
-            ConvNormRelu(filters + low_level_filters, filters, 3, norm), ConvNormRelu(filters, filters, 3, norm)
+            conv(filters + low_level_filters, filters, 3, norm), conv(filters, filters, 3, norm)
         )
         self.classifier = nn.Conv2d(filters, num_classes, 1)
 

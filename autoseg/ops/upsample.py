@@ -114,12 +114,20 @@ class MaxUnpool(nn.Module):
                 "unpooling needs the feature of the matching pooling, and here is none; take another upsampler"
             )
         features = self.project(features)
-        guide = to_width(guide.detach(), features.shape[1])
-        upper, right, lower_right = _compare(guide)
-        # not max_unpool2d, which adds up in any order on a GPU and which ONNX lacks for sizes that vary
-        chosen = (upper & ~right, upper & right, ~upper & ~lower_right, ~upper & lower_right)
-        maps = [torch.where(each, features, torch.zeros_like(features)) for each in chosen]
-        return cut(interleave(maps, ROW_BY_ROW), size)
+        return unpool(features, to_width(guide.detach(), features.shape[1]), size)
+
+
+def unpool(features: Tensor, guide: Tensor, size: Size | None = None) -> Tensor:
+    """Put each pixel of (N, C, h, w) where the maximum of its 2x2 window of `guide` (N, C, H, W) is, zeros elsewhere.
+
+    The result has the guide's size, or `size` where it is given. The first of equal maxima counts, as in `max_pool2d`.
+    No gradient reaches the guide.
+    """
+    upper, right, lower_right = _compare(guide.detach())
+    # not max_unpool2d, which adds up in any order on a GPU and which ONNX lacks for sizes that vary
+    chosen = (upper & ~right, upper & right, ~upper & ~lower_right, ~upper & lower_right)
+    maps = [torch.where(each, features, torch.zeros_like(features)) for each in chosen]
+    return cut(interleave(maps, ROW_BY_ROW), size or (guide.shape[2], guide.shape[3]))
 
 
 def _windows(guide: Tensor) -> tuple[Tensor, ...]:
@@ -136,8 +144,11 @@ def _compare(guide: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.maximum(a, b) >= torch.maximum(c, d), b > a, d > c
 
 
-def _pool(guide: Tensor) -> Tensor:
-    """2x2 max pooling of windows that may reach over the border; PyTorch's ceil_mode ties a graph to its example."""
+def max_pool_2x2(guide: Tensor) -> Tensor:
+    """2x2 max pooling of windows that may reach over the border."""
+    if not torch.compiler.is_exporting():
+        return F.max_pool2d(guide, 2, ceil_mode=True)
+    # ceil_mode ties a graph to its example; the slices' way back takes over ten times as long
     a, b, c, d = _windows(guide)
     return torch.maximum(torch.maximum(a, b), torch.maximum(c, d))
 
@@ -199,7 +210,7 @@ class Repeated(nn.Module):
         guide = guide if isinstance(self.stages[0], MaxUnpool) else None
         sizes, guides = [size], [guide]
         for _ in self.stages[1:]:
-            size, guide = size and level_size(size, 2), None if guide is None else _pool(guide)
+            size, guide = size and level_size(size, 2), None if guide is None else max_pool_2x2(guide)
             sizes.append(size)
             guides.append(guide)
         for stage, of_size, of_guide in zip(self.stages, reversed(sizes), reversed(guides), strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from autoseg.viz.cell import draw_cell
 from autoseg.viz.charts import draw_alpha, draw_gamma, draw_history, draw_skips
+from autoseg.viz.diagram import draw_network
 from autoseg.viz.samples import draw_predictions
 from autoseg.viz.style import FORMATS, save
 from autoseg.viz.trellis import draw_path, draw_trellis
@@ -14,6 +15,7 @@ __all__ = [
     "draw_cell",
     "draw_gamma",
     "draw_history",
+    "draw_network",
     "draw_path",
     "draw_predictions",
     "draw_skips",

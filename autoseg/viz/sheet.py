@@ -11,6 +11,7 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.patches import PathPatch, Polygon
 from matplotlib.path import Path
 
+from autoseg.objectives.diagram import Join
 from autoseg.space.resolution import Skip
 from autoseg.space.trellis import Node
 from autoseg.viz.style import GREEN, INK, inch_axes
@@ -30,6 +31,16 @@ no layers, more for each layer it passes, and at most."""
 LineStyle = Literal["solid"] | tuple[float, Sequence[float]]
 
 
+class Spot(NamedTuple):
+    """A place between those of the trellis."""
+
+    layer: float
+    level: float
+
+
+Place = Node | Spot
+
+
 class Sheet(NamedTuple):
     """Axes on which nodes have places."""
 
@@ -37,12 +48,12 @@ class Sheet(NamedTuple):
     step: float
     """From one layer to the next."""
 
-    def place(self, node: Node) -> np.ndarray:
+    def place(self, node: Place) -> np.ndarray:
         """The middle of a node, (x, y)."""
         return np.array([node.layer * self.step, node.level * LEVEL_STEP])
 
     def nodes(
-        self, nodes: Sequence[Node], face: str, edge: str, gid: str, zorder: int, marker: str = "o", size: float = 1
+        self, nodes: Sequence[Place], face: str, edge: str, gid: str, zorder: int, marker: str = "o", size: float = 1
     ) -> None:
         """Circles, or other markers, with a size in diameters of a node."""
         x, y = np.array([self.place(node) for node in nodes]).T
@@ -53,11 +64,12 @@ class Sheet(NamedTuple):
 
     def arrows(
         self,
-        arrows: Sequence[tuple[Node, Node]],
+        arrows: Sequence[tuple[Place, Place]],
         widths: np.ndarray,
         colours: Sequence[object],
         gid: str,
         zorder: float,
+        style: LineStyle = "solid",
     ) -> None:
         """Shafts as one collection (`gid`), heads as another (`gid`-heads); a head grows with its shaft."""
         shafts, heads = [], []
@@ -69,7 +81,9 @@ class Sheet(NamedTuple):
             shafts.append([start + along * RADIUS, head[1:].mean(0) + along * 0.004])
             heads.append(head)
         self.axes.add_collection(
-            LineCollection(shafts, linewidths=widths, colors=colours, capstyle="butt", zorder=zorder, gid=gid),
+            LineCollection(
+                shafts, linewidths=widths, colors=colours, linestyles=[style], capstyle="butt", zorder=zorder, gid=gid
+            ),
             autolim=False,
         )
         self.axes.add_collection(
@@ -77,7 +91,7 @@ class Sheet(NamedTuple):
             autolim=False,
         )
 
-    def arc(self, source: Node, target: Node, how: Skip, gid: str) -> None:
+    def arc(self, source: Place, target: Place, how: Skip | Join, gid: str) -> None:
         """A skip connection: over the nodes between its ends, which are mostly of one level."""
         across, up = np.array([np.cos(1.1), 0]) * RADIUS, np.array([0, -np.sin(1.1)]) * (RADIUS + 0.012)
         start, end = self.place(source) + across + up, self.place(target) - across + up
@@ -128,13 +142,19 @@ def trellis_sheet(
     right, bottom = columns * step, (len(strides) - 1) * LEVEL_STEP
     spare = max(0.0, MIN_HEIGHT - bottom - 2 * MARGIN) / 2
     extent = (-MARGIN, right + MARGIN + wide * 0.15, -MARGIN - max(spare, above), bottom + MARGIN + spare)
-    axes = inch_axes(extent, (0.6, 0.75, 0.4, 0.5))
+    axes = bare_axes(extent, (0.6, 0.75, 0.4, 0.5))
     axes.set_yticks([level * LEVEL_STEP for level in range(len(strides))], [str(stride) for stride in strides])
     axes.set_ylabel("output stride")
+    return Sheet(axes, step)
+
+
+def bare_axes(extent: tuple[float, float, float, float], margins: tuple[float, float, float, float]) -> Axes:
+    """`inch_axes` without frame and tick marks."""
+    axes = inch_axes(extent, margins)
     axes.tick_params(length=0, pad=1)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    return Sheet(axes, step)
+    return axes
 
 
 def arrow_head(tip: np.ndarray, along: np.ndarray, width: float) -> np.ndarray:
@@ -144,14 +164,14 @@ def arrow_head(tip: np.ndarray, along: np.ndarray, width: float) -> np.ndarray:
     return np.array([tip, base + half, base - half])
 
 
-def arc_style(how: Skip) -> LineStyle:
-    """Dashed for what is added, solid for what is concatenated."""
-    return (0, (2.6, 1.6)) if how == "add" else "solid"
+def arc_style(how: Skip | Join) -> LineStyle:
+    """Dashed for what is added, solid for what is concatenated, dotted for the places of unpooled maxima."""
+    return {"add": (0, (2.6, 1.6)), "unpool": (0, (1.0, 1.0))}.get(how, "solid")
 
 
-def arc_peak(source: Node, target: Node) -> float:
+def arc_peak(source: Place, target: Place) -> float:
     """How far an arc rises above its nodes' middles."""
-    lowest, more, highest = ARC_PEAKS[min(target.level, 1)]
+    lowest, more, highest = ARC_PEAKS[1 if target.level > 0 else 0]
     return RADIUS + min(lowest + more * (target.layer - source.layer), highest)
 
 

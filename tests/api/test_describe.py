@@ -70,7 +70,7 @@ def test_a_space_of_several_paths_says_what_stays(tmp_path: Path) -> None:
         decoding={"threshold": 0.3, "budget": 2.5},
     )
     (tmp_path / "s.yaml").write_text(to_yaml(space.to_dict()))
-    found = describe(tmp_path / "s.yaml", 3, (32, 32))
+    (found,) = describe(tmp_path / "s.yaml", 3, (32, 32))
     assert found["arrows"] == "several stay, threshold 0.3, at most 2.5 billion multiply-adds a megapixel"
     assert "path prior" not in found
     assert "at 32x32 with 3 classes" in found["supernet"]

@@ -178,13 +178,14 @@ def test_evaluate_writes_into_the_run_and_over_no_other_file(retrain_run: Path, 
 
 
 def test_describe(retrained: Path, tmp_path: Path) -> None:
-    space = describe(write_config(tmp_path / "s.yaml", SPACE), 7, (96, 96))
+    (space,) = describe(write_config(tmp_path / "s.yaml", SPACE), 7, (96, 96))
     assert space["cell"] == "1 blocks, 2 edges, 3 operations"
     assert space["paths"] == "4"
     assert "at 96x96 with 7 classes" in space["supernet"]
-    network = describe(str(retrained), 7, (64, 64))
+    (network,) = describe(str(retrained), 7, (64, 64))
     assert network["layers"] == "2, path 8 4"
     config = yaml.safe_load((retrained / "config.yaml").read_text())
     parameters = sum(parameter.numel() for parameter in autoseg.load_network(retrained)[0].parameters())
     assert config["data"]["num_classes"] == 7
-    assert network["network"].startswith(f"{parameters / 1e6:.2f}M parameters")
+    assert network["network"].startswith(f"{parameters / 1e6:.2f}M parameters ({parameters:,})")
+    assert network["field of view"] == "the whole image"  # ASPP pools it

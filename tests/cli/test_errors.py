@@ -217,7 +217,7 @@ def test_damaged_config(fails: Fails, search_run: Path, retrain_run: Path, tmp_p
     ):
         assert "config.yaml is not valid YAML" in fails(*arguments)
     (retrain_run / "config.yaml").write_text("seed: 1\n")
-    assert "genotype is missing" in fails("evaluate", retrain_run)
+    assert "data is missing" in fails("evaluate", retrain_run)
 
 
 # --- checkpoints ------------------------------------------------------------------------------------------------------
@@ -303,12 +303,12 @@ def test_decode_plot_export_and_show(fails: Fails, search_run: Path, retrain_run
         (["decode", retrain_run], "is a retraining; give the directory of a search"),
         (["decode", search_run, "--epoch", 7], "has no epoch 7; it has 0 to 2"),
         (["decode", search_run, "--out", tmp_path / "no" / "g.yaml"], "lies in no folder that exists"),
-        (["plot", "nope"], "unknown genotype 'nope'"),
+        (["plot", "nope"], "unknown space, genotype or network 'nope'"),
         (["plot", search_run, "--format", "gif"], "format must be some of svg, png, pdf, not gif"),
         (["plot", search_run, "--out", notes], "cannot be written"),
         (["export", retrain_run, "--format", "foo", "--out", tmp_path / "x"], "unknown format 'foo'"),
         (["export", retrain_run, "--format", "json", "--out", notes], "notes.txt exists; give another path"),
-        (["show", "nope"], "unknown genotype 'nope'"),
+        (["show", "nope"], "unknown space, genotype or network 'nope'"),
         (["show", "tiny", "--size", 8, 8], "must be at least 32"),
     ):
         assert message in fails(*arguments)

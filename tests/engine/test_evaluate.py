@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 import autoseg
 from autoseg.cli.main import run
-from autoseg.config import DataConfig
+from autoseg.config import SCALES, DataConfig
 from autoseg.data.dataset import open_dataset, resolve
-from autoseg.engine.evaluate import SCALES, evaluate_network, network_logits, spaced
+from autoseg.engine.evaluate import evaluate_network, network_logits, spaced
 from autoseg.engine.predict import load_network
 
 SIZES = [(40, 56), (33, 47), (64, 32), (64, 32), (64, 32)]
@@ -128,6 +128,22 @@ def test_several_scales_and_flips_average_probabilities() -> None:
         assert torch.equal(network_logits(network, images), network(images))
         mirrored = network_logits(network, images.flip(3), SCALES, flip=True).flip(3)
         assert torch.allclose(several, mirrored, atol=1e-3)  # flipping makes it blind to left and right
+
+
+def test_scales_are_fused_by_the_greatest_logit() -> None:
+    """DeepLab v2; written out for two scales and their mirror images."""
+    network = Colours().eval()
+    images = torch.randn(2, 3, 40, 48, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        half = F.interpolate(images, (32, 36), mode="bilinear", align_corners=False, antialias=True)  # 30 rounded up
+        large = F.interpolate(network(half), (40, 48), mode="bilinear", align_corners=False)
+        greatest = network_logits(network, images, (1.0, 0.75), fuse="max")
+        assert torch.allclose(greatest, torch.maximum(network(images), large), atol=1e-5)
+        mirrored = F.interpolate(network(half.flip(3)).flip(3), (40, 48), mode="bilinear", align_corners=False)
+        flipped = network_logits(network, images, (0.75,), flip=True, fuse="max")
+        assert torch.allclose(flipped, torch.maximum(large, mirrored), atol=1e-5)
+        mean = network_logits(network, images, (1.0, 0.75))
+        assert torch.allclose(mean.exp(), (network(images).softmax(1) + large.softmax(1)) / 2, atol=1e-6)
 
 
 def test_a_network_in_bf16_gets_its_images_in_bf16() -> None:

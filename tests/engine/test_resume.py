@@ -89,6 +89,17 @@ def test_interrupted_and_resumed(
     assert_same_run(whole, tmp_path / "run")
 
 
+def test_the_pixels_of_the_loss_are_drawn_alike_after_resuming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = {"retrain": {"loss_sampling": 0.3, "max_steps_per_epoch": 3, "epochs": 1}}
+    config = write_config(tmp_path / "config.yaml", SETTINGS["retrain"], changes)
+    call("retrain", "--config", config, "--out", tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(RetrainTask, "step", before(1, interrupt, RetrainTask.step))
+        assert run(["retrain", "--config", str(config), "--out", str(tmp_path / "run")]) == 130
+    call("retrain", "--out", tmp_path / "run", "--resume")
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("method", "count"), [("step", 0), ("step", 1), ("step", 6), ("validate", 1), ("end_epoch", 1)]
 )

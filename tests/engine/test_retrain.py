@@ -142,6 +142,30 @@ def test_class_weights() -> None:
         make(class_weights=[1, 2, 3])
 
 
+def test_the_loss_of_a_random_share_of_the_pixels() -> None:
+    """Of both heads on the same pixels, drawn by the number of the step; a share of 1 is the loss of all."""
+    images, masks = first_batch(make())
+    changes = {"drop_path": 0.0, "auxiliary_weight": 0.4, "loss_sampling": 0.2}
+    losses = []
+    for step in (3, 4):
+        task = make(**changes)
+        for module in task.network.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        network = copy.deepcopy(task.network).train()
+        seed_step(task.config.seed, step)
+        thinned = masks.masked_fill(torch.rand(masks.shape) >= 0.2, 255)
+        logits, auxiliary = network.forward_with_auxiliary(images)
+        assert auxiliary is not None
+        parts = [F.cross_entropy(each, thinned, ignore_index=255) for each in (logits, auxiliary)]
+        expected = (parts[0] + 0.4 * parts[1]).detach()
+        losses.append(float(task.step((images, masks), 0, step)["train"]["loss"]))
+        assert losses[-1] == pytest.approx(float(expected), rel=1e-5)
+    assert losses[0] != losses[1]
+    task, whole = make(loss_sampling=1.0), make()
+    assert torch.equal(*(each.step((images, masks), 0, 3)["train"]["loss"] for each in (task, whole)))
+
+
 def test_bf16_is_near_float32() -> None:
     exact, rough = make(**PLAIN), make(**PLAIN, precision="bf16")
     batch = first_batch(exact)

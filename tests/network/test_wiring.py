@@ -18,7 +18,7 @@ from autoseg.ops.upsample import MaxUnpool, TransposedConv
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import STEM_NODE, Move, Node
 
-NAMES = ("unet", "fcn8s", "deeplabv3", "segnet")
+NAMES = ("unet_shaped", "fcn8s_shaped", "deeplabv3_shaped", "segnet_shaped")
 
 
 @dataclass
@@ -77,7 +77,12 @@ def test_they_are_choices_of_the_space(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "moves"),
-    [("unet", "SDDDDUUUU"), ("fcn8s", "SDDDDUUUU"), ("segnet", "SDDDDUUUU"), ("deeplabv3", "SDDDSSUUU")],
+    [
+        ("unet_shaped", "SDDDDUUUU"),
+        ("fcn8s_shaped", "SDDDDUUUU"),
+        ("segnet_shaped", "SDDDDUUUU"),
+        ("deeplabv3_shaped", "SDDDSSUUU"),
+    ],
 )
 def test_they_come_back_up_as_often_as_they_go_down(name: str, moves: str) -> None:
     assert moves_of(name) == moves
@@ -99,7 +104,7 @@ def test_every_layer_reads_the_one_before_it_and_nothing_older(name: str) -> Non
 
 
 def test_unet_concatenates_the_way_downs_feature_at_every_level() -> None:
-    traced = trace("unet")
+    traced = trace("unet_shaped")
     ups = traced.cells(Move.UP)
     assert [node.level for node, _ in ups] == [3, 2, 1, 0]
     for node, cell in ups:
@@ -118,7 +123,7 @@ def test_unet_concatenates_the_way_downs_feature_at_every_level() -> None:
 
 
 def test_unet_goes_down_by_stride_and_convolves_both_ways() -> None:
-    traced = trace("unet")
+    traced = trace("unet_shaped")
     assert operations_of(traced.cells(*Move)) == {SepConv}
     for node, cell in traced.cells(Move.DOWN):
         first = cell.blocks[0][0]
@@ -128,7 +133,7 @@ def test_unet_goes_down_by_stride_and_convolves_both_ways() -> None:
 
 
 def test_fcn8s_adds_at_the_two_coarsest_doublings_and_does_nothing_else_on_the_way_up() -> None:
-    traced = trace("fcn8s")
+    traced = trace("fcn8s_shaped")
     ups = traced.cells(Move.UP)
     assert operations_of(ups) == {SkipConnect}
     assert operations_of(traced.cells(Move.SAME, Move.DOWN)) == {MaxPool, SepConv}
@@ -146,7 +151,7 @@ def test_fcn8s_adds_at_the_two_coarsest_doublings_and_does_nothing_else_on_the_w
 
 
 def test_deeplabv3_has_atrous_convolutions_and_comes_up_bilinearly_with_nothing_joined() -> None:
-    traced = trace("deeplabv3")
+    traced = trace("deeplabv3_shaped")
     ups = traced.cells(Move.UP)
     assert operations_of(ups) == {SkipConnect}
     assert operations_of(traced.cells(Move.DOWN)) == {AtrousConv}
@@ -157,7 +162,7 @@ def test_deeplabv3_has_atrous_convolutions_and_comes_up_bilinearly_with_nothing_
 
 
 def test_segnet_unpools_to_where_the_way_down_had_its_maxima() -> None:
-    traced = trace("segnet")
+    traced = trace("segnet_shaped")
     assert operations_of(traced.cells(Move.UP)) == {SepConv}
     assert MaxPool in operations_of(traced.cells(Move.DOWN))
     for node, cell in traced.cells(Move.UP):

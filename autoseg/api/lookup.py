@@ -1,0 +1,55 @@
+"""What a name, file or folder stands for: a space, a genotype, a network of the literature."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from autoseg.errors import ConfigError
+from autoseg.files import read_yaml
+from autoseg.settings import merge
+from autoseg.space.schema import SearchSpace, genotype_names, space_names
+from autoseg.zoo.architecture import Architecture, load_architecture
+from autoseg.zoo.schema import ALIASES, NETWORKS, FixedNetwork, is_network_name
+
+Found = SearchSpace | Architecture
+
+
+def look_up(source: str | Path) -> list[Found]:
+    """All that it stands for: `unet` is a space and a network.
+
+    Raises: AutosegError: nothing, or something wrong; the message is that of what a file seems to be.
+    """
+    name, path = str(source), Path(source).expanduser()
+    found: list[Found] = [SearchSpace.load(name)] if name in space_names() else []
+    if name in genotype_names() or is_network_name(name) or path.is_dir():
+        found.append(load_architecture(source))
+    if found:
+        return found
+    if path.is_file():
+        keys = read_yaml(path, ConfigError)
+        is_space = isinstance(keys.get("cell"), Mapping) or "cell" not in keys and "network" in keys
+        return [SearchSpace.load(path) if is_space else load_architecture(path)]
+    known = [*space_names(), *genotype_names(), *NETWORKS, *ALIASES]
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else "see `autoseg spaces`, or give the path of a YAML file"
+    raise ConfigError(f"unknown space, genotype or network '{name}' ({hint})")
+
+
+def with_changes(found: Found, overrides: Mapping[str, Any]) -> Found:
+    """A network of the literature with other options, `{"network": {"width": 0.5}}`; others as they are.
+
+    Raises: ConfigError: options that it has not, or of something that has none.
+    """
+    if not overrides:
+        return found
+    if stray := [key for key in overrides if key != "network"]:
+        raise ConfigError(f"unknown key '{stray[0]}' (known here: network, such as network.width)")
+    if not isinstance(found, FixedNetwork):
+        return found
+    options = overrides["network"]
+    if not isinstance(options, Mapping):
+        raise ConfigError(f"network: should be a mapping, such as network.width, not {options!r}")
+    return FixedNetwork.parse(merge(found.to_dict(), options))

@@ -1,0 +1,33 @@
+"""What every network that is trained, measured and exported has in common, whether searched or of the literature."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from autoseg.ops.resize import Size, resize
+from autoseg.settings import Settings
+
+
+class SegmentationNetwork(nn.Module):
+    """(N, Cin, H, W) normalised images -> logits (N, K, H, W), for any height and width from 32 up."""
+
+    architecture: Settings
+    """The settings from which it is rebuilt: a genotype, or a network of the literature with its options."""
+    num_classes: int
+    in_channels: int = 3
+    stages: tuple[str, ...] = ()
+    """Names of the submodules, each called once, that a picture shows."""
+
+    def forward_with_auxiliary(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits, and in training those of an auxiliary head where there is one; both (N, K, H, W)."""
+        logits: Tensor = self(images)
+        return logits, None
+
+    def set_drop_path(self, greatest: float, progress: float) -> None:
+        """Scheduled drop path, for networks that have branches to drop."""
+
+
+def enlarge(logits: Tensor, size: Size) -> Tensor:
+    """Logits at the images' size; those in bf16 as float32, where classes that differ by less than 1/256 do not tie."""
+    return resize(logits.float() if logits.dtype == torch.bfloat16 else logits, size)

@@ -1,0 +1,143 @@
+"""Where the stages of a fixed network are drawn: columns from the image to the logits, rows by output stride."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+from autoseg.objectives.diagram import IMAGE, LOGITS, Diagram, Join, Read, Stage
+from autoseg.viz.sheet import Spot
+
+STACK = 0.5
+"""Levels between stages that stand one above the other."""
+
+Column = tuple[Stage, ...]
+Edge = tuple[str, str]
+"""Names of a stage, or the image, and of what reads it."""
+
+
+@dataclass(frozen=True)
+class StageLayout:
+    """The places of the stages of a diagram, of the image and of the logits, which are here as if they were stages."""
+
+    diagram: Diagram
+
+    @cached_property
+    def columns(self) -> list[Column]:
+        """From left to right, each right before what first needs it; neighbours of one stride that read the same
+        stages share a column."""
+        columns: list[Column] = []
+        for stage in self._ordered():
+            if columns and stage.reads and _alike(stage, columns[-1][0]):
+                columns[-1] = (*columns[-1], stage)
+            else:
+                columns.append((stage,))
+        return columns
+
+    @cached_property
+    def rows(self) -> list[float]:
+        """The output strides that there are, from fine to coarse."""
+        return sorted({stage.stride for column in self.columns for stage in column})
+
+    @cached_property
+    def spots(self) -> dict[str, Spot]:
+        """By name; a row is as high as its highest stack."""
+        above = {
+            row: max((len(column) - 1) * STACK / 2 for column in self.columns if column[0].stride == row)
+            for row in self.rows
+        }
+        level = {self.rows[0]: above[self.rows[0]]}
+        for before, row in pairwise(self.rows):
+            level[row] = level[before] + 1 + above[before] + above[row]
+        return {
+            stage.name: Spot(number, level[stage.stride] + STACK * (place - (len(column) - 1) / 2))
+            for number, column in enumerate(self.columns)
+            for place, stage in enumerate(column)
+        }
+
+    @cached_property
+    def sides(self) -> dict[Edge, Join | None]:
+        """What is read but not on the main path, the longest one from the image to the logits, and how it meets that.
+
+        A stage beside the main path passes on how it is joined itself.
+        """
+        place, main = self._place, set(self._main_path())
+        sides = {edge: how for edge, how in self.edges if (place[edge[0]], place[edge[1]]) not in main}
+        for source, target in reversed(sides):
+            onward = (how for (through, _), how in sides.items() if through == target)
+            sides[source, target] = sides[source, target] or next(onward, None)
+        return sides
+
+    @cached_property
+    def beside(self) -> set[str]:
+        """Stages beside the main path."""
+        on = {number for step in self._main_path() for number in step}
+        return {name for name, number in self._place.items() if number not in on}
+
+    @cached_property
+    def edges(self) -> list[tuple[Edge, Join | None]]:
+        """All that is read and how, from left to right by what reads it."""
+        stages = [stage for column in self.columns for stage in column]
+        return [((read.source, stage.name), read.how) for stage in stages for read in stage.reads]
+
+    @cached_property
+    def bus(self) -> list[str]:
+        """From coarse to fine, what meets on a line below the logits, where several are read and nothing is between."""
+        (logits,) = self.columns[-1]
+        spots = [self.spots[read.source] for read in logits.reads]
+        levels = {spot.level for spot in spots}
+        free = all(
+            other.level != spot.level or not spot.layer < other.layer for spot in spots for other in self.spots.values()
+        )
+        if len(spots) < 2 or len(levels) < len(spots) or min(levels) <= self.spots[LOGITS].level or not free:
+            return []
+        return sorted((read.source for read in logits.reads), key=lambda name: -self.spots[name].level)
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        return {stage.name: number for number, column in enumerate(self.columns) for stage in column}
+
+    def _ordered(self) -> Iterator[Stage]:
+        diagram = self.diagram
+        logits = Stage(LOGITS, diagram.classes, 1.0, diagram.other_parameters, diagram.output)
+        stages = {stage.name: stage for stage in (Stage(IMAGE, diagram.in_channels, 1.0, 0, ()), *diagram.stages)}
+        depth: dict[str, int] = {}
+        for stage in stages.values():  # in the order in which they run, so what is read is known
+            depth[stage.name] = 1 + max((depth[read.source] for read in stage.reads), default=0)
+        order: dict[str, None] = {IMAGE: None}
+
+        def visit(reads: Sequence[Read]) -> None:
+            for read in sorted(reads, key=lambda read: -depth[read.source]):
+                visit(stages[read.source].reads)
+                order.setdefault(read.source)
+
+        visit([Read(name) for name in _unread(diagram)])
+        visit(diagram.output)
+        yield from (stages[name] for name in order)
+        yield logits
+
+    def _main_path(self) -> Iterator[tuple[int, int]]:
+        """Steps from column to column, backwards; of equally long ways that by what is read first."""
+        length, before = [0], [0]
+        for stage, *_ in self.columns[1:]:
+            sources = [self._place[read.source] for read in stage.reads]
+            before.append(max(sources, key=lambda source: length[source], default=0))
+            length.append(1 + length[before[-1]])
+        number = len(self.columns) - 1
+        while number:
+            yield before[number], number
+            number = before[number]
+
+
+def _alike(stage: Stage, other: Stage) -> bool:
+    return stage.stride == other.stride and {each.source for each in stage.reads} == {
+        each.source for each in other.reads
+    }
+
+
+def _unread(diagram: Diagram) -> list[str]:
+    """Stages that nothing reads."""
+    read = {each.source for reads in (*(stage.reads for stage in diagram.stages), diagram.output) for each in reads}
+    return [stage.name for stage in diagram.stages if stage.name not in read]

@@ -1,0 +1,73 @@
+"""What a trained network is rebuilt from: a genotype, or a network of the literature with its options. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from autoseg.errors import ConfigError, GenotypeError
+from autoseg.files import read_yaml
+from autoseg.genotype.schema import Genotype
+from autoseg.space.schema import genotype_names
+from autoseg.zoo.schema import ALIASES, NETWORKS, FixedNetwork, is_network_name
+
+Architecture = Genotype | FixedNetwork
+
+
+def parse_architecture(data: Mapping[str, Any], where: str = "") -> Architecture:
+    """From plain data: a genotype where it has a cell. Raises: GenotypeError, ConfigError: what is wrong."""
+    return Genotype.parse(data, where) if "cell" in data else FixedNetwork.parse(data, where)
+
+
+def load_architecture(source: str | Path | Mapping[str, Any] | Architecture) -> Architecture:
+    """By the name of a genotype or network, by a YAML or JSON file, or of a run directory.
+
+    Raises: AutosegError: unknown, unreadable or wrong.
+    """
+    if isinstance(source, Genotype | FixedNetwork):
+        return source
+    if isinstance(source, Mapping):
+        return parse_architecture(source)
+    if not isinstance(source, str | Path):
+        raise ConfigError(f"a genotype or network is a mapping, a name or a file, not {source!r}")
+    name, path = str(source), Path(source).expanduser()
+    if name in genotype_names():
+        return Genotype.load(name)
+    if is_network_name(name):
+        return FixedNetwork.parse(name)
+    if path.is_file():
+        return parse_architecture(read_yaml(path, GenotypeError), str(path))
+    if path.is_dir():
+        return _of_run(path)
+    known = [*genotype_names(), *NETWORKS, *ALIASES]
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}; or give the path of a YAML file"
+    raise GenotypeError(f"unknown genotype or network '{name}' ({hint})")
+
+
+def _of_run(path: Path) -> Architecture:
+    """The genotype that a run decoded or retrains, or the fixed network that it trains."""
+    if (path / "genotype.yaml").is_file():
+        return Genotype.load(path)
+    if (path / "config.yaml").is_file():
+        settings = read_yaml(path / "config.yaml", ConfigError)
+        if isinstance(settings.get("network"), Mapping):
+            return FixedNetwork.parse(settings["network"], str(path / "config.yaml"))
+    return Genotype.load(path)  # says what is missing
+
+
+def at_output_stride(architecture: Architecture, output_stride: int | None) -> Architecture:
+    """The same weights at another output stride, by dilation; as it is where None is given.
+
+    Raises: ConfigError: the network cannot have it.
+    """
+    if output_stride is None:
+        return architecture
+    if isinstance(architecture, Genotype):
+        raise ConfigError(
+            f"output stride {output_stride}: {architecture.name} is a genotype, whose strides are those of its path;"
+            " leave --output-stride out"
+        )
+    return FixedNetwork.parse({**architecture.to_dict(), "output_stride": output_stride})

@@ -1,0 +1,105 @@
+"""The networks that unpool where they pooled: DeconvNet (Noh et al. 2015) and SegNet (Badrinarayanan et al. 2017).
+
+Both mirror VGG16: each of its poolings is met by an unpooling, which puts a pixel back where the maximum was, and each
+of its convolutions by one. DeconvNet's stride-1 deconvolutions are convolutions here: the same map, its kernel turned.
+With BN, convolutions keep their biases, as in both published networks.
+
+Letters: N images, C channels, K classes, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from autoseg.network.base import SegmentationNetwork, enlarge
+from autoseg.ops.primitives import Norm
+from autoseg.ops.upsample import unpool
+from autoseg.zoo.initialisation import he_initialise
+from autoseg.zoo.layers import ConvRelu, FullyConnected, initialise_score, vgg_stages
+from autoseg.zoo.vgg import STAGES, VGG16
+from autoseg.zoo.width import scaled
+
+FULLY_CONNECTED = 4096
+
+
+class DeconvNet(SegmentationNetwork):
+    """VGG16 with its fully connected layers, and the same backwards: (N, Cin, H, W) images -> logits (N, K, H, W).
+
+    The published network takes 224x224 pixels, of which fc6 (7x7) leaves a single one; here zeros are put around fc6
+    and its mirror, so that any size works. `dropout` is after fc6 and fc7 (none published). The backbone has BN where
+    `batch_norm` says so, and the same `width`.
+    """
+
+    def __init__(
+        self, backbone: VGG16, num_classes: int, batch_norm: bool = True, dropout: float = 0.0, width: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        norm = nn.BatchNorm2d if batch_norm else None
+        channels, connected = backbone.channels[-1], scaled(FULLY_CONNECTED, width)
+        self.backbone = backbone
+        self.fully_connected = FullyConnected(channels, connected, 7, dropout, norm=norm)
+        self.fc6_mirror = ConvRelu(connected, channels, 7, norm)
+        self.up = _mirror([len(stage) for stage in STAGES], backbone.channels, norm)
+        self.score = initialise_score(nn.Conv2d(backbone.channels[0], num_classes, 1))
+        he_initialise(self.fc6_mirror)
+        he_initialise(self.up)
+        ways_up = (f"up.{stage}" for stage in range(len(self.up)))
+        self.stages = (*vgg_stages(backbone), "fully_connected", "fc6_mirror", *ways_up, "score")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        unpooled, pooled = self.backbone(images)
+        features = self.fc6_mirror(self.fully_connected(pooled[-1]))
+        logits = self.score(_ascend(self.up, features, unpooled))
+        return enlarge(logits, (images.shape[-2], images.shape[-1]))
+
+
+class SegNet(SegmentationNetwork):
+    """VGG16's convolutions, and the same backwards: (N, Cin, H, W) images -> logits (N, K, H, W).
+
+    The last convolution is the classifier, 3x3; `dropout` is before it (none published). The backbone has BN where
+    `batch_norm` says so, and the same `width`.
+    """
+
+    def __init__(self, backbone: VGG16, num_classes: int, batch_norm: bool = True, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        norm = nn.BatchNorm2d if batch_norm else None
+        counts = [len(stage) for stage in STAGES]
+        counts[0] -= 1
+        self.backbone = backbone
+        self.up = _mirror(counts, backbone.channels, norm)
+        self.dropout = nn.Dropout(dropout)
+        self.score = initialise_score(nn.Conv2d(backbone.channels[0], num_classes, 3, padding=1))
+        he_initialise(self.up)
+        self.stages = (*vgg_stages(backbone), *(f"up.{stage}" for stage in range(len(self.up))), "score")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        unpooled, pooled = self.backbone(images)
+        logits = self.score(self.dropout(_ascend(self.up, pooled[-1], unpooled)))
+        return enlarge(logits, (images.shape[-2], images.shape[-1]))
+
+
+def _mirror(counts: Sequence[int], channels: Sequence[int], norm: Norm | None) -> nn.ModuleList:
+    """Stages from coarse to fine, each of as many 3x3 convolutions as `counts` has for VGG16's.
+
+    All keep the stage's number of channels but the last, which has that of the next finer stage. `counts` and
+    `channels` are VGG16's, from fine to coarse.
+    """
+    stages = nn.ModuleList()
+    for count, own, finer in zip(reversed(counts), reversed(channels), [*channels[-2::-1], channels[0]], strict=True):
+        widths = [own] * count + [finer]
+        stages.append(nn.Sequential(*(ConvRelu(*pair, 3, norm) for pair in pairwise(widths))))
+    return stages
+
+
+def _ascend(stages: nn.ModuleList, features: Tensor, unpooled: Sequence[Tensor]) -> Tensor:
+    """Unpool and convolve through the stages; `unpooled`: VGG16's features before pooling, from fine to coarse."""
+    for stage, guide in zip(stages, reversed(unpooled), strict=True):
+        features = stage(unpool(features, guide))
+    return features

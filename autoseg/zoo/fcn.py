@@ -1,0 +1,90 @@
+"""Fully convolutional networks, FCN-32s, -16s and -8s, on VGG16 (Long, Shelhamer and Darrell 2015).
+
+Zeros of the kernels' own reach instead of the published 100 around the image, and nothing to crop; bilinear upsampling
+has aligned corners, as everywhere in autoseg.
+
+Letters: N images, C channels, K classes, H height, W width.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Literal
+
+from torch import Tensor, nn
+
+from autoseg.network.base import SegmentationNetwork, enlarge
+from autoseg.ops.resize import Size, resize
+from autoseg.ops.upsample import upsample_by
+from autoseg.zoo.layers import FullyConnected, initialise_score, vgg_stages
+from autoseg.zoo.vgg import VGG16
+from autoseg.zoo.width import scaled
+
+FULLY_CONNECTED = 4096
+SCORED_POOLS: dict[int, tuple[int, ...]] = {32: (), 16: (4,), 8: (4, 3)}
+"""The poolings whose features are scored as well, from coarse to fine, by the stride at which the network predicts."""
+
+
+class ScoreUpsampler(nn.Module):
+    """Scores (N, K, h, w) -> (N, K, H, W), `factor` times the size or up to `factor` - 1 less.
+
+    `bilinear` is resizing, which has no weights; any other upsampler doubles again and again. A factor of 1: as it is.
+    """
+
+    def __init__(self, upsampler: str, factor: int, num_classes: int) -> None:
+        super().__init__()
+        plain = upsampler == "bilinear" or factor == 1
+        self.up = None if plain else upsample_by(upsampler, factor, num_classes, num_classes)
+
+    def forward(self, scores: Tensor, size: Size, guide: Tensor) -> Tensor:
+        """`guide`: a feature, or the images, of that size, for unpooling."""
+        if self.up is None:
+            return resize(scores, size)
+        upsampled: Tensor = self.up(scores, size, guide)
+        return upsampled
+
+
+class FCN(SegmentationNetwork):
+    """VGG16 with its classifier as convolutions, its scores upsampled: (N, Cin, H, W) images -> logits (N, K, H, W).
+
+    `stride`: 32; 16 adds scores of pool4; 8 adds scores of pool3 to those. `upsampler`: of the scores, at each addition
+    and at last to the images. Where the backbone has a smaller output stride than 32, fc6 is dilated as well.
+    Raises: SearchSpaceError: an unknown upsampler.
+    """
+
+    def __init__(
+        self,
+        backbone: VGG16,
+        num_classes: int,
+        stride: Literal[32, 16, 8] = 32,
+        upsampler: str = "bilinear",
+        dropout: float = 0.5,
+        width: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.pools = SCORED_POOLS[stride]
+        end, connected = backbone.pooled_strides[-1], scaled(FULLY_CONNECTED, width)
+        self.backbone = backbone
+        self.fully_connected = FullyConnected(backbone.channels[-1], connected, 7, dropout, rate=32 // end)
+        self.score = initialise_score(nn.Conv2d(connected, num_classes, 1))
+        for pool in self.pools:
+            scores = nn.Conv2d(backbone.channels[pool - 1], num_classes, 1)
+            self.add_module(f"score_pool{pool}", initialise_score(scores))
+        strides = [end, *(backbone.pooled_strides[pool - 1] for pool in self.pools), 1]
+        self.upsamplers = nn.ModuleList(
+            ScoreUpsampler(upsampler, coarse // fine, num_classes) for coarse, fine in pairwise(strides)
+        )
+        scored = (f"score_pool{pool}" for pool in self.pools)
+        self.stages = (*vgg_stages(backbone), "fully_connected.fc6", "fully_connected.fc7", "score", *scored)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        pooled = self.backbone(images).pooled
+        scores = self.score(self.fully_connected(pooled[-1]))
+        for upsampler, pool in zip(self.upsamplers, self.pools, strict=False):
+            joined = pooled[pool - 1]
+            size = (joined.shape[-2], joined.shape[-1])
+            scores = upsampler(scores, size, joined) + self.get_submodule(f"score_pool{pool}")(joined)
+        size = (images.shape[-2], images.shape[-1])
+        return enlarge(self.upsamplers[-1](scores, size, images), size)

@@ -1,0 +1,128 @@
+"""U-Net (Ronneberger et al. 2015); with pixel deconvolution on its way up it is PixelDCN (Gao et al. 2017).
+
+Padded convolutions instead of the published unpadded ones, so that logits have the images' size and nothing is cropped.
+
+Letters: N images, C channels, K classes, H height, W width.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autoseg.network.base import SegmentationNetwork, enlarge
+from autoseg.ops.heads import Doubling
+from autoseg.ops.interleave import cut, is_channels_last
+from autoseg.ops.primitives import Norm, Pairs
+from autoseg.ops.resize import Size
+from autoseg.zoo.initialisation import he_initialise
+from autoseg.zoo.layers import ConvRelu, initialise_score
+from autoseg.zoo.rarefaction import MaxPool
+from autoseg.zoo.schema import UNET_UPSAMPLER
+from autoseg.zoo.width import scaled
+
+CHANNELS = (64, 128, 256, 512, 1024)
+"""Of each level, from fine to coarse."""
+DROPPED_LEVELS = 2
+"""The coarsest levels, at whose end the published network has dropout."""
+
+
+class UpConv(nn.Module):
+    """U-Net's up-convolution: transposed, kernel 2, stride 2, with bias or BN. (N, Cin, h, w) -> (N, Cout, H, W)."""
+
+    conv_norms: ClassVar[Pairs] = (("conv", "norm"),)
+
+    def __init__(self, in_channels: int, out_channels: int, norm: Norm | None) -> None:
+        super().__init__()
+        self.conv = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2, bias=norm is None)
+        self.norm = nn.Identity() if norm is None else norm(out_channels)
+        self.out_channels = out_channels
+        nn.init.normal_(self.conv.weight, std=(2 / in_channels) ** 0.5)  # every pixel comes of one pixel
+        if self.conv.bias is not None:
+            nn.init.zeros_(self.conv.bias)
+
+    def forward(self, features: Tensor, size: Size, guide: Tensor | None = None) -> Tensor:
+        """`size`: (H, W), twice that of the features or one less. Called as a Doubling is."""
+        result = cut(self.conv(features), size)
+        if is_channels_last(features):  # a result cut to an odd size is not
+            result = result.contiguous(memory_format=torch.channels_last)
+        normalised: Tensor = self.norm(result)
+        return normalised
+
+
+class Up(nn.Module):
+    """An upsampler, BN where there is one, ReLU: (N, Cin, h, w) -> (N, C, H, W).
+
+    The ReLU is that of the networks released with both papers, whose texts do not mention it. `bilinear` is resizing
+    alone and keeps the channels; `out_channels` says how many come out.
+    """
+
+    def __init__(self, upsampler: str, in_channels: int, out_channels: int, norm: Norm | None) -> None:
+        super().__init__()
+        self.doubling: UpConv | Doubling
+        if upsampler == UNET_UPSAMPLER:
+            self.doubling = UpConv(in_channels, out_channels, norm)
+        else:
+            self.doubling = Doubling(upsampler, in_channels, out_channels, norm)
+        self.out_channels = self.doubling.out_channels
+
+    def forward(self, features: Tensor, joined: Tensor) -> Tensor:
+        """`joined`: the way down's feature (N, Cd, H, W), which gives the size and guides an unpooling."""
+        return F.relu(self.doubling(features, (joined.shape[-2], joined.shape[-1]), joined))
+
+
+class UNet(SegmentationNetwork):
+    """Five levels of two 3x3 convolutions, down by max pooling and up again; each way up joins the way down's feature.
+
+    forward: (N, Cin, H, W) images -> logits (N, K, H, W). With `batch_norm` no convolution before it has a bias.
+    `upsampler`: U-Net's own, or any name of autoseg's. `dropout` is at the end of the two coarsest levels (0.5 in the
+    released network). Raises: SearchSpaceError: an unknown upsampler.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int = 3,
+        width: float = 1.0,
+        batch_norm: bool = False,
+        upsampler: str = UNET_UPSAMPLER,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.num_classes, self.in_channels = num_classes, in_channels
+        norm = nn.BatchNorm2d if batch_norm else None
+        channels = [scaled(level, width) for level in CHANNELS]
+        self.pool = MaxPool(2, 2, 1)
+        self.down = nn.ModuleList(_twice(*pair, norm) for pair in pairwise([in_channels, *channels]))
+        for level in self.down[-DROPPED_LEVELS:]:
+            level.append(nn.Dropout(dropout))  # type: ignore[operator]
+        self.up, self.join = nn.ModuleList(), nn.ModuleList()
+        for coarse, fine in pairwise(reversed(channels)):
+            up = Up(upsampler, coarse, fine, norm)
+            self.up.append(up)
+            self.join.append(_twice(up.out_channels + fine, fine, norm))
+        self.classifier = initialise_score(nn.Conv2d(channels[0], num_classes, 1))
+        he_initialise(self.down)
+        he_initialise(self.join)
+        ways_up = [f"{part}.{level}" for level in range(len(self.up)) for part in ("up", "join")]
+        self.stages = (*(f"down.{level}" for level in range(len(self.down))), *ways_up, "classifier")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        features, finer = self.down[0](images), []
+        for level in self.down[1:]:
+            finer.append(features)
+            features = level(self.pool(features))
+        for up, join, joined in zip(self.up, self.join, reversed(finer), strict=True):
+            features = join(torch.cat([up(features, joined), joined], 1))
+        return enlarge(self.classifier(features), (images.shape[-2], images.shape[-1]))
+
+
+def _twice(in_channels: int, channels: int, norm: Norm | None) -> nn.Sequential:
+    """Two 3x3 convolutions."""
+    bias = norm is None
+    return nn.Sequential(ConvRelu(in_channels, channels, 3, norm, bias), ConvRelu(channels, channels, 3, norm, bias))

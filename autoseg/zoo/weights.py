@@ -1,0 +1,272 @@
+"""Weights of an ImageNet classifier, from a local file, as the beginning of a network's backbone.
+
+The names are torchvision's for VGG16 and ResNet, timm's for Xception-65. Nothing is unpickled but tensors.
+
+Letters: O outputs, C channels.
+"""
+
+from __future__ import annotations
+
+import pickle
+import pickletools
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from autoseg.errors import CheckpointError
+from autoseg.files import one_line
+from autoseg.zoo.convolutionalise import as_kernel
+from autoseg.zoo.resnet import ResNet
+from autoseg.zoo.vgg import VGG16
+from autoseg.zoo.xception import Xception65
+
+Backbone = VGG16 | ResNet | Xception65
+CONTAINERS = ("state_dict", "model")
+"""Keys under which training scripts keep the state dict."""
+CLASSIFIER_SIZE = (7, 7)
+"""Of the features that VGG16's first fully connected layer reads."""
+FULLY_CONNECTED = {"fc6": "classifier.0", "fc7": "classifier.3"}
+"""Last part of a convolution's name in a network on VGG16 -> torchvision's fully connected layer."""
+COUNTER = "num_batches_tracked"
+"""A BatchNorm buffer that older files do not have, and that nothing here needs."""
+UNREADABLE = "{} cannot be read as weights: it is truncated, or something else; fetch it again"
+ADDED = re.compile(r"layer[5-9]\.")
+"""Stages that a cascade adds behind ResNet's own four."""
+
+
+@dataclass(frozen=True)
+class WeightsReport:
+    """What became of a file of weights."""
+
+    matched: list[str]
+    """Names in the file whose weights the network has now."""
+    unused: list[str]
+    """Names in the file that the network has no place for, such as the classifier's last layer."""
+    fresh: list[str]
+    """Names in the network that begin at random, since the file has nothing for them."""
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.matched)} of {len(self.matched) + len(self.unused)} weights in the file are used"]
+        if self.unused:
+            lines.append(f"unused: {_by_prefix(self.unused)}")
+        if self.fresh:
+            lines.append(f"fresh in the network: {_by_prefix(self.fresh)}")
+        return "\n".join(lines)
+
+
+def _by_prefix(names: Iterable[str]) -> str:
+    """`aspp (12), backbone.layer5 (30)`: the modules that names belong to, at most two names deep."""
+    counts = Counter(".".join(name.split(".")[:-1][:2]) or name for name in names)
+    if len(counts) > 8:
+        counts = Counter(name.partition(".")[0] for name in names)
+    shown = [f"{prefix} ({count})" for prefix, count in list(counts.items())[:12]]
+    return ", ".join([*shown, "..."] if len(counts) > len(shown) else shown)
+
+
+# --- the file --------------------------------------------------------------------------------------------------------
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """The state dict in a file, on the CPU: safetensors by the suffix `.safetensors`, else one of `torch.save`.
+
+    It may be under 'state_dict' or 'model', and its names may begin with 'module.', which is taken away.
+    Raises: CheckpointError: not there, truncated, unreadable, with code in it, or without weights.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        what = "is no file" if path.exists() else "does not exist"
+        raise CheckpointError(f"{path} {what}; give the path of a .pth, .pt or .safetensors file of weights")
+    contents: Any = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickled(path)
+    if isinstance(contents, Mapping):
+        contents = next((contents[key] for key in CONTAINERS if isinstance(contents.get(key), Mapping)), contents)
+    items = contents.items() if isinstance(contents, Mapping) else ()
+    state = {
+        name.removeprefix("module."): value.detach()
+        for name, value in items
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }
+    if not state:
+        raise CheckpointError(f"{path} holds no weights by name; give a file of a classifier's state dict")
+    return state
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as reason:
+        raise CheckpointError(
+            f"{path} cannot be read as safetensors ({one_line(reason)[:100]}); it is truncated or something else"
+        ) from None
+
+
+def _read_pickled(path: Path) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a plain pickle PyTorch says more than the one line that follows here
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as reason:
+        code = re.search(r"GLOBAL ([\w.]+)", str(reason))
+        if code is None and not _is_plain_pickle_with_code(path):
+            raise CheckpointError(UNREADABLE.format(path)) from None
+        raise CheckpointError(
+            f"{path} is a pickle with code in it{f' ({code[1]})' if code else ''}, which is never run; save the state"
+            " dict alone, by torch.save(model.state_dict(), ...)"
+        ) from None
+    except OSError as reason:
+        raise CheckpointError(f"{path} cannot be read ({one_line(reason)})") from None
+    except Exception:  # a damaged file makes PyTorch and zipfile raise nearly anything
+        raise CheckpointError(UNREADABLE.format(path)) from None
+
+
+def _is_plain_pickle_with_code(path: Path) -> bool:
+    """Of what Python's own pickle wrote, PyTorch may stop before it comes to the function that is called."""
+    try:
+        with path.open("rb") as file:
+            return "REDUCE" in [operation.name for operation, _, _ in pickletools.genops(file)]
+    except Exception:  # no pickle
+        return False
+
+
+# --- into the network ------------------------------------------------------------------------------------------------
+
+
+def load_backbone(network: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> WeightsReport:
+    """Fill a network's `backbone`, and on VGG16 its `fc6` and `fc7`, from the state dict `state` of the file `path`.
+
+    Fully connected layers become 7x7 and 1x1 convolutions. Where the network's are smaller, evenly spaced taps and
+    filters are taken, as DeepLab v1 did (Chen et al. 2015, on controlling the receptive field: "simple decimation").
+    All branches of DeepLab v2 begin alike.
+
+    Raises: CheckpointError: no backbone, or weights that do not fit; the network is then as it was.
+    """
+    backbone = getattr(network, "backbone", None)
+    if not isinstance(backbone, Backbone):
+        raise CheckpointError(
+            f"{path}: {_name_of(network)} has no backbone that a classifier was trained for; leave the weights out"
+        )
+    _check_backbone(backbone, state, path)
+    own = network.state_dict()
+    sources = {f"backbone.{name}": (name, state[name]) for name in backbone.state_dict() if name in state}
+    if isinstance(backbone, VGG16):
+        sources |= _fully_connected(network, backbone, state, path)
+    with torch.no_grad():
+        for name, (_, value) in sources.items():
+            own[name].copy_(value)
+    matched = {name for name, _ in sources.values()}
+    return WeightsReport(
+        [name for name in state if name in matched],
+        [name for name in state if name not in matched],
+        [name for name in own if name not in sources and not name.endswith(COUNTER)],
+    )
+
+
+def _check_backbone(backbone: Backbone, state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Raises: CheckpointError: not every weight of the backbone is in `state` in the shape that it has here."""
+    own_kind, kind = _kind_of(backbone), recognise(state)
+    own = {name: value for name, value in backbone.state_dict().items() if not name.endswith(COUNTER)}
+    needed = {name: value for name, value in own.items() if not ADDED.match(name)}
+    missing = next((name for name in needed if name not in state), None)
+    if missing is not None or (kind is not None and kind != own_kind):
+        holds = f"holds weights of {kind}, not" if kind not in (None, own_kind) else "does not hold all weights"
+        without = "" if missing is None else f" (there is no {missing})"
+        raise CheckpointError(f"{path} {holds} of {own_kind}{without}; give those of an ImageNet {own_kind}")
+    wrong = [name for name in needed if state[name].shape != needed[name].shape]
+    if not wrong:
+        return
+    there, here = state[wrong[0]].shape, needed[wrong[0]].shape
+    shapes = f"{wrong[0]} is {_times(there)} in the file and {_times(here)} in the network"
+    if len(wrong) == 1 and len(there) == len(here) == 4 and (there[0], *there[2:]) == (here[0], *here[2:]):
+        raise CheckpointError(
+            f"{path} holds weights for images of {there[1]} channels, and the network's have {here[1]} ({shapes});"
+            " leave the weights out"
+        )
+    if backbone.width != 1:
+        raise CheckpointError(
+            f"{path}: weights fit width 1 only, and the network has width {backbone.width:g} ({shapes}); leave out"
+            " either"
+        )
+    raise CheckpointError(f"{path} does not fit {own_kind}: {shapes}; give the weights of an ImageNet {own_kind}")
+
+
+def _fully_connected(
+    network: nn.Module, backbone: VGG16, state: Mapping[str, Tensor], path: str | Path
+) -> dict[str, tuple[str, Tensor]]:
+    """For every fc6 and fc7 convolution: its parameters' names -> (name in the file, value in the shape they have)."""
+    found: dict[str, tuple[str, Tensor]] = {}
+    for name, conv in network.named_modules():
+        source = FULLY_CONNECTED.get(name.rpartition(".")[2], "")
+        weight, bias = state.get(f"{source}.weight"), state.get(f"{source}.bias")
+        if not isinstance(conv, nn.Conv2d) or weight is None or bias is None:
+            continue
+        size = CLASSIFIER_SIZE if name.endswith("fc6") else (1, 1)
+        read = backbone.channels[-1] if name.endswith("fc6") else weight.shape[1]
+        fits = weight.dim() == 2 and weight.shape[1] == read * size[0] * size[1] and bias.shape == weight.shape[:1]
+        kernel = as_kernel(weight, size) if fits else weight
+        shape = conv.weight.shape
+        if not fits or any(ours > theirs for ours, theirs in zip(shape, kernel.shape, strict=True)):
+            raise CheckpointError(
+                f"{path} does not fit: {source}.weight is {_times(weight.shape)}, of which {name} cannot be made"
+                f" ({_times(shape)}); give the weights of an ImageNet {_kind_of(backbone)}"
+            )
+        for axis, length in enumerate(shape):
+            kernel = kernel.index_select(axis, _evenly_spaced(kernel.shape[axis], length, ends=axis >= 2))
+        found[f"{name}.weight"] = (f"{source}.weight", kernel)
+        if conv.bias is not None:
+            found[f"{name}.bias"] = (f"{source}.bias", bias[_evenly_spaced(len(bias), len(conv.bias), ends=False)])
+    return found
+
+
+def _evenly_spaced(before: int, after: int, *, ends: bool) -> Tensor:
+    """`after` of `before` places: with both ends, 0, 3, 6 of 7 taps; without the last, 0, 4, 8, ... of 4096 filters."""
+    if ends and after > 1:
+        return torch.linspace(0, before - 1, after, dtype=torch.float64).round().long()
+    return torch.arange(after) * before // after
+
+
+# --- what weights are of ---------------------------------------------------------------------------------------------
+
+
+def recognise(state: Mapping[str, Tensor]) -> str | None:
+    """The classifier that weights seem to be of, by their names; None where they are of none that is known."""
+    if "features.0.weight" in state:
+        convs = sum(name.startswith("features.") and value.dim() == 4 for name, value in state.items())
+        norm = " with BatchNorm" if "features.1.running_mean" in state else ""
+        number = {8: 11, 10: 13, 13: 16, 16: 19}.get(convs)
+        return f"VGG{number}{norm}" if number else None
+    if "layer1.0.conv1.weight" in state:
+        one, two, three, four = (_count(state, rf"layer{stage}\.\d+\.conv1\.weight") for stage in range(1, 5))
+        blocks = (one, two, three, four)
+        depths = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
+        if "layer1.0.conv3.weight" not in state:
+            depths = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 34}
+        return f"ResNet-{depths[blocks]}" if blocks in depths else None
+    number = {13: 41, 21: 65, 23: 71}.get(_count(state, r"blocks\.\d+\.stack\.conv1\.conv_dw\.weight"))
+    return f"Xception-{number}" if number else None
+
+
+def _count(state: Mapping[str, Tensor], pattern: str) -> int:
+    return sum(re.fullmatch(pattern, name) is not None for name in state)
+
+
+def _kind_of(backbone: Backbone) -> str:
+    """In the words of `recognise`."""
+    if isinstance(backbone, VGG16):
+        return "VGG16 with BatchNorm" if backbone.conv_norms else "VGG16"
+    return f"ResNet-{backbone.depth}" if isinstance(backbone, ResNet) else "Xception-65"
+
+
+def _name_of(network: nn.Module) -> str:
+    return getattr(getattr(network, "architecture", None), "name", type(network).__name__)
+
+
+def _times(shape: Iterable[int]) -> str:
+    return "x".join(str(length) for length in shape)
