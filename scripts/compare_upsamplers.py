@@ -143,21 +143,21 @@ class Experiment:
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """Markdown: mean and standard deviation over the seeds, best mIoU first."""
-    rows = ["| upsampler | mIoU | boundary F | checkerboard | parameters | step |", "|---|---|---|---|---|---|"]
+    """Markdown: mean and standard deviation over the seeds, best mIoU first; the checkerboard in thousandths."""
+    rows = ["| upsampler | mIoU | boundary F | checkerboard, ‰ | parameters | step |", "|---|---|---|---|---|---|"]
     found = {name: list(runs.values()) for name, runs in results["runs"].items() if runs}
     for name, runs in sorted(found.items(), key=lambda of: -statistics.fmean(run["miou"] for run in of[1])):
         rows.append(
-            f"| `{name}` | {_spread(runs, 'miou')} | {_spread(runs, 'boundary_f')} | {_spread(runs, 'checkerboard')} |"
+            f"| `{name}` | {_spread(runs, 'miou')} | {_spread(runs, 'boundary_f')} | {_spread(runs, 'checkerboard', 1000, 1)} |"
             f" {runs[0]['parameters']:,} | {1e3 * statistics.median(run['step_seconds'] for run in runs):.0f} ms |"
         )
     return "\n".join(rows) + "\n"
 
 
-def _spread(runs: Sequence[Mapping[str, float]], key: str) -> str:
-    values = [run[key] for run in runs]
-    deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.3f}{deviation}"
+def _spread(runs: Sequence[Mapping[str, float]], key: str, factor: float = 1.0, digits: int = 3) -> str:
+    values = [factor * run[key] for run in runs]
+    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.{digits}f}{deviation}"
 
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from autoseg.api.decoding import decode
-from autoseg.api.runs import retrain, search
 from autoseg.api.drawing import plot
+from autoseg.api.runs import retrain, search
 from autoseg.api.use import evaluate
 from autoseg.config import DataConfig, SearchConfig
 from autoseg.data.dataset import SegmentationDataset, open_dataset

@@ -78,9 +78,7 @@ def _describe_network(network: FixedNetwork, num_classes: int, size: tuple[int, 
     }
 
 
-def _cost_and_field(
-    architecture: Architecture, num_classes: int, size: tuple[int, int], key: str
-) -> dict[str, str]:
+def _cost_and_field(architecture: Architecture, num_classes: int, size: tuple[int, int], key: str) -> dict[str, str]:
     """What it costs, under `key`, and its receptive field."""
     channels = architecture.in_channels if isinstance(architecture, FixedNetwork) else 3
     cost = count_cost(lambda: build_architecture(architecture, num_classes), size, channels)

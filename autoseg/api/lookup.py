@@ -30,7 +30,7 @@ def look_up(source: str | Path) -> list[Found]:
         return found
     if path.is_file():
         keys = read_yaml(path, ConfigError)
-        is_space = isinstance(keys.get("cell"), Mapping) or "cell" not in keys and "network" in keys
+        is_space = isinstance(keys.get("cell"), Mapping) or ("cell" not in keys and "network" in keys)
         return [SearchSpace.load(path) if is_space else load_architecture(path)]
     known = [*space_names(), *genotype_names(), *NETWORKS, *ALIASES]
     near = get_close_matches(name, known, n=1)

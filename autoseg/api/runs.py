@@ -90,9 +90,9 @@ def _carry_out(
     train, val = open_dataset(settings.data, "train"), open_dataset(settings.data, "val")
     task = make_task(settings, train, val, device)
     schedule = settings.search if isinstance(settings, SearchConfig) else settings.retrain
-    _read_all(train, val, schedule, device, show_progress)
     if isinstance(task, RetrainTask) and not (run and (run.checkpoints / "last.pt").is_file()):
         task.load_weights()
+    _read_all(train, val, schedule, device, show_progress)
     run = _ready(run, out, settings, device)
     task.begin(run)
     Loop(task, run, show_progress)()

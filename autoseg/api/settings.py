@@ -77,7 +77,7 @@ def retrain_settings(
         raise ConfigError(f"unknown key '{other}': what is trained here is a {key}, {chosen.name}")
     recommended: Mapping[str, Any] = chosen.retrain if isinstance(chosen, Genotype) else RECOMMENDED
     if match is not None and match.retrain:
-        recommended = match.retrain
+        recommended = {**match.retrain, "drop_path": 0.0, "auxiliary_weight": 0.0}  # which only searched ones have
     merged = merge({key: chosen.to_dict(), "retrain": recommended}, given, _data(data, given), overrides)
     changed = parse_architecture(_mapping(merged, key), where)
     merged[key] = changed.to_dict()

@@ -30,6 +30,7 @@ def evaluate(
     checkpoint: str = "best",
     device: str = "auto",
     precision: str = "float32",
+    output_stride: int | None = None,
     overrides: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     show_progress: bool = True,
@@ -38,6 +39,7 @@ def evaluate(
 
     `inference`: the settings of `InferenceConfig`, such as {"scales": [0.5, 1], "flip": True, "crf": {}}; left out, one
     pass. `precision`: float32 or bf16, which is faster where the device has it and rounds logits by a few hundredths.
+    `output_stride`: of a network of the literature, another one for the same weights, by dilation.
     Returns mIoU, IoU by class, pixel and mean accuracy and the confusion matrix, with what was measured on; also
     written to `out`, a new file; left out, to RUN/evaluation_SPLIT.json, anew each time.
     Raises: AutosegError: something that was given is wrong.
@@ -50,7 +52,7 @@ def evaluate(
     asked = _asked(inference)
     if out is not None:
         _refuse_target(Path(out))
-    network, config, saved, target = _network_of(run, checkpoint, device, precision)
+    network, config, saved, target = _network_of(run, checkpoint, device, precision, output_stride)
     settings = data_for_run(config.data, data, overrides)
     dataset = open_dataset(settings, split)
     with Progress("evaluate", len(dataset), enabled=show_progress) as progress:
@@ -67,6 +69,7 @@ def evaluate(
         "multi_scale": len(asked.scales) > 1,
         **asked.to_dict(),
         "precision": precision,
+        "output_stride": getattr(network.architecture, "output_stride", None),
         "loss": loss,
         **scores.to_dict(),
     }
@@ -83,11 +86,12 @@ def predict(
     checkpoint: str = "best",
     device: str = "auto",
     precision: str = "float32",
+    output_stride: int | None = None,
     show_progress: bool = True,
 ) -> list[tuple[Path, Path]]:
     """Label images, or folders of them: OUT/labels/NAME.png and OUT/overlays/NAME.png at each image's own size.
 
-    `inference` and `precision` as for `evaluate`.
+    `inference`, `precision` and `output_stride` as for `evaluate`.
     A label PNG holds the labels as pixel values and shows them in colour. Returns both paths of each image.
     Raises: AutosegError: something that was given is wrong; nothing is written over.
     """
@@ -95,7 +99,7 @@ def predict(
     from autoseg.engine.predict import find_images, predict_files
 
     asked = _asked(inference)
-    network, config, _, target = _network_of(run, checkpoint, device, precision)
+    network, config, _, target = _network_of(run, checkpoint, device, precision, output_stride)
     files = []
     with Progress("predict", len(find_images(images)), enabled=show_progress) as progress:
         for pair in predict_files(network, images, Path(out), config.data, target, asked):
@@ -115,7 +119,7 @@ def _asked(inference: Inference | None) -> InferenceConfig:
 
 
 def _network_of(
-    run: str | Path, checkpoint: str, device: str, precision: str
+    run: str | Path, checkpoint: str, device: str, precision: str, output_stride: int | None
 ) -> tuple[SegmentationNetwork, RetrainConfig, dict[str, Any], torch.device]:
     """As `load_network`, with the network ready for use on the device, which comes last."""
     from autoseg.engine.environment import pick_device
@@ -123,7 +127,7 @@ def _network_of(
     from autoseg.network import for_inference
 
     target = pick_device(device)
-    network, config, saved = load_network(run, _which(checkpoint))
+    network, config, saved = load_network(run, _which(checkpoint), output_stride)
     return for_inference(network, target, precision), config, saved, target
 
 

@@ -19,6 +19,7 @@ def evaluate(
     flip: options.Flip = False,
     fuse: options.Fuse = "mean",
     crf: options.Crf = False,
+    output_stride: options.OutputStride = None,
     checkpoint: options.Checkpoint = "best",
     set_: options.Set = None,
     device: options.Device = None,
@@ -36,7 +37,7 @@ def evaluate(
     inference = options.inference(settings, multi_scale, scales, flip, fuse, crf)
     result = evaluate_api(
         run, data, split=split, inference=inference, checkpoint=checkpoint, device=device or "auto",
-        precision=precision, overrides=settings, out=out,
+        precision=precision, output_stride=output_stride, overrides=settings, out=out,
     )  # fmt: skip
     width = max(len(name) for name in result["iou"])
     for name, iou in result["iou"].items():

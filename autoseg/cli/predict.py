@@ -20,6 +20,7 @@ def predict(
     flip: options.Flip = False,
     fuse: options.Fuse = "mean",
     crf: options.Crf = False,
+    output_stride: options.OutputStride = None,
     checkpoint: options.Checkpoint = "best",
     set_: options.Set = None,
     device: options.Device = None,
@@ -37,6 +38,13 @@ def predict(
     if settings:
         raise ConfigError(f"unknown key '{next(iter(settings))}' (known here: crf, such as crf.iterations)")
     files = predict_api(
-        run, images, out, inference=inference, checkpoint=checkpoint, device=device or "auto", precision=precision
+        run,
+        images,
+        out,
+        inference=inference,
+        checkpoint=checkpoint,
+        device=device or "auto",
+        precision=precision,
+        output_stride=output_stride,
     )
     typer.echo(f"wrote {len(files)} label maps to {out / 'labels'} and overlays to {out / 'overlays'}")

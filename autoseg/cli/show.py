@@ -35,6 +35,6 @@ def show(
     for number, found in enumerate(describe(source, classes, size, overrides=options.overrides(set_), match=target)):
         if number:
             typer.echo()
-        width = max(14, *(len(name) + 2 for name in found))
+        width = max(14, *(len(name) + 1 for name in found))
         for name, value in found.items():
             typer.echo(f"{name:<{width}}{value}")

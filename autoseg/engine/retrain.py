@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from autoseg.config import RetrainConfig
+from autoseg.config import RetrainConfig, RetrainSchedule
 from autoseg.data.dataset import SegmentationDataset
 from autoseg.engine.checkpoint import Kind
 from autoseg.engine.compiling import compiled
@@ -18,14 +18,18 @@ from autoseg.engine.loop import Figures, autocast, seed_step
 from autoseg.engine.optim import build_optimizer, learning_rate, set_learning_rate
 from autoseg.engine.run import Run
 from autoseg.engine.training import make_loader, validation_figures, weights_of_classes
-from autoseg.errors import DataError
+from autoseg.errors import ConfigError, DataError
 from autoseg.genotype.schema import Genotype
 from autoseg.network import for_inference
 from autoseg.network.base import SegmentationNetwork
 from autoseg.objectives.losses import sample_pixels, segmentation_loss
 from autoseg.zoo.architecture import parse_architecture
 from autoseg.zoo.build import build_architecture
+from autoseg.zoo.schema import FixedNetwork
 from autoseg.zoo.weights import load_backbone, read_weights
+
+RGB = 3
+"""Channels of every data set's images."""
 
 
 class RetrainTask:
@@ -40,6 +44,8 @@ class RetrainTask:
         self.blueprint = parse_architecture(config.architecture)
         self.architecture: Mapping[str, Any] = self.blueprint.to_dict()
         self.train_set, self.val_set = train, val
+        if isinstance(self.blueprint, FixedNetwork):
+            _check_network(self.blueprint, self.schedule)
         if len(train) < self.schedule.batch_size:
             raise DataError(
                 f"there are {len(train)} training images, but retrain.batch_size is {self.schedule.batch_size};"
@@ -134,6 +140,17 @@ class RetrainTask:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+
+
+def _check_network(network: FixedNetwork, schedule: RetrainSchedule) -> None:
+    """Raises: ConfigError: settings that are of searched networks, or other images than the data has."""
+    if schedule.drop_path:
+        raise ConfigError(f"{network.name} has no branches to drop; set retrain.drop_path to 0")
+    if network.in_channels != RGB:
+        raise ConfigError(
+            f"{network.name} takes images of {network.in_channels} channel{'s' * (network.in_channels > 1)}, but the"
+            f" data has {RGB}; set network.in_channels to {RGB}"
+        )
 
 
 def moving_average(network: SegmentationNetwork, decay: float) -> AveragedModel:

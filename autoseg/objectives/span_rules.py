@@ -224,9 +224,9 @@ def _interpolate(call: Call) -> Span:
 
 
 def _sample(call: Call) -> Span:
-    """Sampling at places that may be predicted: interpolation, and what the places, (N, H, W, 2), see."""
+    """Sampling at places that may be predicted: the nearest to the result's, and what the places, (N, H, W, 2), see."""
     places = call.span(call["grid"]).over([3])
-    return _interpolate(call).union(places.transpose((0, 3, 1, 2)))
+    return _nearest(call).union(places.transpose((0, 3, 1, 2)))
 
 
 # --- sums -------------------------------------------------------------------------------------------------------------

@@ -115,16 +115,28 @@ class Facts(TorchDispatchMode, Generic[F]):  # type: ignore[no-untyped-call]
         """The facts about the results, in order, as many as there are."""
         raise NotImplementedError
 
+    def _known(self, values: Any) -> bool:
+        return any(isinstance(leaf, Tensor) and leaf in self.facts for leaf in tree_leaves(values))
+
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if any(isinstance(leaf, Tensor) and leaf in self.facts for leaf in tree_leaves((args, kwargs))):
+        if self._known(args) or self._known(kwargs):
+            if _writes_part(func, args) and self._known(args[1:]):
+                raise NotImplementedError(f"{func} writes into a part of a tensor, which is not followed to the whole")
             outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
             for output, fact in zip(outputs, self.carry(func, args, kwargs or {}, result), strict=False):
                 if fact is not None:
                     self.facts[output] = fact
         return result
+
+
+def _writes_part(func: Any, args: Sequence[Any]) -> bool:
+    """Whether an operation changes its first argument in place, and that is a view of a part of another tensor."""
+    if not func._schema.is_mutable or not isinstance(args[0], Tensor):
+        return False
+    return args[0].numel() * args[0].element_size() < args[0].untyped_storage().nbytes()
 
 
 class _Spans(Facts[Span]):  # type: ignore[no-untyped-call]

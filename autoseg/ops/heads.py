@@ -81,7 +81,7 @@ class Aspp(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """See the class."""
         pooled = self.pooled(features.mean((2, 3), keepdim=True)).expand(-1, -1, *features.shape[2:])
-        if features.is_contiguous(memory_format=torch.channels_last):
+        if is_channels_last(features):
             pooled = pooled.contiguous(memory_format=torch.channels_last)  # an expanded one would turn all into NCHW
         return torch.cat([self.pointwise(features), *(conv(features) for conv in self.atrous), pooled], 1)
 

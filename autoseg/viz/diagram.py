@@ -34,6 +34,8 @@ CASING = 1.6
 BAR_HEIGHT, BAR_WIDTH, BARS_BELOW = 0.45, 0.24, 0.42
 """Inches: of the greatest bar, of each, and from the last level to the top of the greatest."""
 NUMBER_SIZE = 7.0
+SUM_SIZE = 0.45
+"""Diameters of a stage: a place where what the logits read is summed."""
 LEGEND: dict[Join, str] = {"add": "skip, add", "concat": "skip, concat", "unpool": "pooling indices"}
 
 
@@ -99,10 +101,11 @@ def _draw_edges(sheet: Sheet, layout: StageLayout) -> None:
                 _draw_bend(sheet, start, end)
                 main.append((summed[source], end))
                 continue
-            end = summed[source]
-            sheet.nodes([end], VERMILION, VERMILION, "sum", 5, size=0.45)
+            sheet.nodes([summed[source]], VERMILION, VERMILION, "sum", 5, size=SUM_SIZE)
+            end = summed[source]._replace(layer=end.layer + (1 - SUM_SIZE) * RADIUS / sheet.step)
         if (source, target) in layout.sides:
-            _draw_side(sheet, start, end, layout.sides[source, target])
+            over = start.level == end.level and end.layer - start.layer > 1 and target != LOGITS
+            _draw_side(sheet, start, end, layout.sides[source, target], over)
         else:
             main.append((start, end))
     sheet.arrows(main, np.full(len(main), MAIN_WIDTH + CASING), ["white"] * len(main), "main-casing", 3)
@@ -113,17 +116,17 @@ def _draw_bend(sheet: Sheet, start: Spot, end: Spot) -> None:
     """To the right until below `end`, and up as far as an arrow from there begins."""
     x, y = sheet.place(start)
     above = sheet.place(end)[0]
-    line = [(x + RADIUS, y), (above, y), (above, y - RADIUS)]
+    line = [(x + RADIUS, y), (above, y), (above, y - RADIUS - 0.02)]
     sheet.axes.add_collection(
         LineCollection([line], linewidths=MAIN_WIDTH, colors=VERMILION, joinstyle="round", zorder=4, gid="main-bend"),
         autolim=False,
     )
 
 
-def _draw_side(sheet: Sheet, start: Spot, end: Spot, how: Join | None) -> None:
-    """Over the stages between where both ends are of one level, else straight."""
+def _draw_side(sheet: Sheet, start: Spot, end: Spot, how: Join | None, over: bool) -> None:
+    """As an arc over the stages between, or straight."""
     gid = f"skip-{how or 'none'}"
-    if start.level == end.level and end.layer - start.layer > 1:
+    if over:
         sheet.arc(start, end, how or "concat", gid)
         return
     sheet.arrows([(start, end)], np.array([ARC_WIDTH + CASING]), ["white"], f"{gid}-casing", 4.2)

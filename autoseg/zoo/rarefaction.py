@@ -69,12 +69,14 @@ class MaxPool(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """See the class."""
-        if self.kernel_size == 3:
-            return F.max_pool2d(features, 3, self.stride, self.rate, self.rate)
-        if self.stride == 2 and self.rate == 1:
+        if self.kernel_size == 3 and self.rate == 1:
+            return F.max_pool2d(features, 3, self.stride, 1)
+        if self.kernel_size == self.stride == 2 and self.rate == 1:
             return max_pool_2x2(features)
-        beyond = F.pad(features, (0, self.rate, 0, self.rate), value=-math.inf)
-        return F.max_pool2d(beyond, 2, self.stride, 0, self.rate)
+        before = self.rate if self.kernel_size == 3 else 0
+        # PyTorch's own padding is at most half of the kernel, whatever lies between its pixels
+        around = F.pad(features, (before, self.rate, before, self.rate), value=-math.inf)
+        return F.max_pool2d(around, self.kernel_size, self.stride, 0, self.rate)
 
     def extra_repr(self) -> str:
         """What `print` shows."""
@@ -92,7 +94,10 @@ def rarefy(network: nn.Sequential, output_stride: int) -> nn.Sequential:
     """
     strides = [_stride_of(number, layer) for number, layer in enumerate(network)]
     stages = stage_rates(strides, output_stride)
-    return nn.Sequential(*(_rarefied(layer, stage) for layer, stage in zip(network, stages, strict=True)))
+    layers = (_rarefied(layer, stage).train(layer.training) for layer, stage in zip(network, stages, strict=True))
+    rarefied = nn.Sequential(*layers)
+    rarefied.training = network.training  # not that of the layers, some of which are the network's own
+    return rarefied
 
 
 def _stride_of(number: int, layer: nn.Module) -> int:
@@ -117,7 +122,11 @@ def _rarefied(layer: nn.Module, stage: StageRate) -> nn.Module:
     if isinstance(layer, MaxPool):
         return MaxPool(layer.kernel_size, stage.stride, rate * layer.rate)
     if isinstance(layer, nn.MaxPool2d):
-        return nn.MaxPool2d(layer.kernel_size, stage.stride, _times(layer.padding, rate), _times(layer.dilation, rate))
+        pool = nn.MaxPool2d(layer.kernel_size, stage.stride, dilation=_times(layer.dilation, rate))
+        rows, columns = _times(layer.padding, rate)
+        if rows == columns == 0:
+            return pool
+        return nn.Sequential(nn.ConstantPad2d((columns, columns, rows, rows), -math.inf), pool)
     assert isinstance(layer, nn.Conv2d)
     padding = layer.padding if isinstance(layer.padding, str) else _times(layer.padding, rate)
     height, width = layer.kernel_size
@@ -126,7 +135,7 @@ def _rarefied(layer: nn.Module, stage: StageRate) -> nn.Module:
         _times(layer.dilation, rate), layer.groups, layer.bias is not None, layer.padding_mode, device="meta",
     )  # fmt: skip
     conv.weight, conv.bias = layer.weight, layer.bias
-    return conv.train(layer.training)
+    return conv
 
 
 def _times(lengths: int | tuple[int, ...], rate: int) -> tuple[int, int]:

@@ -218,7 +218,8 @@ def _fully_connected(
                 f" ({_times(shape)}); give the weights of an ImageNet {_kind_of(backbone)}"
             )
         for axis, length in enumerate(shape):
-            kernel = kernel.index_select(axis, _evenly_spaced(kernel.shape[axis], length, ends=axis >= 2))
+            if length < kernel.shape[axis]:
+                kernel = kernel.index_select(axis, _evenly_spaced(kernel.shape[axis], length, ends=axis >= 2))
         found[f"{name}.weight"] = (f"{source}.weight", kernel)
         if conv.bias is not None:
             found[f"{name}.bias"] = (f"{source}.bias", bias[_evenly_spaced(len(bias), len(conv.bias), ends=False)])

@@ -122,7 +122,7 @@ def test_genotypes(fails: Fails, retrain_arguments: list[object], tmp_path: Path
     assert f"{newer} has version 2, but this autoseg reads up to 1; update autoseg" in fails(
         "retrain", newer, "--data", "generated", "--out", tmp_path / "out"
     )
-    assert "unknown genotype 'auto_deeplab_z'" in fails(*retrain_arguments, "auto_deeplab_z")
+    assert "unknown genotype or network 'auto_deeplab_z'" in fails(*retrain_arguments, "auto_deeplab_z")
     assert "holds no genotype.yaml; run `autoseg decode" in fails(*retrain_arguments, tmp_path)
     assert "there are 16 training images, but retrain.batch_size is 17" in fails(
         *retrain_arguments, "--set", "retrain.batch_size=17"

@@ -159,8 +159,22 @@ def test_colours_come_back_from_normalised_images() -> None:
 # --- evaluate and predict ---------------------------------------------------------------------------------------------
 
 
-def test_evaluate_counts_what_the_crf_says(densecrf: None, retrained: Path, tmp_path: Path) -> None:
-    """Pixels that the masks ignore are not counted, and the size of the batch changes nothing."""
+def watch(monkeypatch: pytest.MonkeyPatch, module: str) -> list[tuple[tuple[int, ...], np.ndarray, CrfConfig]]:
+    """The shapes, colours and settings with which a module calls `refine`, from now on."""
+    seen = []
+
+    def watched(logits: Tensor, colours: np.ndarray, config: CrfConfig) -> Tensor:
+        seen.append((tuple(logits.shape), colours.copy(), config))
+        return refine(logits, colours, config)
+
+    monkeypatch.setattr(f"{module}.refine", watched)
+    return seen
+
+
+def test_evaluate_counts_what_the_crf_says(
+    densecrf: None, retrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It sees the colours of the images; pixels that the masks ignore are not counted; batches change nothing."""
     root = write_folder(tmp_path / "set", {"train": [(40, 40)] * 2, "val": [(40, 40)] * 2, "test": [(40, 48)] * 3})
     data = resolve(DataConfig(root=str(root), num_classes=7))
     dataset = open_dataset(data, "test")
@@ -173,10 +187,14 @@ def test_evaluate_counts_what_the_crf_says(densecrf: None, retrained: Path, tmp_
         np.add.at(confusion, (mask[mask != 255], labels[mask != 255]), 1)
     plain, _ = evaluate_network(network, dataset, data, CPU)
     assert not np.array_equal(plain.confusion, confusion)
+    seen = watch(monkeypatch, "autoseg.engine.evaluate")
     for batch_size in (1, 3):
         scores, loss = evaluate_network(network, dataset, data, CPU, batch_size=batch_size, inference=inference)
         assert np.abs(np.asarray(scores.confusion) - confusion).sum() <= 8  # ties of logits may fall either way
         assert np.isfinite(loss)
+    images = np.stack([dataset.load(index).image for index in range(3)])
+    for colours in (np.concatenate([each[1] for each in seen[:3]]), seen[3][1]):
+        assert np.array_equal(colours, images)
 
 
 def test_the_commands(densecrf: None, retrained: Path, tmp_path: Path) -> None:
@@ -197,13 +215,7 @@ def test_the_commands(densecrf: None, retrained: Path, tmp_path: Path) -> None:
 
 def test_it_sees_the_image_at_its_own_size(densecrf: None, retrained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network, config, _ = load_network(retrained)
-    seen: list[Any] = []
-
-    def watched(logits: Tensor, colours: np.ndarray, crf: CrfConfig) -> Tensor:
-        seen.append((tuple(logits.shape), colours.copy(), crf))
-        return refine(logits, colours, crf)
-
-    monkeypatch.setattr("autoseg.engine.predict.refine", watched)
+    seen = watch(monkeypatch, "autoseg.engine.predict")
     image = two_colours(70, noise=5)[0]
     data = config.data.model_copy(update={"resize": (32, 48)})
     inference = InferenceConfig(crf=CrfConfig(iterations=1))

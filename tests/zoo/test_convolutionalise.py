@@ -59,7 +59,9 @@ def test_the_layer_is_copied() -> None:
 
 
 def test_what_is_no_convolution_is_refused() -> None:
-    with pytest.raises(ConfigError, match="10 features is no convolution of 2 channels and 2x2 pixels, which would be 8"):
+    with pytest.raises(
+        ConfigError, match="10 features is no convolution of 2 channels and 2x2 pixels, which would be 8"
+    ):
         convolutionalise(nn.Linear(10, 2), 2, 2)
     with pytest.raises(ConfigError, match="layer 1 of the classifier, BatchNorm1d"):
         convolutionalise_classifier(nn.Identity(), nn.Sequential(nn.Linear(8, 3), nn.BatchNorm1d(3)), 2, 2)

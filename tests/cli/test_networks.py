@@ -1,0 +1,148 @@
+"""The networks of the literature by the commands that a searched network has."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tiny_runs import GENOTYPE, RETRAIN, call, files_of, rows, write_config
+
+from autoseg.cli.main import run
+from autoseg.engine.predict import load_network
+from autoseg.export.weights import load_safetensors
+from autoseg.zoo.architecture import load_architecture
+from autoseg.zoo.build import build_architecture
+from autoseg.zoo.schema import FixedNetwork
+
+SCHEDULE = {key: value for key, value in RETRAIN["retrain"].items() if key not in ("drop_path", "auxiliary_weight")}
+
+
+def config_file(folder: Path) -> Path:
+    return write_config(
+        folder / "retrain.yaml", {key: RETRAIN[key] for key in ("data", "device")}, {"retrain": SCHEDULE}
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A narrow DeepLabv3 that was trained for two epochs. Not to be changed."""
+    folder = tmp_path_factory.mktemp("trained")
+    call(
+        "retrain", "--network", "deeplabv3_resnet50", "--set", "network.width=0.05", "--config", config_file(folder),
+        "--out", folder / "run",
+    )  # fmt: skip
+    return folder / "run"
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    capsys.readouterr()
+    status = run([str(argument) for argument in arguments])
+    line = capsys.readouterr().err
+    assert status == 2, line
+    assert line.count("\n") == 1, line
+    return line
+
+
+def test_it_trains_measures_labels_exports_and_is_drawn(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = yaml.safe_load((trained / "config.yaml").read_text())
+    assert config["network"] == FixedNetwork.parse({"name": "deeplabv3_resnet50", "width": 0.05}).to_dict()
+    assert "genotype" not in config
+    assert not (trained / "genotype.yaml").exists()
+    losses = [row["loss"] for row in rows(trained, "train")]
+    assert sum(losses[-3:]) < sum(losses[:3])
+
+    call("evaluate", trained, "--out", tmp_path / "16.json")
+    call("evaluate", trained, "--output-stride", 8, "--out", tmp_path / "8.json")
+    published, finer = (json.loads((tmp_path / name).read_text()) for name in ("16.json", "8.json"))
+    assert published["loss"] != finer["loss"]
+    assert (published["output_stride"], finer["output_stride"]) == (16, 8)
+
+    call("export", trained, "--format", "safetensors", "--out", tmp_path / "w.safetensors")
+    network, metadata = load_safetensors(tmp_path / "w.safetensors")
+    assert metadata["network"]["width"] == 0.05
+    assert network.architecture == load_network(trained)[0].architecture
+    images = torch.randn(1, 3, 33, 47)
+    torch.testing.assert_close(network(images), load_network(trained)[0](images), rtol=1e-4, atol=1e-4)
+
+    call("plot", trained, "--out", tmp_path / "figures", "--format", "svg")
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"network.svg", "history.svg"}
+    capsys.readouterr()
+    call("show", trained, "--classes", 7, "--size", 64, 64)
+    shown = capsys.readouterr().out
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    assert f"({parameters:,})" in shown
+    assert "width 0.05" in shown
+
+
+def test_width_and_schedule_of_another_network(tmp_path: Path) -> None:
+    wide = {"network": {"filter_multiplier": 32}, "retrain": {**SCHEDULE, "epochs": 1, "drop_path": 0.3}}
+    genotype = write_config(tmp_path / "g.yaml", GENOTYPE, wide)
+    data = write_config(tmp_path / "data.yaml", {"data": RETRAIN["data"]})
+    call("retrain", "--network", "unet", "--match-cost", genotype, "--config", data, "--out", tmp_path / "run")
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert (config["retrain"]["epochs"], config["retrain"]["drop_path"]) == (1, 0)  # it has no branches to drop
+    counts = [
+        sum(parameter.numel() for parameter in build_architecture(load_architecture(source), 7).parameters())
+        for source in (tmp_path / "run", genotype)
+    ]
+    assert abs(counts[0] / counts[1] - 1) <= 0.02
+    assert config["network"]["width"] < 0.1
+
+
+def test_a_run_that_was_finished_is_left_as_it_is(trained: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    before = files_of(run)
+    call("retrain", "--out", run, "--resume")
+    assert {path: data for path, data in files_of(run).items() if path in before} == before
+
+
+def test_unet_is_a_space_and_a_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call("show", "unet", "--classes", 2, "--size", 64, 64, "--set", "network.in_channels=1")
+    shown = capsys.readouterr().out
+    assert "space         unet\n" in shown
+    assert "network       unet\n" in shown
+    assert "31.03M parameters (31,030,658)" in shown  # Ronneberger's
+    call("plot", "unet", "--out", tmp_path, "--format", "svg")
+    assert {path.name for path in tmp_path.iterdir()} == {"trellis.svg", "network.svg"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--network", "resunet"], "unknown genotype or network 'resunet' (did you mean"),
+        (["--network", "unet", "--set", "network.depth=3"], "unknown key 'depth'"),
+        (["unet", "--set", "genotype.name=x"], "unknown key 'genotype': what is trained here is a network, unet"),
+        (["unet", "--network", "unet"], "both unet and --network unet are given; give one of them"),
+        (["unet", "--set", "retrain.auxiliary_weight=0.4"], "unet has no auxiliary head; set retrain.auxiliary_weight"),
+        (["unet", "--set", "retrain.drop_path=0.4"], "unet has no branches to drop; set retrain.drop_path to 0"),
+        (["unet", "--set", "network.in_channels=1"], "takes images of 1 channel, but the data has 3"),
+        (["auto_deeplab_s", "--match-cost", "1M"], "only networks of the literature are scaled to a cost"),
+        (["unet", "--match-cost", "5"], "unet cannot have the parameters of 5"),
+        (["unet", "--weights", "no.pth"], "no.pth"),
+        ([], "no genotype or network is given"),
+    ],
+)  # fmt: skip
+def test_wrong_retrainings(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--config", config_file(tmp_path), "--out", tmp_path / "out", "--set", "network.width=0.05"]
+    if not arguments or "auto_deeplab_s" in arguments:
+        options = options[:-2]
+    assert message in fails(capsys, "retrain", *arguments, *options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_output_strides_that_cannot_be(
+    trained: Path, retrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = fails(capsys, "evaluate", trained, "--output-stride", 12, "--out", tmp_path / "e.json")
+    assert "deeplabv3_resnet50 cannot have output stride 12 (it can have: 8, 16, 32)" in line
+    line = fails(capsys, "evaluate", retrained, "--output-stride", 8, "--out", tmp_path / "e.json")
+    assert "mini_network is a genotype, whose strides are those of its path" in line
+    assert "json is for genotypes" in fails(capsys, "export", trained, "--format", "json", "--out", tmp_path / "g.json")

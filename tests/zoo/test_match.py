@@ -1,0 +1,64 @@
+"""Widths for equal cost."""
+
+from __future__ import annotations
+
+import pytest
+
+from autoseg.errors import ConfigError
+from autoseg.genotype.schema import Genotype
+from autoseg.network import build_network
+from autoseg.objectives.cost import count_cost
+from autoseg.zoo.build import build_architecture
+from autoseg.zoo.match import CostTarget, cost_target, match_cost
+from autoseg.zoo.schema import FixedNetwork
+
+
+def parameters(network: FixedNetwork, classes: int) -> int:
+    return sum(parameter.numel() for parameter in build_architecture(network, classes).parameters())
+
+
+@pytest.mark.parametrize("name", ["unet", "fcn8s", "deeplabv3plus", "pixeldcn"])
+def test_a_number_of_parameters_is_met_within_two_percent(name: str) -> None:
+    network = match_cost(FixedNetwork.parse(name), cost_target("1M"), 11)
+    assert abs(parameters(network, 11) / 1e6 - 1) <= 0.02
+    assert network.name == FixedNetwork.parse(name).name
+
+
+@pytest.mark.parametrize("unit", ["parameters", "multiply_adds"])
+def test_a_genotype_is_met_within_two_percent(unit: str) -> None:
+    genotype = Genotype.load("unet_shaped")
+    target = cost_target("unet_shaped", unit)
+    assert target.retrain == genotype.retrain  # a fair comparison trains both alike
+    network = match_cost(FixedNetwork.parse("segnet"), target, 5)
+    costs = [
+        count_cost(build, (256, 256))
+        for build in (lambda: build_network(genotype, 5), lambda: build_architecture(network, 5))
+    ]
+    wanted, found = (getattr(cost, unit) for cost in costs)
+    assert abs(found / wanted - 1) <= 0.02
+
+
+def test_a_cost_out_of_reach_says_what_is_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"unet cannot have the parameters of 10, 10: the nearest width, 0\.\d+, has"):
+        match_cost(FixedNetwork.parse("unet"), CostTarget(10.0), 3)
+
+
+@pytest.mark.parametrize(
+    ("source", "unit", "message"),
+    [
+        ("1M", "seconds", "a cost is of parameters or multiply_adds, not seconds"),
+        ("0", "parameters", "a cost is a number of at least 1, not 0"),
+        ("nan", "parameters", "a cost is a number of at least 1, not nan"),
+        ("nothing", "parameters", "unknown genotype or network 'nothing'"),
+    ],
+)
+def test_wrong_targets(source: str, unit: str, message: str) -> None:
+    from autoseg.errors import AutosegError
+
+    with pytest.raises(AutosegError, match=message):
+        cost_target(source, unit)
+
+
+@pytest.mark.parametrize(("text", "number"), [("1M", 1e6), ("2.5B", 2.5e9), ("300k", 3e5), ("1e6", 1e6), ("7", 7.0)])
+def test_numbers(text: str, number: float) -> None:
+    assert cost_target(text) == CostTarget(number)

@@ -1,0 +1,82 @@
+"""Names, options and widths of the networks of the literature."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from autoseg.errors import AutosegError, ConfigError
+from autoseg.genotype.schema import Genotype
+from autoseg.zoo.architecture import at_output_stride, load_architecture, parse_architecture
+from autoseg.zoo.schema import ALIASES, NETWORKS, FixedNetwork
+
+
+def test_what_is_left_out_is_as_published() -> None:
+    assert FixedNetwork.parse("deeplabv3plus").to_dict() == {
+        "name": "deeplabv3plus_resnet101",
+        "width": 1.0,
+        "in_channels": 3,
+        "output_stride": 16,
+        "aspp_rates": [6, 12, 18],
+        "multi_grid": [1, 2, 4],
+        "separable": False,
+        "dropout": 0.1,
+    }
+    assert FixedNetwork.parse("unet").to_dict() == {
+        "name": "unet", "width": 1.0, "in_channels": 3, "batch_norm": False, "upsampler": "transposed_conv_2x2", "dropout": 0.0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, *ALIASES])
+def test_settings_of_every_network_come_back(name: str) -> None:
+    network = FixedNetwork.parse({"name": name, "width": 0.25, "in_channels": 1})
+    assert parse_architecture(network.to_dict()) == network
+    assert load_architecture(name).name == ALIASES.get(name, name)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("deeplabv3plus_resnet99", r"unknown network 'deeplabv3plus_resnet99' \(did you mean 'deeplabv3plus_resnet50'"),
+        ("transformer", r"unknown network 'transformer' \(known: fcn32s_vgg16, fcn16s_vgg16"),
+        ({"name": "unet", "aspp_rates": [6]}, r"unet has no option 'aspp_rates' \(it has: width, in_channels, batch_norm"),
+        ({"name": "unet", "output_stride": 8}, "unet has no option 'output_stride'"),
+        ({"name": "deeplabv3", "output_stride": 12}, r"cannot have output stride 12 \(it can have: 8, 16, 32\)"),
+        ({"name": "unet", "depth": 5}, "unknown key 'depth'"),
+        ({"name": "unet", "width": 0}, "width: should be greater than 0, not 0"),
+        ({"name": "unet", "width": "half"}, "width: should be a valid number, not 'half'"),
+        ({"name": "unet", "upsampler": "magic"}, "unknown upsampler 'magic'"),
+        ({"name": "unet", "upsampler": "pixel_dcl_4x4"}, "has an even kernel"),
+        ({"name": "fcn8s", "upsampler": "transposed_conv_2x2"}, "take transposed_conv here"),
+        ({"name": "deeplabv3", "multi_grid": [1, 2]}, "multi_grid"),
+        ({"name": "deeplabv1", "first_classifier": "5x5"}, "first_classifier: should be '3x3', '4x4' or '7x7', not '5x5'"),
+        ({"name": "deeplabv3", "aspp_rates": []}, "aspp_rates"),
+        ({"width": 0.5}, "name is missing"),
+    ],
+)  # fmt: skip
+def test_wrong_ones(data: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        FixedNetwork.parse(data)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_name_or_file_stands_for(tmp_path) -> None:
+    assert isinstance(load_architecture("auto_deeplab_s"), Genotype)
+    assert isinstance(load_architecture("unet"), FixedNetwork)
+    (tmp_path / "mine.yaml").write_text("name: segnet\nwidth: 0.5\n")
+    assert load_architecture(tmp_path / "mine.yaml") == FixedNetwork.parse({"name": "segnet", "width": 0.5})
+    with pytest.raises(AutosegError, match=r"unknown genotype or network 'segnett' \(did you mean 'segnet"):
+        load_architecture("segnett")
+    with pytest.raises(AutosegError, match="a mapping, a name or a file, not 3"):
+        load_architecture(3)  # type: ignore[arg-type]
+
+
+def test_another_output_stride_of_the_same_weights() -> None:
+    network = FixedNetwork.parse({"name": "deeplabv3", "width": 0.5})
+    assert at_output_stride(network, None) is network
+    assert at_output_stride(network, 8) == FixedNetwork.parse({**network.to_dict(), "output_stride": 8})
+    with pytest.raises(ConfigError, match="cannot have output stride 4"):
+        at_output_stride(network, 4)
+    with pytest.raises(ConfigError, match="auto_deeplab_s is a genotype, whose strides are those of its path"):
+        at_output_stride(Genotype.load("auto_deeplab_s"), 8)
