@@ -242,6 +242,11 @@ class InferenceConfig(Settings):
     """What several answers become: the mean of their probabilities, or each class's greatest logit (DeepLab v2)."""
     crf: CrfConfig | None = None
     """Left out, none."""
+    window: Size | None = None
+    """Height and width of sliding windows, in which each scaled image is seen; left out, images are seen whole. A
+    longer window than the image is cut to it."""
+    overlap: Annotated[Number, Field(ge=0, le=0.95)] = 0.5
+    """Share of a window's length by which neighbours overlap, at least; their logits are blended there."""
 
 
 # --- whole runs ------------------------------------------------------------------------------------------------------

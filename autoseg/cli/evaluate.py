@@ -18,6 +18,8 @@ def evaluate(
     scales: options.Scales = None,
     flip: options.Flip = False,
     fuse: options.Fuse = "mean",
+    window: options.Window = None,
+    overlap: options.Overlap = None,
     crf: options.Crf = False,
     output_stride: options.OutputStride = None,
     checkpoint: options.Checkpoint = "best",
@@ -34,7 +36,7 @@ def evaluate(
     from autoseg.api.use import evaluate as evaluate_api
 
     settings = options.overrides(set_)
-    inference = options.inference(settings, multi_scale, scales, flip, fuse, crf)
+    inference = options.inference(settings, multi_scale, scales, flip, fuse, crf, window, overlap)
     result = evaluate_api(
         run, data, split=split, inference=inference, checkpoint=checkpoint, device=device or "auto",
         precision=precision, output_stride=output_stride, overrides=settings, out=out,

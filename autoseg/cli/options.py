@@ -50,6 +50,13 @@ MultiScale = Annotated[bool, typer.Option("--multi-scale", help="Fuse six scales
 Scales = Annotated[str | None, typer.Option(metavar="LIST", help="Fuse these scales: 0.5,0.75,1.")]
 Flip = Annotated[bool, typer.Option("--flip", help="Fuse with the mirrored image.")]
 Fuse = Annotated[str, typer.Option(help="By mean of probabilities, or max of logits (DeepLab v2).")]
+Window = Annotated[
+    tuple[int, int] | None,
+    typer.Option("--window", metavar="H W", help="See images in sliding windows of this size, blended."),
+]
+Overlap = Annotated[
+    float | None, typer.Option("--overlap", help="Of neighbouring windows, as a share of their length; else 0.5.")
+]
 Crf = Annotated[bool, typer.Option("--crf", help="Refine by a dense CRF; --set crf.iterations=5 changes it.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over a file that is there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -64,7 +71,14 @@ def overrides(assignments: list[str] | None, device: str | None = None, seed: in
 
 
 def inference(
-    settings: dict[str, Any], multi_scale: bool, scales: str | None, flip: bool, fuse: str, crf: bool
+    settings: dict[str, Any],
+    multi_scale: bool,
+    scales: str | None,
+    flip: bool,
+    fuse: str,
+    crf: bool,
+    window: tuple[int, int] | None,
+    overlap: float | None,
 ) -> dict[str, Any]:
     """What `autoseg.config.InferenceConfig` reads. The `crf` of --set is taken out of `settings`."""
     from autoseg.config import SCALES
@@ -74,13 +88,16 @@ def inference(
     parameters = settings.pop("crf", None)
     if parameters is not None and not crf:
         raise ConfigError("--set crf.KEY=VALUE changes a CRF that is not asked for; give --crf too")
+    if overlap is not None and window is None:
+        raise ConfigError("--overlap is of sliding windows, which are not asked for; give --window H W too")
     chosen: tuple[float, ...] = SCALES if multi_scale else (1.0,)
     if scales is not None:
         try:
             chosen = tuple(float(scale) for scale in scales.split(","))
         except ValueError:
             raise ConfigError(f"--scales {scales}: write numbers and commas, such as 0.5,0.75,1") from None
-    return {"scales": chosen, "flip": flip, "fuse": fuse, "crf": (parameters or {}) if crf else None}
+    asked = {"scales": chosen, "flip": flip, "fuse": fuse, "crf": (parameters or {}) if crf else None, "window": window}
+    return asked if overlap is None else {**asked, "overlap": overlap}
 
 
 def pick(name: str, value: str, choices: tuple[str, ...]) -> str:

@@ -19,6 +19,8 @@ def predict(
     scales: options.Scales = None,
     flip: options.Flip = False,
     fuse: options.Fuse = "mean",
+    window: options.Window = None,
+    overlap: options.Overlap = None,
     crf: options.Crf = False,
     output_stride: options.OutputStride = None,
     checkpoint: options.Checkpoint = "best",
@@ -34,7 +36,7 @@ def predict(
     from autoseg.api.use import predict as predict_api
 
     settings = options.overrides(set_)
-    inference = options.inference(settings, multi_scale, scales, flip, fuse, crf)
+    inference = options.inference(settings, multi_scale, scales, flip, fuse, crf, window, overlap)
     if settings:
         raise ConfigError(f"unknown key '{next(iter(settings))}' (known here: crf, such as crf.iterations)")
     files = predict_api(

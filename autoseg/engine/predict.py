@@ -20,7 +20,7 @@ from autoseg.data.images import read_image
 from autoseg.data.transforms import to_tensor
 from autoseg.engine.checkpoint import fitting, load_checkpoint
 from autoseg.engine.crf import refine
-from autoseg.engine.evaluate import PLAIN, SMALLEST, network_logits
+from autoseg.engine.evaluate import PLAIN, SMALLEST, asked_logits
 from autoseg.engine.run import Run
 from autoseg.errors import DataError, RunError
 from autoseg.files import write_atomically
@@ -80,7 +80,7 @@ def label_map(
     working = image if data.resize is None else resize_image(image, data.resize)
     tensor, _ = to_tensor(Sample(working, np.zeros(working.shape[:2], np.uint8)), data.mean, data.std)
     images = tensor[None].to(device)
-    logits = network_logits(network, images, inference.scales, inference.flip, inference.fuse)
+    logits = asked_logits(network, images, inference)
     if logits.shape[2:] != size:
         logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
     if inference.crf is not None:

@@ -5,9 +5,15 @@ Letters: N images, K classes, H height, W width.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+NOWHERE = -1
+"""Stands for the label of a pixel that lies on no boundary or is ignored."""
+NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1))
 
 
 class BoundaryFScore:
@@ -16,23 +22,30 @@ class BoundaryFScore:
 
     Each is taken of a class in an image, for classes that have a boundary there, true or predicted. A pixel lies on the
     boundary of its class where one of its four neighbours has another label; ignored pixels neither are nor make any.
+    Time grows with tolerance² * H * W, whatever K is.
     """
 
     def __init__(self, num_classes: int, ignore_label: int, tolerance: int = 2) -> None:
         self.num_classes, self.ignore_label, self.tolerance = num_classes, ignore_label, tolerance
-        self._sums, self._counts = torch.zeros(num_classes, dtype=torch.float64), torch.zeros(num_classes)
+        steps = range(-tolerance, tolerance + 1)
+        self._disc = [(dy, dx) for dy in steps for dx in steps if dy * dy + dx * dx <= tolerance * tolerance]
+        self._sums = torch.zeros(num_classes, dtype=torch.float64)
+        self._counts = torch.zeros(num_classes, dtype=torch.float64)
 
     def update(self, predictions: Tensor, masks: Tensor) -> None:
         """Add (N, H, W) predicted labels and their (N, H, W) true ones."""
         valid = masks != self.ignore_label
-        true, found = self._boundaries(masks, valid), self._boundaries(predictions, valid)
-        near_true, near_found = (_dilate(of, self.tolerance) for of in (true, found))
-        precision = _share((found * near_true).sum((2, 3)), found.sum((2, 3)))
-        recall = _share((true * near_found).sum((2, 3)), true.sum((2, 3)))
-        present = (true + found).amax((2, 3)) > 0
+        true, found = (_boundaries(labels.int().where(valid, NOWHERE)) for labels in (masks, predictions))
+        met_true, met_found = torch.zeros_like(valid), torch.zeros_like(valid)
+        for near_true, near_found in zip(_shifted(true, self._disc), _shifted(found, self._disc), strict=True):
+            met_found |= near_true == found
+            met_true |= near_found == true
+        found_count, true_count = self._count(found), self._count(true)
+        precision = _share(self._count(found.where(met_found, NOWHERE)), found_count)
+        recall = _share(self._count(true.where(met_true, NOWHERE)), true_count)
         score = _share(2 * precision * recall, precision + recall)
-        self._sums += (score * present).sum(0).cpu()
-        self._counts += present.sum(0).cpu()
+        self._sums += score.sum(0)
+        self._counts += (found_count + true_count > 0).sum(0)
 
     def by_class(self) -> Tensor:
         """(K,): the mean over the images in which a class has a boundary; NaN for one that has none anywhere."""
@@ -42,20 +55,29 @@ class BoundaryFScore:
         """The mean of `by_class` over the classes that have a boundary."""
         return float(self.by_class().nanmean())
 
-    def _boundaries(self, labels: Tensor, valid: Tensor) -> Tensor:
-        """(N, K, H, W) of 0 and 1."""
-        classes = torch.arange(self.num_classes, device=labels.device).view(1, -1, 1, 1)
-        own = ((labels.unsqueeze(1) == classes) & valid.unsqueeze(1)).double()
-        other = valid.unsqueeze(1).double() - own
-        return own * _dilate(other, 1)
+    def _count(self, labels: Tensor) -> Tensor:
+        """(N, K) float64 on the CPU: how often each class is in each image of `labels`, (N, H, W) with NOWHERE."""
+        there = labels != NOWHERE
+        image = torch.arange(len(labels), device=labels.device).view(-1, 1, 1) * self.num_classes
+        counts = torch.bincount((labels + image)[there], minlength=len(labels) * self.num_classes)
+        return counts.view(len(labels), -1).double().cpu()
 
 
-def _dilate(maps: Tensor, radius: int) -> Tensor:
-    """1 where a pixel of (N, K, H, W) maps of 0 and 1 lies within `radius` (Euclidean)."""
-    steps = torch.arange(-radius, radius + 1, device=maps.device)
-    disc = (steps[:, None] ** 2 + steps[None, :] ** 2 <= radius**2).to(maps.dtype)
-    spread = F.conv2d(maps.flatten(0, 1).unsqueeze(1), disc[None, None], padding=radius)
-    return (spread > 0).to(maps.dtype).view_as(maps)
+def _boundaries(labels: Tensor) -> Tensor:
+    """Labels (N, H, W), NOWHERE where ignored -> the same on boundaries and NOWHERE elsewhere."""
+    on_boundary = torch.zeros_like(labels, dtype=torch.bool)
+    for neighbour in _shifted(labels, NEIGHBOURS):
+        on_boundary |= (neighbour != labels) & (neighbour != NOWHERE)
+    return labels.where(on_boundary, NOWHERE)
+
+
+def _shifted(labels: Tensor, offsets: Sequence[tuple[int, int]]) -> Iterator[Tensor]:
+    """For each offset (dy, dx) the labels (N, H, W) that lie so far from each pixel; NOWHERE outside."""
+    height, width = labels.shape[1:]
+    reach = max(max(abs(dy), abs(dx)) for dy, dx in offsets)
+    framed = F.pad(labels, (reach, reach, reach, reach), value=NOWHERE)
+    for dy, dx in offsets:
+        yield framed[:, reach + dy : reach + dy + height, reach + dx : reach + dx + width]
 
 
 def _share(part: Tensor, whole: Tensor) -> Tensor:

@@ -18,11 +18,9 @@ from autoseg.network.base import SegmentationNetwork, enlarge
 from autoseg.ops.primitives import Norm
 from autoseg.ops.upsample import unpool
 from autoseg.zoo.initialisation import he_initialise
-from autoseg.zoo.layers import ConvRelu, FullyConnected, initialise_score, vgg_stages
+from autoseg.zoo.layers import FULLY_CONNECTED, ConvRelu, FullyConnected, initialise_score, vgg_stages
 from autoseg.zoo.vgg import STAGES, VGG16
 from autoseg.zoo.width import scaled
-
-FULLY_CONNECTED = 4096
 
 
 class DeconvNet(SegmentationNetwork):

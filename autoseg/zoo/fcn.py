@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from autoseg.network.base import SegmentationNetwork, enlarge
 from autoseg.ops.resize import Size, resize
 from autoseg.ops.upsample import upsample_by
-from autoseg.zoo.layers import FullyConnected, initialise_score, vgg_stages
+from autoseg.zoo.layers import FULLY_CONNECTED, FullyConnected, initialise_score, vgg_stages
 from autoseg.zoo.vgg import VGG16
 from autoseg.zoo.width import scaled
 
-FULLY_CONNECTED = 4096
 SCORED_POOLS: dict[int, tuple[int, ...]] = {32: (), 16: (4,), 8: (4, 3)}
 """The poolings whose features are scored as well, from coarse to fine, by the stride at which the network predicts."""
 

@@ -15,6 +15,8 @@ from autoseg.zoo.initialisation import he_initialise
 from autoseg.zoo.rarefaction import MaxPool
 from autoseg.zoo.vgg import VGG16
 
+FULLY_CONNECTED = 4096
+"""Channels of VGG16's fc6 and fc7."""
 SCORE_STD = 0.01
 """Of the weights of a classifier's last layer, as in FCN, DeepLab and DeconvNet."""
 

@@ -86,7 +86,7 @@ def assert_stages(network: SegmentationNetwork) -> None:
 def assert_folds(network: SegmentationNetwork) -> None:
     """Folded, it computes the same, with no BatchNorm left but those after upsamplers that are no single convolution.
 
-    And channels_last changes nothing.
+    And channels_last changes nothing, and stays from stage to stage.
     """
     images = noise(1, network.in_channels, 33, 47)
     expected = network(images)
@@ -95,8 +95,11 @@ def assert_folds(network: SegmentationNetwork) -> None:
     assert all(name.endswith(".doubling.norm") for name in left), left
     torch.testing.assert_close(folded(images), expected, rtol=1e-3, atol=1e-4)
     last = folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    seen = record(last, *network.stages)
     turned = last(images.contiguous(memory_format=torch.channels_last))
     torch.testing.assert_close(turned, expected, rtol=1e-3, atol=1e-4)
+    for name, (_, output) in seen.items():
+        assert output.is_contiguous(memory_format=torch.channels_last), name
 
 
 def assert_contract(build: Build) -> None:

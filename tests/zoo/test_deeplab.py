@@ -15,8 +15,10 @@ from autoseg.export import export_network
 from autoseg.export.graph import load_onnx
 from autoseg.network.base import SegmentationNetwork
 from autoseg.ops.resize import resize
+from autoseg.zoo.build import build_architecture
 from autoseg.zoo.deeplab import DeepLabV1, DeepLabV2, DeepLabV3, DeepLabV3Cascade, DeepLabV3Plus, rates_at
 from autoseg.zoo.resnet import ResNet
+from autoseg.zoo.schema import FixedNetwork
 from autoseg.zoo.vgg import VGG16
 from autoseg.zoo.xception import Xception65
 from zoo.contract import CLASSES, SIZES, assert_contract, assert_traces, count_parameters, made, noise, record
@@ -227,7 +229,8 @@ def test_one_graph_for_every_size(name: str) -> None:
 def test_onnx_by_the_same_way_as_any_network(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    network = made(BUILDS["v2 VGG16"])
+    architecture = FixedNetwork.parse({"name": "deeplabv2_vgg16", "width": WIDTH})
+    network = made(lambda: build_architecture(architecture, CLASSES))
     export_network(network, tmp_path / "network.onnx", "onnx", metadata={})
     run = load_onnx(tmp_path / "network.onnx")
     for images, size in enumerate(SIZES, start=1):

@@ -1,0 +1,69 @@
+"""Sliding windows: large images seen piece by piece, at the size that a network was trained on.
+
+Letters: N images, C channels, K classes, H and W height and width of the images, h and w of a window, in pixels.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+
+WINDOW_PIXELS = 2**20
+"""Windows are given to the network together as long as they have no more pixels than this, and else a place at a time,
+so that its memory does not grow with the image."""
+SIGMA = 1 / 8
+"""Standard deviation of a window's weights, as a share of its length (nnU-Net, Isensee et al. 2021)."""
+
+
+def sliding_logits(network: nn.Module, images: Tensor, window: tuple[int, int], overlap: float = 0.5) -> Tensor:
+    """(N, C, H, W) -> (N, K, H, W): the logits of windows at evenly spread places, blended where they overlap.
+
+    Windows overlap by at least the share `overlap` of their length. A pixel's logits are the mean of those of the
+    windows that see it, weighted by a Gaussian around each window's middle, since a network knows least about what
+    lies at its border. One that is seen once has that window's own logits. A window longer than the image, in height or
+    in width, is cut to it, so that small images are seen as they are, whole. In float32 at least.
+    """
+    size = images.shape[2:]
+    height, width = (min(part, whole) for part, whole in zip(window, size, strict=True))
+    if (height, width) == tuple(size):
+        whole: Tensor = network(images)
+        return whole
+    rows, columns = (
+        list(zip(starts, weights, strict=True))
+        for starts, weights in (axis_windows(size[0], height, overlap), axis_windows(size[1], width, overlap))
+    )
+    places = list(itertools.product(rows, columns))
+    together = max(1, WINDOW_PIXELS // (len(images) * height * width))
+    blended: Tensor | None = None
+    for first in range(0, len(places), together):
+        chosen = places[first : first + together]
+        views = [images[:, :, top : top + height, left : left + width] for (top, _), (left, _) in chosen]
+        answers = network(torch.cat(views).contiguous(memory_format=torch.channels_last))
+        answers = answers.to(torch.promote_types(answers.dtype, torch.float32))
+        if blended is None:
+            blended = answers.new_zeros(len(images), answers.shape[1], *size)
+        for answer, ((top, down), (left, across)) in zip(answers.split(len(images)), chosen, strict=True):
+            weight = (down[:, None] * across).to(answer)
+            blended[:, :, top : top + height, left : left + width] += answer * weight
+    assert blended is not None
+    return blended
+
+
+def axis_windows(length: int, window: int, overlap: float) -> tuple[list[int], Tensor]:
+    """Windows along one axis: where each begins, and the share it has in each of its pixels, (windows, window) float64.
+
+    The fewest that overlap by at least `overlap`, the first at 0, the last at the end, evenly spread. The shares of a
+    pixel in all of its windows sum to 1.
+    """
+    stride = max(1, int(window * (1 - overlap)))
+    last = length - window
+    steps = -(-last // stride)
+    starts = [(2 * last * number + steps) // (2 * steps) for number in range(steps + 1)] if steps else [0]
+    middles = torch.arange(window, dtype=torch.float64) - (window - 1) / 2
+    bell = torch.exp(-0.5 * (middles / (SIGMA * window)) ** 2)
+    total = torch.zeros(length, dtype=torch.float64)
+    for start in starts:
+        total[start : start + window] += bell
+    return starts, torch.stack([bell / total[start : start + window] for start in starts])

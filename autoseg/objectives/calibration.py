@@ -1,0 +1,68 @@
+"""Whether probabilities can be believed.
+
+Letters: N images, K classes, H height, W width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+BINS = 15
+"""Of confidence, as in Guo et al. 2017."""
+
+
+class Calibration:
+    """Expected calibration error (Guo et al. 2017) and Brier score over the pixels that are not ignored.
+
+    A pixel's confidence is its greatest probability. The error is the mean over `bins` equal bins of confidence, by
+    their pixels, of the distance between the mean confidence and the share of pixels that are right. The Brier score is
+    the mean over pixels of the sum over classes of (probability - truth)², from 0 to 2.
+    """
+
+    def __init__(self, ignore_label: int, bins: int = BINS) -> None:
+        self.ignore_label, self.bins = ignore_label, bins
+        self._pixels, self._confidence, self._right = (torch.zeros(bins, dtype=torch.float64) for _ in range(3))
+        self._brier = 0.0
+
+    def update(self, logits: Tensor, masks: Tensor) -> None:
+        """Add logits, or log-probabilities, (N, K, H, W) and true labels (N, H, W)."""
+        valid = masks != self.ignore_label
+        truth = masks.where(valid, 0)
+        probabilities = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(1)
+        greatest, found = probabilities.max(1)
+        of_truth = probabilities.gather(1, truth.unsqueeze(1)).squeeze(1)
+        squares = probabilities.square_().sum(1)
+        self._brier += float((squares - 2 * of_truth + 1)[valid].double().sum())
+        confidence, right = greatest[valid].double(), (found == truth)[valid].double()
+        # bins are closed above, as in the paper
+        places = (confidence * self.bins).ceil().long().sub_(1).clamp_(0, self.bins - 1)
+        self._pixels += torch.bincount(places, minlength=self.bins).cpu()
+        self._confidence += torch.bincount(places, confidence, minlength=self.bins).cpu()
+        self._right += torch.bincount(places, right, minlength=self.bins).cpu()
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error, 0 to 1; NaN before there are pixels."""
+        return float((self._right - self._confidence).abs().sum() / self._pixels.sum())
+
+    @property
+    def brier(self) -> float:
+        """The Brier score, 0 to 2; NaN before there are pixels."""
+        return float(self._brier / self._pixels.sum())
+
+    def reliability(self) -> dict[str, list[float | None]]:
+        """Of each bin of confidence: its share of the pixels, their mean confidence, and the share that is right.
+
+        What a reliability diagram shows. A bin without pixels has null for the latter two.
+        """
+        shares, confidence, right = (
+            (part / whole).tolist()
+            for part, whole in (
+                (self._pixels, self._pixels.sum()),
+                (self._confidence, self._pixels),
+                (self._right, self._pixels),
+            )
+        )
+        columns = {"share": shares, "confidence": confidence, "accuracy": right}
+        return {name: [None if value != value else value for value in values] for name, values in columns.items()}
