@@ -20,11 +20,12 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 step. It is read at the first convolution."""
 
 if TYPE_CHECKING:
+    from autoseg.api.check import check_data
     from autoseg.api.decoding import decode
     from autoseg.api.demo import demo
+    from autoseg.api.drawing import plot
     from autoseg.api.plan import plan
     from autoseg.api.runs import retrain, search
-    from autoseg.api.drawing import plot
     from autoseg.api.use import evaluate, export_model, predict
     from autoseg.engine.predict import load_network
     from autoseg.errors import AutosegError
@@ -40,6 +41,7 @@ _HOMES = {
     "SearchSpace": "autoseg.space.schema",
     "build_network": "autoseg.network",
     "build_supernet": "autoseg.supernet",
+    "check_data": "autoseg.api.check",
     "decode": "autoseg.api.decoding",
     "demo": "autoseg.api.demo",
     "evaluate": "autoseg.api.use",
@@ -54,7 +56,7 @@ _HOMES = {
 }
 
 __all__ = [  # noqa: RUF022 - in the order of the story
-    "search", "decode", "retrain", "evaluate", "predict", "export_model", "plot", "plan", "demo",
+    "search", "decode", "retrain", "evaluate", "predict", "export_model", "plot", "plan", "check_data", "demo",
     "SearchSpace", "Genotype", "sample_genotype", "build_supernet", "build_network", "load_network", "AutosegError",
 ]  # fmt: skip
 

@@ -12,10 +12,15 @@ from pydantic import Field, field_validator, model_validator
 
 from autoseg.errors import DataError
 from autoseg.files import read_yaml
+from autoseg.loss_terms import SMOOTHED, CrossEntropyTerm, Loss
 from autoseg.settings import Flag, Fraction, Number, Settings, Whole
 
 Size = tuple[Annotated[Whole, Field(ge=32)], Annotated[Whole, Field(ge=32)]]
-Rgb = tuple[Number, Number, Number]
+Rgb = tuple[Number, ...]
+"""One number a channel."""
+Byte = Annotated[Whole, Field(ge=0, le=255)]
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 # --- data ------------------------------------------------------------------------------------------------------------
@@ -27,7 +32,13 @@ class SplitConfig(Settings):
     images: str | None = None
     masks: str | None = None
     list: str | None = None
-    """A text file: a stem a line (found in `images` and `masks`), or a pair `image mask` a line."""
+    """A text file: a stem a line (found in `images` and `masks`), or a pair `image mask` a line; or a CSV of these."""
+    image_suffix: str | None = None
+    """What the stems of all images end in and their masks' do not; other files in the folder are no images."""
+    mask_suffix: str | None = None
+    """What the stems of all masks have more than their images'; left out, the usual endings are tried."""
+    part: Literal["train", "val"] | None = None
+    """Of images without splits of their own: what the split by seed gives to training, or to validation."""
 
     @model_validator(mode="after")
     def _enough(self) -> SplitConfig:
@@ -51,28 +62,71 @@ class GeneratedConfig(Settings):
 class DataConfig(Settings):
     """A data set: where it lies, its classes, and the size at which it is used."""
 
-    layout: Literal["auto", "generated"] = "auto"
+    layout: Literal[
+        "auto", "generated", "folder", "list",
+        "cityscapes", "voc", "ade20k", "coco_stuff", "camvid", "camvid_colour", "mapillary", "pet",
+    ] = "auto"  # fmt: skip
+    """auto: found by looking at the folder."""
     root: str | None = None
     splits: dict[str, SplitConfig] | None = None
     """Left out, the splits are found by looking at the folder."""
+    val_share: Annotated[Number, Field(gt=0, lt=1)] = 0.2
+    """Share of the images for validation where they have no splits of their own."""
+    split_seed: Annotated[Whole, Field(ge=0)] = 0
+    """Which images these are."""
     classes: tuple[str, ...] | None = None
     num_classes: Annotated[Whole, Field(ge=2, le=65535)] | None = None
     """Left out, the number of `classes`, or else found by reading the training masks."""
-    ignore_label: Annotated[Whole, Field(ge=0, le=65535)] = 255
+    ignore_label: Annotated[Whole, Field(ge=0, le=65535)] | None = None
+    """Left out, the layout's own (CamVid: 11), or else 255."""
     label_map: dict[int, Whole] | None = None
-    """Label in the mask file -> label used; labels that are not named stay."""
+    """Label in the mask file -> label used; labels that are not named stay. Left out, the layout's own."""
+    colours: dict[str | int, tuple[Byte, Byte, Byte]] | None = None
+    """Of colour-coded masks: name of a class, or label -> [red, green, blue]. What is named `ignore` or `void` is
+    ignored. Left out, a table beside the data is used (label_colors.txt, class_dict.csv, labelmap.txt)."""
+    on_bad_file: Literal["fail", "skip"] = "fail"
+    """The first pair that cannot be used ends the run, or all of them are left out and counted."""
     resize: Size | None = None
     """Bring every image and mask to this (H, W) first; masks by nearest neighbour."""
-    mean: Rgb = (0.485, 0.456, 0.406)
-    std: Rgb = (0.229, 0.224, 0.225)
+    channels: Annotated[Whole, Field(ge=1, le=1024)] | None = None
+    """Of the images; left out, those of the first."""
+    pixel_type: Literal["uint8", "uint16", "float32"] | None = None
+    """Of the images; left out, that of the first. The first two are scaled to 0..1, floats stay as they are."""
+    normalise: Literal["imagenet", "data"] | None = None
+    """Where `mean` and `std` come from; left out, ImageNet's for colours of 8 or 16 bit, else from training images."""
+    mean: Rgb = ()
+    """Of each channel, as shares of the full scale; left out, as `normalise` says, as is `std`."""
+    std: Rgb = ()
     generated: GeneratedConfig = GeneratedConfig()
 
     @field_validator("std")
     @classmethod
     def _std_is_positive(cls, std: Rgb) -> Rgb:
-        if min(std) <= 0:
+        if min(std, default=1) <= 0:
             raise ValueError("every value must be greater than 0")
         return std
+
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _left_out(cls, value: object) -> object:
+        return () if value is None else value
+
+    @field_validator("colours", mode="before")
+    @classmethod
+    def _labels_are_numbers(cls, colours: object) -> object:
+        if not isinstance(colours, dict):
+            return colours
+        return {int(key) if isinstance(key, str) and key.isdecimal() else key: rgb for key, rgb in colours.items()}
+
+    @model_validator(mode="after")
+    def _colours_and_channels_agree(self) -> DataConfig:
+        if self.colours is not None and len({type(key) for key in self.colours}) != 1:
+            raise ValueError("'colours' needs names of classes, or labels, for all colours alike")
+        if self.channels and any(len(values) not in (0, self.channels) for values in (self.mean, self.std)):
+            raise ValueError(f"'mean' and 'std' need one number for each of {self.channels} channels")
+        if self.mean and self.std and len(self.mean) != len(self.std):
+            raise ValueError("'mean' and 'std' need as many numbers as each other, one a channel")
+        return self
 
     @model_validator(mode="after")
     def _classes_agree(self) -> DataConfig:
@@ -81,7 +135,7 @@ class DataConfig(Settings):
                 raise ValueError("'classes' needs at least two names")
             if self.num_classes not in (None, len(self.classes)):
                 raise ValueError(f"num_classes is {self.num_classes}, but 'classes' has {len(self.classes)} names")
-        if self.layout == "auto" and self.root is None:
+        if self.layout != "generated" and self.root is None:
             raise ValueError("needs 'root', the folder of the data set (or layout: generated)")
         return self
 
@@ -115,12 +169,26 @@ class AugmentConfig(Settings):
     scale: tuple[Annotated[Number, Field(gt=0, le=16)], Annotated[Number, Field(gt=0, le=16)]] = (0.5, 2.0)
     flip: Fraction = 0.5
     colour: Fraction = 0.0
-    """Strength of brightness, contrast and saturation jitter; 0 is none."""
+    """Strength of brightness, contrast and saturation jitter; 0 is none. Saturation is for three channels only."""
+    rotate: Annotated[Number, Field(ge=0, le=180)] = 0.0
+    """Greatest angle of a rotation about the middle of the crop, in degrees, either way."""
+    blur: Fraction = 0.0
+    """Probability of a Gaussian blur."""
+    blur_sigma: tuple[Annotated[Number, Field(gt=0, le=16)], Annotated[Number, Field(gt=0, le=16)]] = (0.1, 2.0)
+    """Its standard deviation, in pixels of the crop."""
+    cutout: Fraction = 0.0
+    """Probability that a rectangle is cut out (DeVries and Taylor 2017): the mean colour, and ignored."""
+    cutout_size: tuple[Annotated[Number, Field(gt=0, lt=1)], Annotated[Number, Field(gt=0, lt=1)]] = (0.1, 0.5)
+    """Its height and width, each drawn by itself, as shares of the crop's."""
+    max_class_share: Annotated[Number, Field(gt=0, le=1)] = 1.0
+    """Up to ten places of the crop are tried for one in which no class has more of the labelled pixels."""
 
     @model_validator(mode="after")
     def _ordered(self) -> AugmentConfig:
-        if self.scale[0] > self.scale[1]:
-            raise ValueError(f"scale must be [least, greatest], not {list(self.scale)}")
+        for name in ("scale", "blur_sigma", "cutout_size"):
+            least, greatest = getattr(self, name)
+            if least > greatest:
+                raise ValueError(f"{name} must be [least, greatest], not {[least, greatest]}")
         return self
 
 
@@ -134,9 +202,17 @@ class TrainingConfig(Settings):
     augment: AugmentConfig = AugmentConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: LrScheduleConfig = LrScheduleConfig(min_lr=1e-3)
-    class_weights: Literal["none", "enet", "median_frequency"] | tuple[Annotated[Number, Field(ge=0)], ...] = "none"
-    """Of the cross-entropy: none, from the training masks (ENet, Paszke et al. 2016; median frequency, Eigen and
-    Fergus 2015), or one number a class."""
+    balanced_sampling: Fraction = 0.0
+    """Share of the images shown in an epoch that are drawn anew, those with rare classes more often."""
+    loss: Loss = (CrossEntropyTerm(),)
+    """A weighted sum of terms, each a name or a mapping with `name`, `weight` and its options."""
+    label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    """Share of the target that is spread evenly over all classes, of the terms that are cross-entropies but `focal`."""
+    class_weights: (
+        Literal["none", "inverse", "enet", "median_frequency"] | tuple[Annotated[Number, Field(ge=0)], ...]
+    ) = "none"
+    """Of the cross-entropies: none, from the training masks (inverse frequency; ENet, Paszke et al. 2016; median
+    frequency, Eigen and Fergus 2015), or one number a class."""
     precision: Literal["float32", "bf16"] = "float32"
     clip_grad_norm: Annotated[Number, Field(gt=0)] | None = None
     validate_every: Annotated[Whole, Field(ge=1)] = 1
@@ -160,6 +236,12 @@ class TrainingConfig(Settings):
     def _weights_are_not_all_zero(self) -> TrainingConfig:
         if isinstance(self.class_weights, tuple) and not any(self.class_weights):
             raise ValueError("class_weights needs at least one number greater than 0")
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_smoothed(self) -> TrainingConfig:
+        if self.label_smoothing and not any(term.name in SMOOTHED for term in self.loss):
+            raise ValueError(f"label_smoothing is for the terms {', '.join(SMOOTHED)}, of which the loss has none")
         return self
 
 
@@ -205,6 +287,8 @@ class RetrainSchedule(TrainingConfig):
     loss_sampling: Annotated[Number, Field(gt=0, le=1)] = 1.0
     """Share of the output's pixels on which the loss is computed, each drawn by itself and anew in each step (Long et
     al. 2015, section 3.4, where it stands for training on patches)."""
+    single_output: Flag = False
+    """Of a network for two classes: one output, the second class's log odds, instead of one a class."""
     compile: Flag = False
     """Compile the training step's forward and backward pass with torch.compile; needs a C++ compiler and minutes."""
 

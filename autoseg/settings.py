@@ -102,7 +102,16 @@ def _place(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[lis
         if is_key and part != "[key]":
             keys.append(str(part))
             found = [inner for annotation in found for inner in _inside(annotation, part)]
+        else:
+            found = [annotation for annotation in found if _has_tag(annotation, part)] or found
     return keys, [member for annotation in found for member in _members(annotation)]
+
+
+def _has_tag(annotation: Any, tag: int | str) -> bool:
+    """Whether this is the model that `tag` picks from a union whose models a field tells apart."""
+    if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        return False
+    return any(typing.get_args(field.annotation) == (tag,) for field in annotation.model_fields.values())
 
 
 def _members(annotation: Any) -> list[Any]:

@@ -147,9 +147,10 @@ def table(results: Mapping[str, Any]) -> str:
     rows = ["| upsampler | mIoU | boundary F | checkerboard, ‰ | parameters | step |", "|---|---|---|---|---|---|"]
     found = {name: list(runs.values()) for name, runs in results["runs"].items() if runs}
     for name, runs in sorted(found.items(), key=lambda of: -statistics.fmean(run["miou"] for run in of[1])):
+        step = 1e3 * statistics.median(run["step_seconds"] for run in runs)
         rows.append(
-            f"| `{name}` | {_spread(runs, 'miou')} | {_spread(runs, 'boundary_f')} | {_spread(runs, 'checkerboard', 1000, 1)} |"
-            f" {runs[0]['parameters']:,} | {1e3 * statistics.median(run['step_seconds'] for run in runs):.0f} ms |"
+            f"| `{name}` | {_spread(runs, 'miou')} | {_spread(runs, 'boundary_f')}"
+            f" | {_spread(runs, 'checkerboard', 1000, 1)} | {runs[0]['parameters']:,} | {step:.0f} ms |"
         )
     return "\n".join(rows) + "\n"
 

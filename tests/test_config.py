@@ -36,7 +36,8 @@ def data(**changes: Any) -> dict[str, Any]:
 # --- messages ---------------------------------------------------------------------------------------------------------
 
 WHOLE, NUMBER = "should be a valid integer", "should be a valid number"
-CHOICES = "should be 'none', 'enet' or 'median_frequency', or a list"
+CHOICES = "should be 'none', 'inverse', 'enet' or 'median_frequency', or a list"
+TERMS = "cross_entropy, ohem, focal, boundary, dice, lovasz"
 
 MISTAKES: list[tuple[dict[str, Any], str]] = [
     # keys
@@ -99,6 +100,46 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     (search(class_weights=[1, "x"]), f"search.class_weights.1: {NUMBER}, not 'x' (run.yaml)"),
     (search(class_weights=[1, -1]), "search.class_weights.1: should be greater than or equal to 0, not -1 (run.yaml)"),
     (search(class_weights=[0, 0]), "search: class_weights needs at least one number greater than 0 (run.yaml)"),
+    # terms of the loss
+    (search(loss="dice"), "search.loss: should be a list, not 'dice' (run.yaml)"),
+    (search(loss=[]), "search.loss: should have at least 1 item, not 0 (run.yaml)"),
+    (search(loss=["dise"]), f"search.loss.0: 'name' should be one of {TERMS}, not 'dise' (run.yaml)"),
+    (search(loss=["dice", {"weight": 1}]), f"search.loss.1: 'name' should be one of {TERMS}, not None (run.yaml)"),
+    (search(loss=[3]), "search.loss.0: should be the name of a term or a mapping with one, not 3 (run.yaml)"),
+    (
+        search(loss=[{"name": "dice", "gamma": 2}]),
+        "unknown key 'gamma' in search.loss.0 (run.yaml) (known: name, weight, smooth)",
+    ),
+    (
+        search(loss=[{"name": "ohem", "min_keep": 2}]),
+        "unknown key 'min_keep' in search.loss.0 (run.yaml) (did you mean 'min_kept'?)",
+    ),
+    (
+        search(loss=[{"name": "ohem", "keep": 2}]),
+        "search.loss.0.keep: should be less than or equal to 1, not 2 (run.yaml)",
+    ),
+    (search(loss=[{"name": "ohem", "min_kept": 0.5}]), f"search.loss.0.min_kept: {WHOLE}, not 0.5 (run.yaml)"),
+    (search(loss=[{"name": "focal", "weight": 0}]), "search.loss.0.weight: should be greater than 0, not 0 (run.yaml)"),
+    (
+        search(loss=["dice"], label_smoothing=0.1),
+        "search: label_smoothing is for the terms cross_entropy, ohem, boundary, of which the loss has none (run.yaml)",
+    ),
+    # augmentation and sampling
+    (search(augment={"rotate": 181}), "search.augment.rotate: should be less than or equal to 180, not 181 (run.yaml)"),
+    (search(augment={"blur": 2}), "search.augment.blur: should be less than or equal to 1, not 2 (run.yaml)"),
+    (
+        search(augment={"blur_sigma": [2, 1]}),
+        "search.augment: blur_sigma must be [least, greatest], not [2.0, 1.0] (run.yaml)",
+    ),
+    (
+        search(augment={"cutout_size": [0.5, 1]}),
+        "search.augment.cutout_size.1: should be less than 1, not 1 (run.yaml)",
+    ),
+    (
+        search(augment={"max_class_share": 0}),
+        "search.augment.max_class_share: should be greater than 0, not 0 (run.yaml)",
+    ),
+    (search(balanced_sampling=-1), "search.balanced_sampling: should be greater than or equal to 0, not -1 (run.yaml)"),
     # choices and mappings
     (search(precision="fp16"), "search.precision: should be 'float32' or 'bf16', not 'fp16' (run.yaml)"),
     (search(optimizer="sgd"), "search.optimizer: should be a mapping, not 'sgd' (run.yaml)"),

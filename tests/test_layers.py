@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "autoseg"
 
 LAYERS = (
     ("errors", "files"),
-    ("config", "settings", "space"),
+    ("config", "loss_terms", "settings", "space"),
     ("genotype", "ops", "data", "objectives"),
     ("supernet", "network", "zoo", "viz"),
     ("engine", "export", "report"),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
+from autoseg.api.guidance import guide
 from autoseg.api.settings import Source, first_difference, retrain_settings, search_settings
 from autoseg.config import DataConfig, RetrainConfig, SearchConfig, TrainingConfig
-from autoseg.data.dataset import SegmentationDataset, open_dataset
+from autoseg.data.dataset import SegmentationDataset, describe_dataset, open_dataset
 from autoseg.data.store import keep_samples
 from autoseg.engine.environment import describe_environment, pick_device
 from autoseg.engine.log import Progress
@@ -19,6 +20,7 @@ from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.run import Run, refuse_used
 from autoseg.engine.search import SearchTask
 from autoseg.errors import ConfigError, RunError
+from autoseg.files import read_yaml
 from autoseg.settings import parse
 from autoseg.space.schema import SearchSpace
 from autoseg.zoo.architecture import Architecture
@@ -34,21 +36,23 @@ def search(
     *,
     config: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
+    quick: bool = False,
     resume: bool = False,
     show_progress: bool = True,
 ) -> Run:
     """Search a space on a data set and leave a run directory.
 
-    `overrides`: nested settings, such as `{"search": {"epochs": 10}, "seed": 1}`. `resume`: go on with the run in
-    `out`, with its own settings, or start it where there is none.
+    `overrides`: nested settings, such as `{"search": {"epochs": 10}, "seed": 1}`. What is set nowhere and does not fit
+    the data is proposed (`api.guidance`), and printed; `quick`: for a first look in minutes. `resume`: go on with the
+    run in `out`, with its own settings, or start it where there is none.
     Raises: AutosegError: something that was given is wrong. Interrupted: stopped, after a clean save.
     """
-    given = (space, data, config, overrides)
+    given = Given(space, data, config, overrides)
 
     def resolve(own: Path | None) -> SearchConfig:
         return search_settings(space, data, config or own, overrides)
 
-    return _carry_out(SearchConfig, SearchTask, out, resume, resolve, given, show_progress)
+    return _carry_out(SearchConfig, SearchTask, out, resolve, given, resume, quick, show_progress)
 
 
 def retrain(
@@ -59,6 +63,7 @@ def retrain(
     config: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     match: CostTarget | None = None,
+    quick: bool = False,
     resume: bool = False,
     show_progress: bool = True,
 ) -> Run:
@@ -67,32 +72,60 @@ def retrain(
     `architecture`: a genotype, or a network of the literature (`FixedNetwork`), by name, file, run directory or as
     settings. `match`: choose the width of the latter for this cost (`cost_target`), and train it as the other one is.
     """
-    given = (architecture, data, config, overrides, match)
+    given = Given(architecture, data, config, overrides, match)
 
     def resolve(own: Path | None) -> RetrainConfig:
         return retrain_settings(architecture, data, config or own, overrides, match)
 
-    return _carry_out(RetrainConfig, RetrainTask, out, resume, resolve, given, show_progress)
+    return _carry_out(RetrainConfig, RetrainTask, out, resolve, given, resume, quick, show_progress)
+
+
+class Given(NamedTuple):
+    """What the user gave for the settings of a run."""
+
+    source: object
+    data: object
+    config: str | Path | None
+    overrides: Mapping[str, Any] | None
+    match: CostTarget | None = None
+
+    @property
+    def anything(self) -> bool:
+        """Is there any of it?"""
+        return any(value not in (None, {}) for value in self)
+
+    def scheduled(self, kind: str) -> set[str]:
+        """The settings of the schedule that are named, which no proposal changes."""
+        file = {} if self.config is None else read_yaml(Path(self.config), ConfigError)
+        groups = (source.get(kind) for source in (file, self.overrides or {}))
+        return {name for group in groups if isinstance(group, Mapping) for name in group}
 
 
 def _carry_out(
     model: type[Config],
     make_task: Callable[[Config, SegmentationDataset, SegmentationDataset, torch.device], Task],
     out: str | Path,
-    resume: bool,
     resolve: Callable[[Path | None], Config],
-    given: tuple[object, ...],
+    given: Given,
+    resume: bool,
+    quick: bool,
     show_progress: bool,
 ) -> Run:
     """Check everything, then make the run directory or go on with it, and do the work."""
     run, settings = _start(model, out, resume, resolve, given)
     device = pick_device(settings.device)
+    reasons: list[str] = []
+    if run is None:
+        named = given.scheduled("search" if isinstance(settings, SearchConfig) else "retrain")
+        settings, reasons = guide(settings, open_dataset(settings.data, "train"), named, quick)
     train, val = open_dataset(settings.data, "train"), open_dataset(settings.data, "val")
     task = make_task(settings, train, val, device)
     schedule = settings.search if isinstance(settings, SearchConfig) else settings.retrain
     if isinstance(task, RetrainTask) and not (run and (run.checkpoints / "last.pt").is_file()):
         task.load_weights()
     _read_all(train, val, schedule, device, show_progress)
+    if show_progress:
+        print("\n  ".join([describe_dataset(settings.data), *reasons]))
     run = _ready(run, out, settings, device)
     task.begin(run)
     Loop(task, run, show_progress)()
@@ -104,7 +137,7 @@ def _start(
     out: str | Path,
     resume: bool,
     resolve: Callable[[Path | None], Config],
-    given: tuple[object, ...],
+    given: Given,
 ) -> tuple[Run | None, Config]:
     """The run to go on with, if any, and the settings: its own, or those that were given.
 
@@ -113,7 +146,7 @@ def _start(
     path = Path(out)
     if not (resume and (path / "config.yaml").is_file()):
         refuse_used(path)
-        if resume and all(value is None or value == {} for value in given):
+        if resume and not given.anything:
             raise RunError(f"{path} holds no run to resume; give the directory of one, or start one without --resume")
         return None, resolve(None)
     run = Run.open(path)
@@ -121,7 +154,7 @@ def _start(
     if run.kind != kind:
         raise RunError(f"{path} holds a {run.kind}, not a {kind}; give another --out")
     own = parse(model, run.settings, str(path / "config.yaml"))
-    if any(value not in (None, {}) for value in given):
+    if given.anything:
         difference = first_difference(own.to_dict(), resolve(path / "config.yaml").to_dict())
         if difference is not None:
             raise ConfigError(

@@ -19,7 +19,7 @@ from autoseg.settings import Settings, merge, parse
 from autoseg.space.schema import SearchSpace, load_space
 from autoseg.zoo.architecture import Architecture, load_architecture, parse_architecture
 from autoseg.zoo.match import CostTarget, match_cost
-from autoseg.zoo.schema import RECOMMENDED
+from autoseg.zoo.schema import RECOMMENDED, is_network_name
 
 Source = str | Path | Mapping[str, Any]
 
@@ -71,7 +71,8 @@ def retrain_settings(
     says; it is then trained as that recommends. Raises: AutosegError: one line on what is wrong.
     """
     given, overrides, where = _read_config(config), dict(overrides or {}), str(config or "")
-    chosen = load_architecture(_chosen_architecture(architecture, given, overrides))
+    source = _chosen_architecture(architecture, given, overrides)
+    chosen = load_architecture(source)
     key, other = ("genotype", "network") if isinstance(chosen, Genotype) else ("network", "genotype")
     if other in overrides:
         raise ConfigError(f"unknown key '{other}': what is trained here is a {key}, {chosen.name}")
@@ -83,15 +84,18 @@ def retrain_settings(
     merged[key] = changed.to_dict()
     parsed = parse(RetrainConfig, _with_data(merged), where)
     settings = parsed.model_copy(update={"data": resolve(parsed.data)})
-    if match is None:
-        return settings
     if isinstance(changed, Genotype):
-        raise ConfigError(
-            f"{changed.name} is a genotype, whose width is genotype.network.filter_multiplier; only networks of the"
-            " literature are scaled to a cost"
-        )
-    matched = match_cost(changed, match, settings.data.num_classes or 0)
-    return settings.model_copy(update={"network": matched.to_dict()})
+        if match is not None:
+            raise ConfigError(
+                f"{changed.name} is a genotype, whose width is genotype.network.filter_multiplier; only networks of the"
+                " literature are scaled to a cost"
+            )
+        return settings
+    if isinstance(source, str) and is_network_name(source) and "in_channels" not in overrides.get(key, {}):
+        changed = changed.model_copy(update={"in_channels": settings.data.channels or changed.in_channels})
+    if match is not None:
+        changed = match_cost(changed, match, settings.data.num_classes or 0)
+    return settings.model_copy(update={"network": changed.to_dict()})
 
 
 def _chosen_architecture(
@@ -113,17 +117,17 @@ def data_for_run(own: DataConfig, data: Source | None, overrides: Mapping[str, A
     A folder replaces the run's folder and keeps its classes, ignore label, size and normalisation.
     Raises: DataError: other classes than the network has.
     """
-    changes = _data_overrides(overrides)
+    changes = data_overrides(overrides)
     settings = own.to_dict()
     if data is not None:
         # another folder has its own splits, another YAML perhaps its own classes: nothing that was found is kept
         given = _data(data)["data"]
-        settings = {**settings, "splits": None, **given}
+        settings = {**settings, "splits": None, **({"layout": "auto"} if "root" in given else {}), **given}
         if "classes" in given or "num_classes" in given:
             settings |= {key: given.get(key) for key in ("classes", "num_classes")}
     merged = merge(settings, changes)
     if "root" in changes:
-        merged["splits"] = changes.get("splits")
+        merged |= {"splits": changes.get("splits"), "layout": changes.get("layout", "auto")}
     resolved = resolve(parse(DataConfig, merged, "data"))
     if resolved.num_classes != own.num_classes:
         raise ConfigError(
@@ -166,11 +170,11 @@ def _data(data: Source | DataConfig | None, base: Mapping[str, Any] | None = Non
     settings = dict(data) if isinstance(data, Mapping) else data_settings(data)
     before = (base or {}).get("data")
     if isinstance(before, Mapping) and "root" in settings and settings["root"] != before.get("root"):
-        settings = {"splits": None, **settings}
+        settings = {"splits": None, "layout": "auto", **settings}
     return {"data": settings}
 
 
-def _data_overrides(overrides: Mapping[str, Any] | None) -> Mapping[str, Any]:
+def data_overrides(overrides: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """The `data` of `overrides`, which may hold nothing else where a trained network is measured."""
     if stray := [key for key in overrides or {} if key != "data"]:
         raise ConfigError(f"unknown key '{stray[0]}' (known here: data, such as data.resize)")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from autoseg.network.base import SegmentationNetwork
+    from autoseg.objectives.metrics import Scores
 
 Inference = InferenceConfig | Mapping[str, Any]
 
@@ -31,34 +32,43 @@ def evaluate(
     device: str = "auto",
     precision: str = "float32",
     output_stride: int | None = None,
+    batch_size: int = 1,
     overrides: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
+    plot: bool = False,
     show_progress: bool = True,
 ) -> dict[str, Any]:
     """Measure a retrained network on a split of its own data, or of other data with the same classes.
 
-    `inference`: the settings of `InferenceConfig`, such as {"scales": [0.5, 1], "flip": True, "crf": {}}; left out, one
-    pass. `precision`: float32 or bf16, which is faster where the device has it and rounds logits by a few hundredths.
-    `output_stride`: of a network of the literature, another one for the same weights, by dilation.
-    Returns mIoU, IoU by class, pixel and mean accuracy and the confusion matrix, with what was measured on; also
-    written to `out`, a new file; left out, to RUN/evaluation_SPLIT.json, anew each time.
+    `inference`: the settings of `InferenceConfig`, such as {"scales": [0.5, 1], "flip": True, "window": [512, 512]};
+    left out, one pass. `precision`: float32 or bf16, which is faster where the device has it and rounds logits by a few
+    hundredths. `output_stride`: of a network of the literature, another one for the same weights, by dilation.
+    `batch_size`: images at once, where those that follow each other have one size; the scores do not depend on it.
+    Returns mIoU with its 95% interval over the images, frequency-weighted IoU, Dice, pixel and mean accuracy, boundary
+    F-score, calibration error and Brier score, by class too where they have classes, the confusion matrix, and what was
+    measured on; also written to `out`, a new file; left out, to RUN/evaluation_SPLIT.json, anew each time. `plot`: draw
+    the confusion matrix too, to RUN/figures/confusion_SPLIT, or, as new files, beside `out`.
     Raises: AutosegError: something that was given is wrong.
     """
     from autoseg.api.settings import data_for_run
     from autoseg.data.dataset import open_dataset
-    from autoseg.engine.evaluate import evaluate_network
+    from autoseg.engine.evaluate import Details, evaluate_network
     from autoseg.engine.log import Progress
 
     asked = _asked(inference)
-    if out is not None:
-        _refuse_target(Path(out))
+    if batch_size < 1:
+        raise ConfigError(f"batch_size is {batch_size}, but at least 1 image must come at once")
+    file, picture = _targets(Path(run), split, None if out is None else Path(out), plot)
     network, config, saved, target = _network_of(run, checkpoint, device, precision, output_stride)
+    _refuse_crf(asked, network)
     settings = data_for_run(config.data, data, overrides)
     dataset = open_dataset(settings, split)
+    details = Details(dataset.num_classes, dataset.ignore_label)
     with Progress("evaluate", len(dataset), enabled=show_progress) as progress:
         scores, loss = evaluate_network(
-            network, dataset, settings, target, inference=asked, progress=lambda done, _: progress.update(done)
-        )
+            network, dataset, settings, target, batch_size=batch_size, inference=asked, details=details,
+            progress=lambda done, _: progress.update(done),
+        )  # fmt: skip
     result = {
         "run": Path(run).as_posix(),
         "checkpoint": checkpoint,
@@ -72,8 +82,11 @@ def evaluate(
         "output_stride": getattr(network.architecture, "output_stride", None),
         "loss": loss,
         **scores.to_dict(),
+        **details.to_dict(dataset.classes),
     }
-    write_text(Path(out) if out else Path(run) / f"evaluation_{split}.json", json.dumps(result, indent=2) + "\n")
+    write_text(file, json.dumps(result, indent=2) + "\n")
+    if plot:
+        _draw_confusion(scores, picture)
     return result
 
 
@@ -100,6 +113,7 @@ def predict(
 
     asked = _asked(inference)
     network, config, _, target = _network_of(run, checkpoint, device, precision, output_stride)
+    _refuse_crf(asked, network)
     files = []
     with Progress("predict", len(find_images(images)), enabled=show_progress) as progress:
         for pair in predict_files(network, images, Path(out), config.data, target, asked):
@@ -116,6 +130,12 @@ def _asked(inference: Inference | None) -> InferenceConfig:
     if asked.crf is not None:
         load_densecrf()
     return asked
+
+
+def _refuse_crf(asked: InferenceConfig, network: SegmentationNetwork) -> None:
+    """Raise ConfigError where a CRF is asked for, which knows colours, and the images have none."""
+    if asked.crf is not None and network.in_channels != 3:
+        raise ConfigError(f"the CRF needs images of 3 channels, but the network's have {network.in_channels}")
 
 
 def _network_of(
@@ -165,6 +185,29 @@ def export_model(
         "resize": list(config.data.resize) if config.data.resize else None,
     }
     return str(export_network(network, out, format, metadata=metadata, overwrite=overwrite))  # type: ignore[arg-type]
+
+
+def _targets(run: Path, split: str, out: Path | None, plot: bool) -> tuple[Path, Path]:
+    """The JSON of an evaluation, and the stem of its pictures: in the run, or new files.
+
+    Raises: RunError: one cannot be written without harm.
+    """
+    if out is None:
+        return run / f"evaluation_{split}.json", run / "figures" / f"confusion_{split}"
+    stem = out.with_name(f"{out.stem}_confusion")
+    _refuse_target(out)
+    if plot:
+        from autoseg.viz.style import FORMATS  # slow to import
+
+        for form in FORMATS:
+            _refuse_target(stem.with_name(f"{stem.name}.{form}"))
+    return out, stem
+
+
+def _draw_confusion(scores: Scores, stem: Path) -> None:
+    from autoseg.viz.draw import draw_confusion, save
+
+    save(draw_confusion(scores.confusion, scores.classes), stem)
 
 
 def _refuse_target(path: Path) -> None:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from autoseg.cli import options
+
+SUMMARY = {
+    "pixel accuracy": "pixel_accuracy",
+    "mean accuracy": "mean_accuracy",
+    "frequency-weighted IoU": "frequency_weighted_iou",
+    "Dice": "mean_dice",
+    "boundary F": "boundary_f",
+    "calibration error": "expected_calibration_error",
+}
+"""What the second line says, and its name in the JSON."""
 
 
 def evaluate(
@@ -26,7 +37,11 @@ def evaluate(
     set_: options.Set = None,
     device: options.Device = None,
     precision: options.Precision = "float32",
+    batch_size: Annotated[int, typer.Option(help="Images at once, where their sizes are the same.")] = 1,
     out: Annotated[Path | None, typer.Option(help="The JSON to write; else RUN/evaluation_SPLIT.json.")] = None,
+    plot: Annotated[
+        bool, typer.Option("--plot", help="Draw the confusion matrix, to RUN/figures or beside --out.")
+    ] = False,
     debug: options.Debug = False,
 ) -> None:
     """Measure a retrained network over a whole split, by default val of its own data.
@@ -39,13 +54,26 @@ def evaluate(
     inference = options.inference(settings, multi_scale, scales, flip, fuse, crf, window, overlap)
     result = evaluate_api(
         run, data, split=split, inference=inference, checkpoint=checkpoint, device=device or "auto",
-        precision=precision, output_stride=output_stride, overrides=settings, out=out,
+        precision=precision, output_stride=output_stride, batch_size=batch_size, overrides=settings, out=out, plot=plot,
     )  # fmt: skip
-    width = max(len(name) for name in result["iou"])
-    for name, iou in result["iou"].items():
-        typer.echo(f"{name:<{width}}  {'    -' if iou is None else f'{iou:.3f}'}")
-    typer.echo(
-        f"mIoU {result['miou'] or 0:.4f}   pixel accuracy {result['pixel_accuracy'] or 0:.4f}"
-        f"   mean accuracy {result['mean_accuracy'] or 0:.4f}   ({result['images']} images of {split})"
-    )
+    for line in _lines(result):
+        typer.echo(line)
     typer.echo(f"wrote {out or run / f'evaluation_{split}.json'}")
+
+
+def _lines(result: dict[str, Any]) -> Iterator[str]:
+    """A table of the classes, then one line of mIoU and one of the other scores."""
+    width = max(len(name) for name in result["iou"])
+    yield f"{'class':<{width}}    IoU   Dice  pixels"
+    for name, iou in result["iou"].items():
+        share = result["pixel_share"][name]
+        yield f"{name:<{width}}  {_number(iou)}  {_number(result['dice'][name])}  {_number(share, '6.1%')}".rstrip()
+    interval = result["miou_interval"]
+    between = f", 95% interval {interval[0]:.4f} to {interval[1]:.4f}" if interval else ""
+    yield f"mIoU {_number(result['miou'], '.4f')}{between}   ({result['images']} images of {result['split']})"
+    yield "   ".join(f"{label} {_number(result[key], '.4f')}" for label, key in SUMMARY.items())
+
+
+def _number(value: float | None, form: str = "5.3f") -> str:
+    """A dash for what does not occur."""
+    return f"{'-':>{form.split('.')[0] or 1}}" if value is None else format(value, form)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from autoseg import __version__
-from autoseg.cli import decode, demo, evaluate, export, plan, plot, predict, retrain, search, show, spaces
+from autoseg.cli import check_data, decode, demo, evaluate, export, plan, plot, predict, retrain, search, show, spaces
 from autoseg.errors import AutosegError, Interrupted
 
 UsageError: Any = typer.BadParameter.__bases__[0]
@@ -25,11 +25,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 COMMANDS = {
-    module.__name__.rpartition(".")[2]: module
-    for module in (demo, plan, search, decode, retrain, evaluate, predict, export, plot, spaces, show)
+    module.__name__.rpartition(".")[2].replace("_", "-"): module
+    for module in (demo, check_data, plan, search, decode, retrain, evaluate, predict, export, plot, spaces, show)
 }
 for name, module in COMMANDS.items():
-    app.command(name)(getattr(module, name))
+    app.command(name)(getattr(module, name.replace("-", "_")))
 
 
 def _show_version(wanted: bool) -> None:

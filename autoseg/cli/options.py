@@ -27,6 +27,7 @@ SetNetwork = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
+Quick = Annotated[bool, typer.Option("--quick", help="A first look in minutes: small images, few steps.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out where it stopped.")]
 Checkpoint = Annotated[str, typer.Option(help="best (by mIoU on val) or last.")]
 Precision = Annotated[str, typer.Option(help="float32, or bf16: faster where the device has it, and rounder.")]

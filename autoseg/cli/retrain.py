@@ -29,6 +29,7 @@ def retrain(
     set_: options.Set = None,
     device: options.Device = None,
     seed: options.Seed = None,
+    quick: options.Quick = False,
     resume: options.Resume = False,
     debug: options.Debug = False,
 ) -> None:
@@ -47,7 +48,7 @@ def retrain(
     if weights is not None:
         overrides["weights"] = str(weights.expanduser().absolute())
     run = retrain_api(
-        genotype or network, data, out, config=config, overrides=overrides, resume=resume,
+        genotype or network, data, out, config=config, overrides=overrides, quick=quick, resume=resume,
         match=None if match_cost is None else cost_target(match_cost, match),
     )  # fmt: skip
     values = [row["miou"] or 0.0 for row in run.metrics() if row["kind"] == "val"]

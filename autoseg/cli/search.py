@@ -18,6 +18,7 @@ def search(
     set_: options.Set = None,
     device: options.Device = None,
     seed: options.Seed = None,
+    quick: options.Quick = False,
     resume: options.Resume = False,
     debug: options.Debug = False,
 ) -> None:
@@ -27,6 +28,8 @@ def search(
     """
     from autoseg.api.runs import search as search_api
 
-    run = search_api(space, data, out, config=config, overrides=options.overrides(set_, device, seed), resume=resume)
+    run = search_api(
+        space, data, out, config=config, overrides=options.overrides(set_, device, seed), quick=quick, resume=resume
+    )
     best = max((row["miou"] or 0.0 for row in run.metrics() if row["kind"] == "val"), default=0.0)
     typer.echo(f"searched {run.path}: best val mIoU of the supernet {best:.3f}; next: autoseg decode {run.path}")

@@ -1,6 +1,6 @@
 """What every data set is: numbered samples with names, their label map and size applied, kept in memory.
 
-Letters: H height and W width in pixels.
+Letters: H height and W width in pixels, C channels.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ LABELS = 65536
 class Sample(NamedTuple):
     """An image with its labels. The arrays are shared with the data set's cache: copy before changing them."""
 
-    image: NDArray[np.uint8]
-    """(H, W, 3), RGB."""
+    image: NDArray[Any]
+    """(H, W, C) of uint8, uint16 or float32; RGB where C is 3."""
     mask: LabelMask
     """(H, W), 0..num_classes-1 or the ignore label."""
 
@@ -35,7 +35,10 @@ class Sample(NamedTuple):
 class SegmentationDataset(ABC):
     """The samples of one split. A subclass says how one is read; checks, mapping, size and memory are done here.
 
-    `names`: one a sample, unique; `classes`: one name a class; `num_classes`; `ignore_label`.
+    `names`: one a sample, unique; `classes`: one name a class; `num_classes`; `ignore_label`; `channels` and
+    `image_dtype` of every image; `left_out`: (name, reason) of samples that could not be used;
+    `unlabelled`: names of those decoded so far whose mask holds the ignore label alone;
+    `colours`: of the classes, where masks are colour-coded.
     Decoded samples stay in memory up to `cache_bytes`; 0 keeps none. `keep` replaces that by a store of all of them.
     """
 
@@ -47,6 +50,8 @@ class SegmentationDataset(ABC):
         label_map: Mapping[int, int] | None = None,
         resize: tuple[int, int] | None = None,
         cache_bytes: int = CACHE_BYTES,
+        channels: int = 3,
+        pixel_type: str = "uint8",
     ) -> None:
         self.names = list(names)
         self.classes = tuple(classes)
@@ -54,6 +59,11 @@ class SegmentationDataset(ABC):
         self.ignore_label = ignore_label
         self.resize = resize
         self.cache_bytes = cache_bytes
+        self.channels = channels
+        self.image_dtype = np.dtype(pixel_type)
+        self.left_out: list[tuple[str, str]] = []
+        self.unlabelled: set[str] = set()
+        self.colours: Mapping[str | int, tuple[int, int, int]] | None = None
         self.label_map = dict(label_map or {})
         self.store: PackedSamples | None = None
         self._check_label_map()
@@ -69,8 +79,8 @@ class SegmentationDataset(ABC):
         return {**self.__dict__, "store": None, "_cache": {}, "_cached_bytes": 0}
 
     @abstractmethod
-    def read(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.integer[Any]]]:
-        """Image (H, W, 3) and mask (H, W) as they are stored, before the label map and the resizing.
+    def read(self, index: int) -> tuple[NDArray[Any], NDArray[np.integer[Any]]]:
+        """Image (H, W, C) and mask (H, W) as they are stored, before the label map and the resizing.
 
         Raises: DataError: a file that cannot be read, or an image and a mask of different sizes.
         """
@@ -128,6 +138,8 @@ class SegmentationDataset(ABC):
             return cached
         image, stored = self.read(index)
         mask = self._to_labels(stored, index)
+        if (mask == self.ignore_label).all():
+            self.unlabelled.add(self.names[index])
         if self.resize is not None and self.resize != mask.shape:
             image, mask = resize_image(image, self.resize), resize_mask(mask, self.resize)
         return Sample(image, mask)
@@ -167,10 +179,17 @@ def lookup_table(
     return labels, legal
 
 
-def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """(H, W, 3) to (size, 3): bilinear, and with antialiasing where it shrinks."""
+def resize_image(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """(H, W, C) to (size, C): bilinear, and with antialiasing where it shrinks."""
     height, width = size
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)).copy()
+    if image.dtype == np.uint8 and image.shape[2] == 3:
+        return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)).copy()
+    planes = (Image.fromarray(np.ascontiguousarray(plane, dtype=np.float32)) for plane in np.moveaxis(image, 2, 0))
+    resized = [np.asarray(plane.resize((width, height), Image.Resampling.BILINEAR)) for plane in planes]
+    values = np.stack(resized, axis=2)
+    if image.dtype != np.float32:
+        values = np.rint(values).clip(0, np.iinfo(image.dtype).max)
+    return values.astype(image.dtype)
 
 
 def resize_mask(mask: LabelMask, size: tuple[int, int]) -> LabelMask:

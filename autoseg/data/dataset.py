@@ -2,62 +2,82 @@
 
 from __future__ import annotations
 
-import os
+import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from autoseg.config import DataConfig
 from autoseg.data.base import Sample, SegmentationDataset
-from autoseg.data.folder import FolderDataset, greatest_label, list_pairs
-from autoseg.data.generated import CLASSES, GeneratedDataset
-from autoseg.data.layouts import checked_root, find_splits
+from autoseg.data.benchmarks import TITLES
+from autoseg.data.folder import FolderDataset
+from autoseg.data.generated import GeneratedDataset
+from autoseg.data.layouts import checked_root
+from autoseg.data.pairs import BadFiles, Pair, list_pairs
+from autoseg.data.resolving import resolve_classes, resolve_layout, resolve_normalisation, resolve_pixels
+from autoseg.data.threads import in_threads
 from autoseg.errors import DataError
 
-__all__ = ["Sample", "SegmentationDataset", "open_dataset", "resolve", "verify"]
+__all__ = ["Sample", "SegmentationDataset", "describe_dataset", "in_threads", "open_dataset", "resolve", "verify"]
+
+_log = logging.getLogger(__name__)
 
 
 def resolve(config: DataConfig) -> DataConfig:
-    """`config` with `root`, `splits`, `num_classes` and `classes` filled in; a resolved one is returned as it is.
+    """`config` with all filled in that it leaves out; a resolved one is returned as it is.
 
-    Where neither the classes nor their number are given, the training masks are read: greatest label + 1.
+    That is: `root`, `layout`, `splits`, the classes and their number, the ignore label, the label map and the colours
+    of a known layout, channels and type of the images, and how they are normalised. Where neither the classes nor
+    their number are known, the training masks are read; where the normalisation is not, some training images.
 
     Raises: DataError: no such folder, no layout that is known, masks that cannot be read, or fewer than two classes.
     """
-    if config.layout == "generated":
-        return _with_classes(config, _generated_classes(config))
-    if config.root and config.splits and config.classes and config.num_classes and Path(config.root).is_absolute():
+    if _is_resolved(config):
         return config
-    root = checked_root(config.root or "")
-    splits = config.splits or find_splits(root)
-    config = config.model_copy(update={"root": str(root), "splits": splits})
-    if config.classes:
-        return _with_classes(config, config.classes)
-    number = config.num_classes or _count_classes(config, root)
-    return _with_classes(config, tuple(f"class_{label}" for label in range(number)))
+    if config.layout != "generated":
+        root = checked_root(config.root or "")
+        config = resolve_layout(config.model_copy(update={"root": str(root)}), root)
+    split = next((name for name in ("train", *(config.splits or ())) if name in (config.splits or ())), "train")
+    pairs = [] if config.layout == "generated" else _pairs(config, split, BadFiles(config.on_bad_file == "skip"))
+    config = resolve_pixels(resolve_classes(config, pairs), [image for _, image, _ in pairs])
+    return resolve_normalisation(config, lambda: _checked(_open(config, split), config, split))
 
 
 def open_dataset(config: DataConfig, split: str) -> SegmentationDataset:
     """The samples of `split` (`train`, `val`, `test`, or one that `config.splits` names). Files are read when loaded.
 
     Resolve `config` first where several splits are opened: a search for the classes then reads the masks once.
+    Where `config.on_bad_file` is `skip`, every file is read now, and a line of the log says what is left out.
 
     Raises: DataError: no such folder or split, no images, images without masks, or a label map to no class.
     """
     config = resolve(config)
+    return _checked(_open(config, split), config, split)
+
+
+def describe_dataset(config: DataConfig) -> str:
+    """One line on what a data set is: `Cityscapes: 2,975 train, 500 val, 19 classes`.
+
+    Raises: DataError: no such folder, no layout that is known, or a split that cannot be listed.
+    """
+    config = resolve(config)
     if config.layout == "generated":
-        return GeneratedDataset(
-            config.generated, split, config.classes, config.ignore_label, config.label_map, config.resize
-        )
-    root = checked_root(config.root or "")
-    return FolderDataset(
-        root,
-        _pairs(config, root, split),
-        config.classes or (),
-        config.ignore_label,
-        config.label_map,
-        config.resize,
-    )
+        counts = {name: getattr(config.generated, name) for name in ("train", "val", "test")}
+    else:
+        bad = BadFiles(skip=True)
+        counts = {split: len(_pairs(config, split, bad)) for split in config.splits or {}}
+    title = TITLES[config.layout]
+    if config.layout in ("folder", "list"):
+        title = f"{Path(config.root or '').name} ({title})"
+    parts = [*(f"{count:,} {split}" for split, count in counts.items()), f"{config.num_classes} classes"]
+    if (config.channels, config.pixel_type) != (3, "uint8"):
+        parts.append(f"{config.channels} channel{'s' * (config.channels != 1)} of {config.pixel_type}")
+    if any(split.part for split in (config.splits or {}).values()):
+        parts.append(f"split by seed {config.split_seed} (data.val_share {config.val_share:g})")
+    if config.colours and config.layout != "camvid_colour":
+        parts.append("masks in colour")
+    if config.layout in ("folder", "list") and config.label_map == {255: 1}:
+        parts.append("255 is class 1")
+    return f"{title}: {', '.join(parts)}"
 
 
 def verify(dataset: SegmentationDataset, progress: Callable[[int, int], None] | None = None) -> None:
@@ -70,48 +90,79 @@ def verify(dataset: SegmentationDataset, progress: Callable[[int, int], None] | 
     in_threads(dataset.load, len(dataset), progress)
 
 
-def in_threads(work: Callable[[int], object], total: int, progress: Callable[[int, int], None] | None = None) -> None:
-    """`work(index)` for 0..total-1, some at a time. What it raises first in this order is raised, and the rest left."""
-    pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
-
-    def silent(index: int) -> None:
-        work(index)  # results are dropped at once: together they may be larger than memory
-
-    try:
-        for done, _ in enumerate(pool.map(silent, range(total)), start=1):
-            if progress is not None:
-                progress(done, total)
-    finally:
-        pool.shutdown(cancel_futures=True)
+# --- opening ----------------------------------------------------------------------------------------------------------
 
 
-def _with_classes(config: DataConfig, classes: tuple[str, ...]) -> DataConfig:
-    return config.model_copy(update={"classes": classes, "num_classes": len(classes)})
+def _is_resolved(config: DataConfig) -> bool:
+    placed = config.layout == "generated" or (config.splits and config.root and Path(config.root).is_absolute())
+    found = config.layout != "auto" and config.classes and config.num_classes and config.ignore_label is not None
+    seen = config.channels and config.pixel_type and config.mean and config.std
+    return bool(placed and found and seen)
 
 
-def _generated_classes(config: DataConfig) -> tuple[str, ...]:
-    if config.classes:
-        return config.classes
-    if config.num_classes:
-        return tuple(f"class_{label}" for label in range(config.num_classes))
-    if not config.label_map:
-        return CLASSES
-    used = {config.label_map.get(label, label) for label in range(len(CLASSES))} - {config.ignore_label}
-    return tuple(f"class_{label}" for label in range(max(used, default=0) + 1))
-
-
-def _pairs(config: DataConfig, root: Path, split: str) -> list[tuple[str, Path, Path]]:
+def _pairs(config: DataConfig, split: str, bad: BadFiles) -> list[Pair]:
     splits = config.splits or {}
     if split not in splits:
-        raise DataError(f"{root} has no split '{split}'; it has {', '.join(splits)} (set others with data.splits)")
-    return list_pairs(root, split, splits[split])
-
-
-def _count_classes(config: DataConfig, root: Path) -> int:
-    greatest = greatest_label(_pairs(config, root, "train"), config.label_map or {}, config.ignore_label)
-    if greatest < 1:
         raise DataError(
-            f"the training masks in {root} hold no label but 0 and the ignore label {config.ignore_label}, which makes"
-            " fewer than two classes; give others with data.label_map or data.ignore_label, or set data.num_classes"
+            f"{config.root} has no split '{split}'; it has {', '.join(splits)} (set others with data.splits)"
         )
-    return greatest + 1
+    root = checked_root(config.root or "")
+    return list_pairs(root, split, splits[split], bad, config.val_share, config.split_seed)
+
+
+def _open(config: DataConfig, split: str) -> SegmentationDataset:
+    ignore_label = 255 if config.ignore_label is None else config.ignore_label
+    if config.layout == "generated":
+        return GeneratedDataset(
+            config.generated,
+            split,
+            config.classes,
+            ignore_label,
+            config.label_map,
+            config.resize,
+            channels=config.channels or 3,
+            pixel_type=config.pixel_type or "uint8",
+        )
+    bad = BadFiles(config.on_bad_file == "skip")
+    dataset = FolderDataset(
+        Path(config.root or ""),
+        _pairs(config, split, bad),
+        config.classes or (),
+        ignore_label,
+        config.label_map,
+        config.resize,
+        channels=config.channels or 3,
+        pixel_type=config.pixel_type or "uint8",
+        colours=config.colours,
+    )
+    dataset.left_out = bad.left_out
+    return dataset
+
+
+def _checked(dataset: SegmentationDataset, config: DataConfig, split: str) -> SegmentationDataset:
+    """The data set without what cannot be used, where `on_bad_file` says so."""
+    if config.on_bad_file == "fail" or not isinstance(dataset, FolderDataset):
+        return dataset
+    reasons: dict[int, str] = {}
+
+    def look(index: int) -> None:
+        try:
+            dataset.load(index)
+            if dataset.names[index] in dataset.unlabelled:
+                reasons[index] = f"{dataset.where(index)} holds the ignore label alone"
+        except DataError as reason:
+            reasons[index] = str(reason)
+
+    in_threads(look, len(dataset))
+    total = len(dataset) + len(dataset.left_out)
+    dataset.leave_out(reasons)
+    if not dataset.left_out:
+        return dataset
+    if len(dataset) == 0:
+        raise DataError(f"no image of split '{split}' in {config.root} can be used; {dataset.left_out[0][1]}")
+    names = ", ".join(name for name, _ in dataset.left_out[:10]) + ", ..." * (len(dataset.left_out) > 10)
+    _log.warning(
+        f"left out {len(dataset.left_out)} of {total} images of split '{split}' (on_bad_file: skip): {names};"
+        f" the first since {dataset.left_out[0][1]}"
+    )
+    return dataset

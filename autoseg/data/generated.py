@@ -86,19 +86,27 @@ class GeneratedDataset(SegmentationDataset):
         label_map: Mapping[int, int] | None = None,
         resize: tuple[int, int] | None = None,
         cache_bytes: int = CACHE_BYTES,
+        channels: int = 3,
+        pixel_type: str = "uint8",
     ) -> None:
         lengths = {"train": config.train, "val": config.val, "test": config.test}
         if split not in lengths:
             raise DataError(f"the generated data set has no split '{split}'; it has {', '.join(lengths)}")
         names = [f"{split}_{index:05d}" for index in range(lengths[split])]
-        super().__init__(names, classes or CLASSES, ignore_label, label_map, resize, cache_bytes)
+        super().__init__(names, classes or CLASSES, ignore_label, label_map, resize, cache_bytes, channels, pixel_type)
         self._config = config
         self._stream = zlib.crc32(split.encode())
 
-    def read(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.integer[Any]]]:
-        """Draw one image (H, W, 3) and its mask (H, W)."""
+    def read(self, index: int) -> tuple[NDArray[Any], NDArray[np.integer[Any]]]:
+        """Draw one image (H, W, C) and its mask (H, W). Other channels than three take red, green and blue in turn."""
         rng = np.random.default_rng([self._config.seed, self._stream, index])
-        return draw(rng, self._config.size, self._config.noise)
+        image, mask = draw(rng, self._config.size, self._config.noise)
+        if self.channels == 3 and self.image_dtype == np.uint8:
+            return image, mask
+        values = image[:, :, np.arange(self.channels) % 3]
+        if self.image_dtype == np.uint16:
+            return values.astype(np.uint16) * np.uint16(257), mask
+        return (values / 255).astype(np.float32) if self.image_dtype == np.float32 else values, mask
 
     def stored_size(self, index: int) -> tuple[int, int]:
         """(H, W), the same for all."""

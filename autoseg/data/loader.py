@@ -1,6 +1,6 @@
 """Batches that depend on (seed, stream, epoch, step) alone, so that a run goes on where it stopped.
 
-Letters: N images in a batch, H, W height and width of an image, h, w of a crop, in pixels.
+Letters: N images in a batch, C channels, H, W height and width of an image, h, w of a crop, in pixels.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from autoseg.config import AugmentConfig, Rgb
+from autoseg.config import AugmentConfig
 from autoseg.data.base import SegmentationDataset
 from autoseg.data.batch_transforms import BatchAugment
 from autoseg.data.packed import mask_tensor, to_labels
-from autoseg.data.transforms import augment, normalisation, normalised
+from autoseg.data.transforms import augment, full_scale, normalisation, normalised
+from autoseg.data.views import CoarseMask
 from autoseg.errors import DataError
 
 Key: TypeAlias = tuple[int, int]
@@ -29,12 +30,26 @@ Batch: TypeAlias = tuple[Tensor, Tensor]
 Indices: TypeAlias = "Sequence[int] | NDArray[np.int64]"
 
 
-def epoch_order(length: int, seed: int, epoch: int, stream: str | int, turn: int = 0) -> NDArray[np.int64]:
+def epoch_order(
+    length: int,
+    seed: int,
+    epoch: int,
+    stream: str | int,
+    turn: int = 0,
+    balanced: float = 0.0,
+    chances: NDArray[np.float64] | None = None,
+) -> NDArray[np.int64]:
     """A permutation of 0..length-1 that depends on the arguments alone.
 
     `stream` keeps loaders of one run apart (`"train_a"`, `"train_b"`); `turn` counts the permutations of one epoch.
+    `balanced`: share of its places, drawn too, where another item is put, each drawn by its `chances` (length,).
     """
-    return np.random.default_rng([seed, _number(stream), epoch, turn]).permutation(length).astype(np.int64)
+    random = np.random.default_rng([seed, _number(stream), epoch, turn])
+    order = random.permutation(length).astype(np.int64)
+    if balanced and chances is not None:
+        places = random.permutation(length)[: round(balanced * length)]
+        order[places] = random.choice(length, len(places), p=chances / chances.sum())
+    return order
 
 
 class BatchLoader:
@@ -45,6 +60,7 @@ class BatchLoader:
     `device`: where whole batches are made at once; None makes sample after sample on the CPU with Pillow. What is
     shown is the same (see `BatchAugment`). `workers`: processes that read and augment on the CPU; 0 does it in this
     one. The batches are the same. With a `device` they serve a data set whose samples are not kept (`store.py`).
+    `balanced` and `chances`, one an index: see `epoch_order`.
     """
 
     def __init__(
@@ -55,12 +71,14 @@ class BatchLoader:
         *,
         crop: tuple[int, int],
         augment: AugmentConfig,
-        mean: Rgb,
-        std: Rgb,
+        mean: Sequence[float],
+        std: Sequence[float],
         seed: int,
         stream: str | int,
         workers: int = 0,
         device: torch.device | None = None,
+        balanced: float = 0.0,
+        chances: NDArray[np.float64] | None = None,
     ) -> None:
         if len(indices) == 0:
             raise DataError("there are no images to make batches of; add images to the split")
@@ -70,6 +88,9 @@ class BatchLoader:
         self.seed = seed
         self.stream = stream
         self.workers = workers
+        self._balance = (balanced, chances)
+        self._limits_classes = augment.max_class_share < 1
+        self._coarse_masks: dict[int, CoarseMask] = {}
         self._items = _Items(dataset, crop, augment, mean, std)
         self._at_once = None if device is None else BatchAugment(crop, augment, mean, std, dataset.ignore_label, device)
 
@@ -77,7 +98,7 @@ class BatchLoader:
         return max(1, len(self.indices) // self.batch_size)
 
     def epoch(self, epoch: int, start_step: int = 0, steps: int | None = None) -> Iterator[Batch]:
-        """The batches start_step..steps-1 of an epoch: images (N, 3, h, w) float32, masks (N, h, w) int64.
+        """The batches start_step..steps-1 of an epoch: images (N, C, h, w) float32, masks (N, h, w) int64.
 
         `steps`: how many the whole epoch has; left out, `len(self)`. More than that goes on with further permutations.
 
@@ -105,7 +126,7 @@ class BatchLoader:
         positions = range(step * self.batch_size, (step + 1) * self.batch_size)
         length = len(self.indices)
         turns = {position // length for position in positions}
-        orders = {turn: epoch_order(length, self.seed, epoch, self.stream, turn) for turn in turns}
+        orders = {turn: epoch_order(length, self.seed, epoch, self.stream, turn, *self._balance) for turn in turns}
         return [
             (self.indices[orders[position // length][position % length]], self._sample_seed(epoch, position))
             for position in positions
@@ -117,7 +138,20 @@ class BatchLoader:
 
     def _made_at_once(self, augment_batch: BatchAugment, keys: list[Key]) -> Batch:
         samples = [sample_tensors(self.dataset, index) for index, _ in keys]
-        return augment_batch(samples, [torch.Generator().manual_seed(seed) for _, seed in keys])
+        generators = [torch.Generator().manual_seed(seed) for _, seed in keys]
+        if not self._limits_classes:
+            return augment_batch(samples, generators)
+        coarse = [self._coarse_mask(index, mask) for (index, _), (_, mask) in zip(keys, samples, strict=True)]
+        return augment_batch(samples, generators, coarse)
+
+    def _coarse_mask(self, index: int, mask: Tensor) -> CoarseMask:
+        """That of a sample; fetched from the device once, since fetching waits for it."""
+        if index not in self._coarse_masks:
+            step = CoarseMask.step_of(*mask.shape)
+            # a copy, to keep no view of a mask that the data set forgets
+            labels = mask[::step, ::step].cpu().numpy().copy()
+            self._coarse_masks[index] = CoarseMask(labels.view(f"u{labels.itemsize}"), step)
+        return self._coarse_masks[index]
 
     def _in_workers(self, keys: list[list[Key]]) -> Iterable[Batch | str]:
         return DataLoader(
@@ -132,7 +166,7 @@ class BatchLoader:
 
 
 def sample_tensors(dataset: SegmentationDataset, index: int) -> tuple[Tensor, Tensor]:
-    """Image (H, W, 3) uint8 and mask (H, W), uint8, or int16 for uint16, where they are kept. Not to be changed.
+    """Image (H, W, C) and mask (H, W), uint8, or int16 for uint16, where they are kept. Not to be changed.
 
     Raises: DataError: a sample that cannot be used.
     """
@@ -145,12 +179,12 @@ def sample_tensors(dataset: SegmentationDataset, index: int) -> tuple[Tensor, Te
 def evaluation_batches(
     dataset: SegmentationDataset,
     indices: Indices,
-    mean: Rgb,
-    std: Rgb,
+    mean: Sequence[float],
+    std: Sequence[float],
     batch_size: int = 1,
     device: torch.device | None = None,
 ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-    """Whole images in the order of `indices`: (indices, images (N, 3, H, W) float32, masks (N, H, W) int64).
+    """Whole images in the order of `indices`: (indices, images (N, C, H, W) float32, masks (N, H, W) int64).
 
     Up to `batch_size` images that follow each other and have one size come together. Nothing is random. They reach
     `device` as bytes and are normalised there.
@@ -158,12 +192,13 @@ def evaluation_batches(
     Raises: DataError: a sample that cannot be used.
     """
     device = device or torch.device("cpu")
-    scale, shift = normalisation(mean, std, device)
+    constants: tuple[Tensor, Tensor] | None = None
     group: list[int] = []
     tensors: list[Batch] = []
     for index in (int(index) for index in indices):
         stored_image, stored_mask = (part.to(device) for part in sample_tensors(dataset, index))
-        image, mask = normalised(stored_image, scale, shift), to_labels(stored_mask)
+        constants = constants or normalisation(mean, std, device, full_scale(stored_image.dtype))
+        image, mask = normalised(stored_image, *constants), to_labels(stored_mask)
         if group and (len(group) == batch_size or mask.shape != tensors[0][1].shape):
             yield group, *_stack(tensors)
             group, tensors = [], []
@@ -177,7 +212,12 @@ class _Items(Dataset[Batch]):
     """(index, seed) -> augmented image and mask."""
 
     def __init__(
-        self, dataset: SegmentationDataset, crop: tuple[int, int], augment: AugmentConfig, mean: Rgb, std: Rgb
+        self,
+        dataset: SegmentationDataset,
+        crop: tuple[int, int],
+        augment: AugmentConfig,
+        mean: Sequence[float],
+        std: Sequence[float],
     ) -> None:
         self.dataset = dataset
         self._settings = (crop, augment, mean, std, dataset.ignore_label)

@@ -79,9 +79,8 @@ def write_sample_file(path: Path, fingerprint: str, layout: Layout, fill: Callab
 
 
 def _header(fingerprint: str, layout: Layout) -> bytes:
-    return json.dumps(
-        {"fingerprint": fingerprint, "mask_dtype": layout.mask_dtype.name, "sizes": layout.sizes}
-    ).encode()
+    held = {"mask_dtype": layout.mask_dtype.name, "image_dtype": layout.image_dtype.name, "channels": layout.channels}
+    return json.dumps({"fingerprint": fingerprint, **held, "sizes": layout.sizes}).encode()
 
 
 def _first(header: bytes) -> int:

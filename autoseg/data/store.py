@@ -55,13 +55,15 @@ def keep_samples(
     """
     device = device or torch.device("cpu")
     if store != "none":
-        layout = Layout(_sizes(dataset), dataset.mask_dtype)
+        layout = Layout(_sizes(dataset), dataset.mask_dtype, dataset.channels, dataset.image_dtype)
         for place in places(store, layout.total_bytes, device):
             samples = _kept(dataset, layout, place, device, cache_dir, progress)
             if samples is not None:
                 dataset.keep(samples)
+                _say_unlabelled(dataset)
                 return place
     verify(dataset, progress)
+    _say_unlabelled(dataset)
     return "none"
 
 
@@ -102,6 +104,8 @@ def fingerprint(dataset: SegmentationDataset) -> tuple[str, str] | None:
         "num_classes": dataset.num_classes,
         "ignore_label": dataset.ignore_label,
         "resize": dataset.resize,
+        "pixels": [dataset.channels, dataset.image_dtype.name],
+        "colours": list((dataset.colours or {}).items()),
     }
     name = _digest([settings, [place for place, _ in sources]])
     return name, _digest([settings, sources, PIL.__version__])
@@ -208,6 +212,15 @@ def _fill(dataset: SegmentationDataset, layout: Layout, put: Put, progress: Done
         put(layout.starts[index], packed)
 
     in_threads(work, len(dataset), progress)
+
+
+def _say_unlabelled(dataset: SegmentationDataset) -> None:
+    if names := sorted(dataset.unlabelled):
+        some = ", ".join(names[:5]) + ", ..." * (len(names) > 5)
+        _log.warning(
+            f"{len(names)} of {len(dataset)} masks hold the ignore label {dataset.ignore_label} alone ({some}): nothing"
+            " is learned or measured there; remove them, or set on_bad_file: skip"
+        )
 
 
 def _digest(content: object) -> str:

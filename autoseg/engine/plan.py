@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
 from autoseg.config import DataConfig, GeneratedConfig, SearchConfig, SearchSchedule
-from autoseg.data.dataset import open_dataset
+from autoseg.data.dataset import open_dataset, resolve
 from autoseg.engine.loop import autocast
 from autoseg.engine.search import SearchTask
 from autoseg.errors import ConfigError
@@ -123,8 +123,12 @@ def stand_in_task(config: SearchConfig, device: torch.device) -> SearchTask:
         layout="generated",
         num_classes=classes,
         ignore_label=config.data.ignore_label,
+        channels=config.data.channels,
+        mean=config.data.mean,
+        std=config.data.std,
         generated=GeneratedConfig(size=(32, 32), train=images, val=1),
     )
+    data = resolve(data)
     weights = "none" if schedule.class_weights == "none" else (1.0,) * classes
     schedule = schedule.model_copy(update={"class_weights": weights, "workers": 0})
     config = config.model_copy(update={"data": data, "search": schedule})
@@ -134,7 +138,7 @@ def stand_in_task(config: SearchConfig, device: torch.device) -> SearchTask:
 def random_batch(task: SearchTask) -> tuple[Tensor, Tensor]:
     """Images (N, 3, H, W) and masks (N, H, W) of the schedule's size, on the task's device."""
     shape = (task.schedule.batch_size, *task.schedule.crop)
-    images = torch.randn(shape[0], 3, *shape[1:], device=task.device)
+    images = torch.randn(shape[0], task.train_set.channels, *shape[1:], device=task.device)
     return images, torch.randint(task.train_set.num_classes, shape, device=task.device)
 
 

@@ -49,7 +49,12 @@ def load_network(
     config = parse(RetrainConfig, run.settings, str(run.path / "config.yaml"))
     blueprint = parse_architecture(config.architecture, str(run.path / "config.yaml"))
     saved = load_checkpoint(run.checkpoints / f"{checkpoint}.pt", "retrain", blueprint.to_dict())
-    network = build_architecture(at_output_stride(blueprint, output_stride), config.data.num_classes or 0)
+    network = build_architecture(
+        at_output_stride(blueprint, output_stride),
+        config.data.num_classes or 0,
+        in_channels=config.data.channels or 3,
+        single_output=config.retrain.single_output,
+    )
     with fitting(run.checkpoints / f"{checkpoint}.pt"):
         average = saved["state"]["average"]
         weights = saved["state"]["network"] if average is None else without_prefix(average, "module.")

@@ -17,19 +17,16 @@ from autoseg.engine.compiling import compiled
 from autoseg.engine.loop import Figures, autocast, seed_step
 from autoseg.engine.optim import build_optimizer, learning_rate, set_learning_rate
 from autoseg.engine.run import Run
-from autoseg.engine.training import make_loader, validation_figures, weights_of_classes
+from autoseg.engine.training import make_loader, make_loss, validation_figures
 from autoseg.errors import ConfigError, DataError
 from autoseg.genotype.schema import Genotype
 from autoseg.network import for_inference
 from autoseg.network.base import SegmentationNetwork
-from autoseg.objectives.losses import sample_pixels, segmentation_loss
+from autoseg.objectives.losses import sample_pixels
 from autoseg.zoo.architecture import parse_architecture
 from autoseg.zoo.build import build_architecture
 from autoseg.zoo.schema import FixedNetwork
 from autoseg.zoo.weights import load_backbone, read_weights
-
-RGB = 3
-"""Channels of every data set's images."""
 
 
 class RetrainTask:
@@ -45,7 +42,7 @@ class RetrainTask:
         self.architecture: Mapping[str, Any] = self.blueprint.to_dict()
         self.train_set, self.val_set = train, val
         if isinstance(self.blueprint, FixedNetwork):
-            _check_network(self.blueprint, self.schedule)
+            _check_network(self.blueprint, self.schedule, train.channels)
         if len(train) < self.schedule.batch_size:
             raise DataError(
                 f"there are {len(train)} training images, but retrain.batch_size is {self.schedule.batch_size};"
@@ -56,12 +53,18 @@ class RetrainTask:
         self.steps_per_epoch = min(len(self.loader), self.schedule.max_steps_per_epoch or len(self.loader))
 
         torch.manual_seed(config.seed)
-        network = build_architecture(self.blueprint, train.num_classes, auxiliary=self.schedule.auxiliary_weight > 0)
+        network = build_architecture(
+            self.blueprint,
+            train.num_classes,
+            self.schedule.auxiliary_weight > 0,
+            train.channels,
+            self.schedule.single_output,
+        )
         self.network: SegmentationNetwork = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         forward = self.network.forward_with_auxiliary
         self.forward = compiled(forward, device) if self.schedule.compile else forward
         self.optimizer = build_optimizer(self.schedule.optimizer, self.network.parameters())
-        self.class_weights = weights_of_classes(self.schedule.class_weights, train, device)
+        self.loss = make_loss(self.schedule, train, device)
         self.average = moving_average(self.network, self.schedule.ema_decay) if self.schedule.ema_decay else None
 
     def load_weights(self) -> None:
@@ -88,15 +91,15 @@ class RetrainTask:
         lr = learning_rate(self.schedule.optimizer.lr, self.schedule.schedule, step, steps, self.steps_per_epoch)
         set_learning_rate(self.optimizer, lr)
         seed_step(self.config.seed, step)
-        masks = sample_pixels(masks, self.schedule.loss_sampling, self.train_set.ignore_label)
+        drawn = sample_pixels(masks, self.schedule.loss_sampling, self.train_set.ignore_label)
         self.network.train()
         self.network.set_drop_path(self.schedule.drop_path, step / steps)
 
         with autocast(self.device, self.schedule.precision):
             logits, auxiliary = self.forward(images.contiguous(memory_format=torch.channels_last))
-        loss = self._loss(logits, masks)
+        loss = self.loss(logits, drawn, masks)
         if auxiliary is not None:
-            loss = loss + self.schedule.auxiliary_weight * self._loss(auxiliary, masks)
+            loss = loss + self.schedule.auxiliary_weight * self.loss(auxiliary, drawn, masks)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.schedule.clip_grad_norm is not None:
@@ -105,9 +108,6 @@ class RetrainTask:
         if self.average is not None:
             self.average.update_parameters(self.network)
         return {"train": {"loss": loss.detach(), "lr": lr}}
-
-    def _loss(self, logits: Tensor, masks: Tensor) -> Tensor:
-        return segmentation_loss(logits, masks, self.train_set.ignore_label, self.class_weights)
 
     def batches(self, epoch: int, start_step: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch."""
@@ -142,14 +142,14 @@ class RetrainTask:
             self.average.load_state_dict(state["average"])
 
 
-def _check_network(network: FixedNetwork, schedule: RetrainSchedule) -> None:
+def _check_network(network: FixedNetwork, schedule: RetrainSchedule, channels: int) -> None:
     """Raises: ConfigError: settings that are of searched networks, or other images than the data has."""
     if schedule.drop_path:
         raise ConfigError(f"{network.name} has no branches to drop; set retrain.drop_path to 0")
-    if network.in_channels != RGB:
+    if network.in_channels != channels:
         raise ConfigError(
             f"{network.name} takes images of {network.in_channels} channel{'s' * (network.in_channels > 1)}, but the"
-            f" data has {RGB}; set network.in_channels to {RGB}"
+            f" data has {channels}; set network.in_channels to {channels}"
         )
 
 

@@ -18,7 +18,7 @@ from autoseg.engine.loop import Figures, seed_of
 from autoseg.engine.optim import build_optimizer, learning_rate, set_learning_rate
 from autoseg.engine.run import Run
 from autoseg.engine.steps import Gradients, make_recorder
-from autoseg.engine.training import make_loader, validation_figures, weights_of_classes
+from autoseg.engine.training import make_loader, make_loss, validation_figures
 from autoseg.errors import DataError
 from autoseg.files import to_yaml, write_text
 from autoseg.space.schema import SearchSpace
@@ -51,18 +51,15 @@ class SearchTask:
         self.steps_per_epoch = min(len(self.loader_a), self.schedule.max_steps_per_epoch or len(self.loader_a))
 
         torch.manual_seed(config.seed)
-        self.supernet = build_supernet(self.space, train.num_classes, self.schedule.arch_init_std).to(device)
+        self.supernet = build_supernet(self.space, train.num_classes, self.schedule.arch_init_std, train.channels).to(
+            device
+        )
         self.supernet.checkpoint_cells = self.schedule.checkpoint_cells
         self.optimizer = build_optimizer(self.schedule.optimizer, self.supernet.weights())
-        self.class_weights = weights_of_classes(self.schedule.class_weights, train, device)
+        self.loss = make_loss(self.schedule, train, device)
         recorder = make_recorder(self.supernet, self.schedule, device)
         self.gradients = Gradients(
-            self.supernet,
-            self.schedule.precision,
-            train.ignore_label,
-            self.class_weights,
-            recorder,
-            self.schedule.upsampler_cost,
+            self.supernet, self.schedule.precision, self.loss, recorder, self.schedule.upsampler_cost
         )
         self.architect = Architect(self.gradients, self.schedule)
 

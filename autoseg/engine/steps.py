@@ -20,7 +20,7 @@ from torch import Tensor
 from autoseg.config import SearchSchedule
 from autoseg.errors import ConfigError, RunError
 from autoseg.files import one_line
-from autoseg.objectives.losses import segmentation_loss
+from autoseg.objectives.losses import SegmentationLoss
 from autoseg.supernet import Supernet
 from autoseg.supernet.upsampler_cost import relative_costs
 
@@ -119,8 +119,7 @@ class Gradients:
         self,
         supernet: Supernet,
         precision: str,
-        ignore_label: int,
-        class_weights: Tensor | None,
+        loss: SegmentationLoss,
         recorder: Recorder | None = None,
         upsampler_cost: float = 0.0,
     ) -> None:
@@ -128,9 +127,8 @@ class Gradients:
 
         Raises: ConfigError: such a weight in a space without gamma.
         """
-        self.supernet, self.precision, self.recorder = supernet, precision, recorder
+        self.supernet, self.precision, self.loss, self.recorder = supernet, precision, loss, recorder
         self.gamma_costs = _gamma_costs(supernet, upsampler_cost)
-        self.ignore_label, self.class_weights = ignore_label, class_weights
         self.parameters: dict[Half, list[torch.nn.Parameter]] = {
             "weights": supernet.weights(),
             "architecture": list(supernet.arch.parameters()),
@@ -173,7 +171,7 @@ class Gradients:
                 images.device.type, torch.bfloat16, enabled=self.precision == "bf16", cache_enabled=False
             ):
                 logits = self.supernet(images)
-            loss = segmentation_loss(logits, masks, self.ignore_label, self.class_weights)
+            loss = self.loss(logits, masks)
             gamma_probs = self.supernet.arch.gamma_probs()
             if half == "architecture" and self.gamma_costs is not None and gamma_probs is not None:
                 loss = loss + (self.gamma_costs * gamma_probs).sum()

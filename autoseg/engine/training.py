@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from autoseg.config import DataConfig, TrainingConfig
 from autoseg.data.dataset import SegmentationDataset
 from autoseg.data.loader import BatchLoader
-from autoseg.data.statistics import class_weights, count_classes
+from autoseg.data.statistics import class_weights, count_classes, repeat_factors
 from autoseg.engine.evaluate import evaluate_network
 from autoseg.errors import ConfigError
+from autoseg.objectives.losses import SegmentationLoss
 
 
 def make_loader(
@@ -39,7 +40,15 @@ def make_loader(
         stream=stream,
         workers=schedule.workers,
         device=device if device.type == "cuda" else None,
+        balanced=schedule.balanced_sampling,
+        chances=repeat_factors(dataset, indices) if schedule.balanced_sampling else None,
     )
+
+
+def make_loss(schedule: TrainingConfig, dataset: SegmentationDataset, device: torch.device) -> SegmentationLoss:
+    """What is minimised. Raises: ConfigError: class weights of another number than the classes."""
+    weights = weights_of_classes(schedule.class_weights, dataset, device)
+    return SegmentationLoss(dataset.ignore_label, weights, schedule.label_smoothing, schedule.loss)
 
 
 def weights_of_classes(

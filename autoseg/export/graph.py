@@ -18,8 +18,8 @@ from torch.fx.experimental import _config as symbolic_shapes_config
 from autoseg.errors import ExportError
 from autoseg.export.metadata import decode
 
-EXAMPLE = (2, 3, 96, 128)
-"""The traced images; a batch of one would make the graph one for single images."""
+EXAMPLE = (2, 96, 128)
+"""Number, height and width of the traced images; a batch of one would make the graph one for single images."""
 LEAST_SIDE = 32
 ONNX_OPSET = 18
 """The one in which PyTorch's exporter writes; others are converted from it. onnxruntime reads it since 1.14."""
@@ -36,7 +36,9 @@ def trace(network: nn.Module) -> ExportedProgram:
     shapes = {0: Dim("batch"), 2: Dim("height", min=LEAST_SIDE), 3: Dim("width", min=LEAST_SIDE)}
     # a feature may be a single pixel wide: without this setting, sizes of 1 are taken to be of another kind
     with symbolic_shapes_config.patch(backed_size_oblivious=True), torch.no_grad():  # type: ignore[attr-defined]
-        program = torch.export.export(network, (torch.zeros(EXAMPLE),), dynamic_shapes=(shapes,))
+        number, height, width = EXAMPLE
+        example = torch.zeros(number, getattr(network, "in_channels", 3), height, width)
+        program = torch.export.export(network, (example,), dynamic_shapes=(shapes,))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # lines of source, with paths of this machine
     return program

@@ -27,7 +27,12 @@ def network_metadata(network: nn.Module, metadata: Mapping[str, Any]) -> dict[st
     known = {key: value for key, value in metadata.items() if key != "classes" or value}  # no names, no entry
     if isinstance(network, SegmentationNetwork):
         key = "genotype" if isinstance(network.architecture, Genotype) else "network"
-        known |= {key: network.architecture, "num_classes": network.num_classes}
+        known |= {
+            key: network.architecture,
+            "num_classes": network.num_classes,
+            "in_channels": network.in_channels,
+            "single_output": network.single_output,
+        }
         classes = known.get("classes")
         if classes and len(classes) != network.num_classes:
             raise ExportError(

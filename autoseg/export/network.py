@@ -113,9 +113,10 @@ def compare(network: Run, other: Run, sizes: tuple[Shape, ...]) -> tuple[float, 
     """Largest absolute difference of logits (not a number if any is not), and share of equal labels."""
     generator = torch.Generator().manual_seed(0)
     differences, equal, pixels = [], 0, 0
+    channels = getattr(network, "in_channels", 3)
     with torch.no_grad():
         for images, height, width in sizes:
-            example = torch.randn(images, 3, height, width, generator=generator)
+            example = torch.randn(images, channels, height, width, generator=generator)
             expected, logits = network(example), other(example)
             if expected.shape != logits.shape:
                 raise ExportError(

@@ -49,7 +49,13 @@ def load_safetensors(path: str | Path) -> tuple[SegmentationNetwork, dict[str, A
     try:
         auxiliary = any(name.startswith(AUXILIARY) for name in state)
         architecture = parse_architecture(blueprint, f"the genotype in {path}")
-        network = build_architecture(architecture, num_classes, auxiliary)
+        network = build_architecture(
+            architecture,
+            num_classes,
+            auxiliary,
+            metadata.get("in_channels", 3),
+            metadata.get("single_output", False),
+        )
     except (GenotypeError, ConfigError) as reason:
         raise CheckpointError(f"{path}: {one_line(reason)}") from None
     _fill(network, state, path)

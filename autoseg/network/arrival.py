@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoseg.genotype.readings import is_plain
 from autoseg.genotype.schema import Genotype
-from autoseg.network.readings import is_plain
 from autoseg.ops.heads import Doubling
 from autoseg.ops.interleave import every_second
 from autoseg.ops.primitives import Norm, Pairs, ReluConvNorm

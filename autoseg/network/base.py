@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from autoseg.ops.resize import Size, resize
 from autoseg.settings import Settings
@@ -16,6 +17,8 @@ class SegmentationNetwork(nn.Module):
     """The settings from which it is rebuilt: a genotype, or a network of the literature with its options."""
     num_classes: int
     in_channels: int = 3
+    single_output: bool = False
+    """One output for two classes."""
     stages: tuple[str, ...] = ()
     """Names of the submodules, each called once, that a picture shows."""
 
@@ -29,5 +32,9 @@ class SegmentationNetwork(nn.Module):
 
 
 def enlarge(logits: Tensor, size: Size) -> Tensor:
-    """Logits at the images' size; those in bf16 as float32, where classes that differ by less than 1/256 do not tie."""
-    return resize(logits.float() if logits.dtype == torch.bfloat16 else logits, size)
+    """Logits at the images' size; those in bf16 as float32, where classes that differ by less than 1/256 do not tie.
+
+    A single output z, of a network for two classes, becomes the logits 0 and z, whose softmax is z's sigmoid.
+    """
+    enlarged = resize(logits.float() if logits.dtype == torch.bfloat16 else logits, size)
+    return F.pad(enlarged, (0, 0, 0, 0, 1, 0)) if enlarged.shape[1] == 1 else enlarged

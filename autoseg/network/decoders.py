@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from autoseg.genotype.readings import JOINING_DECODERS, decoder_nodes, end_nodes
 from autoseg.genotype.schema import Genotype
-from autoseg.network.readings import JOINING_DECODERS, decoder_nodes, end_nodes
 from autoseg.ops.heads import AsppDecoder, ClassifierDecoder, DeepLabV3PlusDecoder, FcnDecoder, UNetDecoder
 from autoseg.ops.primitives import Norm
 from autoseg.space.trellis import Node

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.errors import GenotypeError
+from autoseg.genotype.readings import Reading, auxiliary_node, decoder_nodes, end_nodes, readings
 from autoseg.genotype.schema import Genotype
 from autoseg.network.arrival import build_arrival
 from autoseg.network.base import SegmentationNetwork, enlarge
 from autoseg.network.cell import Cell
 from autoseg.network.decoders import build_decoder
-from autoseg.network.readings import Reading, auxiliary_node, decoder_nodes, end_nodes, readings
 from autoseg.ops.heads import AuxiliaryHead, Doubling, Stem
 from autoseg.ops.primitives import Norm
 from autoseg.ops.resize import level_size, resize
@@ -29,18 +29,26 @@ class Network(SegmentationNetwork):
 
     A network of several paths sums what arrives at a node before its cell, and its decoder reads the features of all
     nodes of the last layer, resized to the finest and concatenated (HRNetV2, Wang et al. 2020).
-    forward: (N, 3, H, W) normalised images -> logits (N, num_classes, H, W).
+    forward: (N, Cin, H, W) normalised images -> logits (N, num_classes, H, W).
     """
 
-    def __init__(self, genotype: Genotype, num_classes: int, auxiliary: bool = False) -> None:
+    def __init__(
+        self,
+        genotype: Genotype,
+        num_classes: int,
+        auxiliary: bool = False,
+        in_channels: int = 3,
+        single_output: bool = False,
+    ) -> None:
         super().__init__()
         self.genotype = self.architecture = genotype
-        self.num_classes = num_classes
+        self.num_classes, self.in_channels, self.single_output = num_classes, in_channels, single_output
+        outputs = 1 if single_output else num_classes
         constants = genotype.batch_norm
         norm = partial(nn.BatchNorm2d, eps=constants.eps, momentum=constants.momentum)
         head_norm = partial(nn.BatchNorm2d, eps=HEAD_BN_EPS, momentum=constants.momentum)
 
-        self.stem = Stem(genotype.stem.channels, genotype.stem.strides, norm)
+        self.stem = Stem(genotype.stem.channels, genotype.stem.strides, norm, in_channels)
         widths = dict(zip((FIRST_STEM_NODE, STEM_NODE), self.stem.out_channels, strict=True))
         self.readings = readings(genotype)
         self.cells = nn.ModuleList()
@@ -51,12 +59,12 @@ class Network(SegmentationNetwork):
 
         self.end_nodes, self.decoder_nodes = end_nodes(genotype), decoder_nodes(genotype)
         self.auxiliary_node = auxiliary_node(genotype)
-        self.decoder = build_decoder(genotype, widths, num_classes, head_norm)
-        self.auxiliary = AuxiliaryHead(widths[self.auxiliary_node], num_classes, norm) if auxiliary else None
+        self.decoder = build_decoder(genotype, widths, outputs, head_norm)
+        self.auxiliary = AuxiliaryHead(widths[self.auxiliary_node], outputs, norm) if auxiliary else None
         _initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, num_classes, H, W) of normalised images (N, 3, H, W)."""
+        """Logits (N, num_classes, H, W) of normalised images (N, Cin, H, W)."""
         return self.forward_with_auxiliary(images)[0]
 
     def forward_with_auxiliary(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -83,11 +91,19 @@ class Network(SegmentationNetwork):
             cell.drop_probability = greatest * progress * reading.node.layer / self.genotype.layers  # type: ignore[assignment]
 
 
-def build_network(genotype: Genotype, num_classes: int, auxiliary: bool = False) -> Network:
-    """The network of a genotype with fresh weights. Raises: GenotypeError: fewer than two classes."""
+def build_network(
+    genotype: Genotype, num_classes: int, auxiliary: bool = False, in_channels: int = 3, single_output: bool = False
+) -> Network:
+    """The network of a genotype with fresh weights.
+
+    `in_channels`: of the images; `single_output`: one output for two classes, whose logits are then 0 and it.
+    Raises: GenotypeError: fewer than two classes, or a single output for more.
+    """
     if num_classes < 2:
         raise GenotypeError(f"a network needs at least two classes, not {num_classes}")
-    return Network(genotype, num_classes, auxiliary)
+    if single_output and num_classes != 2:
+        raise GenotypeError(f"a single output is for two classes, not {num_classes}; set retrain.single_output to false")
+    return Network(genotype, num_classes, auxiliary, in_channels, single_output)
 
 
 def _build_cell(genotype: Genotype, reading: Reading, widths: dict[Node, int], norm: Norm) -> Cell:

@@ -25,9 +25,9 @@ def miou_interval(
     None for fewer than two images, or where nothing is counted.
     """
     images = len(counts)
-    flat = counts.reshape(images, -1).astype(np.float64)  # whole numbers stay exact, and products of matrices are fast
-    if images < 2 or not flat.any():
+    if images < 2 or not counts.any():
         return None
+    flat = counts.reshape(images, -1).astype(np.float64)  # whole numbers stay exact, and products of matrices are fast
     rng = np.random.default_rng(seed)
     mious = []
     for start in range(0, resamples, BLOCK):

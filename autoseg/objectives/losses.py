@@ -1,23 +1,89 @@
-"""Losses. Letters: N images, K classes, H height, W width."""
+"""Losses: cross-entropy, and weighted sums of it and others. Letters: N images, K classes, H height, W width.
+
+Every loss leaves ignored pixels out, is computed in float32 where the logits are less precise, and is 0 with gradient 0
+for a batch with nothing to learn from, where PyTorch's means are NaN. None waits for the device or has shapes that
+depend on the labels: a CUDA graph can hold any of them.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from autoseg.loss_terms import AnyTerm, CrossEntropyTerm, options_of
+from autoseg.objectives.pixel_losses import boundary, focal, ohem
+from autoseg.objectives.region_losses import dice, lovasz
+from autoseg.objectives.target import Target
 
-def segmentation_loss(logits: Tensor, masks: Tensor, ignore_label: int, class_weights: Tensor | None = None) -> Tensor:
+
+def segmentation_loss(
+    logits: Tensor,
+    masks: Tensor,
+    ignore_label: int,
+    class_weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
     """Cross-entropy averaged over the pixels that are not ignored, by the weights of their classes.
 
     logits: (N, K, H, W); masks: (N, H, W); class_weights: (K,). In float32 where the logits are less precise.
     A batch with nothing to learn from has loss 0 and gradient 0, where PyTorch's mean is NaN.
     """
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    total = F.cross_entropy(logits, masks, class_weights, ignore_index=ignore_label, reduction="sum")
-    counted = masks != ignore_label
-    weights = counted if class_weights is None else class_weights[masks.where(counted, 0)] * counted
-    return total / weights.sum().clamp_min(1e-6)
+    return SegmentationLoss(ignore_label, class_weights, label_smoothing)(logits, masks)
+
+
+def cross_entropy(logits: Tensor, target: Target) -> Tensor:
+    """See `segmentation_loss`."""
+    total = F.cross_entropy(
+        logits,
+        target.masks,
+        target.class_weights,
+        ignore_index=target.ignore_label,
+        reduction="sum",
+        label_smoothing=target.label_smoothing,
+    )
+    return total / target.pixel_weights().sum().clamp_min(1e-6)
+
+
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "cross_entropy": cross_entropy,
+    "ohem": ohem,
+    "focal": focal,
+    "boundary": boundary,
+    "dice": dice,
+    "lovasz": lovasz,
+}
+"""Name of a term -> its loss, from logits (N, K, H, W), a `Target` and the term's options."""
+
+
+class SegmentationLoss:
+    """The weighted sum of some terms; plain cross-entropy where none are given.
+
+    class_weights: (K,), of cross_entropy, ohem, focal and boundary; label_smoothing: of these but focal.
+    """
+
+    def __init__(
+        self,
+        ignore_label: int,
+        class_weights: Tensor | None = None,
+        label_smoothing: float = 0.0,
+        terms: Sequence[AnyTerm] = (CrossEntropyTerm(),),
+    ) -> None:
+        self.ignore_label, self.class_weights, self.label_smoothing = ignore_label, class_weights, label_smoothing
+        self.terms = tuple(terms)
+
+    def __call__(self, logits: Tensor, masks: Tensor, whole: Tensor | None = None) -> Tensor:
+        """The loss of logits (N, K, H, W) and masks (N, H, W), a scalar of at least float32.
+
+        `whole`: the masks before `sample_pixels` thinned them, from which boundaries are found.
+        """
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        weights = None if self.class_weights is None else self.class_weights.to(logits.dtype)
+        target = Target(masks, self.ignore_label, weights, self.label_smoothing, whole)
+        parts = [term.weight * LOSSES[term.name](logits, target, **options_of(term)) for term in self.terms]
+        return sum(parts[1:], parts[0])
 
 
 def sample_pixels(masks: Tensor, share: float, ignore_label: int) -> Tensor:

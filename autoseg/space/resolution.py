@@ -31,6 +31,9 @@ Skip = Literal["none", "add", "concat"]
 PLAIN_UPSAMPLERS = ("bilinear",)
 """Auto-DeepLab's: where these stand alone nothing competes, and there is no gamma."""
 
+GREATEST_KERNEL = 31
+"""Of a pixel deconvolution, whose cost grows with its square."""
+
 
 class UpsamplerName(NamedTuple):
     """A name of `UPSAMPLERS` and the kernel size that a pixel deconvolution was given, 3 unless said."""
@@ -40,7 +43,7 @@ class UpsamplerName(NamedTuple):
 
 
 def parse_upsampler(name: str) -> UpsamplerName:
-    """What `dysample` or `pixel_dcl_5x5` means. Raises: ValueError: there is no such upsampler, an even kernel."""
+    """What `dysample` or `pixel_dcl_5x5` means. Raises: ValueError: no such upsampler, an even or huge kernel."""
     match = re.fullmatch(r"(i?pixel_dcl\w*?)_(\d{1,2})x(\d{1,2})", name)
     base, sizes = (match[1], {int(match[2]), int(match[3])}) if match else (name, {3})
     if base not in UPSAMPLERS or len(sizes) > 1:
@@ -52,6 +55,8 @@ def parse_upsampler(name: str) -> UpsamplerName:
         raise ValueError(
             f"'{name}' has an even kernel, for which a pixel deconvolution is not defined; take {size + 1}x{size + 1}"
         )
+    if size > GREATEST_KERNEL:
+        raise ValueError(f"'{name}' has too large a kernel; take {GREATEST_KERNEL}x{GREATEST_KERNEL} at most")
     return UpsamplerName(base, size)
 
 

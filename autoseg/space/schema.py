@@ -95,6 +95,14 @@ class SearchSpace(Settings):
         return self
 
     @model_validator(mode="after")
+    def _one_path_has_no_threshold(self) -> SearchSpace:
+        plain = type(self.decoding)()
+        for key in ("threshold", "budget"):
+            if self.network.paths == "single" and getattr(self.decoding, key) != getattr(plain, key):
+                raise ValueError(f"decoding.{key} is of several paths; set network.paths to multi, or leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _channels_can_be_shared_out(self) -> SearchSpace:
         share = self.relaxation.pc_darts or 1
         if self.network.filter_multiplier % share:

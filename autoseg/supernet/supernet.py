@@ -51,12 +51,14 @@ class Supernet(nn.Module):
 
     Where upsamplers or skip connections compete, also all of these, weighted by gamma and the probabilities of skips.
 
-    forward: (N, 3, H, W) normalised images, any H and W from 32 up -> logits (N, num_classes, H, W).
+    forward: (N, Cin, H, W) normalised images, any H and W from 32 up -> logits (N, num_classes, H, W).
     """
 
     arrow_index: Tensor
 
-    def __init__(self, space: SearchSpace, num_classes: int, arch_init_std: float = 1e-3) -> None:
+    def __init__(
+        self, space: SearchSpace, num_classes: int, arch_init_std: float = 1e-3, in_channels: int = 3
+    ) -> None:
         super().__init__()
         self.space, self.num_classes = space, num_classes
         self.last_levels: frozenset[int] | None = None
@@ -66,7 +68,7 @@ class Supernet(nn.Module):
         self._streams: Sequence[torch.cuda.Stream] = ()
         self._crossing: tuple[object, ...] = ()
         self.arch = ArchParameters(space, arch_init_std)
-        self.stem = Stem(space.stem.channels, space.stem.strides, StackedNorm)
+        self.stem = Stem(space.stem.channels, space.stem.strides, StackedNorm, in_channels)
         trellis, resolution = space.trellis, space.resolution
         ascent = partial(Ascent, upsamplers=resolution.upsamplers, skips=resolution.skips)
         self.cells = nn.ModuleDict(
@@ -249,9 +251,11 @@ def _contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[No
     return nullcontext(), frozen_statistics()
 
 
-def build_supernet(space: SearchSpace, num_classes: int, arch_init_std: float = 1e-3) -> Supernet:
-    """The supernet of a space with fresh weights."""
-    return Supernet(space, num_classes, arch_init_std)
+def build_supernet(
+    space: SearchSpace, num_classes: int, arch_init_std: float = 1e-3, in_channels: int = 3
+) -> Supernet:
+    """The supernet of a space with fresh weights, for images of so many channels."""
+    return Supernet(space, num_classes, arch_init_std, in_channels)
 
 
 def cell_name(node: Node) -> str:

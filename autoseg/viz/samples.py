@@ -43,10 +43,10 @@ def draw_predictions(
     columns["prediction"] = [colour(prediction, palette, ignore_label) for prediction in predictions]
     if all(mask is None for mask in truths):
         del columns["truth"]
-    handles = _handles([*truths, *predictions], palette, classes, ignore_label)
+    handles = class_patches([*truths, *predictions], palette, classes, ignore_label)
     width = len(columns) * (PICTURE_WIDTH + GAP) - GAP
     heights = [PICTURE_WIDTH * image.shape[0] / image.shape[1] for image in images]
-    beside = _legend_columns(handles, width)
+    beside = legend_columns(handles, width)
     legend_height = LEGEND_ROW * -(-len(handles) // beside) + 0.06
     height = HEADER + sum(heights) + GAP * (len(heights) - 1) + legend_height
     figure = Figure(figsize=(width + 2 * MARGIN, height + 2 * MARGIN))
@@ -55,7 +55,7 @@ def draw_predictions(
         left = MARGIN + number * (PICTURE_WIDTH + GAP)
         drawn = [_picture(figure, left, *place) for place in zip(tops[:-1], heights, pictures, strict=True)]
         drawn[0].set_title(name, fontsize=SMALL + 1, loc="center", pad=3)
-    _legend(figure, handles, beside)
+    draw_legend(figure, handles, beside)
     return figure
 
 
@@ -74,7 +74,7 @@ def _check(images: Sequence[np.ndarray], masks: Sequence[np.ndarray | None], pre
                 )
 
 
-def _handles(
+def class_patches(
     maps: Sequence[np.ndarray | None], palette: np.ndarray, classes: Sequence[str], ignore_label: int | None
 ) -> list[Patch]:
     """A patch for each class that appears, in the order of the labels, and one for ignored pixels if there are any."""
@@ -93,13 +93,14 @@ def _hex(rgb: Iterable[int]) -> str:
     return "#" + "".join(f"{int(value):02x}" for value in rgb)
 
 
-def _legend_columns(handles: Sequence[Patch], width: float) -> int:
+def legend_columns(handles: Sequence[Patch], width: float) -> int:
     """As many as fit beside each other, by the longest name."""
     longest = max((len(str(handle.get_label())) for handle in handles), default=1)
     return max(1, min(len(handles), int(width / (0.36 + 0.068 * longest))))
 
 
-def _legend(figure: Figure, handles: list[Patch], columns: int) -> None:
+def draw_legend(figure: Figure, handles: list[Patch], columns: int) -> None:
+    """Patches and names, so many beside each other, at the bottom of a figure."""
     figure.legend(
         handles=handles,
         loc="lower center",

@@ -9,9 +9,10 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import NamedTuple
 
+from autoseg.genotype.readings import JOINING_DECODERS, low_level_node
 from autoseg.genotype.schema import Genotype
 from autoseg.space.resolution import Skip
-from autoseg.space.trellis import STEM_NODE, Arrow, Move, Node
+from autoseg.space.trellis import Arrow, Move, Node
 
 DECODER_NAMES = {
     "aspp": "ASPP",
@@ -53,7 +54,7 @@ def up_names(genotype: Genotype) -> dict[Arrow, str]:
 def decoder_nodes(genotype: Genotype) -> list[Node]:
     """The nodes of the decoder, from where it begins to where its features have their last size but the image's."""
     levels = [genotype.end_level, *(level - 1 for level in genotype.decoder_levels)]
-    if not genotype.decoder.upsamplers and genotype.decoder.name not in ("unet", "fcn"):  # in one go
+    if not genotype.decoder.upsamplers and genotype.decoder.name not in JOINING_DECODERS:  # in one go
         levels = [levels[0]] + levels[1:][-1:] * (genotype.decoder.name == "deeplabv3plus")
     return [Node(genotype.layers + number, level) for number, level in enumerate(levels, start=1)]
 
@@ -73,19 +74,12 @@ def joins(genotype: Genotype) -> list[Join]:
         if genotype.skip(arrow) != "none"
     ]
     nodes, name = decoder_nodes(genotype), genotype.decoder.name
-    if name in ("unet", "fcn"):
+    if name in JOINING_DECODERS:
         how: Skip = "concat" if name == "unet" else "add"
         return found + [Join(genotype.descent(node.level, genotype.layers + 1), node, how) for node in nodes[1:]]
     if name == "deeplabv3plus":
-        return [*found, Join(_low_level(genotype), nodes[-1], "concat")]
+        return [*found, Join(low_level_node(genotype), nodes[-1], "concat")]
     return found
-
-
-def _low_level(genotype: Genotype) -> Node:
-    """The node whose feature joins DeepLabv3+'s decoder: the last at the low-level stride, else the stem."""
-    stride = genotype.decoder.low_level_stride
-    at_stride = {arrow.target for arrow in genotype.arrows if genotype.stride(arrow.target.level) == stride}
-    return max(at_stride, default=STEM_NODE)
 
 
 def decoder_inputs(genotype: Genotype) -> list[tuple[Node, Node]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -42,16 +43,29 @@ CASCADED_BLOCKS = 3
 OF_THE_BACKBONE = ("output_stride", "multi_grid")
 
 
-def build_architecture(architecture: Architecture, num_classes: int, auxiliary: bool = False) -> SegmentationNetwork:
-    """The network with fresh weights. Raises: GenotypeError, ConfigError: fewer than two classes, or no such head."""
+def build_architecture(
+    architecture: Architecture,
+    num_classes: int,
+    auxiliary: bool = False,
+    in_channels: int = 3,
+    single_output: bool = False,
+) -> SegmentationNetwork:
+    """The network with fresh weights; the arguments are those of `build_network`.
+
+    A network of the literature says itself how many channels its images have.
+    Raises: GenotypeError, ConfigError: fewer than two classes, a single output for more, or no auxiliary head.
+    """
     if isinstance(architecture, Genotype):
-        return build_network(architecture, num_classes, auxiliary)
+        return build_network(architecture, num_classes, auxiliary, in_channels, single_output)
     if num_classes < 2:
         raise ConfigError(f"a network needs at least two classes, not {num_classes}")
     if auxiliary:
         raise ConfigError(f"{architecture.name} has no auxiliary head; set retrain.auxiliary_weight to 0")
-    network = _build(architecture, num_classes)
+    if single_output and num_classes != 2:
+        raise ConfigError(f"a single output is for two classes, not {num_classes}; set retrain.single_output to false")
+    network = _build(architecture, 1 if single_output else num_classes)
     network.architecture, network.in_channels = architecture, architecture.in_channels
+    network.num_classes, network.single_output = num_classes, single_output
     return network
 
 
@@ -59,7 +73,18 @@ def diagram(network: FixedNetwork, num_classes: int = 21) -> Diagram:
     """Its stages and how they are connected, as it computes."""
     with torch.device("meta"):
         built = build_architecture(network, num_classes).eval()
-    return trace_stages(built, built.stages, in_channels=network.in_channels)
+    return trace_stages(built, _shown(built.stages), in_channels=network.in_channels)
+
+
+def _shown(stages: tuple[str, ...]) -> dict[str, str]:
+    """Dotted name -> name to show: VGG16's stages by number, others without the part that they are in."""
+    vgg = [name for name in stages if name.startswith("backbone.features.")]
+    return {
+        name: f"conv{vgg.index(name) + 1}"
+        if name in vgg
+        else re.sub("^(backbone|decoder|fully_connected)\\.", "", name)
+        for name in stages
+    }
 
 
 def _build(spec: FixedNetwork, num_classes: int) -> SegmentationNetwork:

@@ -209,5 +209,5 @@ def _stages(backbone: VGG16 | ResNet | Xception65) -> tuple[str, ...]:
         return ("backbone.conv1", *(f"backbone.layer{number}" for number in layers))
     *middle, exit_flow, end = range(len(ENTRY), len(backbone.blocks))
     read = f"{LOW_LEVEL_BLOCK}.stack.conv"
-    blocks = ("0", f"{read}2", f"{read}3", "2", *middle[3::4], exit_flow, end)  # of the middle flow every fourth
+    blocks = ("0", f"{read}2", "2", *middle[3::4], exit_flow, end)  # of the middle flow every fourth
     return ("backbone.stem.1", *(f"backbone.blocks.{block}" for block in blocks))

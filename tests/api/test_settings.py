@@ -151,7 +151,9 @@ def test_wrong_spaces(tmp_path: Path) -> None:
 
 
 def test_wrong_genotypes(tmp_path: Path) -> None:
-    with pytest.raises(GenotypeError, match=r"unknown genotype or network 'auto_deeplab_x' \(did you mean 'auto_deeplab_"):
+    with pytest.raises(
+        GenotypeError, match=r"unknown genotype or network 'auto_deeplab_x' \(did you mean 'auto_deeplab_"
+    ):
         retrain_settings("auto_deeplab_x", DATA)
     newer = write_config(tmp_path / "newer.yaml", {**GENOTYPE, "version": 2, "nodes": 3})
     with pytest.raises(

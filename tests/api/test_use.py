@@ -174,6 +174,28 @@ def test_evaluate_writes_into_the_run_and_over_no_other_file(retrain_run: Path, 
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+def test_evaluate_draws_the_confusion_matrix_where_asked(retrain_run: Path, tmp_path: Path) -> None:
+    autoseg.evaluate(retrain_run, split="test", show_progress=False)
+    assert not list(retrain_run.rglob("confusion*"))
+    autoseg.evaluate(retrain_run, split="test", plot=True, show_progress=False)
+    drawn = sorted(path.name for path in (retrain_run / "figures").glob("confusion*"))
+    assert drawn == ["confusion_test.pdf", "confusion_test.png", "confusion_test.svg"]
+    assert "triangle" in (retrain_run / "figures" / "confusion_test.svg").read_text()
+    (tmp_path / "e_confusion.svg").write_text("mine")
+    with pytest.raises(RunError, match=r"e_confusion\.svg is there already"):
+        autoseg.evaluate(retrain_run, out=tmp_path / "e.json", plot=True, show_progress=False)
+    assert (tmp_path / "e_confusion.svg").read_text() == "mine"
+    assert not (tmp_path / "e.json").exists()
+    (tmp_path / "e_confusion.svg").unlink()
+    autoseg.evaluate(retrain_run, split="test", out=tmp_path / "e.json", plot=True, show_progress=False)
+    assert (tmp_path / "e_confusion.svg").read_bytes() == (retrain_run / "figures/confusion_test.svg").read_bytes()
+
+
+def test_evaluate_refuses_a_batch_of_nothing(retrain_run: Path) -> None:
+    with pytest.raises(ConfigError, match="batch_size is 0, but at least 1 image"):
+        autoseg.evaluate(retrain_run, batch_size=0, show_progress=False)
+
+
 # --- describe ---------------------------------------------------------------------------------------------------------
 
 

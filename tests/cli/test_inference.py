@@ -30,14 +30,21 @@ def photo(tmp_path: Path) -> Path:
         (["--scales", "0.5,0.75,1", "--fuse", "max"], InferenceConfig(scales=(0.5, 0.75, 1.0), fuse="max")),
         (["--multi-scale", "--flip"], InferenceConfig(scales=(0.5, 0.75, 1.0, 1.25, 1.5, 1.75), flip=True)),
         (["--scales", "0.7"], InferenceConfig(scales=(0.7,))),
+        (["--window", "32", "40"], InferenceConfig(window=(32, 40))),
+        (
+            ["--window", "36", "33", "--overlap", "0.75", "--flip"],
+            InferenceConfig(window=(36, 33), overlap=0.75, flip=True),
+        ),
     ],
 )
 def test_both_commands_ask_as_told(
     options: list[str], inference: InferenceConfig, retrained: Path, photo: Path, tmp_path: Path
 ) -> None:
-    call("evaluate", retrained, *options, "--out", tmp_path / "e.json")
+    size = ["--set", "data.generated.size=[40,48]", "--set", "data.generated.val=2"]  # larger than the windows
+    call("evaluate", retrained, *options, *size, "--out", tmp_path / "e.json")
     written = json.loads((tmp_path / "e.json").read_text())
-    assert {key: written[key] for key in ("scales", "flip", "fuse", "crf")} == inference.to_dict()
+    asked = inference.to_dict()
+    assert {key: written[key] for key in asked} == asked
     assert written["multi_scale"] == (len(inference.scales) > 1)
     call("predict", retrained, photo, *options, "--out", tmp_path / "out")
     labels = np.asarray(Image.open(tmp_path / "out" / "labels" / "photo.png"))
@@ -60,6 +67,9 @@ def test_both_commands_ask_as_told(
         (["--scales", "nan"], "scales.0: should be a finite number"),
         (["--scales", "1", "--multi-scale"], "--multi-scale and --scales both name scales; give one of them"),
         (["--fuse", "median"], "fuse: should be 'mean' or 'max', not 'median'"),
+        (["--overlap", "0.25"], "--overlap is of sliding windows, which are not asked for; give --window H W too"),
+        (["--window", "32", "31"], "window.1: should be greater than or equal to 32, not 31"),
+        (["--window", "32", "32", "--overlap", "1"], "overlap: should be less than or equal to 0.95, not 1.0"),
         (["--set", "crf.iterations=5"], "--set crf.KEY=VALUE changes a CRF that is not asked for; give --crf too"),
         (["--crf", "--set", "crf.iteration=5"], "unknown key 'iteration' in crf (did you mean 'iterations'?)"),
         (["--crf", "--set", "crf.iterations=0"], "crf.iterations: should be greater than or equal to 1, not 0"),

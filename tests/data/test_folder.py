@@ -23,11 +23,6 @@ LAYOUTS = {
     "split inside": ("images/{split}/{stem}.JPG", "masks/{split}/{stem}.png", TRAIN_VAL),
     "mmseg": ("img_dir/{split}/{stem}.jpeg", "ann_dir/{split}/{stem}.png", TRAIN_VAL),
     "ade20k": ("images/{split}/{stem}.jpg", "annotations/{split}/{stem}.png", TRAINING_VALIDATION),
-    "cityscapes": (
-        "leftImg8bit/{split}/x/{stem}_leftImg8bit.png",
-        "gtFine/{split}/x/{stem}_gtFine_labelIds.png",
-        TRAIN_VAL,
-    ),
     "split outside": ("{split}/images/{stem}.bmp", "{split}/labels/{stem}.PNG", TRAIN_VAL),
     "nested": ("{split}/deep/er/{stem}.webp", "{split}annot/deep/er/{stem}_L.png", TRAIN_VAL),
 }
@@ -191,9 +186,11 @@ def test_no_known_layout_says_what_was_looked_for(tmp_path: Path, write_pair: Wr
     assert all(word in text for word in ("images/train", "JPEGImages", "train.txt", "data.splits"))
 
 
-def test_images_and_masks_without_splits(tmp_path: Path, write_pair: Write) -> None:
+def test_too_few_images_to_split(tmp_path: Path, write_pair: Write) -> None:
     write_pair("images/a.jpg", "masks/a.png")
-    assert "nothing says which images are for training; add train.txt" in message(lambda: resolve(config(tmp_path)))
+    assert message(lambda: resolve(config(tmp_path))) == (
+        f"{tmp_path} has too few images with masks (1) to split them for training and validation; add images"
+    )
 
 
 def test_a_split_that_is_not_there(tmp_path: Path, write_pair: Write) -> None:
@@ -242,7 +239,7 @@ def test_a_listed_stem_that_comes_twice(tmp_path: Path, write_pair: Write) -> No
     [
         ("a\nb\nc\n", "train.txt lists b, which is not in {root}/images (2 of 3 are missing); add the images or"),
         ("images/a.jpg masks/b.png\n", "train.txt lists masks/b.png, which is not in {root}; add the file or correct"),
-        ("a b c\n", "train.txt, line 1: write a stem, or an image and its mask with a tab between them"),
+        ("a\tb\tc\n", "train.txt, line 1: write a stem, or an image and its mask with a tab between them"),
         ("\n\n", "train.txt lists no images; write a stem, or `image mask`, on each line"),
     ],
 )
@@ -294,7 +291,7 @@ def test_a_label_map_to_no_class(tmp_path: Path, write_pair: Write) -> None:
 
 def test_one_class_is_too_few(tmp_path: Path, write_pair: Write) -> None:
     write_pair("train/a.jpg", "trainannot/a.png", np.full((32, 40), 255, dtype=np.uint8) * (np.arange(40) > 9))
-    text = message(lambda: resolve(config(tmp_path)))
+    text = message(lambda: resolve(config(tmp_path, ignore_label=255)))
     assert text.startswith(f"the training masks in {tmp_path} hold no label but 0 and the ignore label 255")
     assert resolve(config(tmp_path, label_map={255: 1})).num_classes == 2
 
@@ -332,7 +329,9 @@ def test_a_pickled_data_set_leaves_its_cache_behind(tmp_path: Path, write_pair: 
     assert copy.load(0).mask is not sample.mask
 
 
-def test_images_and_masks_in_one_folder(tmp_path: Path, write_pair: Write) -> None:
-    write_pair("all/a.jpg", "all/a_mask.png")
+def test_one_folder_without_names_for_masks(tmp_path: Path, write_pair: Write) -> None:
+    write_pair("all/a.jpg", "all/b.png")
     given = config(tmp_path, splits={"train": {"images": "all", "masks": "all"}})
-    assert message(lambda: resolve(given)) == "split 'train' has its images and masks in one folder, all; use two"
+    assert message(lambda: resolve(given)).startswith(
+        "split 'train' has its images and masks in one folder, all, but no mask that is named as its image"
+    )

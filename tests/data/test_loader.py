@@ -32,6 +32,37 @@ def test_order_is_a_permutation_that_its_arguments_decide() -> None:
     assert all(not np.array_equal(order, other) for other in [*others, epoch_order(50, 3, 7, "train_a", 1)])
 
 
+def test_without_balance_the_order_is_the_plain_permutation() -> None:
+    rng = np.random.default_rng([3, 5, 7, 2])
+    expected = rng.permutation(50)
+    assert np.array_equal(epoch_order(50, 3, 7, 5, 2), expected)
+    assert np.array_equal(epoch_order(50, 3, 7, 5, 2, 0.0, np.arange(1.0, 51.0)), expected)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.6, 1.0])
+def test_a_share_of_an_epoch_is_drawn_by_chances(share: float) -> None:
+    chances = np.array([1.0] * 15 + [4.0] * 5)
+    plain, balanced = (
+        np.stack([epoch_order(20, 0, epoch, "train", 0, part, chances) for epoch in range(400)])
+        for part in (0.0, share)
+    )
+    assert (plain != balanced).sum(1).max() <= round(20 * share)  # some draws meet what stood there
+    assert (plain != balanced).mean() == pytest.approx(share * (1 - 1 / 20), abs=0.02)
+    often = np.bincount(balanced.ravel(), minlength=20) / 400
+    assert often == pytest.approx((1 - share) + share * 20 * chances / chances.sum(), abs=0.35)
+    assert often[15:].mean() > 1.5 * often[:15].mean() if share > 0.5 else often[15:].mean() > 1.2
+    assert np.array_equal(balanced[7], epoch_order(20, 0, 7, "train", 0, share, chances))
+
+
+def test_a_balanced_epoch_goes_on_and_is_as_long() -> None:
+    dataset = random_dataset(10)
+    settings = {"balanced": 0.5, "chances": np.arange(1.0, 11.0)}
+    assert len(loader(dataset, **settings)) == len(loader(dataset))
+    whole = list(loader(dataset, **settings).epoch(2, steps=7))
+    assert equal(list(loader(dataset, **settings).epoch(2, start_step=4, steps=7)), whole[4:])
+    assert not equal(list(loader(dataset).epoch(2, steps=7)), whole)
+
+
 def test_batches_have_their_shapes_and_the_last_incomplete_one_is_dropped() -> None:
     batches = list(loader(random_dataset(10)).epoch(0))
     assert len(batches) == len(loader(random_dataset(10))) == 3
@@ -125,5 +156,18 @@ def test_evaluation_batches_group_equal_sizes_that_follow_each_other() -> None:
     for indices, images, masks in batches:
         assert images.shape == (len(indices), 3, *sizes[indices[0]])
         assert masks[:, 0, 0].tolist() == indices
+    assert [int(dataset.load(index).image.max()) for index in range(6)] == list(range(6))  # as they were
     single = list(evaluation_batches(dataset, range(6), MEAN, STD))
     assert [indices for indices, _, _ in single] == [[index] for index in range(6)]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_kept_images_are_not_changed(dtype: type) -> None:
+    image = np.full((32, 40, 2), 9, dtype=dtype)
+    dataset = ArrayDataset([(image, np.zeros((32, 40), np.uint8))], 2)
+    settings = {"mean": [0.5, 0.5], "std": [1, 2], "augment": AugmentConfig(scale=(1, 1), colour=0.5)}
+    for _ in range(2):
+        list(evaluation_batches(dataset, [0], [0.5, 0.5], [1, 2]))
+        list(BatchLoader(dataset, [0], 1, crop=(32, 32), seed=0, stream=0, **settings).epoch(0))
+        assert (dataset.load(0).image == 9).all()
+        assert (image == 9).all()

@@ -18,8 +18,10 @@ import autoseg
 from autoseg.cli.main import run
 from autoseg.config import SCALES, DataConfig
 from autoseg.data.dataset import open_dataset, resolve
-from autoseg.engine.evaluate import evaluate_network, network_logits, spaced
+from autoseg.engine.evaluate import Details, evaluate_network, network_logits, spaced
 from autoseg.engine.predict import load_network
+from autoseg.objectives.boundary import BoundaryFScore
+from autoseg.objectives.calibration import Calibration
 
 SIZES = [(40, 56), (33, 47), (64, 32), (64, 32), (64, 32)]
 CPU = torch.device("cpu")
@@ -198,6 +200,53 @@ def test_evaluating_on_its_own_data_repeats_the_validation(retrained: Path, tmp_
     assert result["loss"] == pytest.approx(last["loss"], rel=1e-4)
     assert json.loads((tmp_path / "e.json").read_text()) == result
     assert list(result["iou"]) == ["background", "disc", "square", "triangle", "striped", "pebble", "window"]
+
+
+def test_what_is_printed_is_what_is_written(
+    retrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A row a class; then mIoU with its interval, and the other scores."""
+    capsys.readouterr()
+    call("evaluate", retrained, "--split", "test", "--batch-size", 3, "--out", tmp_path / "e.json")
+    lines = capsys.readouterr().out.splitlines()
+    result = json.loads((tmp_path / "e.json").read_text())
+    assert lines[0].split() == ["class", "IoU", "Dice", "pixels"]
+    for line, (name, iou) in zip(lines[1:8], result["iou"].items(), strict=True):
+        label, *figures = line.split()
+        dice, share = result["dice"][name], result["pixel_share"][name]
+        shown = ["-" if value is None else f"{value:.3f}" for value in (iou, dice)]
+        assert (label, figures) == (name, [*shown, f"{100 * share:.1f}%"])
+    low, high = result["miou_interval"]
+    assert lines[8] == f"mIoU {result['miou']:.4f}, 95% interval {low:.4f} to {high:.4f}   (3 images of test)"
+    assert f"boundary F {result['boundary_f']:.4f}" in lines[9]
+    assert f"calibration error {result['expected_calibration_error']:.4f}" in lines[9]
+    assert lines[10] == f"wrote {tmp_path / 'e.json'}"
+    assert low <= result["miou"] <= high
+
+
+@torch.no_grad()
+def test_the_details_are_those_of_the_predictions(folder: Path) -> None:
+    """Boundaries and calibration of whole images, whatever the batches are."""
+    data = settings_of(folder)
+    dataset = open_dataset(data, "test")
+    network = Colours().eval()
+    boundary, calibration = BoundaryFScore(7, 255), Calibration(255)
+    mean, std = (np.array(part, dtype=np.float32) for part in (data.mean, data.std))
+    for index in range(len(dataset)):
+        image, mask = dataset.load(index)
+        pixels = torch.as_tensor((image / np.float32(255) - mean) / std).permute(2, 0, 1)[None].float()
+        logits, masks = network(pixels), torch.as_tensor(mask.astype(np.int64))[None]
+        boundary.update(logits.argmax(1), masks)
+        calibration.update(logits, masks)
+    for batch_size in (1, 3):
+        details = Details(7, 255)
+        evaluate_network(network, dataset, data, CPU, batch_size=batch_size, details=details)
+        written = details.to_dict(dataset.classes)
+        assert written["boundary_f"] == pytest.approx(boundary.mean(), abs=1e-9)
+        assert written["expected_calibration_error"] == pytest.approx(calibration.error, abs=1e-5)
+        assert written["brier_score"] == pytest.approx(calibration.brier, abs=1e-5)
+        assert list(written["boundary_f_by_class"]) == list(dataset.classes)  # type: ignore[call-overload]
+    assert 0 < boundary.mean() < 1
 
 
 def test_multi_scale_and_flip_run(retrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

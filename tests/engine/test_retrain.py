@@ -16,11 +16,14 @@ from torch.nn import functional as F
 
 import autoseg
 from autoseg.cli.main import run
+from autoseg.config import RetrainSchedule
 from autoseg.engine.loop import seed_step
 from autoseg.engine.predict import load_network
 from autoseg.engine.retrain import RetrainTask
 from autoseg.errors import ConfigError, DataError
 from autoseg.genotype.schema import Genotype
+from autoseg.objectives.losses import SegmentationLoss, sample_pixels
+from autoseg.settings import parse
 
 PLAIN = {
     "drop_path": 0.0,
@@ -135,11 +138,35 @@ def test_class_weights() -> None:
     counts = torch.zeros(7, dtype=torch.float64)
     for index in range(16):
         counts += torch.bincount(torch.as_tensor(task.train_set.load(index).mask).flatten().long(), minlength=7)
-    enet = make(class_weights="enet").class_weights
+    enet = make(class_weights="enet").loss.class_weights
     assert enet is not None
     assert torch.allclose(enet.double(), 1 / torch.log(1.02 + counts / counts.sum()), rtol=1e-4)
     with pytest.raises(ConfigError, match="class_weights has 3 numbers, but there are 7 classes"):
         make(class_weights=[1, 2, 3])
+
+
+@pytest.mark.parametrize("share", [1.0, 0.3])
+def test_the_loss_is_that_of_the_settings_for_both_heads(share: float) -> None:
+    terms = ["ohem", {"name": "boundary", "weight": 0.5, "w0": 3}, {"name": "dice", "weight": 2}]
+    changes = {"drop_path": 0.0, "auxiliary_weight": 0.4, "loss_sampling": share}
+    task, twin = make(loss=terms, label_smoothing=0.1, **changes), make(**changes)
+    images, masks = first_batch(task)
+    seed_step(0, 3)
+    drawn = sample_pixels(masks, share, 255)
+    logits, auxiliary = twin.network.train().forward_with_auxiliary(images)
+    loss = SegmentationLoss(255, None, 0.1, parse(RetrainSchedule, {"loss": terms}).loss)
+    expected = loss(logits, drawn, masks) + 0.4 * loss(auxiliary, drawn, masks)
+    assert float(task.step((images, masks), 0, 3)["train"]["loss"]) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_training_with_every_change_and_term() -> None:
+    augment = {"rotate": 20, "blur": 0.5, "cutout": 0.5, "max_class_share": 0.7, "colour": 0.3}
+    terms = ["cross_entropy", "ohem", "focal", "boundary", "dice", "lovasz"]
+    task = make(loss=terms, augment=augment, balanced_sampling=0.5, precision="bf16", class_weights="inverse")
+    before = parameters(task)
+    figures = [task.step(batch, 0, number)["train"]["loss"] for number, batch in enumerate(task.batches(0, 0))]
+    assert all(bool(loss.isfinite()) for loss in figures)
+    assert any(not torch.equal(new, old) for new, old in zip(parameters(task), before, strict=True))
 
 
 def test_the_loss_of_a_random_share_of_the_pixels() -> None:

@@ -15,8 +15,13 @@ from tiny_runs import SEARCH, assert_same_run, call, checkpoint, rows, search_ta
 from torch.nn import functional as F
 
 from autoseg.cli.main import run
+from autoseg.config import SearchSchedule
+from autoseg.data.loader import epoch_order
+from autoseg.data.statistics import repeat_factors
 from autoseg.engine.search import SearchTask
 from autoseg.errors import ConfigError, DataError, RunError
+from autoseg.objectives.losses import SegmentationLoss
+from autoseg.settings import parse
 from autoseg.space.arch_probs import ArchProbs
 
 
@@ -152,6 +157,30 @@ def test_bf16_and_class_weights_train() -> None:
     assert math.isfinite(float(figures["arch"]["loss"]))
     with pytest.raises(ConfigError, match="class_weights has 2 numbers, but there are 7 classes"):
         search_task(class_weights=[1, 2])
+
+
+def test_both_steps_minimise_the_loss_of_the_settings() -> None:
+    terms = [{"name": "focal", "weight": 0.5, "gamma": 1.0}, "lovasz"]
+    task, twin = search_task(loss=terms, class_weights="inverse"), search_task(class_weights="inverse")
+    (images, masks), (images_b, masks_b) = batches(task)
+    loss = SegmentationLoss(255, twin.loss.class_weights, 0.0, parse(SearchSchedule, {"loss": terms}).loss)
+    twin.supernet.train()
+    expected = [loss(twin.supernet(given), labels).item() for given, labels in ((images, masks), (images_b, masks_b))]
+    plain = twin.loss(twin.supernet(images), masks).item()
+    task.supernet.train()
+    assert float(task.weight_step(images, masks, lr=0.0)) == pytest.approx(expected[0], rel=1e-5)
+    assert float(task.architect.step(images_b, masks_b)) == pytest.approx(expected[1], rel=1e-5)
+    assert expected[0] != pytest.approx(plain, rel=1e-2)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_each_half_is_balanced_by_its_own_images(share: float) -> None:
+    task = search_task(balanced_sampling=share)
+    for loader, indices in ((task.loader_a, task.indices_a.tolist()), (task.loader_b, task.indices_b.tolist())):
+        chances = repeat_factors(task.train_set, indices)
+        order = epoch_order(len(indices), 0, 1, loader.stream, 0, share, chances)
+        shown = [index for index, _ in loader.keys(1, 0)]
+        assert shown == [indices[place] for place in order[: len(shown)]]
 
 
 # --- a run ------------------------------------------------------------------------------------------------------------

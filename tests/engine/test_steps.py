@@ -23,6 +23,7 @@ from autoseg.engine import search, steps
 from autoseg.engine.search import SearchTask
 from autoseg.engine.steps import EAGER_STEPS, CudaGraphs, Gradients, Half, Recorder, make_recorder
 from autoseg.errors import RunError
+from autoseg.objectives.losses import SegmentationLoss
 from autoseg.space.schema import SearchSpace
 from autoseg.supernet import Supernet, build_supernet
 
@@ -90,7 +91,8 @@ class Training:
         self.supernet = build_supernet(space, 3, 0.1).to(self.device, dtype)
         self.supernet.checkpoint_cells = checkpoint
         weights = torch.tensor([1.0, 2.0, 0.5], device=self.device)
-        self.gradients = Gradients(self.supernet, precision, 255, weights, recorder(self.supernet))
+        loss = SegmentationLoss(255, weights)
+        self.gradients = Gradients(self.supernet, precision, loss, recorder(self.supernet))
         self.optimizers: dict[Half, torch.optim.Optimizer] = {
             "weights": torch.optim.SGD(self.gradients.parameters["weights"], 0.01, 0.9, weight_decay=1e-3),
             "architecture": torch.optim.Adam(self.gradients.parameters["architecture"], 3e-3),
@@ -285,7 +287,7 @@ def test_a_step_neither_copies_from_the_cpu_nor_reads_values(
     space = SearchSpace.parse({**space.to_dict(), **({"relaxation": relaxation} if relaxation else {})})
     supernet = build_supernet(space, 3).to("meta")
     supernet.checkpoint_cells = checkpoint
-    gradients = Gradients(supernet, "float32", 255, torch.ones(3, device="meta"))
+    gradients = Gradients(supernet, "float32", SegmentationLoss(255, torch.ones(3, device="meta")))
     images, masks = torch.empty(2, 3, 65, 97, device="meta"), torch.empty(2, 65, 97, device="meta", dtype=torch.int64)
     with Watch() as watch:
         for half in HALVES:

@@ -15,6 +15,7 @@ from tiny_runs import SEARCH, write_config
 from autoseg.cli.main import run
 from autoseg.engine.steps import CudaGraphs, Gradients
 from autoseg.errors import ConfigError
+from autoseg.objectives.losses import SegmentationLoss
 from autoseg.settings import merge
 from autoseg.space.schema import SearchSpace
 from autoseg.supernet import build_supernet
@@ -27,7 +28,7 @@ WEIGHT = 3.0
 def gradients_of(space: SearchSpace, weight: float, recorder: bool = False) -> Gradients:
     torch.manual_seed(0)
     supernet = build_supernet(space, 3, 0.5)
-    return Gradients(supernet, "float32", 255, None, StandIn(supernet) if recorder else None, weight)
+    return Gradients(supernet, "float32", SegmentationLoss(255), StandIn(supernet) if recorder else None, weight)
 
 
 def step(gradients: Gradients, half: Any) -> tuple[float, torch.Tensor | None]:
@@ -99,7 +100,7 @@ def test_a_step_neither_copies_from_the_cpu_nor_reads_values(
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # which meta tensors have not
     supernet = build_supernet(SPACES[name], 3).to("meta")
     supernet.checkpoint_cells = checkpoint
-    gradients = Gradients(supernet, "float32", 255, None, None, 1.0)
+    gradients = Gradients(supernet, "float32", SegmentationLoss(255), None, 1.0)
     images, masks = torch.empty(2, 3, 65, 97, device="meta"), torch.empty(2, 65, 97, device="meta", dtype=torch.int64)
     with Watch() as watch:
         gradients("weights", images, masks)
@@ -119,7 +120,7 @@ def test_recorded_steps_equal_eager_ones_on_a_gpu(name: str) -> None:
     masks = torch.arange(64, device=device).remainder(3).expand(2, 64, 64)
     images, losses = images_of(64, 64, dtype=torch.float32).to(device), []
     for supernet, recorder in ((eager, None), (recorded, CudaGraphs(device, len(SPACES[name].network.strides)))):
-        gradients = Gradients(supernet, "float32", 255, None, recorder, 1.0)
+        gradients = Gradients(supernet, "float32", SegmentationLoss(255), recorder, 1.0)
         optimizers = {half: torch.optim.SGD(of, 0.01) for half, of in gradients.parameters.items()}
         losses.append([])
         for _ in range(8):

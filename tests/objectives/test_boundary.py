@@ -58,6 +58,20 @@ def test_equals_a_direct_count(tolerance: int) -> None:
     assert metric.by_class()[4].isnan()
 
 
+def test_as_many_classes_as_there_are() -> None:
+    """Of 150, of which an image has a few; the batches change nothing."""
+    rng = np.random.default_rng(5)
+    masks = np.kron(rng.integers(0, 150, (2, 3, 4)), np.ones((1, 4, 4), dtype=np.int64))
+    predictions = np.where(rng.random(masks.shape) < 0.1, rng.integers(0, 150, masks.shape), np.roll(masks, 1, 1))
+    masks[:, :3, :3] = 65535
+    expected = direct(predictions, masks, 150, 65535, 2)
+    for batch_size in (1, 2):
+        metric = BoundaryFScore(150, ignore_label=65535)
+        for of in torch.arange(2).split(batch_size):
+            metric.update(torch.as_tensor(predictions)[of], torch.as_tensor(masks)[of])
+        assert metric.mean() == pytest.approx(expected, abs=1e-12)
+
+
 def test_a_shift_within_the_tolerance_is_forgiven() -> None:
     mask = torch.zeros(1, 12, 12, dtype=torch.int64)
     mask[:, :, 6:] = 1

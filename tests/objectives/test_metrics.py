@@ -57,6 +57,34 @@ def test_scores_equal_direct_counting(ignore_label: int) -> None:
     assert scores.miou == pytest.approx(np.nanmean(iou), rel=1e-12)
     assert scores.mean_accuracy == pytest.approx(np.nanmean(recall), rel=1e-12)
     assert scores.pixel_accuracy == pytest.approx((predicted == truth).mean(), rel=1e-12)
+    shares = [(truth == label).mean() for label in range(5)]
+    np.testing.assert_allclose(scores.pixel_share, shares, rtol=1e-12)
+    dice = [2 * share / (1 + share) for share in iou]  # of the same two areas
+    np.testing.assert_allclose(scores.dice, dice, rtol=1e-12)
+    assert scores.mean_dice == pytest.approx(np.nanmean(dice), rel=1e-12)
+    weighted = sum(share * one for share, one in zip(shares, iou, strict=True) if not math.isnan(one))
+    assert scores.frequency_weighted_iou == pytest.approx(weighted, rel=1e-12)
+
+
+def test_each_image_is_kept_by_itself() -> None:
+    """Whether it comes alone or in a batch."""
+    predicted, truth = (torch.as_tensor(part) for part in labels(0, 255))
+    kept = []
+    for sizes in ((3,), (1, 2)):
+        matrix = ConfusionMatrix(5, 255)
+        for batch in zip(predicted.split(sizes), truth.split(sizes), strict=True):
+            matrix.update(*batch)
+        kept.append(matrix.scores(CLASSES))
+    assert kept[0].images is not None
+    assert kept[0].images.shape == (3, 3, 5)
+    np.testing.assert_array_equal(kept[0].images, kept[1].images)
+    np.testing.assert_array_equal(kept[0].images.sum(0)[1], kept[0].confusion.sum(1))
+    for number, (p, t) in enumerate(zip(predicted, truth, strict=True)):
+        counts = counted([(p.numpy(), t.numpy())], 255)
+        np.testing.assert_array_equal(kept[0].images[number], [np.diag(counts), counts.sum(1), counts.sum(0)])
+    assert kept[0].miou_interval is not None
+    low, high = kept[0].miou_interval
+    assert low < kept[0].miou < high
 
 
 def test_perfect_predictions_score_one_whatever_is_absent() -> None:
@@ -77,9 +105,14 @@ def test_scores_of_nothing_are_not_numbers_and_null_in_json(updates: int) -> Non
     assert np.isnan([scores.miou, scores.pixel_accuracy, scores.mean_accuracy, *scores.iou]).all()
     assert json.loads(json.dumps(scores.to_dict())) == {
         "miou": None,
+        "miou_interval": None,
+        "frequency_weighted_iou": None,
+        "mean_dice": None,
         "pixel_accuracy": None,
         "mean_accuracy": None,
         "iou": {"a": None, "b": None},
+        "dice": {"a": None, "b": None},
+        "pixel_share": {"a": None, "b": None},
         "confusion": [[0, 0], [0, 0]],
     }
 
@@ -91,3 +124,7 @@ def test_plain_data_has_every_score_by_name() -> None:
     assert data["pixel_accuracy"] == 7 / 8
     assert data["mean_accuracy"] == pytest.approx((3 / 4 + 1) / 2)
     assert data["confusion"] == [[3, 1], [0, 4]]
+    assert data["dice"] == {"road": 6 / 7, "car": 8 / 9}
+    assert data["mean_dice"] == pytest.approx((6 / 7 + 8 / 9) / 2)
+    assert data["pixel_share"] == {"road": 1 / 2, "car": 1 / 2}
+    assert data["miou_interval"] is None

@@ -1,0 +1,114 @@
+"""`autoseg check-data`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from autoseg.cli import options
+
+if TYPE_CHECKING:
+    from autoseg.data.check import DataReport
+
+MOST_LINES = 10
+"""Of one kind of problem; the JSON has them all."""
+
+
+def check_data(
+    data: Annotated[str, typer.Argument(help="A folder of images and masks, or a data YAML.")],
+    split: Annotated[str | None, typer.Option(help="Check this split alone.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A folder for data.yaml, contact_sheet.png and check_data.json.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="A file for all figures and problems, as JSON.")] = None,
+    set_: options.Set = None,
+    overwrite: options.Overwrite = False,
+    debug: options.Debug = False,
+) -> None:
+    """Tell what a data set is and holds, what is wrong with it, and which settings fit it, before a run.
+
+    Problems are no error of this command; the last line says how many would stop a run.
+
+    Example: autoseg check-data /data/mine --out checked
+    """
+    from autoseg.api.check import FIGURES, SETTINGS, SHEET
+    from autoseg.api.check import check_data as check_api
+    from autoseg.files import to_yaml
+
+    report = check_api(
+        data, split=split, out=out, json_file=json, overrides=options.overrides(set_), overwrite=overwrite
+    )
+    blocks = [[report.title], _splits(report), _classes(report), *_problems(report)]
+    blocks.append(["proposed data YAML:", *(f"  {line}" for line in to_yaml(report.proposal).splitlines())])
+    written = [json] if json else []
+    written += [out / name for name in (SETTINGS, SHEET, FIGURES) if (out / name).exists()] if out else []
+    blocks.append([*(f"wrote {path}" for path in written), _last_line(report)])
+    typer.echo("\n\n".join("\n".join(block) for block in blocks))
+
+
+def _splits(report: DataReport) -> list[str]:
+    """A line a split."""
+    heads = ("split", "images", "smallest", "median", "largest", "sizes", "ignored", "image files", "mask files")
+    rows: list[Sequence[str]] = [heads]
+    for name, summary in report.summary.items():
+        sizes = [f"{width}x{height}" for height, width in summary.sizes] or ["-"] * 3
+        kinds = [_kinds(found) for found in (summary.image_kinds, summary.mask_kinds)]
+        different, ignored = f"{summary.different_sizes:,}", f"{summary.ignore_share:.1%}"
+        rows.append((name, f"{summary.images:,}", *sizes, different, ignored, *kinds))
+    return _table(rows, numbers=(1, 2, 3, 4, 5, 6))
+
+
+def _kinds(kinds: object) -> str:
+    """The commonest three kinds of files, with their numbers where there are several."""
+    assert isinstance(kinds, dict)
+    named = [f"{kind}" + (f" ({count:,})" if len(kinds) > 1 else "") for kind, count in kinds.items()]
+    return ", ".join(named[:3] + ["..."] * (len(named) > 3)) or "-"
+
+
+def _classes(report: DataReport) -> list[str]:
+    """A line a class: its share of the labelled pixels and the images that have it, for each split."""
+    heads = [f"{split} {figure}" for split in report.summary for figure in ("pixels", "images")]
+    rows: list[Sequence[str]] = [("label", "class", *heads)]
+    for label, name in enumerate(report.scan.classes):
+        figures: list[str] = []
+        for summary in report.summary.values():
+            seen = int(summary.images_with[label])
+            figures += [f"{summary.shares[label]:.2%}" if seen else "-", f"{seen:,}" if seen else "-"]
+        rows.append((str(label), name, *figures))
+    return _table(rows, numbers=(0, *range(2, 2 + len(heads))))
+
+
+def _problems(report: DataReport) -> Iterator[list[str]]:
+    """A block a kind of problem: how many, and the first lines."""
+    from autoseg.data.problems import KINDS
+
+    for kind, group in groupby(report.problems, key=lambda problem: problem.kind):
+        problems = list(group)
+        stops = ", which would stop a run" if any(problem.stops for problem in problems) else ""
+        lines = [f"{KINDS[kind]}: {len(problems):,}{stops}"]
+        lines += [f"  {' '.join(problem.text.split())}" for problem in problems[:MOST_LINES]]
+        if len(problems) > MOST_LINES:
+            lines.append(f"  ... and {len(problems) - MOST_LINES:,} more")
+        yield lines
+
+
+def _last_line(report: DataReport) -> str:
+    stopping, others = report.stopping, len(report.problems) - report.stopping
+    said = "nothing would stop a run"
+    if stopping:
+        said = f"{stopping:,} problem{'s' * (stopping != 1)} would stop a run"
+    return said + (f"; {others:,} more to look at" if others else "")
+
+
+def _table(rows: Sequence[Sequence[str]], numbers: Sequence[int]) -> list[str]:
+    """Columns as wide as their longest cell, those of `numbers` to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = zip(range(len(row)), row, widths, strict=True)
+        lines.append("  ".join(f"{cell:{'>' if column in numbers else '<'}{width}}" for column, cell, width in cells))
+    return [line.rstrip() for line in lines]

@@ -1,0 +1,131 @@
+"""Images and masks that are arrays rather than pictures: NPY files, and TIFFs of many bands or of deep colours.
+
+Letters: H height and W width in pixels, C channels.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.errors import DataError
+from autoseg.files import one_line
+
+MAX_PIXELS = 178_956_970
+"""Of an image: what Pillow, too, takes for an attempt to fill the memory."""
+LEAST_IMAGE_SIDE = 32
+"""A first or last axis that is shorter holds the channels."""
+
+
+def npy_shape(path: Path) -> tuple[int, ...]:
+    """The shape of an array file, from its header. Raises: DataError: it is missing, or no array of numbers."""
+    try:
+        return np.shape(np.load(path, mmap_mode="r", allow_pickle=False))
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist; restore it or take it out of the data set") from None
+    except PermissionError:
+        raise DataError(f"{path} may not be read; change its permissions, or remove it") from None
+    except (OSError, ValueError, EOFError, SyntaxError) as reason:
+        raise DataError(
+            f"{path} cannot be read as an array, or is cut off ({one_line(reason)}); save it with numpy.save, as an"
+            " array of numbers"
+        ) from None
+
+
+def read_npy(path: Path) -> NDArray[Any]:
+    """The array of a file. Raises: DataError: as `npy_shape`, or too many values."""
+    shape = npy_shape(path)
+    check_pixels(path, shape)
+    try:  # not mapped: a file that is cut off while it is mapped ends the process
+        return np.asarray(np.load(path, allow_pickle=False))
+    except (OSError, ValueError, EOFError) as reason:
+        raise DataError(f"{path} cannot be read as an array ({one_line(reason)}); save it again") from None
+
+
+def check_pixels(path: Path, shape: tuple[int, ...]) -> None:
+    """Raises: DataError: more pixels than `MAX_PIXELS`."""
+    longest = sorted(shape)[-2:]
+    if len(longest) == 2 and longest[0] * longest[1] > MAX_PIXELS:
+        raise DataError(
+            f"{path} has {longest[0] * longest[1]:,} pixels, but at most {MAX_PIXELS:,} are read; cut it into tiles"
+        )
+
+
+def read_tiff(path: Path) -> NDArray[Any]:
+    """A TIFF as (H, W) or (H, W, C), by the package tifffile.
+
+    Raises: DataError: the package is not there, or cannot read the file.
+    """
+    try:
+        tifffile = importlib.import_module("tifffile")
+    except ImportError:
+        raise DataError(
+            f"{path} is a TIFF of several bands, pages or 16-bit colours, which the package tifffile reads; install it"
+            " (pip install tifffile imagecodecs), or save the image with numpy.save"
+        ) from None
+    try:
+        with tifffile.TiffFile(path) as file:
+            series = file.series[0]
+            check_pixels(path, series.shape)
+            array, axes = series.asarray(), series.axes
+    except DataError:
+        raise
+    except Exception as reason:  # of many kinds, some of other packages
+        raise DataError(f"{path} cannot be read as a TIFF ({one_line(reason)}); replace or remove it") from None
+    others = [place for place, axis in enumerate(axes) if axis not in "YX"]
+    if array.ndim != len(others) + 2 or len([place for place in others if array.shape[place] > 1]) > 1:
+        raise DataError(f"{path} has the axes {axes} of lengths {array.shape}; save one image as (H, W, C)")
+    order = [place for place, axis in enumerate(axes) if axis in "YX"] + others
+    array = array.transpose(order)
+    return np.asarray(array.reshape(*array.shape[:2], -1) if others else array)
+
+
+def channels_last(array: NDArray[Any], path: Path, channels: int | None = None) -> NDArray[Any]:
+    """(H, W), (H, W, C) or (C, H, W) as (H, W, C).
+
+    Of the first and the last axis, the one shorter than 32 holds the channels, or the one as long as `channels`.
+    Raises: DataError: another number of axes, or neither or both may hold the channels.
+    """
+    if array.ndim == 2:
+        return array[:, :, None]
+    if array.ndim != 3 or 0 in array.shape:
+        raise DataError(f"{path} has the shape {array.shape}; an image is (H, W), (H, W, C) or (C, H, W)")
+    ends = (array.shape[0], array.shape[2])
+    for fits in ([end == channels for end in ends], [end < LEAST_IMAGE_SIDE for end in ends]):
+        if sum(fits) == 1:
+            return np.moveaxis(array, 0, 2) if fits[0] else array
+    raise DataError(
+        f"{path} has the shape {array.shape}, of which nothing tells the channels; save it as (H, W, C) and set"
+        " data.channels"
+    )
+
+
+def array_labels(array: NDArray[Any], path: Path) -> NDArray[np.integer[Any]]:
+    """An array of whole numbers as labels (H, W). Raises: DataError: fractions, or more axes than two."""
+    if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
+        array = array[:, :, 0] if array.shape[2] == 1 else array[0]
+    if array.ndim != 2:
+        raise DataError(f"{path} has the shape {array.shape}, but a mask is (H, W); save one label a pixel")
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8)
+    if not np.issubdtype(array.dtype, np.integer):
+        raise DataError(f"{path} holds numbers of type {array.dtype}; save the labels as whole numbers, such as uint8")
+    return array
+
+
+def pixel_values(array: NDArray[Any], path: Path) -> NDArray[Any]:
+    """(H, W, C) as uint8 or uint16, or else as float32. Raises: DataError: no real numbers, or some not finite."""
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8)
+    if array.dtype in (np.uint8, np.uint16):
+        return array.astype(array.dtype.newbyteorder("="))
+    if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
+        raise DataError(f"{path} holds values of type {array.dtype}; save the image as uint8, uint16 or float32")
+    values = array.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise DataError(f"{path} has values that are no finite numbers (NaN or infinite); replace them, or remove it")
+    return values

@@ -1,0 +1,120 @@
+"""Colour-coded masks: tables of which colour is which class.
+
+Letters: H height and W width in pixels.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.errors import DataError
+from autoseg.files import one_line
+
+Colour: TypeAlias = tuple[int, int, int]
+Colours: TypeAlias = Mapping[str | int, Colour]
+"""Name of a class, or label -> its colour. Named classes get the labels 0, 1, ... in their order."""
+
+TABLE_FILES = ("label_colors.txt", "class_dict.csv", "labelmap.txt", "classes.csv", "colors.csv", "colours.csv")
+IGNORED_NAMES = ("ignore", "ignored", "void", "unlabelled", "unlabeled", "undefined")
+"""Names, in any case, of what is no class: pixels of these colours are ignored."""
+
+
+class ColourTable:
+    """Reads the labels out of the colours of a mask. `labels`: colour -> label."""
+
+    def __init__(self, labels: Mapping[Colour, int]) -> None:
+        codes = sorted((_code(np.array(colour)).item(), label) for colour, label in labels.items())
+        self._codes = np.array([code for code, _ in codes], dtype=np.int64)
+        self._labels = np.array([label for _, label in codes], dtype=np.uint16)
+
+    def read(self, colours: NDArray[np.uint8], where: Path) -> NDArray[np.uint16]:
+        """(H, W, 3) to labels (H, W). Raises: DataError: a colour that the table does not have."""
+        codes = _code(colours)
+        places = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)
+        known = self._codes[places] == codes
+        if not known.all():
+            row, column = (int(place) for place in np.argwhere(~known)[0])
+            raise DataError(
+                f"{where} has the colour {colours[row, column].tolist()} at row {row}, column {column}, which"
+                " data.colours does not; add it (under the name 'ignore', if it is to be ignored) or correct the mask"
+            )
+        labels: NDArray[np.uint16] = self._labels[places]
+        return labels
+
+
+def colour_table(colours: Colours, ignore_label: int) -> ColourTable:
+    """The table that `data.colours` describes."""
+    labels: dict[Colour, int] = {}
+    numbers = {name: label for label, name in enumerate(named_classes(colours))}
+    for key, colour in colours.items():
+        label = numbers.get(key, ignore_label) if isinstance(key, str) else key
+        labels.setdefault(colour, label)
+    return ColourTable(labels)
+
+
+def named_classes(colours: Colours) -> tuple[str, ...]:
+    """The classes that have a name, in their order; those to be ignored are none."""
+    return tuple(key for key in colours if isinstance(key, str) and key.lower() not in IGNORED_NAMES)
+
+
+def table_beside(root: Path) -> dict[str | int, Colour] | None:
+    """The colours of the first table file in `root`, if there is one.
+
+    `64 128 64 Animal` a line (CamVid), `name,r,g,b`, or `name:r,g,b::` (CVAT), with or without a header.
+    Raises: DataError: a table that cannot be read.
+    """
+    file = next((root / name for name in TABLE_FILES if (root / name).is_file()), None)
+    if file is None:
+        return None
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as reason:
+        raise DataError(f"{file} cannot be read as a table of colours ({one_line(reason)}); correct it") from None
+    return dict(_rows(file, text)) or None
+
+
+def is_photo_like(colours: NDArray[np.uint8]) -> bool:
+    """Whether (H, W, 3) has more colours than any table."""
+    return len(np.unique(_code(colours))) > 1024
+
+
+def first_colours(colours: NDArray[np.uint8], count: int = 3) -> list[list[int]]:
+    """The commonest colours of (H, W, 3)."""
+    codes, counts = np.unique(_code(colours), return_counts=True)
+    most = codes[np.argsort(-counts, kind="stable")[:count]].tolist()
+    return [[code >> 16, code >> 8 & 255, code & 255] for code in most]
+
+
+def _rows(file: Path, text: str) -> Iterator[tuple[str, Colour]]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        name, colour = _row(line, file.suffix)
+        if name and len(colour) == 3 and all(value <= 255 for value in colour):
+            yield name, (colour[0], colour[1], colour[2])
+        elif number > 1:  # the first may be a header
+            raise DataError(f"{file}, line {number}: write a name and its red, green and blue, 0..255, as name,r,g,b")
+
+
+def _row(line: str, suffix: str) -> tuple[str, list[int]]:
+    """The words of a line, and its whole numbers."""
+    if suffix == ".csv":
+        cells = [cell.strip() for cell in next(csv.reader([line]))]
+    else:
+        cells = [cell for cell in re.split(r"[:,\s]+", line.strip()) if cell]
+    numbers = [int(cell) for cell in cells if cell.isdecimal()]
+    return " ".join(cell for cell in cells if not cell.isdecimal()), numbers
+
+
+def _code(colours: NDArray[Any]) -> NDArray[np.int64]:
+    """One number for each colour, (..., 3) to (...)."""
+    red, green, blue = (colours[..., channel].astype(np.int64) for channel in range(3))
+    code: NDArray[np.int64] = red << 16 | green << 8 | blue
+    return code

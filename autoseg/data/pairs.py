@@ -1,0 +1,309 @@
+"""Which image belongs to which mask: folders, lists and tables of them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from autoseg.config import SplitConfig
+from autoseg.data.images import IMAGE_SUFFIXES
+from autoseg.errors import DataError
+from autoseg.files import one_line
+
+Pair: TypeAlias = tuple[str, Path, Path]
+"""Name, image, mask. The name is the image's path within the folder of images, without suffix."""
+
+MASK_VARIANTS = (
+    *("", "_mask", "_masks", "_label", "_labels", "_L", "_gt", "_seg", "_segmentation", "_annotation"),
+    *("_gtFine_labelTrainIds", "_gtFine_labelIds", "_labelTrainIds", "_labelIds"),
+)
+"""What a mask's stem may have more than its image's; the first that is there counts."""
+IMAGE_VARIANTS = ("_leftImg8bit", "_image", "_img", "_sat", "_rgb")
+"""What an image's stem may have that its mask's lacks."""
+_SUFFIX = "|".join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)
+_TWO_FILES = re.compile(rf"(.+(?:{_SUFFIX}))\s+(\S.*(?:{_SUFFIX}))", re.IGNORECASE)
+
+
+class BadFiles:
+    """What is wrong with a split: the first is an error, or each is left out and counted where `skip` is set."""
+
+    def __init__(self, skip: bool = False) -> None:
+        self.skip = skip
+        self.left_out: list[tuple[str, str]] = []
+        """(name, reason)."""
+
+    def add(self, name: str, reason: str) -> None:
+        """Raises: DataError: `reason`, unless bad files are skipped."""
+        if not self.skip:
+            raise DataError(reason)
+        self.left_out.append((name, reason))
+
+
+def list_pairs(
+    root: Path,
+    split: str,
+    config: SplitConfig,
+    bad: BadFiles | None = None,
+    val_share: float = 0.2,
+    split_seed: int = 0,
+) -> list[Pair]:
+    """Every image of a split with its mask: in the order of its list, or else by name. Masks alone are left out.
+
+    Of a split with a `part`, what `val_share` and `split_seed` give it. `bad` collects what cannot be paired.
+
+    Raises: DataError: a folder or file that is missing, no images, an image without a mask, a name that comes twice.
+    """
+    bad = bad or BadFiles()
+    entries = read_list(root / config.list) if config.list else []
+    stems = [entry[0] for entry in entries if len(entry) == 1]
+    pairs = [
+        (_without_suffix(image), _listed(root, image), _listed(root, mask))
+        for image, mask in (entry for entry in entries if len(entry) == 2)
+        if _both_there(root, config.list or "", image, mask, bad)
+    ]
+    if stems or not config.list:
+        pairs += _paired(root, split, config, stems, bad)
+    unique: dict[str, Pair] = {}
+    for pair in pairs:
+        if pair[0] in unique:
+            bad.add(pair[0], f"{within(root, pair[1])} of split '{split}' in {root} comes twice; remove one")
+        unique.setdefault(pair[0], pair)
+    if not unique:
+        place = root / (config.list or config.images or "")
+        raise DataError(f"{place} has no image with a mask; see `autoseg check-data {root}`")
+    if config.part is None:
+        return list(unique.values())
+    return _part(list(unique.values()), config.part, val_share, split_seed, root)
+
+
+def pairs_in_one_folder(folder: Path, most: int = 20_000) -> bool:
+    """Whether a folder, or one below it, holds an image beside its mask, such as `a.jpg` and `a_mask.png`.
+
+    At most so many files are looked at.
+    """
+    looked = 0
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        stems = {Path(name).stem for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES}
+        if any(_mask_among(stem, stems) for stem in stems):
+            return True
+        looked += len(names) + 1
+        if looked > most or not place:
+            return False
+    return False
+
+
+def read_list(path: Path) -> list[tuple[str, ...]]:
+    """The lines of a list: (stem,) or (image, mask). A tab or comma separates names that have spaces.
+
+    A CSV may have a header. Numbers after a stem (Oxford-IIIT Pet) are left out.
+    Raises: DataError: it cannot be read, has a line of three parts, or no line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as reason:
+        raise DataError(
+            f"{path} cannot be read as a list of images ({one_line(reason)}); correct data.splits"
+        ) from None
+    entries = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        entry = _entry(line, path.suffix)
+        if len(entry) > 2 or not all(entry):
+            raise DataError(f"{path}, line {number}: write a stem, or an image and its mask with a tab between them")
+        if number > 1 or path.suffix.lower() != ".csv" or not _is_header(entry):
+            entries.append(entry)
+    if not entries:
+        raise DataError(f"{path} lists no images; write a stem, or `image mask`, on each line")
+    return entries
+
+
+def within(root: Path, path: Path) -> str:
+    """`path` from `root` on, where it lies there."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+# --- folders ----------------------------------------------------------------------------------------------------------
+
+
+def _paired(root: Path, split: str, config: SplitConfig, stems: list[str], bad: BadFiles) -> list[Pair]:
+    """The images of a folder (those of `stems`, or all) with the masks of another."""
+    if config.images is None or config.masks is None:
+        raise DataError(
+            f"{root / (config.list or '')} lists stems, but {root} has no folders images/ and masks/ to find them in;"
+            " write `image mask` on each line, or name the folders in data.splits"
+        )
+    images, masks = _images_and_masks(root, split, config)
+    if not images:
+        raise DataError(f"{root / config.images} holds no images; looked for {', '.join(IMAGE_SUFFIXES)}")
+    wanted = [_without_suffix(stem) for stem in stems] or sorted(images)
+    missing = [name for name in wanted if name not in images]
+    unpaired: list[tuple[str, Path]] = []
+    found: list[Pair] = []
+    for name in (name for name in wanted if name in images):
+        candidates = _masks_of(name, masks, config.mask_suffix)
+        if not candidates:
+            unpaired.append((name, images[name][0]))
+        elif len(images[name]) > 1 or len(candidates) > 1:
+            both = " and ".join(within(root, file) for file in max(images[name], candidates, key=len)[:2])
+            bad.add(name, f"{both} in {root} have the same stem; remove or rename one")
+        else:
+            found.append((name, images[name][0], candidates[0]))
+    for name in missing:
+        bad.add(
+            name,
+            f"{root / (config.list or '')} lists {name}, which is not in {root / config.images}"
+            f" ({len(missing)} of {len(wanted)} are missing); add the images or correct the list",
+        )
+    for name, image in unpaired:
+        bad.add(
+            name,
+            f"{within(root, image)} has no mask in {root / config.masks} ({len(unpaired)} of {len(wanted)} images"
+            " have none); add the masks, with the images' stems, or remove the images",
+        )
+    return found
+
+
+Index: TypeAlias = Mapping[str, list[Path]]
+
+
+def _images_and_masks(root: Path, split: str, config: SplitConfig) -> tuple[Index, Index]:
+    """Names of a split's images, without `image_suffix`, and of its masks -> files."""
+    assert config.images is not None and config.masks is not None  # noqa: PT018 - for the type checker alone
+    files = _index(root / config.images)
+    together = config.images == config.masks
+    masks: Index = files if together else _index(root / config.masks)
+    images: Index = files
+    if config.image_suffix:
+        ending = config.image_suffix
+        images = {name.removesuffix(ending): paths for name, paths in files.items() if name.endswith(ending)}
+        masks = {name: paths for name, paths in masks.items() if not (together and name.endswith(ending))}
+    elif together:
+        used = {variant for name in files for variant in _mask_among(name, files)}
+        if not used and config.mask_suffix is None:
+            raise DataError(
+                f"split '{split}' has its images and masks in one folder, {config.images}, but no mask that is named as"
+                " its image, such as a.jpg and a_mask.png; name them so, use two folders, or set data.splits"
+            )
+        endings = tuple(used if config.mask_suffix is None else [config.mask_suffix])
+        images = {name: paths for name, paths in files.items() if not name.endswith(endings)}
+        masks = {name: paths for name, paths in files.items() if name.endswith(endings)}
+    return images, masks
+
+
+def _mask_among(name: str, names: Mapping[str, object] | set[str]) -> list[str]:
+    """The endings with which `names` has a mask of the image `name`."""
+    bases = [name, *(name.removesuffix(ending) for ending in IMAGE_VARIANTS if name.endswith(ending))]
+    return [variant for variant in MASK_VARIANTS if variant and any(base + variant in names for base in bases)]
+
+
+def _masks_of(name: str, masks: Index, suffix: str | None) -> list[Path]:
+    """The files of the first mask name that fits an image; several where one name has several files."""
+    variants = MASK_VARIANTS if suffix is None else (suffix,)
+    bases = [name, *(name.removesuffix(ending) for ending in IMAGE_VARIANTS if name.endswith(ending))]
+    candidates = (masks[base + variant] for base in bases for variant in variants if base + variant in masks)
+    return next(candidates, [])
+
+
+def _index(folder: Path) -> dict[str, list[Path]]:
+    """Path within `folder`, without suffix -> image files of that name; subfolders count, hidden files do not."""
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder; make it, or correct data.splits")
+    files: dict[str, list[Path]] = {}
+    for path in _walk(folder, ()):
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            files.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
+    return files
+
+
+def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
+    """The files below a folder, links followed. `above`: device and number of it and of those that it lies in."""
+    try:
+        status = folder.stat()
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as reason:
+        raise DataError(
+            f"{folder} cannot be looked into ({reason.strerror}); change its permissions, or remove it"
+        ) from None
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        raise DataError(f"{folder} is a symbolic link to a folder that it lies in; remove the link")
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if _is_folder(entry):
+            yield from _walk(Path(entry.path), (*above, here))
+        else:
+            yield Path(entry.path)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: it is said when the image is read
+        return False
+
+
+def _part(pairs: list[Pair], part: str, val_share: float, seed: int, root: Path) -> list[Pair]:
+    """Those of `pairs` that belong to a part: by a hash of their names, so that new images move few of the others."""
+    count = round(val_share * len(pairs)) or 1
+    if count >= len(pairs):
+        raise DataError(
+            f"{root} has too few images with masks ({len(pairs)}) to split them for training and validation; add images"
+        )
+    order = sorted(pairs, key=lambda pair: hashlib.sha256(f"{seed} {pair[0]}".encode()).digest())
+    held_out = {name for name, _, _ in order[:count]}
+    return [pair for pair in pairs if (pair[0] in held_out) == (part == "val")]
+
+
+# --- lists ------------------------------------------------------------------------------------------------------------
+
+
+def _entry(line: str, suffix: str) -> tuple[str, ...]:
+    """The parts of a line of a list."""
+    line = line.strip()
+    if suffix.lower() == ".csv":
+        delimiter = next((mark for mark in ",;\t" if mark in line), ",")
+        return tuple(cell.strip() for cell in next(csv.reader([line], delimiter=delimiter)))
+    if separator := next((mark for mark in "\t," if mark in line), None):
+        return tuple(part.strip() for part in line.split(separator))
+    if both := _TWO_FILES.fullmatch(line):
+        return both.groups()
+    parts = line.split()
+    if len(parts) == 4 and all(part.isdecimal() for part in parts[1:]):
+        return (parts[0],)
+    return tuple(parts) if len(parts) == 2 else (line,)
+
+
+def _is_header(entry: Sequence[str]) -> bool:
+    """Whether the first line of a CSV names its columns: no file has a dot-less name, and no stem such a one."""
+    columns = ("image", "images", "stem", "name", "id", "file", "filename", "image_path")
+    return not any("." in cell for cell in entry) and (len(entry) == 2 or entry[0].lower() in columns)
+
+
+def _both_there(root: Path, listing: str, image: str, mask: str, bad: BadFiles) -> bool:
+    for file in (image, mask):
+        if not _listed(root, file).is_file():
+            bad.add(
+                _without_suffix(image),
+                f"{root / listing} lists {file}, which is not in {root}; add the file or correct the list",
+            )
+            return False
+    return True
+
+
+def _listed(root: Path, name: str) -> Path:
+    """The file that a list names; `/JPEGImages/a.jpg` counts from `root`, too, as the augmented VOC lists have it."""
+    path = root / name
+    return path if path.exists() or not name.startswith("/") else root / name.lstrip("/")
+
+
+def _without_suffix(name: str) -> str:
+    path = Path(name)
+    return path.with_suffix("").as_posix() if path.suffix.lower() in IMAGE_SUFFIXES else path.as_posix()

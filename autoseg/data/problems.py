@@ -1,0 +1,194 @@
+"""What is wrong with a data set: each problem with the file that has it, and with what to do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from autoseg.data.duplicates import same_files
+from autoseg.data.images import IMAGE_SUFFIXES
+from autoseg.data.inspection import show_size
+from autoseg.data.pairs import IMAGE_VARIANTS, within
+from autoseg.data.summary import ClassCounter, Scan, SplitSummary
+
+SMALL_SIDE = 32
+"""Pixels; the least crop, so that smaller images are framed."""
+RARE_SHARE = 0.001
+"""Of the labelled pixels of training: a class of less is hard to learn."""
+RARE_IMAGES = 5
+"""So few training images with a class show too little of it."""
+
+KINDS = {
+    "layout": "the data set as a whole",
+    "pairing": "images without a mask of their own",
+    "unreadable": "files that cannot be used",
+    "size": "images and masks of different sizes",
+    "label": "labels out of range",
+    "small": "small images",
+    "unused": "masks without an image",
+    "ignored": "masks that are ignored as a whole",
+    "leak": "images of training in another split",
+    "duplicate": "images that come twice",
+    "unseen": "classes of other splits that training never shows",
+    "rare": "classes of which training shows little",
+    "absent": "classes that occur nowhere",
+}
+"""Kind of a problem -> what is said of all of them; the gravest first."""
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong."""
+
+    kind: str
+    """One of `KINDS`."""
+    split: str
+    file: str
+    """From the data set's folder on; of a class, its name."""
+    text: str
+    """A line that names the file and says what to do."""
+    stops: bool
+    """Whether a run on this data would end with an error."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return self._asdict()
+
+
+def find_problems(scan: Scan, summary: Mapping[str, SplitSummary]) -> Iterator[Problem]:
+    """All that is seen in what was read, and by comparing files."""
+    yield from _unpaired(scan)
+    yield from _faults(scan)
+    yield from _labels(scan)
+    yield from _unused_masks(scan)
+    yield from _same_images(scan)
+    yield from _classes(scan, summary)
+
+
+def _shortened(text: str, scan: Scan) -> str:
+    """Files from the data set's folder on."""
+    return text.replace(f"{scan.config.root}{os.sep}", "")
+
+
+def _unpaired(scan: Scan) -> Iterator[Problem]:
+    stops = scan.config.on_bad_file == "fail"
+    for split, left_out in scan.left_out.items():
+        for name, reason in left_out:
+            yield Problem("pairing", split, name, _shortened(reason, scan), stops)
+
+
+def _faults(scan: Scan) -> Iterator[Problem]:
+    """What keeps single files from being used, and images that are small."""
+    root, stops = Path(scan.config.root or ""), scan.config.on_bad_file == "fail"
+    for split, pairs in scan.pairs.items():
+        for (_, image, _), facts in zip(pairs, scan.facts[split], strict=True):
+            for fault in facts.faults:
+                yield Problem(fault.kind, split, within(root, fault.file), _shortened(fault.text, scan), stops)
+            if facts.faults or facts.size is None or scan.config.resize or min(facts.size) >= SMALL_SIDE:
+                continue
+            name = within(root, image)
+            text = f"{name} is only {show_size(facts.size)} pixels; set data.resize, or remove it if it is a mistake"
+            yield Problem("small", split, name, text, stops=False)
+
+
+def _labels(scan: Scan) -> Iterator[Problem]:
+    """Masks with labels that are no class, and such in which nothing is left to learn."""
+    root, counter, number = Path(scan.config.root or ""), ClassCounter(scan), len(scan.classes)
+    for split, pairs in scan.pairs.items():
+        for (_, _, mask), facts in zip(pairs, scan.facts[split], strict=True):
+            name, wrong = within(root, mask), counter.illegal(facts)
+            if any(fault.file == mask for fault in facts.faults) or not facts.labels.size:
+                continue
+            if wrong.size:
+                some = ", ".join(map(str, wrong[:5].tolist())) + ", ..." * (wrong.size > 5)
+                text = (
+                    f"label{'s' * (wrong.size > 1)} {some} in {name}, but the data set has {number} classes"
+                    f" (0..{number - 1}) and ignore label {scan.ignore_label}; map them with data.label_map"
+                )
+                yield Problem("label", split, name, text, scan.config.on_bad_file == "fail")
+            elif not counter.count(facts)[:-1].any():
+                text = f"{name} holds the ignore label {scan.ignore_label} alone; remove it with its image"
+                yield Problem("ignored", split, name, text, stops=False)
+
+
+def _unused_masks(scan: Scan) -> Iterator[Problem]:
+    """Masks in the folders of masks that belong to no image. Where a list chooses, or a folder has both, none are."""
+    root = Path(scan.config.root or "")
+    used = {mask for pairs in scan.pairs.values() for _, _, mask in pairs}
+    done: set[str] = set()
+    for split, config in (scan.config.splits or {}).items():
+        chosen = config.list is not None or config.masks is None or config.images is None
+        if split not in scan.pairs or chosen or config.masks in (config.images, *done):
+            continue
+        done.add(config.masks or "")
+        stems = _stems(root / (config.images or ""), (config.image_suffix or "", *IMAGE_VARIANTS))
+        for mask in _files(root / (config.masks or "")):
+            stem = mask.relative_to(root / (config.masks or "")).with_suffix("").as_posix()
+            if mask not in used and stem.endswith(config.mask_suffix or "") and not _beginnings(stem) & stems:
+                text = f"{within(root, mask)} has no image in {config.images}; add the image, or remove the mask"
+                yield Problem("unused", split, within(root, mask), text, stops=False)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if len(Path(place).relative_to(folder).parts) > 32:  # a link to a folder above
+            folders.clear()
+        for name in sorted(names):
+            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
+                yield Path(place, name)
+
+
+def _stems(folder: Path, endings: Sequence[str]) -> set[str]:
+    """What a mask's name may begin with: the images' paths within their folder, without what only they end in."""
+    names = {path.relative_to(folder).with_suffix("").as_posix() for path in _files(folder)}
+    return names | {name.removesuffix(ending) for name in names for ending in endings}
+
+
+def _beginnings(stem: str) -> set[str]:
+    """`a_b_c`: itself, `a_b`, `a`. A mask may be one of several of an image, such as `a_labelIds` and `a_color`."""
+    return {stem, *(stem[:place] for place, letter in enumerate(stem) if letter in "_-")}
+
+
+def _same_images(scan: Scan) -> Iterator[Problem]:
+    """Images whose files are the same, byte for byte; what cannot be read is no image."""
+    root = Path(scan.config.root or "")
+    images = [
+        (split, image)
+        for split, pairs in scan.pairs.items()
+        for (_, image, _), facts in zip(pairs, scan.facts[split], strict=True)
+        if facts.image_kind is not None
+    ]
+    for group in same_files([image for _, image in images]):
+        home, first = images[group[0]]
+        for split, image in (images[index] for index in group[1:]):
+            name, other = within(root, image), within(root, first)
+            if split == home:
+                yield Problem("duplicate", split, name, f"{name} is the same file as {other}; remove one", stops=False)
+                continue
+            text = f"{name} of {split} is the same file as {other} of {home}"
+            if home == "train":
+                text += f", so scores on {split} would be too good"
+            yield Problem("leak" if home == "train" else "duplicate", split, name, f"{text}; remove one", stops=False)
+
+
+def _classes(scan: Scan, summary: Mapping[str, SplitSummary]) -> Iterator[Problem]:
+    """Classes that training shows too little of, or not at all."""
+    if (train := summary.get("train")) is None:
+        return
+    for label, name in enumerate(scan.classes):
+        if label == scan.ignore_label:
+            continue
+        elsewhere = [split for split, other in summary.items() if other.images_with[label]]
+        images, share = int(train.images_with[label]), float(train.shares[label])
+        if not elsewhere:
+            text = f"class {label}, {name}, is in no mask; add images of it, or leave it out of data.classes"
+            yield Problem("absent", "train", name, text, stops=False)
+        elif not images:
+            text = f"class {label}, {name}, is in {' and '.join(elsewhere)}, but in no mask of train; move images of it"
+            yield Problem("unseen", "train", name, f"{text} there, or ignore it with data.label_map", stops=False)
+        elif share < RARE_SHARE or images < min(RARE_IMAGES, train.images):
+            text = f"class {label}, {name}, is in {images} of {train.images} images of train, {100 * share:.2g}% of the"
+            advice = "pixels; add images, or set balanced_sampling or class_weights"
+            yield Problem("rare", "train", name, f"{text} {advice}", stops=False)

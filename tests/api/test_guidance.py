@@ -1,0 +1,68 @@
+"""What is proposed for data that nobody has looked at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny_runs import SPACE, call, rows, write_config, write_folder
+
+from autoseg.api.guidance import LEAST_STEPS, QUICK_STEPS, propose
+from autoseg.config import RetrainSchedule, SearchSchedule
+
+SEARCH = SearchSchedule(epochs=12, arch_start_epoch=4, batch_size=8, crop=(96, 96))
+RETRAIN = RetrainSchedule(epochs=60, batch_size=8, crop=(96, 96))
+
+
+def test_what_fits_stays() -> None:
+    assert propose("search", SEARCH, (120, 160), 367, (), quick=False).settings == {}
+    assert propose("retrain", RETRAIN, (96, 96), 367, (), quick=False).settings == {}
+
+
+def test_a_crop_is_no_larger_than_the_images() -> None:
+    settings = propose("retrain", RETRAIN, (40, 400), 367, (), quick=False).settings
+    assert settings == {"crop": (48, 96)}  # multiples of 16
+    assert propose("retrain", RETRAIN, (20, 20), 367, (), quick=False).settings == {"crop": (32, 32)}
+
+
+def test_few_images_make_small_batches_and_many_epochs() -> None:
+    settings = propose("search", SEARCH, (120, 160), 10, (), quick=False).settings
+    assert settings["batch_size"] == 5  # as many as a half has
+    assert settings["epochs"] == LEAST_STEPS["search"]  # of one step each
+    assert settings["arch_start_epoch"] == LEAST_STEPS["search"] // 3  # the same share as before
+    assert settings["validate_every"] == LEAST_STEPS["search"] // 20
+
+
+def test_what_the_user_set_stays() -> None:
+    named = {"epochs", "batch_size", "crop", "arch_start_epoch", "validate_every", "max_steps_per_epoch", "val_images"}
+    for quick in (False, True):
+        assert propose("search", SEARCH, (40, 40), 10, named, quick).settings == {}
+
+
+@pytest.mark.parametrize("images", [4, 30, 3000])
+@pytest.mark.parametrize(("kind", "schedule"), [("search", SEARCH), ("retrain", RETRAIN)])
+def test_a_first_look_has_few_steps(kind: str, schedule: SearchSchedule | RetrainSchedule, images: int) -> None:
+    settings = propose(kind, schedule, (120, 160), images, (), quick=True).settings
+    of_weights = images // 2 if kind == "search" else images
+    steps = min(max(1, of_weights // settings["batch_size"]), settings.get("max_steps_per_epoch", 10**9))
+    assert QUICK_STEPS[kind] / 2 < steps * settings.get("epochs", schedule.epochs) <= QUICK_STEPS[kind]
+    if kind == "search":
+        assert 0 < settings.get("arch_start_epoch", SEARCH.arch_start_epoch) < settings.get("epochs", SEARCH.epochs)
+
+
+def test_a_first_run_on_unknown_data_needs_no_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_folder(tmp_path / "photos", {"train": [(40, 60)] * 6, "val": [(60, 40)] * 2}, labels=3)
+    space = write_config(tmp_path / "space.yaml", SPACE)
+    call("search", "--space", space, "--data", data, "--out", tmp_path / "a", "--quick", "--device", "cpu")
+    said = capsys.readouterr().out
+    assert "photos (" in said
+    assert "6 train, 2 val, 3 classes" in said
+    assert "search.crop [48, 64]: the images are about 40x60" in said
+    config = yaml.safe_load((tmp_path / "a" / "config.yaml").read_text())
+    assert config["search"]["crop"] == [48, 64]
+    assert config["search"]["epochs"] <= QUICK_STEPS["search"]
+    assert len(rows(tmp_path / "a", "val")) >= 1
+    # the same run again by its own settings, which no proposal changes
+    call("search", "--config", tmp_path / "a" / "config.yaml", "--out", tmp_path / "b")
+    assert yaml.safe_load((tmp_path / "b" / "config.yaml").read_text()) == config

@@ -1,0 +1,438 @@
+"""Data sets that are broken, each in one way: one line says which file and what to do, or it is left out and counted.
+
+Every case begins with a set that is whole: six images of 48x40 (width x height) for training, two for validation.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from autoseg.config import DataConfig
+from autoseg.data.base import SegmentationDataset
+from autoseg.data.dataset import open_dataset, resolve
+from autoseg.data.store import keep_samples
+from autoseg.errors import DataError
+from autoseg.settings import parse
+
+RNG = np.random.default_rng(0)
+PHOTO = RNG.integers(0, 256, (40, 48, 3), dtype=np.uint8)
+LABELS = np.tile(np.arange(48, dtype=np.uint8) % 3, (40, 1))
+BAD = "2"
+"""The stem of the pair that is broken."""
+
+
+def save(array: np.ndarray, path: Path, **settings: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, **settings)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for split, count in (("train", 6), ("val", 2)):
+        for stem in range(count):
+            save(PHOTO, tmp_path / f"set/images/{split}/{stem}.png")
+            save(LABELS, tmp_path / f"set/masks/{split}/{stem}.png")
+    return tmp_path / "set"
+
+
+def opened(root: Path, **settings: Any) -> SegmentationDataset:
+    """As a run does it: resolved, opened, and every sample read."""
+    dataset = open_dataset(resolve(parse(DataConfig, {"root": str(root), **settings})), "train")
+    keep_samples(dataset, "memory")
+    return dataset
+
+
+def line(act: Callable[[], object]) -> str:
+    with pytest.raises(DataError) as reason:
+        act()
+    text = str(reason.value)
+    assert "\n" not in text
+    assert len(text) < 700
+    return text
+
+
+def image(root: Path) -> Path:
+    return root / f"images/train/{BAD}.png"
+
+
+def mask(root: Path) -> Path:
+    return root / f"masks/train/{BAD}.png"
+
+
+def halve(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def png_header(path: Path, width: int, height: int) -> None:
+    """A PNG of that size, of which nothing but the header is there."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")))
+
+
+def animated(path: Path) -> None:
+    frames = [Image.fromarray(PHOTO), Image.fromarray(255 - PHOTO)]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+
+
+def as_npy(path: Path, array: np.ndarray) -> None:
+    path.unlink()
+    np.save(path.with_suffix(".npy"), array, allow_pickle=True)
+
+
+def as_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def as_link_to_itself(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path)
+
+
+def second_of_the_stem(path: Path) -> None:
+    save(PHOTO, path.with_suffix(".jpg"))
+
+
+class Case(NamedTuple):
+    break_it: Callable[[Path], object]
+    says: tuple[str, ...]
+    """In the line, `{image}` and `{mask}` standing for the files."""
+    settings: Mapping[str, Any] = MappingProxyType({})
+
+
+CANNOT, REPLACE = "cannot be read as an image, or is cut off (", "); replace or remove it"
+BROKEN: dict[str, Case] = {
+    "truncated image": Case(lambda root: halve(image(root)), ("{image}", CANNOT, REPLACE)),
+    "truncated mask": Case(lambda root: halve(mask(root)), ("{mask}", CANNOT, REPLACE)),
+    "image of zero bytes": Case(lambda root: image(root).write_bytes(b""), ("{image}", CANNOT, REPLACE)),
+    "mask of zero bytes": Case(lambda root: mask(root).write_bytes(b""), ("{mask}", CANNOT, REPLACE)),
+    "text for an image": Case(lambda root: image(root).write_text("not an image"), ("{image}", CANNOT, REPLACE)),
+    "noise for a mask": Case(lambda root: mask(root).write_bytes(RNG.bytes(999)), ("{mask}", CANNOT, REPLACE)),
+    "mask of another size": Case(
+        lambda root: save(LABELS[:20], mask(root)), ("{image} is 48x40 pixels", "{mask} is 48x20; make them equal")
+    ),
+    "mask in colour without a table": Case(
+        lambda root: save(PHOTO // 64 * 64, mask(root)), ("{mask} is a mask in colour", "give it in data.colours")
+    ),
+    "a photo for a mask": Case(
+        lambda root: save(PHOTO, mask(root)), ("{mask} has the colours of a photo", "in swapped folders?")
+    ),
+    "a grey photo for a mask": Case(
+        lambda root: save(PHOTO[:, :, 0], mask(root)), ("{mask} has", "different labels, as an image would")
+    ),
+    "mask of fractions": Case(
+        lambda root: (save(LABELS.astype(np.float32), mask(root).with_suffix(".tif")), mask(root).unlink()),
+        ("masks/train/2.tif is a mask of Pillow mode F; convert it to one channel of labels",),
+    ),
+    "JPEG mask": Case(
+        lambda root: (save(LABELS, mask(root).with_suffix(".jpg")), mask(root).unlink()),
+        ("masks/train/2.jpg is a JPEG mask", "convert it to PNG"),
+    ),
+    "CMYK mask": Case(
+        lambda root: (Image.new("CMYK", (48, 40)).save(mask(root).with_suffix(".tif")), mask(root).unlink()),
+        ("masks/train/2.tif is a mask of Pillow mode CMYK", "convert it"),
+    ),
+    "100 classes too many": Case(
+        lambda root: save(LABELS + 102, mask(root)),
+        ("label 102 in masks/train/2.png, but the data set has 3 classes", "map it with data.label_map"),
+        {"num_classes": 3},
+    ),
+    "negative labels": Case(
+        lambda root: as_npy(mask(root), LABELS.astype(np.int64) - 1),
+        ("label -1 in masks/train/2.npy is outside 0..65535; correct the mask",),
+        {"num_classes": 3},
+    ),
+    "negative labels, classes to be found": Case(
+        lambda root: as_npy(mask(root), LABELS.astype(np.int64) - 1),
+        ("masks/train/2.npy has labels outside 0..65535; correct the mask",),
+    ),
+    "labels in an array of fractions": Case(
+        lambda root: as_npy(mask(root), LABELS.astype(np.float64)),
+        ("masks/train/2.npy holds numbers of type float64; save the labels as whole numbers",),
+    ),
+    "mask array of three axes": Case(
+        lambda root: as_npy(mask(root), np.stack([LABELS, LABELS])),
+        ("masks/train/2.npy has the shape (2, 40, 48), but a mask is (H, W)",),
+    ),
+    "animated GIF": Case(
+        lambda root: (animated(image(root).with_suffix(".gif")), image(root).unlink()),
+        ("images/train/2.gif has several frames; save the one that is meant as a PNG",),
+    ),
+    "animated PNG": Case(lambda root: animated(image(root)), ("{image} has several frames",)),
+    "image of a billion pixels": Case(
+        lambda root: png_header(image(root), 40_000, 25_000),
+        ("{image} has more than 178,956,970 pixels; cut it into tiles",),
+    ),
+    "mask of a billion pixels": Case(
+        lambda root: png_header(mask(root), 40_000, 25_000),
+        ("{mask} has more than 178,956,970 pixels; cut it into tiles",),
+    ),
+    "image one pixel wide": Case(
+        lambda root: (save(PHOTO[:, :1], image(root)), save(LABELS[:, :1], mask(root))),
+        ("{image} is 1x40 pixels, but images need at least 8 each way; remove it",),
+    ),
+    "missing mask": Case(
+        lambda root: mask(root).unlink(),
+        ("images/train/2.png has no mask in", "(1 of 6 images have none); add the masks"),
+    ),
+    "two images of one stem": Case(
+        lambda root: second_of_the_stem(image(root)),
+        ("images/train/2.jpg and images/train/2.png", "have the same stem; remove or rename one"),
+    ),
+    "two masks of one stem": Case(
+        lambda root: save(LABELS, mask(root).with_suffix(".bmp")),
+        ("masks/train/2.bmp and masks/train/2.png", "have the same stem; remove or rename one"),
+    ),
+    "folder named as a mask": Case(lambda root: as_folder(mask(root)), ("images/train/2.png has no mask in",)),
+    "link to itself": Case(lambda root: as_link_to_itself(image(root)), ("{image}", "symbolic link", REPLACE)),
+    "link to nothing": Case(
+        lambda root: (image(root).unlink(), image(root).symlink_to(root / "nothing")),
+        ("{image} does not exist; restore it or take it out of the data set",),
+    ),
+    "other number of channels": Case(
+        lambda root: as_npy(image(root), np.zeros((40, 48, 5), np.uint8)),
+        ("images/train/2.npy has 5 channels, but the data set has 3; convert it, or set data.channels",),
+    ),
+    "other type of pixels": Case(
+        lambda root: as_npy(image(root), np.zeros((40, 48, 3), np.float64)),
+        ("images/train/2.npy holds float32 values, but the data set uint8", "data.pixel_type"),
+    ),
+    "array of objects": Case(
+        lambda root: as_npy(image(root), np.array([{"a": 1}, None])),
+        ("images/train/2.npy cannot be read as an array", "save it with numpy.save"),
+    ),
+    "array of wrong rank": Case(
+        lambda root: as_npy(image(root), np.zeros((2, 40, 48, 3), np.uint8)),
+        ("images/train/2.npy has the shape (2, 40, 48, 3); an image is (H, W), (H, W, C) or (C, H, W)",),
+    ),
+    "array whose channels nothing tells": Case(
+        lambda root: as_npy(image(root), np.zeros((40, 48, 48), np.uint8)),
+        ("images/train/2.npy has the shape (40, 48, 48), of which nothing tells the channels", "data.channels"),
+    ),
+    "array of words": Case(
+        lambda root: as_npy(image(root), np.full((40, 48, 3), "a")),
+        ("images/train/2.npy holds values of type <U1; save the image as uint8, uint16 or float32",),
+    ),
+    "array that is not finite": Case(
+        lambda root: as_npy(image(root), np.full((40, 48, 3), np.nan)),
+        ("images/train/2.npy has values that are no finite numbers",),
+    ),
+    "array that is cut off": Case(
+        lambda root: (as_npy(image(root), PHOTO), halve(image(root).with_suffix(".npy"))),
+        ("images/train/2.npy cannot be read as an array, or is cut off",),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_bad_pair_is_one_line(case: str, root: Path) -> None:
+    BROKEN[case].break_it(root)
+    text = line(lambda: opened(root, **BROKEN[case].settings))
+    for part in BROKEN[case].says:
+        assert part.format(image=image(root), mask=mask(root)) in text
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_bad_pair_is_left_out_and_counted(case: str, root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    BROKEN[case].break_it(root)
+    dataset = opened(root, on_bad_file="skip", **BROKEN[case].settings)
+    assert dataset.names == [str(stem) for stem in range(6) if str(stem) != BAD]
+    assert [name for name, _ in dataset.left_out] == [BAD]
+    assert all(dataset.load(index).mask.shape == (40, 48) for index in range(5))
+    assert dataset.num_classes == 3
+    (said,) = {record.getMessage() for record in caplog.records}
+    assert said.startswith("left out 1 of 6 images of split 'train' (on_bad_file: skip): 2; the first since ")
+    assert "\n" not in said
+
+
+# --- what no single pair is to blame for ------------------------------------------------------------------------------
+
+
+def no_images(root: Path) -> None:
+    for path in (root / "images/train").iterdir():
+        path.unlink()
+
+
+def swap_folders(root: Path) -> None:
+    (root / "images").rename(root / "aside")
+    (root / "masks").rename(root / "images")
+    (root / "aside").rename(root / "masks")
+
+
+def same_labels(label: int) -> Callable[[Path], None]:
+    def write(root: Path) -> None:
+        for path in (root / "masks/train").iterdir():
+            save(np.full_like(LABELS, label), path)
+
+    return write
+
+
+def grey_steps(root: Path) -> None:
+    for path in (root / "masks/train").iterdir():
+        save(LABELS * 85, path)
+
+
+def write_list(text: str) -> Callable[[Path], None]:
+    def write(root: Path) -> None:
+        (root / "masks").rename(root / "truth")
+        (root / "train.csv").write_text(text)
+
+    return write
+
+
+SETS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
+    "no images": (no_images, ("images/train holds no images; looked for .jpg,",)),
+    "swapped folders": (swap_folders, ("has the colours of a photo, not of a mask; are images and masks in swapped",)),
+    "one class alone": (same_labels(0), ("hold no label but 0 and the ignore label 255", "data.label_map")),
+    "every mask ignored": (same_labels(255), ("hold no label but 0 and the ignore label 255",)),
+    "labels as steps of grey": (grey_steps, ("hold 3 labels of 0..170 (0, 85, 170)", "data.label_map")),
+    "list with a missing file": (
+        write_list("images/train/0.png,truth/train/0.png\nimages/train/77.png,truth/train/0.png\n"),
+        ("train.csv lists images/train/77.png, which is not in", "add the file or correct the list"),
+    ),
+    "CSV of three columns": (
+        write_list("images/train/0.png,truth/train/0.png,train\n"),
+        ("train.csv, line 1: write a stem, or an image and its mask",),
+    ),
+    "list of nothing": (write_list("image,mask\n"), ("train.csv lists no images",)),
+    "list of bytes": (
+        lambda root: (root / "masks").rename(root / "m") and (root / "train.txt").write_bytes(b"\xff\xfe\0"),
+        ("train.txt cannot be read as a list of images",),
+    ),
+    "table of colours that is none": (
+        lambda root: (same_colours(root), (root / "class_dict.csv").write_text("name,r,g,b\nroad,1,2\n")),
+        ("class_dict.csv, line 2: write a name and its red, green and blue",),
+    ),
+    "link to the folder that it is in": (
+        lambda root: (root / "images/train/again").symlink_to(root / "images/train"),
+        ("images/train/again is a symbolic link to a folder that it lies in; remove the link",),
+    ),
+}
+
+
+def same_colours(root: Path) -> None:
+    for path in (root / "masks/train").iterdir():
+        save(np.stack([LABELS * 64, LABELS * 0, LABELS * 0], axis=2), path)
+
+
+@pytest.mark.parametrize("case", SETS)
+def test_a_bad_set_is_one_line(case: str, root: Path) -> None:
+    break_it, says = SETS[case]
+    break_it(root)
+    text = line(lambda: opened(root))
+    assert all(part in text for part in says)
+
+
+def test_nothing_left_is_an_error(root: Path) -> None:
+    for path in (root / "images/train").iterdir():
+        path.write_bytes(b"")
+    text = line(lambda: opened(root, on_bad_file="skip"))
+    assert text.startswith(f"no image of split 'train' in {root} can be used; {root}/images/train/0.png cannot be read")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("place", ["images/train/2.png", "masks/train/2.png", "images/train"])
+def test_no_permission(place: str, root: Path) -> None:
+    (root / place).chmod(0)
+    try:
+        text = line(lambda: opened(root))
+    finally:
+        (root / place).chmod(0o700)
+    assert str(root / place) in text
+    assert "change its permissions" in text
+
+
+@pytest.mark.parametrize("place", ["PIL.Image.open", "os.scandir"])
+def test_permission_that_is_denied(place: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same, for those to whom everything is permitted."""
+
+    def refuse(path: Any, *arguments: Any, **settings: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(place, refuse)
+    assert "change its permissions" in line(lambda: opened(root, num_classes=3))
+
+
+def test_a_file_that_vanishes_during_the_run(root: Path) -> None:
+    config = resolve(parse(DataConfig, {"root": str(root)}))
+    dataset = open_dataset(config, "train")
+    dataset.cache_bytes = 0
+    dataset.load(2)
+    image(root).unlink()
+    assert line(lambda: dataset.load(2)) == f"{image(root)} does not exist; restore it or take it out of the data set"
+
+
+def test_masks_of_the_ignore_label_alone_are_said(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save(np.full_like(LABELS, 255), mask(root))
+    assert len(opened(root)) == 6
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("1 of 6 masks hold the ignore label 255 alone (2): nothing is learned or measured there")
+
+
+def test_masks_of_the_ignore_label_alone_are_left_out(root: Path) -> None:
+    save(np.full_like(LABELS, 255), mask(root))
+    assert opened(root, on_bad_file="skip").left_out == [(BAD, "masks/train/2.png holds the ignore label alone")]
+
+
+# --- what looks odd and is well ---------------------------------------------------------------------------------------
+
+
+def rename(root: Path, stem: str) -> None:
+    image(root).rename(root / f"images/train/{stem}.png")
+    mask(root).rename(root / f"masks/train/{stem}.png")
+
+
+def turn(root: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    save(PHOTO, image(root).with_suffix(".jpg"), exif=exif)
+    save(LABELS.T, mask(root))
+    image(root).unlink()
+
+
+def to_cmyk(root: Path) -> None:
+    Image.fromarray(PHOTO).convert("CMYK").save(image(root).with_suffix(".jpg"))
+    image(root).unlink()
+
+
+WELL: dict[str, tuple[Callable[[Path], object], tuple[int, int]]] = {
+    "unicode": (lambda root: rename(root, "Straße 東京 ü"), (40, 48)),
+    "spaces": (lambda root: rename(root, " a  b "), (40, 48)),
+    "quotes and brackets": (lambda root: rename(root, "it's [1] {x} 100%"), (40, 48)),
+    "turned by EXIF": (turn, (48, 40)),
+    "CMYK": (to_cmyk, (40, 48)),
+    "a grey image among colours": (lambda root: save(PHOTO[:, :, 0], image(root)), (40, 48)),
+    "16 bit among 8": (lambda root: save(PHOTO[:, :, 0].astype(np.uint16) * 257, image(root)), (40, 48)),
+    "folder named as an image": (lambda root: (root / "images/train/z.png").mkdir(), (40, 48)),
+    "mask without an image": (lambda root: save(LABELS, root / "masks/train/77.png"), (40, 48)),
+    "link to a file": (
+        lambda root: (image(root).rename(root / "a.png"), image(root).symlink_to(root / "a.png")),
+        (40, 48),
+    ),
+    "hidden files": (lambda root: (root / "images/train/.DS_Store.png").write_bytes(b""), (40, 48)),
+}
+
+
+@pytest.mark.parametrize("case", WELL)
+def test_what_is_odd_but_well(case: str, root: Path) -> None:
+    change, size = WELL[case]
+    change(root)
+    dataset = opened(root)
+    assert len(dataset) == 6
+    sizes = {dataset.load(index).mask.shape for index in range(6)}
+    assert size in sizes
+    assert all(dataset.load(index).image.shape == (*dataset.load(index).mask.shape, 3) for index in range(6))
