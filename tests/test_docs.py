@@ -64,7 +64,8 @@ def test_commands_of_readme(tmp_path, monkeypatch):
     write_photos(tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
     names = run_all(commands(ROOT / "README.md"), {})
-    assert names == ["search", "decode", "retrain", "evaluate", "predict", "export", "plot"]
+    story = ["check-data", "search", "decode", "retrain", "evaluate", "predict", "export", "plot"]
+    assert names == [*story, "retrain", "evaluate"]
     assert Image.open("predictions/labels/street.png").size == (123, 77)
     for left in (
         "config.yaml", "environment.yaml", "split.yaml", "metrics.jsonl", "tensorboard", "arch/epoch_0000.npz",

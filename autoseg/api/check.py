@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +41,15 @@ def check_data(
     config = _config(data, overrides)
     folder = None if out is None else Path(out).expanduser()
     _check_targets(folder, None if json_file is None else Path(json_file).expanduser(), overwrite)
-    progress: Progress | None = None
+    with ExitStack() as stack:
+        bars: list[Progress] = []
 
-    def show(done: int, total: int) -> None:
-        nonlocal progress
-        if progress is None:
-            progress = Progress("check", total, enabled=show_progress).__enter__()
-        progress.update(done)
+        def show(done: int, total: int) -> None:
+            if not bars:  # how many there are is known only now
+                bars.append(stack.enter_context(Progress("check", total, enabled=show_progress)))
+            bars[0].update(done)
 
-    try:
         report = check_dataset(config, split, show)
-    finally:
-        if progress is not None:
-            progress.__exit__(None, None, None)
     content = json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n"
     if json_file is not None:
         _write(Path(json_file).expanduser(), lambda path: write_text(path, content))

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from autoseg.data.duplicates import same_files
 from autoseg.data.images import IMAGE_SUFFIXES
 from autoseg.data.inspection import show_size
-from autoseg.data.pairs import IMAGE_VARIANTS, within
+from autoseg.data.pairs import IMAGE_VARIANTS, MASK_VARIANTS, within
 from autoseg.data.summary import ClassCounter, Scan, SplitSummary
 
 SMALL_SIDE = 32
@@ -113,19 +113,23 @@ def _labels(scan: Scan) -> Iterator[Problem]:
 
 
 def _unused_masks(scan: Scan) -> Iterator[Problem]:
-    """Masks in the folders of masks that belong to no image. Where a list chooses, or a folder has both, none are."""
+    """Masks that belong to no image of their split; where a list chooses, any may be left over."""
     root = Path(scan.config.root or "")
     used = {mask for pairs in scan.pairs.values() for _, _, mask in pairs}
     done: set[str] = set()
     for split, config in (scan.config.splits or {}).items():
-        chosen = config.list is not None or config.masks is None or config.images is None
-        if split not in scan.pairs or chosen or config.masks in (config.images, *done):
+        if split not in scan.pairs or config.list or not config.masks or not config.images or config.masks in done:
             continue
-        done.add(config.masks or "")
-        stems = _stems(root / (config.images or ""), (config.image_suffix or "", *IMAGE_VARIANTS))
-        for mask in _files(root / (config.masks or "")):
-            stem = mask.relative_to(root / (config.masks or "")).with_suffix("").as_posix()
-            if mask not in used and stem.endswith(config.mask_suffix or "") and not _beginnings(stem) & stems:
+        done.add(config.masks)
+        folder = root / config.masks
+        endings: tuple[str, ...] = (config.mask_suffix or "",)
+        stems = _stems(root / config.images, (config.image_suffix or "", *IMAGE_VARIANTS))
+        if config.masks == config.images:  # only their names tell masks from images there
+            endings = endings if config.mask_suffix else tuple(variant for variant in MASK_VARIANTS if variant)
+            stems = {stem for stem in stems if not stem.endswith(endings)}
+        for mask in _files(folder):
+            stem = mask.relative_to(folder).with_suffix("").as_posix()
+            if mask not in used and stem.endswith(endings) and not _beginnings(stem) & stems:
                 text = f"{within(root, mask)} has no image in {config.images}; add the image, or remove the mask"
                 yield Problem("unused", split, within(root, mask), text, stops=False)
 

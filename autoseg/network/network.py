@@ -102,7 +102,9 @@ def build_network(
     if num_classes < 2:
         raise GenotypeError(f"a network needs at least two classes, not {num_classes}")
     if single_output and num_classes != 2:
-        raise GenotypeError(f"a single output is for two classes, not {num_classes}; set retrain.single_output to false")
+        raise GenotypeError(
+            f"a single output is for two classes, not {num_classes}; set retrain.single_output to false"
+        )
     return Network(genotype, num_classes, auxiliary, in_channels, single_output)
 
 

@@ -56,9 +56,7 @@ class Supernet(nn.Module):
 
     arrow_index: Tensor
 
-    def __init__(
-        self, space: SearchSpace, num_classes: int, arch_init_std: float = 1e-3, in_channels: int = 3
-    ) -> None:
+    def __init__(self, space: SearchSpace, num_classes: int, arch_init_std: float = 1e-3, in_channels: int = 3) -> None:
         super().__init__()
         self.space, self.num_classes = space, num_classes
         self.last_levels: frozenset[int] | None = None
@@ -251,9 +249,7 @@ def _contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[No
     return nullcontext(), frozen_statistics()
 
 
-def build_supernet(
-    space: SearchSpace, num_classes: int, arch_init_std: float = 1e-3, in_channels: int = 3
-) -> Supernet:
+def build_supernet(space: SearchSpace, num_classes: int, arch_init_std: float = 1e-3, in_channels: int = 3) -> Supernet:
     """The supernet of a space with fresh weights, for images of so many channels."""
     return Supernet(space, num_classes, arch_init_std, in_channels)
 

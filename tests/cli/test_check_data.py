@@ -38,7 +38,7 @@ def test_a_set_that_is_well(root: Path, tmp_path: Path, capsys: pytest.CaptureFi
     rows = [line.split() for line in lines]
     kinds = ["PNG", "RGB", "8", "bit", "PNG", "L", "8", "bit"]
     assert rows[3] == ["train", "16", "48x40", "48x40", "48x40", "1", "16.2%", *kinds]
-    assert rows[4] == ["val", "2", "48x40", "48x40", "64x36", "2", "16.4%", *kinds]
+    assert rows[4] == ["val", "2", "48x40", "48x40", "64x36", "2", "16.5%", *kinds]
     assert ["label", "class", "train", "pixels", "train", "images", "val", "pixels", "val", "images"] in rows
     assert sum(row[1:2] == ["class_2"] for row in rows) == 1
     assert [line for line in lines if line.startswith("wrote")] == [

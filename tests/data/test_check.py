@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from data.test_broken import BROKEN, SETS, WELL
-from data.test_broken import root as broken_root
 from PIL import Image
 
 from autoseg.config import DataConfig, data_settings
@@ -26,6 +24,8 @@ from autoseg.data.inspection import count_labels, look_at_image
 from autoseg.errors import DataError
 from autoseg.files import to_yaml
 from autoseg.settings import parse
+from data.test_broken import BROKEN, SETS, WELL
+from data.test_broken import root as broken_root
 
 root = broken_root
 
@@ -285,6 +285,21 @@ def test_the_first_problem_is_the_error_of_a_folder_that_cannot_be_understood(cl
     save(photo(0), tmp_path / "odd/a.jpg")
     with pytest.raises(DataError, match="has no layout that is known"):
         check(tmp_path / "odd")
+
+
+def test_masks_without_an_image_in_one_folder(tmp_path: Path) -> None:
+    for number in range(6):
+        save(photo(number), tmp_path / f"{number}.jpg")
+        save(columns(0, 1, 2), tmp_path / f"{number}_mask.png")
+    assert list(check(tmp_path).problems) == []
+    save(columns(0, 1, 2), tmp_path / "7_mask.png")
+    assert [(problem.kind, problem.file) for problem in check(tmp_path).problems] == [("unused", "7_mask.png")]
+
+
+def test_other_masks_of_an_image_are_not_left_over(clean: Path) -> None:
+    for path in list((clean / "masks/train").iterdir()):
+        save(photo(0), path.with_name(f"{path.stem}_color.png"))
+    assert list(check(clean).problems) == []
 
 
 def test_one_split_is_checked_alone(clean: Path) -> None:

