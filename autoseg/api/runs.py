@@ -95,9 +95,9 @@ class Given(NamedTuple):
         return any(value not in (None, {}) for value in self)
 
     def scheduled(self, kind: str) -> set[str]:
-        """The settings of the schedule that are named, which no proposal changes."""
+        """The settings of the schedule, and the genotype's, that are named, which no proposal changes."""
         file = {} if self.config is None else read_yaml(Path(self.config), ConfigError)
-        groups = (source.get(kind) for source in (file, self.overrides or {}))
+        groups = [source.get(key) for source in (file, self.overrides or {}) for key in (kind, "genotype")]
         return {name for group in groups if isinstance(group, Mapping) for name in group}
 
 
@@ -112,12 +112,16 @@ def _carry_out(
     show_progress: bool,
 ) -> Run:
     """Check everything, then make the run directory or go on with it, and do the work."""
-    run, settings = _start(model, out, resume, resolve, given)
-    device = pick_device(settings.device)
     reasons: list[str] = []
-    if run is None:
-        named = given.scheduled("search" if isinstance(settings, SearchConfig) else "retrain")
-        settings, reasons = guide(settings, open_dataset(settings.data, "train"), named, quick)
+
+    def guided(own: Path | None) -> Config:
+        found = resolve(own)
+        named = given.scheduled("search" if isinstance(found, SearchConfig) else "retrain")
+        found, reasons[:] = guide(found, open_dataset(found.data, "train"), named, quick)
+        return found
+
+    run, settings = _start(model, out, resume, guided, given)
+    device = pick_device(settings.device)
     train, val = open_dataset(settings.data, "train"), open_dataset(settings.data, "val")
     task = make_task(settings, train, val, device)
     schedule = settings.search if isinstance(settings, SearchConfig) else settings.retrain

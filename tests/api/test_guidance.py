@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiny_runs import SPACE, call, rows, write_config, write_folder
+from tiny_runs import DATA as RETRAIN_DATA
+from tiny_runs import GENOTYPE, SPACE, call, rows, write_config, write_folder
 
-from autoseg.api.guidance import LEAST_STEPS, QUICK_STEPS, propose
+from autoseg.api.guidance import LEAST_STEPS, QUICK_STEPS, guide, propose
+from autoseg.api.settings import retrain_settings
 from autoseg.config import RetrainSchedule, SearchSchedule
+from autoseg.data.dataset import open_dataset
+from autoseg.settings import merge
 
 SEARCH = SearchSchedule(epochs=12, arch_start_epoch=4, batch_size=8, crop=(96, 96))
 RETRAIN = RetrainSchedule(epochs=60, batch_size=8, crop=(96, 96))
@@ -32,6 +36,17 @@ def test_few_images_make_small_batches_and_many_epochs() -> None:
     assert settings["epochs"] == LEAST_STEPS["search"]  # of one step each
     assert settings["arch_start_epoch"] == LEAST_STEPS["search"] // 3  # the same share as before
     assert settings["validate_every"] == LEAST_STEPS["search"] // 20
+
+
+@pytest.mark.parametrize(("momentum", "proposed"), [(3e-4, 0.1), (0.05, 0.05)])
+def test_statistics_are_of_the_run(momentum: float, proposed: float) -> None:
+    """Auto-DeepLab's momentum would leave a short run's BatchNorm with what it began with."""
+    genotype = merge(GENOTYPE, {"batch_norm": {"eps": 1e-3, "momentum": momentum}})
+    config = retrain_settings(genotype, RETRAIN_DATA, overrides={"retrain": {"epochs": 60, "batch_size": 2}})
+    guided, reasons = guide(config, open_dataset(config.data, "train"), {"epochs", "batch_size", "crop"})
+    assert guided.genotype is not None
+    assert guided.genotype["batch_norm"] == {"eps": 1e-3, "momentum": proposed}
+    assert ["momentum" in reason for reason in reasons] == ([True] if proposed != momentum else [])
 
 
 def test_what_the_user_set_stays() -> None:
