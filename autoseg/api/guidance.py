@@ -59,7 +59,8 @@ def guide(
     """
     kind = "search" if isinstance(config, SearchConfig) else "retrain"
     schedule: TrainingConfig = getattr(config, kind)
-    size, changes, reasons = config.data.resize or image_size(train), {}, []
+    size, reasons = config.data.resize or image_size(train), list[str]()
+    changes: dict[str, Any] = {}
     if quick and config.data.resize is None and max(size) > QUICK_SIDE:
         size = _shrunk(size)
         changes["data"] = config.data.model_copy(update={"resize": size})
