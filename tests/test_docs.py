@@ -76,11 +76,11 @@ def test_commands_of_readme(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not CAMVID.is_dir(), reason=f"CamVid is not at {CAMVID.relative_to(ROOT.parent)}")
 def test_commands_of_the_camvid_result(tmp_path, monkeypatch):
-    """A reader can repeat docs/results/camvid-tiny.md."""
+    """A reader can repeat docs/results/camvid.md."""
     monkeypatch.chdir(tmp_path)
     names = run_all(
-        commands(ROOT / "docs/results/camvid-tiny.md"),
-        {"$CAMVID": str(CAMVID), "data_sets/": f"{ROOT}/data_sets/"},
+        commands(ROOT / "docs/results/camvid.md"),
+        {"$CAMVID": str(CAMVID), "data_sets/": f"{ROOT}/data_sets/", "docs/": f"{ROOT}/docs/"},
     )
     assert names[:4] == ["search", "decode", "retrain", "evaluate"]
 
