@@ -1,7 +1,7 @@
 """Settings for data that nobody has looked at yet: crop, batch and epochs from the images that there are.
 
-Only what the user has not set is proposed, and only where the space's or genotype's own recommendation does not fit;
-what is proposed is printed and stored in the run's config.yaml like any other setting.
+Only what the user has not set is proposed, and only where the recommendation of a space, genotype or network that ships
+with autoseg does not fit; what is proposed is printed and stored in the run's config.yaml like any other setting.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from autoseg.config import RetrainConfig, SearchConfig, SearchSchedule, TrainingConfig
 from autoseg.data.dataset import SegmentationDataset
 from autoseg.engine.evaluate import spaced
+from autoseg.space.schema import genotype_names, space_names
 
 Config = TypeVar("Config", SearchConfig, RetrainConfig)
 
@@ -58,6 +59,8 @@ def guide(
     first look in minutes.
     """
     kind = "search" if isinstance(config, SearchConfig) else "retrain"
+    if not (quick or _is_shipped(config)):
+        return config, []
     schedule: TrainingConfig = getattr(config, kind)
     size, reasons = config.data.resize or image_size(train), list[str]()
     changes: dict[str, Any] = {}
@@ -78,6 +81,15 @@ def guide(
                 f" statistics would still be the first ones after {steps:,} steps"
             )
     return config.model_copy(update={kind: guided, **changes}), reasons
+
+
+def _is_shipped(config: SearchConfig | RetrainConfig) -> bool:
+    """Is it of a space, genotype or network that ships with autoseg? What a file of the user's own says stays."""
+    if isinstance(config, SearchConfig):
+        return config.space.get("name") in space_names()
+    if config.genotype is None:
+        return True
+    return config.genotype["name"] in genotype_names() or config.genotype["source"].get("space") in space_names()
 
 
 def _quicker(genotype: Mapping[str, Any], steps: int) -> float | None:

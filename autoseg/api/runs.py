@@ -10,7 +10,7 @@ import torch
 
 from autoseg.api.guidance import guide
 from autoseg.api.settings import Source, first_difference, retrain_settings, search_settings
-from autoseg.config import DataConfig, RetrainConfig, SearchConfig, TrainingConfig
+from autoseg.config import DataConfig, RetrainConfig, SearchConfig, SearchSchedule, TrainingConfig
 from autoseg.data.dataset import SegmentationDataset, describe_dataset, open_dataset
 from autoseg.data.store import keep_samples
 from autoseg.engine.environment import describe_environment, pick_device
@@ -117,6 +117,9 @@ def _carry_out(
     def guided(own: Path | None) -> Config:
         found = resolve(own)
         named = given.scheduled("search" if isinstance(found, SearchConfig) else "retrain")
+        if own is not None:  # a run has its schedule already, and its genotype unless that is given again
+            named |= {*TrainingConfig.model_fields, *SearchSchedule.model_fields}
+            named |= {"batch_norm"} if given.source is None else set()
         found, reasons[:] = guide(found, open_dataset(found.data, "train"), named, quick)
         return found
 

@@ -41,7 +41,8 @@ def test_few_images_make_small_batches_and_many_epochs() -> None:
 @pytest.mark.parametrize(("momentum", "proposed"), [(3e-4, 0.1), (0.05, 0.05)])
 def test_statistics_are_of_the_run(momentum: float, proposed: float) -> None:
     """Auto-DeepLab's momentum would leave a short run's BatchNorm with what it began with."""
-    genotype = merge(GENOTYPE, {"batch_norm": {"eps": 1e-3, "momentum": momentum}})
+    norm = {"eps": 1e-3, "momentum": momentum}
+    genotype = merge(GENOTYPE, {"batch_norm": norm, "source": {"space": "auto_deeplab"}})
     config = retrain_settings(genotype, RETRAIN_DATA, overrides={"retrain": {"epochs": 60, "batch_size": 2}})
     guided, reasons = guide(config, open_dataset(config.data, "train"), {"epochs", "batch_size", "crop"})
     assert guided.genotype is not None
@@ -81,3 +82,36 @@ def test_a_first_run_on_unknown_data_needs_no_setting(tmp_path: Path, capsys: py
     # the same run again by its own settings, which no proposal changes
     call("search", "--config", tmp_path / "a" / "config.yaml", "--out", tmp_path / "b")
     assert yaml.safe_load((tmp_path / "b" / "config.yaml").read_text()) == config
+
+
+def test_what_a_file_of_the_users_own_says_stays(tmp_path: Path) -> None:
+    genotype = merge(GENOTYPE, {"batch_norm": {"eps": 1e-3, "momentum": 3e-4}, "retrain": {"epochs": 2}})
+    config = retrain_settings(genotype, RETRAIN_DATA)
+    assert guide(config, open_dataset(config.data, "train"), ()) == (config, [])
+
+
+def test_a_run_that_was_guided_goes_on(tmp_path: Path) -> None:
+    """Resumed with all of what it was started with, with some of it, and with nothing."""
+    data = write_folder(tmp_path / "photos", {"train": [(40, 60)] * 6, "val": [(60, 40)] * 2}, labels=3)
+    start = [
+        "retrain",
+        "unet",
+        "--set",
+        "network.width=0.03",
+        "--data",
+        data,
+        "--out",
+        tmp_path / "a",
+        "--device",
+        "cpu",
+    ]
+    call(*start, "--set", "retrain.epochs=2")
+    before = (tmp_path / "a" / "config.yaml").read_bytes()
+    for again in (
+        [*start, "--set", "retrain.epochs=2", "--resume"],
+        [*start, "--resume"],
+        ["retrain", "--data", data, "--out", tmp_path / "a", "--resume"],
+        ["retrain", "--out", tmp_path / "a", "--resume"],
+    ):
+        call(*again)
+    assert (tmp_path / "a" / "config.yaml").read_bytes() == before

@@ -57,7 +57,7 @@ def test_from_a_folder_to_predictions(tmp_path: Path, capsys: pytest.CaptureFixt
     result = json.loads((b / "evaluation_test.json").read_text())
     assert f"mIoU {result['miou']:.4f}" in out
     assert "(3 images of test)" in out
-    assert [line.split()[0] for line in out.splitlines()[:4]] == ["class_0", "class_1", "class_2", "class_3"]
+    assert [line.split()[0] for line in out.splitlines()[1:5]] == ["class_0", "class_1", "class_2", "class_3"]
 
     call("predict", b, data / "test" / "images", "--out", tmp_path / "predictions")
     capsys.readouterr()
