@@ -491,7 +491,7 @@ def test_large_samples_are_reduced(clean: Path) -> None:
 def test_camvid(camvid: Path) -> None:
     report = check(camvid)
     assert list(report.problems) == []
-    assert report.title == f"CamVid in {camvid}: 367 train, 101 val, 11 classes, ignore label 11"
+    assert report.title == f"CamVid in {camvid.resolve()}: 367 train, 101 val, 11 classes, ignore label 11"
     assert report.proposal["layout"] == "camvid"
     assert report.summary["train"].ignore_share == pytest.approx(0.039, abs=0.001)
     assert resolve(parse(DataConfig, report.proposal)) == resolve(DataConfig(root=str(camvid)))

@@ -54,7 +54,9 @@ def test_auxiliary_head_and_memory_layout(tmp_path: Path) -> None:
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     export_network(network, tmp_path / "a", "safetensors", metadata={"classes": [], "resize": None})
     loaded, metadata = load_safetensors(tmp_path / "a")
-    assert set(metadata) == {"genotype", "num_classes", "autoseg_version", "input"}
+    assert set(metadata) == {
+        "genotype", "num_classes", "in_channels", "single_output", "autoseg_version", "input",
+    }  # fmt: skip
     assert loaded.auxiliary is not None
     own = network.state_dict()
     assert all(torch.equal(own[name], tensor) for name, tensor in loaded.state_dict().items())
