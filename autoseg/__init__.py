@@ -31,15 +31,17 @@ if TYPE_CHECKING:
     from autoseg.errors import AutosegError
     from autoseg.genotype.sample import sample_genotype
     from autoseg.genotype.schema import Genotype
-    from autoseg.network import build_network
     from autoseg.space.schema import SearchSpace
     from autoseg.supernet import build_supernet
+    from autoseg.zoo.build import build_network
+    from autoseg.zoo.schema import FixedNetwork
 
 _HOMES = {
     "AutosegError": "autoseg.errors",
     "Genotype": "autoseg.genotype.schema",
     "SearchSpace": "autoseg.space.schema",
-    "build_network": "autoseg.network",
+    "FixedNetwork": "autoseg.zoo.schema",
+    "build_network": "autoseg.zoo.build",
     "build_supernet": "autoseg.supernet",
     "check_data": "autoseg.api.check",
     "decode": "autoseg.api.decoding",
@@ -57,7 +59,8 @@ _HOMES = {
 
 __all__ = [  # noqa: RUF022 - in the order of the story
     "search", "decode", "retrain", "evaluate", "predict", "export_model", "plot", "plan", "check_data", "demo",
-    "SearchSpace", "Genotype", "sample_genotype", "build_supernet", "build_network", "load_network", "AutosegError",
+    "SearchSpace", "Genotype", "FixedNetwork", "sample_genotype", "build_supernet", "build_network", "load_network",
+    "AutosegError",
 ]  # fmt: skip
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from autoseg.errors import ConfigError
 from autoseg.genotype.schema import Genotype
-from autoseg.network import build_network
+from autoseg.network import build_network as build_searched
 from autoseg.network.base import SegmentationNetwork
 from autoseg.objectives.diagram import Diagram
 from autoseg.objectives.trace import trace_stages
-from autoseg.zoo.architecture import Architecture
+from autoseg.zoo.architecture import Architecture, load_architecture
 from autoseg.zoo.deconvnet import DeconvNet, SegNet
 from autoseg.zoo.deeplab import DeepLabV1, DeepLabV2, DeepLabV3, DeepLabV3Cascade, DeepLabV3Plus
 from autoseg.zoo.fcn import FCN
@@ -50,13 +52,13 @@ def build_architecture(
     in_channels: int = 3,
     single_output: bool = False,
 ) -> SegmentationNetwork:
-    """The network with fresh weights; the arguments are those of `build_network`.
+    """The network with fresh weights; the arguments are those of `network.build_network`.
 
     A network of the literature says itself how many channels its images have.
     Raises: GenotypeError, ConfigError: fewer than two classes, a single output for more, or no auxiliary head.
     """
     if isinstance(architecture, Genotype):
-        return build_network(architecture, num_classes, auxiliary, in_channels, single_output)
+        return build_searched(architecture, num_classes, auxiliary, in_channels, single_output)
     if num_classes < 2:
         raise ConfigError(f"a network needs at least two classes, not {num_classes}")
     if auxiliary:
@@ -67,6 +69,21 @@ def build_architecture(
     network.architecture, network.in_channels = architecture, architecture.in_channels
     network.num_classes, network.single_output = num_classes, single_output
     return network
+
+
+def build_network(
+    source: str | Path | Mapping[str, Any] | Architecture,
+    num_classes: int,
+    auxiliary: bool = False,
+    in_channels: int = 3,
+    single_output: bool = False,
+) -> SegmentationNetwork:
+    """The network of a genotype, or one of the literature by its name or options, with fresh weights.
+
+    `source`: as `autoseg retrain` takes it: "unet", {"name": "unet", "width": 0.5}, a file, a run. The other arguments
+    are those of `build_architecture`. Raises: AutosegError: what is given is wrong.
+    """
+    return build_architecture(load_architecture(source), num_classes, auxiliary, in_channels, single_output)
 
 
 def diagram(network: FixedNetwork, num_classes: int = 21) -> Diagram:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from autoseg.errors import AutosegError, ConfigError
 from autoseg.genotype.schema import Genotype
@@ -81,3 +82,15 @@ def test_another_output_stride_of_the_same_weights() -> None:
         at_output_stride(network, 4)
     with pytest.raises(ConfigError, match="auto_deeplab_s is a genotype, whose strides are those of its path"):
         at_output_stride(Genotype.load("auto_deeplab_s"), 8)
+
+
+def test_one_function_builds_either() -> None:
+    import autoseg
+
+    for source in (
+        "unet_shaped",
+        {"name": "unet", "width": 0.05},
+        FixedNetwork.parse({"name": "segnet", "width": 0.05}),
+    ):
+        network = autoseg.build_network(source, 5)
+        assert network(torch.zeros(1, 3, 32, 32)).shape == (1, 5, 32, 32)
