@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from autoseg.config import RetrainConfig, SearchConfig, SearchSchedule, TrainingConfig
 from autoseg.data.dataset import SegmentationDataset
 from autoseg.engine.evaluate import spaced
+from autoseg.settings import parse
 from autoseg.space.schema import genotype_names, space_names
 
 Config = TypeVar("Config", SearchConfig, RetrainConfig)
@@ -69,7 +70,7 @@ def guide(
         changes["data"] = config.data.model_copy(update={"resize": size})
         reasons.append(f"data.resize {list(size)}: quick")
     proposal = propose(kind, schedule, size, len(train), given, quick)
-    guided = type(schedule).model_validate({**schedule.to_dict(), **proposal.settings})
+    guided = parse(type(schedule), {**schedule.to_dict(), **proposal.settings}, "with what was proposed for the data")
     reasons += proposal.reasons
     if isinstance(config, RetrainConfig) and config.genotype is not None and "batch_norm" not in given:
         steps = guided.epochs * max(1, len(train) // guided.batch_size)

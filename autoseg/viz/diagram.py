@@ -23,6 +23,7 @@ from autoseg.viz.sheet import (
     arc_peak,
     arc_style,
     bare_axes,
+    legend_above,
 )
 from autoseg.viz.stages import Column, StageLayout
 from autoseg.viz.style import GREEN, INK, MUTED, PALE, VERMILION, figure_of, styled
@@ -177,13 +178,4 @@ def _legend(axes: Axes, layout: StageLayout) -> None:
     for how, name in LEGEND.items():
         if how in layout.sides.values():
             lines.append(Line2D([], [], color=GREEN, linewidth=ARC_WIDTH, linestyle=arc_style(how), label=name))
-    axes.legend(
-        handles=lines,
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        borderaxespad=0.2,
-        borderpad=0,
-        handlelength=2.4,
-        ncols=len(lines),
-        columnspacing=1.2,
-    )
+    legend_above(axes, lines)

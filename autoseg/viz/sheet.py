@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.lines import Line2D
 from matplotlib.patches import PathPatch, Polygon
 from matplotlib.path import Path
 
@@ -173,6 +174,20 @@ def arc_peak(source: Place, target: Place) -> float:
     """How far an arc rises above its nodes' middles."""
     lowest, more, highest = ARC_PEAKS[1 if target.level > 0 else 0]
     return RADIUS + min(lowest + more * (target.layer - source.layer), highest)
+
+
+def legend_above(axes: Axes, lines: Sequence[Line2D]) -> None:
+    """What the lines of a sheet mean, in a row above it."""
+    axes.legend(
+        handles=list(lines),
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        borderaxespad=0.2,
+        borderpad=0,
+        handlelength=2.4,
+        ncols=len(lines),
+        columnspacing=1.2,
+    )
 
 
 def label_lines(text: str) -> list[str]:

@@ -20,7 +20,7 @@ from autoseg.genotype.schema import Genotype
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import STEM_NODE, Arrow, Node, Trellis
 from autoseg.viz.graph import short_name
-from autoseg.viz.sheet import ARC_WIDTH, Sheet, arc_peak, arc_style, trellis_sheet
+from autoseg.viz.sheet import ARC_WIDTH, Sheet, arc_peak, arc_style, legend_above, trellis_sheet
 from autoseg.viz.style import BLUE, GREEN, INK, MUTED, PALE, SMALL, VERMILION, figure_of, styled
 from autoseg.viz.wiring import (
     DECODER_NAMES,
@@ -203,16 +203,7 @@ def _legend(axes: Axes, name: str, skips: Sequence[Join]) -> None:
         if any(join.how == how for join in skips):
             line = Line2D([], [], color=GREEN, linewidth=ARC_WIDTH, linestyle=arc_style(how), label=f"skip, {how}")
             lines.append(line)
-    axes.legend(
-        handles=lines,
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        borderaxespad=0.2,
-        borderpad=0,
-        handlelength=2.4,
-        ncols=len(lines),
-        columnspacing=1.2,
-    )
+    legend_above(axes, lines)
 
 
 def _colour_bar(axes: Axes) -> None:

@@ -11,6 +11,7 @@ from tiny_runs import GENOTYPE, SPACE, call, rows, write_config, write_folder
 
 from autoseg.api.guidance import LEAST_STEPS, QUICK_STEPS, guide, propose
 from autoseg.api.settings import retrain_settings
+from autoseg.cli.main import run
 from autoseg.config import RetrainSchedule, SearchSchedule
 from autoseg.data.dataset import open_dataset
 from autoseg.settings import merge
@@ -115,3 +116,11 @@ def test_a_run_that_was_guided_goes_on(tmp_path: Path) -> None:
     ):
         call(*again)
     assert (tmp_path / "a" / "config.yaml").read_bytes() == before
+
+
+def test_a_setting_that_contradicts_a_proposal_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--set", "search.arch_start_epoch=11", "--set", "data.generated.train=400", "--out", str(tmp_path / "a")]
+    assert run(["search", "--space", "tiny", "--data", "generated", "--quick", *given]) == 2
+    line = capsys.readouterr().err
+    assert "arch_start_epoch is 11, but there are only 4 epochs" in line
+    assert line.count("\n") == 1
