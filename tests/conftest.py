@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
+
 torch.set_num_threads(1)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it for what it runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -29,3 +31,19 @@ def retrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("retrained")
     call("retrain", "--config", write_config(folder / "config.yaml", RETRAIN), "--out", folder / "run")
     return folder / "run"
+
+
+@pytest.fixture
+def camvid() -> Path:
+    return real("camvid")
+
+
+@pytest.fixture
+def voc() -> Path:
+    return real("voc10")
+
+
+def real(name: str) -> Path:
+    if not (REAL / name).is_dir():
+        pytest.skip(f"the real images are not here: {REAL / name}")
+    return REAL / name

@@ -26,7 +26,7 @@ LOOKED_AT = 64
 """Images whose headers are read for their size."""
 LEAST_STEPS = {"search": 120, "retrain": 400}
 """Of the weights over a whole run: fewer leave a network hardly trained."""
-QUICK_STEPS = {"search": 40, "retrain": 150}
+QUICK_STEPS = {"search": 40, "retrain": 300}
 """Of a first look."""
 QUICK_SIDE, QUICK_BATCH, QUICK_VAL = 128, 4, 16
 """Of a first look: the longer side of the images, images a step, and images to validate on."""

@@ -1,4 +1,4 @@
-"""Folders of images written for a test, and the real images that lie beside the repository."""
+"""Folders of images written for a test."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-
-REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 @pytest.fixture
@@ -24,19 +22,3 @@ def write_pair(tmp_path: Path) -> Callable[..., None]:
                 Image.fromarray(array).save(path)
 
     return write
-
-
-@pytest.fixture
-def camvid() -> Path:
-    return real("camvid")
-
-
-@pytest.fixture
-def voc() -> Path:
-    return real("voc10")
-
-
-def real(name: str) -> Path:
-    if not (REAL / name).is_dir():
-        pytest.skip(f"the real images are not here: {REAL / name}")
-    return REAL / name
