@@ -27,7 +27,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class SplitConfig(Settings):
-    """Where the images and masks of one split lie, relative to `root`."""
+    """Where the images and masks of one split lie, relative to `root`. `*` for a folder is any, in both the same."""
 
     images: str | None = None
     masks: str | None = None
@@ -64,14 +64,14 @@ class DataConfig(Settings):
 
     layout: Literal[
         "auto", "generated", "folder", "list",
-        "cityscapes", "voc", "ade20k", "coco_stuff", "camvid", "camvid_colour", "mapillary", "pet",
+        "cityscapes", "kitti", "voc", "ade20k", "coco_stuff", "camvid", "camvid_colour", "mapillary", "pet",
     ] = "auto"  # fmt: skip
     """auto: found by looking at the folder."""
     root: str | None = None
     splits: dict[str, SplitConfig] | None = None
     """Left out, the splits are found by looking at the folder."""
     val_share: Annotated[Number, Field(gt=0, lt=1)] = 0.2
-    """Share of the images for validation where they have no splits of their own."""
+    """Share of the images for validation, or of those for training, where none are set aside for it."""
     split_seed: Annotated[Whole, Field(ge=0)] = 0
     """Which images these are."""
     classes: tuple[str, ...] | None = None
@@ -84,6 +84,9 @@ class DataConfig(Settings):
     colours: dict[str | int, tuple[Byte, Byte, Byte]] | None = None
     """Of colour-coded masks: name of a class, or label -> [red, green, blue]. What is named `ignore` or `void` is
     ignored. Left out, a table beside the data is used (label_colors.txt, class_dict.csv, labelmap.txt)."""
+    mask_threshold: Annotated[Whole, Field(ge=1, le=65535)] | None = None
+    """Of black and white masks whose edges are blurred or that are JPEGs: so much or more is class 1, less is class 0.
+    Left out, 128 where the masks look so."""
     on_bad_file: Literal["fail", "skip"] = "fail"
     """The first pair that cannot be used ends the run, or all of them are left out and counted."""
     resize: Size | None = None

@@ -22,8 +22,7 @@ from autoseg.data.dataset import open_dataset
 from autoseg.engine.predict import label_map, load_network
 from autoseg.errors import AutosegError
 from autoseg.network import for_inference
-from autoseg.viz.contact_sheet import as_picture
-from autoseg.viz.palette import colour, palette
+from autoseg.viz.palette import as_picture, colour, palette
 from autoseg.viz.samples import class_patches
 from autoseg.viz.style import SMALL, save, styled
 

@@ -60,7 +60,7 @@ def guide(
     first look in minutes.
     """
     kind = "search" if isinstance(config, SearchConfig) else "retrain"
-    if not (quick or _is_shipped(config)):
+    if not (quick or is_shipped(config)):
         return config, []
     schedule: TrainingConfig = getattr(config, kind)
     size, reasons = config.data.resize or image_size(train), list[str]()
@@ -84,7 +84,7 @@ def guide(
     return config.model_copy(update={kind: guided, **changes}), reasons
 
 
-def _is_shipped(config: SearchConfig | RetrainConfig) -> bool:
+def is_shipped(config: SearchConfig | RetrainConfig) -> bool:
     """Is it of a space, genotype or network that ships with autoseg? What a file of the user's own says stays."""
     if isinstance(config, SearchConfig):
         return config.space.get("name") in space_names()

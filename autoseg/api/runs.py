@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 
-from autoseg.api.guidance import guide
+from autoseg.api.fitting import fit_to_device
+from autoseg.api.guidance import guide, is_shipped
 from autoseg.api.settings import Source, first_difference, retrain_settings, search_settings
 from autoseg.config import DataConfig, RetrainConfig, SearchConfig, SearchSchedule, TrainingConfig
 from autoseg.data.dataset import SegmentationDataset, describe_dataset, open_dataset
 from autoseg.data.store import keep_samples
+from autoseg.engine.device_memory import memory_errors
 from autoseg.engine.environment import describe_environment, pick_device
 from autoseg.engine.log import Progress
 from autoseg.engine.loop import Loop, Task
@@ -20,7 +22,7 @@ from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.run import Run, refuse_used
 from autoseg.engine.search import SearchTask
 from autoseg.errors import ConfigError, RunError
-from autoseg.files import read_yaml
+from autoseg.files import read_yaml, write_text
 from autoseg.settings import parse
 from autoseg.space.schema import SearchSpace
 from autoseg.zoo.architecture import Architecture
@@ -101,6 +103,33 @@ class Given(NamedTuple):
         return {name for group in groups if isinstance(group, Mapping) for name in group}
 
 
+class _Guided(Generic[Config]):
+    """The settings that were given, with what is proposed where they say nothing."""
+
+    def __init__(self, resolve: Callable[[Path | None], Config], given: Given, quick: bool) -> None:
+        self._resolve: Callable[[Path | None], Config] = resolve
+        self._given, self._quick = given, quick
+        self.reasons: list[str] = []
+        self.train: SegmentationDataset | None = None
+        """What was looked at, where no proposal changes how it is read."""
+
+    def __call__(self, own: Path | None) -> Config:
+        """`own`: config.yaml of a run to go on with."""
+        found = self._resolve(own)
+        named = self._given.scheduled("search" if isinstance(found, SearchConfig) else "retrain")
+        if own is not None:  # a run has its schedule already, and its genotype unless that is given again
+            named |= {*TrainingConfig.model_fields, *SearchSchedule.model_fields}
+            named |= {"batch_norm"} if self._given.source is None else set()
+        train = open_dataset(found.data, "train")
+        proposed, self.reasons = guide(found, train, named, self._quick)
+        if own is None:
+            stays = named if is_shipped(found) else {*SearchSchedule.model_fields}
+            proposed, more = fit_to_device(proposed, pick_device(proposed.device), stays)
+            self.reasons += more
+        self.train = train if proposed.data == found.data else None
+        return proposed
+
+
 def _carry_out(
     model: type[Config],
     make_task: Callable[[Config, SegmentationDataset, SegmentationDataset, torch.device], Task],
@@ -112,30 +141,24 @@ def _carry_out(
     show_progress: bool,
 ) -> Run:
     """Check everything, then make the run directory or go on with it, and do the work."""
-    reasons: list[str] = []
-
-    def guided(own: Path | None) -> Config:
-        found = resolve(own)
-        named = given.scheduled("search" if isinstance(found, SearchConfig) else "retrain")
-        if own is not None:  # a run has its schedule already, and its genotype unless that is given again
-            named |= {*TrainingConfig.model_fields, *SearchSchedule.model_fields}
-            named |= {"batch_norm"} if given.source is None else set()
-        found, reasons[:] = guide(found, open_dataset(found.data, "train"), named, quick)
-        return found
-
+    guided: _Guided[Config] = _Guided(resolve, given, quick)
     run, settings = _start(model, out, resume, guided, given)
     device = pick_device(settings.device)
-    train, val = open_dataset(settings.data, "train"), open_dataset(settings.data, "val")
+    train = open_dataset(settings.data, "train") if guided.train is None else guided.train
+    val = open_dataset(settings.data, "val")
     task = make_task(settings, train, val, device)
     schedule = settings.search if isinstance(settings, SearchConfig) else settings.retrain
     if isinstance(task, RetrainTask) and not (run and (run.checkpoints / "last.pt").is_file()):
         task.load_weights()
     _read_all(train, val, schedule, device, show_progress)
     if show_progress:
-        print("\n  ".join([describe_dataset(settings.data), *reasons]))
+        print("\n  ".join([describe_dataset(settings.data), *guided.reasons]))
     run = _ready(run, out, settings, device)
+    _write_left_out(run, train, val)
     task.begin(run)
-    Loop(task, run, show_progress)()
+    advice = f"start anew with less: --set {run.kind}.batch_size={max(2, schedule.batch_size // 2)}, or a smaller crop"
+    with memory_errors(device, f"{advice}; {run.path} holds what was done"):
+        Loop(task, run, show_progress)()
     return run
 
 
@@ -177,6 +200,17 @@ def _ready(run: Run | None, out: str | Path, settings: Config, device: torch.dev
         return Run.create(out, settings, environment)
     run.complete(environment)
     return run
+
+
+def _write_left_out(run: Run, train: SegmentationDataset, val: SegmentationDataset) -> None:
+    """left_out.txt: a line on each sample that `on_bad_file: skip` left out, split and name and why; none, no file."""
+    lines = [
+        f"{split}/{name}: {reason}\n"
+        for split, dataset in (("train", train), ("val", val))
+        for name, reason in dataset.left_out
+    ]
+    if lines:
+        write_text(run.path / "left_out.txt", "".join(lines))
 
 
 def _read_all(

@@ -6,7 +6,7 @@ defaults < the space's or genotype's recommended schedule < `config` file < argu
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -114,20 +114,28 @@ def _chosen_architecture(
 def data_for_run(own: DataConfig, data: Source | None, overrides: Mapping[str, Any] | None = None) -> DataConfig:
     """The data that a trained network is measured on: its run's own, with what `data` and `overrides` change.
 
-    A folder replaces the run's folder and keeps its classes, ignore label, size and normalisation.
-    Raises: DataError: other classes than the network has.
+    A folder replaces the run's folder and keeps its classes, ignore label, size and normalisation; whether its masks of
+    two classes are of 0 and 1 or of 0 and 255 is found anew.
+    Raises: ConfigError: other classes or channels than the network has.
     """
     changes = data_overrides(overrides)
     settings = own.to_dict()
+    given: Mapping[str, Any] = {} if data is None else _data(data)["data"]
+    if "root" in {**given, **changes}:
+        settings |= _found_anew(own, {**given, **changes})
     if data is not None:
         # another folder has its own splits, another YAML perhaps its own classes: nothing that was found is kept
-        given = _data(data)["data"]
         settings = {**settings, "splits": None, **({"layout": "auto"} if "root" in given else {}), **given}
         if "classes" in given or "num_classes" in given:
             settings |= {key: given.get(key) for key in ("classes", "num_classes")}
     merged = merge(settings, changes)
     if "root" in changes:
         merged |= {"splits": changes.get("splits"), "layout": changes.get("layout", "auto")}
+    if merged["channels"] not in (None, own.channels):
+        raise ConfigError(
+            f"data.channels is {merged['channels']}, but the network was trained on images of {own.channels};"
+            " give images with as many channels"
+        )
     resolved = resolve(parse(DataConfig, merged, "data"))
     if resolved.num_classes != own.num_classes:
         raise ConfigError(
@@ -135,6 +143,17 @@ def data_for_run(own: DataConfig, data: Source | None, overrides: Mapping[str, A
             " give data with the same classes"
         )
     return resolved
+
+
+def _found_anew(own: DataConfig, said: Collection[str]) -> dict[str, None]:
+    """Settings of masks of two classes that another folder may have otherwise, and that neither the user has set.
+
+    A run with masks of 0 and 1 takes 255 for the ignore label, one with masks of 0 and 255 for a class.
+    """
+    found = own.num_classes == 2 and own.colours is None and own.ignore_label == 255
+    if not found or own.label_map not in (None, {255: 1}) or "colours" in said:
+        return {}
+    return dict.fromkeys({"label_map", "ignore_label", "mask_threshold"} - {*said})
 
 
 def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str | None:
@@ -169,8 +188,11 @@ def _data(data: Source | DataConfig | None, base: Mapping[str, Any] | None = Non
         return {"data": data.to_dict()}
     settings = dict(data) if isinstance(data, Mapping) else data_settings(data)
     before = (base or {}).get("data")
-    if isinstance(before, Mapping) and "root" in settings and settings["root"] != before.get("root"):
-        settings = {"splits": None, "layout": "auto", **settings}
+    if isinstance(before, Mapping) and "root" in settings:
+        if settings["root"] != before.get("root"):
+            settings = {"splits": None, "layout": "auto", **settings}
+        elif settings.get("layout") == "auto":
+            del settings["layout"]  # `base` says what was found there
     return {"data": settings}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoseg.config import InferenceConfig, RetrainConfig
+from autoseg.config import DataConfig, InferenceConfig, RetrainConfig
 from autoseg.errors import ConfigError, ExportError, RunError
 from autoseg.files import write_text
 from autoseg.genotype.schema import Genotype
@@ -16,10 +16,14 @@ from autoseg.settings import parse
 if TYPE_CHECKING:
     import torch
 
+    from autoseg.data.base import SegmentationDataset
     from autoseg.network.base import SegmentationNetwork
     from autoseg.objectives.metrics import Scores
 
 Inference = InferenceConfig | Mapping[str, Any]
+
+IN_WINDOWS = "see large images in pieces: --window 512 512"
+"""What to do where the memory does not suffice."""
 
 
 def evaluate(
@@ -52,42 +56,59 @@ def evaluate(
     """
     from autoseg.api.settings import data_for_run
     from autoseg.data.dataset import open_dataset
-    from autoseg.engine.evaluate import Details, evaluate_network
-    from autoseg.engine.log import Progress
 
     asked = _asked(inference)
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}, but at least 1 image must come at once")
     file, picture = _targets(Path(run), split, None if out is None else Path(out), plot)
-    network, config, saved, target = _network_of(run, checkpoint, device, precision, output_stride)
-    _refuse_crf(asked, network)
+    network, config, saved, target = _network_of(run, checkpoint, device, precision, output_stride, asked)
     settings = data_for_run(config.data, data, overrides)
     dataset = open_dataset(settings, split)
-    details = Details(dataset.num_classes, dataset.ignore_label)
-    with Progress("evaluate", len(dataset), enabled=show_progress) as progress:
-        scores, loss = evaluate_network(
-            network, dataset, settings, target, batch_size=batch_size, inference=asked, details=details,
-            progress=lambda done, _: progress.update(done),
-        )  # fmt: skip
-    result = {
-        "run": Path(run).as_posix(),
-        "checkpoint": checkpoint,
-        "epoch": saved["epoch"],
-        "split": split,
-        "images": len(dataset),
-        "size": list(settings.resize) if settings.resize else None,
-        "multi_scale": len(asked.scales) > 1,
-        **asked.to_dict(),
-        "precision": precision,
-        "output_stride": getattr(network.architecture, "output_stride", None),
-        "loss": loss,
-        **scores.to_dict(),
-        **details.to_dict(dataset.classes),
-    }
+    scores, measured = _measure(network, dataset, settings, target, asked, batch_size, show_progress)
+    result = {"run": Path(run).as_posix(), "checkpoint": checkpoint, "epoch": saved["epoch"], "split": split}
+    result |= _conditions(dataset, network, asked, precision) | measured
     write_text(file, json.dumps(result, indent=2) + "\n")
     if plot:
         _draw_confusion(scores, picture)
     return result
+
+
+def _measure(
+    network: SegmentationNetwork,
+    dataset: SegmentationDataset,
+    settings: DataConfig,
+    device: torch.device,
+    asked: InferenceConfig,
+    batch_size: int,
+    show_progress: bool,
+) -> tuple[Scores, dict[str, Any]]:
+    """The scores, and all that was measured as plain data."""
+    from autoseg.engine.device_memory import memory_errors
+    from autoseg.engine.evaluate import Details, evaluate_network
+    from autoseg.engine.log import Progress
+
+    details = Details(dataset.num_classes, dataset.ignore_label)
+    with memory_errors(device, IN_WINDOWS), Progress("evaluate", len(dataset), enabled=show_progress) as progress:
+        scores, loss = evaluate_network(
+            network, dataset, settings, device, batch_size=batch_size, inference=asked, details=details,
+            progress=lambda done, _: progress.update(done),
+        )  # fmt: skip
+    return scores, {"loss": loss, **scores.to_dict(), **details.to_dict(dataset.classes)}
+
+
+def _conditions(
+    dataset: SegmentationDataset, network: SegmentationNetwork, asked: InferenceConfig, precision: str
+) -> dict[str, Any]:
+    """What is measured, and how, as plain data."""
+    return {
+        "images": len(dataset),
+        "left_out": [name for name, _ in dataset.left_out],
+        "size": list(dataset.resize) if dataset.resize else None,
+        "multi_scale": len(asked.scales) > 1,
+        **asked.to_dict(),
+        "precision": precision,
+        "output_stride": getattr(network.architecture, "output_stride", None),
+    }
 
 
 def predict(
@@ -108,14 +129,15 @@ def predict(
     A label PNG holds the labels as pixel values and shows them in colour. Returns both paths of each image.
     Raises: AutosegError: something that was given is wrong; nothing is written over.
     """
+    from autoseg.engine.device_memory import memory_errors
     from autoseg.engine.log import Progress
     from autoseg.engine.predict import find_images, predict_files
 
     asked = _asked(inference)
-    network, config, _, target = _network_of(run, checkpoint, device, precision, output_stride)
-    _refuse_crf(asked, network)
+    network, config, _, target = _network_of(run, checkpoint, device, precision, output_stride, asked)
     files = []
-    with Progress("predict", len(find_images(images)), enabled=show_progress) as progress:
+    found = find_images(images)
+    with memory_errors(target, IN_WINDOWS), Progress("predict", len(found), enabled=show_progress) as progress:
         for pair in predict_files(network, images, Path(out), config.data, target, asked):
             files.append(pair)
             progress.update(len(files))
@@ -132,22 +154,21 @@ def _asked(inference: Inference | None) -> InferenceConfig:
     return asked
 
 
-def _refuse_crf(asked: InferenceConfig, network: SegmentationNetwork) -> None:
-    """Raise ConfigError where a CRF is asked for, which knows colours, and the images have none."""
-    if asked.crf is not None and network.in_channels != 3:
-        raise ConfigError(f"the CRF needs images of 3 channels, but the network's have {network.in_channels}")
-
-
 def _network_of(
-    run: str | Path, checkpoint: str, device: str, precision: str, output_stride: int | None
+    run: str | Path, checkpoint: str, device: str, precision: str, output_stride: int | None, asked: InferenceConfig
 ) -> tuple[SegmentationNetwork, RetrainConfig, dict[str, Any], torch.device]:
-    """As `load_network`, with the network ready for use on the device, which comes last."""
+    """As `load_network`, with the network ready for use on the device, which comes last.
+
+    Raises: ConfigError: a CRF is asked for, which knows colours, and the images have none.
+    """
     from autoseg.engine.environment import pick_device
     from autoseg.engine.predict import load_network
     from autoseg.network import for_inference
 
     target = pick_device(device)
     network, config, saved = load_network(run, _which(checkpoint), output_stride)
+    if asked.crf is not None and network.in_channels != 3:
+        raise ConfigError(f"the CRF needs images of 3 channels, but the network's have {network.in_channels}")
     return for_inference(network, target, precision), config, saved, target
 
 

@@ -70,7 +70,8 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
         yield f"{name:<{width}}  {_number(iou)}  {_number(result['dice'][name])}  {_number(share, '6.1%')}".rstrip()
     interval = result["miou_interval"]
     between = f", 95% interval {interval[0]:.4f} to {interval[1]:.4f}" if interval else ""
-    yield f"mIoU {_number(result['miou'], '.4f')}{between}   ({result['images']} images of {result['split']})"
+    size = f" at {result['size'][1]}x{result['size'][0]}" if result["size"] else ""
+    yield f"mIoU {_number(result['miou'], '.4f')}{between}   ({result['images']} images of {result['split']}{size})"
     yield "   ".join(f"{label} {_number(result[key], '.4f')}" for label, key in SUMMARY.items())
 
 

@@ -38,7 +38,7 @@ class SegmentationDataset(ABC):
     `names`: one a sample, unique; `classes`: one name a class; `num_classes`; `ignore_label`; `channels` and
     `image_dtype` of every image; `left_out`: (name, reason) of samples that could not be used;
     `unlabelled`: names of those decoded so far whose mask holds the ignore label alone;
-    `colours`: of the classes, where masks are colour-coded.
+    `colours`: of the classes, where masks are colour-coded; `mask_threshold`: from which on grey is class 1.
     Decoded samples stay in memory up to `cache_bytes`; 0 keeps none. `keep` replaces that by a store of all of them.
     """
 
@@ -64,6 +64,7 @@ class SegmentationDataset(ABC):
         self.left_out: list[tuple[str, str]] = []
         self.unlabelled: set[str] = set()
         self.colours: Mapping[str | int, tuple[int, int, int]] | None = None
+        self.mask_threshold: int | None = None
         self.label_map = dict(label_map or {})
         self.store: PackedSamples | None = None
         self._check_label_map()

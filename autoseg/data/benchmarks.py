@@ -28,9 +28,10 @@ from autoseg.data.class_names import (
     camvid_colours,
 )
 from autoseg.data.colours import Colour
+from autoseg.data.folders import split_of
 from autoseg.data.images import is_coloured
 from autoseg.data.layouts import SPLITS, Find, FoundLayout, by_seed, find_folder, find_lists, no_layout, pick
-from autoseg.data.pairs import read_list
+from autoseg.data.pairs import is_hidden, read_list
 from autoseg.errors import DataError
 from autoseg.files import one_line
 
@@ -44,15 +45,17 @@ def find_layout(root: Path, name: str = "auto") -> tuple[Path, FoundLayout]:
     That is `root`, or the only folder in it, as archives have it. Raises: DataError: none fits, or not the one named.
     """
     wanted = list(LAYOUTS.values()) if name == "auto" else [LAYOUTS[name]]
-    place: Path | None = root
     try:
-        while place is not None:
+        places = [root]
+        while inside := _only_folder(places[-1]):
+            places.append(inside)
+        for folder in reversed(places):  # from outside, a known data set is any folder of images and masks
             for find in wanted:
-                if found := find(place):
-                    return place, found
-            place = _only_folder(place)
+                if found := find(folder):
+                    return folder, found
     except OSError as reason:
-        raise DataError(f"{reason.filename or root} cannot be looked into ({one_line(reason)}); correct it") from None
+        place = reason.filename or root
+        raise DataError(f"{place} cannot be looked into ({reason.strerror}); change its permissions") from None
     if name == "auto":
         raise no_layout(root)
     raise DataError(f"{root} is not laid out as {TITLES[name]}; correct data.root, or leave data.layout out")
@@ -74,6 +77,14 @@ def _cityscapes(root: Path) -> FoundLayout | None:
     }
     label_map = {} if ending.endswith("TrainIds") else CITYSCAPES_MAP
     return FoundLayout("cityscapes", splits, CITYSCAPES, label_map, IGNORE) if splits else None
+
+
+def _kitti(root: Path) -> FoundLayout | None:
+    """training/image_2, training/semantic; the labels are those of Cityscapes."""
+    images, masks = pick(root, ("training/image_2",)), pick(root, ("training/semantic",))
+    return (
+        FoundLayout("kitti", by_seed(images, masks), CITYSCAPES, CITYSCAPES_MAP, IGNORE) if images and masks else None
+    )
 
 
 def _mapillary(root: Path) -> FoundLayout | None:
@@ -227,6 +238,7 @@ def _pet(root: Path) -> FoundLayout | None:
 
 LAYOUTS: dict[str, Find] = {
     "cityscapes": _cityscapes,
+    "kitti": _kitti,
     "mapillary": _mapillary,
     "ade20k": _ade20k,
     "coco_stuff": _coco_stuff,
@@ -240,6 +252,7 @@ LAYOUTS: dict[str, Find] = {
 """The most specific first."""
 TITLES = {
     "cityscapes": "Cityscapes",
+    "kitti": "KITTI",
     "mapillary": "Mapillary Vistas",
     "ade20k": "ADE20K",
     "coco_stuff": "COCO-Stuff",
@@ -272,6 +285,7 @@ def _first_is_coloured(folder: Path) -> bool:
 
 
 def _only_folder(root: Path) -> Path | None:
-    """The one folder in `root`, where there is nothing else."""
-    inside = [path for path in islice(root.iterdir(), 20) if not path.name.startswith(".")]
-    return inside[0] if len(inside) == 1 and inside[0].is_dir() and not inside[0].is_symlink() else None
+    """The one folder in `root`, where there is nothing else, unless it is a split of the data set."""
+    inside = [path for path in islice(root.iterdir(), 20) if not is_hidden(path.name)]
+    alone = len(inside) == 1 and inside[0].is_dir() and not inside[0].is_symlink()
+    return inside[0] if alone and split_of(inside[0].name) is None else None

@@ -13,6 +13,7 @@ from autoseg.data.colours import named_classes
 from autoseg.data.problems import KINDS, Problem, find_problems
 from autoseg.data.scanning import ProgressCall, dataset_of, scan_dataset
 from autoseg.data.summary import Scan, SplitSummary, pick_samples, summarise
+from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
 UNKNOWN_LAYOUTS = ("folder", "list")
@@ -37,9 +38,11 @@ class DataReport:
         """`CamVid in /data/camvid: 367 train, 101 val, 11 classes, ignore label 11`."""
         config, number = self.scan.config, len(self.scan.classes)
         parts = [f"{summary.images:,} {split}" for split, summary in self.summary.items()]
-        parts += [f"{number} class{'es' * (number != 1)}", f"ignore label {self.scan.ignore_label}"]
+        parts += [counted(number, "class"), f"ignore label {self.scan.ignore_label}"]
         if any(split.part for split in (config.splits or {}).values()):
             parts.append(f"split by seed {config.split_seed}")
+        if config.mask_threshold is not None:
+            parts.append(f"{config.mask_threshold} or more is class 1")
         return f"{TITLES[config.layout]} in {config.root}: {', '.join(parts)}"
 
     @property
@@ -118,6 +121,8 @@ def propose(config: DataConfig, scan: Scan) -> dict[str, Any]:
     proposal["ignore_label"] = scan.ignore_label
     if unknown and found.label_map:
         proposal["label_map"] = dict(found.label_map)
+    if found.mask_threshold is not None:
+        proposal["mask_threshold"] = found.mask_threshold
     if unknown and found.colours:
         proposal["colours"] = {name: list(colour) for name, colour in found.colours.items()}
     if (found.channels, found.pixel_type) != (3, "uint8"):

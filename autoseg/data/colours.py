@@ -22,8 +22,22 @@ Colours: TypeAlias = Mapping[str | int, Colour]
 """Name of a class, or label -> its colour. Named classes get the labels 0, 1, ... in their order."""
 
 TABLE_FILES = ("label_colors.txt", "class_dict.csv", "labelmap.txt", "classes.csv", "colors.csv", "colours.csv")
-IGNORED_NAMES = ("ignore", "ignored", "void", "unlabelled", "unlabeled", "undefined")
+_LIKE_A_TABLE = re.compile(r".*(class|label|colou?r).*\.(csv|txt)", re.IGNORECASE)
+LARGEST_TABLE = 2**20
+"""Bytes."""
+IGNORED_NAMES = ("ignore", "ignored", "void", "unlabelled", "unlabeled", "undefined", "unknown", "nodata")
 """Names, in any case, of what is no class: pixels of these colours are ignored."""
+
+
+class GreyTable:
+    """Reads two classes out of shades of grey: 1 from `threshold` on, 0 below it."""
+
+    def __init__(self, threshold: int) -> None:
+        self._threshold = threshold
+
+    def read(self, grey: NDArray[Any]) -> NDArray[np.uint8]:
+        """(H, W) to labels (H, W)."""
+        return (grey >= self._threshold).astype(np.uint8)
 
 
 class ColourTable:
@@ -49,6 +63,16 @@ class ColourTable:
         return labels
 
 
+MaskTable: TypeAlias = ColourTable | GreyTable
+
+
+def mask_table(colours: Colours | None, threshold: int | None, ignore_label: int | None) -> MaskTable | None:
+    """How the values in masks become labels, by `data.colours` or `data.mask_threshold`; None where they are labels."""
+    if colours is not None:
+        return colour_table(colours, 255 if ignore_label is None else ignore_label)
+    return None if threshold is None else GreyTable(threshold)
+
+
 def colour_table(colours: Colours, ignore_label: int) -> ColourTable:
     """The table that `data.colours` describes."""
     labels: dict[Colour, int] = {}
@@ -64,16 +88,36 @@ def named_classes(colours: Colours) -> tuple[str, ...]:
     return tuple(key for key in colours if isinstance(key, str) and key.lower() not in IGNORED_NAMES)
 
 
-def table_beside(root: Path) -> dict[str | int, Colour] | None:
-    """The colours of the first table file in `root`, if there is one.
+def table_beside(*folders: Path) -> dict[str | int, Colour] | None:
+    """The colours of the first table file in `folders`, if there is one.
 
-    `64 128 64 Animal` a line (CamVid), `name,r,g,b`, or `name:r,g,b::` (CVAT), with or without a header.
-    Raises: DataError: a table that cannot be read.
+    `64 128 64 Animal` a line (CamVid), `name,r,g,b`, or `name:r,g,b::` (CVAT), with or without a header or a number
+    before. Any other text file or CSV named after classes, labels or colours will do, if it is such a table.
+    Raises: DataError: a file of a usual name that is no table.
     """
-    file = next((root / name for name in TABLE_FILES if (root / name).is_file()), None)
-    if file is None:
-        return None
+    for folder in folders:
+        if file := next((folder / name for name in TABLE_FILES if (folder / name).is_file()), None):
+            return _read_table(file)
+    for file in (file for folder in folders for file in _like_tables(folder)):
+        try:
+            if (table := _read_table(file)) and len(table) > 1:
+                return table
+        except DataError:  # something else
+            continue
+    return None
+
+
+def _like_tables(folder: Path) -> list[Path]:
     try:
+        return sorted(path for path in folder.iterdir() if _LIKE_A_TABLE.fullmatch(path.name) and path.is_file())
+    except OSError:
+        return []
+
+
+def _read_table(file: Path) -> dict[str | int, Colour] | None:
+    try:
+        if file.stat().st_size > LARGEST_TABLE:
+            raise DataError(f"{file} is too large for a table of colours; correct it")
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as reason:
         raise DataError(f"{file} cannot be read as a table of colours ({one_line(reason)}); correct it") from None
@@ -110,6 +154,8 @@ def _row(line: str, suffix: str) -> tuple[str, list[int]]:
     else:
         cells = [cell for cell in re.split(r"[:,\s]+", line.strip()) if cell]
     numbers = [int(cell) for cell in cells if cell.isdecimal()]
+    if len(numbers) == 4 and cells[0].isdecimal():  # a number of the class before its name and colour
+        numbers = numbers[1:]
     return " ".join(cell for cell in cells if not cell.isdecimal()), numbers
 
 

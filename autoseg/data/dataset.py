@@ -15,6 +15,7 @@ from autoseg.data.layouts import checked_root
 from autoseg.data.pairs import BadFiles, Pair, list_pairs
 from autoseg.data.resolving import resolve_classes, resolve_layout, resolve_normalisation, resolve_pixels
 from autoseg.data.threads import in_threads
+from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
 __all__ = ["Sample", "SegmentationDataset", "describe_dataset", "in_threads", "open_dataset", "resolve", "verify"]
@@ -63,18 +64,19 @@ def describe_dataset(config: DataConfig) -> str:
     if config.layout == "generated":
         counts = {name: getattr(config.generated, name) for name in ("train", "val", "test")}
     else:
-        bad = BadFiles(skip=True)
-        counts = {split: len(_pairs(config, split, bad)) for split in config.splits or {}}
+        counts = {split: _count(config, split) for split in config.splits or {}}
     title = TITLES[config.layout]
     if config.layout in ("folder", "list"):
         title = f"{Path(config.root or '').name} ({title})"
-    parts = [*(f"{count:,} {split}" for split, count in counts.items()), f"{config.num_classes} classes"]
+    parts = [*(f"{count:,} {split}" for split, count in counts.items()), counted(config.num_classes or 0, "class")]
     if (config.channels, config.pixel_type) != (3, "uint8"):
-        parts.append(f"{config.channels} channel{'s' * (config.channels != 1)} of {config.pixel_type}")
+        parts.append(f"{counted(config.channels or 3, 'channel')} of {config.pixel_type}")
     if any(split.part for split in (config.splits or {}).values()):
         parts.append(f"split by seed {config.split_seed} (data.val_share {config.val_share:g})")
     if config.colours and config.layout != "camvid_colour":
         parts.append("masks in colour")
+    if config.mask_threshold is not None:
+        parts.append(f"{config.mask_threshold} or more is class 1")
     if config.layout in ("folder", "list") and config.label_map == {255: 1}:
         parts.append("255 is class 1")
     return f"{title}: {', '.join(parts)}"
@@ -110,6 +112,16 @@ def _pairs(config: DataConfig, split: str, bad: BadFiles) -> list[Pair]:
     return list_pairs(root, split, splits[split], bad, config.val_share, config.split_seed)
 
 
+def _count(config: DataConfig, split: str) -> int:
+    """Images with masks; a run needs no others than these two, so that of others none is no error."""
+    try:
+        return len(_pairs(config, split, BadFiles(skip=True)))
+    except DataError:
+        if split in ("train", "val"):
+            raise
+        return 0
+
+
 def _open(config: DataConfig, split: str) -> SegmentationDataset:
     ignore_label = 255 if config.ignore_label is None else config.ignore_label
     if config.layout == "generated":
@@ -134,6 +146,7 @@ def _open(config: DataConfig, split: str) -> SegmentationDataset:
         channels=config.channels or 3,
         pixel_type=config.pixel_type or "uint8",
         colours=config.colours,
+        mask_threshold=config.mask_threshold,
     )
     dataset.left_out = bad.left_out
     return dataset
@@ -162,7 +175,7 @@ def _checked(dataset: SegmentationDataset, config: DataConfig, split: str) -> Se
         raise DataError(f"no image of split '{split}' in {config.root} can be used; {dataset.left_out[0][1]}")
     names = ", ".join(name for name, _ in dataset.left_out[:10]) + ", ..." * (len(dataset.left_out) > 10)
     _log.warning(
-        f"left out {len(dataset.left_out)} of {total} images of split '{split}' (on_bad_file: skip): {names};"
-        f" the first since {dataset.left_out[0][1]}"
+        f"left out {len(dataset.left_out)} of {counted(total, 'image')} of split '{split}' (on_bad_file: skip):"
+        f" {names}; the first since {dataset.left_out[0][1]}"
     )
     return dataset

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.data.base import CACHE_BYTES, SegmentationDataset
-from autoseg.data.colours import Colours, ColourTable, colour_table
+from autoseg.data.colours import Colours, mask_table
 from autoseg.data.images import IMAGE_SUFFIXES, image_size, read_image, read_mask
 from autoseg.data.pairs import Pair, list_pairs, within
 from autoseg.errors import DataError
@@ -24,7 +24,8 @@ LEAST_SIDE = 8
 class FolderDataset(SegmentationDataset):
     """Image and mask files. `pairs`: (name, image, mask) a sample, as `list_pairs` gives.
 
-    `colours`: of the classes, where masks are colour-coded. Images are brought to `channels` and `pixel_type`.
+    `colours`: of the classes, where masks are colour-coded; `mask_threshold`: where they are in shades of grey.
+    Images are brought to `channels` and `pixel_type`.
     """
 
     def __init__(
@@ -39,13 +40,15 @@ class FolderDataset(SegmentationDataset):
         channels: int = 3,
         pixel_type: str = "uint8",
         colours: Colours | None = None,
+        mask_threshold: int | None = None,
     ) -> None:
         names = [name for name, _, _ in pairs]
         super().__init__(names, classes, ignore_label, label_map, resize, cache_bytes, channels, pixel_type)
         self._root = root
         self._pairs = list(pairs)
         self.colours = colours
-        self._table: ColourTable | None = None if colours is None else colour_table(colours, ignore_label)
+        self.mask_threshold = mask_threshold
+        self._table = mask_table(colours, mask_threshold, ignore_label)
 
     def read(self, index: int) -> tuple[NDArray[Any], NDArray[np.integer[Any]]]:
         """Image (H, W, C) and mask (H, W) as the files hold them.

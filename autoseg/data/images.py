@@ -6,9 +6,10 @@ Letters: H height and W width in pixels, C channels.
 from __future__ import annotations
 
 import contextlib
+import logging
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,26 @@ from autoseg.data.arrays import (
     read_npy,
     read_tiff,
 )
-from autoseg.data.colours import ColourTable, first_colours, is_photo_like
+from autoseg.data.colours import GreyTable, MaskTable, first_colours, is_photo_like
+from autoseg.data.wording import counted
 from autoseg.errors import DataError
 from autoseg.files import one_line
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".npy")
 
+DARK, BRIGHT = 32, 224
+"""Below the one and from the other on lie the two values of black and white masks."""
+FLAT_SHARE = 0.002
+CROWDED = 0.5
+"""Of the pixels, at least so many have one of the two values; in a photo, none of two has."""
+SHADES = 8
+"""So many values between the two, at least, show that edges are blurred and that these are no labels."""
+
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 _GREY_16 = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _TIFF = (".tif", ".tiff")
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # it speaks of each TIFF that `read_tiff` reads
 _BITS_PER_SAMPLE, _SUBFILE_TYPE = 258, 254
 
 
@@ -45,6 +56,7 @@ def read_image(
 
     Grey becomes RGB and RGB grey where `channels` asks for it, and a fourth channel (alpha) is left out where only
     three are wanted; 8 and 16 bit are scaled to each other; floats stay as they are.
+    Of 16-bit colours in a PNG Pillow reads 8 bits; in a TIFF or NPY, and in grey, all 16 are kept.
     Cameras store a turned photo with a note (EXIF) on how to turn it. The note is followed, unless `mask_size` (H, W)
     is given and matches only the photo as it is stored.
 
@@ -59,20 +71,30 @@ def image_format(path: Path) -> tuple[int, str]:
     return pixels.shape[2], pixels.dtype.name
 
 
-def read_mask(path: Path, colours: ColourTable | None = None) -> NDArray[np.integer[Any]]:
-    """A mask file as labels (H, W): palette indices, the values of a one-channel image, or what `colours` says.
+def read_mask(path: Path, table: MaskTable | None = None) -> NDArray[np.integer[Any]]:
+    """A mask file as labels (H, W): palette indices, the values of a one-channel image, or what `table` says.
 
-    Three equal channels count as one. Raises: DataError: the file is missing, truncated, no image, or in colour.
+    Three equal channels count as one, and so does a GIF in grey, whose palette is its writer's.
+    Raises: DataError: the file is missing, truncated, no image, or in colour; a JPEG or WebP, where `table` needs exact
+    values.
     """
     image = read_npy(path) if path.suffix.lower() == ".npy" else _open(path)
+    if isinstance(table, GreyTable):
+        return table.read(_grey_values(image, path))
     if isinstance(image, np.ndarray):
-        if colours is not None and image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8:
-            return colours.read(image, path)
+        if table is not None and image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8:
+            return table.read(image, path)
         return array_labels(image, path)
     if image.format in ("JPEG", "MPO", "WEBP"):
-        raise DataError(f"{path} is a {image.format} mask, whose compression changes labels; convert it to PNG")
-    if colours is not None and image.mode in ("RGB", "RGBA", "P", "L", "1"):
-        return colours.read(np.asarray(image.convert("RGB")), path)
+        raise DataError(
+            f"{path} is a {image.format} mask, whose compression changes labels; convert it to PNG, or set"
+            " data.mask_threshold: 128 if it is black and white"
+        )
+    if table is not None and image.mode in ("RGB", "RGBA", "P", "L", "1"):
+        return table.read(np.asarray(image.convert("RGB")), path)
+    if image.format == "GIF" and image.mode == "P":
+        colours = np.asarray(image.convert("RGB"))
+        return colours[:, :, 0].copy() if (colours == colours[:, :, :1]).all() else np.asarray(image).copy()
     if image.mode in ("RGB", "RGBA", "LA"):
         return _single_channel(np.asarray(image), path)
     if image.mode not in ("P", "L", "1", *_GREY_16):
@@ -92,6 +114,32 @@ def is_coloured(path: Path) -> bool:
     return bool((channels != channels[:, :, :1]).any())
 
 
+def are_black_and_white(masks: Sequence[Path]) -> bool:
+    """Whether masks show two classes in black and white with blurred edges, as JPEGs and enlarged masks do.
+
+    The flat parts of each are all of one dark value and one bright value; what lies between is seen at edges alone.
+    Masks of labels are flat in all their labels. What cannot be read does not count.
+    """
+    between: set[int] = set()
+    seen = lossy = False
+    for path in masks:
+        try:
+            image = None if path.suffix.lower() == ".npy" else _open(path)
+        except DataError:
+            continue
+        if not isinstance(image, Image.Image) or image.mode not in ("L", "RGB"):
+            return False
+        grey = _grey_values(image, path)
+        flat = _flat_values(grey)
+        dark, bright = (int(some.sum()) for some in (flat < DARK, flat >= BRIGHT))
+        if max(dark, bright) > 1 or dark + bright < flat.size or np.isin(grey, flat).mean() < CROWDED:
+            return False
+        lossy = lossy or image.format in ("JPEG", "MPO")
+        seen = seen or bool((grey >= BRIGHT).any())
+        between.update(np.setdiff1d(grey, flat).tolist())
+    return seen and (lossy or len(between) >= SHADES)
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """(H, W) of an image file as it is stored, from its header. Raises: DataError: the file is missing or no image."""
     if path.suffix.lower() == ".npy":
@@ -99,6 +147,23 @@ def image_size(path: Path) -> tuple[int, int]:
         return (shape[0], shape[1]) if len(shape) > 1 else (1, 1)
     with _clear_errors(path), Image.open(path) as image:
         return image.height, image.width
+
+
+def _grey_values(image: Image.Image | NDArray[Any], path: Path) -> NDArray[Any]:
+    """(H, W) of a mask."""
+    if isinstance(image, np.ndarray):
+        return array_labels(image, path)
+    return np.asarray(image if image.mode in _GREY_16 else image.convert("L"))
+
+
+def _flat_values(grey: NDArray[Any]) -> NDArray[np.int64]:
+    """Those that fill whole squares of 3x3 pixels, in no less than `FLAT_SHARE` of an image."""
+    rows = (grey[2:] == grey[1:-1]) & (grey[1:-1] == grey[:-2])
+    flat = rows[:, 2:] & rows[:, 1:-1] & rows[:, :-2]
+    middle = grey[1:-1, 1:-1]
+    flat &= (middle == grey[1:-1, 2:]) & (middle == grey[1:-1, :-2])
+    values, counts = np.unique(middle[flat], return_counts=True)
+    return values[counts > FLAT_SHARE * grey.size].astype(np.int64)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -143,7 +208,8 @@ def _as_asked(pixels: NDArray[Any], path: Path, channels: int, pixel_type: str) 
             pixels = _grey(pixels)
         else:
             raise DataError(
-                f"{path} has {found} channels, but the data set has {channels}; convert it, or set data.channels"
+                f"{path} has {counted(found, 'channel')}, but the data set has {channels}; convert it, or set"
+                " data.channels"
             )
     stored = pixels.dtype.name
     if stored == pixel_type:
@@ -169,10 +235,10 @@ def _single_channel(values: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
         return channels[:, :, 0].copy()
     if is_photo_like(channels):
         raise DataError(f"{path} has the colours of a photo, not of a mask; are images and masks in swapped folders?")
-    found = ", ".join(str(colour) for colour in first_colours(channels))
+    found = ", ".join(f"name_{number}: {colour}" for number, colour in enumerate(first_colours(channels), start=1))
     raise DataError(
-        f"{path} is a mask in colour, which needs a label map of colours; give it in data.colours, such as"
-        f" {{road: [128, 64, 128]}} (commonest here: {found}), or convert it to one channel of labels"
+        f"{path} is a mask in colour, and nothing says which class each colour is; write data.colours, such as"
+        f" {{{found}, ...}} with names of your own (`autoseg check-data` proposes all), or convert it to labels"
     )
 
 

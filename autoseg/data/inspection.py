@@ -14,7 +14,7 @@ from PIL import Image
 
 from autoseg.data.arrays import npy_shape
 from autoseg.data.base import LABELS
-from autoseg.data.colours import ColourTable
+from autoseg.data.colours import MaskTable
 from autoseg.data.folder import LEAST_SIDE
 from autoseg.data.images import image_format, read_image, read_mask
 from autoseg.data.pairs import Pair
@@ -68,18 +68,18 @@ class PairFacts(NamedTuple):
     """What would keep a run from using the pair."""
 
 
-def inspect_pair(pair: Pair, colours: ColourTable | None, channels: int, pixel_type: str) -> PairFacts:
+def inspect_pair(pair: Pair, table: MaskTable | None, channels: int, pixel_type: str) -> PairFacts:
     """Read a mask in full, and of an image as much as shows whether it can be read.
 
-    `colours`: of colour-coded masks; `channels` and `pixel_type`: what images are brought to. Raises nothing for a file
-    that is broken: that is a fault.
+    `table`: of masks that hold no labels; `channels` and `pixel_type`: what images are brought to. Raises nothing for a
+    file that is broken: that is a fault.
     """
     _, image_path, mask_path = pair
     faults: list[Fault] = []
     labels = pixels = np.zeros(0, dtype=np.int64)
     mask_size, image_kind = None, None
     try:
-        mask = read_mask(mask_path, colours)
+        mask = read_mask(mask_path, table)
         mask_size = mask.shape[0], mask.shape[1]
         labels, pixels = count_labels(mask)
         del mask  # not kept while the image is read

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import NamedTuple
 
 import numpy as np
 
 from autoseg.data.base import LABELS
-from autoseg.data.colours import ColourTable
+from autoseg.data.colours import MaskTable
 from autoseg.data.images import read_mask
 from autoseg.data.pairs import Pair
 from autoseg.data.threads import in_threads
+from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
 BINARY = ("background", "foreground")
@@ -23,54 +24,83 @@ MANY = 32
 
 
 class FoundClasses(NamedTuple):
-    """What the masks say; a `label_map` where they say that one is needed."""
+    """What the masks say; a `label_map` where they say that one is needed, a `problem` where that is for the user."""
 
     classes: tuple[str, ...]
     label_map: dict[int, int] | None = None
+    problem: str = ""
 
 
 def find_classes(
     pairs: Sequence[Pair],
     where: str,
-    label_map: dict[int, int] | None,
+    label_map: Mapping[int, int] | None,
     ignore_label: int | None,
-    colours: ColourTable | None = None,
+    table: MaskTable | None = None,
     skip: bool = False,
 ) -> FoundClasses:
-    """The classes of the masks: 0 to the greatest label after the label map, the ignore label left out.
+    """The classes of the masks, by `classes_of`. `skip`: leave out masks that cannot be used.
 
-    Masks of 0 and 255 alone, or of 0 and 1, have two classes, unless `label_map` or `ignore_label` say otherwise.
-    `skip`: leave out masks that cannot be used; `where`: the data set's folder, for messages.
     Raises: DataError: such a mask, fewer than two classes, or labels so far apart that they hardly are classes.
     """
-    seen = set(_labels_in(pairs, colours, skip))
+    found = classes_of(labels_in(pairs, table, skip), where, label_map, ignore_label)
+    if found.problem:
+        raise DataError(found.problem)
+    return found
+
+
+def classes_of(
+    seen: Set[int],
+    where: str,
+    label_map: Mapping[int, int] | None,
+    ignore_label: int | None,
+    everywhere: Set[int] = frozenset(),
+) -> FoundClasses:
+    """The classes of labels: 0 to the greatest one after the label map, the ignore label left out.
+
+    Labels 0 and 255 alone, or 0 and 1, are two classes, unless `label_map` or `ignore_label` say otherwise.
+    Labels far apart are numbered by a label map, those of `everywhere` too. `where`: the data set's folder, for
+    messages.
+    """
     if label_map is None and ignore_label is None and seen in ({0, 255}, {0, 1}):
-        return FoundClasses(BINARY, {255: 1} if 255 in seen else None)
+        return FoundClasses(BINARY, binary_map(seen))
     ignored = 255 if ignore_label is None else ignore_label
-    used = {(label_map or {}).get(label, label) for label in seen} - {ignored}
-    count = max(used, default=-1) + 1
+    mapped = {label: (label_map or {}).get(label, label) for label in seen | everywhere}
+    used = sorted({mapped[label] for label in seen} - {ignored})
+    count = max(used, default=0) + 1
     if count < 2:
-        raise DataError(
-            f"the training masks in {where} hold no label but 0 and the ignore label {ignored}, which makes"
-            " fewer than two classes; give others with data.label_map or data.ignore_label, or set data.num_classes"
+        text = (
+            f"the training masks in {where} hold no label but 0 and the ignore label {ignored}, which makes fewer than"
+            " two classes; give others with data.label_map or data.ignore_label, or set data.num_classes"
         )
-    if count > MANY and count > SPARSE * len(used):
-        some = ", ".join(str(label) for label in sorted(used)[:8]) + ", ..." * (len(used) > 8)
-        raise DataError(
-            f"the training masks in {where} hold {len(used)} labels of 0..{count - 1} ({some}); number"
-            f" them with data.label_map, or set data.num_classes to {count} if the others are classes too"
-        )
-    return FoundClasses(tuple(f"class_{label}" for label in range(count)))
+        return FoundClasses(("class_0",), problem=text)
+    if count <= max(MANY, SPARSE * len(used)):
+        return FoundClasses(tuple(f"class_{label}" for label in range(count)))
+    some = ", ".join(map(str, used[:8])) + ", ..." * (len(used) > 8)
+    text = (
+        f"the training masks in {where} hold {counted(len(used), 'label')} of 0..{count - 1} ({some}); number them with"
+        " data.label_map, as `autoseg check-data` proposes, or set data.num_classes to"
+        f" {count} if the others are classes too"
+    )
+    used = sorted(set(mapped.values()) - {ignored})
+    numbers = {label: number for number, label in enumerate(used)} | {ignored: ignored}
+    renumbered = {label: numbers[mapped[label]] for label in sorted(mapped) if numbers[mapped[label]] != label}
+    return FoundClasses(tuple(f"class_{label}" for label in used), renumbered, text)
 
 
-def _labels_in(pairs: Sequence[Pair], colours: ColourTable | None, skip: bool) -> list[int]:
-    """Every label that a mask holds."""
+def binary_map(seen: Set[int]) -> dict[int, int] | None:
+    """Of masks of 0 and 255: 255 is class 1."""
+    return {255: 1} if seen == {0, 255} else None
+
+
+def labels_in(pairs: Sequence[Pair], table: MaskTable | None, skip: bool) -> set[int]:
+    """Every label that a mask holds; `skip` leaves out masks that cannot be used. Raises: DataError: such a mask."""
     seen = np.zeros(LABELS, dtype=np.bool_)
 
     def look(index: int) -> None:
         path = pairs[index][2]
         try:
-            labels = np.unique(read_mask(path, colours))
+            labels = np.unique(read_mask(path, table))
             if labels.size and not 0 <= int(labels[0]) <= int(labels[-1]) < LABELS:
                 raise DataError(f"{path} has labels outside 0..{LABELS - 1}; correct the mask")
             if labels.size > MOST_IN_A_MASK:
@@ -85,4 +115,4 @@ def _labels_in(pairs: Sequence[Pair], colours: ColourTable | None, skip: bool) -
         seen[labels] = True
 
     in_threads(look, len(pairs))
-    return [int(label) for label in np.flatnonzero(seen)]
+    return {int(label) for label in np.flatnonzero(seen)}

@@ -9,25 +9,18 @@ from typing import TypeAlias
 
 from autoseg.config import SplitConfig
 from autoseg.data.colours import Colours
-from autoseg.data.pairs import pairs_in_one_folder
+from autoseg.data.folders import find_splits, image_folders, split_of
+from autoseg.data.pairs import is_hidden, pairs_in_one_folder
 from autoseg.errors import DataError
 
-SPLITS = {"train": ("train", "training"), "val": ("val", "validation", "valid"), "test": ("test", "testing")}
+SPLITS = {"train": ("train", "training"), "val": ("val", "validation", "valid", "dev"), "test": ("test", "testing")}
 """Name of a split -> folder and file names that mean it."""
-IMAGE_FOLDERS = ("images", "image", "img_dir", "imgs", "img", "leftImg8bit", "JPEGImages")
-MASK_FOLDERS = (
-    *("masks", "mask", "labels", "label", "annotations", "annotation", "ann_dir", "gtFine"),
-    *("SegmentationClassAug", "SegmentationClass"),
-)
-MASK_ENDINGS = ("annot", "_masks", "_mask", "_labels", "_label", "_annotations")
-"""`train` holds images, `train` + ending their masks."""
 
 _KNOWN = (
-    "train/ with trainannot/ (or train_masks/, train_labels/); images/train with masks/train (or labels/,"
-    " annotations/);"
-    " train/images with train/masks; images/ with masks/; JPEGImages with SegmentationClass and"
-    " ImageSets/Segmentation/train.txt; a.jpg beside a_mask.png; the folders of Cityscapes, ADE20K, COCO-Stuff,"
-    " Mapillary, CamVid, Oxford-IIIT Pet; or train.txt or train.csv, which lists images and masks"
+    "folders of images and of masks by their names, such as train/ with train_masks/, images/train with masks/train,"
+    " or images/ with labels/, annotations/ or gt/; a.jpg beside a_mask.png; JPEGImages with SegmentationClass; the"
+    " folders of Cityscapes, ADE20K, COCO-Stuff, Mapillary, CamVid, Oxford-IIIT Pet; and train.txt or train.csv, which"
+    " lists images and masks"
 )
 
 
@@ -70,10 +63,15 @@ def checked_root(root: str | Path) -> Path:
 
 def find_folder(root: Path) -> FoundLayout | None:
     """Any folder of images and masks; the first arrangement that fits decides."""
-    for arrangement in (_split_inside, _split_outside, _side_by_side, _lists, _unsplit, _one_folder):
-        if found := dict(arrangement(root)):
-            return FoundLayout("list" if arrangement is _lists else "folder", found)
-    return None
+    by_name = find_splits(root)
+    unsplit = by_name.pop(None, None)
+    named = {split: config for split, config in by_name.items() if split is not None}
+    if named:
+        return FoundLayout("folder", named)
+    if listed := find_lists(root):
+        return listed
+    found = by_seed(unsplit.images, unsplit.masks) if unsplit else dict(_one_folder(root))
+    return FoundLayout("folder", found) if found else None
 
 
 def find_lists(root: Path) -> FoundLayout | None:
@@ -84,7 +82,11 @@ def find_lists(root: Path) -> FoundLayout | None:
 
 def no_layout(root: Path) -> DataError:
     """The error of a folder that is none of them."""
-    return DataError(f"{root} has no layout that is known; looked for {_KNOWN}; or say where they lie with data.splits")
+    places = image_folders(root)
+    held = f" (images are in {', '.join(places[:4])}{', ...' * (len(places) > 4)})" if places else ""
+    return DataError(
+        f"{root} has no layout that is known{held}; looked for {_KNOWN}; or say where they lie with data.splits"
+    )
 
 
 def pick(root: Path, names: list[str] | tuple[str, ...]) -> str | None:
@@ -98,39 +100,18 @@ def by_seed(images: str | None, masks: str | None, listing: str | None = None) -
     return {part: whole.model_copy(update={"part": part}) for part in ("train", "val")}
 
 
-def _split_inside(root: Path) -> Iterator[tuple[str, SplitConfig]]:
-    """images/train, masks/train."""
-    for split, aliases in SPLITS.items():
-        images = pick(root, [f"{folder}/{alias}" for folder in IMAGE_FOLDERS for alias in aliases])
-        masks = pick(root, [f"{folder}/{alias}" for folder in MASK_FOLDERS for alias in aliases])
-        if images and masks:
-            yield split, SplitConfig(images=images, masks=masks)
-
-
-def _split_outside(root: Path) -> Iterator[tuple[str, SplitConfig]]:
-    """train/images, train/masks."""
-    for split, aliases in SPLITS.items():
-        for alias in aliases:
-            images = pick(root, [f"{alias}/{folder}" for folder in IMAGE_FOLDERS])
-            masks = pick(root, [f"{alias}/{folder}" for folder in MASK_FOLDERS])
-            if images and masks:
-                yield split, SplitConfig(images=images, masks=masks)
-                break
-
-
-def _side_by_side(root: Path) -> Iterator[tuple[str, SplitConfig]]:
-    """train, trainannot (CamVid as SegNet has it)."""
-    for split, aliases in SPLITS.items():
-        for alias in aliases:
-            masks = pick(root, [alias + ending for ending in MASK_ENDINGS])
-            if masks and (root / alias).is_dir():
-                yield split, SplitConfig(images=alias, masks=masks)
-                break
+def with_validation(splits: Mapping[str, SplitConfig]) -> dict[str, SplitConfig]:
+    """Where there is training and no validation, that is split from training by seed."""
+    if "train" not in splits or "val" in splits or splits["train"].part:
+        return dict(splits)
+    parts = {part: splits["train"].model_copy(update={"part": part}) for part in ("train", "val")}
+    return parts | {split: config for split, config in splits.items() if split != "train"}
 
 
 def _lists(root: Path) -> Iterator[tuple[str, SplitConfig]]:
     """train.txt: a pair `image mask` a line, or a stem a line, found in images/ and masks/; or one CSV of all."""
-    folders = pick(root, IMAGE_FOLDERS), pick(root, MASK_FOLDERS)
+    unsplit = find_splits(root).get(None)
+    folders = (unsplit.images, unsplit.masks) if unsplit else (None, None)
     found = False
     for split, aliases in SPLITS.items():
         if file := pick(root, [f"{alias}{suffix}" for alias in aliases for suffix in (".txt", ".csv")]):
@@ -140,18 +121,13 @@ def _lists(root: Path) -> Iterator[tuple[str, SplitConfig]]:
         yield from by_seed(*folders, file).items()
 
 
-def _unsplit(root: Path) -> Iterator[tuple[str, SplitConfig]]:
-    """images, masks."""
-    images, masks = pick(root, IMAGE_FOLDERS), pick(root, MASK_FOLDERS)
-    if images and masks:
-        yield from by_seed(images, masks).items()
-
-
 def _one_folder(root: Path) -> Iterator[tuple[str, SplitConfig]]:
     """a.jpg beside a_mask.png: in train and val, or all in one."""
+    folders = sorted(path.name for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
     found = False
-    for split, aliases in SPLITS.items():
-        if (folder := pick(root, aliases)) and pairs_in_one_folder(root / folder):
+    for split in SPLITS:
+        of_split = (folder for folder in folders if split_of(folder) == split)
+        if folder := next((folder for folder in of_split if pairs_in_one_folder(root / folder)), None):
             found = True
             yield split, SplitConfig(images=folder, masks=folder)
     if not found and pairs_in_one_folder(root):

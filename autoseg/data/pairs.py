@@ -6,25 +6,32 @@ import csv
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import TypeAlias
 
 from autoseg.config import SplitConfig
 from autoseg.data.images import IMAGE_SUFFIXES
+from autoseg.data.wording import counted
 from autoseg.errors import DataError
 from autoseg.files import one_line
 
 Pair: TypeAlias = tuple[str, Path, Path]
 """Name, image, mask. The name is the image's path within the folder of images, without suffix."""
 
+_ENDINGS = ("_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_segmentation", "_annotation")
+Index: TypeAlias = Mapping[str, list[Path]]
+"""Name -> files of that name."""
+
 MASK_VARIANTS = (
-    *("", "_mask", "_masks", "_label", "_labels", "_L", "_gt", "_seg", "_segmentation", "_annotation"),
-    *("_gtFine_labelTrainIds", "_gtFine_labelIds", "_labelTrainIds", "_labelIds"),
+    *("", *_ENDINGS, "_L", "_gtFine_labelTrainIds", "_gtFine_labelIds", "_labelTrainIds", "_labelIds"),
+    *(form for ending in _ENDINGS for form in (ending.title(), ending.upper())),
 )
 """What a mask's stem may have more than its image's; the first that is there counts."""
-IMAGE_VARIANTS = ("_leftImg8bit", "_image", "_img", "_sat", "_rgb")
+IMAGE_VARIANTS = ("_leftImg8bit", "_image", "_img", "_sat", "_rgb", "_Image", "_Img", "_Sat", "_IMG", "_RGB")
 """What an image's stem may have that its mask's lacks."""
+_WORD = re.compile(r"\d+|[^\W\d_]+")
 _SUFFIX = "|".join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)
 _TWO_FILES = re.compile(rf"(.+(?:{_SUFFIX}))\s+(\S.*(?:{_SUFFIX}))", re.IGNORECASE)
 
@@ -88,7 +95,7 @@ def pairs_in_one_folder(folder: Path, most: int = 20_000) -> bool:
     """
     looked = 0
     for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
         stems = {Path(name).stem for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES}
         if any(_mask_among(stem, stems) for stem in stems):
             return True
@@ -140,6 +147,7 @@ def _paired(root: Path, split: str, config: SplitConfig, stems: list[str], bad: 
             " write `image mask` on each line, or name the folders in data.splits"
         )
     images, masks = _images_and_masks(root, split, config)
+    matches = match_names(images, masks, config.mask_suffix)
     if not images:
         raise DataError(f"{root / config.images} holds no images; looked for {', '.join(IMAGE_SUFFIXES)}")
     wanted = [_without_suffix(stem) for stem in stems] or sorted(images)
@@ -147,7 +155,7 @@ def _paired(root: Path, split: str, config: SplitConfig, stems: list[str], bad: 
     unpaired: list[tuple[str, Path]] = []
     found: list[Pair] = []
     for name in (name for name in wanted if name in images):
-        candidates = _masks_of(name, masks, config.mask_suffix)
+        candidates = matches[name]
         if not candidates:
             unpaired.append((name, images[name][0]))
         elif len(images[name]) > 1 or len(candidates) > 1:
@@ -161,28 +169,72 @@ def _paired(root: Path, split: str, config: SplitConfig, stems: list[str], bad: 
             f"{root / (config.list or '')} lists {name}, which is not in {root / config.images}"
             f" ({len(missing)} of {len(wanted)} are missing); add the images or correct the list",
         )
+    missed = f"{len(unpaired)} of {counted(len(wanted), 'image')} without"
     for name, image in unpaired:
-        bad.add(
-            name,
-            f"{within(root, image)} has no mask in {root / config.masks} ({len(unpaired)} of {len(wanted)} images"
-            " have none); add the masks, with the images' stems, or remove the images",
-        )
+        text = f"{within(root, image)} has no mask in {root / config.masks} ({missed}); add the masks, with the images'"
+        advice = "stems, or remove the images"
+        if len(parts := _parts_of(name, masks, "*" in config.masks)) > 1:
+            text = f"{within(root, image)} has {len(parts)} masks, such as {within(root, masks[parts[0]][0])}, but none"
+            advice = "of the whole image; merge them into one mask of labels, with the image's stem"
+        bad.add(name, f"{text} {advice}")
     return found
 
 
-Index: TypeAlias = Mapping[str, list[Path]]
+def match_names(images: Index, masks: Index, suffix: str | None = None) -> dict[str, list[Path]]:
+    """The mask files of each image; none, or several of one name, where there is no pair.
+
+    By the usual endings, or by `suffix`. Where no image at all finds a mask so, by what is left of the names without
+    the words that all images, or all masks, begin and end with: `top_2_10_RGB` has `top_2_10_label`.
+    """
+    found = {name: _masks_of(name, masks, suffix) for name in images}
+    if suffix is not None or any(found.values()):
+        return found
+    by_key: dict[str, list[Path]] = {}
+    for name, key in _keys(masks).items():
+        by_key.setdefault(key, []).extend(masks[name])
+    return {name: by_key.get(key, []) for name, key in _keys(images).items()}
+
+
+def _keys(names: Iterable[str]) -> dict[str, str]:
+    """Name -> what is left of it without the words that all begin and end with; folders stay."""
+    words = {name: _WORD.findall(Path(name).name) for name in names}
+    first = shared_length(words.values())
+    last = shared_length(way[first:][::-1] for way in words.values())
+    return {
+        name: Path(name).with_name("_".join(way[first : len(way) - last]) or Path(name).name).as_posix()
+        for name, way in words.items()
+    }
+
+
+def shared_length(sequences: Iterable[Sequence[str]]) -> int:
+    """How many elements all begin with; of one sequence alone, or of none, nothing is shared."""
+    alike = takewhile(lambda column: len(column) > 1 and len(set(column)) == 1, zip(*sequences, strict=False))
+    return sum(1 for _ in alike)
+
+
+def _parts_of(name: str, masks: Index, own_folder: bool) -> list[str]:
+    """The masks of parts of an image, such as its objects: `a_0` and `a_1` of `a`, `007_hair` of `7`.
+
+    Where each image has folders of its own, all in that of masks.
+    """
+    if own_folder and "/" in name:
+        return [mask for mask in masks if Path(mask).parent == Path(name).parent]
+    stem = Path(name).name
+    begins = re.compile((f"0*{int(stem)}" if stem.isdecimal() else re.escape(stem)) + "[_-]")
+    return [mask for mask in masks if begins.match(Path(mask).name)]
 
 
 def _images_and_masks(root: Path, split: str, config: SplitConfig) -> tuple[Index, Index]:
     """Names of a split's images, without `image_suffix`, and of its masks -> files."""
     assert config.images is not None and config.masks is not None  # noqa: PT018 - for the type checker alone
-    files = _index(root / config.images)
+    files = index_files(root, config.images)
     together = config.images == config.masks
-    masks: Index = files if together else _index(root / config.masks)
-    images: Index = files
+    masks: Index = files if together else index_files(root, config.masks)
+    inside = os.path.relpath(root / config.masks, root / config.images) + os.sep
+    images: Index = {name: paths for name, paths in files.items() if not name.startswith(inside)}
     if config.image_suffix:
         ending = config.image_suffix
-        images = {name.removesuffix(ending): paths for name, paths in files.items() if name.endswith(ending)}
+        images = {name.removesuffix(ending): paths for name, paths in images.items() if name.endswith(ending)}
         masks = {name: paths for name, paths in masks.items() if not (together and name.endswith(ending))}
     elif together:
         used = {variant for name in files for variant in _mask_among(name, files)}
@@ -211,15 +263,48 @@ def _masks_of(name: str, masks: Index, suffix: str | None) -> list[Path]:
     return next(candidates, [])
 
 
-def _index(folder: Path) -> dict[str, list[Path]]:
-    """Path within `folder`, without suffix -> image files of that name; subfolders count, hidden files do not."""
-    if not folder.is_dir():
-        raise DataError(f"{folder} is no folder; make it, or correct data.splits")
+def index_files(root: Path, folder: str) -> Index:
+    """Path within `folder`, without suffix -> image files of that name; subfolders count, hidden files do not.
+
+    A part of `folder` that is `*` is any folder, whose name then begins the path: `Urban/7` of `Train/*/images`.
+    Raises: DataError: there is no such folder, or it cannot be looked into.
+    """
     files: dict[str, list[Path]] = {}
-    for path in _walk(folder, ()):
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            files.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
+    for prefix, place in _folders(root, folder):
+        for path in _walk(place, ()):
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                name = prefix + path.relative_to(place).with_suffix("").as_posix()
+                files.setdefault(name, []).append(path)
     return files
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is none of the data, by its name."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _folders(root: Path, folder: str) -> list[tuple[str, Path]]:
+    """What is in place of each `*`, with strokes between and after, and the folder."""
+    found = [("", root)]
+    for part in Path(folder).parts:
+        found = [
+            (f"{prefix}{inside.name}/" if part == "*" else prefix, inside)
+            for prefix, place in found
+            for inside in (_inside(place) if part == "*" else [place / part])
+        ]
+    found = [(prefix, place) for prefix, place in found if place.is_dir()]
+    if not found:
+        raise DataError(f"{root / folder} is no folder; make it, or correct data.splits")
+    return found
+
+
+def _inside(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
+    except OSError as reason:
+        raise DataError(
+            f"{folder} cannot be looked into ({reason.strerror}); change its permissions, or remove it"
+        ) from None
 
 
 def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
@@ -235,7 +320,7 @@ def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
     if here in above:
         raise DataError(f"{folder} is a symbolic link to a folder that it lies in; remove the link")
     for entry in entries:
-        if entry.name.startswith("."):
+        if is_hidden(entry.name):
             continue
         if _is_folder(entry):
             yield from _walk(Path(entry.path), (*above, here))
@@ -251,9 +336,12 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _part(pairs: list[Pair], part: str, val_share: float, seed: int, root: Path) -> list[Pair]:
-    """Those of `pairs` that belong to a part: by a hash of their names, so that new images move few of the others."""
-    count = round(val_share * len(pairs)) or 1
-    if count >= len(pairs):
+    """Those of `pairs` that belong to a part: by a hash of their names, so that new images move few of the others.
+
+    A single image is one to train on. Raises: DataError: no image is left for validation.
+    """
+    count = min(round(val_share * len(pairs)) or 1, len(pairs) - 1)
+    if count == 0 and part == "val":
         raise DataError(
             f"{root} has too few images with masks ({len(pairs)}) to split them for training and validation; add images"
         )

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from autoseg.data.duplicates import same_files
-from autoseg.data.images import IMAGE_SUFFIXES
 from autoseg.data.inspection import show_size
-from autoseg.data.pairs import IMAGE_VARIANTS, MASK_VARIANTS, within
+from autoseg.data.pairs import IMAGE_VARIANTS, MASK_VARIANTS, index_files, within
 from autoseg.data.summary import ClassCounter, Scan, SplitSummary
+from autoseg.data.wording import counted
 
+NEEDED = ("train", "val")
+"""Splits without which there is no run."""
 SMALL_SIDE = 32
 """Pixels; the least crop, so that smaller images are framed."""
 RARE_SHARE = 0.001
@@ -71,20 +73,25 @@ def _shortened(text: str, scan: Scan) -> str:
     return text.replace(f"{scan.config.root}{os.sep}", "")
 
 
+def _stops(scan: Scan, split: str) -> bool:
+    """Whether a bad file of a split ends a run, or the use of that split where it alone is checked."""
+    return scan.config.on_bad_file == "fail" and (split in NEEDED or set(scan.left_out) == {split})
+
+
 def _unpaired(scan: Scan) -> Iterator[Problem]:
-    stops = scan.config.on_bad_file == "fail"
     for split, left_out in scan.left_out.items():
         for name, reason in left_out:
-            yield Problem("pairing", split, name, _shortened(reason, scan), stops)
+            yield Problem("pairing", split, name, _shortened(reason, scan), _stops(scan, split))
 
 
 def _faults(scan: Scan) -> Iterator[Problem]:
     """What keeps single files from being used, and images that are small."""
-    root, stops = Path(scan.config.root or ""), scan.config.on_bad_file == "fail"
+    root = Path(scan.config.root or "")
     for split, pairs in scan.pairs.items():
         for (_, image, _), facts in zip(pairs, scan.facts[split], strict=True):
             for fault in facts.faults:
-                yield Problem(fault.kind, split, within(root, fault.file), _shortened(fault.text, scan), stops)
+                text = _shortened(fault.text, scan)
+                yield Problem(fault.kind, split, within(root, fault.file), text, _stops(scan, split))
             if facts.faults or facts.size is None or scan.config.resize or min(facts.size) >= SMALL_SIDE:
                 continue
             name = within(root, image)
@@ -103,10 +110,10 @@ def _labels(scan: Scan) -> Iterator[Problem]:
             if wrong.size:
                 some = ", ".join(map(str, wrong[:5].tolist())) + ", ..." * (wrong.size > 5)
                 text = (
-                    f"label{'s' * (wrong.size > 1)} {some} in {name}, but the data set has {number} classes"
+                    f"label{'s' * (wrong.size > 1)} {some} in {name}, but the data set has {counted(number, 'class')}"
                     f" (0..{number - 1}) and ignore label {scan.ignore_label}; map them with data.label_map"
                 )
-                yield Problem("label", split, name, text, scan.config.on_bad_file == "fail")
+                yield Problem("label", split, name, text, _stops(scan, split))
             elif not counter.count(facts)[:-1].any():
                 text = f"{name} holds the ignore label {scan.ignore_label} alone; remove it with its image"
                 yield Problem("ignored", split, name, text, stops=False)
@@ -121,33 +128,21 @@ def _unused_masks(scan: Scan) -> Iterator[Problem]:
         if split not in scan.pairs or config.list or not config.masks or not config.images or config.masks in done:
             continue
         done.add(config.masks)
-        folder = root / config.masks
         endings: tuple[str, ...] = (config.mask_suffix or "",)
-        stems = _stems(root / config.images, (config.image_suffix or "", *IMAGE_VARIANTS))
+        stems = _stems(index_files(root, config.images), (config.image_suffix or "", *IMAGE_VARIANTS))
         if config.masks == config.images:  # only their names tell masks from images there
             endings = endings if config.mask_suffix else tuple(variant for variant in MASK_VARIANTS if variant)
             stems = {stem for stem in stems if not stem.endswith(endings)}
-        for mask in _files(folder):
-            stem = mask.relative_to(folder).with_suffix("").as_posix()
-            if mask not in used and stem.endswith(endings) and not _beginnings(stem) & stems:
-                text = f"{within(root, mask)} has no image in {config.images}; add the image, or remove the mask"
-                yield Problem("unused", split, within(root, mask), text, stops=False)
+        for stem, masks in index_files(root, config.masks).items():
+            if stem.endswith(endings) and not _beginnings(stem) & stems:
+                for mask in (mask for mask in masks if mask not in used):
+                    text = f"{within(root, mask)} has no image in {config.images}; add the image, or remove the mask"
+                    yield Problem("unused", split, within(root, mask), text, stops=False)
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if len(Path(place).relative_to(folder).parts) > 32:  # a link to a folder above
-            folders.clear()
-        for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES:
-                yield Path(place, name)
-
-
-def _stems(folder: Path, endings: Sequence[str]) -> set[str]:
+def _stems(names: Iterable[str], endings: Sequence[str]) -> set[str]:
     """What a mask's name may begin with: the images' paths within their folder, without what only they end in."""
-    names = {path.relative_to(folder).with_suffix("").as_posix() for path in _files(folder)}
-    return names | {name.removesuffix(ending) for name in names for ending in endings}
+    return {name.removesuffix(ending) for name in names for ending in ("", *endings)}
 
 
 def _beginnings(stem: str) -> set[str]:
@@ -193,6 +188,6 @@ def _classes(scan: Scan, summary: Mapping[str, SplitSummary]) -> Iterator[Proble
             text = f"class {label}, {name}, is in {' and '.join(elsewhere)}, but in no mask of train; move images of it"
             yield Problem("unseen", "train", name, f"{text} there, or ignore it with data.label_map", stops=False)
         elif share < RARE_SHARE or images < min(RARE_IMAGES, train.images):
-            text = f"class {label}, {name}, is in {images} of {train.images} images of train, {100 * share:.2g}% of the"
-            advice = "pixels; add images, or set balanced_sampling or class_weights"
+            text = f"class {label}, {name}, is in {images} of {counted(train.images, 'image')} of train,"
+            advice = f"{100 * share:.2g}% of the pixels; add images, or set balanced_sampling or class_weights"
             yield Problem("rare", "train", name, f"{text} {advice}", stops=False)

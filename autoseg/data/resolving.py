@@ -11,15 +11,18 @@ from autoseg.config import IMAGENET_MEAN, IMAGENET_STD, DataConfig
 from autoseg.data.base import SegmentationDataset
 from autoseg.data.benchmarks import find_layout
 from autoseg.data.class_names import STANDARD_MAPS
-from autoseg.data.colours import colour_table, named_classes, table_beside
+from autoseg.data.colours import Colour, mask_table, named_classes, table_beside
 from autoseg.data.generated import CLASSES
-from autoseg.data.images import image_format, is_coloured
-from autoseg.data.labels import find_classes
-from autoseg.data.layouts import FoundLayout
+from autoseg.data.images import are_black_and_white, image_format, is_coloured
+from autoseg.data.labels import binary_map, find_classes, labels_in
+from autoseg.data.layouts import FoundLayout, with_validation
 from autoseg.data.pairs import Pair
 from autoseg.data.statistics import channel_statistics
+from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
+MIDDLE = 128
+"""Of the shades of grey."""
 FIRST_IMAGES = 10
 """So many are tried for one that can be read and tells what all are like."""
 
@@ -34,7 +37,8 @@ def resolve_layout(config: DataConfig, root: Path) -> DataConfig:
         found = FoundLayout("folder" if config.layout == "auto" else config.layout, config.splits)
     else:
         root, found = find_layout(root, config.layout)
-    changes: dict[str, Any] = {"layout": found.name, "root": str(root), "splits": config.splits or dict(found.splits)}
+    splits = config.splits or with_validation(found.splits)
+    changes: dict[str, Any] = {"layout": found.name, "root": str(root), "splits": splits}
     own = config.num_classes or len(config.classes or ())
     # a label map that a layout gave to another folder does not hold for this one
     foreign = config.label_map in STANDARD_MAPS and found.label_map is not None
@@ -61,19 +65,45 @@ def resolve_classes(config: DataConfig, pairs: Sequence[Pair]) -> DataConfig:
     if config.layout == "generated":
         return _with_classes(config, _generated_classes(config))
     if config.colours is None and config.root and _any_in_colour(pairs):
-        config = config.model_copy(update={"colours": table_beside(Path(config.root))})
+        config = config.model_copy(update={"colours": colours_beside(config)})
+    config = resolve_threshold(config, pairs)
     named = named_classes(config.colours or {})
+    table = mask_table(config.colours, config.mask_threshold, config.ignore_label)
+    skip = config.on_bad_file == "skip"
+    if may_be_binary(config):
+        config = config.model_copy(update={"label_map": binary_map(labels_in(pairs, table, skip))})
     if config.classes:
         return _with_classes(config, config.classes)
     if config.num_classes in (None, len(named)) and len(named) > 1 and config.label_map is None:
         return _with_classes(config, named)
     if config.num_classes:
         return _with_classes(config, tuple(f"class_{label}" for label in range(config.num_classes)))
-    ignore_label = 255 if config.ignore_label is None else config.ignore_label
-    table = None if config.colours is None else colour_table(config.colours, ignore_label)
-    skip = config.on_bad_file == "skip"
     found = find_classes(pairs, str(config.root), config.label_map, config.ignore_label, table, skip)
     return _with_classes(config, found.classes, found.label_map)
+
+
+def resolve_threshold(config: DataConfig, pairs: Sequence[Pair]) -> DataConfig:
+    """With `mask_threshold`, where nothing says of which classes masks are, and the first are black and white."""
+    said = config.colours or config.label_map or config.mask_threshold is not None
+    if said or (config.num_classes or len(config.classes or ())) not in (0, 2):
+        return config
+    if not are_black_and_white([mask for _, _, mask in islice(pairs, FIRST_IMAGES)]):
+        return config
+    return config.model_copy(update={"mask_threshold": MIDDLE})
+
+
+def colours_beside(config: DataConfig) -> dict[str | int, Colour] | None:
+    """Those of a table in the data set's folder, the one that it is in, or one of masks."""
+    root = Path(config.root or "")
+    masks = [root / split.masks for split in (config.splits or {}).values() if split.masks and "*" not in split.masks]
+    return table_beside(root, root.parent, *dict.fromkeys(masks))
+
+
+def may_be_binary(config: DataConfig) -> bool:
+    """Whether two classes are named and 255 may be the second, as far as the settings say."""
+    two = (config.num_classes or len(config.classes or ())) == 2
+    said = config.colours or config.label_map or config.mask_threshold is not None or config.ignore_label is not None
+    return two and not said
 
 
 def resolve_pixels(config: DataConfig, images: Sequence[Path]) -> DataConfig:
@@ -109,8 +139,9 @@ def resolve_normalisation(config: DataConfig, training: Callable[[], Segmentatio
         mean, std = config.mean or rounded[0], config.std or rounded[1]
     if not len(mean) == len(std) == config.channels:
         raise DataError(
-            f"the images have {config.channels} channel{'s' * (config.channels != 1)}, but there are {len(mean)} means"
-            f" and {len(std)} standard deviations; correct data.mean and data.std, or set data.normalise: data"
+            f"the images have {counted(config.channels or 3, 'channel')}, but there are {counted(len(mean), 'mean')}"
+            f" and {counted(len(std), 'standard deviation')}; correct data.mean and data.std, or set"
+            " data.normalise: data"
         )
     return config.model_copy(update={"mean": mean, "std": std})
 

@@ -15,17 +15,26 @@ import numpy as np
 from PIL import Image
 
 from autoseg.config import DataConfig
-from autoseg.data.colours import Colour, colour_table, named_classes, table_beside
+from autoseg.data.colours import Colour, mask_table, named_classes
 from autoseg.data.folder import FolderDataset
 from autoseg.data.images import is_coloured
 from autoseg.data.inspection import Fault, PairFacts, inspect_pair
-from autoseg.data.labels import BINARY, MANY, MOST_IN_A_MASK, SPARSE
+from autoseg.data.labels import MOST_IN_A_MASK, binary_map, classes_of
 from autoseg.data.layouts import checked_root
 from autoseg.data.pairs import BadFiles, Pair, list_pairs, within
-from autoseg.data.problems import Problem
-from autoseg.data.resolving import resolve_classes, resolve_layout, resolve_normalisation, resolve_pixels
+from autoseg.data.problems import NEEDED, Problem
+from autoseg.data.resolving import (
+    colours_beside,
+    may_be_binary,
+    resolve_classes,
+    resolve_layout,
+    resolve_normalisation,
+    resolve_pixels,
+    resolve_threshold,
+)
 from autoseg.data.summary import ClassCounter, Scan
 from autoseg.data.threads import in_threads
+from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
 MOST_COLOURS = 256
@@ -48,7 +57,7 @@ def scan_dataset(config: DataConfig, split: str | None, progress: ProgressCall |
     pairs, left_out, problems = _list(config, split)
     first = pairs.get("train") or next(iter(pairs.values()))
     config = _resolve_colours(config, [pair for listed in pairs.values() for pair in listed], problems)
-    config = resolve_pixels(config, [image for _, image, _ in first])
+    config = resolve_pixels(resolve_threshold(config, first), [image for _, image, _ in first])
     facts = _inspect(config, pairs, progress)
     config = _resolve_classes(config, pairs, facts, problems)
     scan = Scan(config, pairs, facts, left_out)
@@ -74,6 +83,7 @@ def dataset_of(config: DataConfig, pairs: Sequence[Pair]) -> FolderDataset:
         channels=config.channels or 3,
         pixel_type=config.pixel_type or "uint8",
         colours=config.colours,
+        mask_threshold=config.mask_threshold,
     )
 
 
@@ -101,12 +111,13 @@ def _list(config: DataConfig, split: str | None) -> tuple[Pairs, dict[str, list[
             pairs[name] = list_pairs(root, name, place, bad, config.val_share, config.split_seed)
         except DataError as reason:
             text = bad.left_out[0][1] if bad.left_out else str(reason)
-            problems.append(Problem("layout", name, place.list or place.images or "", text, stops=True))
+            stops = name in NEEDED or split is not None
+            problems.append(Problem("layout", name, place.list or place.images or "", text, stops))
         left_out[name] = [one for one in bad.left_out if one not in seen]
         seen.update(bad.left_out)
     if not pairs:
         raise DataError(problems[0].text)
-    for name in ("train", "val") if split is None else ():
+    for name in NEEDED if split is None else ():
         if name not in splits:
             text = f"{root} has no split '{name}', which a run needs; it has {', '.join(splits)}; set data.splits"
             problems.append(Problem("layout", name, "", text, stops=True))
@@ -115,9 +126,7 @@ def _list(config: DataConfig, split: str | None) -> tuple[Pairs, dict[str, list[
 
 def _inspect(config: DataConfig, pairs: Pairs, progress: ProgressCall | None) -> Facts:
     """What is in the files; a few at a time are in memory."""
-    table = None
-    if config.colours is not None:
-        table = colour_table(config.colours, 255 if config.ignore_label is None else config.ignore_label)
+    table = mask_table(config.colours, config.mask_threshold, config.ignore_label)
     channels, pixel_type = config.channels or 3, config.pixel_type or "uint8"
     places = [(split, index) for split, listed in pairs.items() for index in range(len(listed))]
     found: dict[tuple[str, int], PairFacts] = {}
@@ -135,7 +144,7 @@ def _resolve_colours(config: DataConfig, pairs: Sequence[Pair], problems: list[P
     first = _first_in_colour(pairs)
     if config.colours is not None or first is None:
         return config
-    if table := table_beside(Path(config.root or "")):
+    if table := colours_beside(config):
         return config.model_copy(update={"colours": table})
     colours = _colours_of([mask for _, _, mask in pairs])
     if colours is None:  # each mask says so
@@ -144,8 +153,8 @@ def _resolve_colours(config: DataConfig, pairs: Sequence[Pair], problems: list[P
     names = own or tuple(f"class_{number}" for number in range(len(colours)))
     name = within(Path(config.root or ""), first)
     text = (
-        f"{name} and other masks are in {len(colours)} colours, and nothing says which class each is; set data.colours,"
-        " as proposed, with names of your own"
+        f"{name} and other masks are in {counted(len(colours), 'colour')}, and nothing says which class each is; set"
+        " data.colours, as proposed, with names of your own"
     )
     problems.append(Problem("layout", "train", name, text, stops=True))
     return config.model_copy(update={"colours": dict(zip(names, colours, strict=True))})
@@ -186,24 +195,19 @@ def _colours_of(masks: Sequence[Path]) -> list[Colour] | None:
 def _resolve_classes(config: DataConfig, pairs: Pairs, facts: Facts, problems: list[Problem]) -> DataConfig:
     """With `classes`, `num_classes`, `ignore_label`, and a label map where the masks need one, by `labels`' rules."""
     named = len(named_classes(config.colours or {})) > 1 and config.label_map is None
+    of_training = _labels_in(facts.get("train") or [one for found in facts.values() for one in found])
+    if may_be_binary(config):
+        config = config.model_copy(update={"label_map": binary_map(of_training)})
     if config.classes or config.num_classes or named:
         return resolve_classes(config, [])
     _mark_photos(pairs, facts)
     of_training = _labels_in(facts.get("train") or [one for found in facts.values() for one in found])
-    if config.label_map is None and config.ignore_label is None and of_training in ({0, 255}, {0, 1}):
-        label_map = {255: 1} if 255 in of_training else None
-        return resolve_classes(config.model_copy(update={"classes": BINARY, "label_map": label_map}), [])
-    ignored = 255 if config.ignore_label is None else config.ignore_label
-    label_map = config.label_map or {}
-    used = {label_map.get(label, label) for label in of_training} - {ignored}
-    count = max(used, default=0) + 1
-    if len(used) > 1 and count > max(MANY, SPARSE * len(used)):
-        return _renumbered(config, _labels_in([one for found in facts.values() for one in found]), problems)
-    if count < 2:
-        text = f"the masks of training hold no label but 0 and the ignore label {ignored}, which makes no two classes"
-        advice = "give others with data.label_map or data.ignore_label, or set data.num_classes"
-        problems.append(Problem("layout", "train", "", f"{text}; {advice}", stops=True))
-    return resolve_classes(config.model_copy(update={"num_classes": count}), [])
+    everywhere = _labels_in([one for found in facts.values() for one in found])
+    found = classes_of(of_training, str(config.root), config.label_map, config.ignore_label, everywhere)
+    if found.problem and of_training:  # where there is none, each mask has a problem of its own
+        problems.append(Problem("layout", "train", "", found.problem, stops=True))
+    changes = {"classes": found.classes, "label_map": found.label_map or config.label_map}
+    return resolve_classes(config.model_copy(update=changes), [])
 
 
 def _labels_in(facts: Sequence[PairFacts]) -> set[int]:
@@ -221,20 +225,3 @@ def _mark_photos(pairs: Pairs, facts: Facts) -> None:
                 text = f"{mask} has {one.labels.size} different labels, as an image would; are images and masks in"
                 fault = Fault("label", mask, f"{text} swapped folders? If not, set data.num_classes")
                 found[index] = one._replace(faults=(*one.faults, fault))
-
-
-def _renumbered(config: DataConfig, stored: set[int], problems: list[Problem]) -> DataConfig:
-    """With a label map that gives labels which are far apart the numbers 0, 1, ..."""
-    ignored = 255 if config.ignore_label is None else config.ignore_label
-    before = {label: (config.label_map or {}).get(label, label) for label in stored}
-    used = sorted({label for label in before.values() if label != ignored})
-    numbers = {label: number for number, label in enumerate(used)} | {ignored: ignored}
-    label_map = {label: numbers[before[label]] for label in sorted(stored) if numbers[before[label]] != label}
-    some = ", ".join(map(str, used[:8])) + ", ..." * (len(used) > 8)
-    text = (
-        f"the masks hold {len(used)} labels of 0..{used[-1]} ({some}); number them with data.label_map, as proposed, or"
-        f" set data.num_classes to {used[-1] + 1} if the others are classes too"
-    )
-    problems.append(Problem("layout", "train", "", text, stops=True))
-    classes = tuple(f"class_{label}" for label in used)
-    return resolve_classes(config.model_copy(update={"classes": classes, "label_map": label_map}), [])

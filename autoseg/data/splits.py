@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
 
@@ -16,8 +17,8 @@ def halve(length: int, fraction: float, seed: int) -> tuple[NDArray[np.int64], N
     count = int(fraction * length + 0.5)
     if not 0 < count < length:
         raise DataError(
-            f"{length} training images cannot be cut in two with fraction {fraction}: one part would be empty; add"
-            " images or change search.train_a_fraction"
+            f"{counted(length, 'training image')} cannot be cut in two with fraction {fraction}: one part would be"
+            " empty; add images or change search.train_a_fraction"
         )
     order = np.random.default_rng([seed, 0x5917]).permutation(length).astype(np.int64)
     return np.sort(order[:count]), np.sort(order[count:])

@@ -23,6 +23,7 @@ from autoseg.data.base import SegmentationDataset
 from autoseg.data.dataset import in_threads, verify
 from autoseg.data.packed import Layout, PackedSamples
 from autoseg.data.sample_file import Put, SampleFileError, open_sample_file, write_sample_file
+from autoseg.data.wording import counted
 from autoseg.errors import DataError
 from autoseg.files import one_line
 
@@ -106,6 +107,7 @@ def fingerprint(dataset: SegmentationDataset) -> tuple[str, str] | None:
         "resize": dataset.resize,
         "pixels": [dataset.channels, dataset.image_dtype.name],
         "colours": list((dataset.colours or {}).items()),
+        "mask_threshold": dataset.mask_threshold,
     }
     name = _digest([settings, [place for place, _ in sources]])
     return name, _digest([settings, sources, PIL.__version__])
@@ -218,8 +220,8 @@ def _say_unlabelled(dataset: SegmentationDataset) -> None:
     if names := sorted(dataset.unlabelled):
         some = ", ".join(names[:5]) + ", ..." * (len(names) > 5)
         _log.warning(
-            f"{len(names)} of {len(dataset)} masks hold the ignore label {dataset.ignore_label} alone ({some}): nothing"
-            " is learned or measured there; remove them, or set on_bad_file: skip"
+            f"{len(names)} of {counted(len(dataset), 'mask')} hold the ignore label {dataset.ignore_label} alone"
+            f" ({some}): nothing is learned or measured there; remove them, or set on_bad_file: skip"
         )
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
-from autoseg.errors import ConfigError
+from autoseg.errors import ConfigError, RunError
 
 PREFIXES = ("", "K", "M", "G", "T")
 MEMORY = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*([KMGT]?)(I?)B?\s*", re.IGNORECASE)
 MEMINFO = Path("/proc/meminfo")
 CONTAINER = Path("/sys/fs/cgroup")
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""What PyTorch says of it besides its own exception: its CPU allocator on Linux and on Windows, and libraries."""
 
 
 def parse_bytes(text: str | int) -> int:
@@ -50,6 +54,18 @@ def device_memory(device: torch.device) -> int:
     if not found:
         raise ConfigError("this system does not say how much memory it has; give it with --memory, such as 16GB")
     return min(found)
+
+
+@contextmanager
+def memory_errors(device: torch.device, advice: str) -> Iterator[None]:
+    """Make one line of it where the memory does not suffice; `advice`: what to do. Raises: RunError: it happened."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as reason:
+        ours = isinstance(reason, MemoryError | torch.OutOfMemoryError)
+        if not ours and not any(sign in str(reason) for sign in OUT_OF_MEMORY):
+            raise
+        raise RunError(f"{device} is out of memory; {advice}") from None
 
 
 def _free_memory() -> int | None:

@@ -9,22 +9,16 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from autoseg.config import DataConfig, InferenceConfig
 from autoseg.data.dataset import SegmentationDataset
 from autoseg.data.loader import evaluation_batches
-from autoseg.engine.crf import colours_of, refine
-from autoseg.engine.windows import sliding_logits
+from autoseg.engine.bands import PLAIN, score_bands
+from autoseg.engine.crf import colours_of, refined
 from autoseg.objectives.boundary import BoundaryFScore
 from autoseg.objectives.calibration import Calibration
 from autoseg.objectives.losses import segmentation_loss
 from autoseg.objectives.metrics import ConfusionMatrix, Scores, by_name, plain
-
-SMALLEST = 32
-"""Least height and width of a network's input, in pixels."""
-PLAIN = InferenceConfig()
-"""One pass at the images' own size."""
 
 
 class Details:
@@ -33,11 +27,6 @@ class Details:
     def __init__(self, num_classes: int, ignore_label: int) -> None:
         self.boundary = BoundaryFScore(num_classes, ignore_label)
         self.calibration = Calibration(ignore_label)
-
-    def update(self, logits: Tensor, predictions: Tensor, masks: Tensor) -> None:
-        """Add logits (N, K, H, W), the labels that were made of them (N, H, W), and the true ones (N, H, W)."""
-        self.boundary.update(predictions, masks)
-        self.calibration.update(logits, masks)
 
     def to_dict(self, classes: Sequence[str]) -> dict[str, object]:
         """Plain data for JSON; null for what was not there."""
@@ -72,81 +61,39 @@ def evaluate_network(
     was_training = network.training
     network.eval()
     confusion = ConfusionMatrix(dataset.num_classes, dataset.ignore_label)
-    loss_sum, pixels = torch.zeros((), dtype=torch.float64), 0
+    loss, pixels, done = 0.0, 0, 0
     indices = spaced(len(dataset), limit)
-    done = 0
     for group, images, masks in evaluation_batches(dataset, indices, data.mean, data.std, batch_size, device):
-        logits = asked_logits(network, images, inference)
+        bands = score_bands(network, images, inference)
         if inference.crf is not None:
-            logits = refine(logits, colours_of(images, data.mean, data.std), inference.crf)
-        counted = int((masks != dataset.ignore_label).sum())
-        loss_sum += segmentation_loss(logits, masks, dataset.ignore_label).cpu().double() * counted
-        pixels += counted
-        predictions = logits.argmax(1)
+            bands = refined(bands, colours_of(images, data.mean, data.std), inference.crf)
+        predictions, band_loss = _labelled(bands, masks, dataset.ignore_label, details)
+        loss += band_loss
+        pixels += int((masks != dataset.ignore_label).sum())
         confusion.update(predictions, masks)
         if details is not None:
-            details.update(logits, predictions, masks)
+            details.boundary.update(predictions, masks)
         done += len(group)
         if progress is not None:
             progress(done, len(indices))
     network.train(was_training)
-    return confusion.scores(dataset.classes), float(loss_sum) / max(1, pixels)
+    return confusion.scores(dataset.classes), loss / max(1, pixels)
 
 
-def asked_logits(network: nn.Module, images: Tensor, inference: InferenceConfig) -> Tensor:
-    """`network_logits` as the settings say; a CRF is not applied."""
-    return network_logits(
-        network, images, inference.scales, inference.flip, inference.fuse, inference.window, inference.overlap
-    )
-
-
-def network_logits(
-    network: nn.Module,
-    images: Tensor,
-    scales: Sequence[float] = (1.0,),
-    flip: bool = False,
-    fuse: str = "mean",
-    window: tuple[int, int] | None = None,
-    overlap: float = 0.5,
-) -> Tensor:
-    """(N, C, H, W) -> (N, K, H, W): logits, or of several scales or flips the log of the mean probability.
-
-    `fuse="max"`: each class's greatest logit instead (DeepLab v2, section 4.1). Scaled images are rounded to whole
-    pixels and at least 32 each way. `window`: each of them is seen in sliding windows of this height and width
-    (`sliding_logits`). The network may be in float32 or bf16.
-    """
-    dtype = next((parameter.dtype for parameter in network.parameters()), images.dtype)
-    images = images.contiguous(memory_format=torch.channels_last)
-
-    def ask(view: Tensor) -> Tensor:
-        view = view.to(dtype)
-        logits: Tensor = network(view) if window is None else sliding_logits(network, view, window, overlap)
-        return logits
-
-    if tuple(scales) == (1.0,) and not flip:
-        return ask(images)
-    answers = (_at_size(ask(view), mirrored, images) for view, mirrored in _views(images, scales, flip))
-    fused = next(answers) if fuse == "max" else next(answers).softmax(1)
-    for answer in answers:
-        fused = torch.maximum(fused, answer) if fuse == "max" else fused + answer.softmax(1)
-    count = len(scales) * (2 if flip else 1)
-    return fused if fuse == "max" else (fused / count).clamp_min(1e-12).log()
-
-
-def _views(images: Tensor, scales: Sequence[float], flip: bool) -> Iterator[tuple[Tensor, bool]]:
-    """Images at every scale, and mirrored too if `flip`; with whether they are."""
-    for scale in scales:
-        size = [max(SMALLEST, round(length * scale)) for length in images.shape[-2:]]
-        scaled = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=scale < 1)
-        yield scaled, False
-        if flip:
-            yield scaled.flip(3), True
-
-
-def _at_size(logits: Tensor, mirrored: bool, images: Tensor) -> Tensor:
-    """Logits of a view at the images' own size, mirrored back."""
-    logits = logits.flip(3) if mirrored else logits
-    return F.interpolate(logits, images.shape[-2:], mode="bilinear", align_corners=False)
+def _labelled(
+    bands: Iterator[Tensor], masks: Tensor, ignore_label: int, details: Details | None
+) -> tuple[Tensor, float]:
+    """The labels (N, H, W) of bands (N, K, rows, W), and the sum of the cross-entropy over the pixels that count."""
+    # in place: what is kept of each band would lie between the large pieces of memory that it needs
+    labels, loss, top = torch.empty_like(masks), torch.zeros((), dtype=torch.float64, device=masks.device), 0
+    for band in bands:
+        true = masks[:, top : top + band.shape[2]]
+        loss += segmentation_loss(band, true, ignore_label).double() * (true != ignore_label).sum()
+        if details is not None:
+            details.calibration.update(band, true)
+        labels[:, top : top + band.shape[2]] = band.argmax(1)
+        top += band.shape[2]
+    return labels, float(loss)
 
 
 def spaced(length: int, limit: int | None) -> list[int]:

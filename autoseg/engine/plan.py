@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from autoseg.config import DataConfig, GeneratedConfig, SearchConfig, SearchSchedule
 from autoseg.data.dataset import open_dataset, resolve
 from autoseg.engine.loop import autocast
+from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.search import SearchTask
 from autoseg.errors import ConfigError
 from autoseg.objectives.memory import LiveStorages, SavedStorages, tensor_bytes
@@ -117,25 +118,29 @@ class Setting(NamedTuple):
 def stand_in_task(config: SearchConfig, device: torch.device) -> SearchTask:
     """The search of `config` on a data set that only has the right number of classes and enough images."""
     schedule, share = config.search, config.search.train_a_fraction
-    images = int(2 * schedule.batch_size / min(share, 1 - share)) + 2
-    classes = config.data.num_classes or 2
-    data = DataConfig(
-        layout="generated",
-        num_classes=classes,
-        ignore_label=config.data.ignore_label,
-        channels=config.data.channels,
-        mean=config.data.mean,
-        std=config.data.std,
-        generated=GeneratedConfig(size=(32, 32), train=images, val=1),
-    )
-    data = resolve(data)
+    data = stand_in_data(config.data, int(2 * schedule.batch_size / min(share, 1 - share)) + 2)
+    classes = data.num_classes or 2
     weights = "none" if schedule.class_weights == "none" else (1.0,) * classes
     schedule = schedule.model_copy(update={"class_weights": weights, "workers": 0})
     config = config.model_copy(update={"data": data, "search": schedule})
     return SearchTask(config, open_dataset(data, "train"), open_dataset(data, "val"), device)
 
 
-def random_batch(task: SearchTask) -> tuple[Tensor, Tensor]:
+def stand_in_data(data: DataConfig, images: int) -> DataConfig:
+    """Generated images, so many, with the classes and channels of other data."""
+    alike = DataConfig(
+        layout="generated",
+        num_classes=data.num_classes or 2,
+        ignore_label=data.ignore_label,
+        channels=data.channels,
+        mean=data.mean,
+        std=data.std,
+        generated=GeneratedConfig(size=(32, 32), train=images, val=1),
+    )
+    return resolve(alike)
+
+
+def random_batch(task: SearchTask | RetrainTask) -> tuple[Tensor, Tensor]:
     """Images (N, 3, H, W) and masks (N, H, W) of the schedule's size, on the task's device."""
     shape = (task.schedule.batch_size, *task.schedule.crop)
     images = torch.randn(shape[0], task.train_set.channels, *shape[1:], device=task.device)

@@ -1,6 +1,6 @@
 """Using a trained network: loading it from its run, and label maps of images of any size.
 
-Letters: K classes, H height, W width in pixels.
+Letters: K classes, C channels, H height, W width in pixels.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
-from torch.nn import functional as F
 
 from autoseg.config import DataConfig, InferenceConfig, RetrainConfig
 from autoseg.data.base import Sample, resize_image
-from autoseg.data.images import read_image
-from autoseg.data.transforms import to_tensor
+from autoseg.data.folder import LEAST_SIDE
+from autoseg.data.images import IMAGE_SUFFIXES, read_image
+from autoseg.data.transforms import full_scale, to_tensor
+from autoseg.engine.bands import PLAIN, resized_bands, score_bands
 from autoseg.engine.checkpoint import fitting, load_checkpoint
-from autoseg.engine.crf import refine
-from autoseg.engine.evaluate import PLAIN, SMALLEST, asked_logits
+from autoseg.engine.crf import refined
 from autoseg.engine.run import Run
 from autoseg.errors import DataError, RunError
 from autoseg.files import write_atomically
 from autoseg.network.base import SegmentationNetwork
 from autoseg.settings import parse
-from autoseg.viz.palette import overlay, palette
+from autoseg.viz.palette import as_picture, overlay, palette
 from autoseg.zoo.architecture import at_output_stride, parse_architecture
 from autoseg.zoo.build import build_architecture
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 Which = Literal["best", "last"]
 
 
@@ -76,7 +76,7 @@ def label_map(
     device: torch.device,
     inference: InferenceConfig = PLAIN,
 ) -> np.ndarray:
-    """Labels (H, W) of an RGB image (H, W, 3), both uint8 (uint16 above 256 classes).
+    """Labels (H, W) of an image (H, W, C) as it was read: uint8, or uint16 above 256 classes.
 
     The image is brought to `data.resize` where that is set; logits are resized back before a CRF refines them, which
     sees the image at its own size, and the labels are taken.
@@ -84,14 +84,16 @@ def label_map(
     size = image.shape[:2]
     working = image if data.resize is None else resize_image(image, data.resize)
     tensor, _ = to_tensor(Sample(working, np.zeros(working.shape[:2], np.uint8)), data.mean, data.std)
-    images = tensor[None].to(device)
-    logits = asked_logits(network, images, inference)
-    if logits.shape[2:] != size:
-        logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
+    bands = score_bands(network, tensor[None].to(device), inference)
+    bands = resized_bands(bands, working.shape[0], size, align_corners=False)
     if inference.crf is not None:
-        logits = refine(logits, image[None], inference.crf)
-    labels = logits.argmax(1)[0].cpu().numpy()
-    return labels.astype(np.uint8 if network.num_classes <= 256 else np.uint16)
+        colours = np.rint(image[None] * (255 / full_scale(image.dtype))).clip(0, 255).astype(np.uint8)
+        bands = refined(bands, colours, inference.crf)
+    labels, top = np.empty(size, np.uint8 if network.num_classes <= 256 else np.uint16), 0
+    for band in bands:
+        labels[top : top + band.shape[2]] = band.argmax(1)[0].cpu().numpy()
+        top += band.shape[2]
+    return labels
 
 
 def find_images(sources: Sequence[str | Path]) -> list[Path]:
@@ -139,10 +141,10 @@ def predict_files(
             if (folder / f"{path.stem}.png").exists():
                 raise RunError(f"{folder / path.stem}.png is there already; give another --out")
     for path in images:  # each is read once before anything is written, so that a bad one leaves nothing half done
-        height, width = read_image(path).shape[:2]
-        if min(height, width) < SMALLEST:
+        height, width = _read(path, data).shape[:2]
+        if min(height, width) < LEAST_SIDE:
             raise DataError(
-                f"{path} is {width}x{height} pixels, but images need at least {SMALLEST} each way; enlarge or remove it"
+                f"{path} is {width}x{height} pixels, but images need at least {LEAST_SIDE} each way; remove it"
             )
     try:
         for folder in (labels, overlays):
@@ -151,12 +153,17 @@ def predict_files(
         raise RunError(f"{out} cannot be made ({reason.strerror}); give another --out") from None
     colours = palette(network.num_classes)
     for path in images:
-        image = read_image(path)
+        image = _read(path, data)
         predicted = label_map(network, image, data, device, inference)
         files = labels / f"{path.stem}.png", overlays / f"{path.stem}.png"
         _save_png(files[0], _paletted(predicted, colours))
-        _save_png(files[1], Image.fromarray(overlay(image, predicted, colours)))
+        _save_png(files[1], Image.fromarray(overlay(as_picture(image), predicted, colours)))
         yield files
+
+
+def _read(path: Path, data: DataConfig) -> NDArray[Any]:
+    """An image (H, W, C) of the channels and type that the network knows. Raises: DataError: it is none."""
+    return read_image(path, None, data.channels or 3, data.pixel_type or "uint8")
 
 
 def _paletted(labels: np.ndarray, colours: np.ndarray) -> Image.Image:

@@ -6,9 +6,11 @@ Letters: N images, C channels, K classes, H and W height and width of the images
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 WINDOW_PIXELS = 2**20
 """Windows are given to the network together as long as they have no more pixels than this, and else a place at a time,
@@ -17,38 +19,39 @@ SIGMA = 1 / 8
 """Standard deviation of a window's weights, as a share of its length (nnU-Net, Isensee et al. 2021)."""
 
 
-def sliding_logits(network: nn.Module, images: Tensor, window: tuple[int, int], overlap: float = 0.5) -> Tensor:
-    """(N, C, H, W) -> (N, K, H, W): the logits of windows at evenly spread places, blended where they overlap.
+def sliding_bands(
+    network: nn.Module, images: Tensor, window: tuple[int, int], overlap: float = 0.5
+) -> Iterator[Tensor]:
+    """(N, C, H, W) -> (N, K, rows, W): the logits of windows at evenly spread places, blended where they overlap.
 
-    Windows overlap by at least the share `overlap` of their length. A pixel's logits are the mean of those of the
-    windows that see it, weighted by a Gaussian around each window's middle, since a network knows least about what
-    lies at its border. One that is seen once has that window's own logits. A window longer than the image, in height or
-    in width, is cut to it, so that small images are seen as they are, whole. In float32 at least.
+    In bands from top to bottom, each as soon as no further window sees its rows. Windows overlap by at least the share
+    `overlap` of their length. A pixel's logits are the mean of those of the windows that see it, weighted by a Gaussian
+    around each window's middle, since a network knows least about what lies at its border. One that is seen once has
+    that window's own logits. A window longer than the image, in height or in width, is cut to it, so that small images
+    are seen as they are, whole. In float32 at least.
     """
-    size = images.shape[2:]
-    height, width = (min(part, whole) for part, whole in zip(window, size, strict=True))
-    if (height, width) == tuple(size):
-        whole: Tensor = network(images)
-        return whole
+    height, width = (min(part, whole) for part, whole in zip(window, images.shape[2:], strict=True))
     rows, columns = (
-        list(zip(starts, weights, strict=True))
-        for starts, weights in (axis_windows(size[0], height, overlap), axis_windows(size[1], width, overlap))
+        list(zip(*axis_windows(whole, part, overlap), strict=True))
+        for whole, part in zip(images.shape[2:], (height, width), strict=True)
     )
     places = list(itertools.product(rows, columns))
     together = max(1, WINDOW_PIXELS // (len(images) * height * width))
-    blended: Tensor | None = None
+    blended, top = images.new_empty(0), 0
     for first in range(0, len(places), together):
         chosen = places[first : first + together]
-        views = [images[:, :, top : top + height, left : left + width] for (top, _), (left, _) in chosen]
+        views = [images[:, :, above : above + height, left : left + width] for (above, _), (left, _) in chosen]
         answers = network(torch.cat(views).contiguous(memory_format=torch.channels_last))
         answers = answers.to(torch.promote_types(answers.dtype, torch.float32))
-        if blended is None:
-            blended = answers.new_zeros(len(images), answers.shape[1], *size)
-        for answer, ((top, down), (left, across)) in zip(answers.split(len(images)), chosen, strict=True):
+        if first == 0:
+            blended = answers.new_zeros(len(images), answers.shape[1], height, images.shape[3])
+        for answer, ((above, down), (left, across)) in zip(answers.split(len(images)), chosen, strict=True):
+            if above > top:
+                yield blended[:, :, : above - top]
+                blended, top = F.pad(blended[:, :, above - top :], (0, 0, 0, above - top)), above
             weight = (down[:, None] * across).to(answer)
-            blended[:, :, top : top + height, left : left + width] += answer * weight
-    assert blended is not None
-    return blended
+            blended[:, :, :, left : left + width] += answer * weight
+    yield blended
 
 
 def axis_windows(length: int, window: int, overlap: float) -> tuple[list[int], Tensor]:

@@ -22,6 +22,16 @@ class SegmentationNetwork(nn.Module):
     stages: tuple[str, ...] = ()
     """Names of the submodules, each called once, that a picture shows."""
 
+    def forward(self, images: Tensor, coarse: bool = False) -> Tensor:
+        """See the class. `coarse`: the logits at the size of `scores`, which the caller is to enlarge."""
+        scores = self.scores(images)
+        like = scores if coarse else images
+        return enlarge(scores, (like.shape[-2], like.shape[-1]))
+
+    def scores(self, images: Tensor) -> Tensor:
+        """What the last layer says, (N, K, h, w), or (N, 1, h, w) of a single output, at any size up to the images'."""
+        raise NotImplementedError
+
     def forward_with_auxiliary(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits, and in training those of an auxiliary head where there is one; both (N, K, H, W)."""
         logits: Tensor = self(images)

@@ -63,12 +63,18 @@ class Network(SegmentationNetwork):
         self.auxiliary = AuxiliaryHead(widths[self.auxiliary_node], outputs, norm) if auxiliary else None
         _initialise(self)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, num_classes, H, W) of normalised images (N, Cin, H, W)."""
-        return self.forward_with_auxiliary(images)[0]
+    def scores(self, images: Tensor) -> Tensor:
+        """See `SegmentationNetwork`."""
+        return self._scores(images)[0]
 
     def forward_with_auxiliary(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits, and in training those of the auxiliary head where there is one."""
+        size = (images.shape[-2], images.shape[-1])
+        logits, auxiliary = self._scores(images)
+        return enlarge(logits, size), None if auxiliary is None else enlarge(auxiliary, size)
+
+    def _scores(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What `forward_with_auxiliary` enlarges."""
         size = (images.shape[-2], images.shape[-1])
         features: dict[Node, Tensor] = dict(zip((FIRST_STEM_NODE, STEM_NODE), self.stem(images), strict=True))
         for reading, cell in zip(self.readings, self.cells, strict=True):
@@ -82,8 +88,8 @@ class Network(SegmentationNetwork):
         logits = self.decoder(F.relu(end), [features[node] for node in self.decoder_nodes])
         auxiliary = None
         if self.auxiliary is not None and self.training:
-            auxiliary = enlarge(self.auxiliary(F.relu(features[self.auxiliary_node])), size)
-        return enlarge(logits, size), auxiliary
+            auxiliary = self.auxiliary(F.relu(features[self.auxiliary_node]))
+        return logits, auxiliary
 
     def set_drop_path(self, greatest: float, progress: float) -> None:
         """Scheduled drop path: probability `greatest * progress * layer / layers`; `progress` goes from 0 to 1."""

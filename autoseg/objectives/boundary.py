@@ -44,7 +44,8 @@ class BoundaryFScore:
         precision = _share(self._count(found.where(met_found, NOWHERE)), found_count)
         recall = _share(self._count(true.where(met_true, NOWHERE)), true_count)
         score = _share(2 * precision * recall, precision + recall)
-        self._sums += score.sum(0)
+        for of_image in score:  # one by one, so that the sum does not depend on the batches
+            self._sums += of_image
         self._counts += (found_count + true_count > 0).sum(0)
 
     def by_class(self) -> Tensor:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from autoseg.errors import DataError
-from autoseg.viz.palette import colour
+from autoseg.viz.palette import as_picture, colour
 from autoseg.viz.samples import LEGEND_ROW, class_patches, draw_legend, legend_columns
 from autoseg.viz.style import MUTED, PNG_DPI, styled
 
@@ -74,16 +74,6 @@ def draw_contact_sheet(
         _draw_sample(figure, sample, grid, number)
     draw_legend(figure, handles, beside)
     return figure
-
-
-def as_picture(image: np.ndarray) -> NDArray[np.uint8]:
-    """(H, W, C) of any numbers as (H, W, 3) uint8: uint8 as it is, others from their 1st to their 99th percentile."""
-    channels = image[:, :, [0, 1, 2]] if image.shape[2] > 2 else image[:, :, [0, 0, 0]]
-    if channels.dtype == np.uint8:
-        return np.asarray(channels, dtype=np.uint8)
-    low, high = np.percentile(channels, (1, 99))
-    shares = (channels.astype(np.float64) - low) / max(float(high - low), 1e-12)
-    return np.asarray(np.rint(shares.clip(0, 1) * 255), dtype=np.uint8)
 
 
 class _Grid(NamedTuple):

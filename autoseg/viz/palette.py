@@ -6,6 +6,7 @@ H, W: height and width. Colours are uint8 red, green, blue.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoseg.errors import ConfigError, DataError
 
@@ -108,6 +109,16 @@ def overlay(
     colours = colour(mask, palette, ignore_label).astype(np.float64)
     mixed = np.rint(image * (1 - opacity) + colours * opacity).astype(np.uint8)
     return mixed if ignore_label is None else np.where((mask == ignore_label)[..., None], image, mixed)
+
+
+def as_picture(image: np.ndarray) -> NDArray[np.uint8]:
+    """(H, W, C) of any numbers as (H, W, 3) uint8: uint8 as it is, others from their 1st to their 99th percentile."""
+    channels = image[:, :, [0, 1, 2]] if image.shape[2] > 2 else image[:, :, [0, 0, 0]]
+    if channels.dtype == np.uint8:
+        return np.asarray(channels, dtype=np.uint8)
+    low, high = np.percentile(channels, (1, 99))
+    shares = (channels.astype(np.float64) - low) / max(float(high - low), 1e-12)
+    return np.asarray(np.rint(shares.clip(0, 1) * 255), dtype=np.uint8)
 
 
 def _check_mask(mask: np.ndarray) -> None:

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from autoseg.network.base import SegmentationNetwork, enlarge
+from autoseg.network.base import SegmentationNetwork
 from autoseg.ops.primitives import Norm
 from autoseg.ops.upsample import unpool
 from autoseg.zoo.initialisation import he_initialise
@@ -48,12 +48,12 @@ class DeconvNet(SegmentationNetwork):
         ways_up = (f"up.{stage}" for stage in range(len(self.up)))
         self.stages = (*vgg_stages(backbone), "fully_connected", "fc6_mirror", *ways_up, "score")
 
-    def forward(self, images: Tensor) -> Tensor:
-        """See the class."""
+    def scores(self, images: Tensor) -> Tensor:
+        """See `SegmentationNetwork`."""
         unpooled, pooled = self.backbone(images)
         features = self.fc6_mirror(self.fully_connected(pooled[-1]))
-        logits = self.score(_ascend(self.up, features, unpooled))
-        return enlarge(logits, (images.shape[-2], images.shape[-1]))
+        logits: Tensor = self.score(_ascend(self.up, features, unpooled))
+        return logits
 
 
 class SegNet(SegmentationNetwork):
@@ -76,11 +76,11 @@ class SegNet(SegmentationNetwork):
         he_initialise(self.up)
         self.stages = (*vgg_stages(backbone), *(f"up.{stage}" for stage in range(len(self.up))), "score")
 
-    def forward(self, images: Tensor) -> Tensor:
-        """See the class."""
+    def scores(self, images: Tensor) -> Tensor:
+        """See `SegmentationNetwork`."""
         unpooled, pooled = self.backbone(images)
-        logits = self.score(self.dropout(_ascend(self.up, pooled[-1], unpooled)))
-        return enlarge(logits, (images.shape[-2], images.shape[-1]))
+        logits: Tensor = self.score(self.dropout(_ascend(self.up, pooled[-1], unpooled)))
+        return logits
 
 
 def _mirror(counts: Sequence[int], channels: Sequence[int], norm: Norm | None) -> nn.ModuleList:

@@ -15,7 +15,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from autoseg.network.base import SegmentationNetwork, enlarge
+from autoseg.network.base import SegmentationNetwork
 from autoseg.ops.heads import AsppDecoder, ConvNormRelu, DeepLabV3PlusDecoder
 from autoseg.zoo.initialisation import he_initialise
 from autoseg.zoo.layers import FullyConnected, SeparableConvNormRelu, initialise_score, vgg_stages
@@ -68,10 +68,10 @@ class DeepLabV1(SegmentationNetwork):
         self.score = initialise_score(nn.Conv2d(channels, num_classes, 1))
         self.stages = (*vgg_stages(backbone), "fully_connected.fc6", "fully_connected.fc7", "score")
 
-    def forward(self, images: Tensor) -> Tensor:
-        """See the class."""
-        logits = self.score(self.fully_connected(self.backbone(images).pooled[-1]))
-        return enlarge(logits, (images.shape[-2], images.shape[-1]))
+    def scores(self, images: Tensor) -> Tensor:
+        """See `SegmentationNetwork`."""
+        logits: Tensor = self.score(self.fully_connected(self.backbone(images).pooled[-1]))
+        return logits
 
 
 class DeepLabV2(SegmentationNetwork):
@@ -103,12 +103,13 @@ class DeepLabV2(SegmentationNetwork):
         )
         self.stages = (*_stages(backbone), *(f"branches.{number}" for number in range(len(rates))))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """See the class."""
+    def scores(self, images: Tensor) -> Tensor:
+        """See `SegmentationNetwork`."""
         found = self.backbone(images)
         features = (found.pooled if isinstance(self.backbone, VGG16) else found)[-1]
         first, *others = (branch(features) for branch in self.branches)
-        return enlarge(sum(others, first), (images.shape[-2], images.shape[-1]))
+        logits: Tensor = sum(others, first)
+        return logits
 
 
 class DeepLabV3(SegmentationNetwork):
@@ -132,9 +133,10 @@ class DeepLabV3(SegmentationNetwork):
         initialise_score(self.decoder.classifier)
         self.stages = (*_stages(backbone), "decoder.head.aspp", "decoder.head.project", "decoder.classifier")
 
-    def forward(self, images: Tensor) -> Tensor:
-        """See the class."""
-        return enlarge(self.decoder(self.backbone(images)[-1]), (images.shape[-2], images.shape[-1]))
+    def scores(self, images: Tensor) -> Tensor:
+        """See `SegmentationNetwork`."""
+        logits: Tensor = self.decoder(self.backbone(images)[-1])
+        return logits
 
 
 class DeepLabV3Cascade(SegmentationNetwork):
@@ -149,9 +151,10 @@ class DeepLabV3Cascade(SegmentationNetwork):
         self.score = initialise_score(nn.Conv2d(backbone.channels[-1], num_classes, 1))
         self.stages = (*_stages(backbone), "score")
 
-    def forward(self, images: Tensor) -> Tensor:
-        """See the class."""
-        return enlarge(self.score(self.backbone(images)[-1]), (images.shape[-2], images.shape[-1]))
+    def scores(self, images: Tensor) -> Tensor:
+        """See `SegmentationNetwork`."""
+        logits: Tensor = self.score(self.backbone(images)[-1])
+        return logits
 
 
 class DeepLabV3Plus(SegmentationNetwork):
@@ -187,10 +190,11 @@ class DeepLabV3Plus(SegmentationNetwork):
         parts = ("low_level", "head.aspp", "head.project", "refine", "classifier")
         self.stages = (*_stages(backbone), *(f"decoder.{part}" for part in parts))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """See the class."""
+    def scores(self, images: Tensor) -> Tensor:
+        """See `SegmentationNetwork`."""
         features = self.backbone(images)
-        return enlarge(self.decoder(features[-1], features[:1]), (images.shape[-2], images.shape[-1]))
+        logits: Tensor = self.decoder(features[-1], features[:1])
+        return logits
 
 
 def _classifier(in_channels: int, channels: int, num_classes: int, rate: int, dropout: float) -> nn.Sequential:

@@ -13,7 +13,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from autoseg.network.base import SegmentationNetwork, enlarge
+from autoseg.network.base import SegmentationNetwork
 from autoseg.ops.resize import Size, resize
 from autoseg.ops.upsample import upsample_by
 from autoseg.zoo.layers import FULLY_CONNECTED, FullyConnected, initialise_score, vgg_stages
@@ -77,13 +77,13 @@ class FCN(SegmentationNetwork):
         scored = (f"score_pool{pool}" for pool in self.pools)
         self.stages = (*vgg_stages(backbone), "fully_connected.fc6", "fully_connected.fc7", "score", *scored)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """See the class."""
+    def scores(self, images: Tensor) -> Tensor:
+        """See `SegmentationNetwork`."""
         pooled = self.backbone(images).pooled
         scores = self.score(self.fully_connected(pooled[-1]))
         for upsampler, pool in zip(self.upsamplers, self.pools, strict=False):
             joined = pooled[pool - 1]
             size = (joined.shape[-2], joined.shape[-1])
             scores = upsampler(scores, size, joined) + self.get_submodule(f"score_pool{pool}")(joined)
-        size = (images.shape[-2], images.shape[-1])
-        return enlarge(self.upsamplers[-1](scores, size, images), size)
+        logits: Tensor = self.upsamplers[-1](scores, (images.shape[-2], images.shape[-1]), images)
+        return logits

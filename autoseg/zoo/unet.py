@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.network.base import SegmentationNetwork, enlarge
+from autoseg.network.base import SegmentationNetwork
 from autoseg.ops.heads import Doubling
 from autoseg.ops.interleave import cut, is_channels_last
 from autoseg.ops.primitives import Norm, Pairs
@@ -111,15 +111,16 @@ class UNet(SegmentationNetwork):
         ways_up = [f"{part}.{level}" for level in range(len(self.up)) for part in ("up", "join")]
         self.stages = (*(f"down.{level}" for level in range(len(self.down))), *ways_up, "classifier")
 
-    def forward(self, images: Tensor) -> Tensor:
-        """See the class."""
+    def scores(self, images: Tensor) -> Tensor:
+        """See `SegmentationNetwork`."""
         features, finer = self.down[0](images), []
         for level in self.down[1:]:
             finer.append(features)
             features = level(self.pool(features))
         for up, join, joined in zip(self.up, self.join, reversed(finer), strict=True):
             features = join(torch.cat([up(features, joined), joined], 1))
-        return enlarge(self.classifier(features), (images.shape[-2], images.shape[-1]))
+        logits: Tensor = self.classifier(features)
+        return logits
 
 
 def _twice(in_channels: int, channels: int, norm: Norm | None) -> nn.Sequential:

@@ -68,7 +68,8 @@ def use(data: Path, folder: Path, classes: int, channels: int) -> None:
     """Search, decode, retrain, evaluate, predict and export."""
     space = folder / "space.yaml"
     space.write_text(to_yaml(SPACE), encoding="utf-8")
-    run("search", folder / "search", "--space", space, "--data", data)
+    for _ in range(2):  # the second time there is nothing left to do
+        run("search", folder / "search", "--space", space, "--data", data, "--resume")
     call("decode", folder / "search")
     run("retrain", folder / "net", folder / "search/genotype.yaml", "--data", data)
     assert read_yaml(folder / "net/config.yaml", ConfigError)["data"]["channels"] == channels

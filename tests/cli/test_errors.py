@@ -151,7 +151,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "truncated image": (lambda root: truncate(root / "train" / "images" / "0.png"), "images/0.png cannot be read"),
     "truncated mask": (lambda root: truncate(root / "val" / "masks" / "0.png"), "masks/0.png cannot be read"),
-    "no validation": (lambda root: shutil.rmtree(root / "val"), "has no split 'val'"),
+    "no training": (lambda root: shutil.rmtree(root / "train"), "has no split 'train'"),
     "empty": (lambda root: [shutil.rmtree(root / split) for split in ("train", "val")], "is empty"),
     "missing": (lambda root: shutil.rmtree(root), "is no folder"),
 }
@@ -280,12 +280,12 @@ def test_evaluate(fails: Fails, search_run: Path, retrain_run: Path, tmp_path: P
 def test_predict(fails: Fails, search_run: Path, retrain_run: Path, tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("not an image")
     (tmp_path / "empty").mkdir()
-    Image.new("RGB", (31, 400)).save(tmp_path / "small.png")
+    Image.new("RGB", (1, 400)).save(tmp_path / "small.png")
     Image.new("RGB", (40, 40)).save(tmp_path / "good.png")
     good, out = tmp_path / "good.png", tmp_path / "out"
     for images, message in (
         ([good, tmp_path / "text.jpg"], "text.jpg cannot be read as an image"),
-        ([good, tmp_path / "small.png"], "small.png is 31x400 pixels, but images need at least 32 each way"),
+        ([good, tmp_path / "small.png"], "small.png is 1x400 pixels, but images need at least 8 each way"),
         ([tmp_path / "nope.png"], "nope.png does not exist"),
         ([tmp_path / "empty"], "holds no images"),
         ([], "missing argument 'images'"),

@@ -291,10 +291,12 @@ def test_csv_of_pairs(text: str, tmp_path: Path) -> None:
     for name in ("b", "d"):
         save(columns(0, 1, 2), tmp_path / f"truth/{name}.png")
     (tmp_path / "train.csv").write_text(text, encoding="utf-8-sig")
+    (tmp_path / "val.csv").write_text("photos/c.png,truth/d.png\n")
     dataset = open_dataset(config(tmp_path), "train")
     assert dataset.names == ["photos/a 1", "photos/c"]
     assert dataset.where(0) == "truth/b.png"
     (tmp_path / "train.csv").rename(tmp_path / "pairs.csv")
+    (tmp_path / "val.csv").unlink()
     assert describe_dataset(config(tmp_path)).startswith(
         f"{tmp_path.name} (lists of images and masks): 1 train, 1 val, 3 classes, split by seed 0"
     )
@@ -303,7 +305,8 @@ def test_csv_of_pairs(text: str, tmp_path: Path) -> None:
 def test_list_of_pairs_with_spaces_in_their_names(tmp_path: Path) -> None:
     save(GREY, tmp_path / "my photos/a b.png")
     save(columns(0, 1, 2), tmp_path / "my masks/a b.png")
-    (tmp_path / "train.txt").write_text("my photos/a b.png my masks/a b.png\n")
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.txt").write_text("my photos/a b.png my masks/a b.png\n")
     assert open_dataset(config(tmp_path), "train").names == ["my photos/a b"]
 
 

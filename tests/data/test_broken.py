@@ -126,7 +126,8 @@ BROKEN: dict[str, Case] = {
         lambda root: save(LABELS[:20], mask(root)), ("{image} is 48x40 pixels", "{mask} is 48x20; make them equal")
     ),
     "mask in colour without a table": Case(
-        lambda root: save(PHOTO // 64 * 64, mask(root)), ("{mask} is a mask in colour", "give it in data.colours")
+        lambda root: save(PHOTO // 64 * 64, mask(root)),
+        ("{mask} is a mask in colour", "write data.colours, such as {{name_1: ["),
     ),
     "a photo for a mask": Case(
         lambda root: save(PHOTO, mask(root)), ("{mask} has the colours of a photo", "in swapped folders?")
@@ -187,7 +188,7 @@ BROKEN: dict[str, Case] = {
     ),
     "missing mask": Case(
         lambda root: mask(root).unlink(),
-        ("images/train/2.png has no mask in", "(1 of 6 images have none); add the masks"),
+        ("images/train/2.png has no mask in", "(1 of 6 images without); add the masks"),
     ),
     "two images of one stem": Case(
         lambda root: second_of_the_stem(image(root)),
@@ -288,7 +289,7 @@ def grey_steps(root: Path) -> None:
 
 def write_list(text: str) -> Callable[[Path], None]:
     def write(root: Path) -> None:
-        (root / "masks").rename(root / "truth")
+        (root / "masks").rename(root / "other")
         (root / "train.csv").write_text(text)
 
     return write
@@ -301,11 +302,11 @@ SETS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "every mask ignored": (same_labels(255), ("hold no label but 0 and the ignore label 255",)),
     "labels as steps of grey": (grey_steps, ("hold 3 labels of 0..170 (0, 85, 170)", "data.label_map")),
     "list with a missing file": (
-        write_list("images/train/0.png,truth/train/0.png\nimages/train/77.png,truth/train/0.png\n"),
+        write_list("images/train/0.png,other/train/0.png\nimages/train/77.png,other/train/0.png\n"),
         ("train.csv lists images/train/77.png, which is not in", "add the file or correct the list"),
     ),
     "CSV of three columns": (
-        write_list("images/train/0.png,truth/train/0.png,train\n"),
+        write_list("images/train/0.png,other/train/0.png,train\n"),
         ("train.csv, line 1: write a stem, or an image and its mask",),
     ),
     "list of nothing": (write_list("image,mask\n"), ("train.csv lists no images",)),

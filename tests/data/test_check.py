@@ -129,7 +129,7 @@ Plant = Callable[[Path], object]
 PLANTED: dict[str, tuple[Plant, str, str, str, Mapping[str, Any]]] = {
     "image without mask": (
         lambda clean: (clean / "masks/train/3.png").unlink(),
-        "pairing", "3", "images/train/3.jpg has no mask in masks/train (1 of 12 images have none); add the masks", {},
+        "pairing", "3", "images/train/3.jpg has no mask in masks/train (1 of 12 images without); add the masks", {},
     ),
     "image without mask, split by seed": (
         lambda clean: (merge(clean), (clean / "masks/3.png").unlink()),
@@ -196,8 +196,9 @@ PLANTED: dict[str, tuple[Plant, str, str, str, Mapping[str, Any]]] = {
         lambda clean: None, "absent", "class_3", "class 3, class_3, is in no mask", {"num_classes": 4}
     ),
     "no validation": (
-        lambda clean: (shutil.rmtree(clean / "images/val"), shutil.rmtree(clean / "masks/val")),
-        "layout", "", "has no split 'val', which a run needs; it has train; set data.splits", {},
+        lambda clean: None,
+        "layout", "", "has no split 'val', which a run needs; it has train; set data.splits",
+        {"splits": {"train": {"images": "images/train", "masks": "masks/train"}}},
     ),
     "no image in val": (
         lambda clean: [path.unlink() for path in (clean / "images/val").iterdir()],
@@ -205,11 +206,11 @@ PLANTED: dict[str, tuple[Plant, str, str, str, Mapping[str, Any]]] = {
     ),
     "one class": (
         lambda clean: relabel(clean, "train", 0),
-        "layout", "", "the masks of training hold no label but 0 and the ignore label 255", {},
+        "layout", "", "hold no label but 0 and the ignore label 255", {},
     ),
     "labels far apart": (
         lambda clean: [relabel(clean, split, 0, 100, 200) for split in ("train", "val")],
-        "layout", "", "the masks hold 3 labels of 0..200 (0, 100, 200); number them with data.label_map, as", {},
+        "layout", "", "hold 3 labels of 0..200 (0, 100, 200); number them with data.label_map, as", {},
     ),
     "mean of another number of channels": (
         lambda clean: None, "layout", "", "the images have 1 channel, but there are 3 means",
@@ -348,9 +349,9 @@ def listed(clean: Path) -> None:
         lines = [f"images/{split}/{stem}.jpg\tmasks/{split}/{stem}.png" for stem in stems]
         (clean / f"{split}.txt").write_text("\n".join(lines))
     (clean / "images").rename(clean / "photos")
-    (clean / "masks").rename(clean / "truth")
+    (clean / "masks").rename(clean / "drawn")
     for split in ("train", "val"):
-        text = (clean / f"{split}.txt").read_text().replace("images/", "photos/").replace("masks/", "truth/")
+        text = (clean / f"{split}.txt").read_text().replace("images/", "photos/").replace("masks/", "drawn/")
         (clean / f"{split}.txt").write_text(text)
 
 

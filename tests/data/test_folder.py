@@ -89,11 +89,12 @@ def test_resolve_finds_classes_splits_and_root(
     tmp_path: Path, write_pair: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_pair("train/a.jpg", "trainannot/a.png")
+    write_pair("val/a.jpg", "valannot/a.png")
     monkeypatch.chdir(tmp_path.parent)
     resolved = resolve(config(Path(tmp_path.name), resize=(64, 48)))
     assert resolved.root == str(tmp_path)
     assert (resolved.num_classes, resolved.classes) == (3, ("class_0", "class_1", "class_2"))
-    assert resolved.splits == {"train": SplitConfig(images="train", masks="trainannot")}
+    assert resolved.splits == {split: SplitConfig(images=split, masks=f"{split}annot") for split in ("train", "val")}
     assert resolve(resolved) == resolved
 
 
@@ -147,6 +148,7 @@ def test_files_are_read_once(tmp_path: Path, write_pair: Write, monkeypatch: pyt
 def test_the_cache_keeps_to_its_budget(tmp_path: Path, write_pair: Write) -> None:
     for stem in "abc":
         write_pair(f"train/{stem}.png", f"trainannot/{stem}.png")
+    write_pair("val/a.png", "valannot/a.png")
     dataset = open_dataset(config(tmp_path), "train")
     dataset.cache_bytes = 2 * 32 * 40 * 4
     verify(dataset)
@@ -180,15 +182,16 @@ def test_an_empty_folder(tmp_path: Path) -> None:
 
 
 def test_no_known_layout_says_what_was_looked_for(tmp_path: Path, write_pair: Write) -> None:
-    write_pair("photos/a.jpg", "truth/a.png")
+    write_pair("one/a.jpg", "other/a.png")
     text = message(lambda: resolve(config(tmp_path)))
-    assert text.startswith(f"{tmp_path} has no layout that is known; looked for train/ with trainannot/")
+    assert text.startswith(f"{tmp_path} has no layout that is known (images are in one, other); looked for folders")
     assert all(word in text for word in ("images/train", "JPEGImages", "train.txt", "data.splits"))
 
 
 def test_too_few_images_to_split(tmp_path: Path, write_pair: Write) -> None:
     write_pair("images/a.jpg", "masks/a.png")
-    assert message(lambda: resolve(config(tmp_path))) == (
+    assert open_dataset(config(tmp_path), "train").names == ["a"]
+    assert message(lambda: open_dataset(config(tmp_path), "val")) == (
         f"{tmp_path} has too few images with masks (1) to split them for training and validation; add images"
     )
 
@@ -213,7 +216,7 @@ def test_images_without_masks_are_counted(tmp_path: Path, write_pair: Write) -> 
     write_pair("train/b.jpg", None)
     write_pair("train/c.jpg", None)
     assert message(lambda: resolve(config(tmp_path))) == (
-        f"train/b.jpg has no mask in {tmp_path}/trainannot (2 of 3 images have none); add the masks, with the images'"
+        f"train/b.jpg has no mask in {tmp_path}/trainannot (2 of 3 images without); add the masks, with the images'"
         " stems, or remove the images"
     )
 
@@ -291,6 +294,7 @@ def test_a_label_map_to_no_class(tmp_path: Path, write_pair: Write) -> None:
 
 def test_one_class_is_too_few(tmp_path: Path, write_pair: Write) -> None:
     write_pair("train/a.jpg", "trainannot/a.png", np.full((32, 40), 255, dtype=np.uint8) * (np.arange(40) > 9))
+    write_pair("val/a.jpg", "valannot/a.png")
     text = message(lambda: resolve(config(tmp_path, ignore_label=255)))
     assert text.startswith(f"the training masks in {tmp_path} hold no label but 0 and the ignore label 255")
     assert resolve(config(tmp_path, label_map={255: 1})).num_classes == 2
@@ -299,6 +303,7 @@ def test_one_class_is_too_few(tmp_path: Path, write_pair: Write) -> None:
 @pytest.mark.parametrize("name", ["train/a.jpg", "train/a.png", "trainannot/a.png"])
 def test_a_file_that_is_cut_off(name: str, tmp_path: Path, write_pair: Write) -> None:
     write_pair("train/a.jpg" if name.endswith("jpg") else "train/a.png", "trainannot/a.png", noise())
+    write_pair("val/a.jpg", "valannot/a.png")
     file = tmp_path / name
     file.write_bytes(file.read_bytes()[: len(file.read_bytes()) // 2])
     dataset = open_dataset(config(tmp_path, num_classes=9), "train")
@@ -313,6 +318,7 @@ def noise() -> np.ndarray:
 
 def test_a_file_that_is_no_image(tmp_path: Path, write_pair: Write) -> None:
     write_pair("train/a.jpg", "trainannot/a.png")
+    write_pair("val/a.jpg", "valannot/a.png")
     (tmp_path / "train" / "a.jpg").write_text("no image")
     dataset = open_dataset(config(tmp_path), "train")
     assert message(lambda: dataset.load(0)).startswith(f"{tmp_path}/train/a.jpg cannot be read as an image")
@@ -320,6 +326,7 @@ def test_a_file_that_is_no_image(tmp_path: Path, write_pair: Write) -> None:
 
 def test_a_pickled_data_set_leaves_its_cache_behind(tmp_path: Path, write_pair: Write) -> None:
     write_pair("train/a.png", "trainannot/a.png")
+    write_pair("val/a.jpg", "valannot/a.png")
     dataset = open_dataset(config(tmp_path), "train")
     empty = len(pickle.dumps(dataset))
     sample = dataset.load(0)

@@ -54,8 +54,8 @@ def test_a_mask_in_colour_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError) as reason:
         read_mask(tmp_path / "a.png")
     text = str(reason.value)
-    assert text.startswith(f"{tmp_path}/a.png is a mask in colour, which needs a label map of colours; give it in data")
-    assert text.endswith("or convert it to one channel of labels")
+    assert text.startswith(f"{tmp_path}/a.png is a mask in colour, and nothing says which class each colour is; write")
+    assert text.endswith("(`autoseg check-data` proposes all), or convert it to labels")
 
 
 def test_a_jpeg_mask_is_an_error(tmp_path: Path) -> None:

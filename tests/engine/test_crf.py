@@ -187,7 +187,7 @@ def test_evaluate_counts_what_the_crf_says(
         np.add.at(confusion, (mask[mask != 255], labels[mask != 255]), 1)
     plain, _ = evaluate_network(network, dataset, data, CPU)
     assert not np.array_equal(plain.confusion, confusion)
-    seen = watch(monkeypatch, "autoseg.engine.evaluate")
+    seen = watch(monkeypatch, "autoseg.engine.crf")
     for batch_size in (1, 3):
         scores, loss = evaluate_network(network, dataset, data, CPU, batch_size=batch_size, inference=inference)
         assert np.abs(np.asarray(scores.confusion) - confusion).sum() <= 8  # ties of logits may fall either way
@@ -215,7 +215,7 @@ def test_the_commands(densecrf: None, retrained: Path, tmp_path: Path) -> None:
 
 def test_it_sees_the_image_at_its_own_size(densecrf: None, retrained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network, config, _ = load_network(retrained)
-    seen = watch(monkeypatch, "autoseg.engine.predict")
+    seen = watch(monkeypatch, "autoseg.engine.crf")
     image = two_colours(70, noise=5)[0]
     data = config.data.model_copy(update={"resize": (32, 48)})
     inference = InferenceConfig(crf=CrfConfig(iterations=1))

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from autoseg.engine import device_memory as module
-from autoseg.engine.device_memory import device_memory, format_bytes, parse_bytes
-from autoseg.errors import ConfigError
+from autoseg.engine.device_memory import device_memory, format_bytes, memory_errors, parse_bytes
+from autoseg.errors import ConfigError, RunError
 
 CPU = torch.device("cpu")
 
@@ -72,3 +72,12 @@ def test_a_cpu_has_what_is_free_and_its_container_allows(tmp_path: Path, monkeyp
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and torch finds none")
 def test_a_gpu_has_all_of_it() -> None:
     assert device_memory(torch.device("cuda")) == torch.cuda.mem_get_info()[1]
+
+
+def test_too_little_memory_is_one_line() -> None:
+    with pytest.raises(RunError, match=r"^cpu is out of memory; take less$"), memory_errors(CPU, "take less"):
+        torch.empty(2**50)
+    with pytest.raises(RunError, match="out of memory"), memory_errors(CPU, ""):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    with pytest.raises(RuntimeError, match="shapes"), memory_errors(CPU, ""):
+        raise RuntimeError("shapes differ")

@@ -16,9 +16,10 @@ from torch.nn import functional as F
 
 import autoseg
 from autoseg.cli.main import run
-from autoseg.config import SCALES, DataConfig
+from autoseg.config import SCALES, DataConfig, InferenceConfig
 from autoseg.data.dataset import open_dataset, resolve
-from autoseg.engine.evaluate import Details, evaluate_network, network_logits, spaced
+from autoseg.engine.bands import score_bands
+from autoseg.engine.evaluate import Details, evaluate_network, spaced
 from autoseg.engine.predict import load_network
 from autoseg.objectives.boundary import BoundaryFScore
 from autoseg.objectives.calibration import Calibration
@@ -46,6 +47,10 @@ class Colours(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return F.conv2d(self.norm(images), self.kernel, padding=2)
+
+
+def network_logits(network: nn.Module, images: torch.Tensor, scales: Any = (1.0,), **how: Any) -> torch.Tensor:
+    return torch.cat(list(score_bands(network, images, InferenceConfig(scales=scales, **how))), 2)
 
 
 def count(predictions: list[np.ndarray], masks: list[np.ndarray], classes: int = 7) -> dict[str, Any]:

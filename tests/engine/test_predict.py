@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_runs import RETRAIN, call, files_of, write_config
+from tiny_runs import COMMON, GENOTYPE, RETRAIN, call, files_of, write_config
 
 import autoseg
 from autoseg.engine.predict import find_images, label_map, load_network
@@ -119,12 +120,39 @@ def test_a_bad_image_is_found_before_anything_is_written(
     elif bad == "truncated.png":
         path.write_bytes((images / "rgb.png").read_bytes()[:-200])
     else:
-        Image.new("RGB", (100, 31)).save(path)
+        Image.new("RGB", (100, 1)).save(path)
     with pytest.raises(DataError, match=path.name) as caught:
         autoseg.predict(retrained, [images], tmp_path / "out", show_progress=False)
     if bad == "small.png":
-        assert "is 100x31 pixels, but images need at least 32 each way" in str(caught.value)
+        assert "is 100x1 pixels, but images need at least 8 each way; remove it" in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_images_of_other_channels(tmp_path: Path) -> None:
+    """Read as they are in training; the overlay shows the first three channels."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 4), ("val", 2)):
+        for part in ("images", "masks"):
+            (tmp_path / "set" / split / part).mkdir(parents=True)
+        for number in range(count):
+            np.save(
+                tmp_path / "set" / split / "images" / f"{number}.npy", rng.normal(size=(40, 36, 5)).astype(np.float32)
+            )
+            mask = Image.fromarray(rng.integers(0, 3, (40, 36), dtype=np.uint8))
+            mask.save(tmp_path / "set" / split / "masks" / f"{number}.png")
+    settings = {"genotype": GENOTYPE, "retrain": {**COMMON, "epochs": 1, "max_steps_per_epoch": 1}, "device": "cpu"}
+    config = write_config(tmp_path / "c.yaml", settings)
+    call("retrain", "--config", config, "--data", tmp_path / "set", "--out", tmp_path / "run")
+    call("predict", tmp_path / "run", tmp_path / "set" / "val" / "images", "--out", tmp_path / "out")
+    call("evaluate", tmp_path / "run")
+    counts = np.zeros((3, 3), dtype=int)
+    for number in range(2):
+        labels = np.asarray(Image.open(tmp_path / "out" / "labels" / f"{number}.png"))
+        true = np.asarray(Image.open(tmp_path / "set" / "val" / "masks" / f"{number}.png"))
+        np.add.at(counts, (true, labels), 1)
+        assert Image.open(tmp_path / "out" / "overlays" / f"{number}.png").size == (36, 40)
+    confusion = np.array(json.loads((tmp_path / "run" / "evaluation_val.json").read_text())["confusion"])
+    assert np.abs(counts - confusion).sum() <= 4  # a tie between two logits may fall either way
 
 
 def test_find_images(images: Path, tmp_path: Path) -> None:

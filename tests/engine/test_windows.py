@@ -10,8 +10,14 @@ from torch import nn
 
 from autoseg.engine import windows
 from autoseg.engine.evaluate import Details
-from autoseg.engine.windows import axis_windows, sliding_logits
+from autoseg.engine.windows import axis_windows, sliding_bands
 from autoseg.objectives.metrics import ConfusionMatrix
+
+
+def sliding_logits(
+    network: nn.Module, images: torch.Tensor, window: tuple[int, int], overlap: float = 0.5
+) -> torch.Tensor:
+    return torch.cat(list(sliding_bands(network, images, window, overlap)), 2)
 
 
 class Watched(nn.Module):
@@ -95,6 +101,23 @@ def test_windows_of_a_network_in_bf16_are_blended_in_float32() -> None:
     assert torch.allclose(answer, torch.full_like(answer, 2.0), atol=1e-6)
 
 
+def test_bands_come_as_soon_as_no_further_window_sees_them() -> None:
+    """Two rows of windows at most are seen before a band comes; the bands are those of `axis_windows`."""
+    network = Watched()
+    images = torch.randn(1, 3, 132, 40, generator=torch.Generator().manual_seed(0))
+    starts, _ = axis_windows(132, 32, 0.5)
+    windows.WINDOW_PIXELS, before = 1, windows.WINDOW_PIXELS
+    try:
+        heights, seen = [], []
+        for band in sliding_bands(network, images, (32, 32)):
+            heights.append(band.shape[2])
+            seen.append(len(network.seen))
+    finally:
+        windows.WINDOW_PIXELS = before
+    assert heights == [second - first for first, second in pairwise([*starts, 132])]
+    assert seen[:-1] == [2 * number + 1 for number in range(1, len(starts))]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_on_a_gpu_windows_and_every_score_are_those_of_the_cpu() -> None:
     generator = torch.Generator().manual_seed(0)
@@ -106,7 +129,8 @@ def test_on_a_gpu_windows_and_every_score_are_those_of_the_cpu() -> None:
         logits = sliding_logits(conv.to(device), images.to(device), (32, 40))
         confusion, details = ConfusionMatrix(5, 255), Details(5, 255)
         confusion.update(logits.argmax(1), masks.to(device))
-        details.update(logits, logits.argmax(1), masks.to(device))
+        details.boundary.update(logits.argmax(1), masks.to(device))
+        details.calibration.update(logits, masks.to(device))
         found.append((logits.cpu(), confusion.scores(tuple("abcde")), details.to_dict("abcde")))
     (logits, scores, values), (gpu_logits, gpu_scores, gpu_values) = found
     assert torch.allclose(logits, gpu_logits, atol=1e-12)

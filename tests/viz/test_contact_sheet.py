@@ -9,9 +9,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from autoseg.errors import DataError
-from autoseg.viz.contact_sheet import as_picture
 from autoseg.viz.draw import draw_contact_sheet, save
-from autoseg.viz.palette import palette
+from autoseg.viz.palette import as_picture, palette
 
 CLASSES = ("road", "tree", "sky", "car")
 

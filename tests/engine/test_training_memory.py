@@ -1,0 +1,75 @@
+"""The memory of a retraining that is predicted, against what real steps take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tiny_runs import retrain_task
+from torch.profiler import ProfilerActivity, profile
+
+from autoseg.engine.retrain import RetrainTask
+from autoseg.engine.training_memory import predict_training_memory
+
+CPU = torch.device("cpu")
+SETTINGS: dict[str, dict[str, Any]] = {
+    "sgd": {"crop": [96, 96], "batch_size": 4},
+    "no average, no auxiliary head": {"crop": [64, 97], "batch_size": 3, "ema_decay": 0.0, "auxiliary_weight": 0.0},
+    "adamw": {"crop": [96, 96], "batch_size": 2, "optimizer": {"name": "adamw", "lr": 1e-3}},
+    "bf16, weighted": {"crop": [96, 96], "batch_size": 4, "precision": "bf16", "class_weights": "enet"},
+    "dice and lovasz": {"crop": [96, 96], "batch_size": 2, "loss": ["dice", "lovasz"]},
+}
+PLAIN = {"augment": {"scale": [1.0, 1.0]}, "drop_path": 0.0}
+
+
+def iterate(task: RetrainTask, times: int) -> None:
+    for number in range(times):
+        task.step(next(iter(task.batches(0, 0))), 0, number)
+
+
+def allocated_peak(**settings: Any) -> int:
+    """The most bytes that PyTorch's CPU allocator had handed out at once, from before the task was made."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        iterate(retrain_task(**settings), 2)
+    total = peak = 0
+    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        total += event.nbytes()
+        peak = max(peak, total)
+    return peak
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_memory_on_a_cpu_is_within_a_tenth_of_what_is_measured(name: str) -> None:
+    settings = {**PLAIN, **SETTINGS[name]}
+    predicted = predict_training_memory(retrain_task(**settings).config, CPU)
+    assert predicted.peak_bytes == pytest.approx(allocated_peak(**settings), rel=0.1)
+    assert predicted.saved_bytes > predicted.fixed_bytes  # the batch decides
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and torch finds none")
+@pytest.mark.parametrize("name", SETTINGS)
+def test_memory_on_a_gpu_is_within_a_tenth_of_max_memory_allocated(name: str) -> None:
+    from autoseg.data.dataset import open_dataset
+    from autoseg.engine.plan import CUDA_WORKSPACE_BYTES
+
+    device = torch.device("cuda")
+    config = retrain_task(**{**PLAIN, **SETTINGS[name]}).config
+    config = config.model_copy(update={"retrain": config.retrain.model_copy(update={"crop": (512, 512)})})
+    predicted = predict_training_memory(config, device).peak_bytes
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    task = RetrainTask(config, open_dataset(config.data, "train"), open_dataset(config.data, "val"), device)
+    iterate(task, 2)
+    torch.cuda.reset_peak_memory_stats()
+    iterate(task, 1)
+    measured = torch.cuda.max_memory_allocated() - before
+    assert measured * 0.9 - CUDA_WORKSPACE_BYTES <= predicted <= measured * 1.1 + CUDA_WORKSPACE_BYTES
+
+
+def test_predicting_leaves_the_random_numbers_alone() -> None:
+    config = retrain_task(crop=[4097, 4097], batch_size=16).config
+    state = torch.get_rng_state()
+    assert predict_training_memory(config, CPU).peak_bytes > 10**10
+    assert torch.equal(torch.get_rng_state(), state)
