@@ -224,6 +224,8 @@ class TrainingConfig(Settings):
     """Validate on this many images, evenly spaced over the split; left out, on all of them."""
     max_steps_per_epoch: Annotated[Whole, Field(ge=1)] | None = None
     log_every: Annotated[Whole, Field(ge=1)] = 10
+    single_output: Flag = False
+    """Of a network for two classes: one output, the second class's log odds, instead of one a class."""
     checkpoint_seconds: Annotated[Number, Field(ge=0)] = 60.0
     """Save at least this often, mid-epoch too; 0 saves after every step."""
     workers: Annotated[Whole, Field(ge=0, le=256)] = 0
@@ -290,8 +292,6 @@ class RetrainSchedule(TrainingConfig):
     loss_sampling: Annotated[Number, Field(gt=0, le=1)] = 1.0
     """Share of the output's pixels on which the loss is computed, each drawn by itself and anew in each step (Long et
     al. 2015, section 3.4, where it stands for training on patches)."""
-    single_output: Flag = False
-    """Of a network for two classes: one output, the second class's log odds, instead of one a class."""
     compile: Flag = False
     """Compile the training step's forward and backward pass with torch.compile; needs a C++ compiler and minutes."""
 

@@ -51,9 +51,13 @@ class SearchTask:
         self.steps_per_epoch = min(len(self.loader_a), self.schedule.max_steps_per_epoch or len(self.loader_a))
 
         torch.manual_seed(config.seed)
-        self.supernet = build_supernet(self.space, train.num_classes, self.schedule.arch_init_std, train.channels).to(
-            device
-        )
+        self.supernet = build_supernet(
+            self.space,
+            train.num_classes,
+            self.schedule.arch_init_std,
+            train.channels,
+            self.schedule.single_output,
+        ).to(device)
         self.supernet.checkpoint_cells = self.schedule.checkpoint_cells
         self.optimizer = build_optimizer(self.schedule.optimizer, self.supernet.weights())
         self.loss = make_loss(self.schedule, train, device)

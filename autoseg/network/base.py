@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from autoseg.ops.heads import logits_of
 from autoseg.ops.resize import Size, resize
 from autoseg.settings import Settings
 
@@ -42,9 +42,5 @@ class SegmentationNetwork(nn.Module):
 
 
 def enlarge(logits: Tensor, size: Size) -> Tensor:
-    """Logits at the images' size; those in bf16 as float32, where classes that differ by less than 1/256 do not tie.
-
-    A single output z, of a network for two classes, becomes the logits 0 and z, whose softmax is z's sigmoid.
-    """
-    enlarged = resize(logits.float() if logits.dtype == torch.bfloat16 else logits, size)
-    return F.pad(enlarged, (0, 0, 0, 0, 1, 0)) if enlarged.shape[1] == 1 else enlarged
+    """Logits at the images' size; those in bf16 as float32, where classes that differ by less than 1/256 do not tie."""
+    return logits_of(resize(logits.float() if logits.dtype == torch.bfloat16 else logits, size))

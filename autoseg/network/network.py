@@ -15,7 +15,7 @@ from autoseg.network.arrival import build_arrival
 from autoseg.network.base import SegmentationNetwork, enlarge
 from autoseg.network.cell import Cell
 from autoseg.network.decoders import build_decoder
-from autoseg.ops.heads import AuxiliaryHead, Doubling, Stem
+from autoseg.ops.heads import AuxiliaryHead, Doubling, Stem, number_of_outputs
 from autoseg.ops.primitives import Norm
 from autoseg.ops.resize import level_size, resize
 from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Move, Node
@@ -43,7 +43,7 @@ class Network(SegmentationNetwork):
         super().__init__()
         self.genotype = self.architecture = genotype
         self.num_classes, self.in_channels, self.single_output = num_classes, in_channels, single_output
-        outputs = 1 if single_output else num_classes
+        outputs = number_of_outputs(num_classes, single_output)
         constants = genotype.batch_norm
         norm = partial(nn.BatchNorm2d, eps=constants.eps, momentum=constants.momentum)
         head_norm = partial(nn.BatchNorm2d, eps=HEAD_BN_EPS, momentum=constants.momentum)
@@ -103,14 +103,10 @@ def build_network(
     """The network of a genotype with fresh weights.
 
     `in_channels`: of the images; `single_output`: one output for two classes, whose logits are then 0 and it.
-    Raises: GenotypeError: fewer than two classes, or a single output for more.
+    Raises: GenotypeError: fewer than two classes. ConfigError: a single output for more.
     """
     if num_classes < 2:
         raise GenotypeError(f"a network needs at least two classes, not {num_classes}")
-    if single_output and num_classes != 2:
-        raise GenotypeError(
-            f"a single output is for two classes, not {num_classes}; set retrain.single_output to false"
-        )
     return Network(genotype, num_classes, auxiliary, in_channels, single_output)
 
 

@@ -12,10 +12,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoseg.errors import ConfigError
 from autoseg.ops.interleave import is_channels_last
 from autoseg.ops.primitives import Norm, Pairs
 from autoseg.ops.resize import Size, resize
 from autoseg.ops.upsample import TransposedConv, build_upsampler
+
+
+def number_of_outputs(num_classes: int, single_output: bool) -> int:
+    """Of a network for so many classes. Raises: ConfigError: a single one for other than two classes."""
+    if single_output and num_classes != 2:
+        raise ConfigError(f"a single output is for two classes, not {num_classes}; set single_output to false")
+    return 1 if single_output else num_classes
+
+
+def logits_of(outputs: Tensor) -> Tensor:
+    """(N, K, H, W) as they are; of a single output z, (N, 1, H, W), the logits 0 and z: softmax is then sigmoid."""
+    return F.pad(outputs, (0, 0, 0, 0, 1, 0)) if outputs.shape[1] == 1 else outputs
 
 
 class ConvNormRelu(nn.Sequential):

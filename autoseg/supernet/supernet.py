@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from autoseg.genotype.schema import Genotype
-from autoseg.ops.heads import Aspp, Stem
+from autoseg.ops.heads import Aspp, Stem, logits_of, number_of_outputs
 from autoseg.ops.resize import Size, level_size, sum_resized
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Arrow, Move, Node
@@ -56,9 +56,17 @@ class Supernet(nn.Module):
 
     arrow_index: Tensor
 
-    def __init__(self, space: SearchSpace, num_classes: int, arch_init_std: float = 1e-3, in_channels: int = 3) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        num_classes: int,
+        arch_init_std: float = 1e-3,
+        in_channels: int = 3,
+        single_output: bool = False,
+    ) -> None:
         super().__init__()
         self.space, self.num_classes = space, num_classes
+        self._outputs = number_of_outputs(num_classes, single_output)
         self.last_levels: frozenset[int] | None = None
         """The levels of the last layer whose heads count; None for all."""
         self.checkpoint_cells = False
@@ -88,7 +96,7 @@ class Supernet(nn.Module):
             for node in trellis.nodes_at(trellis.layers)
         )
         ascends = competes(space) or space.decoder_stages
-        self.upsampling = Upsampling(space, self._width, num_classes) if ascends else None
+        self.upsampling = Upsampling(space, self._width, self._outputs) if ascends else None
         self._lay_out()
 
     def _lay_out(self) -> None:
@@ -110,8 +118,8 @@ class Supernet(nn.Module):
 
     def _build_head(self, width: int, stride: int) -> nn.Module:
         if self.space.head.name == "classifier":
-            return nn.Conv2d(width, self.num_classes, 1)
-        return SearchHead(width, self.num_classes, max(1, self.space.head.aspp_rate // stride))
+            return nn.Conv2d(width, self._outputs, 1)
+        return SearchHead(width, self._outputs, max(1, self.space.head.aspp_rate // stride))
 
     def _cell(self, node: Node) -> SearchCell:
         return self.cells[cell_name(node)]  # type: ignore[return-value]
@@ -151,7 +159,7 @@ class Supernet(nn.Module):
             self._crossing = (features, inputs, way_up, logits)
         if self.upsampling is not None and way_up is not None and self.space.decoder_stages:
             logits = [self.upsampling.decode(dict(zip(heads, logits, strict=True)), features, way_up)]
-        return sum_resized(logits, image_size)
+        return logits_of(sum_resized(logits, image_size))
 
     def _bring(self, features: Features, way_up: WayUp | None) -> None:
         """After the way down: what it brings to the levels of the way up."""
@@ -249,9 +257,19 @@ def _contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[No
     return nullcontext(), frozen_statistics()
 
 
-def build_supernet(space: SearchSpace, num_classes: int, arch_init_std: float = 1e-3, in_channels: int = 3) -> Supernet:
-    """The supernet of a space with fresh weights, for images of so many channels."""
-    return Supernet(space, num_classes, arch_init_std, in_channels)
+def build_supernet(
+    space: SearchSpace,
+    num_classes: int,
+    arch_init_std: float = 1e-3,
+    in_channels: int = 3,
+    single_output: bool = False,
+) -> Supernet:
+    """The supernet of a space with fresh weights, for images of so many channels.
+
+    `single_output`: one output for two classes, whose logits are then 0 and it.
+    Raises: ConfigError: a single output for more classes.
+    """
+    return Supernet(space, num_classes, arch_init_std, in_channels, single_output)
 
 
 def cell_name(node: Node) -> str:

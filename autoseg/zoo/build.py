@@ -15,6 +15,7 @@ from autoseg.network import build_network as build_searched
 from autoseg.network.base import SegmentationNetwork
 from autoseg.objectives.diagram import Diagram
 from autoseg.objectives.trace import trace_stages
+from autoseg.ops.heads import number_of_outputs
 from autoseg.zoo.architecture import Architecture, load_architecture
 from autoseg.zoo.deconvnet import DeconvNet, SegNet
 from autoseg.zoo.deeplab import DeepLabV1, DeepLabV2, DeepLabV3, DeepLabV3Cascade, DeepLabV3Plus
@@ -63,9 +64,7 @@ def build_architecture(
         raise ConfigError(f"a network needs at least two classes, not {num_classes}")
     if auxiliary:
         raise ConfigError(f"{architecture.name} has no auxiliary head; set retrain.auxiliary_weight to 0")
-    if single_output and num_classes != 2:
-        raise ConfigError(f"a single output is for two classes, not {num_classes}; set retrain.single_output to false")
-    network = _build(architecture, 1 if single_output else num_classes)
+    network = _build(architecture, number_of_outputs(num_classes, single_output))
     network.architecture, network.in_channels = architecture, architecture.in_channels
     network.num_classes, network.single_output = num_classes, single_output
     return network

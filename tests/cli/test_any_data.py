@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from made_data_sets import MAKERS, Source, generated
-from tiny_runs import SPACE, call
+from tiny_runs import SPACE, call, checkpoint
 
 from autoseg.errors import ConfigError
 from autoseg.files import read_yaml, to_yaml
@@ -78,6 +78,20 @@ def use(data: Path, folder: Path, classes: int, channels: int) -> None:
     assert len(measured["iou"]) == classes
     assert 0 <= measured["miou"] <= 1
     call("export", folder / "net", "--format", "pt2", "--out", folder / "net.pt2")
+
+
+def test_two_classes_with_one_output(pairs: Source, tmp_path: Path) -> None:
+    data = MAKERS["binary"](pairs, tmp_path / "data")
+    space = tmp_path / "space.yaml"
+    space.write_text(to_yaml(SPACE), encoding="utf-8")
+    run("search", tmp_path / "search", "--space", space, "--data", data, "--set", "search.single_output=true")
+    call("decode", tmp_path / "search")
+    run("retrain", tmp_path / "net", tmp_path / "search", "--data", data, "--set", "retrain.single_output=true")
+    for part, layer in (("search", "heads.0.classifier.weight"), ("net", "decoder.classifier.weight")):
+        weights = checkpoint(tmp_path / part)["state"]["supernet" if part == "search" else "network"]
+        assert [len(weights[key]) for key in weights if key.endswith(layer)] == [1]
+    call("evaluate", tmp_path / "net")
+    assert 0 < json.loads((tmp_path / "net/evaluation_val.json").read_text())["miou"] <= 1
 
 
 def run(command: str, out: Path, *arguments: object) -> None:

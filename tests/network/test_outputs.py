@@ -71,6 +71,20 @@ def test_one_output_of_the_auxiliary_head_too() -> None:
     assert logits.shape == auxiliary.shape == (2, 2, 32, 32)
 
 
+@pytest.mark.parametrize("name", ["tiny", "unet"])
+def test_one_output_of_the_supernet(name: str) -> None:
+    space = SearchSpace.load(name)
+    supernets = [build_supernet(space, 2, single_output=single) for single in (True, False)]
+    logits = supernets[0](torch.randn(2, 3, 33, 47))
+    assert logits.shape == (2, 2, 33, 47)
+    assert (logits[:, 0] == 0).all()
+    assert logits[:, 1].std() > 0
+    counts = [sum(parameter.numel() for parameter in each.parameters()) for each in supernets]
+    assert counts[0] < counts[1]
+    with pytest.raises(AutosegError, match="a single output is for two classes, not 3"):
+        build_supernet(space, 3, single_output=True)
+
+
 def test_one_output_is_for_two_classes() -> None:
     for architecture in (unet(), genotype()):
         with pytest.raises(AutosegError, match="a single output is for two classes, not 3"):
