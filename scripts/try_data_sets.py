@@ -10,6 +10,7 @@ images (tests/made_data_sets.py). No settings are given, but for the colours' YA
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -38,6 +39,13 @@ TRAIN, VAL = 120, 40
 """Images of a set that is made."""
 SIZE = (96, 128)
 """Of generated images: height and width."""
+TITLES = {
+    "cityscapes": "as Cityscapes",
+    "ade20k": "as ADE20K",
+    "binary": "0/255",
+    "colour_coded": "in colour",
+    "sixteen_bit": "16 bit",
+}
 SHOWN = 2
 """Images of each set in the picture."""
 WIDTH, GAP, NAME = 1.08, 0.04, 0.22
@@ -66,7 +74,7 @@ def data_sets(options: argparse.Namespace) -> Iterator[tuple[str, Path]]:
         made = folder / "colours.yaml" if name == "colour_coded" else folder
         if not folder.exists():
             made = make(drawn if name == "colour_coded" else photos, folder)
-        yield name.replace("_", " "), made
+        yield TITLES[name], made
 
 
 def attempt(name: str, data: Path, out: Path) -> Tried:
@@ -143,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for name, data in data_sets(options):
             if options.only is None or name.lower().startswith(tuple(options.only.lower().split(","))):
-                tried.append(attempt(name, data, options.out / name.lower().replace(" ", "_")))
+                tried.append(attempt(name, data, options.out / re.sub("[^a-z0-9]+", "_", name.lower())))
                 print(tried[-1].line, file=sys.stderr)
     except AutosegError as reason:
         print(f"error: {reason}", file=sys.stderr)

@@ -118,12 +118,13 @@ def colour_coded(pairs: Source, root: Path) -> Path:
 
 
 def sixteen_bit(pairs: Source, root: Path) -> Path:
-    """SPLIT/images/*.png of one channel and 16 bits, SPLIT/masks/*.png."""
+    """SPLIT/images/*.png of one channel and 16 bits, SPLIT/masks/*.png; 255 for none."""
+    table = renamed(pairs, range(len(pairs.classes)), 255)
     for split, samples in pairs.splits.items():
         for number, (image, mask) in enumerate(samples):
             grey = np.asarray(Image.fromarray(image).convert("L")).astype(np.uint16) * GAIN + SHIFT
             write(grey, root / f"{split}/images/{number:04}.png")
-            write(mask, root / f"{split}/masks/{number:04}.png")
+            write(table[mask], root / f"{split}/masks/{number:04}.png")
     return root
 
 
