@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from autoseg.data.base import LABELS
 from autoseg.data.colours import MaskTable
 from autoseg.data.images import read_mask
+from autoseg.data.name_files import names_beside
 from autoseg.data.pairs import Pair
 from autoseg.data.threads import in_threads
 from autoseg.data.wording import counted
@@ -60,10 +62,10 @@ def classes_of(
 
     Labels 0 and 255 alone, or 0 and 1, are two classes, unless `label_map` or `ignore_label` say otherwise.
     Labels far apart are numbered by a label map, those of `everywhere` too. `where`: the data set's folder, for
-    messages.
+    messages and for a file with as many names.
     """
     if label_map is None and ignore_label is None and seen in ({0, 255}, {0, 1}):
-        return FoundClasses(BINARY, binary_map(seen))
+        return FoundClasses(names_beside(Path(where), 2) or BINARY, binary_map(seen))
     ignored = 255 if ignore_label is None else ignore_label
     mapped = {label: (label_map or {}).get(label, label) for label in seen | everywhere}
     used = sorted({mapped[label] for label in seen} - {ignored})
@@ -75,7 +77,8 @@ def classes_of(
         )
         return FoundClasses(("class_0",), problem=text)
     if count <= max(MANY, SPARSE * len(used)):
-        return FoundClasses(tuple(f"class_{label}" for label in range(count)))
+        names = names_beside(Path(where), count) or tuple(f"class_{label}" for label in range(count))
+        return FoundClasses(names)
     some = ", ".join(map(str, used[:8])) + ", ..." * (len(used) > 8)
     text = (
         f"the training masks in {where} hold {counted(len(used), 'label')} of 0..{count - 1} ({some}); number them with"
