@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,7 @@ MARGIN = 1.1
 """A setting fits where its predicted peak and a tenth more do: for fragmentation, and since it is a prediction."""
 
 
+Task = TypeVar("Task", SearchTask, RetrainTask)
 Step = Literal["weight", "architecture"]
 STEPS: tuple[Step, ...] = ("weight", "architecture")
 
@@ -154,15 +155,23 @@ def own_random_state(device: torch.device) -> Iterator[None]:
         yield
 
 
-def predict_memory(config: SearchConfig, device: torch.device, steps: Sequence[Step] = STEPS) -> Memory:
-    """The memory of one iteration of the search of `config`, or of some steps of it, without computing it."""
-    with own_random_state(device):
-        real = stand_in_task(config, device)
+@contextmanager
+def followed(task: Task, device: torch.device) -> Iterator[tuple[Task, LiveStorages]]:
+    """A copy of a task whose tensors have no data, and what follows the memory that they would take on the device."""
     live = LiveStorages(device, CUDA_BLOCK_BYTES if device.type == "cuda" else 1)
     with FakeTensorMode(allow_non_fake_inputs=True) as fake, live:
         with FakeCopyMode(fake):
-            task = deepcopy(real)
-        del real
+            copy = deepcopy(task)
+        del task
+        yield copy, live
+
+
+def predict_memory(config: SearchConfig, device: torch.device, steps: Sequence[Step] = STEPS) -> Memory:
+    """The memory of one iteration of the search of `config`, or of some steps of it, without computing it."""
+    with own_random_state(device):
+        stand_in = stand_in_task(config, device)
+    with followed(stand_in, device) as (task, live):
+        del stand_in
         own = [*task.supernet.parameters(), *task.supernet.buffers()]
         live.add(own)
         optimizers = (task.optimizer, task.architect.optimizer)

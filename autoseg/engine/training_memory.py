@@ -2,54 +2,38 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
-
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
 from autoseg.config import RetrainConfig
 from autoseg.data.dataset import open_dataset
-from autoseg.engine.plan import (
-    CUDA_BLOCK_BYTES,
-    CUDA_WORKSPACE_BYTES,
-    Memory,
-    own_random_state,
-    random_batch,
-    stand_in_data,
-)
+from autoseg.engine.plan import CUDA_WORKSPACE_BYTES, Memory, followed, own_random_state, random_batch, stand_in_data
 from autoseg.engine.retrain import RetrainTask
-from autoseg.objectives.memory import LiveStorages, SavedStorages, tensor_bytes
+from autoseg.objectives.memory import SavedStorages, tensor_bytes
 
 
 def predict_training_memory(config: RetrainConfig, device: torch.device) -> Memory:
     """The memory of one step of a retraining with the optimiser's state and the moving average there."""
-    with own_random_state(device):
-        real = _stand_in_task(config, device)
-        live = LiveStorages(device, CUDA_BLOCK_BYTES if device.type == "cuda" else 1)
-        with FakeTensorMode(allow_non_fake_inputs=True) as fake, live:
-            with FakeCopyMode(fake):
-                task = deepcopy(real)
-            del real
-            own = [*task.network.parameters(), *task.network.buffers()]
-            live.add(own)
-            batch, saved = random_batch(task), SavedStorages(own)
-            task.step(batch, 0, 0)  # makes the optimiser's state
-            live.peak_bytes = live.live_bytes
-            with saved:
-                task.step(batch, 0, 1)
-            average = tensor_bytes(own) if config.retrain.ema_decay else 0
-            workspace = CUDA_WORKSPACE_BYTES if device.type == "cuda" else 0
-            states = [value for state in task.optimizer.state.values() for value in state.values()]
-            return Memory(
-                peak_bytes=live.peak_bytes + average + workspace,
-                peak_step="weight",
-                parameter_bytes=tensor_bytes(own) + average,
-                gradient_bytes=tensor_bytes(task.network.parameters()),
-                optimizer_bytes=tensor_bytes(value for value in states if isinstance(value, Tensor)),
-                saved_bytes=saved.total_bytes,
-                recomputed_bytes=0,
-            )
+    with own_random_state(device), followed(_stand_in_task(config, device), device) as (task, live):
+        own = [*task.network.parameters(), *task.network.buffers()]
+        live.add(own)
+        batch, saved = random_batch(task), SavedStorages(own)
+        task.step(batch, 0, 0)  # makes the optimiser's state
+        live.peak_bytes = live.live_bytes
+        with saved:
+            task.step(batch, 0, 1)
+        average = tensor_bytes(own) if config.retrain.ema_decay else 0
+        workspace = CUDA_WORKSPACE_BYTES if device.type == "cuda" else 0
+        states = [value for state in task.optimizer.state.values() for value in state.values()]
+        return Memory(
+            peak_bytes=live.peak_bytes + average + workspace,
+            peak_step="weight",
+            parameter_bytes=tensor_bytes(own) + average,
+            gradient_bytes=tensor_bytes(task.network.parameters()),
+            optimizer_bytes=tensor_bytes(value for value in states if isinstance(value, Tensor)),
+            saved_bytes=saved.total_bytes,
+            recomputed_bytes=0,
+        )
 
 
 def _stand_in_task(config: RetrainConfig, device: torch.device) -> RetrainTask:
