@@ -46,18 +46,18 @@ TITLES = {
     "colour_coded": "in colour",
     "sixteen_bit": "16 bit",
 }
-SHOWN = 2
+SHOWN = 3
 """Images of each set in the picture."""
 WIDTH, GAP, NAME = 1.08, 0.04, 0.22
 """Of a picture, between two, and of the column of names, in inches."""
 
 
 class Tried(NamedTuple):
-    """A line of the table, and (image, truth, prediction) as pictures (H, W, 3)."""
+    """A line of the table, and truth and prediction, after the image if wanted, as pictures (H, W, 3)."""
 
     name: str
     line: str
-    pictures: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+    pictures: list[tuple[np.ndarray, ...]]
 
 
 def data_sets(options: argparse.Namespace) -> Iterator[tuple[str, Path]]:
@@ -77,7 +77,7 @@ def data_sets(options: argparse.Namespace) -> Iterator[tuple[str, Path]]:
         yield TITLES[name], made
 
 
-def attempt(name: str, data: Path, out: Path) -> Tried:
+def attempt(name: str, data: Path, out: Path, images: bool) -> Tried:
     """Check, search, decode, retrain and evaluate; what is there of an earlier call is taken."""
     began = time.perf_counter()
     report = autoseg.check_data(data, out=out / "checked", overwrite=True, show_progress=False)
@@ -94,7 +94,7 @@ def attempt(name: str, data: Path, out: Path) -> Tried:
     found = [label_map(network, image, config.data, torch.device("cpu")) for image, _ in samples]
     colours = palette(val.num_classes)
     pictures = [
-        (as_picture(image), *(colour(labels, colours, val.ignore_label) for labels in (mask, labels)))
+        (*[as_picture(image)] * images, *(colour(labels, colours, val.ignore_label) for labels in (mask, labels)))
         for (image, mask), labels in zip(samples, found, strict=True)
     ]
     low, high = result["miou_interval"]
@@ -115,9 +115,10 @@ def said(title: str) -> str:
 
 @styled
 def draw(tried: Sequence[Tried]) -> Figure:
-    """A row a data set: image, truth and prediction, of two images."""
+    """A row a data set: truth and prediction, perhaps after the image, of some images."""
+    titles = ("image", "truth", "prediction")[-len(tried[0].pictures[0]) :]
     heights = [WIDTH * max(each[0].shape[0] / each[0].shape[1] for each in row.pictures) for row in tried]
-    width = NAME + 3 * SHOWN * (WIDTH + GAP) + GAP
+    width = NAME + len(titles) * SHOWN * (WIDTH + GAP) + GAP
     height = 0.25 + sum(heights) + GAP * len(tried)
     figure = Figure(figsize=(width, height))
     top = 0.25
@@ -130,7 +131,7 @@ def draw(tried: Sequence[Tried]) -> Figure:
             axes.imshow(picture, interpolation="nearest")
             axes.set_axis_off()
             if row is tried[0]:
-                axes.set_title(("image", "truth", "prediction")[place % 3], fontsize=SMALL, loc="center", pad=3)
+                axes.set_title(titles[place % len(titles)], fontsize=SMALL, loc="center", pad=3)
         top += tall + GAP
     return figure
 
@@ -141,6 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--camvid", type=Path, metavar="DIR")
     parser.add_argument("--voc", type=Path, metavar="DIR")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs; call again to go on")
+    parser.add_argument("--images", action="store_true", help="show the images too in the picture")
     parser.add_argument("--only", help="data sets whose names begin so, such as A,B")
     options = parser.parse_args(arguments)
     table = [
@@ -151,7 +153,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for name, data in data_sets(options):
             if options.only is None or name.lower().startswith(tuple(options.only.lower().split(","))):
-                tried.append(attempt(name, data, options.out / re.sub("[^a-z0-9]+", "_", name.lower())))
+                out = options.out / re.sub("[^a-z0-9]+", "_", name.lower())
+                tried.append(attempt(name, data, out, options.images))
                 print(tried[-1].line, file=sys.stderr)
     except AutosegError as reason:
         print(f"error: {reason}", file=sys.stderr)

@@ -31,6 +31,8 @@ QUICK_STEPS = {"search": 40, "retrain": 300}
 QUICK_SIDE, QUICK_BATCH, QUICK_VAL = 128, 4, 16
 """Of a first look: the longer side of the images, images a step, and images to validate on."""
 
+SEEN = 0.25
+"""Of the images' shorter side, which a crop should see."""
 BATCH_NORM_MOMENTUM = 0.1
 """PyTorch's."""
 LEAST_MEMORIES = 5.0
@@ -133,6 +135,11 @@ def propose(
         set_("val_images", QUICK_VAL, "quick")
     elif "epochs" in settings:
         set_("validate_every", max(1, epochs // 20), "twenty times over the run")
+    if min(schedule.crop) < SEEN * min(size) and "crop" not in given:
+        reasons.append(
+            f"{kind}.crop {list(schedule.crop)} sees little of images of about {size[0]}x{size[1]}: where what lies"
+            f" around counts more than detail, give data.resize or a larger {kind}.crop"
+        )
     return Proposal(settings, reasons)
 
 

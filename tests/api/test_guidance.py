@@ -31,6 +31,14 @@ def test_a_crop_is_no_larger_than_the_images() -> None:
     assert propose("retrain", RETRAIN, (20, 20), 367, (), quick=False).settings == {"crop": (32, 32)}
 
 
+def test_a_crop_that_sees_little_is_said() -> None:
+    proposal = propose("retrain", RETRAIN, (1024, 2048), 367, (), quick=False)
+    assert proposal.settings == {}
+    assert proposal.reasons[0].startswith("retrain.crop [96, 96] sees little of images of about 1024x2048: ")
+    assert propose("retrain", RETRAIN, (360, 480), 367, (), quick=False).reasons == []
+    assert propose("retrain", RETRAIN, (1024, 2048), 367, ("crop",), quick=False).reasons == []
+
+
 def test_few_images_make_small_batches_and_many_epochs() -> None:
     settings = propose("search", SEARCH, (120, 160), 10, (), quick=False).settings
     assert settings["batch_size"] == 5  # as many as a half has
