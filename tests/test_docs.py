@@ -30,11 +30,15 @@ FEWER = {
 
 
 def commands(document: Path) -> list[list[str]]:
-    """The arguments of each `autoseg` command in a document's bash blocks; a command may go on after a backslash."""
+    """The arguments of each `autoseg` command in a document's bash blocks, and each `python -c` with its code.
+
+    A command may go on after a backslash.
+    """
     blocks = re.findall(r"^```bash\n(.*?)^```", document.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
     found = [shlex.split(line, comments=True) for line in lines]
-    return [words[1:] for words in found if words[:1] == ["autoseg"]]
+    kept = [words for words in found if words[:1] == ["autoseg"] or words[:2] == ["python", "-c"]]
+    return [words[1:] if words[0] == "autoseg" else words for words in kept]
 
 
 def run_all(all_commands: list[list[str]], replacements: dict[str, str]) -> list[str]:
@@ -42,6 +46,9 @@ def run_all(all_commands: list[list[str]], replacements: dict[str, str]) -> list
     for words in all_commands:
         for old, new in replacements.items():
             words = [word.replace(old, new) for word in words]
+        if words[0] == "python":
+            exec(words[2], {})
+            continue
         assert run([*words, *FEWER.get(words[0], [])]) == 0, " ".join(words)
     return [words[0] for words in all_commands]
 
@@ -83,6 +90,13 @@ def test_commands_of_the_camvid_result(tmp_path, monkeypatch):
         {"$CAMVID": str(CAMVID), "data_sets/": f"{ROOT}/data_sets/", "docs/": f"{ROOT}/docs/"},
     )
     assert names[:4] == ["search", "decode", "retrain", "evaluate"]
+
+
+def test_commands_of_the_data_sets_result(tmp_path, monkeypatch):
+    write_photos(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    names = run_all(commands(ROOT / "docs/results/data_sets.md"), {"DATA": "photos"})
+    assert names == ["check-data", "search", "decode", "retrain", "evaluate"]
 
 
 def test_pictures_of_the_documents_are_there():
