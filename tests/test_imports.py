@@ -1,9 +1,12 @@
 """What the command line needs in order to answer at once loads without torch."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 PACKAGE = Path(__file__).parents[1] / "autoseg"
 LIGHT = ("space", "genotype", "viz")
@@ -37,3 +40,15 @@ def test_space_genotype_and_viz_load_without_torch() -> None:
     assert list(loaded_by) == modules
     first = next((name for name in modules if loaded_by[name]), None)
     assert first is None, f"importing {first} imports torch"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+)
+def test_threads_give_way_early_unless_the_user_says_otherwise(given: dict[str, str], expected: str) -> None:
+    others = {key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    code = "import autoseg, os; print(os.environ.get('GOMP_SPINCOUNT'))"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=PACKAGE.parent, env=others | given, check=True)
+    assert done.stdout.strip() == expected
