@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -60,6 +62,15 @@ def fit_to_device(
         if known.needed_bytes(device) <= available:
             return candidate, [f"{kind}.{key} {_shown(value)}: {reason}" for key, value in changes.items()]
     return config, [f"{kind}: it may run out of memory: {reason}"]
+
+
+def smaller_settings(config: SearchConfig | RetrainConfig) -> str:
+    """What to set for a run that needs less memory, as the command line takes it."""
+    kind = "search" if isinstance(config, SearchConfig) else "retrain"
+    changes = next(_smaller(getattr(config, kind), ()), None)
+    if changes is None:
+        return "a smaller network or more memory"
+    return " ".join(f"--set {shlex.quote(f'{kind}.{key}={json.dumps(value)}')}" for key, value in changes.items())
 
 
 def _smaller(schedule: TrainingConfig, given: Collection[str]) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 
-from autoseg.api.fitting import fit_to_device
+from autoseg.api.fitting import fit_to_device, smaller_settings
 from autoseg.api.guidance import guide, is_shipped
 from autoseg.api.settings import Source, first_difference, retrain_settings, search_settings
 from autoseg.config import DataConfig, RetrainConfig, SearchConfig, SearchSchedule, TrainingConfig
@@ -156,8 +156,7 @@ def _carry_out(
     run = _ready(run, out, settings, device)
     _write_left_out(run, train, val)
     task.begin(run)
-    advice = f"start anew with less: --set {run.kind}.batch_size={max(2, schedule.batch_size // 2)}, or a smaller crop"
-    with memory_errors(device, f"{advice}; {run.path} holds what was done"):
+    with memory_errors(device, f"start anew with {smaller_settings(settings)}; {run.path} holds what was done"):
         Loop(task, run, show_progress)()
     return run
 

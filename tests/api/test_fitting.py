@@ -11,7 +11,7 @@ from engine.memory_measured import search_config
 from tiny_runs import RETRAIN, SPACE, call, retrain_task, write_config, write_folder
 
 from autoseg.api import fitting
-from autoseg.api.fitting import fit_to_device
+from autoseg.api.fitting import fit_to_device, smaller_settings
 from autoseg.cli.main import run
 from autoseg.config import RetrainConfig, SearchConfig
 from autoseg.engine.plan import predict_memory
@@ -102,8 +102,11 @@ def test_a_run_is_fitted_and_says_so(
     assert read_yaml(tmp_path / "net/config.yaml", ConfigError)["retrain"]["batch_size"] < 8
 
 
+@pytest.mark.parametrize(
+    ("batch", "expected"), [(4, "--set retrain.batch_size=2"), (2, "a smaller network or more memory")]
+)
 def test_a_device_that_runs_out_of_memory_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    batch: int, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(fitting, "MOST_BYTES", {"retrain": 0})  # predict nothing
 
@@ -111,7 +114,20 @@ def test_a_device_that_runs_out_of_memory_is_one_line(
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr("autoseg.engine.retrain.RetrainTask.step", fail)
-    config = write_config(tmp_path / "config.yaml", RETRAIN)
+    config = write_config(tmp_path / "config.yaml", RETRAIN, {"retrain": {"batch_size": batch}})
     assert run(["retrain", "--config", str(config), "--out", str(tmp_path / "net")]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith("error: cpu is out of memory; start anew with less: --set retrain.batch_size=2")
+    assert line.startswith(f"error: cpu is out of memory; start anew with {expected}; ")
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"batch_size": 8}, "--set search.checkpoint_cells=true"),
+        ({"batch_size": 8, "checkpoint_cells": True}, "--set search.batch_size=4"),
+        ({"batch_size": 2, "checkpoint_cells": True}, "--set 'search.crop=[64, 64]'"),
+        ({"batch_size": 2, "checkpoint_cells": True, "crop": [32, 32]}, "a smaller network or more memory"),
+    ],
+)
+def test_what_is_advised(settings: dict[str, Any], expected: str) -> None:
+    assert smaller_settings(searched(**settings)) == expected

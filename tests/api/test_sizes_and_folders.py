@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_runs import COMMON, GENOTYPE, SPACE, call, write_config, write_folder
+from tiny_runs import COMMON, GENOTYPE, SPACE, call, rows, write_config, write_folder
 
 import autoseg
 from autoseg.api import runs
@@ -54,6 +54,7 @@ def test_a_search_on_images_of_many_sizes(mixed: Path, tmp_path: Path) -> None:
         tmp_path / "c.yaml", {"space": SPACE, "search": {**SHORT, "epochs": 2, "arch_start_epoch": 1}}
     )
     call("search", "--config", config, "--data", mixed / "set", "--out", tmp_path / "a", "--device", "cpu")
+    assert [row["epoch"] for row in rows(tmp_path / "a", "val")] == [0, 1]
 
 
 def test_small_images_are_measured_as_they_are_predicted(mixed: Path, tmp_path: Path) -> None:
