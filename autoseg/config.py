@@ -216,7 +216,13 @@ class TrainingConfig(Settings):
     ) = "none"
     """Of the cross-entropies: none, from the training masks (inverse frequency; ENet, Paszke et al. 2016; median
     frequency, Eigen and Fergus 2015), or one number a class."""
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    """Of the forward pass. bf16 and fp16: automatic mixed precision; fp16, for GPUs without bf16, scales the loss."""
+    accumulate: Annotated[Whole, Field(ge=1)] = 1
+    """Batches whose gradients add up to one step of the optimizer, as of one batch so many times as large."""
+    cuda_graphs: Literal["auto"] | Flag = "auto"
+    """On a GPU, launch the kernels of a step all at once (CUDA graphs), the levels of a supernet side by side. auto:
+    each recorded step is compared once with the plain one, and dropped where they differ; true: it is not compared."""
     clip_grad_norm: Annotated[Number, Field(gt=0)] | None = None
     validate_every: Annotated[Whole, Field(ge=1)] = 1
     """Epochs between validations; the last epoch is always validated."""
@@ -250,6 +256,19 @@ class TrainingConfig(Settings):
         return self
 
 
+class KernelConfig(Settings):
+    """With which kernels the supernet is computed. All are exact; auto is what measured fastest on the device."""
+
+    layout: Literal["auto", "channels_last", "channels_first"] = "auto"
+    """How features lie in memory: (N, H, W, C) or (N, C, H, W)."""
+    pointwise: Literal["auto", "convolution", "product"] = "auto"
+    """The many 1x1 convolutions of few channels: as grouped convolutions or as batched matrix products."""
+    depthwise: Literal["auto", "convolution", "triton"] = "auto"
+    """Depthwise convolutions: PyTorch's, or a Triton kernel (needs the package triton and a GPU)."""
+    compile: Literal["auto"] | Flag = "auto"
+    """Fuse the cells' elementwise parts with torch.compile."""
+
+
 class SearchSchedule(TrainingConfig):
     """How the architecture is searched. The defaults are Auto-DeepLab's (section 4.1)."""
 
@@ -265,8 +284,8 @@ class SearchSchedule(TrainingConfig):
     """Share of the training set that is trainA (weights); the rest is trainB (architecture)."""
     checkpoint_cells: Flag = False
     """Keep only the output of each cell for the way back and evaluate the cell again there: less memory, more time."""
-    cuda_graphs: Flag = True
-    """On a GPU, launch the kernels of a step all at once (CUDA graphs), the levels of the supernet side by side."""
+    kernels: KernelConfig = KernelConfig()
+    """With which kernels the supernet is computed; they change no result."""
 
     @model_validator(mode="after")
     def _architecture_starts(self) -> SearchSchedule:
