@@ -255,24 +255,21 @@ def test_the_loader_looks_at_the_masks_where_classes_are_limited(dtype: Any) -> 
     assert not torch.equal(shown[1], shown[2])
 
 
-on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and torch finds none")
-
-
-@on_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("changes", CHANGES, ids=lambda changes: "-".join(changes))
 def test_batches_of_a_gpu(changes: dict[str, Any]) -> None:
     settings = AugmentConfig(**{"scale": (0.4, 2.5)} | changes)
     assert largest_difference(settings, "uint8", 3, GPU) <= 1.51 * 1.3 * 1.6**2
 
 
-@on_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize(("dtype", "channels"), TYPES)
 def test_any_type_and_number_of_channels_on_a_gpu(dtype: str, channels: int) -> None:
     settings = AugmentConfig(scale=(0.4, 2.5), colour=0.3, rotate=20, blur=0.5, cutout=0.5)
     assert largest_difference(settings, dtype, channels, GPU) <= (6.6 if dtype == "uint8" else 1.0)
 
 
-@on_gpu
+@pytest.mark.gpu
 def test_no_change_waits_for_the_gpu() -> None:
     settings = AugmentConfig(rotate=20, blur=0.5, cutout=0.5, colour=0.3)
     batch = BatchAugment(CROP, settings, [0.0] * 3, [1.0] * 3, 255, GPU)

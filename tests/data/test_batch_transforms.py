@@ -161,10 +161,8 @@ def test_workers_stand_in_for_a_data_set_that_is_not_kept() -> None:
 
 # --- on a GPU ---------------------------------------------------------------------------------------------------------
 
-on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and torch finds none")
 
-
-@on_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("labels", [19, 65535])
 def test_batches_of_a_gpu(labels: int) -> None:
     settings = AugmentConfig(scale=(0.4, 2.5), colour=0.2)
@@ -175,7 +173,7 @@ def test_batches_of_a_gpu(labels: int) -> None:
         assert (images_at_once - images).abs().max() <= (ROUNDING + 0.5) * 1.2 * 1.4**2
 
 
-@on_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("place", ["device", "memory"])
 def test_making_a_batch_does_not_wait_for_the_gpu(place: Any) -> None:
     dataset = mixed()

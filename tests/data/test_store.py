@@ -407,7 +407,7 @@ def test_what_a_killed_process_left_is_removed_once_it_is_old(folder: Path, cach
 # --- on a GPU ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and torch finds none")
+@pytest.mark.gpu
 @pytest.mark.parametrize("ignore_label", [255, 300])
 def test_samples_kept_on_a_gpu(ignore_label: int, folder: Path) -> None:
     settings = {"ignore_label": ignore_label, "label_map": {255: ignore_label}}
@@ -426,7 +426,7 @@ def test_samples_kept_on_a_gpu(ignore_label: int, folder: Path) -> None:
         assert torch.equal(masks.cpu(), expected_masks)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and torch finds none")
+@pytest.mark.gpu
 def test_more_than_the_gpu_has_is_said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     samples = [(np.zeros((32, 32, 3), np.uint8), np.zeros((32, 32), np.uint8))]
     dataset = ArrayDataset(samples, 2)

@@ -69,7 +69,7 @@ def test_a_cpu_has_what_is_free_and_its_container_allows(tmp_path: Path, monkeyp
     assert device_memory(CPU) > 10**8
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and torch finds none")
+@pytest.mark.gpu
 def test_a_gpu_has_all_of_it() -> None:
     assert device_memory(torch.device("cuda")) == torch.cuda.mem_get_info()[1]
 

@@ -60,7 +60,7 @@ def test_memory_on_a_cpu_is_within_a_tenth_of_what_is_measured(name: str) -> Non
     assert predicted.saved_bytes > predicted.fixed_bytes or search.get("checkpoint_cells")  # no setting is trivial
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and torch finds none")
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", list(SETTINGS))
 def test_memory_on_a_gpu_is_within_a_tenth_of_max_memory_allocated(name: str) -> None:
     space, search = SETTINGS[name]

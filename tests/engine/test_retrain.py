@@ -202,7 +202,7 @@ def test_bf16_is_near_float32() -> None:
     assert {parameter.dtype for parameter in rough.network.parameters()} == {torch.float32}
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and torch finds none")
+@pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_a_step_on_the_gpu_is_near_that_of_the_cpu(precision: str) -> None:
     task = make(**PLAIN, precision=precision)

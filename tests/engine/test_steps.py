@@ -28,7 +28,6 @@ from autoseg.space.schema import SearchSpace
 from autoseg.supernet import Supernet, build_supernet
 
 CUDA = torch.device("cuda")
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and torch finds none")
 OPERATIONS = ("none", "skip_connect", "max_pool_3x3", "sep_conv_3x3", "atrous_conv_3x3")
 HALVES: tuple[Half, Half] = ("weights", "architecture")
 ALTERNATING: list[tuple[Half, int]] = [("weights", 2)] * 5 + [(half, 2) for _ in range(6) for half in HALVES]
@@ -322,7 +321,7 @@ def assert_same_steps(one: Training, other: Training, halves: Sequence[tuple[Hal
     assert_near(one.state(), other.state(), min(100 * tolerance, 0.1))  # Adam makes much of small gradients
 
 
-@needs_cuda
+@pytest.mark.gpu
 @pytest.mark.parametrize("recorder", [with_streams, without_streams])
 @pytest.mark.parametrize("checkpoint", [False, True])
 @pytest.mark.parametrize(
@@ -347,7 +346,7 @@ def test_cuda_graphs_equal_eager_steps(
     assert_same_steps(eager, graphed, halves, tolerance)
 
 
-@needs_cuda
+@pytest.mark.gpu
 def test_cuda_graphs_with_evaluation_in_between_and_an_earlier_state() -> None:
     eager = Training(device=CUDA, dtype=torch.float64)
     graphed = Training(with_streams, CUDA, torch.float64)
@@ -364,7 +363,7 @@ def test_cuda_graphs_with_evaluation_in_between_and_an_earlier_state() -> None:
     torch.testing.assert_close(torch.stack(fresh.steps(ALTERNATING, 40)), losses, rtol=1e-6, atol=1e-6)
 
 
-@needs_cuda
+@pytest.mark.gpu
 def test_replays_neither_take_memory_nor_random_numbers() -> None:
     training = Training(with_streams, CUDA)
     training.steps(ALTERNATING)
@@ -376,7 +375,7 @@ def test_replays_neither_take_memory_nor_random_numbers() -> None:
     assert torch.cuda.memory_allocated() <= held + 4096
 
 
-@needs_cuda
+@pytest.mark.gpu
 def test_an_eager_step_never_waits_for_the_gpu() -> None:
     training = Training(device=CUDA)
     batch = torch.randn(2, 3, 33, 49, device=CUDA), torch.zeros(2, 33, 49, dtype=torch.int64, device=CUDA)
@@ -389,7 +388,7 @@ def test_an_eager_step_never_waits_for_the_gpu() -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
-@needs_cuda
+@pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_a_search_with_cuda_graphs_logs_the_losses_of_one_without(precision: str, tmp_path: Path) -> None:
     losses = []

@@ -118,7 +118,7 @@ def test_bands_come_as_soon_as_no_further_window_sees_them() -> None:
     assert seen[:-1] == [2 * number + 1 for number in range(1, len(starts))]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.gpu
 def test_on_a_gpu_windows_and_every_score_are_those_of_the_cpu() -> None:
     generator = torch.Generator().manual_seed(0)
     conv = nn.Conv2d(4, 5, 5, padding=2).double().requires_grad_(False)

@@ -216,7 +216,7 @@ def test_an_unknown_precision_is_refused() -> None:
         for_inference(network_of("aspp"), CPU, "fp8")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and torch finds none")
+@pytest.mark.gpu
 @pytest.mark.parametrize(("precision", "largest"), [("float32", 1e-2), ("bf16", 0.1)])
 def test_on_the_gpu(precision: str, largest: float) -> None:
     """Convolutions in float32 may use TF32 there, whose products have ten bits."""

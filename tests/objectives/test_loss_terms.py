@@ -385,10 +385,7 @@ def test_nothing_waits_for_the_device(term: dict[str, Any]) -> None:
     assert logits.grad.shape == logits.shape
 
 
-on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and torch finds none")
-
-
-@on_gpu
+@pytest.mark.gpu
 @every_term
 def test_a_cuda_graph_holds_each_term(term: dict[str, Any]) -> None:
     loss = loss_of(term, weights=WEIGHTS)

@@ -202,7 +202,7 @@ def test_onnx_runs_at_every_size(tmp_path: Path) -> None:
         torch.testing.assert_close(run(images), network(images), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", NAMES)
 def test_same_on_a_gpu(name: str) -> None:
     module = build(name)

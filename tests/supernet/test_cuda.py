@@ -11,7 +11,7 @@ from oracles import largest_difference
 from supernet.spaces import small_space, supernet_of
 from supernet.test_training import loss_of
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU, and torch finds none")
+pytestmark = pytest.mark.gpu
 
 
 @pytest.mark.parametrize("size", [(64, 64), (65, 97)])
