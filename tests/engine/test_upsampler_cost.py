@@ -20,7 +20,7 @@ from autoseg.settings import merge
 from autoseg.space.schema import SearchSpace
 from autoseg.supernet import build_supernet
 from autoseg.supernet.upsampler_cost import multiply_adds_per_pixel, relative_costs
-from engine.test_steps import StandIn, Watch, needs_cuda
+from engine.test_steps import StandIn, Watch
 
 WEIGHT = 3.0
 
@@ -109,7 +109,7 @@ def test_a_step_neither_copies_from_the_cpu_nor_reads_values(
     assert not watch.operations & {"nonzero", "_local_scalar_dense", "masked_select", "unique_dim", "equal"}
 
 
-@needs_cuda
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", ["both", "skips", "multi hourglass"])
 def test_recorded_steps_equal_eager_ones_on_a_gpu(name: str) -> None:
     """With streams for the levels; eight steps of each half, in float32."""
