@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from autoseg.ops.acting import device_type
+
 aten = torch.ops.aten
 
 
@@ -32,7 +34,7 @@ class Depthwise(NamedTuple):
 
     def backward(self, grad: Tensor, features: Tensor, weight: Tensor, of_weight: bool) -> tuple[Tensor, Tensor | None]:
         """Gradients of features and weight, the frames around smaller kernels included."""
-        if features.device.type != "cpu":
+        if device_type(features) != "cpu":
             mask = (True, of_weight)
             of_features, found = _backward(grad, features, weight, self._padding(weight), self.rate, mask)
             return of_features, found if of_weight else None

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoseg.ops.acting import device_type
 from autoseg.supernet.cell_weights import Kernels, ReadingWeights
 from autoseg.supernet.depthwise import Depthwise
 from autoseg.supernet.free_operations import FreeOperations
@@ -61,7 +62,7 @@ class _Conv(NamedTuple):
     def _as_rows(self, features: Tensor, weight: Tensor) -> Tensor:
         """For a 1x1 convolution every row may be an image: with one thread PyTorch takes a slow path for few images."""
         images, channels, height, width = features.shape
-        if weight.shape[-1] > 1 or features.device.type != "cpu" or torch.get_num_threads() > 1 or images >= 16:
+        if weight.shape[-1] > 1 or device_type(features) != "cpu" or torch.get_num_threads() > 1 or images >= 16:
             return features
         features = features.contiguous(memory_format=torch.channels_last)
         strides = (width * channels, 1, width * channels, channels)
