@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from autoseg.config import SearchSchedule
 from autoseg.engine.optim import build_optimizer
-from autoseg.engine.steps import Gradients
+from autoseg.engine.steps import Gradients, take_step
 
 
 class Architect:
@@ -14,16 +16,18 @@ class Architect:
 
     def __init__(self, gradients: Gradients, schedule: SearchSchedule) -> None:
         self.gradients = gradients
-        self.optimizer = build_optimizer(schedule.arch_optimizer, gradients.parameters["architecture"])
+        self.parameters = gradients.parameters["architecture"]
+        fused = schedule.precision == "fp16" or None
+        self.optimizer = build_optimizer(schedule.arch_optimizer, self.parameters, fused)
 
-    def step(self, images: Tensor, masks: Tensor) -> Tensor:
-        """One step on a batch of trainB, (N, 3, H, W) and (N, H, W); returns the loss before it."""
-        loss = self.gradients("architecture", images, masks)
-        self.optimizer.step()
+    def step(self, batches: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """One step on batches of trainB, (N, C, H, W) and (N, H, W) each; returns the loss before it."""
+        loss = self.gradients("architecture", *batches)
+        take_step(self.optimizer, self.parameters, None, self.gradients.scalers.get("architecture"))
         return loss
 
     def state(self) -> dict[str, object]:
-        """The optimiser's state."""
+        """The optimizer's state."""
         return self.optimizer.state_dict()
 
     def load_state(self, state: dict[str, object]) -> None:

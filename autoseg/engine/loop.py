@@ -7,7 +7,6 @@ same result, bit for bit on a CPU.
 
 from __future__ import annotations
 
-import math
 import shlex
 import signal
 import threading
@@ -106,6 +105,8 @@ class Loop:
         self.epoch, self.step_in_epoch = 0, 0
         self.best_miou: float | None = None
         self.seconds = 0.0
+        self._finite: dict[str, Tensor] = {}
+        """Kind of row -> whether each loss since the last look was finite: on the device, which a look waits for."""
 
     @property
     def done(self) -> int:
@@ -131,6 +132,7 @@ class Loop:
         for batch in task.batches(self.epoch, self.step_in_epoch):
             figures = task.step(batch, self.epoch, self.done)
             self.step_in_epoch += 1
+            self._note_finite(figures)
             if self.done % schedule.log_every == 0 or self.step_in_epoch == task.steps_per_epoch:
                 figures = self._log(figures)
                 progress.update(self.done, epoch=f"{self.epoch + 1}/{schedule.epochs}", loss=figures["train"]["loss"])
@@ -171,17 +173,31 @@ class Loop:
 
     def _log(self, figures: Figures) -> dict[str, dict[str, float]]:
         """Write one row a kind, and return the figures as numbers."""
+        self._check_finite()
         numbers = {kind: {name: float(value) for name, value in row.items()} for kind, row in figures.items()}
         for kind, row in numbers.items():
-            if kind != "val" and not math.isfinite(row["loss"]):
+            self.run.log(kind, self.epoch, self.done, **row)
+        return numbers
+
+    def _note_finite(self, figures: Figures) -> None:
+        """Keep whether the losses of a step are finite, without waiting for the device."""
+        for kind, row in figures.items():
+            finite = torch.isfinite(torch.as_tensor(row["loss"]))
+            before = self._finite.get(kind)
+            self._finite[kind] = finite if before is None else before & finite
+
+    def _check_finite(self) -> None:
+        """Raises: RunError: a loss was not finite since the last look."""
+        noted, self._finite = self._finite, {}
+        for kind, finite in noted.items():
+            if not bool(finite):
                 raise RunError(
                     f"the {kind} loss is no longer finite at epoch {self.epoch + 1}, step {self.step_in_epoch} of"
                     f" {self.run.path}; start again with a lower learning rate ({self.task.kind}.optimizer.lr)"
                 )
-            self.run.log(kind, self.epoch, self.done, **row)
-        return numbers
 
     def _save(self, name: str) -> None:
+        self._check_finite()
         now = time.monotonic()
         self.seconds += now - self._since
         self._since = self._saved = now
@@ -221,8 +237,12 @@ def _entropies(figures: Mapping[str, float]) -> str | None:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """bf16 mixed precision, or nothing."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+    """Automatic mixed precision in bf16 or fp16, or nothing.
+
+    A step reads each weight once: a cache of their casts would save nothing, and would cross streams.
+    """
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None, cache_enabled=False)
 
 
 def seed_step(seed: int, step: int) -> None:

@@ -11,8 +11,14 @@ from torch import nn
 from autoseg.config import LrScheduleConfig, OptimizerConfig
 
 
-def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """SGD, Adam or AdamW over `parameters`."""
+def build_optimizer(
+    config: OptimizerConfig, parameters: Iterable[nn.Parameter], fused: bool | None = None
+) -> torch.optim.Optimizer:
+    """SGD, Adam or AdamW over `parameters`.
+
+    fused: one kernel for all parameters, which a gradient scaler needs to leave a step out without waiting for the
+    device; None leaves the choice to PyTorch.
+    """
     if config.name == "sgd":
         return torch.optim.SGD(
             parameters,
@@ -20,9 +26,10 @@ def build_optimizer(config: OptimizerConfig, parameters: Iterable[nn.Parameter])
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             nesterov=config.nesterov and config.momentum > 0,
+            fused=fused,
         )
     kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
-    return kind(parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
+    return kind(parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=fused)
 
 
 def learning_rate(lr: float, schedule: LrScheduleConfig, step: int, steps: int, steps_per_epoch: int) -> float:

@@ -198,11 +198,12 @@ def predict_memory(config: SearchConfig, device: torch.device, steps: Sequence[S
 
 
 def take_step(task: SearchTask, step: Step, batch: tuple[Tensor, Tensor]) -> None:
-    """One weight step or one architecture step on a batch."""
+    """One weight step or one architecture step on a batch, which stands for all that are accumulated."""
+    batches = [batch] * task.schedule.accumulate
     if step == "weight":
-        task.weight_step(*batch, task.schedule.optimizer.lr)
+        task.weight_step(batches, task.schedule.optimizer.lr)
     else:
-        task.architect.step(*batch)
+        task.architect.step(batches)
 
 
 def _make_state(optimizer: torch.optim.Optimizer) -> None:

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
 from autoseg.config import RetrainConfig, RetrainSchedule
 from autoseg.data.dataset import SegmentationDataset
+from autoseg.engine.accumulation import steps_in_epoch
 from autoseg.engine.checkpoint import Kind
 from autoseg.engine.compiling import compiled
+from autoseg.engine.cuda_graphs import CudaGraphs, Inputs, Recordings
 from autoseg.engine.loop import Figures, autocast, seed_step
+from autoseg.engine.moving_average import MovingAverage
 from autoseg.engine.optim import build_optimizer, learning_rate, set_learning_rate
 from autoseg.engine.run import Run
-from autoseg.engine.training import make_loader, make_loss, validation_figures
+from autoseg.engine.steps import accumulated, loss_scale, make_scaler, take_step
+from autoseg.engine.training import batches_of_steps, make_loader, make_loss, validation_figures
 from autoseg.errors import ConfigError, DataError
 from autoseg.genotype.schema import Genotype
 from autoseg.network import for_inference
 from autoseg.network.base import SegmentationNetwork
 from autoseg.objectives.losses import sample_pixels
+from autoseg.ops.memory_format import preferred_format
 from autoseg.zoo.architecture import parse_architecture
 from autoseg.zoo.build import build_architecture
 from autoseg.zoo.schema import FixedNetwork
@@ -50,7 +54,9 @@ class RetrainTask:
             )
         indices = list(range(len(train)))
         self.loader = make_loader(self.schedule, config.data, config.seed, train, indices, "train", device)
-        self.steps_per_epoch = min(len(self.loader), self.schedule.max_steps_per_epoch or len(self.loader))
+        self.steps_per_epoch = steps_in_epoch(
+            len(self.loader), self.schedule.accumulate, self.schedule.max_steps_per_epoch, "retrain"
+        )
 
         torch.manual_seed(config.seed)
         network = build_architecture(
@@ -60,12 +66,17 @@ class RetrainTask:
             train.channels,
             self.schedule.single_output,
         )
-        self.network: SegmentationNetwork = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network: SegmentationNetwork = network.to(device=device, memory_format=preferred_format(device))  # type: ignore[call-overload]
         forward = self.network.forward_with_auxiliary
         self.forward = compiled(forward, device) if self.schedule.compile else forward
-        self.optimizer = build_optimizer(self.schedule.optimizer, self.network.parameters())
+        self.parameters = list(self.network.parameters())
+        self.scaler = make_scaler(self.schedule.precision, device)
+        self.optimizer = build_optimizer(self.schedule.optimizer, self.parameters, fused=self.scaler is not None or None)
         self.loss = make_loss(self.schedule, train, device)
-        self.average = moving_average(self.network, self.schedule.ema_decay) if self.schedule.ema_decay else None
+        graphs = self.schedule.cuda_graphs
+        recorder = CudaGraphs(device) if graphs and device.type == "cuda" else None
+        self.recordings = Recordings(recorder, self.network.buffers, graphs == "auto", self.schedule.precision)
+        self.average = MovingAverage(self.network, self.schedule.ema_decay) if self.schedule.ema_decay else None
 
     def load_weights(self) -> None:
         """Begin from the classifier's weights that the settings name, if any, and print what matched.
@@ -84,34 +95,46 @@ class RetrainTask:
         """The network to measure and use: the moving average where one is kept."""
         return self.network if self.average is None else cast(SegmentationNetwork, self.average.module)
 
-    def step(self, batch: tuple[Tensor, Tensor], epoch: int, step: int) -> Figures:
-        """One step of the weights."""
-        images, masks = (part.to(self.device, non_blocking=True) for part in batch)
+    def step(self, batches: Sequence[tuple[Tensor, Tensor]], epoch: int, step: int) -> Figures:
+        """One step of the weights on `accumulate` batches."""
         steps = self.schedule.epochs * self.steps_per_epoch
         lr = learning_rate(self.schedule.optimizer.lr, self.schedule.schedule, step, steps, self.steps_per_epoch)
         set_learning_rate(self.optimizer, lr)
         seed_step(self.config.seed, step)
-        drawn = sample_pixels(masks, self.schedule.loss_sampling, self.train_set.ignore_label)
         self.network.train()
         self.network.set_drop_path(self.schedule.drop_path, step / steps)
 
-        with autocast(self.device, self.schedule.precision):
-            logits, auxiliary = self.forward(images.contiguous(memory_format=torch.channels_last))
-        loss = self.loss(logits, drawn, masks)
-        if auxiliary is not None:
-            loss = loss + self.schedule.auxiliary_weight * self.loss(auxiliary, drawn, masks)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if self.schedule.clip_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.schedule.clip_grad_norm)
-        self.optimizer.step()
+        loss = accumulated(self.parameters, self.loss, [self._prepared(*batch) for batch in batches], self._gradients)
+        take_step(self.optimizer, self.parameters, self.schedule.clip_grad_norm, self.scaler)
         if self.average is not None:
-            self.average.update_parameters(self.network)
-        return {"train": {"loss": loss.detach(), "lr": lr}}
+            self.average.update(self.network)
+        return {"train": {"loss": loss, "lr": lr, **loss_scale(self.scaler, loss)}}
 
-    def batches(self, epoch: int, start_step: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of an epoch."""
-        return self.loader.epoch(epoch, start_step, self.steps_per_epoch)
+    def _prepared(self, images: Tensor, masks: Tensor) -> Inputs:
+        """Images, the masks that the loss sees, and the whole masks, on the device."""
+        images, masks = (part.to(self.device, non_blocking=True) for part in (images, masks))
+        drawn = sample_pixels(masks, self.schedule.loss_sampling, self.train_set.ignore_label)
+        return images.contiguous(memory_format=preferred_format(self.device)), drawn, masks
+
+    def _gradients(self, batch: Inputs, share: Tensor | None) -> Tensor:
+        inputs = batch if share is None else (*batch, share)
+        return self.recordings("weights", inputs, self.parameters, self._compute)
+
+    def _compute(self, inputs: Inputs, streams: Sequence[torch.cuda.Stream] = ()) -> Tensor:
+        """Forward and backward pass; inputs: see `_prepared`, and a batch's shares if it does not stand alone."""
+        images, masks, whole, *share = inputs
+        self.optimizer.zero_grad(set_to_none=True)
+        with autocast(self.device, self.schedule.precision):
+            logits, auxiliary = self.forward(images)
+        loss = self.loss(logits, masks, whole, *share)
+        if auxiliary is not None:
+            loss = loss + self.schedule.auxiliary_weight * self.loss(auxiliary, masks, whole, *share)
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def batches(self, epoch: int, start_step: int) -> Iterator[Sequence[tuple[Tensor, Tensor]]]:
+        """The batches of each step of an epoch."""
+        return batches_of_steps(self.loader, epoch, start_step, self.steps_per_epoch, self.schedule.accumulate)
 
     def validate(self, run: Run, epoch: int) -> Figures:
         """Scores on the validation set."""
@@ -127,11 +150,12 @@ class RetrainTask:
         """Nothing besides checkpoints."""
 
     def state(self) -> dict[str, Any]:
-        """Weights, their moving average, and the optimiser."""
+        """Weights, their moving average, the optimizer, and the loss scale of fp16."""
         return {
             "network": self.network.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            **({} if self.scaler is None else {"scaler": self.scaler.state_dict()}),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -140,6 +164,8 @@ class RetrainTask:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+        if self.scaler is not None:
+            self.scaler.load_state_dict(state["scaler"])
 
 
 def _check_network(network: FixedNetwork, schedule: RetrainSchedule, channels: int) -> None:
@@ -151,19 +177,3 @@ def _check_network(network: FixedNetwork, schedule: RetrainSchedule, channels: i
             f"{network.name} takes images of {network.in_channels} channel{'s' * (network.in_channels > 1)}, but the"
             f" data has {channels}; set network.in_channels to {channels}"
         )
-
-
-def moving_average(network: SegmentationNetwork, decay: float) -> AveragedModel:
-    """Exponential moving average of weights and BatchNorm statistics.
-
-    The decay grows to its value, as min(decay, (1 + n) / (10 + n)) after n updates, so that a short training is not
-    held back by its first weights.
-    """
-
-    def average(old: Tensor, new: Tensor, updates: Tensor | int) -> Tensor:
-        if not old.is_floating_point():  # BatchNorm counts its batches in whole numbers
-            return new
-        count = int(updates)
-        return old.lerp(new.to(old.dtype), 1 - min(decay, (1 + count) / (10 + count)))
-
-    return AveragedModel(network, avg_fn=average, use_buffers=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,13 +12,14 @@ from autoseg.config import SearchConfig
 from autoseg.data.dataset import SegmentationDataset
 from autoseg.data.loader import BatchLoader
 from autoseg.data.splits import halve
+from autoseg.engine.accumulation import steps_in_epoch
 from autoseg.engine.architect import Architect
 from autoseg.engine.checkpoint import Kind
 from autoseg.engine.loop import Figures, seed_of
 from autoseg.engine.optim import build_optimizer, learning_rate, set_learning_rate
 from autoseg.engine.run import Run
-from autoseg.engine.steps import Gradients, make_recorder
-from autoseg.engine.training import make_loader, make_loss, validation_figures
+from autoseg.engine.steps import HALVES, Gradients, loss_scale, make_recorder, make_scaler, take_step
+from autoseg.engine.training import batches_of_steps, make_loader, make_loss, validation_figures
 from autoseg.errors import DataError
 from autoseg.files import to_yaml, write_text
 from autoseg.space.schema import SearchSpace
@@ -48,7 +49,9 @@ class SearchTask:
                 )
         self.loader_a = self._loader(self.indices_a.tolist(), "train_a")
         self.loader_b = self._loader(self.indices_b.tolist(), "train_b")
-        self.steps_per_epoch = min(len(self.loader_a), self.schedule.max_steps_per_epoch or len(self.loader_a))
+        self.steps_per_epoch = steps_in_epoch(
+            len(self.loader_a), self.schedule.accumulate, self.schedule.max_steps_per_epoch, "search"
+        )
 
         torch.manual_seed(config.seed)
         self.supernet = build_supernet(
@@ -59,11 +62,18 @@ class SearchTask:
             self.schedule.single_output,
         ).to(device)
         self.supernet.checkpoint_cells = self.schedule.checkpoint_cells
-        self.optimizer = build_optimizer(self.schedule.optimizer, self.supernet.weights())
+        self.scalers = {half: make_scaler(self.schedule.precision, device) for half in HALVES}
+        fused = self.schedule.precision == "fp16" or None
+        self.optimizer = build_optimizer(self.schedule.optimizer, self.supernet.weights(), fused)
         self.loss = make_loss(self.schedule, train, device)
-        recorder = make_recorder(self.supernet, self.schedule, device)
         self.gradients = Gradients(
-            self.supernet, self.schedule.precision, self.loss, recorder, self.schedule.upsampler_cost
+            self.supernet,
+            self.schedule.precision,
+            self.loss,
+            make_recorder(self.supernet, self.schedule, device),
+            self.schedule.upsampler_cost,
+            compare=self.schedule.cuda_graphs == "auto",
+            scalers=self.scalers,
         )
         self.architect = Architect(self.gradients, self.schedule)
 
@@ -73,21 +83,23 @@ class SearchTask:
 
     # --- one iteration --------------------------------------------------------------------------------------------
 
-    def step(self, batch: tuple[Batch, Batch | None], epoch: int, step: int) -> Figures:
-        """A batch from trainA: weight step. A batch from trainB, once the architecture has started: its step."""
-        batch_a, batch_b = batch
+    def step(self, batches: tuple[Sequence[Batch], Sequence[Batch] | None], epoch: int, step: int) -> Figures:
+        """Batches from trainA: weight step. Batches from trainB, once the architecture has started: its step."""
+        batches_a, batches_b = batches
         steps = self.schedule.epochs * self.steps_per_epoch
         lr = learning_rate(self.schedule.optimizer.lr, self.schedule.schedule, step, steps, self.steps_per_epoch)
         if not self.supernet.training:  # telling every module so takes milliseconds
             self.supernet.train()
 
         self._sample(2 * step)
+        loss = self.weight_step(self._to_device(batches_a), lr)
         figures: dict[str, Mapping[str, float | Tensor]] = {
-            "train": {"loss": self.weight_step(*self._to_device(batch_a), lr), "lr": lr}
+            "train": {"loss": loss, "lr": lr, **loss_scale(self.scalers["weights"], loss)}
         }
-        if batch_b is not None:
+        if batches_b is not None:
             self._sample(2 * step + 1)
-            figures["arch"] = {"loss": self.architect.step(*self._to_device(batch_b))}
+            loss = self.architect.step(self._to_device(batches_b))
+            figures["arch"] = {"loss": loss, **loss_scale(self.scalers["architecture"], loss)}
         return figures
 
     def _sample(self, number: int) -> None:
@@ -97,25 +109,27 @@ class SearchTask:
             share = number / (2 * self.schedule.epochs * self.steps_per_epoch - 1)
             self.supernet.arch.draw(seed_of(self.config.seed, number), first + (last - first) * share)
 
-    def weight_step(self, images: Tensor, masks: Tensor, lr: float) -> Tensor:
+    def weight_step(self, batches: Sequence[Batch], lr: float) -> Tensor:
         """One step of the weights, the architecture held fixed; returns the loss before it."""
         set_learning_rate(self.optimizer, lr)
-        loss = self.gradients("weights", images, masks)
-        if self.schedule.clip_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.gradients.parameters["weights"], self.schedule.clip_grad_norm)
-        self.optimizer.step()
+        loss = self.gradients("weights", *batches)
+        parameters = self.gradients.parameters["weights"]
+        take_step(self.optimizer, parameters, self.schedule.clip_grad_norm, self.scalers["weights"])
         return loss
 
-    def batches(self, epoch: int, start_step: int) -> Iterator[tuple[Batch, Batch | None]]:
-        """Pairs of batches from trainA and trainB; before the architecture starts, None instead of the latter."""
-        from_a = self.loader_a.epoch(epoch, start_step, self.steps_per_epoch)
+    def batches(self, epoch: int, start_step: int) -> Iterator[tuple[Sequence[Batch], Sequence[Batch] | None]]:
+        """Batches of each step from trainA and trainB; before the architecture starts, None instead of the latter."""
+        place = epoch, start_step, self.steps_per_epoch, self.schedule.accumulate
+        from_a = batches_of_steps(self.loader_a, *place)
         if epoch < self.schedule.arch_start_epoch:
-            return ((batch, None) for batch in from_a)
-        return zip(from_a, self.loader_b.epoch(epoch, start_step, self.steps_per_epoch), strict=True)
+            return ((batches, None) for batches in from_a)
+        return zip(from_a, batches_of_steps(self.loader_b, *place), strict=True)
 
-    def _to_device(self, batch: Batch) -> Batch:
-        images, masks = batch
-        return images.to(self.device, non_blocking=True), masks.to(self.device, non_blocking=True)
+    def _to_device(self, batches: Sequence[Batch]) -> list[Batch]:
+        return [
+            (images.to(self.device, non_blocking=True), masks.to(self.device, non_blocking=True))
+            for images, masks in batches
+        ]
 
     # --- around it ------------------------------------------------------------------------------------------------
 
@@ -141,11 +155,13 @@ class SearchTask:
         write_text(run.path / "split.yaml", to_yaml(halves))
 
     def state(self) -> dict[str, Any]:
-        """Weights, logits and both optimisers."""
+        """Weights, logits, both optimizers, and the loss scales of fp16."""
+        scalers = {half: scaler.state_dict() for half, scaler in self.scalers.items() if scaler is not None}
         return {
             "supernet": self.supernet.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "architect": self.architect.state(),
+            **({"scalers": scalers} if scalers else {}),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -153,3 +169,6 @@ class SearchTask:
         self.supernet.load_state_dict(state["supernet"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.architect.load_state(state["architect"])
+        for half, scaler in self.scalers.items():
+            if scaler is not None:
+                scaler.load_state_dict(state["scalers"][half])

@@ -21,7 +21,7 @@ from autoseg.engine.plan import (
     stand_in_task,
     take_step,
 )
-from autoseg.engine.steps import EAGER_STEPS
+from autoseg.engine.cuda_graphs import EAGER_STEPS
 from autoseg.errors import ConfigError
 
 SIDES = (65, 129, 257, 513)

@@ -1,96 +1,94 @@
-"""The loss of a batch and its gradients: computed eagerly, or replayed from a CUDA graph.
-
-Launching the many small kernels of a supernet takes the CPU longer than running them takes a GPU. A CUDA graph launches
-them all at once, but fixes shapes and addresses: so there is one for each half of the supernet and shape of a batch,
-which reads its batch from tensors of its own and leaves loss and gradients in others. What it reads and writes besides,
-weights and running statistics, stays where it is: optimisers and `load_state_dict` change it in place, and evaluation
-goes on eagerly.
-"""
+"""The loss of a batch, its gradients, and the optimizer's step, as a search and a retraining take them."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import cached_property
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from autoseg.config import SearchSchedule
-from autoseg.errors import ConfigError, RunError
-from autoseg.files import one_line
+from autoseg.engine.cuda_graphs import CudaGraphs, Inputs, Recorder, Recordings
+from autoseg.engine.loop import autocast
+from autoseg.errors import ConfigError
 from autoseg.objectives.losses import SegmentationLoss
 from autoseg.supernet import Supernet
 from autoseg.supernet.upsampler_cost import relative_costs
 
-EAGER_STEPS = 3
-"""Batches of a half and shape that are computed eagerly before one is recorded, in which libraries choose their
-kernels and make their workspaces. They are steps of the search like any other, so this leaves no trace."""
-MOST_GRAPHS = 4
-"""Both halves with whole batches and with the short one of an epoch's end; other shapes stay eager."""
-
 Half = Literal["weights", "architecture"]
-T = TypeVar("T")
+HALVES: tuple[Half, Half] = ("weights", "architecture")
 
 
-class Recorder(Protocol):
-    """Records work whose tensors stay where they are, to repeat it."""
-
-    @property
-    def streams(self) -> Sequence[torch.cuda.Stream]:
-        """For the levels of the supernet; there may be none."""
-        ...
-
-    def run(self, work: Callable[[], T]) -> T:
-        """Do some work as it will be recorded."""
-        ...
-
-    def record(self, work: Callable[[], T]) -> tuple[T, Callable[[], None]]:
-        """The results of some work, without values, and what gives them their values each time it is called."""
-        ...
+# --- several batches as one -------------------------------------------------------------------------------------------
 
 
-class CudaGraphs:
-    """Records CUDA graphs. They share their memory: a replay may overwrite the results of graphs recorded after it.
+def accumulated(
+    parameters: Sequence[torch.nn.Parameter],
+    loss: SegmentationLoss,
+    batches: Sequence[Inputs],
+    gradients: Callable[[Inputs, Tensor | None], Tensor],
+) -> Tensor:
+    """The loss of some batches as of one that holds them all; its gradients are in `.grad`.
 
-    Warm-up and recording use the same streams, none of them the default one: autograd goes back on the streams of the
-    way forward, and a recording must not meet any other.
+    batches: images (N, C, H, W), masks (N, H, W), and the masks before pixels were left out of them, if any were.
+    gradients: the loss of one batch, with its gradients in `.grad`; it takes the shares of `SegmentationLoss.shares`,
+    or None for a batch that stands alone. Gradients and loss equal those of the one batch but for what a network or a
+    loss computes over a whole batch: BatchNorm's statistics, and the losses that `SegmentationLoss.shares` names.
     """
+    if len(batches) == 1:
+        return gradients(batches[0], None)
+    losses: list[Tensor] = []
+    total: list[Tensor] = []
+    trained = list(parameters)
+    for batch, share in zip(batches, loss.shares([masks[1:] for masks in batches]), strict=True):
+        losses.append(gradients(batch, share))
+        if not total:
+            trained = [parameter for parameter in parameters if parameter.grad is not None]
+            total = [parameter.grad.clone() for parameter in trained if parameter.grad is not None]
+        else:
+            torch._foreach_add_(total, [parameter.grad for parameter in trained])
+    for parameter, gradient in zip(trained, total, strict=True):
+        parameter.grad = gradient
+    return torch.stack(losses).sum()
 
-    def __init__(self, device: torch.device, levels: int) -> None:
-        self._device, self._levels = device, levels
 
-    @cached_property
-    def streams(self) -> Sequence[torch.cuda.Stream]:
-        """One a level."""
-        return [torch.cuda.Stream(self._device) for _ in range(self._levels)]  # type: ignore[no-untyped-call]
+# --- the optimizer's step ---------------------------------------------------------------------------------------------
 
-    @cached_property
-    def _stream(self) -> torch.cuda.Stream:
-        return torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
 
-    @cached_property
-    def _pool(self) -> Any:
-        return torch.cuda.graph_pool_handle()
+def make_scaler(precision: str, device: torch.device) -> torch.amp.GradScaler | None:
+    """What keeps small gradients from vanishing in fp16 (Micikevicius et al. 2018); None for other precisions."""
+    return torch.amp.GradScaler(device.type) if precision == "fp16" else None
 
-    def run(self, work: Callable[[], T]) -> T:
-        """See `Recorder`."""
-        current = torch.cuda.current_stream(self._device)
-        self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            result = work()
-        current.wait_stream(self._stream)
-        return result
 
-    def record(self, work: Callable[[], T]) -> tuple[T, Callable[[], None]]:
-        """See `Recorder`."""
-        graph = torch.cuda.CUDAGraph()
-        # thread_local: a loader's thread that pins memory may go on meanwhile
-        recording = torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local")
-        with torch.cuda.stream(self._stream), recording:
-            result = work()
-        return result, graph.replay
+def take_step(
+    optimizer: torch.optim.Optimizer,
+    parameters: Sequence[torch.nn.Parameter],
+    clip_grad_norm: float | None,
+    scaler: torch.amp.GradScaler | None,
+) -> None:
+    """Clip the gradients and let the optimizer step, without waiting for the device.
+
+    With a scaler, a step whose gradients are not finite is left out, which the optimizer finds on the device: it must
+    be a fused one.
+    """
+    if scaler is not None:
+        scaler.unscale_(optimizer)
+    if clip_grad_norm is not None:
+        torch.nn.utils.clip_grad_norm_(parameters, clip_grad_norm)
+    if scaler is None:
+        optimizer.step()
+    else:
+        scaler.step(optimizer)
+        scaler.update()
+
+
+def loss_scale(scaler: torch.amp.GradScaler | None, loss: Tensor) -> Mapping[str, Tensor]:
+    """The scaler's present factor as a figure to log, on the device; nothing without a scaler."""
+    return {} if scaler is None else {"loss_scale": scaler.scale(torch.ones_like(loss))}
+
+
+# --- the search -------------------------------------------------------------------------------------------------------
 
 
 def make_recorder(supernet: Supernet, schedule: SearchSchedule, device: torch.device) -> Recorder | None:
@@ -103,15 +101,6 @@ def make_recorder(supernet: Supernet, schedule: SearchSchedule, device: torch.de
     return CudaGraphs(device, len(supernet.space.network.strides))
 
 
-class _Graph(NamedTuple):
-    """A recorded step."""
-
-    inputs: tuple[Tensor, Tensor]
-    loss: Tensor
-    gradients: list[Tensor | None]
-    replay: Callable[[], None]
-
-
 class Gradients:
     """The loss of a batch, and its gradients in `.grad` of the parameters of one half of the supernet."""
 
@@ -122,43 +111,52 @@ class Gradients:
         loss: SegmentationLoss,
         recorder: Recorder | None = None,
         upsampler_cost: float = 0.0,
+        compare: bool = False,
+        scalers: Mapping[Half, torch.amp.GradScaler | None] | None = None,
     ) -> None:
-        """upsampler_cost: weight of what gamma's choices cost in the loss of the architecture.
+        """upsampler_cost: weight of what gamma's choices cost in the loss of the architecture. compare: see
+        `Recordings`. scalers: of each half, for fp16.
 
         Raises: ConfigError: such a weight in a space without gamma.
         """
-        self.supernet, self.precision, self.loss, self.recorder = supernet, precision, loss, recorder
+        self.supernet, self.precision, self.loss = supernet, precision, loss
         self.gamma_costs = _gamma_costs(supernet, upsampler_cost)
         self.parameters: dict[Half, list[torch.nn.Parameter]] = {
             "weights": supernet.weights(),
             "architecture": list(supernet.arch.parameters()),
         }
-        self._seen: Counter[object] = Counter()
-        self._graphs: dict[object, _Graph] = {}
+        self.recordings = Recordings(recorder, supernet.buffers, compare, precision)
+        self.scalers = scalers or {}
 
-    def __call__(self, half: Half, images: Tensor, masks: Tensor) -> Tensor:
-        """The loss of images (N, 3, H, W) and masks (N, H, W); `.grad` of the other half means nothing afterwards.
+    @property
+    def recorder(self) -> Recorder | None:
+        """What records the steps; None where they are eager."""
+        return self.recordings.recorder
 
-        Raises: RunError: the step cannot be recorded.
+    @recorder.setter
+    def recorder(self, recorder: Recorder | None) -> None:
+        self.recordings.recorder = recorder
+
+    def __call__(self, half: Half, *batches: tuple[Tensor, Tensor]) -> Tensor:
+        """The loss of batches, images (N, C, H, W) and masks (N, H, W) each, as of one that holds them all.
+
+        `.grad` of the other half means nothing afterwards.
         """
-        recorder = self.recorder
-        if recorder is None or type(images) is not Tensor:  # a stand-in without data has nothing to record
-            return self._compute(half, images, masks)
-        key = (half, self.supernet.training, images.shape, images.dtype, masks.shape, masks.dtype)
-        if key not in self._graphs:
-            self._seen[key] += 1
-            if self._seen[key] <= EAGER_STEPS or len(self._graphs) == MOST_GRAPHS:
-                return recorder.run(lambda: self._compute(half, images, masks, recorder.streams)).clone()
-            self._graphs[key] = self._record(recorder, half, images, masks)
-        graph = self._graphs[key]
-        for static, given in zip(graph.inputs, (images, masks), strict=True):
-            static.copy_(given)
-        graph.replay()
-        for parameter, gradient in zip(self.parameters[half], graph.gradients, strict=True):
-            parameter.grad = gradient
-        return graph.loss.clone()  # the next replay overwrites the loss
 
-    def _compute(self, half: Half, images: Tensor, masks: Tensor, streams: Sequence[torch.cuda.Stream] = ()) -> Tensor:
+        def gradients(batch: Inputs, share: Tensor | None) -> Tensor:
+            def compute(inputs: Inputs, streams: Sequence[torch.cuda.Stream]) -> Tensor:
+                return self._compute(half, inputs, streams, 1 / len(batches))
+
+            inputs = batch if share is None else (*batch, share)
+            return self.recordings(half, inputs, self.parameters[half], compute, self.supernet.training)
+
+        return accumulated(self.parameters[half], self.loss, batches, gradients)
+
+    def _compute(
+        self, half: Half, inputs: Inputs, streams: Sequence[torch.cuda.Stream] = (), cost_share: float = 1.0
+    ) -> Tensor:
+        """inputs: images, masks, and what the batch counts in each term of the loss, if it does not stand alone."""
+        images, masks, *share = inputs
         if half == "weights":
             self.supernet.train_weights()
         else:
@@ -166,29 +164,15 @@ class Gradients:
         for parameter in self.parameters[half]:
             parameter.grad = None
         with self.supernet.on_streams(streams):
-            # each weight is read once a step: a cache of their casts would save nothing, and would cross streams
-            with torch.autocast(
-                images.device.type, torch.bfloat16, enabled=self.precision == "bf16", cache_enabled=False
-            ):
+            with autocast(images.device, self.precision):
                 logits = self.supernet(images)
-            loss = self.loss(logits, masks)
+            loss = self.loss(logits, masks, None, *share)
             gamma_probs = self.supernet.arch.gamma_probs()
             if half == "architecture" and self.gamma_costs is not None and gamma_probs is not None:
-                loss = loss + (self.gamma_costs * gamma_probs).sum()
-            loss.backward()  # type: ignore[no-untyped-call]
+                loss = loss + (self.gamma_costs * gamma_probs).sum() * cost_share
+            scaler = self.scalers.get(half)
+            (loss if scaler is None else scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
-
-    def _record(self, recorder: Recorder, half: Half, images: Tensor, masks: Tensor) -> _Graph:
-        inputs = (images.clone(), masks.clone())
-        try:
-            loss, replay = recorder.record(lambda: self._compute(half, *inputs, recorder.streams))
-        except RuntimeError as error:
-            reason = error.__context__ or error  # what went wrong first makes ending the recording fail too
-            raise RunError(
-                f"the step of the {half} cannot be recorded as a CUDA graph ({one_line(reason)[:100]});"
-                " set cuda_graphs: false in the run's config.yaml, under search, and go on with --resume"
-            ) from error
-        return _Graph(inputs, loss, [parameter.grad for parameter in self.parameters[half]], replay)
 
 
 def _gamma_costs(supernet: Supernet, weight: float) -> Tensor | None:

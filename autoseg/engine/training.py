@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from autoseg.config import DataConfig, TrainingConfig
 from autoseg.data.dataset import SegmentationDataset
-from autoseg.data.loader import BatchLoader
+from autoseg.data.loader import Batch, BatchLoader
 from autoseg.data.statistics import class_weights, count_classes, repeat_factors
 from autoseg.engine.evaluate import evaluate_network
 from autoseg.errors import ConfigError
@@ -43,6 +45,14 @@ def make_loader(
         balanced=schedule.balanced_sampling,
         chances=repeat_factors(dataset, indices) if schedule.balanced_sampling else None,
     )
+
+
+def batches_of_steps(
+    loader: BatchLoader, epoch: int, start_step: int, steps: int, accumulate: int
+) -> Iterator[list[Batch]]:
+    """The batches of each step from `start_step` to the epoch's last: `accumulate` for each of its `steps`."""
+    batches = loader.epoch(epoch, start_step * accumulate, steps * accumulate)
+    return (list(step) for step in zip(*[batches] * accumulate, strict=True))
 
 
 def make_loss(schedule: TrainingConfig, dataset: SegmentationDataset, device: torch.device) -> SegmentationLoss:

@@ -18,10 +18,10 @@ def predict_training_memory(config: RetrainConfig, device: torch.device) -> Memo
         own = [*task.network.parameters(), *task.network.buffers()]
         live.add(own)
         batch, saved = random_batch(task), SavedStorages(own)
-        task.step(batch, 0, 0)  # makes the optimiser's state
+        task.step([batch] * config.retrain.accumulate, 0, 0)  # makes the optimiser's state
         live.peak_bytes = live.live_bytes
         with saved:
-            task.step(batch, 0, 1)
+            task.step([batch] * config.retrain.accumulate, 0, 1)
         average = tensor_bytes(own) if config.retrain.ema_decay else 0
         workspace = CUDA_WORKSPACE_BYTES if device.type == "cuda" else 0
         states = [value for state in task.optimizer.state.values() for value in state.values()]

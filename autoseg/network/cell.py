@@ -33,6 +33,7 @@ class Cell(nn.Module):
         """arrivals: of each arrow, see `autoseg.network.arrival`."""
         super().__init__()
         self.drop_probability = 0.0
+        self._keep: Tensor | None = None  # 1 - drop_probability on the device, which a recorded step reads anew
         self.preprocess_prev = arrivals[0] if len(arrivals) == 1 else nn.ModuleList(arrivals)
         reads_prev_prev = any(edge.state == 0 for block in edges for edge in block)
         self.preprocess_prev_prev = ReluConvNorm(prev_prev_channels, channels, norm) if reads_prev_prev else None
@@ -69,8 +70,17 @@ class Cell(nn.Module):
 
     def _drop_path(self, branch: Tensor) -> Tensor:
         """Drop the branch for some images of a training batch, and scale up what stays (Larsson et al. 2017)."""
-        if not self.training or self.drop_probability == 0:
+        if not self.training or self._keep is None:
             return branch
-        keep = 1 - self.drop_probability
-        kept = torch.rand(branch.shape[0], 1, 1, 1, device=branch.device) < keep
-        return branch * kept / keep
+        kept = torch.rand(branch.shape[0], 1, 1, 1, device=branch.device) < self._keep
+        return branch * kept / self._keep
+
+    def set_drop_probability(self, probability: float) -> None:
+        """From now on, drop each branch with this probability in training."""
+        self.drop_probability = probability
+        if probability == 0:
+            self._keep = None
+            return
+        if self._keep is None:
+            self._keep = torch.empty((), device=next(self.parameters()).device)
+        self._keep.fill_(1 - probability)  # in place, and without waiting for the device

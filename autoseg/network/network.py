@@ -94,7 +94,8 @@ class Network(SegmentationNetwork):
     def set_drop_path(self, greatest: float, progress: float) -> None:
         """Scheduled drop path: probability `greatest * progress * layer / layers`; `progress` goes from 0 to 1."""
         for reading, cell in zip(self.readings, self.cells, strict=True):
-            cell.drop_probability = greatest * progress * reading.node.layer / self.genotype.layers  # type: ignore[assignment]
+            probability = greatest * progress * reading.node.layer / self.genotype.layers
+            cell.set_drop_probability(probability)  # type: ignore[operator]
 
 
 def build_network(

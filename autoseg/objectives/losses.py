@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autoseg.loss_terms import AnyTerm, CrossEntropyTerm, options_of
-from autoseg.objectives.pixel_losses import boundary, focal, ohem
+from autoseg.objectives.pixel_losses import boundary, boundary_weights, focal, ohem, pixel_weights
 from autoseg.objectives.region_losses import dice, lovasz
 from autoseg.objectives.target import Target
 
@@ -56,6 +56,12 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "lovasz": lovasz,
 }
 """Name of a term -> its loss, from logits (N, K, H, W), a `Target` and the term's options."""
+WEIGHTS: dict[str, Callable[..., Tensor]] = {
+    "cross_entropy": pixel_weights,
+    "focal": pixel_weights,
+    "boundary": boundary_weights,
+}
+"""Name of a term that is a mean over pixels whose weights follow from the masks -> these weights (N, H, W)."""
 
 
 class SegmentationLoss:
@@ -74,16 +80,49 @@ class SegmentationLoss:
         self.ignore_label, self.class_weights, self.label_smoothing = ignore_label, class_weights, label_smoothing
         self.terms = tuple(terms)
 
-    def __call__(self, logits: Tensor, masks: Tensor, whole: Tensor | None = None) -> Tensor:
+    def __call__(
+        self, logits: Tensor, masks: Tensor, whole: Tensor | None = None, shares: Tensor | None = None
+    ) -> Tensor:
         """The loss of logits (N, K, H, W) and masks (N, H, W), a scalar of at least float32.
 
-        `whole`: the masks before `sample_pixels` thinned them, from which boundaries are found.
+        `whole`: the masks before `sample_pixels` thinned them, from which boundaries are found. `shares`, (terms,):
+        what this batch counts in each term where it is a part of a larger one.
         """
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        weights = None if self.class_weights is None else self.class_weights.to(logits.dtype)
-        target = Target(masks, self.ignore_label, weights, self.label_smoothing, whole)
+        target = self._target(masks, whole, logits.dtype)
         parts = [term.weight * LOSSES[term.name](logits, target, **options_of(term)) for term in self.terms]
+        if shares is not None:
+            parts = [part * share for part, share in zip(parts, shares.unbind(), strict=True)]
         return sum(parts[1:], parts[0])
+
+    def shares(self, batches: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+        """What each of some batches counts in each term of the loss over all of them, (terms,) float32 each.
+
+        batches: masks (N, H, W), and `whole` where it is given. With these shares the batches' losses add up to the
+        loss over all of them, exactly for the terms of `WEIGHTS`. The others (ohem, dice, lovasz) look at a batch as a
+        whole: there, the batches count alike.
+        """
+        rows = []
+        for masks, *whole in batches:
+            target = self._target(masks, *(whole or (None,)), torch.float32)
+            one = torch.ones((), device=masks.device)
+            rows.append(torch.stack([self._weight_of(term, target, one) for term in self.terms]))
+        total = torch.stack(rows).sum(0).clamp_min(1e-6)
+        return [row / total for row in rows]
+
+    @property
+    def inexact(self) -> tuple[str, ...]:
+        """The terms that batches which count as one compute apart (see `shares`)."""
+        return tuple(term.name for term in self.terms if term.name not in WEIGHTS)
+
+    def _target(self, masks: Tensor, whole: Tensor | None, dtype: torch.dtype) -> Target:
+        weights = None if self.class_weights is None else self.class_weights.to(dtype)
+        return Target(masks, self.ignore_label, weights, self.label_smoothing, whole)
+
+    def _weight_of(self, term: AnyTerm, target: Target, one: Tensor) -> Tensor:
+        """The sum of a term's pixel weights; 1 where a term has none."""
+        weigh = WEIGHTS.get(term.name)
+        return one if weigh is None else weigh(target, **options_of(term)).sum().float()
 
 
 def sample_pixels(masks: Tensor, share: float, ignore_label: int) -> Tensor:

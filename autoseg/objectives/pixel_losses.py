@@ -47,9 +47,23 @@ def boundary(logits: Tensor, target: Target, w0: float = 10.0, sigma: float = 5.
     between labels, where U-Net, which separates cells, adds the distances to two of them; and the factor multiplies the
     weight of the class, so a class without weight stays without.
     """
-    masks = target.masks if target.whole is None else target.whole
-    factors = 1 + w0 * boundary_closeness(masks, target.ignore_label, sigma, logits.dtype)
+    factors = _boundary_factors(target, w0, sigma, logits.dtype)
     return _mean(_cross_entropies(logits, target) * factors, target.pixel_weights() * factors)
+
+
+def pixel_weights(target: Target, **options: object) -> Tensor:
+    """(N, H, W): the weights of the mean that a cross-entropy or `focal` is, whatever its options."""
+    return target.pixel_weights()
+
+
+def boundary_weights(target: Target, w0: float = 10.0, sigma: float = 5.0) -> Tensor:
+    """(N, H, W): the weights of the mean that `boundary` is."""
+    return target.pixel_weights() * _boundary_factors(target, w0, sigma, torch.float32)
+
+
+def _boundary_factors(target: Target, w0: float, sigma: float, dtype: torch.dtype) -> Tensor:
+    masks = target.masks if target.whole is None else target.whole
+    return 1 + w0 * boundary_closeness(masks, target.ignore_label, sigma, dtype)
 
 
 @torch.no_grad()

@@ -19,17 +19,16 @@ from torch.utils._pytree import tree_leaves
 
 from autoseg.cli.main import run
 from autoseg.config import SearchSchedule
-from autoseg.engine import search, steps
+from autoseg.engine import search
 from autoseg.engine.search import SearchTask
-from autoseg.engine.steps import EAGER_STEPS, CudaGraphs, Gradients, Half, Recorder, make_recorder
-from autoseg.errors import RunError
+from autoseg.engine.cuda_graphs import EAGER_STEPS, CudaGraphs, Recorder, Recordings, relative_difference
+from autoseg.engine.steps import HALVES, Gradients, Half, make_recorder
 from autoseg.objectives.losses import SegmentationLoss
 from autoseg.space.schema import SearchSpace
 from autoseg.supernet import Supernet, build_supernet
 
 CUDA = torch.device("cuda")
 OPERATIONS = ("none", "skip_connect", "max_pool_3x3", "sep_conv_3x3", "atrous_conv_3x3")
-HALVES: tuple[Half, Half] = ("weights", "architecture")
 ALTERNATING: list[tuple[Half, int]] = [("weights", 2)] * 5 + [(half, 2) for _ in range(6) for half in HALVES]
 """(half, images in the batch): weights alone at first, then both in turn."""
 WITH_SHORT_BATCHES = [step for of_epoch in [ALTERNATING[-4:] + [(half, 3) for half in HALVES]] * 5 for step in of_epoch]
@@ -102,7 +101,7 @@ class Training:
         batch = torch.randn(images, 3, 33, 49, generator=generator).to(self.device, self.dtype)
         masks = torch.randint(3, (images, 33, 49), generator=generator)
         masks[:, :5] = 255
-        loss = self.gradients(half, batch, masks.to(self.device))
+        loss = self.gradients(half, (batch, masks.to(self.device)))
         self.optimizers[half].step()
         return loss
 
@@ -181,33 +180,158 @@ def test_the_callers_batches_are_left_alone() -> None:
     batches = [(torch.randn(2, 3, 33, 33), torch.randint(3, (2, 33, 33))) for _ in range(EAGER_STEPS + 2)]
     given = copy.deepcopy(batches)
     for batch in batches:
-        training.gradients("weights", *batch)
+        training.gradients("weights", batch)
     assert training.gradients.recorder.replays == 2
     assert all(torch.equal(*pair) for pair in zip(tree_leaves(batches), tree_leaves(given), strict=True))
 
 
-def test_further_shapes_stay_eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "MOST_GRAPHS", 2)
+def test_further_shapes_stay_eager() -> None:
     eager, recorded = Training(), Training(StandIn)
+    recorded.gradients.recordings = Recordings(recorded.gradients.recorder, recorded.supernet.buffers, False, most=2)
     for training in (eager, recorded):
         training.steps(WITH_SHORT_BATCHES)
     assert recorded.gradients.recorder.records == 2
     assert_same_state(eager.state(), recorded.state())
 
 
-def test_a_step_that_cannot_be_recorded_is_one_line() -> None:
-    training = Training(StandIn)
+def cannot_record(work: Callable[[], Tensor]) -> None:
+    try:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    finally:
+        raise RuntimeError("capture was invalidated")
 
-    def record(work: Callable[[], Tensor]) -> None:
-        try:
+
+def test_a_step_that_cannot_be_recorded_goes_on_eagerly_with_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    eager, recorded = Training(), Training(StandIn)
+    recorded.gradients.recorder.record = cannot_record  # type: ignore[method-assign,union-attr]
+    for number, (half, images) in enumerate(ALTERNATING):
+        losses = [training.step(half, number, images) for training in (eager, recorded)]
+        assert torch.equal(*losses)
+    assert_same_state(eager.state(), recorded.state())
+    assert recorded.gradients.recorder is None
+    assert [record.getMessage() for record in caplog.records] == [
+        "the step of the weights cannot be recorded as a CUDA graph (CUDA out of memory); going on without CUDA graphs,"
+        " which is slower"
+    ]
+
+
+# --- a recording is compared once with the eager step -----------------------------------------------------------------
+
+
+class Faulty(StandIn):
+    """Replays something else than was recorded: `fault` changes what was written, the loss first."""
+
+    def __init__(self, supernet: Supernet, fault: Callable[[list[Tensor]], None]) -> None:
+        super().__init__(supernet)
+        self.fault = fault
+
+    def record(self, work: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
+        loss, replay = super().record(work)
+        written = [loss, *(each.grad for each in self.supernet.parameters() if each.requires_grad and each.grad is not None)]
+
+        def wrong() -> None:
+            replay()
+            self.fault(written)
+
+        return loss, wrong
+
+
+def comparing(recorder: Callable[[Supernet], Recorder], precision: str = "float32") -> Training:
+    training = Training(recorder, precision=precision)
+    recordings = Recordings(training.gradients.recorder, training.supernet.buffers, True, precision)
+    training.gradients.recordings = recordings
+    return training
+
+
+def test_a_right_recording_is_compared_once_and_leaves_no_trace() -> None:
+    eager, recorded = Training(), comparing(StandIn)
+    for number, (half, images) in enumerate(ALTERNATING):
+        assert torch.equal(eager.step(half, number, images), recorded.step(half, number, images))
+        assert_same_state(eager.state(), recorded.state())
+    recorder = recorded.gradients.recorder
+    assert recorder.records == 2
+    # the step that records is compared; each later one is replayed
+    assert recorder.replays == len(ALTERNATING) - recorder.runs
+
+
+def scale_all(written: list[Tensor]) -> None:
+    torch._foreach_mul_(written[1:], 1.5)
+
+
+def clear_one(written: list[Tensor]) -> None:
+    written[2].zero_()
+
+
+def spoil_one(written: list[Tensor]) -> None:
+    written[-1].fill_(torch.nan)
+
+
+def change_loss(written: list[Tensor]) -> None:
+    written[0].mul_(1.2)
+
+
+@pytest.mark.parametrize("fault", [scale_all, clear_one, spoil_one, change_loss])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_recording_that_differs_is_dropped_with_a_line(
+    fault: Callable[[list[Tensor]], None], precision: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The step that found it out, and all others, are the eager ones."""
+    eager = Training(precision=precision)
+    recorded = comparing(lambda supernet: Faulty(supernet, fault), precision)
+    for number, (half, images) in enumerate(ALTERNATING):
+        assert torch.equal(eager.step(half, number, images), recorded.step(half, number, images))
+        assert_same_state(eager.state(), recorded.state())
+    assert recorded.gradients.recorder is None
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("the recorded step of the weights has other gradients than the eager one (by ")
+    assert line.endswith("; going on without CUDA graphs, which is slower")
+
+
+def test_a_step_without_finite_gradients_proves_nothing() -> None:
+    """As the first steps in fp16, whose scale is too large: the comparison waits for the next."""
+    training = comparing(StandIn)
+    batch = torch.randn(2, 3, 33, 33), torch.zeros(2, 33, 33, dtype=torch.int64)
+    endless = torch.full_like(batch[0], torch.inf), batch[1]
+    for _ in range(EAGER_STEPS):
+        training.gradients("weights", batch)
+    state = training.state()
+    replays = []
+    for given in (endless, endless, batch, batch):
+        training.load(state)
+        training.gradients("weights", given)
+        replays.append(training.gradients.recorder.replays)
+    assert (training.gradients.recorder.records, replays) == (1, [1, 2, 3, 4])
+    assert len(training.gradients.recordings._trusted) == 1
+
+
+def test_the_comparison_runs_out_of_memory(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    eager, recorded = Training(), comparing(StandIn)
+    compute, calls = recorded.gradients._compute, []
+
+    def short(*arguments: Any) -> Tensor:
+        loss = compute(*arguments)
+        calls.append(arguments)
+        if len(calls) == EAGER_STEPS + 3:  # recorded, replayed, compared
             raise torch.OutOfMemoryError("CUDA out of memory")
-        finally:
-            raise RuntimeError("capture was invalidated")
+        return loss
 
-    training.gradients.recorder.record = record  # type: ignore[method-assign,union-attr]
-    training.steps(ALTERNATING[:EAGER_STEPS])
-    with pytest.raises(RunError, match=r"step of the weights .* \(CUDA out of memory\); set cuda_graphs: false"):
-        training.step("weights", 9)
+    monkeypatch.setattr(recorded.gradients, "_compute", short)
+    for number in range(EAGER_STEPS + 3):
+        assert torch.equal(eager.step("weights", number), recorded.step("weights", number))
+    assert_same_state(eager.state(), recorded.state())
+    assert recorded.gradients.recorder is None
+    assert "no memory to compare the recorded step of the weights (cuda_graphs: true spares it)" in caplog.text
+
+
+def test_what_counts_as_different() -> None:
+    expected = [torch.full((4,), 2.0), torch.full((100,), 1.0), torch.full((3,), 1e-6)]
+    near = [tensor * 1.001 for tensor in expected]
+    assert relative_difference(near, expected) == pytest.approx(0.001, rel=1e-3)
+    assert relative_difference([*near[:2], -expected[2]], expected) < 2e-3  # short beside the others: rounding
+    assert relative_difference([expected[0], torch.zeros(100), expected[2]], expected) == pytest.approx(1)
+    assert relative_difference(near[:2], expected) == float("inf")
+    assert relative_difference([torch.full((4,), torch.nan), *near[1:]], expected) == float("inf")
+    assert relative_difference(near, [torch.full((4,), torch.inf), *expected[1:]]) is None
 
 
 def test_stand_ins_without_data_are_not_recorded() -> None:
@@ -218,7 +342,7 @@ def test_stand_ins_without_data_are_not_recorded() -> None:
 
     images, masks = torch.randn(2, 3, 33, 33), torch.zeros(2, 33, 33, dtype=torch.int64)
     for _ in range(EAGER_STEPS + 1):
-        training.gradients("weights", images.as_subclass(NoData), masks)
+        training.gradients("weights", (images.as_subclass(NoData), masks))
     recorder = training.gradients.recorder
     assert (recorder.runs, recorder.records) == (0, 0)
 
@@ -290,7 +414,7 @@ def test_a_step_neither_copies_from_the_cpu_nor_reads_values(
     images, masks = torch.empty(2, 3, 65, 97, device="meta"), torch.empty(2, 65, 97, device="meta", dtype=torch.int64)
     with Watch() as watch:
         for half in HALVES:
-            gradients(half, images, masks)
+            gradients(half, (images, masks))
     assert watch.mixed == set()
     assert {"convolution_backward", "native_batch_norm", "nll_loss2d_backward", "index"} <= watch.operations
     assert not watch.operations & {"nonzero", "_local_scalar_dense", "masked_select", "unique_dim", "equal"}
@@ -379,11 +503,11 @@ def test_replays_neither_take_memory_nor_random_numbers() -> None:
 def test_an_eager_step_never_waits_for_the_gpu() -> None:
     training = Training(device=CUDA)
     batch = torch.randn(2, 3, 33, 49, device=CUDA), torch.zeros(2, 33, 49, dtype=torch.int64, device=CUDA)
-    training.gradients("weights", *batch)
+    training.gradients("weights", batch)
     torch.cuda.set_sync_debug_mode("error")
     try:
         for half in HALVES:
-            training.gradients(half, *batch)
+            training.gradients(half, batch)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -48,7 +48,7 @@ def shares(cell: Cell, images: int = 4000) -> torch.Tensor:
     features = torch.randn(images, 3, 2, 2, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         dropped = cell([features], features, (2, 2))
-        cell.drop_probability = 0.0
+        cell.set_drop_probability(0.0)
         whole = cell([features], features, (2, 2))
     scale = (dropped * whole).sum((1, 2, 3)) / (whole * whole).sum((1, 2, 3))
     torch.testing.assert_close(dropped, whole * scale.view(-1, 1, 1, 1), rtol=1e-3, atol=1e-3)  # of a whole image
@@ -59,7 +59,7 @@ def shares(cell: Cell, images: int = 4000) -> torch.Tensor:
 def test_drop_path_keeps_the_expectation(probability: float) -> None:
     torch.manual_seed(0)
     cell = skipping_cell(["prev skip_connect"])
-    cell.drop_probability = probability
+    cell.set_drop_probability(probability)
     scale = shares(cell)
     kept = scale > 0.5
     torch.testing.assert_close(scale[kept], torch.full_like(scale[kept], 1 / (1 - probability)), rtol=1e-3, atol=0)
@@ -71,7 +71,7 @@ def test_drop_path_keeps_the_expectation(probability: float) -> None:
 def test_branches_are_dropped_independently() -> None:
     torch.manual_seed(0)
     cell = skipping_cell(["prev skip_connect", "prev skip_connect"])
-    cell.drop_probability = 0.5
+    cell.set_drop_probability(0.5)
     scale = shares(cell)  # of two equal branches: 0 both dropped, 1 one, 2 both kept
     assert [float((scale.round() == kept).float().mean()) for kept in (0, 1, 2)] == pytest.approx(
         [0.25, 0.5, 0.25], abs=0.03
@@ -87,7 +87,7 @@ def test_drop_path_does_nothing_in_evaluation_or_at_probability_zero() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     cell.eval()
     whole = cell([prev], prev_prev, (5, 5))
-    cell.drop_probability = 0.9
+    cell.set_drop_probability(0.9)
     assert torch.equal(cell([prev], prev_prev, (5, 5)), whole)
     assert torch.equal(torch.get_rng_state(), state)
     cell.train()

@@ -1,0 +1,30 @@
+"""How many steps an epoch has where the gradients of several batches add up to one step."""
+
+from __future__ import annotations
+
+from autoseg.errors import ConfigError
+
+
+def steps_in_epoch(batches: int, accumulate: int, most: int | None, place: str) -> int:
+    """The optimizer's steps in an epoch of so many batches, of which `accumulate` make one step.
+
+    most: `max_steps_per_epoch`; where the epoch has that many steps, what is left over is not used. place: the group of
+    the setting, `search` or `retrain`. Raises: ConfigError: the batches do not divide, with what would work.
+    """
+    steps = batches // accumulate
+    if most is not None and steps >= most:
+        return most
+    if batches % accumulate == 0:
+        return steps
+    if not steps:
+        raise ConfigError(
+            f"{place}.accumulate is {accumulate}, but an epoch has {batches} batches of {place}.batch_size; set it to at"
+            f" most {batches}, or add images"
+        )
+    divisors = [number for number in range(1, batches + 1) if batches % number == 0]
+    below = max(number for number in divisors if number < accumulate)
+    above = min((number for number in divisors if number > accumulate), default=batches)
+    raise ConfigError(
+        f"{place}.accumulate is {accumulate}, which does not divide the {batches} batches of an epoch; set it to {below}"
+        f" or {above}, or set {place}.max_steps_per_epoch={steps} to leave the last {batches % accumulate} out"
+    )

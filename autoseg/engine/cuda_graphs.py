@@ -1,0 +1,220 @@
+"""CUDA graphs: all kernels of a step launched at once. A reader of the algorithm may skip this file.
+
+Launching the many small kernels of a supernet takes the CPU longer than running them takes a GPU. A CUDA graph launches
+them all at once, but it fixes shapes and addresses. So there is one graph for each kind of step and shape of a batch. It
+reads its batch from tensors of its own, and it leaves the loss and the gradients in others. What it reads and writes
+besides stays where it is, weights and running statistics: optimizers and `load_state_dict` change them in place, and
+evaluation goes on eagerly.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from autoseg.files import one_line
+
+EAGER_STEPS = 3
+"""Batches of a kind and shape that are computed eagerly before one is recorded, in which libraries choose their
+kernels and make their workspaces. They are steps of the run like any other, so this leaves no trace."""
+MOST_GRAPHS = 4
+"""Both halves of a search with whole batches and with the short one of an epoch's end; other shapes stay eager."""
+TOLERANCE = {"float32": 0.01, "bf16": 0.1, "fp16": 0.1}
+"""How far a recorded step's loss and gradients may lie from the eager one's, as a share of their length. Sums in another
+order differ by far less, a kernel that is missing or that runs too early by far more."""
+
+T = TypeVar("T")
+Inputs = tuple[Tensor, ...]
+Compute = Callable[[Inputs, Sequence[torch.cuda.Stream]], Tensor]
+"""From a batch, and streams for what may run side by side: the loss, with the gradients in `.grad`."""
+
+_log = logging.getLogger(__name__)
+
+
+class Recorder(Protocol):
+    """Records work whose tensors stay where they are, to repeat it."""
+
+    @property
+    def streams(self) -> Sequence[torch.cuda.Stream]:
+        """For the levels of a supernet; there may be none."""
+        ...
+
+    def run(self, work: Callable[[], T]) -> T:
+        """Do some work as it will be recorded."""
+        ...
+
+    def record(self, work: Callable[[], T]) -> tuple[T, Callable[[], None]]:
+        """The results of some work, without values, and what gives them their values each time it is called."""
+        ...
+
+
+class CudaGraphs:
+    """Records CUDA graphs. They share their memory: a replay may overwrite the results of graphs recorded after it.
+
+    Warm-up and recording use the same streams, none of them the default one: autograd runs the backward pass on the
+    streams of the forward pass, and a recording must not meet any other.
+    """
+
+    def __init__(self, device: torch.device, levels: int = 0) -> None:
+        """levels: how many streams to offer for what may run side by side."""
+        self._device, self._levels = device, levels
+
+    @cached_property
+    def streams(self) -> Sequence[torch.cuda.Stream]:
+        """One a level."""
+        return [torch.cuda.Stream(self._device) for _ in range(self._levels)]  # type: ignore[no-untyped-call]
+
+    @cached_property
+    def _stream(self) -> torch.cuda.Stream:
+        return torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+
+    @cached_property
+    def _pool(self) -> Any:
+        return torch.cuda.graph_pool_handle()
+
+    def run(self, work: Callable[[], T]) -> T:
+        """See `Recorder`."""
+        current = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            result = work()
+        current.wait_stream(self._stream)
+        return result
+
+    def record(self, work: Callable[[], T]) -> tuple[T, Callable[[], None]]:
+        """See `Recorder`."""
+        graph = torch.cuda.CUDAGraph()
+        # thread_local: a loader's thread that pins memory may go on meanwhile
+        recording = torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local")
+        with torch.cuda.stream(self._stream), recording:
+            result = work()
+        return result, graph.replay
+
+
+class _Graph(NamedTuple):
+    """A recorded step."""
+
+    inputs: Inputs
+    loss: Tensor
+    gradients: list[Tensor | None]
+    replay: Callable[[], None]
+
+
+class Recordings:
+    """Steps that are computed eagerly at first and then replayed from recordings.
+
+    Without a recorder every step is eager. A step that cannot be recorded, or whose recording gives other results than
+    the eager step, makes all further steps eager: one line of the log says so, and the run goes on.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder | None,
+        changed: Callable[[], Iterable[Tensor]],
+        compare: bool = True,
+        precision: str = "float32",
+        most: int = MOST_GRAPHS,
+    ) -> None:
+        """changed: the tensors that a step changes besides gradients: running statistics. compare: compare each
+        recording once with the eager step, in the first step whose gradients are finite. most: recordings at most."""
+        self.recorder = recorder
+        self._changed, self._compare, self._most = changed, compare, most
+        self._tolerance = TOLERANCE[precision]
+        self._seen: Counter[Hashable] = Counter()
+        self._graphs: dict[Hashable, _Graph] = {}
+        self._trusted: set[Hashable] = set()
+
+    def __call__(
+        self, name: str, inputs: Inputs, parameters: Sequence[torch.nn.Parameter], compute: Compute, mode: Hashable = ()
+    ) -> Tensor:
+        """The loss of a batch; its gradients are in `.grad` of the parameters.
+
+        name: the kind of step. mode: what else decides which kernels run, besides the shapes of the inputs.
+        """
+        recorder = self.recorder
+        if recorder is None or type(inputs[0]) is not Tensor:  # a stand-in without data has nothing to record
+            return compute(inputs, ())
+        key = (name, mode, *((tensor.shape, tensor.dtype) for tensor in inputs))
+        if key not in self._graphs:
+            self._seen[key] += 1
+            if self._seen[key] <= EAGER_STEPS or len(self._graphs) == self._most:
+                return recorder.run(lambda: compute(inputs, recorder.streams)).clone()
+            try:
+                self._graphs[key] = _record(recorder, inputs, parameters, compute)
+            except RuntimeError as error:
+                reason = error.__context__ or error  # what went wrong first makes ending the recording fail too
+                self._give_up(f"the step of the {name} cannot be recorded as a CUDA graph ({one_line(reason)[:100]})")
+                return compute(inputs, ())
+        if self._compare and key not in self._trusted:
+            return self._compared(key, name, inputs, parameters, compute)
+        return _replay(self._graphs[key], inputs, parameters)
+
+    def _compared(
+        self, key: Hashable, name: str, inputs: Inputs, parameters: Sequence[torch.nn.Parameter], compute: Compute
+    ) -> Tensor:
+        """An eager step, against which the recording is held."""
+        changed = list(self._changed())
+        before = [tensor.clone() for tensor in changed]
+        devices = [inputs[0].device] if inputs[0].is_cuda else []
+        with torch.random.fork_rng(devices):
+            loss = _replay(self._graphs[key], inputs, parameters)
+            found = [loss, *(each.grad.clone() for each in parameters if each.grad is not None)]
+        for tensor, value in zip(changed, before, strict=True):
+            tensor.copy_(value)
+        try:
+            loss = compute(inputs, ())
+        except torch.OutOfMemoryError:
+            self._give_up(f"there is no memory to compare the recorded step of the {name} (cuda_graphs: true spares it)")
+            for tensor, value in zip(changed, before, strict=True):
+                tensor.copy_(value)
+            return compute(inputs, ())
+        apart = relative_difference(found, [loss, *(each.grad for each in parameters if each.grad is not None)])
+        if apart is not None and apart <= self._tolerance:
+            self._trusted.add(key)
+        elif apart is not None:
+            self._give_up(f"the recorded step of the {name} has other gradients than the eager one (by {apart:.0%})")
+        return loss
+
+    def _give_up(self, reason: str) -> None:
+        self.recorder = None
+        self._graphs.clear()
+        _log.warning(f"{reason}; going on without CUDA graphs, which is slower")
+
+
+def relative_difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float | None:
+    """The greatest distance of a pair of tensors, as a share of the expected one's length; None if that is not finite.
+
+    A tensor that is short beside the others counts as a hundredth of their root mean square: its own rounding says
+    nothing. Waits for the device.
+    """
+    if len(found) != len(expected):
+        return float("inf")
+    lengths = torch.stack([tensor.norm() for tensor in expected]).double()
+    apart = torch.stack([(a - b).norm() for a, b in zip(found, expected, strict=True)]).double()
+    if not bool(lengths.isfinite().all()):
+        return None
+    share = apart / lengths.clamp_min(float(lengths.square().mean().sqrt()) / 100 + 1e-30)
+    return float(share.max()) if bool(share.isfinite().all()) else float("inf")
+
+
+def _record(
+    recorder: Recorder, inputs: Inputs, parameters: Sequence[torch.nn.Parameter], compute: Compute
+) -> _Graph:
+    own = tuple(tensor.clone() for tensor in inputs)
+    loss, replay = recorder.record(lambda: compute(own, recorder.streams))
+    return _Graph(own, loss, [parameter.grad for parameter in parameters], replay)
+
+
+def _replay(graph: _Graph, inputs: Inputs, parameters: Sequence[torch.nn.Parameter]) -> Tensor:
+    for own, given in zip(graph.inputs, inputs, strict=True):
+        own.copy_(given)
+    graph.replay()
+    for parameter, gradient in zip(parameters, graph.gradients, strict=True):
+        parameter.grad = gradient
+    return graph.loss.clone()  # the next replay overwrites the loss
