@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from autoseg.device_names import DeviceName
 from autoseg.errors import DataError
 from autoseg.files import read_yaml
 from autoseg.loss_terms import SMOOTHED, CrossEntropyTerm, Loss
@@ -367,7 +368,7 @@ class SearchConfig(Settings):
     retrain: dict[str, Any] = Field(default_factory=dict)
     """What the space recommends for retraining; decoding hands it on to the genotype."""
     seed: Annotated[Whole, Field(ge=0, lt=2**31)] = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: DeviceName = "auto"
 
 
 class RetrainConfig(Settings):
@@ -383,7 +384,7 @@ class RetrainConfig(Settings):
     data: DataConfig
     retrain: RetrainSchedule = RetrainSchedule()
     seed: Annotated[Whole, Field(ge=0, lt=2**31)] = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: DeviceName = "auto"
 
     @model_validator(mode="after")
     def _one_architecture(self) -> RetrainConfig:

@@ -141,10 +141,10 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
     (search(balanced_sampling=-1), "search.balanced_sampling: should be greater than or equal to 0, not -1 (run.yaml)"),
     # choices and mappings
-    (search(precision="fp16"), "search.precision: should be 'float32' or 'bf16', not 'fp16' (run.yaml)"),
+    (search(precision="fp8"), "search.precision: should be 'float32', 'bf16' or 'fp16', not 'fp8' (run.yaml)"),
     (search(optimizer="sgd"), "search.optimizer: should be a mapping, not 'sgd' (run.yaml)"),
     (run(search=None), "search: should be a mapping, not None (run.yaml)"),
-    (run(device="tpu"), "device: should be 'auto', 'cpu' or 'cuda', not 'tpu' (run.yaml)"),
+    (run(device="tpu"), "device: should be auto, cpu, cuda, cuda:N (such as cuda:1) or mps, not 'tpu' (run.yaml)"),
     (run(space="tiny"), "space: should be a mapping, not 'tiny' (run.yaml)"),
     (data(splits={"val": 3}), "data.splits.val: should be a mapping, not 3 (run.yaml)"),
     # several settings that disagree

@@ -13,7 +13,9 @@ import torch
 
 from autoseg.api.decoding import decode
 from autoseg.api.drawing import plot
+from autoseg.api.preflight import check_precision
 from autoseg.api.runs import retrain, search
+from autoseg.api.settings import checked_schedule
 from autoseg.api.use import evaluate
 from autoseg.config import DataConfig, SearchConfig
 from autoseg.data.dataset import SegmentationDataset, open_dataset
@@ -49,13 +51,15 @@ def demo(
     """Search `tiny` on generated images, decode, retrain, evaluate and draw, all into `out`.
 
     Returns the table of results, which `out`/results.md and results.json hold as well.
-    Raises: RunError: `out` holds something already.
+    Raises: RunError: `out` holds something already. ConfigError: a setting is wrong, or the device cannot do it.
     """
     out = Path(out)
     refuse_used(out)
     started = time.monotonic()
     settings = merge(SETTINGS, overrides or {})
     common = {key: value for key, value in settings.items() if key not in ("search", "retrain")}
+    device = pick_device(common.get("device", "auto"))
+    check_precision(checked_schedule(settings["retrain"]), "retrain", device)  # before minutes of searching
     searched = search(
         "tiny", "generated", out / "search", overrides={**common, "search": settings["search"]},
         show_progress=show_progress,

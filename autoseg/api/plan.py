@@ -7,14 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from autoseg.api.preflight import check_device
 from autoseg.api.settings import Source, search_settings
 from autoseg.config import DataConfig, SearchConfig
 from autoseg.data.dataset import open_dataset
 from autoseg.data.splits import halve
 from autoseg.engine.device_memory import device_memory, format_bytes, parse_bytes
-from autoseg.engine.environment import pick_device
+from autoseg.engine.environment import describe_device, pick_device
 from autoseg.engine.plan import Limits, Option, Planner, Setting
 from autoseg.engine.step_time import Steps, StepTimes, count_steps, step_times
 from autoseg.errors import ConfigError
@@ -118,8 +117,7 @@ def plan(
     has_data = data is not None or _names_data(config, overrides)
     if not has_data:
         data = {"layout": "generated", "num_classes": classes or CITYSCAPES_CLASSES}
-    settings = search_settings(space, data, config, overrides)
-    Setting.of(settings.search).check()
+    settings = search_settings(space, data, config, overrides, _check)
     device = pick_device(settings.device)
     number, limits = _images(settings, images, has_data)
     steps = count_steps(settings, number)
@@ -136,7 +134,7 @@ def plan(
     return Plan(
         space=name,
         classes=settings.data.num_classes or 0,
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        device=describe_device(device),
         memory_bytes=planner.memory_bytes,
         options=tuple(options),
         advice=advice,
@@ -145,6 +143,12 @@ def plan(
         steps=steps,
         times=step_times(settings, device, planner.may_try) if measure_time else None,
     )
+
+
+def _check(config: SearchConfig) -> None:
+    """What is checked before data is opened."""
+    Setting.of(config.search).check()
+    check_device(config)
 
 
 def _asked(crop: Size | None, batch: int | None, classes: int | None) -> dict[str, Any]:

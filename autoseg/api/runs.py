@@ -10,6 +10,7 @@ import torch
 
 from autoseg.api.fitting import fit_to_device, smaller_settings
 from autoseg.api.guidance import guide, is_shipped
+from autoseg.api.preflight import check_device
 from autoseg.api.settings import Source, first_difference, retrain_settings, search_settings
 from autoseg.config import DataConfig, RetrainConfig, SearchConfig, SearchSchedule, TrainingConfig
 from autoseg.data.dataset import SegmentationDataset, describe_dataset, open_dataset
@@ -143,7 +144,7 @@ def _carry_out(
     """Check everything, then make the run directory or go on with it, and do the work."""
     guided: _Guided[Config] = _Guided(resolve, given, quick)
     run, settings = _start(model, out, resume, guided, given)
-    device = pick_device(settings.device)
+    device = check_device(settings)
     train = open_dataset(settings.data, "train") if guided.train is None else guided.train
     val = open_dataset(settings.data, "val")
     task = make_task(settings, train, val, device)

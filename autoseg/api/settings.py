@@ -6,10 +6,11 @@ defaults < the space's or genotype's recommended schedule < `config` file < argu
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from autoseg.api.preflight import check_device
 from autoseg.config import DataConfig, RetrainConfig, RetrainSchedule, SearchConfig, SearchSchedule, data_settings
 from autoseg.data.dataset import resolve
 from autoseg.errors import ConfigError
@@ -23,14 +24,18 @@ from autoseg.zoo.schema import RECOMMENDED, is_network_name
 
 Source = str | Path | Mapping[str, Any]
 
+ANY_DATA = {"layout": "generated"}
+"""Stands in for the data while all else is checked."""
+
 
 def search_settings(
     space: Source | SearchSpace | None = None,
     data: Source | DataConfig | None = None,
     config: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
+    check: Callable[[SearchConfig], object] = check_device,
 ) -> SearchConfig:
-    """Every setting of a search, resolved and checked.
+    """Every setting of a search, resolved and checked: by `check` before any data is opened.
 
     Raises: SearchSpaceError, DataError, ConfigError: one line on what is wrong.
     """
@@ -48,13 +53,15 @@ def search_settings(
         chosen_from = chosen
         loaded, recommended = load_space(chosen)
         chosen = loaded.to_dict()
-    merged = merge({"space": chosen}, recommended, given, _data(data, given), overrides)
+    of_data = [settings.pop("data", None) for settings in (given, overrides)]
+    merged = merge({"space": chosen}, recommended, given, overrides)
     merged["space"] = SearchSpace.parse(_mapping(merged, "space"), where).to_dict()
     try:
-        merged["retrain"] = _checked_schedule(merged.get("retrain", {}), where)
-        parsed = parse(SearchConfig, _with_data(merged), where)
+        checked_schedule(merged.setdefault("retrain", {}), where)
+        check(parse(SearchConfig, {**merged, "data": ANY_DATA}, where))
     except ConfigError as reason:
         raise _placed(reason, recommended, str(chosen_from)) from None
+    parsed = parse(SearchConfig, {**merged, "data": _merged_data(data, config, *of_data)}, where)
     return parsed.model_copy(update={"data": resolve(parsed.data)})
 
 
@@ -65,7 +72,7 @@ def retrain_settings(
     overrides: Mapping[str, Any] | None = None,
     match: CostTarget | None = None,
 ) -> RetrainConfig:
-    """Every setting of a retraining, resolved and checked.
+    """Every setting of a retraining, resolved and checked: all but the data before any data is opened.
 
     `architecture`: a genotype, or a network of the literature, whose width is chosen so that it costs what `match`
     says; it is then trained as that recommends. Raises: AutosegError: one line on what is wrong.
@@ -79,17 +86,19 @@ def retrain_settings(
     recommended: Mapping[str, Any] = chosen.retrain if isinstance(chosen, Genotype) else RECOMMENDED
     if match is not None and match.retrain:
         recommended = {**match.retrain, "drop_path": 0.0, "auxiliary_weight": 0.0}  # which only searched ones have
-    merged = merge({key: chosen.to_dict(), "retrain": recommended}, given, _data(data, given), overrides)
+    of_data = [settings.pop("data", None) for settings in (given, overrides)]
+    merged = merge({key: chosen.to_dict(), "retrain": recommended}, given, overrides)
     changed = parse_architecture(_mapping(merged, key), where)
     merged[key] = changed.to_dict()
-    parsed = parse(RetrainConfig, _with_data(merged), where)
+    check_device(parse(RetrainConfig, {**merged, "data": ANY_DATA}, where))
+    if isinstance(changed, Genotype) and match is not None:
+        raise ConfigError(
+            f"{changed.name} is a genotype, whose width is genotype.network.filter_multiplier; only networks of the"
+            " literature are scaled to a cost"
+        )
+    parsed = parse(RetrainConfig, {**merged, "data": _merged_data(data, config, *of_data)}, where)
     settings = parsed.model_copy(update={"data": resolve(parsed.data)})
     if isinstance(changed, Genotype):
-        if match is not None:
-            raise ConfigError(
-                f"{changed.name} is a genotype, whose width is genotype.network.filter_multiplier; only networks of the"
-                " literature are scaled to a cost"
-            )
         return settings
     if isinstance(source, str) and is_network_name(source) and "in_channels" not in overrides.get(key, {}):
         changed = changed.model_copy(update={"in_channels": settings.data.channels or changed.in_channels})
@@ -120,7 +129,7 @@ def data_for_run(own: DataConfig, data: Source | None, overrides: Mapping[str, A
     """
     changes = data_overrides(overrides)
     settings = own.to_dict()
-    given: Mapping[str, Any] = {} if data is None else _data(data)["data"]
+    given: Mapping[str, Any] = {} if data is None else _data(data)
     if "root" in {**given, **changes}:
         settings |= _found_anew(own, {**given, **changes})
     if data is not None:
@@ -169,31 +178,34 @@ def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str
 
 
 def _read_config(config: str | Path | None) -> dict[str, Any]:
-    if config is None:
-        return {}
-    settings = read_yaml(Path(config), ConfigError)
-    data = settings.get("data")
-    if isinstance(data, str):
-        settings["data"] = data_settings(Path(config).parent / data if data != "generated" else data)
-    elif isinstance(data, dict) and isinstance(data.get("root"), str):
-        settings["data"] = {**data, "root": os.path.abspath(Path(config).parent / Path(data["root"]).expanduser())}
-    return settings
+    return {} if config is None else read_yaml(Path(config), ConfigError)
 
 
-def _data(data: Source | DataConfig | None, base: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What `data` says, to be laid over `base`, whose splits do not hold for another folder."""
-    if data is None:
-        return {}
+def _merged_data(data: Source | DataConfig | None, config: str | Path | None, in_file: Any, in_overrides: Any) -> Any:
+    """The settings of the data: those of the config file, then what `data` says, then the overrides."""
+    if isinstance(in_file, str):
+        in_file = data_settings(Path(config or "").parent / in_file if in_file != "generated" else in_file)
+    elif isinstance(in_file, dict) and isinstance(in_file.get("root"), str):
+        root = os.path.abspath(Path(config or "").parent / Path(in_file["root"]).expanduser())
+        in_file = {**in_file, "root": root}
+    sources = (in_file, None if data is None else _data(data, in_file), in_overrides)
+    merged = merge({}, *({"data": source} for source in sources if source is not None))
+    if not merged:
+        raise ConfigError("no data is given; give --data a folder, a data YAML, or 'generated'")
+    return merged["data"]
+
+
+def _data(data: Source | DataConfig, before: Any = None) -> dict[str, Any]:
+    """What `data` says, to be laid over the settings `before`, whose splits do not hold for another folder."""
     if isinstance(data, DataConfig):
-        return {"data": data.to_dict()}
+        return data.to_dict()
     settings = dict(data) if isinstance(data, Mapping) else data_settings(data)
-    before = (base or {}).get("data")
     if isinstance(before, Mapping) and "root" in settings:
         if settings["root"] != before.get("root"):
             settings = {"splits": None, "layout": "auto", **settings}
         elif settings.get("layout") == "auto":
-            del settings["layout"]  # `base` says what was found there
-    return {"data": settings}
+            del settings["layout"]  # `before` says what was found there
+    return settings
 
 
 def data_overrides(overrides: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -221,16 +233,9 @@ def _placed(reason: ConfigError, recommended: Mapping[str, Any], file: str) -> C
     return reason
 
 
-def _with_data(merged: dict[str, Any]) -> dict[str, Any]:
-    if "data" not in merged:
-        raise ConfigError("no data is given; give --data a folder, a data YAML, or 'generated'")
-    return merged
-
-
-def _checked_schedule(schedule: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """What the space recommends for retraining, as it was written, after a check."""
-    parse(_Retrain, {"retrain": schedule}, where)
-    return dict(schedule)
+def checked_schedule(schedule: Mapping[str, Any], where: str = "") -> RetrainSchedule:
+    """A schedule for retraining. Raises: ConfigError: it has a mistake; the message says where in `retrain`."""
+    return parse(_Retrain, {"retrain": schedule}, where).retrain
 
 
 class _Search(Settings):

@@ -161,11 +161,13 @@ def _network_of(
 
     Raises: ConfigError: a CRF is asked for, which knows colours, and the images have none.
     """
+    from autoseg.engine.device_check import prepare
     from autoseg.engine.environment import pick_device
     from autoseg.engine.predict import load_network
     from autoseg.network import for_inference
 
     target = pick_device(device)
+    prepare(target)
     network, config, saved = load_network(run, _which(checkpoint), output_stride)
     if asked.crf is not None and network.in_channels != 3:
         raise ConfigError(f"the CRF needs images of 3 channels, but the network's have {network.in_channels}")

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from autoseg import __version__
+from autoseg.device_names import checked_name
 from autoseg.errors import ConfigError
 
 PACKAGES = ("torch", "numpy", "networkx", "pydantic", "pillow", "torchmetrics")
@@ -21,19 +22,58 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is the GPU where there is one; for a CPU, memory is set up as `keep_freed_memory` says.
+    """The device of this name; a GPU becomes the current one, on which streams, graphs and kernels run.
 
-    Raises: ConfigError: `cuda` on a machine without, or an unknown name.
+    `auto`: the first GPU, or the CPU where there is none; mps, which is experimental, only by its name. `cuda`: the
+    first GPU. For a CPU, memory is set up as `keep_freed_memory` says.
+
+    Raises: ConfigError: an unknown name, or a device that this machine has not.
     """
-    if name not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"device: should be 'auto', 'cpu' or 'cuda', not '{name}'")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device cuda is not there on this machine; use --device cpu, or auto")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cpu":
+    try:
+        checked_name(name)
+    except ValueError as reason:
+        raise ConfigError(f"device: {reason}") from None
+    kind, _, number = name.partition(":")
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError(f"device mps is not there: it is the GPU of a Mac with Apple silicon; {_what_works()}")
+    if kind == "cuda":
+        _check_gpu(name, int(number or 0))
+        torch.cuda.set_device(int(number or 0))
+        return torch.device("cuda", int(number or 0))
+    if kind == "cpu":
         keep_freed_memory()
-    return torch.device(name)
+    return torch.device(kind)
+
+
+def _check_gpu(name: str, number: int) -> None:
+    """Raises: ConfigError: there is no such GPU."""
+    if not torch.cuda.is_available():
+        built = torch.version.cuda or torch.version.hip
+        why = "" if built else " (this PyTorch is built without CUDA)"
+        raise ConfigError(f"device {name} is not there on this machine; {_what_works()}{why}")
+    if number >= (count := torch.cuda.device_count()):
+        names = ", ".join(f"cuda:{at}: {torch.cuda.get_device_name(at)}" for at in range(count))
+        gpus = f"{count} GPU{'s' * (count > 1)} ({names})"
+        raise ConfigError(f"device {name} is not there: this machine has {gpus}; {_what_works()}")
+
+
+def _what_works() -> str:
+    """The devices that are there."""
+    names = ["cpu"]
+    if torch.cuda.is_available():
+        names = [*(f"cuda:{number}" for number in range(torch.cuda.device_count())), *names]
+    elif torch.backends.mps.is_available():
+        names.append("mps")
+    return f"use --device {', '.join(names)}, or auto"
+
+
+def describe_device(device: torch.device) -> str:
+    """What it is, for people: the name of a GPU, `cpu`, or `Apple GPU (mps)`."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return "Apple GPU (mps)" if device.type == "mps" else device.type
 
 
 def keep_freed_memory() -> None:
@@ -57,7 +97,7 @@ def describe_environment(device: torch.device, seed: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": describe_device(device),
         "threads": torch.get_num_threads(),
         "seed": seed,
         "git_commit": _git_commit(),

@@ -126,7 +126,7 @@ def test_other_data_does_not_keep_the_splits_of_the_old(tmp_path: Path) -> None:
         ({"search": {"batch_size": 1}}, "search.batch_size: should be greater than or equal to 2, not 1"),
         ({"search": {"arch_start_epoch": 30}}, "arch_start_epoch is 30, but there are only 30 epochs"),
         ({"seed": -1}, "seed: should be greater than or equal to 0, not -1"),
-        ({"device": "tpu"}, "device: should be 'auto', 'cpu' or 'cuda', not 'tpu'"),
+        ({"device": "tpu"}, r"device: should be auto, cpu, cuda, cuda:N \(such as cuda:1\) or mps, not 'tpu'"),
     ],
 )
 def test_wrong_search_settings(overrides: dict[str, Any], message: str, space: Path) -> None:

@@ -85,7 +85,7 @@ def test_data_says_how_many_images_and_how_large(space: Path) -> None:
         (["--images", "3"], "images is 3; a search needs at least 4"),
         (["--images", "10", "--batch", "6"], "give a batch of at most 5, or more images"),
         (["--classes", "1"], "classes is 1; it must be 2 to 65535"),
-        (["--device", "tpu"], "device: should be 'auto', 'cpu' or 'cuda', not 'tpu'"),
+        (["--device", "tpu"], "device: should be auto, cpu, cuda, cuda:N (such as cuda:1) or mps, not 'tpu'"),
         (["--set", "search.cropp=[64, 64]"], "unknown key 'cropp' in search"),
         (["--set", "search.crop=[8, 8]"], "search.crop"),
         (["--data", "nowhere"], "nowhere is no folder"),

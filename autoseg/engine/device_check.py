@@ -1,0 +1,104 @@
+"""Whether a device computes what training needs: operations and their gradients, against the CPU's.
+
+Letters: N images, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from autoseg.errors import ConfigError
+from autoseg.files import one_line
+
+TOLERANCE = 1e-3
+"""Greatest difference, as a share of the greatest value; float32 rounds by a thousandth of it."""
+
+_log = logging.getLogger(__name__)
+
+
+class Probe(NamedTuple):
+    """An operation to try, and the shapes of its inputs, features (N, C, H, W) first."""
+
+    name: str
+    compute: Callable[..., Tensor]
+    shapes: tuple[tuple[int, ...], ...]
+
+
+def _batch_norm(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return F.batch_norm(features, None, None, weight, bias, training=True)
+
+
+FEATURES = (2, 8, 9, 10)
+PROBES = (
+    Probe("BatchNorm", _batch_norm, (FEATURES, (8,), (8,))),
+    *(
+        Probe(f"average pooling 3x3, stride {stride}", compute, (FEATURES,))
+        for stride in (1, 2)
+        for compute in [partial(F.avg_pool2d, kernel_size=3, stride=stride, padding=1, count_include_pad=False)]
+    ),
+    *(
+        Probe(f"max pooling 3x3, stride {stride}", compute, (FEATURES,))
+        for stride in (1, 2)
+        for compute in [partial(F.max_pool2d, kernel_size=3, stride=stride, padding=1)]
+    ),
+    Probe("convolution 3x3, stride 2", partial(F.conv2d, stride=2, padding=1), (FEATURES, (6, 8, 3, 3))),
+    Probe("convolution 1x1, 4 groups", partial(F.conv2d, groups=4), (FEATURES, (16, 2, 1, 1))),
+    *(
+        Probe(f"depthwise convolution 5x5, stride {stride}, rate {rate}", compute, (FEATURES, (8, 1, 5, 5)))
+        for stride, rate in ((1, 1), (2, 1), (1, 2))
+        for compute in [partial(F.conv2d, stride=stride, padding=2 * rate, dilation=rate, groups=8)]
+    ),
+    Probe("transposed convolution 3x3", partial(F.conv_transpose2d, stride=2, padding=1), (FEATURES, (8, 6, 3, 3))),
+    Probe("bilinear resizing", partial(F.interpolate, size=(17, 13), mode="bilinear", align_corners=True), (FEATURES,)),
+)
+"""What searches and networks are made of."""
+
+
+@cache
+def prepare(device: torch.device) -> None:
+    """Once a process, try an experimental device, and say that it is one: mps. Others are ready as they are.
+
+    Raises: ConfigError: see `check_gradients`.
+    """
+    if device.type == "mps":
+        check_gradients(device)
+        _log.warning("device mps is experimental: its operations were compared with the CPU's, runs on it were not")
+
+
+def check_gradients(device: torch.device, probes: Sequence[Probe] = PROBES) -> None:
+    """Compute some operations and their gradients on small tensors, on the device and on the CPU. Takes milliseconds.
+
+    Raises: ConfigError: the device cannot compute one, or computes it wrongly.
+    """
+    for probe in probes:
+        expected = _results(probe, torch.device("cpu"))
+        try:
+            found = _results(probe, device)
+        except RuntimeError as reason:  # NotImplementedError is one
+            raise ConfigError(
+                f"device {device} cannot compute {probe.name} ({one_line(reason)[:100]}); use --device cpu"
+            ) from None
+        for number, (one, other) in enumerate(zip(found, expected, strict=True)):
+            error = float((one - other).abs().max() / other.abs().max())
+            if not error <= TOLERANCE:  # NaN is not
+                what = "the gradient of " * (number > 0) + probe.name
+                raise ConfigError(
+                    f"device {device} computes {what} wrongly: it is off by {error:.2g} of the greatest value; use"
+                    " --device cpu, or another version of PyTorch"
+                )
+
+
+def _results(probe: Probe, device: torch.device) -> list[Tensor]:
+    """What an operation makes of random numbers, and the gradients of its inputs, on the CPU."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(shape, generator=generator).to(device).requires_grad_() for shape in probe.shapes]
+    result = probe.compute(*inputs)
+    direction = torch.randn(result.shape, generator=generator).to(device)
+    return [part.detach().cpu() for part in (result, *torch.autograd.grad(result, inputs, direction))]
