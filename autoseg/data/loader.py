@@ -23,6 +23,7 @@ from autoseg.data.packed import mask_tensor, to_labels
 from autoseg.data.transforms import augment, full_scale, normalisation, normalised
 from autoseg.data.views import CoarseMask
 from autoseg.errors import DataError
+from autoseg.ops.precision import float64_device
 
 Key: TypeAlias = tuple[int, int]
 """Index of a sample, and the seed of its augmentation."""
@@ -57,9 +58,10 @@ class BatchLoader:
 
     Step s of an epoch holds the items s*batch_size to (s+1)*batch_size-1 of an endless row of permutations, those of
     that epoch. `len()` is the number of whole batches in one permutation, at least 1.
-    `device`: where whole batches are made at once; None makes sample after sample on the CPU with Pillow. What is
-    shown is the same (see `BatchAugment`). `workers`: processes that read and augment on the CPU; 0 does it in this
-    one. The batches are the same. With a `device` they serve a data set whose samples are not kept (`store.py`).
+    `device`: where whole batches are made at once; None makes sample after sample on the CPU with Pillow, as for mps,
+    which lacks float64. What is shown is the same (see `BatchAugment`). `workers`: processes that read and augment on
+    the CPU; 0 does it in this one. The batches are the same. With a `device` they serve a data set whose samples are
+    not kept (`store.py`).
     `balanced` and `chances`, one an index: see `epoch_order`.
     """
 
@@ -92,7 +94,9 @@ class BatchLoader:
         self._limits_classes = augment.max_class_share < 1
         self._coarse_masks: dict[int, CoarseMask] = {}
         self._items = _Items(dataset, crop, augment, mean, std)
-        self._at_once = None if device is None else BatchAugment(crop, augment, mean, std, dataset.ignore_label, device)
+        self._at_once: BatchAugment | None = None
+        if device is not None and device.type != "mps":
+            self._at_once = BatchAugment(crop, augment, mean, std, dataset.ignore_label, device)
 
     def __len__(self) -> int:
         return max(1, len(self.indices) // self.batch_size)
@@ -161,7 +165,7 @@ class BatchLoader:
             collate_fn=_collate,
             worker_init_fn=_start_worker,
             generator=torch.Generator(),  # or PyTorch draws from the global one
-            pin_memory=self._at_once is not None and torch.cuda.is_available(),
+            pin_memory=self._at_once is not None and self._at_once.device.type == "cuda",
         )
 
 
@@ -187,18 +191,19 @@ def evaluation_batches(
     """Whole images in the order of `indices`: (indices, images (N, C, H, W) float32, masks (N, H, W) int64).
 
     Up to `batch_size` images that follow each other and have one size come together. Nothing is random. They reach
-    `device` as bytes and are normalised there.
+    `device` as bytes and are normalised there, but for mps before.
 
     Raises: DataError: a sample that cannot be used.
     """
     device = device or torch.device("cpu")
+    first = float64_device(device)  # mps has no uint16 either, so images are normalised before they go there
     constants: tuple[Tensor, Tensor] | None = None
     group: list[int] = []
     tensors: list[Batch] = []
     for index in (int(index) for index in indices):
-        stored_image, stored_mask = (part.to(device) for part in sample_tensors(dataset, index))
-        constants = constants or normalisation(mean, std, device, full_scale(stored_image.dtype))
-        image, mask = normalised(stored_image, *constants), to_labels(stored_mask)
+        stored_image, stored_mask = (part.to(first) for part in sample_tensors(dataset, index))
+        constants = constants or normalisation(mean, std, first, full_scale(stored_image.dtype))
+        image, mask = normalised(stored_image, *constants).to(device), to_labels(stored_mask).to(device)
         if group and (len(group) == batch_size or mask.shape != tensors[0][1].shape):
             yield group, *_stack(tensors)
             group, tensors = [], []

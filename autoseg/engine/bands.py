@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from autoseg.config import InferenceConfig
 from autoseg.engine.windows import sliding_bands
 from autoseg.network.base import SegmentationNetwork
+from autoseg.ops.memory_format import preferred_format
 
 SMALLEST = 32
 """Least height and width of a network's input, in pixels."""
@@ -36,7 +37,7 @@ def score_bands(network: nn.Module, images: Tensor, inference: InferenceConfig =
     if min(height, width) < SMALLEST:
         images = F.pad(images, (0, max(0, SMALLEST - width), 0, max(0, SMALLEST - height)))
     top = 0
-    for band in _fused(network, images.contiguous(memory_format=torch.channels_last), inference):
+    for band in _fused(network, images.contiguous(memory_format=preferred_format(images.device)), inference):
         if top < height:
             yield band[:, :, : height - top, :width]
         top += band.shape[2]

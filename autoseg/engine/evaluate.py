@@ -19,6 +19,7 @@ from autoseg.objectives.boundary import BoundaryFScore
 from autoseg.objectives.calibration import Calibration
 from autoseg.objectives.losses import segmentation_loss
 from autoseg.objectives.metrics import ConfusionMatrix, Scores, by_name, plain
+from autoseg.ops.precision import float64_device
 
 
 class Details:
@@ -85,10 +86,12 @@ def _labelled(
 ) -> tuple[Tensor, float]:
     """The labels (N, H, W) of bands (N, K, rows, W), and the sum of the cross-entropy over the pixels that count."""
     # in place: what is kept of each band would lie between the large pieces of memory that it needs
-    labels, loss, top = torch.empty_like(masks), torch.zeros((), dtype=torch.float64, device=masks.device), 0
+    exact = float64_device(masks.device)
+    labels, loss, top = torch.empty_like(masks), torch.zeros((), dtype=torch.float64, device=exact), 0
     for band in bands:
         true = masks[:, top : top + band.shape[2]]
-        loss += segmentation_loss(band, true, ignore_label).double() * (true != ignore_label).sum()
+        mean, pixels = segmentation_loss(band, true, ignore_label), (true != ignore_label).sum()
+        loss += mean.to(exact).double() * pixels.to(exact)
         if details is not None:
             details.calibration.update(band, true)
         labels[:, top : top + band.shape[2]] = band.argmax(1)

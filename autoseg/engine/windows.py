@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoseg.ops.memory_format import preferred_format
+
 WINDOW_PIXELS = 2**20
 """Windows are given to the network together as long as they have no more pixels than this, and else a place at a time,
 so that its memory does not grow with the image."""
@@ -41,7 +43,7 @@ def sliding_bands(
     for first in range(0, len(places), together):
         chosen = places[first : first + together]
         views = [images[:, :, above : above + height, left : left + width] for (above, _), (left, _) in chosen]
-        answers = network(torch.cat(views).contiguous(memory_format=torch.channels_last))
+        answers = network(torch.cat(views).contiguous(memory_format=preferred_format(images.device)))
         answers = answers.to(torch.promote_types(answers.dtype, torch.float32))
         if first == 0:
             blended = answers.new_zeros(len(images), answers.shape[1], height, images.shape[3])

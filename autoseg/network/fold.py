@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from autoseg.errors import ConfigError
+from autoseg.ops.memory_format import preferred_format
 from autoseg.ops.primitives import Pairs
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -35,12 +36,12 @@ def fold_batch_norm(network: Module) -> Module:
 
 
 def for_inference(network: Module, device: torch.device, precision: str = "float32") -> Module:
-    """A copy to be used and not trained: BatchNorm folded, channels_last, on `device`, weights in `precision`.
+    """A copy to be used and not trained: BatchNorm folded, on `device` in its memory format, weights in `precision`.
 
     Raises: ConfigError: a precision other than float32 and bf16.
     """
     if precision not in PRECISIONS:
         raise ConfigError(f"precision must be {' or '.join(PRECISIONS)}, not {precision}")
     folded = fold_batch_norm(network).requires_grad_(False)
-    folded.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    folded.to(device=device, memory_format=preferred_format(device))  # type: ignore[call-overload]
     return folded.to(dtype=PRECISIONS[precision])  # after folding, whose products need float32

@@ -61,7 +61,7 @@ class BoundaryFScore:
         there = labels != NOWHERE
         image = torch.arange(len(labels), device=labels.device).view(-1, 1, 1) * self.num_classes
         counts = torch.bincount((labels + image)[there], minlength=len(labels) * self.num_classes)
-        return counts.view(len(labels), -1).double().cpu()
+        return counts.view(len(labels), -1).cpu().double()
 
 
 def _boundaries(labels: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from autoseg.ops.precision import float64_device
+
 BINS = 15
 """Of confidence, as in Guo et al. 2017."""
 
@@ -33,8 +35,9 @@ class Calibration:
         greatest, found = probabilities.max(1)
         of_truth = probabilities.gather(1, truth.unsqueeze(1)).squeeze(1)
         squares = probabilities.square_().sum(1)
-        self._brier += float((squares - 2 * of_truth + 1)[valid].double().sum())
-        confidence, right = greatest[valid].double(), (found == truth)[valid].double()
+        exact = float64_device(masks.device)
+        self._brier += float((squares - 2 * of_truth + 1)[valid].to(exact).double().sum())
+        confidence, right = (part[valid].to(exact).double() for part in (greatest, found == truth))
         # bins are closed above, as in the paper
         places = (confidence * self.bins).ceil().long().sub_(1).clamp_(0, self.bins - 1)
         self._pixels += torch.bincount(places, minlength=self.bins).cpu()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from autoseg.objectives.bootstrap import miou_interval
+from autoseg.ops.precision import float64_device
 
 
 class ConfusionMatrix:
@@ -31,7 +32,9 @@ class ConfusionMatrix:
         """Add (N, H, W) predicted labels and their (N, H, W) true ones."""
         from torchmetrics.functional.classification import multiclass_confusion_matrix  # slow to import
 
-        for predicted, true in zip(predictions, masks, strict=True):
+        # torchmetrics counts on mps by comparing every pixel with every pair of classes, which takes gigabytes
+        place = float64_device(masks.device)
+        for predicted, true in zip(predictions.to(place), masks.to(place), strict=True):
             counted: Tensor = multiclass_confusion_matrix(
                 predicted, true, self.num_classes, ignore_index=self.ignore_label, validate_args=False
             )
