@@ -1,10 +1,12 @@
-"""Reading and writing small files: YAML with one-line errors, and atomic writes."""
+"""Reading and writing small files: YAML with one-line errors, and atomic writes. On Windows too."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import shlex
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,10 @@ from typing import Any
 import yaml
 
 from autoseg.errors import AutosegError
+
+
+WAITS = (0.05, 0.1, 0.2, 0.4, 0.8)
+"""Seconds between attempts to write over a file that another program has open."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -92,16 +98,33 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
-        with temporary.open("rb") as file:
+        with temporary.open("r+b") as file:  # Windows flushes what may be written alone
             os.fsync(file.fileno())
-        temporary.replace(path)
+        _replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def _replace(temporary: Path, path: Path) -> None:
+    """Rename `temporary` to `path`, which Windows refuses while another program reads `path`: wait for it."""
+    for seconds in WAITS:
+        try:
+            temporary.replace(path)
+            return
+        except PermissionError:
+            time.sleep(seconds)
+    temporary.replace(path)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
+
+
+def shell_quoted(text: str) -> str:
+    """`text` as one word of a command line, to be printed: Windows knows no single quotes."""
+    quoted = shlex.quote(text)
+    return f'"{text}"' if os.name == "nt" and quoted != text else quoted
 
 
 def one_line(reason: object) -> str:

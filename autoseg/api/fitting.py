@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ from autoseg.engine.device_memory import device_memory, format_bytes
 from autoseg.engine.plan import Memory, predict_memory
 from autoseg.engine.training_memory import predict_training_memory
 from autoseg.errors import ConfigError
+from autoseg.files import shell_quoted
 
 Config = TypeVar("Config", SearchConfig, RetrainConfig)
 
@@ -70,7 +70,7 @@ def smaller_settings(config: SearchConfig | RetrainConfig) -> str:
     changes = next(_smaller(getattr(config, kind), ()), None)
     if changes is None:
         return "a smaller network or more memory"
-    return " ".join(f"--set {shlex.quote(f'{kind}.{key}={json.dumps(value)}')}" for key, value in changes.items())
+    return " ".join(f"--set {shell_quoted(f'{kind}.{key}={json.dumps(value)}')}" for key, value in changes.items())
 
 
 def _smaller(schedule: TrainingConfig, given: Collection[str]) -> Iterator[dict[str, Any]]:

@@ -113,7 +113,9 @@ def _time(plan: Plan) -> list[str]:
 
 def _advice(plan: Plan) -> list[str]:
     """What to give `autoseg search`."""
-    assignments = " ".join(f"--set '{value}'" if "[" in value else f"--set {value}" for value in plan.assignments)
+    from autoseg.files import shell_quoted
+
+    assignments = " ".join(f"--set {shell_quoted(value)}" for value in plan.assignments)
     return [
         f"to search {plan.advice.name}:" if plan.advice is plan.asked else f"to make it fit ({plan.advice.name}):",
         f"  {assignments}",

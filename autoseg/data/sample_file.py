@@ -6,11 +6,12 @@ The file: `MAGIC`, the length of the header (8 bytes, little-endian), the header
 from __future__ import annotations
 
 import json
-import os
 import time
 import warnings
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -65,15 +66,17 @@ def write_sample_file(path: Path, fingerprint: str, layout: Layout, fill: Callab
 
     def write(temporary: Path) -> None:
         header = _header(fingerprint, layout)
-        first = _first(header)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        try:
-            _write_all(descriptor, 0, MAGIC + len(header).to_bytes(8, "little") + header)
-            os.ftruncate(descriptor, first + layout.total_bytes)
-            # by calls and not through a mapping: where the disk is full, these fail, but a mapping ends the process
-            fill(lambda place, data: _write_all(descriptor, first + place, data.data))
-        finally:
-            os.close(descriptor)
+        first, turn = _first(header), Lock()
+        with temporary.open("wb", buffering=0) as file:
+            _write_all(file, 0, MAGIC + len(header).to_bytes(8, "little") + header)
+            file.truncate(first + layout.total_bytes)
+
+            def put(place: int, data: NDArray[np.uint8]) -> None:
+                # by calls and not through a mapping: where the disk is full, these fail, but a mapping ends the process
+                with turn:  # a file has one place at a time, and Windows has no pwrite
+                    _write_all(file, first + place, data.data)
+
+            fill(put)
 
     write_atomically(path, write)
 
@@ -88,11 +91,11 @@ def _first(header: bytes) -> int:
     return -(-(len(MAGIC) + 8 + len(header)) // PAGE) * PAGE
 
 
-def _write_all(descriptor: int, place: int, data: bytes | memoryview) -> None:
+def _write_all(file: FileIO, place: int, data: bytes | memoryview) -> None:
+    file.seek(place)
     left = memoryview(data)
     while left:
-        written = os.pwrite(descriptor, left, place)
-        left, place = left[written:], place + written
+        left = left[file.write(left) :]
 
 
 def _remove_abandoned(path: Path) -> None:

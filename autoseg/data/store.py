@@ -26,6 +26,7 @@ from autoseg.data.sample_file import Put, SampleFileError, open_sample_file, wri
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
 from autoseg.files import one_line
+from autoseg.host_memory import free_memory, total_memory
 
 Store: TypeAlias = Literal["auto", "device", "memory", "disk", "none"]
 DoneOf: TypeAlias = "Callable[[int, int], None] | None"
@@ -77,17 +78,9 @@ def cache_folder(cache_dir: str | Path | None = None) -> Path:
 
 
 def available_memory() -> int:
-    """Bytes of memory that can be had without swapping: what the machine has left, or the container where less."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):  # not Linux
-        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    try:
-        limit, used = (int(Path("/sys/fs/cgroup", name).read_text()) for name in ("memory.max", "memory.current"))
-    except (OSError, ValueError):  # no container, or no limit ("max")
-        return free
-    return max(0, min(free, limit - used))
+    """Bytes of memory that can be had without swapping; half of all where the system does not say."""
+    free = free_memory()
+    return (total_memory() or 0) // 2 if free is None else free
 
 
 def fingerprint(dataset: SegmentationDataset) -> tuple[str, str] | None:
@@ -130,7 +123,7 @@ def _sizes(dataset: SegmentationDataset) -> list[tuple[int, int]]:
 
 def places(store: Store, total_bytes: int, device: torch.device) -> Iterator[str]:
     """Where to try to keep the samples, in this order."""
-    if store == "device" and device.type == "cpu":
+    if store == "device" and device.type != "cuda":  # mps shares the memory, and samples are augmented on the CPU
         yield "memory"
     elif store != "auto":
         yield store

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
 from autoseg.errors import ConfigError, RunError
+from autoseg.host_memory import free_memory, total_memory, total_with_swap
 
 PREFIXES = ("", "K", "M", "G", "T")
 MEMORY = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*([KMGT]?)(I?)B?\s*", re.IGNORECASE)
-MEMINFO = Path("/proc/meminfo")
-CONTAINER = Path("/sys/fs/cgroup")
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+OUT_OF_MEMORY = (
+    "can't allocate memory", "not enough memory", "CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED",
+    "MPS backend out of memory",
+)  # fmt: skip
 """What PyTorch says of it besides its own exception: its CPU allocator on Linux and on Windows, and libraries."""
+MPS_MOST = 1.7
+"""PyTorch's default limit for MPS, as a share of what the system recommends (PYTORCH_MPS_HIGH_WATERMARK_RATIO)."""
 
 
 def parse_bytes(text: str | int) -> int:
@@ -46,14 +48,24 @@ def format_bytes(size: float) -> str:
 def device_memory(device: torch.device) -> int:
     """All memory of a GPU; of a CPU what is free, or what its container may still take if that is less.
 
-    Raises: ConfigError: the system does not say.
+    Of MPS what the system recommends to use. Raises: ConfigError: the system does not say.
     """
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    found = [size for size in (_free_memory(), _free_in_container()) if size is not None]
-    if not found:
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory())
+    found = free_memory()
+    found = total_memory() if found is None else found
+    if found is None:
         raise ConfigError("this system does not say how much memory it has; give it with --memory, such as 16GB")
-    return min(found)
+    return found
+
+
+def most_memory(device: torch.device) -> int | None:
+    """What a run could get at most, if nothing else used the device: of a CPU with its swap. None: nobody knows."""
+    if device.type == "cpu":
+        return total_with_swap()
+    return round(device_memory(device) * (MPS_MOST if device.type == "mps" else 1))
 
 
 @contextmanager
@@ -66,27 +78,3 @@ def memory_errors(device: torch.device, advice: str) -> Iterator[None]:
         if not ours and not any(sign in str(reason) for sign in OUT_OF_MEMORY):
             raise
         raise RunError(f"{device} is out of memory; {advice}") from None
-
-
-def _free_memory() -> int | None:
-    """What Linux says is available; elsewhere all memory."""
-    try:
-        lines = MEMINFO.read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        pass
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
-
-
-def _free_in_container() -> int | None:
-    """What the limit of a control group (version 2) leaves; None without a limit."""
-    try:
-        most, used = (
-            (CONTAINER / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current")
-        )
-    except OSError:
-        return None
-    return max(0, int(most) - int(used)) if most.isdigit() else None

@@ -93,7 +93,7 @@ class Run:
     def log(self, kind: str, epoch: int, step: int, **values: float | None) -> None:
         """Append one line to metrics.jsonl and the same to TensorBoard; a value that is not finite becomes null."""
         plain = {key: _finite(value) for key, value in values.items()}
-        with self.metrics_path.open("a", encoding="utf-8") as file:
+        with self.metrics_path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps({"kind": kind, "epoch": epoch, "step": step, **plain}) + "\n")
         if self._board is None:
             self._open_board()

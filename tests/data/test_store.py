@@ -297,9 +297,9 @@ def failing(number: int) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     ("place", "number"),
     [
-        ("os.pwrite", errno.ENOSPC),
+        ("autoseg.data.sample_file._write_all", errno.ENOSPC),
         ("os.fsync", errno.EIO),
-        ("os.open", errno.EROFS),
+        ("autoseg.data.store.write_sample_file", errno.EROFS),
         ("pathlib.Path.mkdir", errno.EACCES),
     ],
 )

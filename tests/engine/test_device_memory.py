@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from autoseg.engine import device_memory as module
+from autoseg import host_memory
 from autoseg.engine.device_memory import device_memory, format_bytes, memory_errors, parse_bytes
 from autoseg.errors import ConfigError, RunError
 
@@ -57,8 +57,8 @@ def test_formatting(size: int, expected: str) -> None:
 def test_a_cpu_has_what_is_free_and_its_container_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal:       9000 kB\nMemAvailable:   4000 kB\n")
-    monkeypatch.setattr(module, "MEMINFO", meminfo)
-    monkeypatch.setattr(module, "CONTAINER", tmp_path)
+    monkeypatch.setattr(host_memory, "MEMINFO", meminfo)
+    monkeypatch.setattr(host_memory, "CONTAINER", tmp_path)
     assert device_memory(CPU) == 4000 * 1024
     for most, expected in (("max", 4000 * 1024), ("3000000", 1_000_000), ("9000000", 4000 * 1024), ("1000000", 0)):
         (tmp_path / "memory.max").write_text(most + "\n")
