@@ -1,0 +1,1 @@
+"""The stages of `scripts/gpu/run.sh`: what is checked, measured and trained on a GPU (docs/gpu.md)."""
