@@ -11,7 +11,6 @@ import torch
 
 from autoseg.config import SearchConfig
 from autoseg.data.splits import halve
-from autoseg.engine.cuda_graphs import EAGER_STEPS
 from autoseg.engine.plan import (
     SMALLEST_BATCH,
     STEPS,
@@ -22,6 +21,7 @@ from autoseg.engine.plan import (
     stand_in_task,
     take_step,
 )
+from autoseg.engine.cuda_graphs import EAGER_STEPS
 from autoseg.errors import ConfigError
 
 SIDES = (65, 129, 257, 513)
