@@ -72,11 +72,11 @@ def time_steps(config, device, blocks, steps):
 
     def with_data():
         for _ in range(steps):
-            task.step((next(in_order), None), 0, 0)
+            task.step(([next(in_order)], None), 0, 0)
 
     def on_fixed():
         for _ in range(steps):
-            task.step((fixed, None), 0, 0)
+            task.step(([fixed], None), 0, 0)
 
     return medians({"with data": with_data, "fixed batch": on_fixed}, blocks, steps, device)
 

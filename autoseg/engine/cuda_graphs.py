@@ -1,10 +1,10 @@
 """CUDA graphs: all kernels of a step launched at once. A reader of the algorithm may skip this file.
 
-Launching the many small kernels of a supernet takes the CPU longer than running them takes a GPU. A CUDA graph launches
-them all at once, but it fixes shapes and addresses. So there is one graph for each kind of step and shape of a batch. It
-reads its batch from tensors of its own, and it leaves the loss and the gradients in others. What it reads and writes
-besides stays where it is, weights and running statistics: optimizers and `load_state_dict` change them in place, and
-evaluation goes on eagerly.
+Launching the many small kernels of a supernet takes the CPU longer than running them takes a GPU. A CUDA graph
+launches them all at once, but it fixes shapes and addresses. So there is one graph for each kind of step and shape of a
+batch. It reads its batch from tensors of its own, and it leaves the loss and the gradients in others. What it reads and
+writes besides, weights and running statistics, stays where it is: optimizers and `load_state_dict` change it in place,
+and evaluation goes on eagerly.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ kernels and make their workspaces. They are steps of the run like any other, so 
 MOST_GRAPHS = 4
 """Both halves of a search with whole batches and with the short one of an epoch's end; other shapes stay eager."""
 TOLERANCE = {"float32": 0.01, "bf16": 0.1, "fp16": 0.1}
-"""How far a recorded step's loss and gradients may lie from the eager one's, as a share of their length. Sums in another
-order differ by far less, a kernel that is missing or that runs too early by far more."""
+"""How far a recorded step's loss and gradients may lie from the eager one's, as a share of their length. Sums in
+another order differ by far less, a kernel that is missing or that runs too early by far more."""
 
 T = TypeVar("T")
 Inputs = tuple[Tensor, ...]
@@ -170,7 +170,9 @@ class Recordings:
         try:
             loss = compute(inputs, ())
         except torch.OutOfMemoryError:
-            self._give_up(f"there is no memory to compare the recorded step of the {name} (cuda_graphs: true spares it)")
+            self._give_up(
+                f"there is no memory to compare the recorded step of the {name} (cuda_graphs: true spares it)"
+            )
             for tensor, value in zip(changed, before, strict=True):
                 tensor.copy_(value)
             return compute(inputs, ())
@@ -203,9 +205,7 @@ def relative_difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> 
     return float(share.max()) if bool(share.isfinite().all()) else float("inf")
 
 
-def _record(
-    recorder: Recorder, inputs: Inputs, parameters: Sequence[torch.nn.Parameter], compute: Compute
-) -> _Graph:
+def _record(recorder: Recorder, inputs: Inputs, parameters: Sequence[torch.nn.Parameter], compute: Compute) -> _Graph:
     own = tuple(tensor.clone() for tensor in inputs)
     loss, replay = recorder.record(lambda: compute(own, recorder.streams))
     return _Graph(own, loss, [parameter.grad for parameter in parameters], replay)

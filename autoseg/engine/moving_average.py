@@ -31,7 +31,10 @@ class MovingAverage(nn.Module):
         share = 1.0 if count == 0 else 1 - min(self.decay, (1 + count) / (10 + count))
         pairs = [
             (old.detach(), new.detach())
-            for olds, news in ((self.module.parameters(), network.parameters()), (self.module.buffers(), network.buffers()))
+            for olds, news in (
+                (self.module.parameters(), network.parameters()),
+                (self.module.buffers(), network.buffers()),
+            )
             for old, new in zip(olds, news, strict=True)
         ]
         averaged = [pair for pair in pairs if count and pair[0].is_floating_point()]

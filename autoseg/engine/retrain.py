@@ -71,7 +71,9 @@ class RetrainTask:
         self.forward = compiled(forward, device) if self.schedule.compile else forward
         self.parameters = list(self.network.parameters())
         self.scaler = make_scaler(self.schedule.precision, device)
-        self.optimizer = build_optimizer(self.schedule.optimizer, self.parameters, fused=self.scaler is not None or None)
+        self.optimizer = build_optimizer(
+            self.schedule.optimizer, self.parameters, fused=self.scaler is not None or None
+        )
         self.loss = make_loss(self.schedule, train, device)
         graphs = self.schedule.cuda_graphs
         recorder = CudaGraphs(device) if graphs and device.type == "cuda" else None

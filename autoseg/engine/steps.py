@@ -40,14 +40,14 @@ def accumulated(
         return gradients(batches[0], None)
     losses: list[Tensor] = []
     total: list[Tensor] = []
-    trained = list(parameters)
     for batch, share in zip(batches, loss.shares([masks[1:] for masks in batches]), strict=True):
         losses.append(gradients(batch, share))
-        if not total:
-            trained = [parameter for parameter in parameters if parameter.grad is not None]
-            total = [parameter.grad.clone() for parameter in trained if parameter.grad is not None]
+        found = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if total:
+            torch._foreach_add_(total, found)
         else:
-            torch._foreach_add_(total, [parameter.grad for parameter in trained])
+            total = [gradient.clone() for gradient in found]  # the next batch may overwrite them
+    trained = [parameter for parameter in parameters if parameter.grad is not None]
     for parameter, gradient in zip(trained, total, strict=True):
         parameter.grad = gradient
     return torch.stack(losses).sum()

@@ -42,5 +42,5 @@ class SegmentationNetwork(nn.Module):
 
 
 def enlarge(logits: Tensor, size: Size) -> Tensor:
-    """Logits at the images' size; those in bf16 as float32, where classes that differ by less than 1/256 do not tie."""
-    return logits_of(resize(logits.float() if logits.dtype == torch.bfloat16 else logits, size))
+    """Logits at the images' size, in float32 at least: in bf16 classes that differ by less than 1/256 would tie."""
+    return logits_of(resize(logits if logits.dtype in (torch.float32, torch.float64) else logits.float(), size))

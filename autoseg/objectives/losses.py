@@ -104,7 +104,7 @@ class SegmentationLoss:
         """
         rows = []
         for masks, *whole in batches:
-            target = self._target(masks, *(whole or (None,)), torch.float32)
+            target = self._target(masks, whole[0] if whole else None, torch.float32)
             one = torch.ones((), device=masks.device)
             rows.append(torch.stack([self._weight_of(term, target, one) for term in self.terms]))
         total = torch.stack(rows).sum(0).clamp_min(1e-6)

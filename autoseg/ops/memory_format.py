@@ -6,5 +6,5 @@ import torch
 
 
 def preferred_format(device: torch.device) -> torch.memory_format:
-    """channels_last, in which convolutions are fastest on CPUs and CUDA GPUs; plain NCHW on mps, which copies others."""
+    """channels_last, in which CPUs and CUDA GPUs convolve fastest; plain NCHW on mps, which copies others to it."""
     return torch.contiguous_format if device.type == "mps" else torch.channels_last

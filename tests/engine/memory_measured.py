@@ -62,8 +62,8 @@ def held_bytes(config: SearchConfig) -> int:
         fixed += sum(tensor.nbytes for tensor in tensors)
     batch_a, batch_b = next(iter(task.batches(task.schedule.arch_start_epoch, 0)))
     assert batch_b is not None
-    weight = _saved(task.supernet, lambda: task.weight_step(*batch_a, 0.01))
-    architecture = _saved(task.supernet, lambda: task.architect.step(*batch_b))
+    weight = _saved(task.supernet, lambda: task.weight_step(batch_a, 0.01))
+    architecture = _saved(task.supernet, lambda: task.architect.step(batch_b))
     if not task.supernet.checkpoint_cells:
         return fixed + max(weight, architecture)
     task.supernet.checkpoint_cells = False

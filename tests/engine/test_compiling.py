@@ -49,7 +49,7 @@ def no_compiler() -> Iterator[None]:
 def train(task: RetrainTask, start: int, end: int) -> list[float]:
     """The losses of some steps of the first epoch."""
     batches = itertools.islice(task.loader.epoch(0, start), end - start)
-    return [float(task.step(batch, 0, step)["train"]["loss"]) for step, batch in enumerate(batches, start)]
+    return [float(task.step([batch], 0, step)["train"]["loss"]) for step, batch in enumerate(batches, start)]
 
 
 def test_training_compiled_is_the_same_training(graphs: list[torch.fx.GraphModule]) -> None:

@@ -62,22 +62,22 @@ def test_the_loss_is_that_of_both_heads(auxiliary_weight: float) -> None:
     task = make(auxiliary_weight=auxiliary_weight)
     assert (task.network.auxiliary is not None) == (auxiliary_weight > 0)
     expected = twin_loss(task, step=3)
-    assert float(task.step(first_batch(task), 0, 3)["train"]["loss"]) == pytest.approx(float(expected), rel=1e-5)
+    assert float(task.step([first_batch(task)], 0, 3)["train"]["loss"]) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_dropout_and_drop_path_depend_on_the_number_of_the_step() -> None:
     one, other, third = make(drop_path=0.9), make(drop_path=0.9), make(drop_path=0.9)
     batch = first_batch(one)
     torch.manual_seed(123)  # whatever came before
-    first = one.step(batch, 0, 5)
-    assert torch.equal(first["train"]["loss"], other.step(batch, 0, 5)["train"]["loss"])
-    assert not torch.equal(first["train"]["loss"], third.step(batch, 0, 6)["train"]["loss"])
+    first = one.step([batch], 0, 5)
+    assert torch.equal(first["train"]["loss"], other.step([batch], 0, 5)["train"]["loss"])
+    assert not torch.equal(first["train"]["loss"], third.step([batch], 0, 6)["train"]["loss"])
 
 
 def test_drop_path_grows_with_the_steps_and_the_cells() -> None:
     task = make(drop_path=0.3)
     for step in (0, 4, 12):
-        task.step(first_batch(task), 0, step)
+        task.step([first_batch(task)], 0, step)
         probabilities = [cell.drop_probability for cell in task.network.cells]
         assert probabilities == pytest.approx([0.3 * step / 16 * 0.5, 0.3 * step / 16])
 
@@ -90,7 +90,7 @@ def test_optimisers(name: str) -> None:
     seed_step(0, 0)
     loss = F.cross_entropy(task.network.train()(images), masks, ignore_index=255)
     gradients = torch.autograd.grad(loss, list(task.network.parameters()))
-    task.step((images, masks), 0, 0)
+    task.step([(images, masks)], 0, 0)
     for old, gradient, new in zip(before, gradients, parameters(task), strict=True):
         if name == "sgd":
             expected = old - 0.01 * (gradient + 0.1 * old)
@@ -106,7 +106,7 @@ def test_gradients_are_clipped() -> None:
         **PLAIN, clip_grad_norm=0.02, optimizer={"name": "sgd", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0}
     )
     before = parameters(task)
-    task.step(first_batch(task), 0, 0)
+    task.step([first_batch(task)], 0, 0)
     moved = sum(float((new - old).square().sum()) for new, old in zip(parameters(task), before, strict=True))
     assert math.sqrt(moved) == pytest.approx(0.02, rel=1e-3)
 
@@ -116,7 +116,7 @@ def test_the_moving_average_is_the_formula() -> None:
     images = first_batch(task)
     expected: dict[str, Tensor] = {}
     for step in range(5):
-        task.step(images, 0, step)
+        task.step([images], 0, step)
         now = {key: value.clone() for key, value in task.network.state_dict().items()}
         decay = min(0.2, (1 + step) / (10 + step))
         expected = {
@@ -134,7 +134,7 @@ def test_class_weights() -> None:
     given = [0.5, 1, 2, 3, 4, 5, 6]
     task = make(class_weights=given)
     expected = twin_loss(task, 0, torch.tensor(given))
-    assert float(task.step(first_batch(task), 0, 0)["train"]["loss"]) == pytest.approx(float(expected), rel=1e-5)
+    assert float(task.step([first_batch(task)], 0, 0)["train"]["loss"]) == pytest.approx(float(expected), rel=1e-5)
     counts = torch.zeros(7, dtype=torch.float64)
     for index in range(16):
         counts += torch.bincount(torch.as_tensor(task.train_set.load(index).mask).flatten().long(), minlength=7)
@@ -156,7 +156,7 @@ def test_the_loss_is_that_of_the_settings_for_both_heads(share: float) -> None:
     logits, auxiliary = twin.network.train().forward_with_auxiliary(images)
     loss = SegmentationLoss(255, None, 0.1, parse(RetrainSchedule, {"loss": terms}).loss)
     expected = loss(logits, drawn, masks) + 0.4 * loss(auxiliary, drawn, masks)
-    assert float(task.step((images, masks), 0, 3)["train"]["loss"]) == pytest.approx(float(expected), rel=1e-5)
+    assert float(task.step([(images, masks)], 0, 3)["train"]["loss"]) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_training_with_every_change_and_term() -> None:
@@ -186,17 +186,17 @@ def test_the_loss_of_a_random_share_of_the_pixels() -> None:
         assert auxiliary is not None
         parts = [F.cross_entropy(each, thinned, ignore_index=255) for each in (logits, auxiliary)]
         expected = (parts[0] + 0.4 * parts[1]).detach()
-        losses.append(float(task.step((images, masks), 0, step)["train"]["loss"]))
+        losses.append(float(task.step([(images, masks)], 0, step)["train"]["loss"]))
         assert losses[-1] == pytest.approx(float(expected), rel=1e-5)
     assert losses[0] != losses[1]
     task, whole = make(loss_sampling=1.0), make()
-    assert torch.equal(*(each.step((images, masks), 0, 3)["train"]["loss"] for each in (task, whole)))
+    assert torch.equal(*(each.step([(images, masks)], 0, 3)["train"]["loss"] for each in (task, whole)))
 
 
 def test_bf16_is_near_float32() -> None:
     exact, rough = make(**PLAIN), make(**PLAIN, precision="bf16")
     batch = first_batch(exact)
-    losses = [float(task.step(batch, 0, 0)["train"]["loss"]) for task in (exact, rough)]
+    losses = [float(task.step([batch], 0, 0)["train"]["loss"]) for task in (exact, rough)]
     assert losses[0] != losses[1]
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
     assert {parameter.dtype for parameter in rough.network.parameters()} == {torch.float32}
@@ -213,7 +213,7 @@ def test_a_step_on_the_gpu_is_near_that_of_the_cpu(precision: str) -> None:
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
     batch = first_batch(task)
-    losses = [[float(each.step(batch, 0, step)["train"]["loss"]) for step in range(3)] for each in (task, on_gpu)]
+    losses = [[float(each.step([batch], 0, step)["train"]["loss"]) for step in range(3)] for each in (task, on_gpu)]
     assert losses[1] == pytest.approx(losses[0], rel=0.1)
     assert 0 <= float(on_gpu.validate(None, 0)["val"]["miou"]) <= 1  # type: ignore[arg-type]
 

@@ -92,7 +92,7 @@ def test_a_weight_step_is_sgd_on_the_weights_and_leaves_the_architecture_alone()
     expected = [old - 0.05 * (gradient + 0.01 * old) for old, gradient in zip(before, gradients, strict=True)]
 
     task.supernet.train()
-    reported = task.weight_step(images, masks, lr=0.05)
+    reported = task.weight_step([(images, masks)], lr=0.05)
     assert float(reported) == pytest.approx(float(loss.detach()), rel=1e-6)
     for new, wanted in zip(weights(task), expected, strict=True):
         assert torch.allclose(new, wanted, atol=1e-6)
@@ -114,7 +114,7 @@ def test_an_architecture_step_is_adam_on_the_logits_and_leaves_the_weights_alone
         expected.append(old - 0.02 * decayed / (decayed.abs() + 1e-8))
 
     task.supernet.train()
-    reported = task.architect.step(images, masks)
+    reported = task.architect.step([(images, masks)])
     assert float(reported) == pytest.approx(float(loss.detach()), rel=1e-6)
     for new, wanted in zip(logits(task), expected, strict=True):
         assert torch.allclose(new, wanted, atol=1e-5)
@@ -125,13 +125,13 @@ def test_an_architecture_step_is_adam_on_the_logits_and_leaves_the_weights_alone
 def test_an_iteration_steps_the_weights_on_a_and_then_the_architecture_on_b(monkeypatch: pytest.MonkeyPatch) -> None:
     task, calls = search_task(), []
     batch_a, batch_b = batches(task)
-    monkeypatch.setattr(task, "weight_step", lambda images, masks, lr: calls.append(("weights", images, lr)) or 1.0)
-    monkeypatch.setattr(task.architect, "step", lambda images, masks: calls.append(("arch", images)) or 2.0)
-    assert task.step((batch_a, batch_b), 1, 4)["arch"] == {"loss": 2.0}
+    monkeypatch.setattr(task, "weight_step", lambda batches, lr: calls.append(("weights", batches[0][0], lr)) or 1.0)
+    monkeypatch.setattr(task.architect, "step", lambda batches: calls.append(("arch", batches[0][0])) or 2.0)
+    assert task.step(([batch_a], [batch_b]), 1, 4)["arch"] == {"loss": 2.0}
     assert [call[0] for call in calls] == ["weights", "arch"]
     assert torch.equal(calls[0][1], batch_a[0])
     assert torch.equal(calls[1][1], batch_b[0])
-    assert set(task.step((batch_a, None), 0, 0)) == {"train"}
+    assert set(task.step(([batch_a], None), 0, 0)) == {"train"}
     assert [call[0] for call in calls] == ["weights", "arch", "weights"]
 
 
@@ -140,7 +140,7 @@ def test_gradients_of_the_weights_are_clipped() -> None:
     (images, masks), _ = batches(task)
     before = weights(task)
     task.supernet.train()
-    task.weight_step(images, masks, lr=1.0)
+    task.weight_step([(images, masks)], lr=1.0)
     moved = [new - old for new, old in zip(weights(task), before, strict=True)]
     assert math.sqrt(sum(float((step**2).sum()) for step in moved)) == pytest.approx(0.01, rel=1e-3)
 
@@ -152,7 +152,7 @@ def test_bf16_and_class_weights_train() -> None:
     with torch.no_grad():
         logits_ = task.supernet(images)
     expected = F.cross_entropy(logits_, masks, torch.arange(1.0, 8.0), ignore_index=255)
-    figures = task.step(((images, masks), batch_b), 1, 4)
+    figures = task.step(([(images, masks)], [batch_b]), 1, 4)
     assert float(figures["train"]["loss"]) == pytest.approx(float(expected), rel=0.05)
     assert math.isfinite(float(figures["arch"]["loss"]))
     with pytest.raises(ConfigError, match="class_weights has 2 numbers, but there are 7 classes"):
@@ -168,8 +168,8 @@ def test_both_steps_minimise_the_loss_of_the_settings() -> None:
     expected = [loss(twin.supernet(given), labels).item() for given, labels in ((images, masks), (images_b, masks_b))]
     plain = twin.loss(twin.supernet(images), masks).item()
     task.supernet.train()
-    assert float(task.weight_step(images, masks, lr=0.0)) == pytest.approx(expected[0], rel=1e-5)
-    assert float(task.architect.step(images_b, masks_b)) == pytest.approx(expected[1], rel=1e-5)
+    assert float(task.weight_step([(images, masks)], lr=0.0)) == pytest.approx(expected[0], rel=1e-5)
+    assert float(task.architect.step([(images_b, masks_b)])) == pytest.approx(expected[1], rel=1e-5)
     assert expected[0] != pytest.approx(plain, rel=1e-2)
 
 

@@ -20,8 +20,8 @@ from torch.utils._pytree import tree_leaves
 from autoseg.cli.main import run
 from autoseg.config import SearchSchedule
 from autoseg.engine import search
-from autoseg.engine.search import SearchTask
 from autoseg.engine.cuda_graphs import EAGER_STEPS, CudaGraphs, Recorder, Recordings, relative_difference
+from autoseg.engine.search import SearchTask
 from autoseg.engine.steps import HALVES, Gradients, Half, make_recorder
 from autoseg.objectives.losses import SegmentationLoss
 from autoseg.space.schema import SearchSpace
@@ -50,7 +50,8 @@ class StandIn:
     def record(self, work: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
         self.records += 1
         before = copy.deepcopy(self.supernet.state_dict())
-        loss = work()
+        with torch.random.fork_rng([]):
+            loss = work()
         self.supernet.load_state_dict(before)
         trained = [parameter for parameter in self.supernet.parameters() if parameter.requires_grad]
         written = [loss, *(parameter.grad for parameter in trained)]
@@ -227,7 +228,10 @@ class Faulty(StandIn):
 
     def record(self, work: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
         loss, replay = super().record(work)
-        written = [loss, *(each.grad for each in self.supernet.parameters() if each.requires_grad and each.grad is not None)]
+        written = [
+            loss,
+            *(each.grad for each in self.supernet.parameters() if each.requires_grad and each.grad is not None),
+        ]
 
         def wrong() -> None:
             replay()
@@ -393,8 +397,9 @@ class Watch(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         devices = {leaf.device.type for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor)}
-        self.operations.add(func.overloadpacket.__name__)
-        if "cpu" in devices:
+        if devices != {"cpu"}:  # what stays on the CPU waits for nothing
+            self.operations.add(func.overloadpacket.__name__)
+        if "cpu" in devices and len(devices) > 1:
             self.mixed.add(str(func))
         return result
 

@@ -33,7 +33,7 @@ def gradients_of(space: SearchSpace, weight: float, recorder: bool = False) -> G
 
 def step(gradients: Gradients, half: Any) -> tuple[float, torch.Tensor | None]:
     masks = torch.arange(32).remainder(3).expand(2, 32, 32)
-    loss = gradients(half, images_of(32, 32, dtype=torch.float32), masks)
+    loss = gradients(half, (images_of(32, 32, dtype=torch.float32), masks))
     return loss.item(), gradients.supernet.arch.gamma_logits.grad
 
 
@@ -103,8 +103,8 @@ def test_a_step_neither_copies_from_the_cpu_nor_reads_values(
     gradients = Gradients(supernet, "float32", SegmentationLoss(255), None, 1.0)
     images, masks = torch.empty(2, 3, 65, 97, device="meta"), torch.empty(2, 65, 97, device="meta", dtype=torch.int64)
     with Watch() as watch:
-        gradients("weights", images, masks)
-        gradients("architecture", images, masks)
+        gradients("weights", (images, masks))
+        gradients("architecture", (images, masks))
     assert watch.mixed == set()
     assert not watch.operations & {"nonzero", "_local_scalar_dense", "masked_select", "unique_dim", "equal"}
 
@@ -125,6 +125,6 @@ def test_recorded_steps_equal_eager_ones_on_a_gpu(name: str) -> None:
         losses.append([])
         for _ in range(8):
             for half, optimizer in optimizers.items():
-                losses[-1].append(gradients(half, images, masks).item())
+                losses[-1].append(gradients(half, (images, masks)).item())
                 optimizer.step()
     torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]), rtol=1e-3, atol=1e-3)

@@ -1,0 +1,74 @@
+"""A loss that is not finite is found though it is read only where figures are logged or saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_runs import SEARCH, call, checkpoint, search_task, write_config
+
+from autoseg.cli.main import run
+from autoseg.engine.loop import Loop
+from autoseg.engine.search import SearchTask
+from autoseg.errors import RunError
+
+STEP = SearchTask.step
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, kind: str, at: int, value: float) -> None:
+    """One step reports such a loss; those after it are as they were."""
+
+    def step(task: SearchTask, batches: Any, epoch: int, number: int) -> Any:
+        figures = STEP(task, batches, epoch, number)
+        if number == at:
+            figures[kind]["loss"] = figures[kind]["loss"] * value
+        return figures
+
+    monkeypatch.setattr(SearchTask, "step", step)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(("kind", "at"), [("train", 1), ("train", 5), ("arch", 6)])
+def test_a_loss_that_is_not_logged_is_found_too(
+    kind: str, at: int, value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    spoil(monkeypatch, kind, at, value)
+    config = write_config(tmp_path / "c.yaml", SEARCH, {"search": {"log_every": 100, "checkpoint_seconds": 100}})
+    assert run(["search", "--config", str(config), "--out", str(tmp_path / "run")]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"error: the {kind} loss is no longer finite at epoch {at // 4 + 1}, step 4 of ")
+
+
+def test_nothing_is_saved_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint after every step: the last one is of the step before."""
+    spoil(monkeypatch, "train", 6, float("nan"))
+    config = write_config(tmp_path / "c.yaml", SEARCH, {"search": {"log_every": 100, "checkpoint_seconds": 0}})
+    assert run(["search", "--config", str(config), "--out", str(tmp_path / "run")]) == 2
+    saved = checkpoint(tmp_path / "run")
+    assert (saved["epoch"], saved["step_in_epoch"]) == (1, 2)
+    monkeypatch.undo()
+    call("search", "--out", tmp_path / "run", "--resume")
+
+
+def test_losses_are_read_where_they_are_logged_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noting that a loss on a device without values (meta) is finite reads none; looking does."""
+    loop = Loop(search_task(), run=None)  # type: ignore[arg-type]
+    for _ in range(3):
+        loop._note_finite({"train": {"loss": torch.ones((), device="meta"), "lr": 0.1}, "arch": {"loss": 1.0}})
+    assert loop._finite["train"].is_meta
+    with pytest.raises(RuntimeError, match="meta"):
+        loop._check_finite()
+
+
+def test_a_finite_loss_after_it_does_not_hide_it() -> None:
+    class Directory:
+        path = Path("somewhere")
+
+    loop = Loop(search_task(), Directory())  # type: ignore[arg-type]
+    for loss in (1.0, float("nan"), 2.0):
+        loop._note_finite({"train": {"loss": torch.tensor(loss)}})
+    with pytest.raises(RunError, match="train loss is no longer finite"):
+        loop._check_finite()
+    loop._check_finite()
