@@ -153,7 +153,7 @@ def _carry_out(
         task.load_weights()
     _read_all(train, val, schedule, device, show_progress)
     if show_progress:
-        print("\n  ".join([describe_dataset(settings.data), *guided.reasons]))
+        print("\n  ".join([describe_dataset(settings.data), *guided.reasons, *task.notes]))
     run = _ready(run, out, settings, device)
     _write_left_out(run, train, val)
     task.begin(run)

@@ -25,7 +25,10 @@ SetNetwork = Annotated[
         help="Change an option of a network of the literature: network.width=0.5. Repeatable.",
     ),
 ]
-Device = Annotated[str | None, typer.Option(help="auto (a GPU where there is one, else cpu), cpu, cuda, cuda:N, or mps (experimental).")]
+Device = Annotated[
+    str | None,
+    typer.Option(help="auto (a GPU where there is one, else cpu), cpu, cuda, cuda:N, or mps (experimental)."),
+]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
 Quick = Annotated[bool, typer.Option("--quick", help="A first look in minutes: small images, few steps.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out where it stopped.")]

@@ -1,7 +1,10 @@
-"""How many steps an epoch has where the gradients of several batches add up to one step."""
+"""Steps whose gradients come from several batches: how many an epoch has, and what differs from one large batch."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from autoseg.config import TrainingConfig
 from autoseg.errors import ConfigError
 
 
@@ -28,3 +31,19 @@ def steps_in_epoch(batches: int, accumulate: int, most: int | None, place: str) 
         f"{place}.accumulate is {accumulate}, which does not divide the {batches} batches of an epoch; set it to"
         f" {below} or {above}, or set {place}.max_steps_per_epoch={steps} to leave the last {batches % accumulate} out"
     )
+
+
+def accumulation_notes(schedule: TrainingConfig, place: str, batch_norm: bool, inexact: Sequence[str]) -> list[str]:
+    """What a run with accumulated gradients does, in a line; nothing for a run without.
+
+    batch_norm: whether the network has BatchNorm layers. inexact: the terms of the loss that look at a batch as a whole
+    (`SegmentationLoss.inexact`).
+    """
+    if schedule.accumulate == 1:
+        return []
+    apart = [*(["the statistics of BatchNorm"] if batch_norm else []), *inexact]
+    note = f"{place}.accumulate {schedule.accumulate}: each step has the gradients of one batch of"
+    note += f" {schedule.accumulate * schedule.batch_size} images"
+    if apart:
+        note += f"; computed from {schedule.batch_size} images at a time: {', '.join(apart)}"
+    return [note]

@@ -11,7 +11,7 @@ import shlex
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType, TracebackType
 from typing import Any, Protocol
 
@@ -34,6 +34,8 @@ class Task(Protocol):
     kind: Kind
     architecture: Mapping[str, Any]
     steps_per_epoch: int
+    notes: Sequence[str]
+    """What is to be said of the settings before the run, a line each."""
 
     @property
     def schedule(self) -> TrainingConfig:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from autoseg.config import RetrainConfig, RetrainSchedule
 from autoseg.data.dataset import SegmentationDataset
-from autoseg.engine.accumulation import steps_in_epoch
+from autoseg.engine.accumulation import accumulation_notes, steps_in_epoch
 from autoseg.engine.checkpoint import Kind
 from autoseg.engine.compiling import compiled
 from autoseg.engine.cuda_graphs import CudaGraphs, Inputs, Recordings
@@ -75,6 +75,8 @@ class RetrainTask:
             self.schedule.optimizer, self.parameters, fused=self.scaler is not None or None
         )
         self.loss = make_loss(self.schedule, train, device)
+        normalised = any(isinstance(module, nn.BatchNorm2d) for module in self.network.modules())
+        self.notes: Sequence[str] = accumulation_notes(self.schedule, "retrain", normalised, self.loss.inexact)
         graphs = self.schedule.cuda_graphs
         recorder = CudaGraphs(device) if graphs and device.type == "cuda" else None
         self.recordings = Recordings(recorder, self.network.buffers, graphs == "auto", self.schedule.precision)

@@ -12,7 +12,7 @@ from autoseg.config import SearchConfig
 from autoseg.data.dataset import SegmentationDataset
 from autoseg.data.loader import BatchLoader
 from autoseg.data.splits import halve
-from autoseg.engine.accumulation import steps_in_epoch
+from autoseg.engine.accumulation import accumulation_notes, steps_in_epoch
 from autoseg.engine.architect import Architect
 from autoseg.engine.checkpoint import Kind
 from autoseg.engine.loop import Figures, seed_of
@@ -76,6 +76,9 @@ class SearchTask:
             scalers=self.scalers,
         )
         self.architect = Architect(self.gradients, self.schedule)
+        self.notes: Sequence[str] = accumulation_notes(
+            self.schedule, "search", batch_norm=True, inexact=self.loss.inexact
+        )
 
     def _loader(self, indices: list[int], stream: str) -> BatchLoader:
         config = self.config

@@ -226,6 +226,21 @@ def test_accumulation_that_does_not_divide_an_epoch() -> None:
     assert retrain_task(accumulate=5, max_steps_per_epoch=1).steps_per_epoch == 1
 
 
+def test_what_differs_from_the_large_batch_is_said() -> None:
+    assert search_task().notes == []
+    assert search_task(accumulate=2, loss=["cross_entropy", "dice", "lovasz"]).notes == [
+        "search.accumulate 2: each step has the gradients of one batch of 4 images; computed from 2 images at a time:"
+        " the statistics of BatchNorm, dice, lovasz"
+    ]
+    assert retrain_task(accumulate=4).notes == [
+        "retrain.accumulate 4: each step has the gradients of one batch of 8 images; computed from 2 images at a time:"
+        " the statistics of BatchNorm"
+    ]
+    assert unet_task(batch_size=2, accumulate=2).notes == [
+        "retrain.accumulate 2: each step has the gradients of one batch of 4 images"
+    ]
+
+
 # --- fp16 -------------------------------------------------------------------------------------------------------------
 
 
