@@ -147,7 +147,7 @@ def _carry_out(
     device = check_device(settings)
     train = open_dataset(settings.data, "train") if guided.train is None else guided.train
     val = open_dataset(settings.data, "val")
-    task = make_task(settings, train, val, device)
+    task: Task = make_task(settings, train, val, device)
     schedule = settings.search if isinstance(settings, SearchConfig) else settings.retrain
     if isinstance(task, RetrainTask) and not (run and (run.checkpoints / "last.pt").is_file()):
         task.load_weights()
