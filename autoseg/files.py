@@ -15,7 +15,6 @@ import yaml
 
 from autoseg.errors import AutosegError
 
-
 WAITS = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Seconds between attempts to write over a file that another program has open."""
 

@@ -36,7 +36,7 @@ SEEN = 0.25
 BATCH_NORM_MOMENTUM = 0.1
 """PyTorch's."""
 LEAST_MEMORIES = 5.0
-"""Steps of a run in units of 1 / momentum: e^-5 of the first statistics is left."""
+"""Batches of a run in units of 1 / momentum: e^-5 of the first statistics is left."""
 
 
 class Proposal(NamedTuple):
@@ -75,13 +75,15 @@ def guide(
     guided = parse(type(schedule), {**schedule.to_dict(), **proposal.settings}, "with what was proposed for the data")
     reasons += proposal.reasons
     if isinstance(config, RetrainConfig) and config.genotype is not None and "batch_norm" not in given:
-        steps = guided.epochs * max(1, len(train) // guided.batch_size)
-        if momentum := _quicker(config.genotype, min(steps, guided.epochs * (guided.max_steps_per_epoch or steps))):
+        batches = max(1, len(train) // guided.batch_size)
+        if guided.max_steps_per_epoch is not None:
+            batches = min(batches, guided.max_steps_per_epoch * guided.accumulate)
+        if momentum := _quicker(config.genotype, guided.epochs * batches):
             norm = {**config.genotype["batch_norm"], "momentum": momentum}
             changes["genotype"] = {**config.genotype, "batch_norm": norm}
             reasons.append(
                 f"genotype.batch_norm.momentum {momentum}: at {config.genotype['batch_norm']['momentum']:g} the"
-                f" statistics would still be the first ones after {steps:,} steps"
+                f" statistics would still be the first ones after {guided.epochs * batches:,} batches"
             )
     return config.model_copy(update={kind: guided, **changes}), reasons
 
@@ -95,13 +97,13 @@ def is_shipped(config: SearchConfig | RetrainConfig) -> bool:
     return config.genotype["name"] in genotype_names() or config.genotype["source"].get("space") in space_names()
 
 
-def _quicker(genotype: Mapping[str, Any], steps: int) -> float | None:
-    """PyTorch's momentum of BatchNorm where a published one is too slow for so few steps.
+def _quicker(genotype: Mapping[str, Any], batches: int) -> float | None:
+    """PyTorch's momentum of BatchNorm where a published one is too slow for so few batches.
 
     Auto-DeepLab's 3e-4 is for a million and a half: after 1,000 three quarters are still what they began as.
     """
     momentum = genotype.get("batch_norm", {}).get("momentum", BATCH_NORM_MOMENTUM)
-    return BATCH_NORM_MOMENTUM if momentum * steps < LEAST_MEMORIES else None
+    return BATCH_NORM_MOMENTUM if momentum * batches < LEAST_MEMORIES else None
 
 
 def propose(
@@ -124,7 +126,7 @@ def propose(
     batch = min(schedule.batch_size, QUICK_BATCH) if quick else schedule.batch_size
     set_("batch_size", max(2, min(batch, of_weights)), "quick" if quick else f"only {of_weights} images to learn from")
     batch = settings.get("batch_size", schedule.batch_size)
-    steps = max(1, of_weights // batch)
+    steps = max(1, of_weights // batch // schedule.accumulate)
     steps = min(steps, schedule.max_steps_per_epoch or steps)
     _set_epochs(kind, schedule, steps, quick, set_)
     epochs = settings.get("epochs", schedule.epochs)

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from autoseg.api.preflight import check_device
 from autoseg.api.settings import Source, search_settings
 from autoseg.config import DataConfig, SearchConfig
 from autoseg.data.dataset import open_dataset
@@ -117,7 +116,7 @@ def plan(
     has_data = data is not None or _names_data(config, overrides)
     if not has_data:
         data = {"layout": "generated", "num_classes": classes or CITYSCAPES_CLASSES}
-    settings = search_settings(space, data, config, overrides, _check)
+    settings = search_settings(space, data, config, overrides)
     device = pick_device(settings.device)
     number, limits = _images(settings, images, has_data)
     steps = count_steps(settings, number)
@@ -143,12 +142,6 @@ def plan(
         steps=steps,
         times=step_times(settings, device, planner.may_try) if measure_time else None,
     )
-
-
-def _check(config: SearchConfig) -> None:
-    """What is checked before data is opened."""
-    Setting.of(config.search).check()
-    check_device(config)
 
 
 def _asked(crop: Size | None, batch: int | None, classes: int | None) -> dict[str, Any]:
