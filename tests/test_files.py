@@ -1,13 +1,24 @@
 """Small files: numbers in YAML, errors on one line, and writing that leaves all or nothing."""
 
+import fcntl
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from autoseg.errors import ConfigError, DataError
-from autoseg.files import one_line, parse_yaml, read_yaml, to_yaml, write_atomically, write_text
+from autoseg.files import (
+    WAITS,
+    one_line,
+    parse_yaml,
+    read_yaml,
+    shell_quoted,
+    to_yaml,
+    write_atomically,
+    write_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -170,6 +181,62 @@ def test_a_writer_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         write_atomically(tmp_path / "a.txt", lambda temporary: None)
     assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_a_file_is_flushed_by_a_handle_that_may_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows refuses others."""
+    writes: list[bool] = []
+    monkeypatch.setattr(os, "fsync", lambda handle: writes.append(fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_RDWR > 0))
+    write_text(tmp_path / "a.txt", "new")
+    assert writes == [True]
+
+
+@pytest.mark.parametrize("refusals", [1, len(WAITS)])
+def test_a_file_that_another_program_reads_is_waited_for(
+    refusals: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = refuse_to_replace(refusals, monkeypatch)
+    write_text(tmp_path / "a.txt", "new")
+    assert waits == list(WAITS[:refusals])
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_a_file_that_another_program_never_leaves_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_text(tmp_path / "a.txt", "old")
+    waits = refuse_to_replace(100, monkeypatch)
+    with pytest.raises(PermissionError):
+        write_text(tmp_path / "a.txt", "new")
+    assert waits == list(WAITS)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+def refuse_to_replace(refusals: int, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """As Windows does, so many times; the seconds that were slept."""
+    replace, left, waits = Path.replace, [refusals], list[float]()
+
+    def refusing(path: Path, target: Path) -> Path:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise PermissionError(13, "The process cannot access the file")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", refusing)
+    monkeypatch.setattr("time.sleep", waits.append)
+    return waits
+
+
+@pytest.mark.parametrize(
+    ("text", "posix", "windows"),
+    [
+        ("search.batch_size=2", "search.batch_size=2", "search.batch_size=2"),
+        ("search.crop=[64, 64]", "'search.crop=[64, 64]'", '"search.crop=[64, 64]"'),
+        ("C:/my runs/a", "'C:/my runs/a'", '"C:/my runs/a"'),
+    ],
+)
+def test_words_of_a_printed_command(text: str, posix: str, windows: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shell_quoted(text) == posix
+    monkeypatch.setattr("autoseg.files.os.name", "nt")
+    assert shell_quoted(text) == windows
 
 
 def test_text_is_utf8_with_plain_newlines(tmp_path: Path) -> None:

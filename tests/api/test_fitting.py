@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from autoseg.api import fitting
 from autoseg.api.fitting import fit_to_device, smaller_settings
 from autoseg.cli.main import run
 from autoseg.config import RetrainConfig, SearchConfig
-from autoseg.engine.plan import predict_memory
+from autoseg.engine.device_memory import format_bytes
+from autoseg.engine.plan import MARGIN, predict_memory
 from autoseg.engine.training_memory import predict_training_memory
 from autoseg.errors import ConfigError
 from autoseg.files import read_yaml
 
 CPU = torch.device("cpu")
+PRECISIONS = ("float32", "bf16", "fp16")
 
 
 @pytest.fixture(autouse=True)
@@ -70,10 +73,124 @@ def test_what_the_user_set_stays() -> None:
     config = searched()
     changes, _ = changed(config, needed(config, batch_size=4), "crop", "checkpoint_cells")
     assert changes == {"batch_size": 4}
-    changes, reasons = changed(config, 10**6, "crop", "checkpoint_cells", "batch_size")
+    memory = needed(config, checkpoint_cells=True)
+    changes, reasons = changed(config, memory, "crop", "checkpoint_cells", "batch_size")
     assert changes == {}
     assert reasons[0].startswith("search: it may run out of memory: as it was, the run would need ")
-    assert reasons[0].endswith("and there are 1.00 MB")
+    assert reasons[0].endswith(f"and there are {format_bytes(memory)}; search.checkpoint_cells=true fits")
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def peak(config: SearchConfig | RetrainConfig, **changes: Any) -> int:
+    """Without the margin."""
+    return round(needed(config, **changes) / MARGIN)
+
+
+def refusal(config: SearchConfig | RetrainConfig, memory_bytes: int, *given: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        fit_to_device(config, CPU, given, memory_bytes)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("kept", [("crop", "batch_size"), ("crop", "batch_size", "checkpoint_cells")])
+def test_what_the_user_set_and_cannot_fit_is_refused(kept: tuple[str, ...]) -> None:
+    config = searched()
+    memory = int(0.5 * peak(config, checkpoint_cells=True))
+    said = re.fullmatch(
+        r"search\.crop \[96, 96\] and search\.batch_size 8 do not fit, even with checkpointed cells: the run would need"
+        r" (.*), and cpu has (.*); set search\.crop=\[(\d+), (\d+)\] or search\.batch_size=(\d+)",
+        refusal(config, memory, *kept),
+    )
+    assert said is not None
+    assert said[1] == format_bytes(needed(config, checkpoint_cells=True))
+    assert said[2] == format_bytes(memory)
+    crop, batch = (int(said[3]), int(said[4])), int(said[5])
+    # what is proposed fits, and not much more would
+    assert 0.5 * memory < needed(config, checkpoint_cells=True, crop=crop) <= 1.1 * memory
+    assert 0.5 * memory < needed(config, checkpoint_cells=True, batch_size=batch) <= 1.1 * memory
+
+
+def test_a_batch_that_is_free_shrinks_before_a_crop_is_refused() -> None:
+    config = searched()
+    memory = int(0.5 * peak(config, checkpoint_cells=True, batch_size=2))
+    said = refusal(config, memory, "crop")
+    assert said.startswith("search.crop [96, 96] and search.batch_size 2 do not fit, even with checkpointed cells: ")
+    assert "set search.crop=[" in said
+    assert "batch_size=" not in said
+
+
+def test_nothing_fits() -> None:
+    said = refusal(searched(), 10**5)
+    assert said.startswith("search.crop [32, 32] and search.batch_size 2 do not fit, even with checkpointed cells: ")
+    assert said.endswith("; take a smaller network, or a device with more memory")
+
+
+def test_a_retraining_is_refused() -> None:
+    config = retrain_task(crop=[96, 64], batch_size=8).config
+    said = refusal(config, int(0.4 * peak(config)), "crop", "batch_size")
+    assert said.startswith("retrain.crop [96, 64] and retrain.batch_size 8 do not fit: the run would need ")
+    assert re.search(r"; set retrain\.crop=\[\d+, \d+\] or retrain\.batch_size=\d$", said)
+
+
+@pytest.mark.parametrize(("share", "refused"), [(0.88, True), (0.92, False)])
+def test_what_a_prediction_may_be_off_by_is_not_refused(share: float, refused: bool) -> None:
+    config = searched(checkpoint_cells=True)
+    memory = round(share * peak(config))
+    if refused:
+        assert "do not fit" in refusal(config, memory, "crop", "batch_size")
+    else:
+        assert "may run out of memory" in changed(config, memory, "crop", "batch_size")[1][0]
+
+
+def test_memory_that_other_programs_have_now_is_no_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is that which the system says nothing of."""
+    monkeypatch.setattr(fitting, "device_memory", lambda device: 10**5)
+    for most in (10**10, None):
+        monkeypatch.setattr(fitting, "most_memory", lambda device, most=most: most)
+        config, reasons = fit_to_device(searched(), CPU, ("crop", "batch_size"))
+        assert config == searched()
+        assert reasons[0].startswith("search: it may run out of memory: ")
+    monkeypatch.setattr(fitting, "most_memory", lambda device: 10**5)
+    with pytest.raises(ConfigError, match="do not fit"):
+        fit_to_device(searched(), CPU, ("crop", "batch_size"))
+
+
+def test_a_run_is_refused_before_an_image_is_decoded_or_a_folder_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_folder(tmp_path / "data", {"train": [(64, 64)] * 8, "val": [(64, 64)]})
+    settings = {"root": str(data), "num_classes": 7, "mean": [0.5] * 3, "std": [0.2] * 3}
+    for name in ("device_memory", "most_memory"):
+        monkeypatch.setattr(fitting, name, lambda device: 5 * 10**6)
+    for name in ("keep_samples", "describe_environment"):
+        monkeypatch.setattr(f"autoseg.api.runs.{name}", lambda *_, name=name: pytest.fail(f"{name} was reached"))
+    monkeypatch.setattr("autoseg.data.folder.FolderDataset.read", lambda *_: pytest.fail("an image was read"))
+    for command in (
+        ["search", "--space", write_config(tmp_path / "space.yaml", SPACE)],
+        ["retrain", "--network", "unet", "--set=network.width=0.1"],
+    ):
+        kind = str(command[0])
+        config = write_config(tmp_path / "c.yaml", {"data": settings, kind: {"crop": [512, 768], "batch_size": 4}})
+        arguments = [*command, "--config", config, "--out", tmp_path / "out", "--device", "cpu"]
+        assert run([str(argument) for argument in arguments]) == 2
+        captured = capsys.readouterr()
+        assert captured.err.startswith(f"error: {kind}.crop [512, 768] and {kind}.batch_size 4 do not fit")
+        assert captured.err.count("\n") == 1
+        assert captured.out == ""
+        assert not (tmp_path / "out").exists()
+
+
+def test_fp16_takes_what_bf16_takes() -> None:
+    """On a GPU, which need not be there."""
+    gpu = torch.device("cuda")
+    memory = {name: predict_memory(searched(precision=name), gpu).needed_bytes(gpu) for name in PRECISIONS}
+    assert memory["bf16"] < memory["float32"]
+    assert memory["fp16"] == pytest.approx(memory["bf16"], rel=1e-3)
+    for name in ("bf16", "fp16"):
+        config, reasons = fit_to_device(searched(precision=name), gpu, (), memory["bf16"] + 10**6)
+        assert (config, reasons) == (searched(precision=name), [])
 
 
 def test_a_retraining() -> None:

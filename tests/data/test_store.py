@@ -149,13 +149,13 @@ def test_auto_takes_the_first_place_with_room(monkeypatch: pytest.MonkeyPatch) -
     assert list(places("auto", 250, GPU)) == ["device", "memory", "disk"]
     assert list(places("auto", 251, GPU)) == ["memory", "disk"]
     assert list(places("auto", 1001, GPU)) == ["disk"]
-    assert list(places("auto", 250, CPU)) == ["memory", "disk"]
+    assert list(places("auto", 250, CPU)) == list(places("auto", 250, torch.device("mps"))) == ["memory", "disk"]
 
 
 def test_a_place_that_is_named_is_the_only_one() -> None:
     assert list(places("disk", 1, GPU)) == ["disk"]
     assert list(places("device", 10**18, GPU)) == ["device"]
-    assert list(places("device", 1, CPU)) == ["memory"]
+    assert list(places("device", 1, CPU)) == list(places("device", 1, torch.device("mps"))) == ["memory"]
 
 
 def test_too_little_memory_leads_to_the_disk(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,6 +188,15 @@ def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_available_memory_is_no_more_than_the_machine_has() -> None:
     assert 0 <= store.available_memory() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@pytest.mark.parametrize(("free", "total", "expected"), [(70, 100, 70), (None, 100, 50), (None, None, 0)])
+def test_available_memory_where_the_system_says_less(
+    free: int | None, total: int | None, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "free_memory", lambda: free)
+    monkeypatch.setattr(store, "total_memory", lambda: total)
+    assert store.available_memory() == expected
 
 
 # --- files of earlier runs --------------------------------------------------------------------------------------------

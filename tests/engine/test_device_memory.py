@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from autoseg import host_memory
-from autoseg.engine.device_memory import device_memory, format_bytes, memory_errors, parse_bytes
+from autoseg.engine.device_memory import device_memory, format_bytes, memory_errors, most_memory, parse_bytes
 from autoseg.errors import ConfigError, RunError
 
 CPU = torch.device("cpu")
@@ -69,9 +69,25 @@ def test_a_cpu_has_what_is_free_and_its_container_allows(tmp_path: Path, monkeyp
     assert device_memory(CPU) > 10**8
 
 
+def test_a_system_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_memory, "MEMINFO", tmp_path / "none")
+    monkeypatch.setattr(host_memory, "CONTAINER", tmp_path)
+    monkeypatch.delattr("os.sysconf")
+    with pytest.raises(ConfigError, match="does not say how much memory it has; give it with --memory"):
+        device_memory(CPU)
+    assert most_memory(CPU) is None
+
+
+def test_mps_says_what_to_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 10 * 10**9)
+    mps = torch.device("mps")
+    assert (device_memory(mps), most_memory(mps)) == (10 * 10**9, 17 * 10**9)
+
+
 @pytest.mark.gpu
 def test_a_gpu_has_all_of_it() -> None:
-    assert device_memory(torch.device("cuda")) == torch.cuda.mem_get_info()[1]
+    gpu = torch.device("cuda")
+    assert device_memory(gpu) == most_memory(gpu) == torch.cuda.mem_get_info()[1]
 
 
 def test_too_little_memory_is_one_line() -> None:
@@ -79,5 +95,7 @@ def test_too_little_memory_is_one_line() -> None:
         torch.empty(2**50)
     with pytest.raises(RunError, match="out of memory"), memory_errors(CPU, ""):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    with pytest.raises(RunError, match="out of memory"), memory_errors(CPU, ""):
+        raise RuntimeError("MPS backend out of memory (MPS allocated: 9.06 GB, max allowed: 9.07 GB).")
     with pytest.raises(RuntimeError, match="shapes"), memory_errors(CPU, ""):
         raise RuntimeError("shapes differ")

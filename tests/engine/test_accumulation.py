@@ -1,0 +1,44 @@
+"""How batches become steps, against counting."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import pytest
+
+from autoseg.engine.accumulation import steps_in_epoch
+from autoseg.errors import ConfigError
+
+
+def test_whole_steps_alone_are_made() -> None:
+    """Every case of a small range: the steps that are counted out, or an error where batches are left over."""
+    for batches, accumulate, most in itertools.product(range(1, 13), range(1, 14), (None, *range(1, 14))):
+        steps, left = divmod(batches, accumulate)
+        if most is not None and most <= steps:
+            assert steps_in_epoch(batches, accumulate, most, "search") == most
+        elif left == 0:
+            assert steps_in_epoch(batches, accumulate, most, "search") == steps
+        else:
+            with pytest.raises(ConfigError):
+                steps_in_epoch(batches, accumulate, most, "search")
+
+
+@pytest.mark.parametrize("batches", range(2, 40))
+def test_what_an_error_proposes_works(batches: int) -> None:
+    for accumulate in range(2, batches + 4):
+        try:
+            steps_in_epoch(batches, accumulate, None, "retrain")
+            continue
+        except ConfigError as reason:
+            said = str(reason)
+        assert said.startswith(f"retrain.accumulate is {accumulate}")
+        if accumulate > batches:
+            assert steps_in_epoch(batches, batches, None, "retrain") == 1
+            assert f"at most {batches}" in said
+            continue
+        below, above, most = map(int, re.findall(r"set it to (\d+) or (\d+), .*max_steps_per_epoch=(\d+)", said)[0])
+        assert below < accumulate < above
+        assert steps_in_epoch(batches, below, None, "retrain") * below == batches
+        assert steps_in_epoch(batches, above, None, "retrain") * above == batches
+        assert steps_in_epoch(batches, accumulate, most, "retrain") == most

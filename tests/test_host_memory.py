@@ -1,0 +1,69 @@
+"""The memory of a machine, from files and calls that are made up for each system."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autoseg import host_memory
+from autoseg.host_memory import free_memory, total_memory, total_with_swap
+
+FIELDS = {"total": 8000, "free": 3000, "total_with_page_file": 12000}
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder where a Linux system keeps its files; there are none yet."""
+    monkeypatch.setattr(host_memory, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(host_memory, "CONTAINER", tmp_path)
+    return tmp_path
+
+
+def write(folder: Path, **files: str) -> None:
+    for name, text in files.items():
+        (folder / name.replace("_", ".")).write_text(text)
+
+
+def test_linux(machine: Path) -> None:
+    (machine / "meminfo").write_text("MemTotal: 9000 kB\nMemFree: 1 kB\nMemAvailable: 4000 kB\nSwapTotal: 2000 kB\n")
+    assert (free_memory(), total_memory(), total_with_swap()) == (4000 * 1024, 9000 * 1024, 11000 * 1024)
+    write(machine, memory_max="max\n", memory_current="5\n", memory_swap_max="max\n")
+    assert (free_memory(), total_memory(), total_with_swap()) == (4000 * 1024, 9000 * 1024, 11000 * 1024)
+    write(machine, memory_max="3000000\n", memory_current="1000000\n", memory_swap_max="0\n")
+    assert (free_memory(), total_memory(), total_with_swap()) == (2_000_000, 3_000_000, 3_000_000)
+    write(machine, memory_current="4000000\n")
+    assert free_memory() == 0
+
+
+def test_windows(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Kernel:
+        @staticmethod
+        def GlobalMemoryStatusEx(reference: Any) -> int:
+            status = reference._obj
+            assert status.length == ctypes.sizeof(status) == 64  # what the Windows API's MEMORYSTATUSEX has
+            for name, value in FIELDS.items():
+                setattr(status, name, value)
+            return works
+
+    works = 1
+    monkeypatch.setattr(ctypes, "windll", type("Windows", (), {"kernel32": Kernel}), raising=False)
+    monkeypatch.delattr(os, "sysconf")
+    assert (free_memory(), total_memory(), total_with_swap()) == (3000, 8000, 12000)
+    works = 0
+    assert (free_memory(), total_memory(), total_with_swap()) == (None, None, None)
+
+
+def test_macos(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 16384}.__getitem__)
+    assert (free_memory(), total_memory(), total_with_swap()) == (None, 16_384_000, None)
+
+
+def test_this_machine() -> None:
+    free, total, most = free_memory(), total_memory(), total_with_swap()
+    assert total is not None
+    assert 10**8 < total <= (most or total)
+    assert free is None or 0 <= free <= total
