@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autoseg.objectives.target import Target
+from autoseg.ops.precision import float64_device
 
 
 def ohem(
@@ -103,7 +104,8 @@ def _boundaries(masks: Tensor, ignore_label: int) -> Tensor:
 def _hardest(hardness: Tensor, counted: Tensor, keep: float, min_kept: int, threshold: float | None) -> Tensor:
     """(N, H, W) bool: which pixels `ohem` keeps, by their -log p of the true class."""
     total = counted.sum()
-    number = (keep * total.double()).ceil().long().clamp_min(min_kept).minimum(total)
+    share = (keep * total.to(float64_device(total.device)).double()).ceil().long()
+    number = share.to(total.device).clamp_min(min_kept).minimum(total)
     ranked = hardness.masked_fill(~counted, -math.inf).flatten().sort(descending=True).values
     # gather, since indexing with a tensor would fetch it from the device
     kept = hardness >= ranked.gather(0, (number - 1).clamp_min(0).view(1))
