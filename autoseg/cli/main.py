@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -50,6 +51,9 @@ def root(
 def main() -> None:
     """Run a command and exit: 0 done, 2 what was given is wrong, 1 a fault of ours, 130 interrupted."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C; runs turn both into a clean save
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a pipe on Windows takes few letters, and names may have others
     sys.exit(run(sys.argv[1:]))
 
 
