@@ -8,75 +8,47 @@ are sampled (GDAS) it is that of one sample, and others may need more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from copy import deepcopy
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
-from typing import Literal, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
-from autoseg.config import DataConfig, GeneratedConfig, SearchConfig, SearchSchedule
-from autoseg.data.dataset import open_dataset, resolve
+from autoseg.config import SearchConfig, SearchSchedule
+from autoseg.data.dataset import open_dataset
 from autoseg.engine.loop import autocast
-from autoseg.engine.retrain import RetrainTask
+from autoseg.engine.predicted_memory import (
+    CPU,
+    CUDA_WORKSPACE_BYTES,
+    MARGIN,
+    Batch,
+    Memory,
+    Peak,
+    Step,
+    bytes_beside,
+    followed,
+    make_state,
+    own_random_state,
+    random_batch,
+    recorded_bytes,
+    stand_in_data,
+    uses_graphs,
+)
 from autoseg.engine.search import SearchTask
 from autoseg.errors import ConfigError
 from autoseg.objectives.memory import LiveStorages, SavedStorages, tensor_bytes
 from autoseg.ops.resize import Size
+from autoseg.supernet import Supernet
+from autoseg.supernet.cell import Feature
+from autoseg.supernet.supernet import cell_name
 
 SMALLEST_BATCH, LARGEST_BATCH = 2, 65536
 SMALLEST_CROP, LARGEST_CROP = 32, 16384
 LARGEST_PROPOSED_BATCH, LARGEST_PROPOSED_CROP = 1024, 2049
 """Where the number and size of the images are not known."""
-CUDA_BLOCK_BYTES = 512
-"""What CUDA's caching allocator rounds to."""
-CUDA_WORKSPACE_BYTES = 64 * 2**20
-"""For the workspaces of cuBLAS (32 MiB on an H100) and cuDNN, which are allocated inside their kernels."""
-CUDA_CONTEXT_BYTES = 600 * 10**6
-"""What a process takes of a GPU before its first tensor: kernels, the context."""
-MARGIN = 1.1
-"""A setting fits where its predicted peak and a tenth more do: for fragmentation, and since it is a prediction."""
-
-
-Task = TypeVar("Task", SearchTask, RetrainTask)
-Step = Literal["weight", "architecture"]
 STEPS: tuple[Step, ...] = ("weight", "architecture")
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes at one setting. `peak_bytes` is what the allocator hands out at most (CUDA: `max_memory_allocated`)."""
-
-    peak_bytes: int
-    peak_step: Step
-    """The step that has the peak."""
-    parameter_bytes: int
-    """Parameters and buffers."""
-    gradient_bytes: int
-    optimizer_bytes: int
-    saved_bytes: int
-    """Saved for backward by the step that saves more, of those that were followed."""
-    recomputed_bytes: int
-    """Saved for backward by the cell that saves most, where cells are computed again in backward; 0 where they are
-    not, or where one step alone was followed."""
-
-    @property
-    def fixed_bytes(self) -> int:
-        """What does not grow with crop and batch."""
-        return self.parameter_bytes + self.gradient_bytes + self.optimizer_bytes
-
-    @property
-    def held_bytes(self) -> int:
-        """All but what is there in passing: inputs, and what operations need in between."""
-        return self.fixed_bytes + self.saved_bytes + self.recomputed_bytes
-
-    def needed_bytes(self, device: torch.device) -> int:
-        """What a device must have for it: the peak with a margin, and on a GPU its context."""
-        return round(self.peak_bytes * MARGIN) + (CUDA_CONTEXT_BYTES if device.type == "cuda" else 0)
 
 
 class Setting(NamedTuple):
@@ -122,96 +94,113 @@ def stand_in_task(config: SearchConfig, device: torch.device) -> SearchTask:
     data = stand_in_data(config.data, int(2 * schedule.batch_size / min(share, 1 - share)) + 2)
     classes = data.num_classes or 2
     weights = "none" if schedule.class_weights == "none" else (1.0,) * classes
-    schedule = schedule.model_copy(update={"class_weights": weights, "workers": 0})
+    schedule = schedule.model_copy(update={"class_weights": weights, "workers": 0, "accumulate": 1})
     config = config.model_copy(update={"data": data, "search": schedule})
     return SearchTask(config, open_dataset(data, "train"), open_dataset(data, "val"), device)
 
 
-def stand_in_data(data: DataConfig, images: int) -> DataConfig:
-    """Generated images, so many, with the classes and channels of other data."""
-    alike = DataConfig(
-        layout="generated",
-        num_classes=data.num_classes or 2,
-        ignore_label=data.ignore_label,
-        channels=data.channels,
-        mean=data.mean,
-        std=data.std,
-        generated=GeneratedConfig(size=(32, 32), train=images, val=1),
-    )
-    return resolve(alike)
-
-
-def random_batch(task: SearchTask | RetrainTask) -> tuple[Tensor, Tensor]:
-    """Images (N, 3, H, W) and masks (N, H, W) of the schedule's size, on the task's device."""
-    shape = (task.schedule.batch_size, *task.schedule.crop)
-    images = torch.randn(shape[0], task.train_set.channels, *shape[1:], device=task.device)
-    return images, torch.randint(task.train_set.num_classes, shape, device=task.device)
-
-
-@contextmanager
-def own_random_state(device: torch.device) -> Iterator[None]:
-    """Leave the random state as it was: making a task seeds it."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        yield
-
-
-@contextmanager
-def followed(task: Task, device: torch.device) -> Iterator[tuple[Task, LiveStorages]]:
-    """A copy of a task whose tensors have no data, and what follows the memory that they would take on the device."""
-    live = LiveStorages(device, CUDA_BLOCK_BYTES if device.type == "cuda" else 1)
-    with FakeTensorMode(allow_non_fake_inputs=True) as fake, live:
-        with FakeCopyMode(fake):
-            copy = deepcopy(task)
-        del task
-        yield copy, live
-
-
 def predict_memory(config: SearchConfig, device: torch.device, steps: Sequence[Step] = STEPS) -> Memory:
-    """The memory of one iteration of the search of `config`, or of some steps of it, without computing it."""
-    with own_random_state(device):
-        stand_in = stand_in_task(config, device)
+    """The memory of one iteration of the search of `config`, or of some steps of it, without computing it.
+
+    The device need not be there. fp16 counts as bf16, which takes as much.
+    """
+    schedule = config.search
+    with own_random_state(CPU):
+        stand_in = stand_in_task(_followable(config), CPU)
     with followed(stand_in, device) as (task, live):
         del stand_in
         own = [*task.supernet.parameters(), *task.supernet.buffers()]
         live.add(own)
         optimizers = (task.optimizer, task.architect.optimizer)
         for optimizer in optimizers:
-            _make_state(optimizer)
+            make_state(optimizer, device)
         batches = {step: random_batch(task) for step in STEPS}
-        peaks, saved = {}, {step: SavedStorages(own) for step in steps}
+        if uses_graphs(schedule, device):
+            _follow_streams(task.supernet, live)
+        start, saved, peaks = live.live_bytes, {step: SavedStorages(own) for step in steps}, {}
         for step in steps:
-            live.peak_bytes = live.live_bytes
+            live.restart()
             with saved[step]:
-                take_step(task, step, batches[step])
-            peaks[step] = live.peak_bytes
-        recomputes = task.schedule.checkpoint_cells and steps == STEPS
+                take_step(task, step, [batches[step]])
+            peaks[step] = Peak.since(start, live)
+        batch = batches["weight"]
+        graphs = _graph_bytes(task, peaks, batch, live) if uses_graphs(schedule, device) else 0
+        sums = _sum_bytes(task, batch, schedule.accumulate)
+        workspace = CUDA_WORKSPACE_BYTES if device.type == "cuda" else 0
         states = [value for one in optimizers for state in one.state.values() for value in state.values()]
         return Memory(
-            peak_bytes=max(peaks.values()) + (CUDA_WORKSPACE_BYTES if device.type == "cuda" else 0),
+            peak_bytes=start + max(peaks.values()).at_once + sum(sums) + workspace + graphs,
             peak_step=max(peaks, key=peaks.__getitem__),
             parameter_bytes=tensor_bytes(own),
-            gradient_bytes=tensor_bytes(task.supernet.parameters()),
+            gradient_bytes=tensor_bytes(task.supernet.parameters()) + sums[0],
             optimizer_bytes=tensor_bytes(value for value in states if isinstance(value, Tensor)),
             saved_bytes=max(one.total_bytes for one in saved.values()),
-            recomputed_bytes=_largest_cell(task, batches["weight"][0], own) if recomputes else 0,
+            recomputed_bytes=_largest_cell(task, batch[0], own) if schedule.checkpoint_cells and steps == STEPS else 0,
+            graph_bytes=graphs,
         )
 
 
-def take_step(task: SearchTask, step: Step, batch: tuple[Tensor, Tensor]) -> None:
-    """One weight step or one architecture step on a batch, which stands for all that are accumulated."""
-    batches = [batch] * task.schedule.accumulate
+def take_step(task: SearchTask, step: Step, batches: Sequence[Batch]) -> None:
+    """One weight step or one architecture step on batches that are accumulated."""
     if step == "weight":
         task.weight_step(batches, task.schedule.optimizer.lr)
     else:
         task.architect.step(batches)
 
 
-def _make_state(optimizer: torch.optim.Optimizer) -> None:
-    """Give an optimiser's parameters gradients, and it the state that its first step makes."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            parameter.grad = torch.empty_like(parameter)
-    optimizer.step()
+def _followable(config: SearchConfig) -> SearchConfig:
+    """`config` with nothing that needs a GPU; what is left takes as much memory."""
+    precision = "bf16" if config.search.precision == "fp16" else config.search.precision
+    return config.model_copy(update={"search": config.search.model_copy(update={"precision": precision})})
+
+
+def _sum_bytes(task: SearchTask, batch: Batch, accumulate: int) -> tuple[int, int]:
+    """The sum of the weights' gradients over the batches of a step, and its batches besides the first."""
+    if accumulate == 1:
+        return 0, 0
+    return tensor_bytes(task.supernet.weights()), (accumulate - 1) * tensor_bytes(batch)
+
+
+def _graph_bytes(task: SearchTask, peaks: dict[Step, Peak], batch: Batch, live: LiveStorages) -> int:
+    """See `recorded_bytes`. With operations that are sampled anew for each step (GDAS) nothing is recorded."""
+    if task.space.relaxation.gdas is not None:
+        return 0
+
+    @torch.no_grad()
+    def validate() -> None:
+        task.supernet.eval()
+        task.supernet(batch[0])
+        task.supernet.train()
+
+    beside = bytes_beside((task.optimizer.step, task.architect.optimizer.step, validate), live)
+    streams = len(task.space.network.strides) + 1
+    return recorded_bytes(peaks, tensor_bytes(batch), beside, streams, task.schedule.arch_start_epoch > 0)
+
+
+def _follow_streams(supernet: Supernet, live: LiveStorages) -> None:
+    """Tell `live` the stream that a recorded step computes each cell on: its level's, forward and backward.
+
+    Heads and what comes before a cell are left on the main stream; they take little.
+    """
+
+    def enter(level: int) -> None:
+        live.stream = level
+
+    def leave(*_: object) -> None:
+        live.stream = None
+
+    def hook(cell: nn.Module, level: int) -> None:
+        def after(_cell: nn.Module, _arguments: object, feature: Feature) -> None:
+            leave()
+            if feature.plain.grad_fn is not None:
+                feature.plain.grad_fn.register_prehook(lambda *_: enter(level))
+                feature.plain.grad_fn.register_hook(leave)
+
+        cell.register_forward_pre_hook(lambda *_: enter(level))
+        cell.register_forward_hook(after)
+
+    for node in supernet.space.trellis.nodes:
+        hook(supernet.cells[cell_name(node)], node.level)
 
 
 def _largest_cell(task: SearchTask, images: Tensor, own: Sequence[Tensor]) -> int:
@@ -275,11 +264,16 @@ class Planner:
         return predict_memory(setting.apply(self.config), self.device)
 
     def _predict_peak(self, setting: Setting) -> Memory:
-        """As `predict`, in half the time: of the step alone that has the peak at the asked crop and batch."""
+        """As `predict`, in half the time: of the step alone that has the peak at the asked crop and batch.
+
+        Of both where CUDA graphs need the memory of both (`recorded_bytes`).
+        """
         known = setting._replace(crop=self.asked.crop, batch_size=self.asked.batch_size)
         if setting == known:
             return self.predict(setting)
-        return predict_memory(setting.apply(self.config), self.device, (self.predict(known).peak_step,))
+        later = uses_graphs(self.config.search, self.device) and self.config.search.arch_start_epoch > 0
+        steps = STEPS if later else (self.predict(known).peak_step,)
+        return predict_memory(setting.apply(self.config), self.device, steps)
 
     def fits(self, setting: Setting) -> bool:
         """Whether the device has what a setting needs."""
@@ -317,8 +311,13 @@ class Planner:
         )
 
     def _has_bf16(self) -> bool:
-        """On a CPU bf16 saves no time without special instructions, so there it is not proposed."""
-        return self.device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        """On a CPU bf16 saves no time without special instructions, so there it is not proposed.
+
+        A GPU that is not there is taken for one that has it, as all since 2020 (Ampere).
+        """
+        if self.device.type != "cuda":
+            return False
+        return not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
 
     def _largest(self, name: str, start: Setting, candidates: Sequence[Setting], predict: Predict) -> Option:
         def room(memory: Memory) -> int:

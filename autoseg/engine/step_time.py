@@ -11,25 +11,19 @@ import torch
 
 from autoseg.config import SearchConfig
 from autoseg.data.splits import halve
-from autoseg.engine.plan import (
-    SMALLEST_BATCH,
-    STEPS,
-    Setting,
-    Step,
-    own_random_state,
-    random_batch,
-    stand_in_task,
-    take_step,
-)
+from autoseg.engine.accumulation import steps_in_epoch
 from autoseg.engine.cuda_graphs import EAGER_STEPS
+from autoseg.engine.plan import SMALLEST_BATCH, STEPS, Setting, stand_in_task, take_step
+from autoseg.engine.predicted_memory import Step, own_random_state, random_batch
 from autoseg.errors import ConfigError
 
 SIDES = (65, 129, 257, 513)
 """Of the crops that are measured on the way to a setting which takes too long to measure."""
 LONGEST_ITERATION = 3.0
 """Seconds; what takes longer is extrapolated to, once there are two samples; the second may take four times that."""
-WARM_UP = {"cpu": 1, "cuda": EAGER_STEPS + 2}
-"""Iterations that do not count; on a GPU the eager ones, that which records a CUDA graph, and one more."""
+WARM_UP = {"cuda": EAGER_STEPS + 2}
+"""Iterations that do not count, on other devices one; on a GPU the eager ones, that which records a CUDA graph and is
+compared with it, and one more."""
 REPEATS = 3
 LONGEST_MEASURING = 15.0
 """Seconds at one setting, after which it is not repeated."""
@@ -117,19 +111,18 @@ def measure(config: SearchConfig, device: torch.device) -> StepSeconds:
 
     Raises: ConfigError: the device is out of memory.
     """
-    warm_up = WARM_UP[device.type]
+    warm_up = WARM_UP.get(device.type, 1)
     try:
         with own_random_state(device):
             task = stand_in_task(config, device)
-            batches = {step: random_batch(task) for step in STEPS}
+            batches = {step: [random_batch(task) for _ in range(config.search.accumulate)] for step in STEPS}
             times: dict[Step, list[float]] = {step: [] for step in STEPS}
             start = time.perf_counter()
             while len(times["weight"]) < warm_up + REPEATS and time.perf_counter() - start < LONGEST_MEASURING:
-                for step, batch in batches.items():
+                for step, of_step in batches.items():
                     began = time.perf_counter()
-                    take_step(task, step, batch)
-                    if device.type == "cuda":
-                        torch.cuda.synchronize(device)
+                    take_step(task, step, of_step)
+                    _synchronize(device)
                     times[step].append(time.perf_counter() - began)
     except torch.OutOfMemoryError:
         raise ConfigError(
@@ -139,10 +132,19 @@ def measure(config: SearchConfig, device: torch.device) -> StepSeconds:
     return StepSeconds(*(statistics.median(times[step][warm_up:] or times[step][-1:]) for step in STEPS))
 
 
+def _synchronize(device: torch.device) -> None:
+    """Wait for what was started on a device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def count_steps(config: SearchConfig, images: int) -> Steps:
     """The steps of a search on `images` training images.
 
-    Raises: DataError: too few to cut in two. ConfigError: trainA or trainB holds no whole batch.
+    Raises: DataError: too few to cut in two. ConfigError: trainA or trainB holds no whole batch, or no whole step of
+    batches that are accumulated.
     """
     schedule = config.search
     halves = [len(half) for half in halve(images, schedule.train_a_fraction, config.seed)]
@@ -151,5 +153,7 @@ def count_steps(config: SearchConfig, images: int) -> Steps:
             f"batch {schedule.batch_size}: the {images} training images are {halves[0]} in trainA and {halves[1]} in"
             f" trainB; give a batch of at most {min(halves)}, or more images"
         )
-    steps = min(halves[0] // schedule.batch_size, schedule.max_steps_per_epoch or images)
+    steps = steps_in_epoch(
+        halves[0] // schedule.batch_size, schedule.accumulate, schedule.max_steps_per_epoch, "search"
+    )
     return Steps(schedule.epochs * steps, (schedule.epochs - schedule.arch_start_epoch) * steps)

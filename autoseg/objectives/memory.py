@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -19,12 +20,16 @@ class LiveStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
     their storage and count once. What a kernel allocates inside itself is not seen: the work space of a
     convolution, which is some megabytes in oneDNN, whatever the crop, for the weights of depthwise 5x5.
     `block_bytes`: the allocator hands out multiples of it; CUDA's caching allocator 512.
+    `stream`: set it while something is computed on a CUDA stream of its own. What a stream frees, only that stream gets
+    again: together they take `peak_bytes_of_streams`, which is more than were alive at once.
     """
 
     def __init__(self, device: torch.device, block_bytes: int = 1) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.device, self.block_bytes = device, block_bytes
         self.live_bytes = self.peak_bytes = 0
+        self.stream: Hashable = None
+        self._live, self._peaks = Counter[Hashable](), Counter[Hashable]()
         self._known: set[int] = set()
 
     def __torch_dispatch__(
@@ -34,6 +39,16 @@ class LiveStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.add(leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
         return result
 
+    @property
+    def peak_bytes_of_streams(self) -> int:
+        """The sum of the most that were alive at once on each stream."""
+        return self._peaks.total()
+
+    def restart(self) -> int:
+        """Forget the peaks of before; returns the bytes that are alive."""
+        self.peak_bytes, self._peaks = self.live_bytes, self._live.copy()
+        return self.live_bytes
+
     def add(self, tensors: Iterable[Tensor]) -> None:
         """Count tensors too that were there before."""
         for tensor in tensors:
@@ -41,18 +56,21 @@ class LiveStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._add(tensor.untyped_storage())
 
     def _add(self, storage: torch.UntypedStorage) -> None:
-        key = storage._cdata
+        key, stream = storage._cdata, self.stream
         if key in self._known:
             return
         size = -(-storage.nbytes() // self.block_bytes) * self.block_bytes
         self._known.add(key)
         self.live_bytes += size
+        self._live[stream] += size
         self.peak_bytes = max(self.peak_bytes, self.live_bytes)
-        weakref.finalize(storage, self._drop, key, size).atexit = False
+        self._peaks[stream] = max(self._peaks[stream], self._live[stream])
+        weakref.finalize(storage, self._drop, key, size, stream).atexit = False
 
-    def _drop(self, key: int, size: int) -> None:
+    def _drop(self, key: int, size: int, stream: Hashable) -> None:
         self._known.discard(key)
         self.live_bytes -= size
+        self._live[stream] -= size
 
 
 class SavedStorages(torch.autograd.graph.saved_tensors_hooks):

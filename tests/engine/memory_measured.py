@@ -68,7 +68,7 @@ def held_bytes(config: SearchConfig) -> int:
         return fixed + max(weight, architecture)
     task.supernet.checkpoint_cells = False
     task.supernet.train_weights()
-    cells = [_saved_by_calls_of(cell, task.supernet, batch_a[0]) for cell in task.supernet.cells.values()]
+    cells = [_saved_by_calls_of(cell, task.supernet, batch_a[0][0]) for cell in task.supernet.cells.values()]
     return fixed + max(weight, architecture) + max(cells)
 
 

@@ -9,15 +9,8 @@ import pytest
 import torch
 from tiny_runs import SPACE
 
-from autoseg.engine.plan import (
-    CUDA_WORKSPACE_BYTES,
-    Limits,
-    Memory,
-    Planner,
-    Setting,
-    largest_that_fits,
-    predict_memory,
-)
+from autoseg.engine.plan import Limits, Planner, Setting, largest_that_fits, predict_memory
+from autoseg.engine.predicted_memory import CUDA_WORKSPACE_BYTES, Memory
 from autoseg.settings import merge
 from engine.memory_measured import allocated_peak, held_bytes, iterate, real_task, search_config
 
@@ -67,7 +60,7 @@ def test_memory_on_a_gpu_is_within_a_tenth_of_max_memory_allocated(name: str) ->
     # larger than on the CPU, so that the workspaces, for which a fixed sum is allowed, do not decide
     search = {**search, "crop": [2 * length for length in search["crop"]], "batch_size": 4 * search["batch_size"]}
     config = search_config(space, **search)
-    predicted = predict_memory(config, torch.device("cuda")).peak_bytes
+    predicted = predict_memory(config, torch.device("cuda")).eager_bytes
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
     task = real_task(config, "cuda")

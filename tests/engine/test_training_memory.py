@@ -52,12 +52,12 @@ def test_memory_on_a_cpu_is_within_a_tenth_of_what_is_measured(name: str) -> Non
 @pytest.mark.parametrize("name", SETTINGS)
 def test_memory_on_a_gpu_is_within_a_tenth_of_max_memory_allocated(name: str) -> None:
     from autoseg.data.dataset import open_dataset
-    from autoseg.engine.plan import CUDA_WORKSPACE_BYTES
+    from autoseg.engine.predicted_memory import CUDA_WORKSPACE_BYTES
 
     device = torch.device("cuda")
     config = retrain_task(**{**PLAIN, **SETTINGS[name]}).config
     config = config.model_copy(update={"retrain": config.retrain.model_copy(update={"crop": (512, 512)})})
-    predicted = predict_training_memory(config, device).peak_bytes
+    predicted = predict_training_memory(config, device).eager_bytes
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
     task = RetrainTask(config, open_dataset(config.data, "train"), open_dataset(config.data, "val"), device)
