@@ -205,16 +205,18 @@ def _fell_back(row: Result) -> bool:
 
 def network_table(done: Mapping[str, Result]) -> str:
     """Training and inference of networks."""
-    rows = []
-    for row in done.values():
-        if "training_ms" in row:
-            of_both = [
-                (f"training step, batch {row['train_batch']}", v, f"{ms:.2f} ms")
-                for v, ms in row["training_ms"].items()
-            ]
-            of_both += [("inference", variant, f"{rate:.1f} images/s") for variant, rate in row["images_per_s"].items()]
-            rows += [(row["name"], row["genotype"], *values) for values in of_both]
-    return "## Networks\n\n" + table(("row", "genotype", "what", "variant", "measured"), rows) if rows else ""
+    heads = ("row", "genotype", "training step, ms", "inference of one image, images/s")
+    rows = [
+        (
+            f"{row['name']}, batch {row['train_batch']}",
+            row["genotype"],
+            ", ".join(f"{variant} {ms:.2f}" for variant, ms in row["training_ms"].items()),
+            ", ".join(f"{variant} {rate:.1f}" for variant, rate in row["images_per_s"].items()),
+        )
+        for row in done.values()
+        if "training_ms" in row
+    ]
+    return "## Networks\n\n" + table(heads, rows) if rows else ""
 
 
 TABLES: tuple[Callable[[Mapping[str, Result]], str], ...] = (limits_table, search_table, network_table)

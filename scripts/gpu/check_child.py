@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from gpu.environment import describe
 from gpu.output import ROOT
 from gpu.supervisor import Events, child_parser, end_with_parent
 
@@ -111,14 +110,18 @@ def main() -> int:
     parser = child_parser(__doc__)
     parser.add_argument("--order", default="[]", help="JSON: prefixes of node ids")
     parser.add_argument("--only", default="[]", help="JSON: parts of node ids")
+    parser.add_argument("--root", required=True, help="folder from which tests are named")
     parser.add_argument("files", nargs="+")
     options = parser.parse_args()
     end_with_parent()
     events = Events(options.events)
-    events("environment", **describe())
     state = json.loads(options.state.read_text(encoding="utf-8"))
+    if not state["done"]:
+        from gpu.environment import describe  # imports torch, which takes seconds
+
+        events("environment", **describe())
     reporter = Reporter(events, json.loads(options.order), json.loads(options.only), state)
-    given = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), "-o", "addopts=", "--strict-markers", "-q"]
+    given = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", options.root, "-o", "addopts=", "--strict-markers", "-q"]
     given += ["-m", MARKER, "-p", "no:cacheprovider", "-p", "no:xdist", "--continue-on-collection-errors"]
     status = pytest.main([*given, *options.files], plugins=[reporter])
     return int(status) if status in (pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR) else 0

@@ -58,7 +58,6 @@ def child_parser(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--events", type=Path, required=True)
     parser.add_argument("--state", type=Path, required=True, help="JSON: what was done by children before")
-    parser.add_argument("--dry", action="store_true")
     return parser
 
 
