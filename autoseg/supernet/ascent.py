@@ -20,6 +20,8 @@ from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import Arrow, Node
 from autoseg.supernet.arch_parameters import ArchParameters
 from autoseg.supernet.cell import Feature
+from autoseg.supernet.kernels import KernelChoice
+from autoseg.supernet.layout import LAYOUTS, Layout
 from autoseg.supernet.reading import StackedNorm
 
 UNPOOLING = "max_unpool"
@@ -56,16 +58,23 @@ class Ascent(nn.Module):
         self.upsamplers = nn.ModuleList(build_upsampler(name, channels, channels) for name in upsamplers)
         self.norm = StackedNorm(len(upsamplers) * channels)
         self.join = nn.Conv2d(2 * channels, channels, 1, bias=False) if "concat" in skips else None
+        self.layout: Layout = LAYOUTS["channels_last"]
+
+    def use_kernels(self, choice: KernelChoice) -> None:
+        """From now on; its layout alone counts."""
+        self.layout = LAYOUTS[choice.layout]
 
     def forward(self, arriving: Ascending, size: Size) -> list[Tensor]:
         """The arrived feature (N, C, H, W) with `size` = (H, W), a list of one."""
         low = self.conv(arriving.feature.activated)
         guide = None if arriving.guide is None else resize(arriving.guide, size)
-        candidates = torch.cat([_as(low, upsampler(low, size, guide)) for upsampler in self.upsamplers], 1)
+        layout, results = self.layout, [upsampler(low, size, guide) for upsampler in self.upsamplers]
+        # whatever precision and memory an upsampler left
+        candidates = torch.cat([layout.arrange(result.to(low.dtype)) for result in results], 1)
         factors = arriving.gamma_probs.repeat_interleave(self.channels)
-        rows = self.norm.normalise(candidates, factors)[0].permute(0, 2, 3, 1)
-        rows = rows.reshape(*rows.shape[:3], len(self.upsamplers), self.channels)
-        summed = rows.sum(3).permute(0, 3, 1, 2)
+        normal = self.norm.normalise(candidates, factors)[0]
+        grouped = layout.as_groups(normal, len(self.upsamplers), self.channels)
+        summed = layout.as_channels(grouped.sum(layout.axis(0)))
         if arriving.skip is None or arriving.skip_probs is None:
             return [summed]
         return [self._join(summed, arriving.skip, arriving.skip_probs)]
@@ -218,8 +227,3 @@ class Upsampling(nn.Module):
 def competes(space: SearchSpace) -> bool:
     """Whether anything does on up moves."""
     return space.resolution.upsamplers != PLAIN_UPSAMPLERS or space.resolution.skips != ("none",)
-
-
-def _as(like: Tensor, features: Tensor) -> Tensor:
-    """In the precision of another tensor and in channels_last memory, whatever an upsampler left."""
-    return features.to(like.dtype).contiguous(memory_format=torch.channels_last)

@@ -19,7 +19,8 @@ from autoseg.space.cell import PREV, PREV_PREV, CellTopology
 from autoseg.space.groups import RelaxationSpec
 from autoseg.space.trellis import Move
 from autoseg.supernet.cell_weights import CellWeights, Kernels, Reading, ReadingWeights
-from autoseg.supernet.layout import join_channels, split_channels
+from autoseg.supernet.kernels import KernelChoice
+from autoseg.supernet.layout import LAYOUTS, Layout
 from autoseg.supernet.partial import PartialEdges, shuffle, unshuffle
 from autoseg.supernet.reading import (
     Factors,
@@ -105,25 +106,32 @@ class SearchCell(nn.Module):
             for width, move in ((prev_prev_channels, Move.SAME), *arrivals)
         )
         self.norm = StackedNorm((1 + self.arrows) * channels)
-        self.layout = readings_of(topology, self.groups)
+        self.plan = readings_of(topology, self.groups)
         self.weights = CellWeights(len(topology.edges), channels // self.share, Kernels.of(operations))
         self.readings = self._build_readings(operations, relaxation)
         channels = self.weights.channels
         first = dict(zip(state_order(topology), range(len(topology.edges)), strict=True))
-        rows = torch.tensor([first[number] for reading in self.layout for number in reading.numbers])
+        rows = torch.tensor([first[number] for reading in self.plan for number in reading.numbers])
         index = (rows[:, None] * channels + torch.arange(channels)).flatten()
         self.register_buffer("atrous_index", index, persistent=False)
-        self._atrous_sizes = [len(reading.numbers) * channels for reading in self.layout]
+        self._atrous_sizes = [len(reading.numbers) * channels for reading in self.plan]
         self._state_sizes = [len(numbers) * channels for numbers in topology.edges_from if numbers]
+        self.layout: Layout = LAYOUTS["channels_last"]
 
     def _build_readings(self, operations: Sequence[str], relaxation: RelaxationSpec) -> nn.ModuleList:
         settings = [
-            (len(of.groups), len(of.groups[0]), self.channels, operations, len(set(of.groups)) == 1)
-            for of in self.layout
+            (len(of.groups), len(of.groups[0]), self.channels, operations, len(set(of.groups)) == 1) for of in self.plan
         ]
         if relaxation.pc_darts is None:
             return nn.ModuleList(StackedEdges(*setting) for setting in settings)
         return nn.ModuleList(PartialEdges(*setting, self.share) for setting in settings)
+
+    def use_kernels(self, choice: KernelChoice) -> None:
+        """From now on."""
+        self.layout = LAYOUTS[choice.layout]
+        for part in (*self.readings, *self.arrivals):
+            if hasattr(part, "use_kernels"):  # a reading, or an up move on which upsamplers compete
+                part.use_kernels(choice)
 
     def forward(
         self,
@@ -185,7 +193,7 @@ class SearchCell(nn.Module):
         if self.groups > 1:  # with one arrow they lie as they are read
             repeated = [weight.index_select(0, self.atrous_index) for weight in repeated]
         kinds = [torch.split(weight, self._atrous_sizes) for weight in repeated]
-        return [[kind[number] for kind in kinds] for number in range(len(self.layout))]
+        return [[kind[number] for kind in kinds] for number in range(len(self.plan))]
 
     def split_atrous(self, weights: Sequence[Tensor], dtype: torch.dtype) -> list[list[list[Tensor]]]:
         """The atrous weights of each reading by kernel size and run of arrows that share them, (E*C, C, k, k) each."""
@@ -222,7 +230,7 @@ class _CellFunction(torch.autograd.Function):
     def forward(
         ctx: Any, cell: SearchCell, keep: bool, arrived: Tensor, betas: Tensor, *tensors: Tensor
     ) -> tuple[Tensor, Tensor]:
-        arrived = arrived.contiguous(memory_format=torch.channels_last)
+        layout, arrived = cell.layout, cell.layout.arrange(arrived)
         with without_autocast(arrived):
             weights, factors, atrous = cell.unpack(tensors)
             gathered = cell.repeat_atrous(atrous, arrived.dtype)
@@ -230,13 +238,13 @@ class _CellFunction(torch.autograd.Function):
             (first, *others), kept = cell.stacked(), []
             total, of_first = first.run(arrived, weights[0], gathered[0], factors[0])
             kept.append(of_first if keep else Kept())
-            of_prev_prev, of_prev = torch.split(total, [1, cell.groups], 3)
-            received = of_prev + of_prev_prev  # by every block, (N, H, W, G, B, C): complete when the block is read
-            pieces = torch.split(join_channels(received), cell.channels, 1)
+            of_prev_prev, of_prev = torch.split(total, [1, cell.groups], layout.axis(0))
+            received = of_prev + of_prev_prev  # by every block, by G, B and C: complete when the block is read
+            pieces = torch.split(layout.join(received), cell.channels, 1)
             for block, edges in enumerate(others):
                 state = _state(cell, received, pieces, block)
                 number = block + 1
-                rest = received.narrow(4, number, edges.edges)
+                rest = received.narrow(layout.axis(1), number, edges.edges)
                 of_block = edges.run(state, weights[number], gathered[number], factors[number], onto=rest)[1]
                 kept.append(of_block if keep else Kept())
             plain = _output(cell, received, betas)
@@ -252,15 +260,16 @@ class _CellFunction(torch.autograd.Function):
         cell: SearchCell = ctx.cell
         arrived, betas, received, *tensors = ctx.saved_tensors
         fields = len(Kept._fields)
-        kept = [Kept(*tensors[n * fields : (n + 1) * fields]) for n in range(len(cell.layout))]
+        kept = [Kept(*tensors[n * fields : (n + 1) * fields]) for n in range(len(cell.plan))]
         tensors = tensors[len(kept) * fields :]
         with without_autocast(arrived):
             grad = _of_feature(cell, of_plain, of_activated, received, betas)
             if grad is None:
                 return (None,) * (4 + len(tensors))
-            grad = unshuffle(split_channels(grad, 1, cell.blocks, cell.channels), cell.share)
-            of_betas = (grad * received).sum((0, 1, 2, 4, 5)).view_as(betas) if ctx.needs_input_grad[3] else None
-            found = _blocks_backward(cell, grad * betas, arrived, received, kept, tensors, ctx.needs)
+            layout = cell.layout
+            grad = unshuffle(layout.split(grad, 1, cell.blocks, cell.channels), cell.share, layout)
+            of_betas = layout.sum_to(grad * received, 0).view_as(betas) if ctx.needs_input_grad[3] else None
+            found = _blocks_backward(cell, grad * layout.spread(betas), arrived, received, kept, tensors, ctx.needs)
             of_atrous: Sequence[Tensor | None] = [None] * len(cell.weights.atrous)
             if ctx.needs.weights:
                 of_atrous = cell.join_atrous([of.atrous for of in found])
@@ -281,20 +290,23 @@ def _blocks_backward(
     tensors: Sequence[Tensor],
     needs: Needs,
 ) -> list[Gradients]:
-    """The gradients of each reading, the last one first evaluated; grad: (N, H, W, G, B, C), used up."""
+    """The gradients of each reading, the last one first evaluated; grad: grouped by G, B and C, used up."""
+    layout = cell.layout
+    groups, blocks = layout.axis(0), layout.axis(1)
     weights, factors, atrous = cell.unpack(tensors)
     gathered = cell.split_atrous(atrous, arrived.dtype)
-    pieces = torch.split(join_channels(received), cell.channels, 1)
+    pieces = torch.split(layout.join(received), cell.channels, 1)
     first, *others = cell.stacked()
     found: list[Gradients] = []
     for number in range(len(others), 0, -1):
         edges, block = others[number - 1], number - 1
         state = _state(cell, received, pieces, block)
-        of_rest = grad.narrow(4, number, edges.edges)
+        of_rest = grad.narrow(blocks, number, edges.edges)
         of = edges.backward(of_rest, state, kept[number], weights[number], gathered[number], factors[number], needs)
-        grad.select(4, block).add_(unshuffle(split_channels(of.state, cell.groups, cell.channels), cell.share))
+        of_state = layout.split(of.state, cell.groups, cell.channels)
+        grad.select(blocks, block).add_(unshuffle(of_state, cell.share, layout))
         found.append(of)
-    both = torch.cat([grad.sum(3, keepdim=True), grad], 3)
+    both = torch.cat([grad.sum(groups, keepdim=True), grad], groups)
     found.append(first.backward(both, arrived, kept[0], weights[0], gathered[0], factors[0], needs))
     return found[::-1]
 
@@ -303,12 +315,15 @@ def _state(cell: SearchCell, received: Tensor, pieces: tuple[Tensor, ...], block
     """What the readers of a block read, (N, G*C, H, W); pieces: of `received`, (N, C, H, W) each."""
     if cell.share == 1:
         return torch.cat(pieces[block :: cell.blocks], 1)
-    return join_channels(shuffle(received.select(4, block), cell.share).contiguous())
+    layout = cell.layout
+    return layout.join(shuffle(received.select(layout.axis(1), block), cell.share, layout).contiguous())
 
 
 def _output(cell: SearchCell, received: Tensor, betas: Tensor) -> Tensor:
     """The feature, (N, B*C, H, W)."""
-    return join_channels(shuffle((received * betas).sum(3), cell.share))
+    layout = cell.layout
+    summed = (received * layout.spread(betas)).sum(layout.axis(0))
+    return layout.join(shuffle(summed, cell.share, layout))
 
 
 def _of_feature(

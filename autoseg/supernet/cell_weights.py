@@ -105,6 +105,8 @@ class WeightLayout(nn.Module):
     """
 
     depthwise_index: Tensor
+    taps_together = False
+    """Whether the depthwise weights of a tap lie side by side in memory, as our own kernels read them best."""
 
     def __init__(self, cells: Sequence[CellWeights], readings: Sequence[Sequence[Reading]]) -> None:
         """readings: those of each cell. The cells stay where they are; no parameter is registered here."""
@@ -165,7 +167,8 @@ class WeightLayout(nn.Module):
             part = torch.cat(of_size)
             parts.append(F.pad(part, (margin,) * 4) if margin else part)
         stacked = torch.cat(parts) if len(parts) > 1 else parts[0]
-        return stacked.index_select(0, self.depthwise_index)
+        gathered = stacked.index_select(0, self.depthwise_index)
+        return tap_by_tap(gathered) if self.taps_together else gathered
 
     # --- pointwise: level by level ------------------------------------------------------------------------------------
 
@@ -188,6 +191,11 @@ class WeightLayout(nn.Module):
         stacked = torch.cat([part for part in parts if part is not None])
         gathered = stacked.index_select(0, self.get_buffer(f"pointwise_index_{width}"))
         return torch.split(gathered.view(-1, width, 1, 1).to(dtype), self._pointwise_sizes[width])
+
+
+def tap_by_tap(weight: Tensor) -> Tensor:
+    """(M, 1, k, k) with the weights of a tap side by side in memory."""
+    return torch.unflatten(weight.flatten(1).T.contiguous().T, 1, weight.shape[1:])
 
 
 def _or_none(weight: Tensor) -> Tensor | None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autoseg.ops.acting import device_type
+from autoseg.supernet.layout import LAYOUTS, Layout
 
 aten = torch.ops.aten
 
@@ -27,13 +28,23 @@ class Depthwise(NamedTuple):
     sizes: tuple[int, ...]
     """Kernel sizes of as many equal parts of the channels; smaller kernels come framed by zeros."""
     rate: int = 1
+    kernel: str = "convolution"
+    """PyTorch's, or `triton`: one of our own, on a GPU alone."""
+    layout: Layout = LAYOUTS["channels_last"]
 
     def __call__(self, features: Tensor, weight: Tensor) -> Tensor:
         """features: (N, M, H, W), weight: (M, 1, k, k)."""
+        if self.kernel == "triton":
+            from autoseg.supernet.triton_depthwise import depthwise as ours  # its package is not on every machine
+
+            result: Tensor = ours(features, weight, self._wide(weight), self.rate, False)
+            return result
         return F.conv2d(features, weight, None, 1, self._padding(weight), self.rate, len(weight))
 
     def backward(self, grad: Tensor, features: Tensor, weight: Tensor, of_weight: bool) -> tuple[Tensor, Tensor | None]:
-        """Gradients of features and weight, the frames around smaller kernels included."""
+        """Gradients of features and weight; what stands in the frames around smaller kernels has no meaning."""
+        if self.kernel == "triton":
+            return self._triton_backward(grad, features, weight, of_weight)
         if device_type(features) != "cpu":
             mask = (True, of_weight)
             of_features, found = _backward(grad, features, weight, self._padding(weight), self.rate, mask)
@@ -42,11 +53,25 @@ class Depthwise(NamedTuple):
         if not of_weight:
             return of_features, None
         if self.rate == 2:
-            grad, features = _interleaved(grad), _interleaved(features)
+            grad, features = (self.layout.arrange(_interleaved(each)) for each in (grad, features))
         return of_features, _weight_gradient(grad, features, weight.shape[-1])
+
+    def _triton_backward(
+        self, grad: Tensor, features: Tensor, weight: Tensor, of_weight: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        from autoseg.supernet.triton_depthwise import depthwise, depthwise_weight
+
+        wide = self._wide(weight)
+        of_features = depthwise(grad, weight, wide, self.rate, True)
+        found = depthwise_weight(grad, features, wide, self.rate, weight.shape[-1]) if of_weight else None
+        return of_features, found
 
     def _padding(self, weight: Tensor) -> int:
         return self.rate * (weight.shape[-1] // 2)
+
+    def _wide(self, weight: Tensor) -> list[bool]:
+        """Of each part, whether its kernels fill the frame."""
+        return [size == weight.shape[-1] for size in self.sizes]
 
 
 def _weight_gradient(grad: Tensor, features: Tensor, size: int) -> Tensor:
@@ -71,8 +96,8 @@ def _backward(
 
 
 def _interleaved(features: Tensor) -> Tensor:
-    """(N, M, H, W) -> (4N, M, ceil(H/2), ceil(W/2)), channels_last: even and odd rows and columns as images."""
+    """(N, M, H, W) -> (4N, M, ceil(H/2), ceil(W/2)): even and odd rows and columns as images."""
     height, width = features.shape[2:]
     features = F.pad(features, (0, width % 2, 0, height % 2))
     parts = [features[:, :, row::2, column::2] for row in (0, 1) for column in (0, 1)]
-    return torch.cat(parts).contiguous(memory_format=torch.channels_last)
+    return torch.cat(parts)

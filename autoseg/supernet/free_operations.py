@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from autoseg.supernet.layout import join_channels, split_channels
+from autoseg.supernet.layout import LAYOUTS, Layout
 
 aten = torch.ops.aten
 
@@ -71,6 +71,7 @@ class FreeOperations:
     def __init__(self, groups: int, edges: int, channels: int, operations: Sequence[str], shared: bool) -> None:
         """shared: all groups read the same edges."""
         self.groups, self.edges, self.channels, self.shared = groups, edges, channels, shared
+        self.layout: Layout = LAYOUTS["channels_last"]
         self.operations = [FREE_OPERATIONS[name] for name in operations if name in FREE_OPERATIONS]
 
     @property
@@ -79,13 +80,13 @@ class FreeOperations:
         return min(1, len(self.operations)) if self.shared else len(self.operations)
 
     def run(self, state: Tensor, total: Tensor | None, factors: Sequence[Tensor]) -> Tensor:
-        """state: (N, G*C, H, W) -> (N, H, W, G, E, C), added in place to `total` where that is given."""
+        """state: (N, G*C, H, W) -> grouped by G, E and C, added in place to `total` where that is given."""
         results = [operation.forward(state) for operation in self.operations]
         if self.shared and results:
             product = self._product(factors[0], results)
             return product.contiguous() if total is None else total.add_(product)
         for result, factor in zip(results, factors, strict=True):
-            result = split_channels(result, self.groups, 1, self.channels)
+            result, factor = self.layout.split(result, self.groups, 1, self.channels), self.layout.spread(factor)
             total = result * factor if total is None else total.addcmul_(result, factor)
         assert total is not None  # a search space has an operation other than none
         return total
@@ -93,35 +94,34 @@ class FreeOperations:
     def backward(
         self, grad: Tensor, state: Tensor, factors: Sequence[Tensor], of_factors: bool
     ) -> tuple[list[Tensor], tuple[Tensor, ...]]:
-        """Gradients of the state, one an operation, and of the factors; grad: (N, H, W, G, E, C)."""
+        """Gradients of the state, one an operation, and of the factors; grad: grouped by G, E and C."""
         if not self.operations:
             return [], ()
-        images, height, width = grad.shape[:3]
-        grads = grad.permute(3, 4, 0, 1, 2, 5).reshape(self.groups, self.edges, -1)
+        layout, place = self.layout, self.layout.axis(0)
+        rest = (*grad.shape[:place], *grad.shape[place + 2 :])
+        grads = self._as_rows(grad)
         matrix = factors[0].expand(self.groups, -1, -1) if self.shared else torch.cat(list(factors), 2)
-        of_results = torch.bmm(matrix.transpose(1, 2), grads).view(
-            self.groups, -1, images, height, width, self.channels
-        )
-        of_results = of_results.permute(1, 2, 3, 4, 0, 5).contiguous()
+        of_results = torch.bmm(matrix.transpose(1, 2), grads).view(self.groups, -1, *rest)
+        of_results = of_results.movedim(0, layout.axis(1)).contiguous()  # operations, then grouped by G and C
         found = [
-            operation.backward(join_channels(part), state, of_factors)
+            operation.backward(layout.join(part), state, of_factors)
             for operation, part in zip(self.operations, of_results, strict=True)
         ]
         of_state = [pair[0] for pair in found]
         if not of_factors:
             return of_state, ()
-        results = [split_channels(again, self.groups, self.channels) for _, again in found if again is not None]
-        stacked = torch.stack(results).permute(4, 0, 1, 2, 3, 5).reshape(self.groups, len(results), -1)
+        results = [layout.split(again, self.groups, self.channels) for _, again in found if again is not None]
+        stacked = self._as_rows(torch.stack(results, layout.axis(1)))
         product = torch.bmm(grads, stacked.transpose(1, 2))
         return of_state, (product.sum(0),) if self.shared else torch.split(product, 1, 2)
 
+    def _as_rows(self, grouped: Tensor) -> Tensor:
+        """Grouped by G, any and C -> (G, any, pixels and channels)."""
+        first, second = self.layout.axis(0), self.layout.axis(1)
+        return grouped.movedim((first, second), (0, 1)).reshape(self.groups, grouped.shape[second], -1)
+
     def _product(self, matrix: Tensor, results: Sequence[Tensor]) -> Tensor:
-        """matrix: (E, F); each result (N, G*C, H, W) -> (N, H, W, G, E, C), a permuted view."""
-        images, channels, height, width = results[0].shape
-        stacked = torch.cat(list(results)).contiguous(memory_format=torch.channels_last)
-        size = height * width * channels
-        product = matrix @ stacked.as_strided((len(results), images * size), (images * size, 1))
-        return product.as_strided(
-            (images, height, width, self.groups, self.edges, self.channels),
-            (size, width * channels, channels, self.channels, images * size, 1),
-        )
+        """matrix: (E, F); each result (N, G*C, H, W) -> grouped by G, E and C, a permuted view."""
+        stacked = self.layout.arrange(torch.cat(list(results)))
+        product = matrix @ self.layout.as_matrix(stacked, len(results))
+        return self.layout.of_matrix(product, results[0].shape, self.groups)

@@ -1,32 +1,222 @@
-"""Groups of channels as axes of their own, without copying.
+"""How features lie in memory, and their groups of channels as axes of their own: the one place that knows either.
 
-Letters: N images, H height, W width.
+A feature is an (N, M, H, W) tensor. Grouped, its channels are several axes, M = G1*G2*..., which stand where the
+channels lie in memory: (N, H, W, G1, G2, ...) in channels_last memory, (N, G1, G2, ..., H, W) in channels_first. So a
+grouped tensor is contiguous where the feature is dense, and code that names axes by `Layout.axis` serves both.
+
+Letters: N images, H height, W width, M channels, K groups of a product, P pixels.
 """
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 
-def split_channels(features: Tensor, *groups: int) -> Tensor:
-    """(N, G1*G2*..., H, W) in channels_last memory -> a view (N, H, W, G1, G2, ...)."""
-    features = features.contiguous(memory_format=torch.channels_last)
-    images, channels, height, width = features.shape
-    strides, step = [], channels
-    for size in groups:
-        step //= size
-        strides.append(step)
-    return features.as_strided(
-        (images, height, width, *groups),
-        (height * width * channels, width * channels, channels, *strides),
-        features.storage_offset(),
-    )
+class Layout(ABC):
+    """How features lie in memory; without state."""
+
+    memory: ClassVar[torch.memory_format]
+    first: ClassVar[int]
+    """Axis of the first group in a grouped tensor."""
+    last: ClassVar[int]
+    """Axis of the last group in a grouped tensor, counted from the end."""
+
+    def arrange(self, features: Tensor) -> Tensor:
+        """(N, M, H, W), copied if it lies otherwise."""
+        return features.contiguous(memory_format=self.memory)
+
+    def axis(self, number: int) -> int:
+        """Axis of a group in a grouped tensor, counted from 0."""
+        return self.first + number
+
+    def sum_to(self, grouped: Tensor, *numbers: int) -> Tensor:
+        """The sum over everything but some groups, which come out in their order."""
+        kept = [self.axis(number) for number in numbers]
+        return grouped.sum([axis for axis in range(grouped.dim()) if axis not in kept])
+
+    # --- without autograd: as few calls as can be -------------------------------------------------------------------
+
+    @abstractmethod
+    def split(self, features: Tensor, *groups: int) -> Tensor:
+        """(N, G1*G2*..., H, W) -> grouped by G1, G2, ...; a view where the memory allows it."""
+
+    @abstractmethod
+    def join(self, grouped: Tensor) -> Tensor:
+        """Grouped and contiguous -> a view (N, G1*G2*..., H, W)."""
+
+    @abstractmethod
+    def spread(self, factors: Tensor) -> Tensor:
+        """(G1, G2, ...) or fewer of the last groups, so that a grouped tensor can be multiplied with it."""
+
+    # --- with autograd ----------------------------------------------------------------------------------------------
+
+    def as_groups(self, features: Tensor, *groups: int) -> Tensor:
+        """As `split`, always a view."""
+        return torch.unflatten(features.movedim(1, self.first), self.first, groups)
+
+    def as_channels(self, grouped: Tensor) -> Tensor:
+        """As `join`, of any grouped tensor."""
+        return grouped.flatten(self.first, self.last).contiguous().movedim(self.first, 1)
+
+    # --- rows of a matrix -------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def as_matrix(self, features: Tensor, rows: int) -> Tensor:
+        """(rows*N, M, H, W), dense -> a view (rows, N*M*H*W), in the order of the memory."""
+
+    @abstractmethod
+    def of_matrix(self, matrix: Tensor, shape: torch.Size, groups: int) -> Tensor:
+        """(E, N*M*H*W), contiguous, in the order of `as_matrix` -> a view grouped by G, E and M/G.
+
+        shape: (N, M, H, W).
+        """
+
+    @abstractmethod
+    def as_rows(self, features: Tensor) -> Tensor:
+        """(N, M, H, W) with every row as an image, (N*H, M, 1, W), where the memory has it so; else as it is."""
+
+    @abstractmethod
+    def of_rows(self, rows: Tensor, shape: torch.Size) -> Tensor:
+        """The inverse of `as_rows`, whatever M has become; `shape`: (N, M, H, W) of before."""
+
+    # --- products of K groups of channels with a matrix each ----------------------------------------------------------
+
+    @abstractmethod
+    def multiply(self, matrices: Tensor, features: Tensor) -> Tensor:
+        """matrices (K, Mout, Min), features (N, K*Min, H, W) -> (N, K*Mout, H, W), group by group."""
+
+    @abstractmethod
+    def correlate(self, left: Tensor, right: Tensor, groups: int) -> Tensor:
+        """(N, K*Mleft, H, W) and (N, K*Mright, H, W) -> their products summed over the pixels, (K, Mleft, Mright)."""
 
 
-def join_channels(features: Tensor) -> Tensor:
-    """(N, H, W, G1, G2, ...), contiguous -> a view (N, G1*G2*..., H, W) in channels_last memory."""
-    images, height, width = features.shape[:3]
-    channels = features.shape[3:].numel()
-    strides = (height * width * channels, 1, width * channels, channels)
-    return features.as_strided((images, channels, height, width), strides, features.storage_offset())
+class ChannelsLast(Layout):
+    """(N, H, W, M) in memory."""
+
+    memory = torch.channels_last
+    first = 3
+    last = -1
+
+    def split(self, features: Tensor, *groups: int) -> Tensor:
+        """See `Layout`."""
+        features = features.contiguous(memory_format=torch.channels_last)
+        images, channels, height, width = features.shape
+        strides, step = [], channels
+        for size in groups:
+            step //= size
+            strides.append(step)
+        return features.as_strided(
+            (images, height, width, *groups),
+            (height * width * channels, width * channels, channels, *strides),
+            features.storage_offset(),
+        )
+
+    def join(self, grouped: Tensor) -> Tensor:
+        """See `Layout`."""
+        images, height, width = grouped.shape[:3]
+        channels = grouped.shape[3:].numel()
+        strides = (height * width * channels, 1, width * channels, channels)
+        return grouped.as_strided((images, channels, height, width), strides, grouped.storage_offset())
+
+    def spread(self, factors: Tensor) -> Tensor:
+        """See `Layout`."""
+        return factors
+
+    def as_matrix(self, features: Tensor, rows: int) -> Tensor:
+        """See `Layout`."""
+        size = features.numel() // rows
+        return features.as_strided((rows, size), (size, 1))
+
+    def of_matrix(self, matrix: Tensor, shape: torch.Size, groups: int) -> Tensor:
+        """See `Layout`."""
+        images, channels, height, width = shape
+        edges, size, each = len(matrix), height * width * channels, channels // groups
+        return matrix.as_strided(
+            (images, height, width, groups, edges, each), (size, width * channels, channels, each, images * size, 1)
+        )
+
+    def as_rows(self, features: Tensor) -> Tensor:
+        """See `Layout`."""
+        images, channels, height, width = features.shape
+        features = features.contiguous(memory_format=torch.channels_last)
+        strides = (width * channels, 1, width * channels, channels)
+        return features.as_strided((images * height, channels, 1, width), strides, features.storage_offset())
+
+    def of_rows(self, rows: Tensor, shape: torch.Size) -> Tensor:
+        """See `Layout`."""
+        images, _, height, width = shape
+        return self.join(self.split(rows, rows.shape[1]).view(images, height, width, -1))
+
+    def multiply(self, matrices: Tensor, features: Tensor) -> Tensor:
+        """See `Layout`. No copy: a group is a matrix of P rows, as far apart as the pixels."""
+        images, _, height, width = features.shape
+        pixels = self._pixels(features, len(matrices))
+        output = features.new_empty(len(pixels), *matrices.shape[:2])
+        torch.bmm(pixels.transpose(0, 1), matrices.transpose(1, 2), out=output.transpose(0, 1))
+        return self.join(output.view(images, height, width, -1))
+
+    def correlate(self, left: Tensor, right: Tensor, groups: int) -> Tensor:
+        """See `Layout`."""
+        return torch.bmm(self._pixels(left, groups).permute(1, 2, 0), self._pixels(right, groups).transpose(0, 1))
+
+    def _pixels(self, features: Tensor, groups: int) -> Tensor:
+        """(N, K*M, H, W) -> (P, K, M), a view even of some of a tensor's channels."""
+        return features.permute(0, 2, 3, 1).reshape(-1, groups, features.shape[1] // groups)
+
+
+class ChannelsFirst(Layout):
+    """(N, M, H, W) in memory. Without strides of our own making, which not every device can do."""
+
+    memory = torch.contiguous_format
+    first = 1
+    last = -3
+
+    def split(self, features: Tensor, *groups: int) -> Tensor:
+        """See `Layout`."""
+        return torch.unflatten(features, 1, groups)
+
+    def join(self, grouped: Tensor) -> Tensor:
+        """See `Layout`."""
+        return grouped.view(len(grouped), -1, *grouped.shape[-2:])
+
+    def spread(self, factors: Tensor) -> Tensor:
+        """See `Layout`."""
+        return factors[..., None, None]
+
+    def as_matrix(self, features: Tensor, rows: int) -> Tensor:
+        """See `Layout`."""
+        return features.view(rows, -1)
+
+    def of_matrix(self, matrix: Tensor, shape: torch.Size, groups: int) -> Tensor:
+        """See `Layout`."""
+        images, channels, height, width = shape
+        return matrix.view(-1, images, groups, channels // groups, height, width).permute(1, 2, 0, 3, 4, 5)
+
+    def as_rows(self, features: Tensor) -> Tensor:
+        """See `Layout`."""
+        return features
+
+    def of_rows(self, rows: Tensor, shape: torch.Size) -> Tensor:
+        """See `Layout`."""
+        return rows
+
+    def multiply(self, matrices: Tensor, features: Tensor) -> Tensor:
+        """See `Layout`. The small matrices alone are copied, for each image."""
+        images, _, height, width = features.shape
+        return torch.matmul(matrices, self._planes(features, len(matrices))).view(images, -1, height, width)
+
+    def correlate(self, left: Tensor, right: Tensor, groups: int) -> Tensor:
+        """See `Layout`."""
+        return torch.matmul(self._planes(left, groups), self._planes(right, groups).transpose(2, 3)).sum(0)
+
+    def _planes(self, features: Tensor, groups: int) -> Tensor:
+        """(N, K*M, H, W) -> (N, K, M, H*W)."""
+        return features.reshape(len(features), groups, features.shape[1] // groups, -1)
+
+
+LAYOUTS: dict[str, Layout] = {"channels_last": ChannelsLast(), "channels_first": ChannelsFirst()}
+"""By the name that `search.kernels.layout` has for it."""

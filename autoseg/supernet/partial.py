@@ -11,18 +11,24 @@ import torch
 from torch import Tensor
 
 from autoseg.supernet.cell_weights import ReadingWeights
-from autoseg.supernet.layout import join_channels, split_channels
+from autoseg.supernet.layout import Layout
 from autoseg.supernet.reading import Factors, Gradients, Kept, Needs, StackedEdges
 
 
-def shuffle(features: Tensor, share: int) -> Tensor:
-    """(..., C) with the channels of `share` parts dealt out in turn, so that other ones come to pass next time."""
-    return features if share == 1 else features.reshape(*features.shape[:-1], share, -1).transpose(-1, -2).flatten(-2)
+def shuffle(grouped: Tensor, share: int, layout: Layout) -> Tensor:
+    """Grouped by any and C: the channels of `share` parts dealt out in turn, so that others come to pass next time."""
+    return grouped if share == 1 else _transposed(grouped, (share, -1), layout.last)
 
 
-def unshuffle(features: Tensor, share: int) -> Tensor:
+def unshuffle(grouped: Tensor, share: int, layout: Layout) -> Tensor:
     """The inverse of `shuffle`, and so its way back."""
-    return features if share == 1 else features.reshape(*features.shape[:-1], -1, share).transpose(-1, -2).flatten(-2)
+    return grouped if share == 1 else _transposed(grouped, (-1, share), layout.last)
+
+
+def _transposed(grouped: Tensor, sizes: tuple[int, int], axis: int) -> Tensor:
+    """One axis as a matrix of these sizes, transposed; copied."""
+    axis += grouped.dim()
+    return torch.unflatten(grouped, axis, sizes).transpose(axis, axis + 1).flatten(axis, axis + 1)
 
 
 class PartialEdges(StackedEdges):
@@ -50,15 +56,15 @@ class PartialEdges(StackedEdges):
         factors: Factors,
         onto: Tensor | None = None,
     ) -> tuple[Tensor, Kept]:
-        """state: (N, G*C, H, W) -> (N, H, W, G, E, C)."""
+        """state: (N, G*C, H, W) -> grouped by G, E and C."""
         taken, others, probs, factors = self._parts(state, factors)
-        joined = join_channels(taken)
+        joined, last = self.layout.join(taken), self.layout.last
         if onto is None:
             total, kept = super().run(joined, weights, atrous, factors)
-            return torch.cat([total, others * probs], -1), kept
-        total, rest = torch.split(onto, [self.channels, others.shape[-1]], -1)
+            return torch.cat([total, others * self.layout.spread(probs)], last), kept
+        total, rest = torch.split(onto, [self.channels, others.shape[last]], last)
         _, kept = super().run(joined, weights, atrous, factors, total)
-        rest.addcmul_(others, probs)
+        rest.addcmul_(others, self.layout.spread(probs))
         return onto, kept
 
     def backward(
@@ -72,20 +78,22 @@ class PartialEdges(StackedEdges):
         needs: Needs,
     ) -> Gradients:
         """As in `StackedEdges`."""
+        layout = self.layout
         taken, others, probs, factors = self._parts(state, factors)
-        of_total, of_rest = torch.split(grad, [self.channels, others.shape[-1]], -1)
-        found = super().backward(of_total.contiguous(), join_channels(taken), kept, weights, atrous, factors, needs)
-        of_taken = split_channels(found.state, self.groups, self.channels)
-        of_state = join_channels(torch.cat([of_taken, (of_rest * probs).sum(4)], -1))
+        of_total, of_rest = torch.split(grad, [self.channels, others.shape[layout.last]], layout.last)
+        found = super().backward(of_total.contiguous(), layout.join(taken), kept, weights, atrous, factors, needs)
+        of_taken = layout.split(found.state, self.groups, self.channels)
+        passed_by = (of_rest * layout.spread(probs)).sum(layout.axis(1))
+        of_state = layout.join(torch.cat([of_taken, passed_by], layout.last))
         of_factors = found.factors
         if needs.alpha:
-            of_probs = (of_rest * others).sum((0, 1, 2, 5)).unsqueeze(-1).sum_to_size(probs.shape)
+            of_probs = layout.sum_to(of_rest * others, 0, 1).unsqueeze(-1).sum_to_size(probs.shape)
             of_factors = of_factors._replace(free=(*of_factors.free, of_probs))
         return found._replace(state=of_state, factors=of_factors)
 
     def _parts(self, state: Tensor, factors: Factors) -> tuple[Tensor, Tensor, Tensor, Factors]:
-        """The channels that pass, (N, H, W, G, 1, c), the others, the edges' probabilities, and the other factors."""
-        split = split_channels(state, self.groups, 1, self.all_channels)
-        taken, others = torch.split(split, [self.channels, self.all_channels - self.channels], -1)
+        """The channels that pass, grouped by G, 1 and c, the others, the edges' probabilities, the other factors."""
+        split = self.layout.split(state, self.groups, 1, self.all_channels)
+        taken, others = torch.split(split, [self.channels, self.all_channels - self.channels], self.layout.last)
         *free, probs = factors.free
         return taken.contiguous(), others, probs, factors._replace(free=tuple(free))

@@ -5,9 +5,9 @@ calls differs, and what is kept for the way back.
 
 Letters: N images, H height, W width, G groups (copies of a state, one for each arrow into the node), E edges that read
 a state, C channels of a block; S, D and A operations of a kind (`cell_weights.Kernels`).
-A feature is an (N, G*E*C, H, W) tensor in channels_last memory, which is (N, H, W, G, E, C): groups and edges are
-groups of channels. BatchNorm then keeps the statistics of every arrow and edge apart by itself, and one convolution
-serves them all.
+A feature is an (N, G*E*C, H, W) tensor: groups and edges are groups of channels. BatchNorm then keeps the statistics of
+every arrow and edge apart by itself, and one convolution serves them all. Where groups and edges are axes of their own,
+a tensor is "grouped" by them: (N, H, W, G, E, C), or (N, G, E, C, H, W) in channels_first memory (`layout.py`).
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ from torch.nn import functional as F
 from autoseg.ops.acting import device_type
 from autoseg.supernet.cell_weights import Kernels, ReadingWeights
 from autoseg.supernet.depthwise import Depthwise
+from autoseg.supernet.elementwise import Compiled, Plain
 from autoseg.supernet.free_operations import FreeOperations
-from autoseg.supernet.layout import join_channels, split_channels
+from autoseg.supernet.kernels import KernelChoice
+from autoseg.supernet.layout import LAYOUTS, Layout
+from autoseg.supernet.pointwise import Product
 
 BN_EPS, BN_MOMENTUM = 1e-5, 0.1
 RATE = 2
@@ -41,11 +44,12 @@ class _Conv(NamedTuple):
 
     rate: int
     groups: int
+    layout: Layout
 
     def __call__(self, features: Tensor, weight: Tensor) -> Tensor:
         rows = self._as_rows(features, weight)
         output = F.conv2d(rows, weight, None, 1, self._padding(weight), self.rate, self.groups)
-        return _restore(output, features)
+        return self._restore(output, features)
 
     def backward(self, grad: Tensor, features: Tensor, weight: Tensor, of_weight: bool) -> tuple[Tensor, Tensor | None]:
         """Gradients of features and, where that is asked for, weight."""
@@ -54,27 +58,21 @@ class _Conv(NamedTuple):
             self._as_rows(grad, weight), rows, weight, None, [1, 1], [self._padding(weight)] * 2, [self.rate] * 2,
             False, [0, 0], self.groups, (True, of_weight, False),
         )  # fmt: skip
-        return _restore(of_features, features), found if of_weight else None
+        return self._restore(of_features, features), found if of_weight else None
 
     def _padding(self, weight: Tensor) -> int:
         return self.rate * (weight.shape[-1] // 2)
 
     def _as_rows(self, features: Tensor, weight: Tensor) -> Tensor:
         """For a 1x1 convolution every row may be an image: with one thread PyTorch takes a slow path for few images."""
-        images, channels, height, width = features.shape
-        if weight.shape[-1] > 1 or device_type(features) != "cpu" or torch.get_num_threads() > 1 or images >= 16:
+        several = weight.shape[-1] > 1 or torch.get_num_threads() > 1 or len(features) >= 16
+        if several or device_type(features) != "cpu":
             return features
-        features = features.contiguous(memory_format=torch.channels_last)
-        strides = (width * channels, 1, width * channels, channels)
-        return features.as_strided((images * height, channels, 1, width), strides, features.storage_offset())
+        return self.layout.as_rows(features)
 
-
-def _restore(output: Tensor, features: Tensor) -> Tensor:
-    """Undo `_as_rows` after the convolution."""
-    if len(output) == len(features):
-        return output
-    images, _, height, width = features.shape
-    return join_channels(split_channels(output, output.shape[1]).view(images, height, width, -1))
+    def _restore(self, output: Tensor, features: Tensor) -> Tensor:
+        """Undo `_as_rows` after the convolution."""
+        return output if len(output) == len(features) else self.layout.of_rows(output, features.shape)
 
 
 @contextmanager
@@ -113,13 +111,11 @@ class StackedNorm(nn.Module):
             features, factors, None, self.running_mean, self.running_var, self.training, momentum, BN_EPS
         )
 
-    def again(self, features: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
-        """What `normalise` returned first, without factors, from its other results."""
+    def moments(self, mean: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance that `normalise` took, from its other results, (channels,) each."""
         if not self.training:
-            mean, variance = self.running_mean, self.running_var
-        else:
-            variance = inverse.pow(-2) - BN_EPS
-        return F.batch_norm(features, mean, variance, None, None, False, 0.0, BN_EPS)
+            return self.running_mean, self.running_var
+        return mean, inverse.pow(-2) - BN_EPS
 
     def backward(
         self, grad: Tensor, features: Tensor, factors: Tensor | None, mean: Tensor, inverse: Tensor, of_factors: bool
@@ -188,8 +184,16 @@ class StackedEdges(nn.Module):
         separable = len(self.kernels.separable)
         self.inner_norm = StackedNorm(separable * self.width) if separable else None
         self.norm = StackedNorm(self.kernels.weighted * self.width) if self.kernels.weighted else None
-        self._separable, self._dilated = Depthwise(self.kernels.separable), Depthwise(self.kernels.dilated, RATE)
-        self._atrous = _Conv(RATE, groups)
+        self.use_kernels(KernelChoice())
+
+    def use_kernels(self, choice: KernelChoice) -> None:
+        """From now on."""
+        self.layout = self.free.layout = LAYOUTS[choice.layout]
+        self._separable = Depthwise(self.kernels.separable, 1, choice.depthwise, self.layout)
+        self._dilated = Depthwise(self.kernels.dilated, RATE, choice.depthwise, self.layout)
+        self._atrous = _Conv(RATE, self.groups, self.layout)
+        self._product = choice.pointwise == "product"
+        self._elementwise = Compiled if choice.compile else Plain
 
     @property
     def free_factors(self) -> int:
@@ -204,7 +208,7 @@ class StackedEdges(nn.Module):
         factors: Factors,
         onto: Tensor | None = None,
     ) -> tuple[Tensor, Kept]:
-        """state: (N, G*C, H, W), channels_last -> (N, H, W, G, E, C), added in place to `onto` where that is given."""
+        """state: (N, G*C, H, W) -> grouped by G, E and C, added in place to `onto` where that is given."""
         kept, total = Kept(), onto
         if self.norm is not None:
             activated = F.relu(state)
@@ -215,8 +219,7 @@ class StackedEdges(nn.Module):
             outer = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
             normal, mean, inverse = self.norm.normalise(outer, factors.weighted)
             kept = kept._replace(outer=outer, outer_mean=mean, outer_inverse=inverse)
-            summed = self._split(normal, self.kernels.weighted).sum(3)
-            total = summed if total is None else total.add_(summed)
+            total = self._elementwise.sum_operations(self._split(normal, self.kernels.weighted), self.layout, total)
         return self.free.run(state, total, factors.free), kept
 
     def backward(
@@ -229,13 +232,13 @@ class StackedEdges(nn.Module):
         factors: Factors,
         needs: Needs,
     ) -> Gradients:
-        """grad: (N, H, W, G, E, C), of what `run` returned; atrous: not repeated, by kernel size and run of groups."""
+        """grad: grouped, of what `run` returned; atrous: not repeated, by kernel size and run of groups."""
         grad_weights, grad_weighted = ReadingWeights(None, None, None, None, None), None
         grad_state: Tensor | None = None
         grad_atrous: list[list[Tensor | None]] = []
         if self.norm is not None:
             activated = F.relu(state)
-            stacked = torch.cat([join_channels(grad.contiguous())] * self.kernels.weighted, 1)
+            stacked = torch.cat([self.layout.join(grad.contiguous())] * self.kernels.weighted, 1)
             outer, mean, inverse = given(kept.outer), given(kept.outer_mean), given(kept.outer_inverse)
             stacked, grad_weighted = self.norm.backward(stacked, outer, factors.weighted, mean, inverse, needs.alpha)
             depthwise = self.kernels.depthwise * self.width
@@ -245,11 +248,14 @@ class StackedEdges(nn.Module):
             if of_atrous:
                 of_activated, grad_atrous = self._atrous_backward(of_atrous, activated, atrous, needs)
                 grad_state = of_activated if grad_state is None else grad_state.add_(of_activated)
-            grad_state = aten.threshold_backward(given(grad_state), activated, 0)
         of_state, grad_free = self.free.backward(grad, state, factors.free, needs.alpha)
-        for part in of_state:
-            grad_state = part if grad_state is None else grad_state.add_(part)
-        return Gradients(given(grad_state), grad_weights, grad_atrous, Factors(grad_weighted, grad_free))
+        if grad_state is not None:
+            grad_state = self._elementwise.join_gradients(grad_state, activated, of_state, self.layout)
+        else:
+            grad_state, *others = of_state  # a search space has an operation other than none
+            for other in others:
+                grad_state.add_(other)
+        return Gradients(grad_state, grad_weights, grad_atrous, Factors(grad_weighted, grad_free))
 
     def _atrous_backward(
         self, grads: Sequence[Tensor], activated: Tensor, weights: Sequence[Sequence[Tensor]], needs: Needs
@@ -258,7 +264,7 @@ class StackedEdges(nn.Module):
 
         So the weights are neither repeated nor their gradients summed afterwards.
         """
-        conv, runs = _Conv(RATE, 1), len(weights[0])
+        conv, runs = _Conv(RATE, 1, self.layout), len(weights[0])
         states, parts = activated.chunk(self.groups, 1), [grad.chunk(self.groups, 1) for grad in grads]
         of_states: list[Tensor] = []
         of_weights: list[list[Tensor | None]] = [[] for _ in weights]
@@ -294,7 +300,8 @@ class StackedEdges(nn.Module):
         read, parts = [], []
         if self.inner_norm is not None:
             inner, mean, inverse = given(kept.inner), given(kept.inner_mean), given(kept.inner_inverse)
-            read.append(self.inner_norm.again(inner, mean, inverse).relu_())
+            moments = self.inner_norm.moments(mean, inverse)
+            read.append(self._elementwise.normalise(inner, *moments, BN_EPS, self.layout))
             parts.append((self._separable, given(weights.depthwise2)))
         if self._dilated.sizes:
             read.append(self._copies(activated, self._dilated.sizes))
@@ -322,12 +329,12 @@ class StackedEdges(nn.Module):
             part, depthwise1, pointwise1 = self._first_backward(grad, activated, weights, needs)
             total = part if total is None else total.add_(part)
             result = ReadingWeights(depthwise1, pointwise1, found[0][1], of_dilated, pointwise2)
-        return join_channels(given(total)), result
+        return self.layout.join(given(total)), result
 
     def _first_backward(
         self, grad: Tensor, activated: Tensor, weights: ReadingWeights, needs: Needs
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Of the first depthwise and 1x1 convolutions: gradients of `activated`, (N, H, W, G, C), and both weights."""
+        """Of the first depthwise and 1x1 convolutions: gradients of `activated`, by G and C, and both weights."""
         copies = self._copies(activated, self._separable.sizes) if needs.weights else grad  # any of its shape
         before = self._separable(copies, given(weights.depthwise1)) if needs.weights else grad
         grad, pointwise1 = self._pointwise(len(self._separable.sizes)).backward(
@@ -342,18 +349,15 @@ class StackedEdges(nn.Module):
         return torch.cat([part for part in parts for _ in range(self.edges)] * len(sizes), 1)
 
     def _of_copies(self, grad: Tensor, sizes: Sequence[int]) -> Tensor:
-        """The way back of `_copies`, (N, H, W, G, C). Edge by edge: one sum over both axes takes ten times as long."""
-        first, *others = self._split(grad, len(sizes)).sum(3).unbind(4)
-        total = first + others[0] if others else first.contiguous()
-        for other in others[1:]:
-            total.add_(other)
-        return total
+        """The way back of `_copies`, grouped by G and C."""
+        return self._elementwise.sum_copies(self._split(grad, len(sizes)), self.layout)
 
     def _split(self, features: Tensor, operations: int) -> Tensor:
-        return split_channels(features, operations, self.groups, self.edges, self.channels)
+        return self.layout.split(features, operations, self.groups, self.edges, self.channels)
 
-    def _pointwise(self, operations: int) -> _Conv:
-        return _Conv(1, operations * self.groups * self.edges)
+    def _pointwise(self, operations: int) -> _Conv | Product:
+        groups = operations * self.groups * self.edges
+        return Product(groups, self.layout) if self._product else _Conv(1, groups, self.layout)
 
 
 T = TypeVar("T")

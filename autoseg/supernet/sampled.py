@@ -22,6 +22,8 @@ from autoseg.supernet.arch_parameters import Sample
 from autoseg.supernet.cell import Feature, SearchCell, state_order
 from autoseg.supernet.cell_weights import ATROUS, DILATED, SEPARABLE, CellWeights, Reading
 from autoseg.supernet.free_operations import FREE_OPERATIONS
+from autoseg.supernet.kernels import KernelChoice, for_sampled
+from autoseg.supernet.layout import LAYOUTS, Layout
 from autoseg.supernet.partial import shuffle
 from autoseg.supernet.reading import BN_EPS, BN_MOMENTUM, RATE, StackedNorm
 
@@ -79,7 +81,7 @@ class Pieces:
 
 
 class SampledEdges(nn.Module):
-    """Every edge of one reading: the sampled operation times its weight, (N, G*c, H, W) -> (N, H, W, G, E, c)."""
+    """Every edge of one reading: the sampled operation times its weight, (N, G*c, H, W) -> grouped by G, E and c."""
 
     def __init__(self, reading: Reading, channels: int, operations: Sequence[str]) -> None:
         super().__init__()
@@ -90,6 +92,11 @@ class SampledEdges(nn.Module):
         slots = len(self.numbers)
         self.inner_norm = SampledNorm(separable, slots, channels) if separable else None
         self.norm = SampledNorm(weighted, slots, channels) if weighted else None
+        self.layout: Layout = LAYOUTS["channels_last"]
+
+    def use_kernels(self, choice: KernelChoice) -> None:
+        """From now on; its layout alone counts."""
+        self.layout = LAYOUTS[choice.layout]
 
     def forward(self, state: Tensor, pieces: Pieces, sample: Sample) -> Tensor:
         """pieces: of the cell's weights."""
@@ -108,7 +115,7 @@ class SampledEdges(nn.Module):
                 for slot in slots:
                     results[slot] = outputs[slot // self.edges] * weights[self.numbers[slot]].to(state.dtype)
         stacked = torch.cat([results[slot] for slot in range(len(self.numbers))], 1)
-        return as_groups(stacked, self.groups, self.edges, self.channels)
+        return self.layout.as_groups(stacked, self.groups, self.edges, self.channels)
 
     def _weighted(
         self, groups: Sequence[Tensor], taken: Slots, pieces: Pieces, weights: Sequence[Tensor]
@@ -174,43 +181,40 @@ class SampledCell(SearchCell):
         self.operations, self._order = tuple(operations), state_order(topology)
 
     def _build_readings(self, operations: Sequence[str], relaxation: RelaxationSpec) -> nn.ModuleList:
-        return nn.ModuleList(SampledEdges(reading, self.weights.channels, operations) for reading in self.layout)
+        return nn.ModuleList(SampledEdges(reading, self.weights.channels, operations) for reading in self.plan)
+
+    def use_kernels(self, choice: KernelChoice) -> None:
+        """From now on, as far as it applies."""
+        super().use_kernels(for_sampled(choice))
 
     def forward(  # type: ignore[override]  # it takes a sample instead of every weight and factor
         self, prev_prev: Feature, prevs: Sequence[tuple[Any, ...]], sample: Sample, betas: Tensor, size: Size
     ) -> Feature:
         """The node's feature; betas: (G, 1, 1)."""
         arrived, betas = self._arrive(prev_prev, prevs, betas, size)
-        pieces = Pieces(self.weights, self.operations, self._order)
-        total = self._read(0, as_groups(arrived, 1 + self.groups, self.channels), pieces, sample)
-        of_prev_prev, of_prev = torch.split(total, [1, self.groups], 3)
-        blocks, states = list((of_prev + of_prev_prev).unbind(4)), []  # each (N, H, W, G, C)
+        pieces, layout = Pieces(self.weights, self.operations, self._order), self.layout
+        arrows, edges = layout.axis(0), layout.axis(1)
+        total = self._read(0, layout.as_groups(arrived, 1 + self.groups, self.channels), pieces, sample)
+        of_prev_prev, of_prev = torch.split(total, [1, self.groups], arrows)
+        blocks, states = list((of_prev + of_prev_prev).unbind(edges)), []  # each grouped by G and C
         for block in range(self.blocks):
-            states.append(shuffle(blocks[block], self.share))
+            states.append(shuffle(blocks[block], self.share, layout))
             if block + 1 < self.blocks:
-                for number, part in enumerate(self._read(block + 1, states[block], pieces, sample).unbind(4)):
+                for number, part in enumerate(self._read(block + 1, states[block], pieces, sample).unbind(edges)):
                     blocks[block + 1 + number] = blocks[block + 1 + number] + part
-        mixed = (torch.stack(states, 4) * betas.to(arrived.dtype)).sum(3)
-        plain = as_channels(mixed)
+        mixed = (torch.stack(states, edges) * layout.spread(betas.to(arrived.dtype))).sum(arrows)
+        plain = layout.as_channels(mixed)
         return Feature(plain, F.relu(plain))
 
     def _read(self, number: int, state: Tensor, pieces: Pieces, sample: Sample) -> Tensor:
-        """(N, H, W, G, C) -> (N, H, W, G, E, C) for the edges of a reading."""
-        width, edges = self.weights.channels, self.readings[number]
-        total: Tensor = edges(as_channels(state[..., :width]), pieces, sample)
+        """Grouped by G and C -> by G, E and C for the edges of a reading."""
+        layout, width, edges = self.layout, self.weights.channels, self.readings[number]
+        taken, others = torch.split(state, [width, state.shape[layout.last] - width], layout.last)
+        total: Tensor = edges(layout.as_channels(taken), pieces, sample)
         if sample.edge_probs is None:
             return total
         of_edges = sample.edge_probs.to(state.dtype).unbind()
-        probs = torch.stack([of_edges[n] for n in self.layout[number].numbers]).view(len(state[0, 0, 0]), -1, 1)
-        return torch.cat([total, state[..., None, width:] * probs], -1)
-
-
-def as_groups(features: Tensor, *groups: int) -> Tensor:
-    """(N, G1*G2*..., H, W) -> a view (N, H, W, G1, G2, ...)."""
-    rows = features.permute(0, 2, 3, 1)
-    return rows.reshape(*rows.shape[:3], *groups)
-
-
-def as_channels(features: Tensor) -> Tensor:
-    """(N, H, W, G1, G2, ...) -> (N, G1*G2*..., H, W) in channels_last memory."""
-    return features.flatten(3).contiguous().permute(0, 3, 1, 2)
+        groups = state.shape[layout.axis(0)]
+        probs = torch.stack([of_edges[n] for n in self.plan[number].numbers]).view(groups, -1, 1)
+        passed_by = others.unsqueeze(layout.axis(1)) * layout.spread(probs)
+        return torch.cat([total, passed_by], layout.last)

@@ -24,6 +24,8 @@ from autoseg.supernet.ascent import Ascending, Ascent, Upsampling, WayUp, compet
 from autoseg.supernet.cell import Feature, SearchCell
 from autoseg.supernet.cell_weights import BYPASS, ReadingWeights, WeightLayout
 from autoseg.supernet.factors import AlphaFactors
+from autoseg.supernet.kernels import KernelChoice
+from autoseg.supernet.layout import LAYOUTS
 from autoseg.supernet.reading import Factors, StackedNorm, frozen_statistics
 from autoseg.supernet.sampled import SampledCell
 from autoseg.supernet.streams import run_side_by_side
@@ -71,6 +73,8 @@ class Supernet(nn.Module):
         """The levels of the last layer whose heads count; None for all."""
         self.checkpoint_cells = False
         """Keep no more than the output of each cell for the way back, and evaluate the cell again there."""
+        self.kernels = KernelChoice()
+        """With which its cells are computed; see `use_kernels`."""
         self._streams: Sequence[torch.cuda.Stream] = ()
         self._crossing: tuple[object, ...] = ()
         self.arch = ArchParameters(space, arch_init_std)
@@ -106,10 +110,10 @@ class Supernet(nn.Module):
         if self.space.relaxation.gdas is None:
             columns = (BYPASS,) if self.space.relaxation.pc_darts else ()
             self.weight_layout = WeightLayout(
-                [cell.weights for cell in cells.values()], [cell.layout for cell in cells.values()]
+                [cell.weights for cell in cells.values()], [cell.plan for cell in cells.values()]
             )
             self.alpha_factors = AlphaFactors(
-                {cell.groups: cell.layout for cell in cells.values()},
+                {cell.groups: cell.plan for cell in cells.values()},
                 {(cell.groups, cell.weights.channels) for cell in cells.values()},
                 (*self.space.cell.operations, *columns),
             )
@@ -136,7 +140,7 @@ class Supernet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, num_classes, H, W) of normalised images (N, 3, H, W)."""
         trellis, image_size = self.space.trellis, (images.shape[-2], images.shape[-1])
-        stem = self.stem(images.contiguous(memory_format=torch.channels_last))
+        stem = self.stem(LAYOUTS[self.kernels.layout].arrange(images))
         features = {
             node: Feature(feature, F.relu(feature))
             for node, feature in zip((FIRST_STEM_NODE, STEM_NODE), stem, strict=True)
@@ -224,6 +228,14 @@ class Supernet(nn.Module):
             node: (weights, factors[numbers[node]][kinds[node]], of_nodes[node])
             for node, weights in zip(nodes, self.weight_layout(dtype), strict=True)
         }
+
+    def use_kernels(self, choice: KernelChoice) -> None:
+        """Compute with these kernels from now on, as far as they apply: with GDAS the layout alone does."""
+        self.kernels = choice
+        if self.space.relaxation.gdas is None:
+            self.weight_layout.taps_together = choice.depthwise == "triton"
+        for cell in self.cells.values():
+            cell.use_kernels(choice)  # type: ignore[operator]
 
     def choose(self, genotype: Genotype) -> None:
         """Compute from now on only what a genotype of this space chose, with the supernet's weights.
