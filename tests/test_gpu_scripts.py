@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -124,6 +126,20 @@ def test_without_a_card_a_stage_says_how_to_try_it(tmp_path: Path) -> None:
     done = stage("bench", tmp_path)
     assert done.returncode == 2
     assert done.stderr == "error: torch finds no CUDA GPU here; --dry runs the stage in miniature on a CPU\n"
+
+
+def test_the_commands_of_the_page_are_understood() -> None:
+    text = (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8")
+    lines = [line for line in re.findall(r"`?(scripts/gpu/run\.sh [^`\n#]*)", text) if "TESTS" not in line]
+    parsers = {"check": check, "bench": bench, "camvid": camvid}
+    asked = [shlex.split(line)[1:] for line in lines]
+    assert {words[0] for words in asked} == set(parsers)
+    for name, *arguments in asked:
+        assert parsers[name].parse_arguments(arguments).seconds > 0
+    assert f"at most {check.SECONDS:g} s" in text
+    assert f"at most {bench.SECONDS:g} s" in text
+    expected = sum(row.estimate for row in bench_rows.all_rows()) + bench.START_ESTIMATE
+    assert f"{expected:g} seconds for all rows" in text
 
 
 # --- a process that does one thing after another ----------------------------------------------------------------------
@@ -579,7 +595,7 @@ def test_the_report_of_a_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         {"name": "limits", "outcome": "died", "seconds": 20.0, "detail": "it took longer\nand so on"},
     ]
     stage.planned = ["W1 eager", "W1 graphs, streams", "limits", "fast eager"]
-    stage.predictions = {"W1": {"name": "W1", "peak_bytes": 4_200_000_000}}
+    stage.predictions = {"W1": {"name": "W1", "eager_bytes": 4_200_000_000, "graph_bytes": 300_000_000}}
     stage.environment = {"device": "NVIDIA H100", "card": {"driver_version": "580"}, "torch": "2.11.0"}
     stage.restarts = ["it took longer"]
     text = stage.report()
@@ -589,6 +605,7 @@ def test_the_report_of_a_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     )
     assert "| W1 graphs, streams (eager!) | 60.00 | 40.00 | 25.00 | 4.00 |" in text
     assert "| W1 eager | 4.200 | 4.000 | 5.000 | 1.050 |" in text
+    assert "| W1 graphs, streams | 4.500 | 4.000 | 5.000 | 0.900 |" in text
     assert "| limits | died | it took longer |" in text
     assert "| fast eager | not run |  |" in text
     assert bench.profiles(stage.rows).count("conv") == 2

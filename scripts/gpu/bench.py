@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import tempfile
@@ -222,21 +223,29 @@ def network_table(done: Mapping[str, Result]) -> str:
 TABLES: tuple[Callable[[Mapping[str, Result]], str], ...] = (limits_table, search_table, network_table)
 
 
+ALLOCATED, RESERVED = "peak_allocated_bytes", "peak_reserved_bytes"
+MEMORY_NOTE = """
+Measured: of eager steps what tensors had (allocated), of recorded ones what the allocator had taken (reserved).
+"""
+
+
 def memory_table(done: Mapping[str, Result], predictions: Mapping[str, Result]) -> str:
     """Predicted peaks beside the measured ones."""
     settings = predicted_settings()
-    rows = []
+    lines = []
     for row in all_rows():
-        measured = done.get(row.name, {}).get("peak_allocated_bytes")
+        measured = done.get(row.name, {})
+        plain = row.kind == "search" and row.search.streams and not row.search.kernels
         for name, prediction in predictions.items():
-            same = row.kind == "search" and not row.search.kernels
-            if measured and same and row.search.memory_key() == settings[name].memory_key():
-                predicted = prediction["peak_bytes"]
-                reserved = done[row.name]["peak_reserved_bytes"]
-                rows.append(
-                    (row.name, _giga(predicted), _giga(measured), _giga(reserved), f"{predicted / measured:.3f}")
-                )
-    return table(("row", "predicted, GB", "allocated, GB", "reserved, GB", "predicted / allocated"), rows)
+            if not plain or row.search.memory_key() != settings[name].memory_key() or measured.get(ALLOCATED) is None:
+                continue
+            predicted = prediction["eager_bytes"] + (prediction["graph_bytes"] if row.search.graphs else 0)
+            kept = measured[RESERVED if row.search.graphs else ALLOCATED]
+            sizes = (_giga(size) for size in (predicted, measured[ALLOCATED], measured[RESERVED]))
+            lines.append((row.name, *sizes, f"{predicted / kept:.3f}"))
+    if not lines:
+        return ""
+    return table(("row", "predicted, GB", "allocated, GB", "reserved, GB", "predicted / measured"), lines) + MEMORY_NOTE
 
 
 def profiles(rows: Iterable[Event]) -> str:
@@ -289,12 +298,17 @@ def estimate(rows: Sequence[Row]) -> str:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0 where the stage ran, 2 for what was given wrong."""
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Those of the stage. A wrong one ends the process with status 2."""
     parser = stage_parser("bench", SECONDS, __doc__ or "")
     parser.add_argument("--only", nargs="+", default=[], metavar="PATTERN", help="parts of rows' names")
     parser.add_argument("--genotype", help="of the searched network: a file or a run (default: a random one of tiny)")
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 0 where the stage ran, 2 for what was given wrong."""
+    options = parse_arguments(arguments)
     rows = chosen(all_rows(options.dry), options.only)
     if not rows:
         return refuse(f"--only {' '.join(options.only)}: no row has such a name; --dry prints all names")

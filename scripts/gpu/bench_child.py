@@ -102,7 +102,7 @@ class Bench:
             task = self._task(config, setting)
             works = works_of(task)
             first = [gradient_norm(task, *one) for one in zip(works, steps.HALVES, strict=True)]
-            for _ in range(step_time.WARM_UP[self.device.type]):
+            for _ in range(step_time.WARM_UP.get(self.device.type, 1)):
                 for work in works:
                     work()
             later = [gradient_norm(task, *one) for one in zip(works, steps.HALVES, strict=True)]
@@ -252,7 +252,7 @@ def works_of(task: SearchTask) -> list[Callable[[], None]]:
     """A weight step and an architecture step of a search, each on one batch."""
     torch.manual_seed(1)
     batches = {step: plan.random_batch(task) for step in plan.STEPS}
-    return [lambda step=step, batch=batch: plan.take_step(task, step, batch) for step, batch in batches.items()]
+    return [lambda step=step, batch=batch: plan.take_step(task, step, [batch]) for step, batch in batches.items()]
 
 
 def gradient_norm(task: SearchTask, work: Callable[[], None], half: steps.Half) -> float:
@@ -326,13 +326,13 @@ def shapes(found: Sequence[Any]) -> str:
     return " ".join("x".join(map(str, shape)) for shape in found if isinstance(shape, list) and shape)[:120]
 
 
-def predict(events: Events, device: torch.device, dry: bool) -> None:
-    """Predict the memory of some settings; needs the device for a moment, and the CPU for the rest."""
+def predict(events: Events, dry: bool) -> None:
+    """Predict the memory of some settings on a card, which need not be there."""
     for name, setting in predicted_settings().items():
         began = time.perf_counter()
-        memory = plan.predict_memory(settings_of(setting, dry), device)
-        seconds = time.perf_counter() - began
-        events("predicted", name=name, peak_bytes=memory.peak_bytes, peak_step=memory.peak_step, seconds=seconds)
+        memory = plan.predict_memory(settings_of(setting, dry), torch.device("cuda"))
+        found = {"eager_bytes": memory.eager_bytes, "graph_bytes": memory.graph_bytes, "peak_step": memory.peak_step}
+        events("predicted", name=name, **found, seconds=time.perf_counter() - began)
 
 
 def run_rows(bench: Bench, rows: Sequence[Row], results: list[Mapping[str, Any]], events: Events, end: float) -> None:
@@ -384,7 +384,7 @@ def main() -> int:
     events = Events(options.events)
     device = torch.device("cuda" if torch.cuda.is_available() and not options.dry else "cpu")
     if options.predict:
-        predict(events, device, options.dry)
+        predict(events, options.dry)
         return 0
     events("environment", **describe())
     state = json.loads(options.state.read_text(encoding="utf-8"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 import time
@@ -186,14 +187,19 @@ def data_folder(given: Path | None, dry: bool) -> Path | None:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0 where the stage ran, 2 for what was given wrong, 1 where a dry run fails."""
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Those of the stage. A wrong one ends the process with status 2."""
     parser = stage_parser("camvid", SECONDS, __doc__ or "")
     parser.add_argument("--space", default="fast", help="search space: fast, auto_deeplab or another (default: fast)")
     parser.add_argument("--data", type=Path, help="CamVid folder (default: .gpu/camvid, which pack.sh makes)")
     parser.add_argument("--work", type=Path, help="folder for the runs (default: runs/gpu-camvid-N)")
     parser.add_argument("--resume", action="store_true", help="go on with the runs there")
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 0 where the stage ran, 2 for what was given wrong, 1 where a dry run fails."""
+    options = parse_arguments(arguments)
     if options.seconds < LEAST_SECONDS and not options.dry:
         return refuse(f"--seconds {options.seconds:g} is too short for a search and a retraining; give at least 60")
     try:

@@ -187,7 +187,7 @@ class Pipeline:
 
     def seconds(self, task: SearchTask | RetrainTask, epoch: int) -> float:
         """Seconds of one iteration of an epoch, which is begun anew as often as it takes."""
-        warm_up = WARM_UP[self.device.type] + (0 if self.dry else EXTRA_WARM_UP)
+        warm_up = WARM_UP.get(self.device.type, 1) + (0 if self.dry else EXTRA_WARM_UP)
         measured, began = 1 if self.dry else MEASURED_STEPS, 0.0
         batches = itertools.chain.from_iterable(task.batches(epoch, 0) for _ in itertools.count())
         for number, batch in enumerate(itertools.islice(batches, warm_up + measured)):

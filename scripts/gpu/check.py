@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -222,15 +223,20 @@ def unexpected(tests: Iterable[Event]) -> list[str]:
     ]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0 where the stage ran, 2 for what was given wrong, 1 where a dry run shows a fault."""
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Those of the stage. A wrong one ends the process with status 2."""
     parser = stage_parser("check", SECONDS, __doc__ or "")
     parser.add_argument("--only", nargs="+", default=[], metavar="PATTERN", help="parts of tests' names")
     parser.add_argument("--tests", type=Path, default=ROOT / "tests", help="folder of the tests (default: tests)")
     parser.add_argument(
         "--test-seconds", type=positive, default=TEST_SECONDS, help=f"hard limit of a test (default {TEST_SECONDS:g})"
     )
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 0 where the stage ran, 2 for what was given wrong, 1 where a dry run shows a fault."""
+    options = parse_arguments(arguments)
     files = marked_files(options.tests.resolve()) if options.tests.is_dir() else []
     if not files:
         return refuse(f"--tests {options.tests}: no test_*.py there has the marker gpu; give a folder of tests")

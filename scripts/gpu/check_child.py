@@ -121,8 +121,9 @@ def main() -> int:
 
         events("environment", **describe())
     reporter = Reporter(events, json.loads(options.order), json.loads(options.only), state)
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # a machine may have plugins that take seconds, or the card
     given = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", options.root, "-o", "addopts=", "--strict-markers", "-q"]
-    given += ["-m", MARKER, "-p", "no:cacheprovider", "-p", "no:xdist", "--continue-on-collection-errors"]
+    given += ["-m", MARKER, "-p", "no:cacheprovider", "--continue-on-collection-errors"]
     status = pytest.main([*given, *options.files], plugins=[reporter])
     return int(status) if status in (pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR) else 0
 

@@ -32,6 +32,8 @@ Event = dict[str, Any]
 POLL_SECONDS = 0.02
 GRACE_SECONDS = 3.0
 """Between the signal that makes Python print where it is and the one that kills."""
+KILL_SECONDS = 10.0
+"""That a killed process may take to end."""
 LAST_OUTPUT = 4000
 """Bytes of what a process printed last, kept with the work in which it died."""
 SILENT_STARTS = 2
@@ -108,7 +110,8 @@ class Child:
                 self.process.wait(GRACE_SECONDS)
         with suppress(ProcessLookupError):  # what it started may have outlived it
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        with suppress(subprocess.TimeoutExpired):  # a driver that hangs keeps even a killed process
+            self.process.wait(KILL_SECONDS)
         for file in (self.process.stdin, self._read, self._log):
             if file is not None:
                 file.close()
