@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from autoseg.api.preflight import check_device
 from autoseg.api.settings import Source, search_settings
 from autoseg.config import DataConfig, SearchConfig
 from autoseg.data.dataset import open_dataset
@@ -32,6 +35,8 @@ class Plan:
     space: str
     classes: int
     device: str
+    device_is_here: bool
+    """False where memory was predicted for a GPU that this machine does not have."""
     memory_bytes: int
     options: tuple[Option, ...]
     """As asked first, then what could be changed."""
@@ -76,6 +81,7 @@ class Plan:
             "space": self.space,
             "classes": self.classes,
             "device": self.device,
+            "device_is_here": self.device_is_here,
             "memory_bytes": self.memory_bytes,
             "options": [_option(option) for option in self.options],
             "advice": {**_option(self.advice), "set": self.assignments},
@@ -107,6 +113,8 @@ def plan(
 ) -> Plan:
     """Predict the peak memory of a search, measure its steps on this device, and propose what fits.
 
+    Where `memory` is given, the device may be a GPU that is not there (`cuda`): then no steps are measured.
+
     Left out, `crop` and `batch` are those of the space's schedule, `memory` (bytes, or such as "16GB") is the
     device's, `images` and `classes` are the data's, or else Cityscapes'. `measure_time`: False measures no steps.
     Raises: AutosegError: something that was given is wrong, or nothing at all fits into the memory.
@@ -116,8 +124,15 @@ def plan(
     has_data = data is not None or _names_data(config, overrides)
     if not has_data:
         data = {"layout": "generated", "num_classes": classes or CITYSCAPES_CLASSES}
-    settings = search_settings(space, data, config, overrides)
-    device = pick_device(settings.device)
+
+    def check(settings: SearchConfig) -> None:
+        Setting.of(settings.search).check()
+        if _is_here(settings.device, memory_bytes):
+            check_device(settings)
+
+    settings = search_settings(space, data, config, overrides, check)
+    is_here = _is_here(settings.device, memory_bytes)
+    device = pick_device(settings.device) if is_here else torch.device("cuda")
     number, limits = _images(settings, images, has_data)
     steps = count_steps(settings, number)
     name = settings.space["name"]
@@ -133,15 +148,31 @@ def plan(
     return Plan(
         space=name,
         classes=settings.data.num_classes or 0,
-        device=describe_device(device),
+        device=describe_device(device) if is_here else settings.device,
+        device_is_here=is_here,
         memory_bytes=planner.memory_bytes,
         options=tuple(options),
         advice=advice,
         images=number,
         images_given=has_data or images is not None,
         steps=steps,
-        times=step_times(settings, device, planner.may_try) if measure_time else None,
+        times=step_times(settings, device, planner.may_try) if measure_time and is_here else None,
     )
+
+
+def _is_here(device: str, memory_bytes: int | None) -> bool:
+    """Whether this machine may have a device; False for a GPU on a machine without any.
+
+    Raises: ConfigError: such a GPU whose memory is not given.
+    """
+    if not device.startswith("cuda") or torch.cuda.is_available():
+        return True
+    if memory_bytes is None:
+        raise ConfigError(
+            f"device {device} is not there on this machine; give --memory, such as 16GB, to plan for a GPU that is"
+            " elsewhere, or use --device cpu"
+        )
+    return False
 
 
 def _asked(crop: Size | None, batch: int | None, classes: int | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ defaults < the space's or genotype's recommended schedule < `config` file < argu
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,11 @@ def search_settings(
     data: Source | DataConfig | None = None,
     config: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
+    check: Callable[[SearchConfig], object] = check_device,
 ) -> SearchConfig:
     """Every setting of a search, resolved and checked: all but the data before any data is opened.
 
-    Raises: SearchSpaceError, DataError, ConfigError: one line on what is wrong.
+    `check`: of all settings but the data's. Raises: SearchSpaceError, DataError, ConfigError: one line on what is wrong.
     """
     given, overrides, where = _read_config(config), dict(overrides or {}), str(config or "")
     chosen: Any = space if space is not None else given.pop("space", None)
@@ -57,7 +58,7 @@ def search_settings(
     merged["space"] = SearchSpace.parse(_mapping(merged, "space"), where).to_dict()
     try:
         checked_schedule(merged.setdefault("retrain", {}), where)
-        check_device(parse(SearchConfig, {**merged, "data": ANY_DATA}, where))
+        check(parse(SearchConfig, {**merged, "data": ANY_DATA}, where))
     except ConfigError as reason:
         raise _placed(reason, recommended, str(chosen_from)) from None
     parsed = parse(SearchConfig, {**merged, "data": _merged_data(data, config, *of_data)}, where)

@@ -59,6 +59,7 @@ def _memory(plan: Plan) -> list[str]:
 
     memory, (crop, batch, checkpoint_cells, precision) = plan.asked.memory, plan.asked.setting
     assert memory is not None  # what was asked is always predicted
+    absent = "" if plan.device_is_here else " (not on this machine: predicted without it, and no steps are measured)"
     parts = {
         "weights": memory.parameter_bytes,
         "gradients": memory.gradient_bytes,
@@ -67,12 +68,13 @@ def _memory(plan: Plan) -> list[str]:
         "recomputed": memory.recomputed_bytes,
     }
     held = ", ".join(f"{name} {format_bytes(size)}" for name, size in parts.items() if size)
+    graphs = f", for CUDA graphs {format_bytes(memory.graph_bytes)}" if memory.graph_bytes else ""
     how = f"{precision}{', with checkpointing' if checkpoint_cells else ''}"
     return [
-        f"{plan.space} with {plan.classes} classes on {plan.device}, {format_bytes(plan.memory_bytes)} of memory",
+        f"{plan.space} with {plan.classes} classes on {plan.device}, {format_bytes(plan.memory_bytes)} of memory{absent}",
         f"crop {_size(crop)}, batch {batch}, {how}: {format_bytes(memory.peak_bytes)} at the peak, predicted",
         f"  held {format_bytes(memory.held_bytes)} ({held}), in passing"
-        f" {format_bytes(max(0, memory.peak_bytes - memory.held_bytes))}",
+        f" {format_bytes(max(0, memory.eager_bytes - memory.held_bytes))}{graphs}",
     ]
 
 
