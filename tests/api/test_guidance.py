@@ -14,6 +14,7 @@ from autoseg.api.settings import retrain_settings
 from autoseg.cli.main import run
 from autoseg.config import RetrainSchedule, SearchSchedule
 from autoseg.data.dataset import open_dataset
+from autoseg.engine.accumulation import steps_in_epoch
 from autoseg.settings import merge
 
 SEARCH = SearchSchedule(epochs=12, arch_start_epoch=4, batch_size=8, crop=(96, 96))
@@ -57,6 +58,18 @@ def test_statistics_are_of_the_run(momentum: float, proposed: float) -> None:
     assert guided.genotype is not None
     assert guided.genotype["batch_norm"] == {"eps": 1e-3, "momentum": proposed}
     assert ["momentum" in reason for reason in reasons] == ([True] if proposed != momentum else [])
+
+
+@pytest.mark.parametrize("images", [16, 30, 3000])
+@pytest.mark.parametrize("quick", [False, True])
+def test_steps_are_of_accumulated_batches(quick: bool, images: int) -> None:
+    """As many as with a batch so many times as large, and whole ones."""
+    parts = RETRAIN.model_copy(update={"accumulate": 4, "batch_size": 2})
+    settings = propose("retrain", parts, (120, 160), images, {"batch_size"}, quick).settings
+    whole = RETRAIN.model_copy(update={"batch_size": 8})
+    assert settings == propose("retrain", whole, (120, 160), images, {"batch_size"}, quick).settings
+    if quick:
+        assert steps_in_epoch(images // 2, 4, settings["max_steps_per_epoch"], "retrain") > 0
 
 
 def test_what_the_user_set_stays() -> None:

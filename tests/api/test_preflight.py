@@ -73,7 +73,7 @@ def runs_of(tmp_path: Path, data: object) -> list[list[object]]:
 @pytest.mark.parametrize(
     ("device", "expected"),
     [
-        ("cuda:7", "device cuda:7 is not there on this machine; use --device cpu"),
+        ("cuda:7", "device cuda:7 is not there on this machine; "),
         ("mps", "device mps is not there: it is the GPU of a Mac with Apple silicon; use --device cpu, or auto"),
         ("tpu", "device: should be auto, cpu, cuda, cuda:N (such as cuda:1) or mps, not 'tpu'"),
     ],
@@ -149,6 +149,32 @@ def test_the_demo_looks_at_both_schedules_before_it_searches(no_data: None, tmp_
     for kind in ("search", "retrain"):
         with pytest.raises(ConfigError, match=f"^{kind}.precision fp16 needs a CUDA GPU"):
             autoseg.demo(tmp_path / "out", overrides={"device": "cpu", kind: {"precision": "fp16"}})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ("search", 3),
+            "search.accumulate is 3, which does not divide the 4 batches of an epoch; set it to 2 or 4, or",
+        ),
+        (("search", 5), "search.accumulate is 5, but an epoch has 4 batches of search.batch_size; set it to at most 4"),
+        (("retrain", 3), "retrain.accumulate is 3, which does not divide the 8 batches of an epoch; set it to 2 or 4"),
+    ],
+)
+def test_accumulation_is_counted_before_an_image_is_decoded(
+    arguments: tuple[str, int],
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    kind, accumulate = arguments
+    monkeypatch.setattr("autoseg.api.runs.keep_samples", lambda *_: pytest.fail("images were decoded"))
+    config = write_config(tmp_path / "c.yaml", {"search": SEARCH, "retrain": RETRAIN}[kind])
+    setting = f"--set={kind}.accumulate={accumulate}"
+    assert line_of(capsys, kind, "--config", config, "--out", tmp_path / "out", setting).startswith(expected)
+    assert not (tmp_path / "out").exists()
 
 
 def test_other_settings_come_before_data_too(no_data: None) -> None:
