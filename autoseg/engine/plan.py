@@ -40,7 +40,7 @@ from autoseg.engine.search import SearchTask
 from autoseg.errors import ConfigError
 from autoseg.objectives.memory import LiveStorages, SavedStorages, tensor_bytes
 from autoseg.ops.resize import Size
-from autoseg.supernet import Supernet
+from autoseg.supernet import Supernet, choose_kernels
 from autoseg.supernet.cell import Feature
 from autoseg.supernet.supernet import cell_name
 
@@ -104,9 +104,10 @@ def predict_memory(config: SearchConfig, device: torch.device, steps: Sequence[S
 
     The device need not be there. fp16 counts as bf16, which takes as much.
     """
-    schedule = config.search
+    schedule, config = config.search, _followable(config)
     with own_random_state(CPU):
-        stand_in = stand_in_task(_followable(config), CPU)
+        stand_in = stand_in_task(config, CPU)
+        stand_in.supernet.use_kernels(choose_kernels(config.search.kernels, device))
     with followed(stand_in, device) as (task, live):
         del stand_in
         own = [*task.supernet.parameters(), *task.supernet.buffers()]
@@ -149,9 +150,12 @@ def take_step(task: SearchTask, step: Step, batches: Sequence[Batch]) -> None:
 
 
 def _followable(config: SearchConfig) -> SearchConfig:
-    """`config` with nothing that needs a GPU; what is left takes as much memory."""
-    precision = "bf16" if config.search.precision == "fp16" else config.search.precision
-    return config.model_copy(update={"search": config.search.model_copy(update={"precision": precision})})
+    """`config` with nothing that needs a GPU; what is left takes as much memory, or a little more."""
+    schedule = config.search
+    changes: dict[str, object] = {"precision": "bf16" if schedule.precision == "fp16" else schedule.precision}
+    if schedule.kernels.depthwise == "triton":
+        changes["kernels"] = schedule.kernels.model_copy(update={"depthwise": "convolution"})
+    return config.model_copy(update={"search": schedule.model_copy(update=changes)})
 
 
 def _sum_bytes(task: SearchTask, batch: Batch, accumulate: int) -> tuple[int, int]:
