@@ -18,6 +18,8 @@ from gpu.supervisor import Child, Event, Supervisor
 SECONDS = 90.0
 START_SECONDS, DRY_START_SECONDS = 60.0, 60.0
 START_ESTIMATE = 15.0
+DRY_ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "TORCH_COMPILE_DISABLE": "1"}
+"""A C++ compiler would take a minute of a CPU for what says nothing of a card; compiled parts are plain calls then."""
 FILES = ("bench.json", "bench.md", "profile.txt", "bench.log")
 Result = Mapping[str, Any]
 
@@ -45,7 +47,7 @@ class Stage:
         limits = {row.name: row.limit for row in all_rows(self.dry)}
         command = [sys.executable, "-X", "faulthandler", "-m", "gpu.bench_child", *(["--dry"] if self.dry else [])]
         command += ["--end", str(time.time() + self.seconds - (time.monotonic() - self.began))]
-        hidden = {"CUDA_VISIBLE_DEVICES": ""} if self.dry else {}
+        hidden = DRY_ENVIRONMENT if self.dry else {}
         log = self.output.path("bench.log")
         with tempfile.TemporaryDirectory() as folder:
             # predicting takes the CPU some ten seconds a setting: a process of its own does it meanwhile
