@@ -24,6 +24,7 @@ from autoseg.errors import DataError
 from autoseg.files import to_yaml, write_text
 from autoseg.space.schema import SearchSpace
 from autoseg.supernet import build_supernet
+from autoseg.supernet.kernels import choose_kernels
 
 Batch = tuple[Tensor, Tensor]
 
@@ -62,6 +63,7 @@ class SearchTask:
             self.schedule.single_output,
         ).to(device)
         self.supernet.checkpoint_cells = self.schedule.checkpoint_cells
+        self.supernet.use_kernels(choose_kernels(self.schedule.kernels, device, self.space))
         self.scalers = {half: make_scaler(self.schedule.precision, device) for half in HALVES}
         fused = self.schedule.precision == "fp16" or None
         self.optimizer = build_optimizer(self.schedule.optimizer, self.supernet.weights(), fused)
