@@ -9,6 +9,8 @@ from autoseg.engine.device_check import prepare
 from autoseg.engine.environment import pick_device
 from autoseg.engine.plan import Setting
 from autoseg.errors import ConfigError
+from autoseg.space.schema import SearchSpace
+from autoseg.supernet.kernels import choose_kernels
 
 
 def check_device(config: SearchConfig | RetrainConfig) -> torch.device:
@@ -21,6 +23,8 @@ def check_device(config: SearchConfig | RetrainConfig) -> torch.device:
     schedule: TrainingConfig = getattr(config, kind)
     Setting(schedule.crop, schedule.batch_size, False, schedule.precision).check()
     check_precision(schedule, kind, device)
+    if isinstance(config, SearchConfig):
+        choose_kernels(config.search.kernels, device, SearchSpace.parse(config.space))
     prepare(device)
     return device
 

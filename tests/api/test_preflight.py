@@ -145,6 +145,12 @@ def test_what_a_device_cannot_do_comes_before_data(
     assert str(caught.value) == expected.format(kind=kind)
 
 
+def test_kernels_that_a_device_has_not_come_before_data(no_data: None, tmp_path: Path) -> None:
+    for function in (autoseg.search, autoseg.plan):
+        with pytest.raises(ConfigError, match=r"^search\.kernels\.depthwise: triton needs a CUDA GPU"):
+            function(SPACE, "nowhere", overrides={"device": "cpu", "search": {"kernels": {"depthwise": "triton"}}})
+
+
 def test_the_demo_looks_at_both_schedules_before_it_searches(no_data: None, tmp_path: Path) -> None:
     for kind in ("search", "retrain"):
         with pytest.raises(ConfigError, match=f"^{kind}.precision fp16 needs a CUDA GPU"):

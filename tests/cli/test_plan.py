@@ -105,7 +105,45 @@ def test_bad_input_is_one_line_and_status_2(
     assert message in captured.err.replace("Invalid", "invalid")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_no_gpu(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["plan", "--space", str(space), "--device", "cuda"]) == 2
-    assert "device cuda is not there on this machine; use --device cpu" in capsys.readouterr().err
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without a GPU, wherever the tests run."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.mark.usefixtures("no_gpu")
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_gpu_that_is_not_there_needs_its_memory(device: str, space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plan", "--space", str(space), "--device", device]) == 2
+    assert capsys.readouterr().err == (
+        f"error: device {device} is not there on this machine; give --memory, such as 16GB, to plan for a GPU that is"
+        " elsewhere, or use --device cpu\n"
+    )
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_memory_is_predicted_for_a_gpu_that_is_not_there(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call("plan", "--space", space, "--device", "cuda", "--memory", "1.2GB", "--images", "20")
+    out = capsys.readouterr().out
+    assert out.startswith(
+        "mini with 19 classes on cuda, 1.20 GB of memory (not on this machine: predicted without it, and no steps are"
+        " measured)\ncrop 64x64, batch 2, float32: "
+    )
+    assert ", for CUDA graphs " in out
+    assert "\nwith bf16 " in out
+    assert "weight step " not in out
+    assert "20 training images: 200 weight steps and 100 architecture steps\n" in out
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_json_says_that_the_gpu_is_not_there(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ["--set", "search.cuda_graphs=false", "--set", "search.precision=fp16"]
+    call("plan", "--space", space, "--device", "cuda", "--memory", "1GB", "--json", "--images", "20", *settings)
+    plan = json.loads(capsys.readouterr().out)
+    assert (plan["device"], plan["device_is_here"], plan["seconds"]) == ("cuda", False, None)
+    asked = plan["options"][0]
+    assert (asked["precision"], asked["graph_bytes"]) == ("fp16", 0)
+    config = search_config(SPACE, crop=[64, 64], batch_size=2, cuda_graphs=False, precision="fp16")
+    data = config.data.model_copy(update={"num_classes": 19})
+    predicted = predict_memory(config.model_copy(update={"data": data}), torch.device("cuda"))
+    assert asked["peak_bytes"] == predicted.peak_bytes
