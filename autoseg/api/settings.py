@@ -37,7 +37,8 @@ def search_settings(
 ) -> SearchConfig:
     """Every setting of a search, resolved and checked: all but the data before any data is opened.
 
-    `check`: of all settings but the data's. Raises: SearchSpaceError, DataError, ConfigError: one line on what is wrong.
+    `check`: of all settings but the data's.
+    Raises: SearchSpaceError, DataError, ConfigError: one line on what is wrong.
     """
     given, overrides, where = _read_config(config), dict(overrides or {}), str(config or "")
     chosen: Any = space if space is not None else given.pop("space", None)
