@@ -10,11 +10,17 @@ import torch
 from tiny_runs import SPACE
 
 from autoseg.engine.plan import Limits, Planner, Setting, largest_that_fits, predict_memory
-from autoseg.engine.predicted_memory import CUDA_WORKSPACE_BYTES, Memory
+from autoseg.engine.predicted_memory import (
+    CUBLAS_WORKSPACE_BYTES,
+    CUDA_WORKSPACE_BYTES,
+    Memory,
+    Peak,
+    recorded_bytes,
+)
 from autoseg.settings import merge
 from engine.memory_measured import allocated_peak, held_bytes, iterate, real_task, search_config
 
-CPU = torch.device("cpu")
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
 WIDE: dict[str, Any] = {
     **SPACE,
     "cell": {"blocks": 3, "operations": ["none", "skip_connect", "max_pool_3x3", "sep_conv_3x3", "atrous_conv_3x3"]},
@@ -53,6 +59,85 @@ def test_memory_on_a_cpu_is_within_a_tenth_of_what_is_measured(name: str) -> Non
     assert predicted.saved_bytes > predicted.fixed_bytes or search.get("checkpoint_cells")  # no setting is trivial
 
 
+@pytest.mark.parametrize("name", list(SETTINGS))
+def test_a_gpu_that_is_not_there_takes_what_a_cpu_does_but_for_blocks_and_workspaces(name: str) -> None:
+    space, search = SETTINGS[name]
+    on_cpu = predict_memory(search_config(space, **search), CPU)
+    on_gpu = predict_memory(search_config(space, **search, cuda_graphs=False), GPU)
+    assert on_gpu.peak_bytes - CUDA_WORKSPACE_BYTES == pytest.approx(on_cpu.peak_bytes, rel=0.02)
+    assert on_gpu.saved_bytes == on_cpu.saved_bytes  # which lies in few large blocks
+
+
+def test_fp16_takes_what_bf16_does() -> None:
+    search = {"crop": [96, 96], "batch_size": 4}
+    half, brain = (predict_memory(search_config(WIDE, **search, precision=one), GPU) for one in ("fp16", "bf16"))
+    assert half == brain
+    assert half.saved_bytes < 0.6 * predict_memory(search_config(WIDE, **search), GPU).saved_bytes
+
+
+@pytest.mark.parametrize("device", [CPU, GPU])
+def test_accumulated_gradients_and_the_batches_of_a_step_come_on_top(device: torch.device) -> None:
+    search = {"crop": [64, 64], "batch_size": 2, "cuda_graphs": False}
+    one, four = (predict_memory(search_config(WIDE, **search, accumulate=count), device) for count in (1, 4))
+    weights = sum(parameter.nbytes for parameter in real_task(search_config(WIDE, **search)).supernet.weights())
+    batch = 2 * 64 * 64 * (3 * 4 + 8)
+    assert four.peak_bytes - one.peak_bytes == weights + 3 * batch
+    assert four.gradient_bytes - one.gradient_bytes == weights
+
+
+def test_accumulation_on_a_cpu_is_within_a_tenth_of_what_is_measured() -> None:
+    config = search_config(WIDE, crop=[96, 96], batch_size=2, accumulate=2)
+    assert predict_memory(config, CPU).peak_bytes == pytest.approx(allocated_peak(config), rel=0.1)
+
+
+# --- CUDA graphs ------------------------------------------------------------------------------------------------------
+
+
+def test_graphs_take_memory_only_where_steps_are_recorded() -> None:
+    def graph_bytes(device: torch.device, **search: Any) -> int:
+        return predict_memory(search_config(WIDE, crop=[64, 64], batch_size=2, **search), device).graph_bytes
+
+    assert graph_bytes(GPU) == graph_bytes(GPU, cuda_graphs=True) > 4 * CUBLAS_WORKSPACE_BYTES
+    assert graph_bytes(GPU, cuda_graphs=False) == graph_bytes(CPU) == 0
+    sampled = search_config({**WIDE, "relaxation": {"gdas": [5.0, 0.1]}}, crop=[64, 64], batch_size=2)
+    assert predict_memory(sampled, GPU).graph_bytes == 0
+
+
+def test_what_recorded_steps_take_besides_the_peak() -> None:
+    weight, architecture = Peak(100, 130), Peak(110, 120)
+    alone = recorded_bytes({"weight": weight}, inputs=7, beside=40, streams=0)
+    assert alone == 7 + 40 + (130 - 100)
+    both = {"weight": weight, "architecture": architecture}
+    assert recorded_bytes(both, 7, 40, 0) == 2 * 7 + 40 + (130 - 110)
+    assert recorded_bytes(both, 7, 40, 0, architecture_later=True) == 2 * 7 + 120 + (130 - 110)
+    assert recorded_bytes(both, 7, 400, 0, architecture_later=True) == 2 * 7 + 400 + (130 - 110)
+    assert recorded_bytes({"weight": weight}, 7, 40, 3) - alone == 3 * CUBLAS_WORKSPACE_BYTES
+
+
+def test_an_architecture_that_starts_later_is_eager_beside_the_graph_of_the_weights() -> None:
+    search = {"crop": [96, 96], "batch_size": 4}
+    at_once, later = (
+        predict_memory(search_config(WIDE, **search, epochs=2, arch_start_epoch=start), GPU) for start in (0, 1)
+    )
+    assert at_once.eager_bytes == later.eager_bytes
+    assert later.graph_bytes - at_once.graph_bytes > 0.5 * later.saved_bytes
+
+
+def test_streams_share_no_memory_with_each_other() -> None:
+    """One level of cells, hence one stream for them, against three that are never at their most at once."""
+    narrow = {**WIDE, "network": {**WIDE["network"], "strides": [4]}}
+    search = {"crop": [96, 96], "batch_size": 4, "epochs": 2, "arch_start_epoch": 0}
+    apart = {}
+    for name, space in (("one level", narrow), ("three levels", WIDE)):
+        memory = predict_memory(search_config(space, **search), GPU)
+        levels = len(space["network"]["strides"])
+        apart[name] = (memory.graph_bytes - (levels + 1) * CUBLAS_WORKSPACE_BYTES) / memory.eager_bytes
+    assert apart["three levels"] > apart["one level"]
+
+
+# --- measured ---------------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", list(SETTINGS))
 def test_memory_on_a_gpu_is_within_a_tenth_of_max_memory_allocated(name: str) -> None:
@@ -60,7 +145,7 @@ def test_memory_on_a_gpu_is_within_a_tenth_of_max_memory_allocated(name: str) ->
     # larger than on the CPU, so that the workspaces, for which a fixed sum is allowed, do not decide
     search = {**search, "crop": [2 * length for length in search["crop"]], "batch_size": 4 * search["batch_size"]}
     config = search_config(space, **search)
-    predicted = predict_memory(config, torch.device("cuda")).eager_bytes
+    predicted = predict_memory(config, GPU).eager_bytes
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
     task = real_task(config, "cuda")
@@ -151,7 +236,7 @@ def test_the_largest_that_fits_is_that_of_trying_all_in_few_predictions(
 def test_only_a_gpu_needs_more_than_the_peak_and_a_tenth() -> None:
     memory = memory_of(Setting((65, 65), 2, False, "float32"))
     assert memory.needed_bytes(CPU) == round(1.1 * memory.peak_bytes)
-    assert memory.needed_bytes(torch.device("cuda")) == memory.needed_bytes(CPU) + 600 * 10**6
+    assert memory.needed_bytes(GPU) == memory.needed_bytes(CPU) + 600 * 10**6
 
 
 def test_settings_reach_the_configuration_and_back() -> None:

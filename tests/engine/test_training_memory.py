@@ -9,10 +9,12 @@ import torch
 from tiny_runs import retrain_task
 from torch.profiler import ProfilerActivity, profile
 
+from autoseg.data.dataset import open_dataset
+from autoseg.engine.predicted_memory import CUBLAS_WORKSPACE_BYTES, CUDA_WORKSPACE_BYTES
 from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.training_memory import predict_training_memory
 
-CPU = torch.device("cpu")
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
 SETTINGS: dict[str, dict[str, Any]] = {
     "sgd": {"crop": [96, 96], "batch_size": 4},
     "no average, no auxiliary head": {"crop": [64, 97], "batch_size": 3, "ema_decay": 0.0, "auxiliary_weight": 0.0},
@@ -48,12 +50,39 @@ def test_memory_on_a_cpu_is_within_a_tenth_of_what_is_measured(name: str) -> Non
     assert predicted.saved_bytes > predicted.fixed_bytes  # the batch decides
 
 
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_gpu_that_is_not_there_takes_what_a_cpu_does_but_for_blocks_and_workspaces(name: str) -> None:
+    settings = {**PLAIN, **SETTINGS[name], "crop": [160, 160]}  # blocks of 512 bytes count where tensors are small
+    on_cpu = predict_training_memory(retrain_task(**settings).config, CPU)
+    on_gpu = predict_training_memory(retrain_task(**settings, cuda_graphs=False).config, GPU)
+    assert on_gpu.peak_bytes - CUDA_WORKSPACE_BYTES == pytest.approx(on_cpu.peak_bytes, rel=0.02)
+    assert on_gpu.graph_bytes == 0
+
+
+def test_graphs_add_their_inputs_validation_and_a_workspace() -> None:
+    settings = {**PLAIN, "crop": [96, 96], "batch_size": 4}
+    memory = predict_training_memory(retrain_task(**settings).config, GPU)
+    inputs = 4 * 96 * 96 * (3 * 4 + 8 + 8)  # images, masks, and the masks before any pixels are left out
+    validated = memory.graph_bytes - inputs - CUBLAS_WORKSPACE_BYTES
+    assert memory.parameter_bytes / 2 < validated < memory.saved_bytes
+    assert predict_training_memory(retrain_task(**settings).config, CPU).graph_bytes == 0
+
+
+def test_accumulation_adds_a_sum_of_gradients_and_the_other_batches() -> None:
+    settings = {**PLAIN, "crop": [96, 96], "batch_size": 4}
+    one, two = (predict_training_memory(retrain_task(**settings, accumulate=count).config, CPU) for count in (1, 2))
+    assert two.peak_bytes - one.peak_bytes == one.gradient_bytes + 4 * 96 * 96 * (3 * 4 + 8)
+    assert two.peak_bytes == pytest.approx(allocated_peak(**settings, accumulate=2), rel=0.1)
+
+
+def test_fp16_takes_what_bf16_does() -> None:
+    half, brain = (predict_training_memory(retrain_task(precision=one).config, GPU) for one in ("fp16", "bf16"))
+    assert half == brain
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", SETTINGS)
 def test_memory_on_a_gpu_is_within_a_tenth_of_max_memory_allocated(name: str) -> None:
-    from autoseg.data.dataset import open_dataset
-    from autoseg.engine.predicted_memory import CUDA_WORKSPACE_BYTES
-
     device = torch.device("cuda")
     config = retrain_task(**{**PLAIN, **SETTINGS[name]}).config
     config = config.model_copy(update={"retrain": config.retrain.model_copy(update={"crop": (512, 512)})})

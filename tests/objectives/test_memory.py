@@ -44,6 +44,25 @@ def test_an_allocator_rounds_up_and_other_devices_do_not_count() -> None:
     del small, elsewhere
 
 
+def test_what_a_stream_frees_only_that_stream_gets_again() -> None:
+    with LiveStorages(CPU) as live:
+        live.stream = "a"
+        first = torch.zeros(KILO)
+        del first
+        live.stream = "b"
+        second = torch.zeros(2 * KILO)
+        live.stream = "a"
+        third = torch.zeros(KILO)  # where the first was
+        assert (live.peak_bytes, live.peak_bytes_of_streams) == (12 * KILO, 12 * KILO)
+        live.stream = None
+        del second
+        fourth = torch.zeros(2 * KILO)  # not where the second was
+        assert (live.peak_bytes, live.peak_bytes_of_streams) == (12 * KILO, 20 * KILO)
+        assert live.restart() == 12 * KILO
+        assert (live.peak_bytes, live.peak_bytes_of_streams) == (12 * KILO, 12 * KILO)
+    del third, fourth
+
+
 def test_tensors_without_data_count_as_with_and_cost_nothing() -> None:
     before = torch.zeros(5 * KILO)
     with FakeTensorMode(), LiveStorages(CPU) as live:
