@@ -71,7 +71,8 @@ def _memory(plan: Plan) -> list[str]:
     graphs = f", for CUDA graphs {format_bytes(memory.graph_bytes)}" if memory.graph_bytes else ""
     how = f"{precision}{', with checkpointing' if checkpoint_cells else ''}"
     return [
-        f"{plan.space} with {plan.classes} classes on {plan.device}, {format_bytes(plan.memory_bytes)} of memory{absent}",
+        f"{plan.space} with {plan.classes} classes on {plan.device},"
+        f" {format_bytes(plan.memory_bytes)} of memory{absent}",
         f"crop {_size(crop)}, batch {batch}, {how}: {format_bytes(memory.peak_bytes)} at the peak, predicted",
         f"  held {format_bytes(memory.held_bytes)} ({held}), in passing"
         f" {format_bytes(max(0, memory.eager_bytes - memory.held_bytes))}{graphs}",

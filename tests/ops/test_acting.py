@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from oracles import largest_difference
+from supernet.spaces import small_space, supernet_of
+from supernet.test_training import loss_of
 
 import autoseg
 from autoseg.ops.acting import acting_as, device_type
 from autoseg.supernet import Supernet
-from supernet.spaces import small_space, supernet_of
-from supernet.test_training import loss_of
 
 
 def test_a_tensor_acts_as_being_elsewhere_while_it_lasts() -> None:
