@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,20 +60,19 @@ class Plain:
 class Compiled(Plain):
     """Each by one kernel that torch.compile makes, for any sizes. Where it can make none, as `Plain`.
 
-    torch.compile makes another kernel for each axis of length 1 and each two of equal length: so axes are merged before
-    they come here, and a search needs about eight.
+    torch.compile makes another kernel for each axis of length 1 and each two lengths that happen to be equal: so axes
+    are merged before they come here, and a search needs about eight.
     """
 
     @staticmethod
     def sum_operations(stacked: Tensor, layout: Layout, onto: Tensor | None) -> Tensor:
         """See `Plain`."""
-        edges = layout.axis(1)
-        whole = onto is None or onto.stride(edges) == onto.shape[layout.last :].numel()  # not with partial channels
-        if _watched() or not whole:
+        partial = onto is not None and onto.stride(layout.axis(1)) != onto.shape[layout.last :].numel()
+        if _watched() or partial:  # with partial channels edges and channels are no single axis
             return Plain.sum_operations(stacked, layout, onto)
         if onto is None:
-            return _sum(stacked, layout).view(_without(stacked, layout.axis(0)))
-        _SUM_ONTO(_flat(stacked, layout).flatten(3).unbind(1), _flat(onto, layout).flatten(2))
+            return _sum(stacked, layout)
+        _SUM_ONTO(_static(_flat(stacked, layout).flatten(3)), _bare(_flat(onto, layout).flatten(2)))
         return onto
 
     @staticmethod
@@ -82,9 +80,10 @@ class Compiled(Plain):
         """See `Plain`."""
         if _watched():
             return Plain.sum_copies(stacked, layout)
-        alone = stacked.shape[layout.axis(2)] == 1
-        total = _sum(stacked, layout) if alone else _SUM_COPIES(_flat(stacked, layout).unbind(1))
-        return total.view(_without(stacked, layout.axis(0), layout.axis(2)))
+        edges = layout.axis(2)
+        if stacked.shape[edges] == 1:
+            return _sum(stacked.squeeze(edges), layout)
+        return _SUM_COPIES(_static(_flat(stacked, layout))).view(_without(stacked, layout.axis(0), edges))
 
     @staticmethod
     def normalise(features: Tensor, mean: Tensor, variance: Tensor, epsilon: float, layout: Layout) -> Tensor:
@@ -92,7 +91,7 @@ class Compiled(Plain):
         if _watched():
             return Plain.normalise(features, mean, variance, epsilon, layout)
         grouped = layout.split(features, features.shape[1], 1)
-        normal = _NORMALISE(_flat(grouped, layout), mean.unsqueeze(1), (variance + epsilon).rsqrt().unsqueeze(1))
+        normal = _NORMALISE(_bare(_flat(grouped, layout)), mean, (variance + epsilon).rsqrt())
         return layout.join(normal.view(grouped.shape))
 
     @staticmethod
@@ -100,9 +99,8 @@ class Compiled(Plain):
         """See `Plain`."""
         if _watched():
             return Plain.join_gradients(grad, activated, others, layout)
-        grouped = layout.split(grad, grad.shape[1])
-        rows = [layout.split(other, grad.shape[1]).flatten() for other in others]
-        total = _JOIN(grouped.flatten(), layout.split(activated, grad.shape[1]).flatten(), rows)
+        grouped, *rest = (layout.split(each, grad.shape[1]) for each in (grad, activated, *others))
+        total = _JOIN(_bare(grouped.flatten()), *(_bare(each.flatten()) for each in rest))
         return layout.join(total.view(grouped.shape))
 
 
@@ -111,19 +109,32 @@ def _watched() -> bool:
     return _get_current_dispatch_mode() is not None
 
 
+def _sum(stacked: Tensor, layout: Layout) -> Tensor:
+    """Grouped by S and any -> by any alone."""
+    summed = _SUM(_static(_flat(stacked, layout).flatten(2)))
+    return summed.view(_without(stacked, layout.axis(0)))
+
+
 def _flat(grouped: Tensor, layout: Layout) -> Tensor:
     """Grouped -> a view (P, groups, Z)."""
     shape, first, last = grouped.shape, layout.first, layout.last + grouped.dim()
     return grouped.view(shape[:first].numel(), *shape[first:last], shape[last:].numel())
 
 
-def _sum(stacked: Tensor, layout: Layout) -> Tensor:
-    """Grouped by S and any -> their sum, (P, any)."""
-    return _SUM(_flat(stacked, layout).flatten(2).unbind(1))
-
-
 def _without(grouped: Tensor, *axes: int) -> list[int]:
     return [size for axis, size in enumerate(grouped.shape) if axis not in axes]
+
+
+def _bare(tensor: Tensor) -> Tensor:
+    """The same, but no view: torch.compile would take the sizes of what it is a view of for conditions."""
+    return tensor.detach()
+
+
+def _static(stacked: Tensor) -> Tensor:
+    """(P, S, ...) for a kernel that knows S, which is the same throughout a space."""
+    stacked = _bare(stacked)
+    torch._dynamo.mark_static(stacked, 1)
+    return stacked
 
 
 # --- what is compiled -------------------------------------------------------------------------------------------------
@@ -136,39 +147,39 @@ class _Kernel:
         self._plain = plain
         self._call: Callable[..., Tensor] | None = None
 
-    def __call__(self, *arguments: Any) -> Tensor:
+    def __call__(self, *tensors: Tensor) -> Tensor:
         if self._call is None:
             self._call = torch.compile(self._plain, dynamic=True)
         try:
-            return self._call(*arguments)
+            return self._call(*tensors)
         except Exception as reason:  # whatever the compilers raise; the function itself cannot fail
             said = one_line(str(reason).split("\n\n")[0])
             _log.warning(f"torch.compile failed ({said}); {self._plain.__name__.strip('_')} goes on without")
             self._call = self._plain
-        return self._plain(*arguments)
+        return self._plain(*tensors)
 
 
-def _sum_operations(parts: Sequence[Tensor]) -> Tensor:
-    """S tensors (P, G*E*Z) -> their sum."""
-    return sum(parts[1:], parts[0]).contiguous()
+def _sum_operations(stacked: Tensor) -> Tensor:
+    """(P, S, any) -> (P, any)."""
+    return stacked.sum(1)
 
 
-def _sum_operations_onto(parts: Sequence[Tensor], onto: Tensor) -> Tensor:
-    """S tensors (P, G, E*Z), added in place to another."""
-    return onto.add_(sum(parts[1:], parts[0]))
+def _sum_operations_onto(stacked: Tensor, onto: Tensor) -> Tensor:
+    """(P, S, G, E*Z), summed and added in place to (P, G, E*Z)."""
+    return onto.add_(stacked.sum(1))
 
 
-def _sum_copies(parts: Sequence[Tensor]) -> Tensor:
-    """S tensors (P, G, E, Z) -> (P, G, Z)."""
-    return sum(parts[1:], parts[0]).sum(2)
+def _sum_copies(stacked: Tensor) -> Tensor:
+    """(P, S, G, E, Z) -> (P, G, Z)."""
+    return stacked.sum((1, 3))
 
 
 def _normalise(values: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
-    """(P, M, any), and (M, 1) each."""
-    return ((values - mean) * inverse).relu().to(values.dtype)
+    """(P, M, any), and (M,) each."""
+    return ((values - mean.unsqueeze(1)) * inverse.unsqueeze(1)).relu().to(values.dtype)
 
 
-def _join_gradients(grad: Tensor, activated: Tensor, others: Sequence[Tensor]) -> Tensor:
+def _join_gradients(grad: Tensor, activated: Tensor, *others: Tensor) -> Tensor:
     """(any,) each."""
     return sum(others, grad.where(activated > 0, 0))
 

@@ -85,6 +85,10 @@ class Layout(ABC):
 
     # --- products of K groups of channels with a matrix each ----------------------------------------------------------
 
+    def for_products(self, features: Tensor) -> Tensor:
+        """Some of a tensor's channels, copied if both products would copy them."""
+        return features
+
     @abstractmethod
     def multiply(self, matrices: Tensor, features: Tensor) -> Tensor:
         """matrices (K, Mout, Min), features (N, K*Min, H, W) -> (N, K*Mout, H, W), group by group."""
@@ -203,6 +207,10 @@ class ChannelsFirst(Layout):
     def of_rows(self, rows: Tensor, shape: torch.Size) -> Tensor:
         """See `Layout`."""
         return rows
+
+    def for_products(self, features: Tensor) -> Tensor:
+        """See `Layout`."""
+        return features.contiguous()
 
     def multiply(self, matrices: Tensor, features: Tensor) -> Tensor:
         """See `Layout`. The small matrices alone are copied, for each image."""

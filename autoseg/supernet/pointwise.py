@@ -24,6 +24,7 @@ class Product(NamedTuple):
 
     def backward(self, grad: Tensor, features: Tensor, weight: Tensor, of_weight: bool) -> tuple[Tensor, Tensor | None]:
         """Gradients of features and, where that is asked for, weight."""
+        grad = self.layout.for_products(grad)
         of_features = self.layout.multiply(self._matrices(weight).transpose(1, 2), grad)
         if not of_weight:
             return of_features, None
