@@ -265,7 +265,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     device = pick_device(options.device)
     configs = {}
     for name in options.variants:
-        changes = merge({"space": {"relaxation": VARIANTS[name]}, "device": device.type}, given)
+        changes = merge({"space": {"relaxation": VARIANTS[name]}, "device": str(device)}, given)
         configs[name] = search_settings(options.space, options.data, overrides=changes)
     settings = {"space": options.space, "data": options.data, "set": given, "rounds": options.rounds}
     results = Results(options.out, settings, machine.describe(device))
@@ -280,7 +280,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             runs = results.of(name).setdefault("runs", {})
             if str(seed) not in runs:
                 print(f"{name}, seed {seed}", file=sys.stderr)
-                changes = merge(given, {"seed": seed, "device": device.type})
+                changes = merge(given, {"seed": seed, "device": str(device)})
                 changes.pop("space", None)  # it is in the config's space already
                 runs[str(seed)] = run_seed(config, _with(config, changes), options.out / name / f"seed_{seed}")
                 results.save()
