@@ -123,8 +123,12 @@ class Bench:
             step_time.StepSeconds(found["weight_ms"] / 1000, found["architecture_ms"] / 1000)
         )
         found |= self._counted(works)
+        used = task.supernet.kernels._asdict()
+        found["kernels_used"] = used
         if self.on_gpu and setting.graphs and not recorded:
             lines.append("CUDA graphs were asked for, but the steps were eager")
+        unused = [f"{name} {value}" for name, value in setting.kernels if used[name] != value]
+        lines += [f"{one} was asked for, but not used" for one in unused]
         return found | ({"lines": lines} if lines else {})
 
     def _task(self, config: SearchConfig, setting: SearchSetting) -> SearchTask:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 import time
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from autoseg.engine.run import Run
 from gpu.output import PACKED, ROOT, Output, in_one_line, refuse, stage_parser, table
 from gpu.supervisor import Child, Event
 
@@ -20,9 +22,11 @@ RESERVE_SECONDS = 5.0
 """Before the hard limit, what the child is told is the end."""
 MIRROR_SECONDS = 2.0
 PARTS = ("train", "trainannot", "val", "valannot")
-MIRRORED = {"search-metrics.jsonl": "search/metrics.jsonl", "retrain-metrics.jsonl": "net/metrics.jsonl"}
-"""File in the output folder -> file in the work folder, copied as it grows."""
-FILES = ("camvid.json", *MIRRORED, "genotype.yaml", "trellis.png", "predictions.png", "weights.safetensors", "log.txt")
+METRICS = "metrics.jsonl"
+RUNS = {"search": "search", "retrain": "net"}
+"""Name of a run in the metrics -> its folder in the work folder."""
+FILES = ("camvid.json", METRICS, "genotype.yaml", "trellis.png", "predictions.png", "weights.safetensors", "log.txt")
+"""One less than there may be, for what earlier stages left."""
 SEARCH_MS, RETRAIN_MS, START_ESTIMATE = 120.0, 60.0, 25.0
 """For the estimate: an iteration of the search and a step of the retraining on a card, starting and measuring."""
 
@@ -81,9 +85,15 @@ class Stage:
             )
 
     def _mirror(self) -> None:
-        for name, source in MIRRORED.items():
-            if (self.work / source).is_file():
-                self.output.text(name, (self.work / source).read_text(encoding="utf-8"))
+        """Write what both runs have logged so far, each row with the name of its run."""
+        lines = [
+            json.dumps({"run": name, **row}) + "\n"
+            for name, folder in RUNS.items()
+            if (self.work / folder / "metrics.jsonl").is_file()
+            for row in Run(self.work / folder).metrics()
+        ]
+        if lines:
+            self.output.text(METRICS, "".join(lines))
 
     def take(self, event: Event) -> None:
         """Keep what came, print a line, write the file."""

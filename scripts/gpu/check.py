@@ -19,14 +19,15 @@ from gpu.output import ROOT, Output, in_one_line, positive, refuse, stage_parser
 from gpu.supervisor import Event, Supervisor
 
 SECONDS = 170.0
-TEST_SECONDS = 60.0
+FILES = ("check.json", "check.md", "check.log")
+TEST_SECONDS = 45.0
 """Of a test; a search with torch.compile may take most of it."""
 START_SECONDS = 90.0
 """Of a process until its first test: import, collection, the card's context."""
 ORDER = (
     "tests/supernet/test_cuda.py",
-    "tests/supernet/",
     "tests/engine/test_steps.py",
+    "tests/supernet/",
     "tests/engine/test_upsampler_cost.py",
     "tests/engine/test_retrain.py",
     "tests/network/",
@@ -241,7 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not files:
         return refuse(f"--tests {options.tests}: no test_*.py there has the marker gpu; give a folder of tests")
     try:
-        stage = Stage(Output(("check.json", "check.md", "check.log")), options.seconds, options.dry)
+        stage = Stage(Output(FILES), options.seconds, options.dry)
         stage.run(files, options.only, options.test_seconds, START_SECONDS)
     except NoCardError:
         return refuse("torch finds no CUDA GPU here; --dry runs the stage in miniature on a CPU")
