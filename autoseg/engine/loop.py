@@ -7,7 +7,6 @@ same result, bit for bit on a CPU.
 
 from __future__ import annotations
 
-import shlex
 import signal
 import threading
 import time
@@ -23,6 +22,7 @@ from autoseg.engine.checkpoint import Kind, fitting, load_checkpoint, save_check
 from autoseg.engine.log import Progress
 from autoseg.engine.run import Run
 from autoseg.errors import Interrupted, RunError
+from autoseg.files import shell_quoted
 
 Figures = Mapping[str, Mapping[str, float | Tensor]]
 """What to log of a step or a validation: kind of row -> name -> value."""
@@ -170,7 +170,7 @@ class Loop:
         if stop.requested and self.epoch < self.task.schedule.epochs:
             raise Interrupted(
                 f"stopped at epoch {self.epoch + 1}, step {self.step_in_epoch}; everything is saved:"
-                f" `autoseg {self.task.kind} --out {shlex.quote(str(self.run.path))} --resume` goes on"
+                f" `autoseg {self.task.kind} --out {shell_quoted(str(self.run.path))} --resume` goes on"
             )
 
     def _log(self, figures: Figures) -> dict[str, dict[str, float]]:
