@@ -850,3 +850,40 @@ def test_pack_says_that_nothing_can_be_downloaded(repository: Path) -> None:
     assert "(ERROR: no network); see to the network, or set PACK_WHEELS=no" in done.stderr
     assert done.stderr.count("\n") == 1
     assert sorted(path.name for path in (repository / ".gpu").iterdir()) == ["camvid", "wheels"]
+
+
+# --- run.sh -----------------------------------------------------------------------------------------------------------
+
+PYTHON_THAT_LACKS = """#!/usr/bin/env bash
+if [ "$1" = -c ]; then echo "{missing}"; exit; fi
+echo "$PYTHONPATH | $*" >> calls
+"""
+
+
+@pytest.mark.parametrize(
+    ("missing", "wheels", "status"), [("torch pydantic", 1, 2), ("pydantic", 0, 2), ("pydantic", 1, 0), ("", 0, 0)]
+)
+def test_run_brings_what_a_python_lacks(missing: str, wheels: int, status: int, repository: Path) -> None:
+    (repository / "scripts" / "gpu" / "run.sh").write_bytes(RUN.read_bytes())
+    (repository.parent / "bin" / "python3").write_text(PYTHON_THAT_LACKS.format(missing=missing))
+    (repository / ".gpu" / "wheels").mkdir(parents=True)
+    for number in range(wheels):
+        (repository / ".gpu" / "wheels" / f"{number}.whl").touch()
+    path = f"{repository.parent / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    command = ["bash", str(repository / "scripts" / "gpu" / "run.sh"), "bench", "--dry"]
+    done = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False)
+    assert done.returncode == status
+    if status:
+        assert f"lacks {missing}; install autoseg (bash scripts/setup.sh export,dev)" in done.stderr
+        assert done.stderr.count("\n") == 1
+        return
+    *install, stage = (repository / "calls").read_text().splitlines()
+    paths, _, arguments = stage.partition(" | ")
+    assert arguments == "-m gpu.bench --dry"
+    assert f"{repository}:{repository}/scripts" in paths
+    assert len(install) == wheels
+    for call in install:
+        target = re.search(r"--no-index --no-deps --no-compile --target (\S+) .gpu/wheels/0.whl", call)
+        assert target is not None
+        assert paths.startswith(f"{target[1]}:")
+        assert not Path(target[1]).exists(), "it is removed at the end"

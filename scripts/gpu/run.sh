@@ -24,16 +24,19 @@ fi
 export PYTHONUNBUFFERED=1
 export PYTHONPATH="$PWD:$PWD/scripts${PYTHONPATH:+:$PYTHONPATH}"
 
-if ! "$python" -c 'import pydantic' 2>/dev/null; then
-  if ! compgen -G '.gpu/wheels/*.whl' >/dev/null; then
-    echo "error: $python lacks pydantic, and .gpu/wheels holds no wheels; run scripts/gpu/pack.sh where there is a network, or install autoseg with pip" >&2
-    exit 2
-  fi
+missing=$("$python" -c '
+from importlib.util import find_spec
+print(*(name for name in ("torch", "yaml", "pytest", "pydantic") if find_spec(name) is None))')
+if [ "$missing" = pydantic ] && compgen -G '.gpu/wheels/*.whl' >/dev/null; then
   site=$(mktemp -d)
   trap 'rm -rf "$site"' EXIT
   "$python" -m pip install --quiet --disable-pip-version-check --no-cache-dir \
     --no-index --no-deps --no-compile --target "$site" .gpu/wheels/*.whl
   export PYTHONPATH="$site:$PYTHONPATH"
+elif [ -n "$missing" ]; then
+  echo "error: $python lacks $missing; install autoseg (bash scripts/setup.sh export,dev)," \
+    "or bring pydantic in .gpu (scripts/gpu/pack.sh) to a Python that has the rest" >&2
+  exit 2
 fi
 
 "$python" -m "gpu.$stage" "$@"
