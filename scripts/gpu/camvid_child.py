@@ -25,6 +25,7 @@ from autoseg.config import DataConfig, RetrainConfig, SearchConfig
 from autoseg.data.dataset import open_dataset
 from autoseg.data.store import keep_samples
 from autoseg.engine.environment import pick_device
+from autoseg.engine.evaluate import spaced
 from autoseg.engine.predict import load_network
 from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.run import Run
@@ -43,6 +44,9 @@ SEARCH_SHARE, RETRAIN_SHARE = 0.35, 0.9
 SAFETY = 0.85
 """Of the time left, what a schedule is made for: validation, reading and saving take theirs too."""
 MEASURED_STEPS, EXTRA_WARM_UP = 8, 2
+VAL_IMAGES = 25
+"""Of a validation on the way; `evaluate` takes all."""
+SHOWN_IMAGES = 3
 MOST_EPOCHS = {"search": 60, "retrain": 400}
 DRY_EPOCHS, DRY_STEPS = 2, 3
 TINY = {"layout": "generated", "generated": {"size": [48, 64], "train": 8, "val": 4}}
@@ -144,7 +148,7 @@ class Pipeline:
             return {"resumed": True, "finished": finished, **_last(self.search_run, "val")}
         schedule: dict[str, Any] = {
             "precision": "float32" if self.dry else "bf16",
-            "val_images": 4 if self.dry else 25,
+            "val_images": VAL_IMAGES,
             **SEARCH_CHANGES.get(self.space, {}),
         }
         space = merge(SPACE_CHANGES, DRY_SPACE) if self.dry else dict(SPACE_CHANGES)
@@ -240,7 +244,7 @@ class Pipeline:
         of_epoch = max(1, len(open_dataset(config.data, "train")) // config.retrain.batch_size)
         steps = cut(SAFETY * (end - time.time()), of_epoch, seconds, MOST_EPOCHS["retrain"])
         steps = Steps(DRY_EPOCHS, DRY_STEPS) if self.dry else steps
-        schedule |= {"epochs": steps.epochs, "validate_every": max(1, steps.epochs // 4)}
+        schedule |= {"epochs": steps.epochs, "validate_every": math.ceil(steps.epochs / 2), "val_images": VAL_IMAGES}
         schedule |= {} if steps.max_steps is None else {"max_steps_per_epoch": steps.max_steps}
         source = self.search_run / "genotype.yaml"
         overrides = {"genotype": genotype, "retrain": schedule}
@@ -284,10 +288,11 @@ class Pipeline:
         return {"dtype": "float16", "bytes": size, "export": said}
 
     def predictions(self) -> dict[str, Any]:
-        """predictions.png: label maps of three validation images beside the truth."""
+        """predictions.png: label maps of some validation images beside the truth."""
         picture = self.out / "predictions.png"
-        indices = ["--indices", "0,1,2"] if self.dry else []
-        status = compare_predictions.main([f"searched={self.net_run}", *indices, "--out", str(picture)])
+        _, config, _ = load_network(self.net_run, "last")
+        indices = ",".join(map(str, spaced(len(open_dataset(config.data, "val")), SHOWN_IMAGES)))
+        status = compare_predictions.main([f"searched={self.net_run}", "--indices", indices, "--out", str(picture)])
         if status:
             raise RuntimeError("the pictures could not be drawn; log.txt says why")
         return {"bytes": picture.stat().st_size}
