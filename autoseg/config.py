@@ -268,6 +268,8 @@ class KernelConfig(Settings):
     """Depthwise convolutions: PyTorch's, or a Triton kernel (needs the package triton and a GPU)."""
     compile: Literal["auto"] | Flag = "auto"
     """Fuse the cells' elementwise parts with torch.compile."""
+    algorithms: Literal["auto", "heuristic", "measured"] = "auto"
+    """cuDNN's algorithm for each convolution: by its heuristic, or the fastest of those tried in the first steps."""
 
 
 class SearchSchedule(TrainingConfig):

@@ -163,7 +163,7 @@ class Gradients:
             self.supernet.train_architecture()
         for parameter in self.parameters[half]:
             parameter.grad = None
-        with self.supernet.on_streams(streams):
+        with self.supernet.kernels.in_use(), self.supernet.on_streams(streams):
             with autocast(images.device, self.precision):
                 logits = self.supernet(images)
             loss = self.loss(logits, masks, None, *share)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import NamedTuple
 
@@ -19,6 +21,17 @@ class KernelChoice(NamedTuple):
     pointwise: str = "convolution"
     depthwise: str = "convolution"
     compile: bool = False
+    algorithms: str = "heuristic"
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """While it lasts, cuDNN chooses its algorithms so; other choices are the modules' own."""
+        before = torch.backends.cudnn.benchmark
+        torch.backends.cudnn.benchmark = self.algorithms == "measured"
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.benchmark = before
 
 
 DEFAULTS = {
@@ -47,8 +60,8 @@ def choose_kernels(config: KernelConfig, device: torch.device, space: SearchSpac
 
 
 def for_sampled(choice: KernelChoice) -> KernelChoice:
-    """What of a choice a cell with sampled operations (GDAS) follows: its layout."""
-    return KernelChoice(layout=choice.layout)
+    """What of a choice a cell with sampled operations (GDAS) follows."""
+    return KernelChoice(layout=choice.layout, algorithms=choice.algorithms)
 
 
 def _check_triton(device: torch.device) -> None:

@@ -230,7 +230,7 @@ class Supernet(nn.Module):
         }
 
     def use_kernels(self, choice: KernelChoice) -> None:
-        """Compute with these kernels from now on, as far as they apply: with GDAS the layout alone does."""
+        """Compute with these kernels from now on, as far as they apply (with GDAS: layout and algorithms)."""
         self.kernels = choice
         if self.space.relaxation.gdas is None:
             self.weight_layout.taps_together = choice.depthwise == "triton"

@@ -96,6 +96,8 @@ def _rows(sizes: Sequence[tuple[int, int]]) -> list[Row]:
         Row("fast bf16, graphs, streams", "search", 25, 10, fast._replace(precision="bf16")),
     ]
     rows += [_variant(kernels, precision, 18, 8) for kernels, precision in product(_plain_kernels(), PRECISIONS)]
+    measured = (("layout", FASTEST), ("pointwise", FASTEST), ("algorithms", "measured"))
+    rows += [_variant(measured, precision, 30, 12) for precision in PRECISIONS]
     triton = (("layout", FASTEST), ("pointwise", FASTEST), ("depthwise", "triton"))
     rows += [_variant(triton, precision, 30, 14) for precision in PRECISIONS]
     rows += [

@@ -25,7 +25,7 @@ from autoseg.engine.search import SearchTask
 from autoseg.engine.steps import HALVES, Gradients, Half, make_recorder
 from autoseg.objectives.losses import SegmentationLoss
 from autoseg.space.schema import SearchSpace
-from autoseg.supernet import Supernet, build_supernet
+from autoseg.supernet import KernelChoice, Supernet, build_supernet
 
 CUDA = torch.device("cuda")
 OPERATIONS = ("none", "skip_connect", "max_pool_3x3", "sep_conv_3x3", "atrous_conv_3x3")
@@ -349,6 +349,23 @@ def test_stand_ins_without_data_are_not_recorded() -> None:
         training.gradients("weights", (images.as_subclass(NoData), masks))
     recorder = training.gradients.recorder
     assert (recorder.runs, recorder.records) == (0, 0)
+
+
+@pytest.mark.parametrize("algorithms", ["heuristic", "measured"])
+def test_cudnn_chooses_its_algorithms_as_it_is_told_in_steps_alone(
+    algorithms: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training, seen = Training(), []
+    training.supernet.use_kernels(KernelChoice(algorithms=algorithms))
+    training.supernet.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.benchmark))
+    for before in (False, True):
+        monkeypatch.setattr(torch.backends.cudnn, "benchmark", before)
+        training.step("weights", 0)
+        assert torch.backends.cudnn.benchmark == before
+        with pytest.raises(RuntimeError, match="channels"):
+            training.gradients("weights", (torch.randn(2, 5, 33, 33), torch.zeros(2, 33, 33, dtype=torch.int64)))
+        assert torch.backends.cudnn.benchmark == before
+    assert seen == [algorithms == "measured"] * 2
 
 
 def test_what_is_recorded() -> None:
