@@ -117,7 +117,7 @@ def predict_memory(config: SearchConfig, device: torch.device, steps: Sequence[S
             make_state(optimizer, device)
         batches = {step: random_batch(task) for step in STEPS}
         if uses_graphs(schedule, device):
-            _follow_streams(task.supernet, live)
+            follow_streams(task.supernet, live)
         start, saved, peaks = live.live_bytes, {step: SavedStorages(own) for step in steps}, {}
         for step in steps:
             live.restart()
@@ -181,7 +181,7 @@ def _graph_bytes(task: SearchTask, peaks: dict[Step, Peak], batch: Batch, live: 
     return recorded_bytes(peaks, tensor_bytes(batch), beside, streams, task.schedule.arch_start_epoch > 0)
 
 
-def _follow_streams(supernet: Supernet, live: LiveStorages) -> None:
+def follow_streams(supernet: Supernet, live: LiveStorages) -> None:
     """Tell `live` the stream that a recorded step computes each cell on: its level's, forward and backward.
 
     Heads and what comes before a cell are left on the main stream; they take little.

@@ -36,7 +36,8 @@ class LiveStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        self.add(leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+        if not isinstance(result, torch.device):  # half of all calls only ask for it
+            self.add(leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
         return result
 
     @property
