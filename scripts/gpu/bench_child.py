@@ -334,7 +334,9 @@ def predict(events: Events, dry: bool) -> None:
     """Predict the memory of some settings on a card, which need not be there."""
     for name, setting in predicted_settings().items():
         began = time.perf_counter()
-        memory = plan.predict_memory(settings_of(setting, dry), torch.device("cuda"))
+        config = settings_of(setting, dry)
+        in_turn = config.search.model_copy(update={"arch_start_epoch": 0})  # as the rows take the steps
+        memory = plan.predict_memory(config.model_copy(update={"search": in_turn}), torch.device("cuda"))
         found = {"eager_bytes": memory.eager_bytes, "graph_bytes": memory.graph_bytes, "peak_step": memory.peak_step}
         events("predicted", name=name, **found, seconds=time.perf_counter() - began)
 
