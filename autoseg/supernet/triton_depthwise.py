@@ -13,6 +13,7 @@ Letters: N images, M channels, H height, W width, k kernel size.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -35,14 +36,24 @@ SIDE = 64
 # --- the kernels ------------------------------------------------------------------------------------------------------
 #
 # The channels are `parts` of `part` each. `wide` has a bit for each part: whether its kernels fill the k x k frame;
-# other kernels are 3x3, and the taps around them are passed over. A program has channels of one part alone.
+# other kernels are 3x3, and the taps around them are passed over. A program has channels of one part alone. `unit`
+# divides `part` and the steps in memory: knowing that, Triton reads several channels by one instruction. Left to itself
+# it would find that out for each argument, and compile a kernel for each finding.
+
+_SIZES = ("height", "width", "part", "wide", "all_channels")
+_STEPS = tuple(
+    f"{kind}_{of}" for kind in ("image", "pixel", "channel", "tap") for of in ("in", "out", "grad", "weight")
+)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES, do_not_specialize_on_alignment=_STEPS)
 def _convolve(features, weight, result, height, width, part, wide, channel_weight, tap_weight, image_in, pixel_in,
               channel_in, image_out, pixel_out, channel_out, k: tl.constexpr, rate: tl.constexpr, turned: tl.constexpr,
-              pixels: tl.constexpr, channels: tl.constexpr):  # fmt: skip
+              unit: tl.constexpr, pixels: tl.constexpr, channels: tl.constexpr):  # fmt: skip
     """Grid: blocks of pixels, of channels, images."""
+    part, tap_weight = part // unit * unit, tap_weight // unit * unit
+    image_in, pixel_in = image_in // unit * unit, pixel_in // unit * unit
+    image_out, pixel_out = image_out // unit * unit, pixel_out // unit * unit
     blocks = tl.cdiv(part, channels)
     number = tl.program_id(1) // blocks
     within = tl.program_id(1) % blocks * channels + tl.arange(0, channels)
@@ -69,11 +80,14 @@ def _convolve(features, weight, result, height, width, part, wide, channel_weigh
     tl.store(address, total.to(result.dtype.element_ty), mask=(pixel < height * width)[:, None] & exists[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES, do_not_specialize_on_alignment=_STEPS)
 def _correlate(grad, features, sums, height, width, all_channels, part, wide, image_grad, pixel_grad, channel_grad,
-               image_in, pixel_in, channel_in, k: tl.constexpr, rate: tl.constexpr, chunk: tl.constexpr,
-               pixels: tl.constexpr, channels: tl.constexpr, taps: tl.constexpr):  # fmt: skip
+               image_in, pixel_in, channel_in, k: tl.constexpr, rate: tl.constexpr, unit: tl.constexpr,
+               chunk: tl.constexpr, pixels: tl.constexpr, channels: tl.constexpr, taps: tl.constexpr):  # fmt: skip
     """Grid: chunks of pixels, blocks of channels, images. sums: (N * chunks, k * k, M)."""
+    part, all_channels = part // unit * unit, all_channels // unit * unit
+    image_in, pixel_in = image_in // unit * unit, pixel_in // unit * unit
+    image_grad, pixel_grad = image_grad // unit * unit, pixel_grad // unit * unit
     blocks = tl.cdiv(part, channels)
     number = tl.program_id(1) // blocks
     within = (tl.program_id(1) % blocks * channels + tl.arange(0, channels))[None, None, :]
@@ -135,9 +149,14 @@ def _blocks(memory: _Memory, pixels: int, channels: int, elements: int, side: in
     """Pixels and channels of a tile, powers of two: the longer side of at most `side` where neighbours lie together."""
     if memory.by_channel:
         across = min(side, triton.next_power_of_2(channels))
-        return min(elements // across, max(triton.next_power_of_2(pixels), 1)), across
+        return min(elements // across, triton.next_power_of_2(pixels)), across
     along = min(4 * side, triton.next_power_of_2(pixels))
     return along, min(max(elements // along, 1), triton.next_power_of_2(channels))
+
+
+def _unit(part: int, *memories: _Memory) -> int:
+    """The greatest power of two up to 8 that divides a part and all steps between images and pixels."""
+    return math.gcd(8, part, *(step for memory in memories for step in (memory.image, memory.pixel)))
 
 
 def _bits(wide: Sequence[bool]) -> int:
@@ -154,12 +173,13 @@ def depthwise(features: Tensor, weight: Tensor, wide: list[bool], rate: int, tur
     features = _regular(features)
     images, channels, height, width = features.shape
     result = torch.empty_like(features)
-    into, part, size = _memory_of(features), channels // len(wide), weight.shape[-1]
+    size, part = weight.shape[-1], channels // len(wide)
+    weight = weight if weight.stride(2) == size * weight.stride(3) else weight.contiguous()
+    into, out, taps = _memory_of(features), _memory_of(result), _Memory(0, weight.stride(3), weight.stride(0))
     pixels, across = _blocks(into, height * width, part, TILE, SIDE)
     grid = (triton.cdiv(height * width, pixels), len(wide) * triton.cdiv(part, across), images)
-    weight = weight if weight.stride(2) == size * weight.stride(3) else weight.contiguous()
-    _launch(_convolve, grid, features, weight, result, height, width, part, _bits(wide), weight.stride(0),
-            weight.stride(3), *into, *_memory_of(result), size, rate, turned, pixels, across)  # fmt: skip
+    _launch(_convolve, grid, features, weight, result, height, width, part, _bits(wide), taps.channel, taps.pixel,
+            *into, *out, size, rate, turned, _unit(part, into, out, taps), pixels, across)  # fmt: skip
     return result
 
 
@@ -174,13 +194,15 @@ def depthwise_weight(grad: Tensor, features: Tensor, wide: list[bool], rate: int
     grad, features = _regular(grad), _regular(features)
     images, channels, height, width = features.shape
     into, part, taps = _memory_of(features), channels // len(wide), triton.next_power_of_2(size**2)
-    pixels, across = _blocks(into, min(CHUNK, height * width), part, WEIGHT_TILE // taps, SIDE // 2)
-    chunks = triton.cdiv(height * width, CHUNK)
+    chunk = min(CHUNK, triton.next_power_of_2(height * width))
+    pixels, across = _blocks(into, chunk, part, WEIGHT_TILE // taps, SIDE // 2)
+    chunks = triton.cdiv(height * width, chunk)
     exact = torch.promote_types(features.dtype, torch.float32)
     sums = features.new_empty(images * chunks, size * size, channels, dtype=exact)
     grid = (chunks, len(wide) * triton.cdiv(part, across), images)
-    _launch(_correlate, grid, grad, features, sums, height, width, channels, part, _bits(wide), *_memory_of(grad),
-            *into, size, rate, CHUNK, pixels, across, taps)  # fmt: skip
+    of_grad = _memory_of(grad)
+    _launch(_correlate, grid, grad, features, sums, height, width, channels, part, _bits(wide), *of_grad, *into, size,
+            rate, _unit(part, of_grad, into), chunk, pixels, across, taps)  # fmt: skip
     return _by_channel(sums.sum(0).to(features.dtype), size)
 
 
