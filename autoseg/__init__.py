@@ -13,7 +13,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from autoseg._version import __version__
 
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 """A supernet's steps call more distinct convolutions than the 1,024 that oneDNN keeps; the rest it would make anew each
@@ -64,7 +64,7 @@ _HOMES = {
 __all__ = [  # noqa: RUF022 - in the order of the story
     "search", "decode", "retrain", "evaluate", "predict", "export_model", "plot", "plan", "check_data", "demo",
     "SearchSpace", "Genotype", "FixedNetwork", "sample_genotype", "build_supernet", "build_network", "load_network",
-    "AutosegError",
+    "AutosegError", "__version__",
 ]  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from autoseg import __version__
+from autoseg._version import __version__
 from autoseg.config import SearchConfig
 from autoseg.engine.run import Run
 from autoseg.errors import RunError

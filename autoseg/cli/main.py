@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from autoseg import __version__
+from autoseg._version import __version__
 from autoseg.cli import check_data, decode, demo, evaluate, export, plan, plot, predict, retrain, search, show, spaces
 from autoseg.errors import AutosegError, Interrupted
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from autoseg import __version__
+from autoseg._version import __version__
 from autoseg.device_names import checked_name
 from autoseg.errors import ConfigError
 

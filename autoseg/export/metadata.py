@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from autoseg import __version__
+from autoseg._version import __version__
 from autoseg.errors import ExportError
 from autoseg.genotype.schema import Genotype
 from autoseg.network.base import SegmentationNetwork

@@ -1,6 +1,6 @@
 """The kernels that a GPU runs in a step, counted on tensors without data: how many, what they move and compute.
 
-An operation is a kernel; of some PyTorch's CUDA code makes several, see `LAUNCHES`. Views, and what only makes room, are
+An operation is a kernel; some are several in PyTorch's CUDA code, see `LAUNCHES`. Views, and what only makes room, are
 none.
 """
 
