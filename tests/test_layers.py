@@ -83,7 +83,7 @@ def _name(node: ast.expr) -> str:
 def find_violations(package: Path) -> list[str]:
     """One line for each module without a layer, upward import, and circle of modules or of packages."""
     modules = find_modules(package)
-    found = [f"{name} has no layer; add it to LAYERS in tests/test_layers.py" for name in modules if part_of(name) not in LAYER_OF]
+    found = [f"{name} has no layer; add it to LAYERS" for name in modules if part_of(name) not in LAYER_OF]
     by_module: nx.DiGraph[str] = nx.DiGraph()
     by_part: nx.DiGraph[str] = nx.DiGraph()
     for name, file in modules.items():
