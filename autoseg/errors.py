@@ -1,10 +1,26 @@
-"""The errors that a user can cause. The command line prints each as one line and exits with status 2."""
+"""The errors that a user can cause. The command line prints each as one line and exits with status 2.
+
+Each carries a code, a few words in lower case joined by hyphens, which names the kind of mistake. The message may be
+worded anew at any time; the code stays. `DataError("label 47 in a.png ...", code="label-out-of-range")`.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class AutosegError(Exception):
-    """What the user gave is wrong; the message says what, where, and what to do."""
+    """What the user gave is wrong; the message says what, where, and what to do.
+
+    `code` names the kind of mistake, such as `label-out-of-range`.
+    """
+
+    def __init__(self, message: str, *, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), str(self), self.code)  # a worker process hands an error on by pickling it
 
 
 class ConfigError(AutosegError):
@@ -37,3 +53,7 @@ class ExportError(AutosegError):
 
 class Interrupted(Exception):  # noqa: N818 - no mistake of anyone's
     """Raised at a step boundary, after a clean save, when the user asked a run to stop."""
+
+
+def _restored(kind: type[AutosegError], message: str, code: str) -> AutosegError:
+    return kind(message, code=code)
