@@ -192,7 +192,7 @@ class ArchParameters(nn.Module):
         logits = self.alpha_logits.detach()
         noise = torch.empty(logits.shape, dtype=torch.float64, device="cpu")
         noise.exponential_(generator=torch.Generator("cpu").manual_seed(seed))
-        self.gumbel, self.temperature = (-noise.log()).to(logits), temperature
+        self.gumbel, self.temperature = (-noise.log()).to(logits.dtype).to(logits.device), temperature
         self.drawn = _argmax(logits + self.gumbel)
 
     def sample(self) -> Sample:

@@ -184,12 +184,14 @@ class Watch(TorchDispatchMode):
         super().__init__()
         self.names: list[str] = []
         self.formats: set[str] = set()
+        self.dtypes: set[torch.dtype] = set()
         self.small_convolutions = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
         self.names.append(name)
+        self.dtypes |= {leaf.dtype for leaf in tree_leaves(result) if isinstance(leaf, Tensor)}
         if name == "convolution":
             self.small_convolutions += args[1].shape[2:] == (1, 1) and args[8] > 1
         if any(part in name for part in ("convolution", "batch_norm", "pool2d", "relu", "threshold")):
@@ -212,6 +214,18 @@ def test_all_features_lie_as_the_layout_says(name: str, layout: str) -> None:
     with Watch() as watch:
         supernet(truth.images).sum().backward()
     assert watch.formats == {layout}
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_channels_first_makes_no_strides_of_its_own_and_stays_in_float32(name: str) -> None:
+    """What mps cannot do, or not well."""
+    truth = truth_of(name, (64, 64))
+    supernet = copy.deepcopy(truth.supernet).float()
+    supernet.use_kernels(KernelChoice("channels_first", "product"))
+    with Watch() as watch:
+        supernet(truth.images.float()).sum().backward()
+    assert "as_strided" not in watch.names
+    assert torch.float64 not in watch.dtypes
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
