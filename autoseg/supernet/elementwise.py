@@ -8,7 +8,8 @@ channels_first.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from autoseg.files import one_line
 from autoseg.supernet.layout import Layout
 
 aten = torch.ops.aten
-_log = logging.getLogger(__name__)
+_log, _torch_log = logging.getLogger(__name__), logging.getLogger("torch._inductor.scheduler")
 
 
 class Plain:
@@ -151,12 +152,23 @@ class _Kernel:
         if self._call is None:
             self._call = torch.compile(self._plain, dynamic=True)
         try:
-            return self._call(*tensors)
+            with _quiet():
+                return self._call(*tensors)
         except Exception as reason:  # whatever the compilers raise; the function itself cannot fail
             said = one_line(str(reason).split("\n\n")[0])
             _log.warning(f"torch.compile failed ({said}); {self._plain.__name__.strip('_')} goes on without")
             self._call = self._plain
         return self._plain(*tensors)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without PyTorch's page on a failure for which one line is enough."""
+    before, _torch_log.disabled = _torch_log.disabled, True
+    try:
+        yield
+    finally:
+        _torch_log.disabled = before
 
 
 def _sum_operations(stacked: Tensor) -> Tensor:
