@@ -64,7 +64,7 @@ _HOMES = {
 __all__ = [  # noqa: RUF022 - in the order of the story
     "search", "decode", "retrain", "evaluate", "predict", "export_model", "plot", "plan", "check_data", "demo",
     "SearchSpace", "Genotype", "FixedNetwork", "sample_genotype", "build_supernet", "build_network", "load_network",
-    "AutosegError", "__version__",
+    "AutosegError",
 ]  # fmt: skip
 
 
