@@ -415,7 +415,10 @@ def data_settings(source: str | Path) -> dict[str, Any]:
     if path.is_dir():
         return {"layout": "auto", "root": str(path.resolve())}
     if path.suffix not in (".yaml", ".yml"):
-        raise DataError(f"{path} is no folder; give --data a folder of images and masks, a data YAML, or 'generated'")
+        raise DataError(
+            f"{path} is no folder; give --data a folder of images and masks, a data YAML, or 'generated'",
+            code="folder-missing",
+        )
     settings = read_yaml(path, DataError)
     if isinstance(settings.get("root"), str):
         settings["root"] = str((path.parent / Path(settings["root"]).expanduser()).resolve())

@@ -73,15 +73,20 @@ def read_yaml(path: Path, error: type[AutosegError]) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8-sig")
         data = json.loads(text) if form == "JSON" else parse_yaml(text)
     except FileNotFoundError:
-        raise error(f"{path} does not exist; give the path of a YAML file") from None
+        raise error(f"{path} does not exist; give the path of a YAML file", code="file-missing") from None
     except (OSError, UnicodeDecodeError) as reason:
-        raise error(f"{path} cannot be read as text ({one_line(reason)})") from None
+        raise error(f"{path} cannot be read as text ({one_line(reason)})", code="file-unreadable") from None
     except (yaml.YAMLError, ValueError, RecursionError) as reason:
-        raise error(f"{path} is not valid {form}: {one_line(reason)}; correct the file") from None
+        raise error(
+            f"{path} is not valid {form}: {one_line(reason)}; correct the file", code="file-malformed"
+        ) from None
     if not isinstance(data, dict):
-        raise error(f"{path} holds no mapping of keys to values; see `autoseg show` for what such a file looks like")
+        raise error(
+            f"{path} holds no mapping of keys to values; see `autoseg show` for what such a file looks like",
+            code="file-without-mapping",
+        )
     for stray in (key for key in data if not isinstance(key, str)):
-        raise error(f"{path} has the key {stray!r}, which is no word; correct the file")
+        raise error(f"{path} has the key {stray!r}, which is no word; correct the file", code="key-not-text")
     return data
 
 

@@ -56,14 +56,14 @@ def parse(
         near = difflib.get_close_matches(keys[-1], known, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
         group = f" in {'.'.join(keys[:-1])}" if keys[:-1] else ""
-        raise error(one_line(f"unknown key '{keys[-1]}'{group}{suffix} ({hint})"))
+        raise error(one_line(f"unknown key '{keys[-1]}'{group}{suffix} ({hint})"), code="unknown-setting")
     if mistake["type"] == "missing":
-        raise error(one_line(f"{place} is missing{suffix}; add it"))
+        raise error(one_line(f"{place} is missing{suffix}; add it"), code="setting-missing")
     messages = [_message(other) for at, other in mistakes if at == keys]  # more than one for `X | Y` only
     message = ", or ".join([messages[0], *(other.removeprefix("should be ") for other in messages[1:])])
     if mistake["type"] not in ("value_error", "assertion_error", "too_long", "too_short"):
         message += f", not {_short(mistake['input'])}"
-    raise error(one_line(f"{place + ': ' if place else ''}{message}{suffix}"))
+    raise error(one_line(f"{place + ': ' if place else ''}{message}{suffix}"), code="setting-invalid")
 
 
 def _deepest(mistakes: list[tuple[list[str], ErrorDetails]]) -> tuple[list[str], ErrorDetails]:
@@ -159,11 +159,13 @@ def parse_assignments(assignments: typing.Iterable[str]) -> dict[str, Any]:
         key, equals, text = assignment.partition("=")
         parts = key.strip().split(".")
         if not equals or not all(parts):
-            raise ConfigError(f"--set {assignment}: write it as key.sub=value")
+            raise ConfigError(f"--set {assignment}: write it as key.sub=value", code="assignment-invalid")
         try:
             value = parse_yaml(text)
         except Exception:
-            raise ConfigError(f"--set {assignment}: {text!r} is not a YAML value") from None
+            raise ConfigError(
+                f"--set {assignment}: {text!r} is not a YAML value", code="assignment-value-unreadable"
+            ) from None
         for part in reversed(parts):
             value = {part: value}
         result = merge(result, value)

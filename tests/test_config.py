@@ -1,9 +1,10 @@
-"""Settings: what is refused and in which words, and how files, assignments and defaults come together."""
+"""Settings: what is refused and what is named, and how files, assignments and defaults come together."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
+from error_codes import raises_code
 from pydantic import ValidationError
 
 from autoseg.config import (
@@ -35,147 +36,117 @@ def data(**changes: Any) -> dict[str, Any]:
 
 # --- messages ---------------------------------------------------------------------------------------------------------
 
-WHOLE, NUMBER = "should be a valid integer", "should be a valid number"
-CHOICES = "should be 'none', 'inverse', 'enet' or 'median_frequency', or a list"
-TERMS = "cross_entropy, ohem, focal, boundary, dice, lovasz"
+CHOICES = ("'none'", "'inverse'", "'enet'", "'median_frequency'")
+TERMS = ("cross_entropy", "ohem", "focal", "boundary", "dice", "lovasz")
+DEVICES = ("auto", "cpu", "cuda", "cuda:N", "mps")
+UNKNOWN, MISSING, INVALID = "unknown-setting", "setting-missing", "setting-invalid"
 
-MISTAKES: list[tuple[dict[str, Any], str]] = [
+MISTAKES: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
     # keys
-    (run(serach={}), "unknown key 'serach' (run.yaml) (did you mean 'search'?)"),
-    (search(optimizer={"lrr": 1}), "unknown key 'lrr' in search.optimizer (run.yaml) (did you mean 'lr'?)"),
-    (search(epoch=1), "unknown key 'epoch' in search (run.yaml) (did you mean 'epochs'?)"),
-    (
-        data(generated={"zzz": 1}),
-        "unknown key 'zzz' in data.generated (run.yaml) (known: size, train, val, test, noise, seed)",
-    ),
+    (run(serach={}), UNKNOWN, ("'serach'", "'search'")),
+    (search(optimizer={"lrr": 1}), UNKNOWN, ("'lrr'", "search.optimizer", "'lr'")),
+    (search(epoch=1), UNKNOWN, ("'epoch'", "search", "'epochs'")),
+    (data(generated={"zzz": 1}), UNKNOWN, ("'zzz'", "data.generated", "size", "train", "val", "test", "noise", "seed")),
     (
         data(splits={"train": {"image": "a", "list": "b"}}),
-        "unknown key 'image' in data.splits.train (run.yaml) (did you mean 'images'?)",
+        UNKNOWN,
+        ("'image'", "data.splits.train", "'images'"),
     ),
-    ({"space": {}}, "data is missing (run.yaml); add it"),
+    ({"space": {}}, MISSING, ("data",)),
     # whole numbers
-    (search(epochs=2.5), f"search.epochs: {WHOLE}, not 2.5 (run.yaml)"),
-    (search(epochs=2.0), f"search.epochs: {WHOLE}, not 2.0 (run.yaml)"),
-    (search(epochs=True), f"search.epochs: {WHOLE}, not True (run.yaml)"),
-    (search(epochs="3"), f"search.epochs: {WHOLE}, not '3' (run.yaml)"),
-    (search(epochs=None), f"search.epochs: {WHOLE}, not None (run.yaml)"),
-    (search(epochs=[3]), f"search.epochs: {WHOLE}, not [3] (run.yaml)"),
-    (search(epochs=0), "search.epochs: should be greater than or equal to 1, not 0 (run.yaml)"),
-    (search(val_images=True), f"search.val_images: {WHOLE}, not True (run.yaml)"),
-    (data(num_classes="19"), f"data.num_classes: {WHOLE}, not '19' (run.yaml)"),
-    (data(label_map={7: 1.5}), f"data.label_map.7: {WHOLE}, not 1.5 (run.yaml)"),
-    (
-        data(label_map={"road": 1}),
-        f"data.label_map.road: {WHOLE}, unable to parse string as an integer, not 'road' (run.yaml)",
-    ),
-    (run(seed=-1), "seed: should be greater than or equal to 0, not -1 (run.yaml)"),
-    (run(seed=2**31), "seed: should be less than 2147483648, not 2147483648 (run.yaml)"),
+    (search(epochs=2.5), INVALID, ("search.epochs", "2.5")),
+    (search(epochs=2.0), INVALID, ("search.epochs", "2.0")),
+    (search(epochs=True), INVALID, ("search.epochs", "True")),
+    (search(epochs="3"), INVALID, ("search.epochs", "'3'")),
+    (search(epochs=None), INVALID, ("search.epochs", "None")),
+    (search(epochs=[3]), INVALID, ("search.epochs", "[3]")),
+    (search(epochs=0), INVALID, ("search.epochs", "1", "0")),
+    (search(val_images=True), INVALID, ("search.val_images", "True")),
+    (data(num_classes="19"), INVALID, ("data.num_classes", "'19'")),
+    (data(label_map={7: 1.5}), INVALID, ("data.label_map.7", "1.5")),
+    (data(label_map={"road": 1}), INVALID, ("data.label_map.road", "'road'")),
+    (run(seed=-1), INVALID, ("seed", "0", "-1")),
+    (run(seed=2**31), INVALID, ("seed", "2147483648")),
     # numbers
-    (search(optimizer={"lr": "abc"}), f"search.optimizer.lr: {NUMBER}, not 'abc' (run.yaml)"),
-    (search(optimizer={"lr": "0.1"}), f"search.optimizer.lr: {NUMBER}, not '0.1' (run.yaml)"),
-    (search(optimizer={"lr": True}), f"search.optimizer.lr: {NUMBER}, not True (run.yaml)"),
-    (search(optimizer={"lr": 0}), "search.optimizer.lr: should be greater than 0, not 0 (run.yaml)"),
-    (
-        search(optimizer={"lr": float("nan")}),
-        "search.optimizer.lr: should be a finite number, not nan (run.yaml)",
-    ),
-    (search(optimizer={"nesterov": 1}), "search.optimizer.nesterov: should be a valid boolean, not 1 (run.yaml)"),
-    (
-        search(optimizer={"nesterov": "yes"}),
-        "search.optimizer.nesterov: should be a valid boolean, not 'yes' (run.yaml)",
-    ),
+    (search(optimizer={"lr": "abc"}), INVALID, ("search.optimizer.lr", "'abc'")),
+    (search(optimizer={"lr": "0.1"}), INVALID, ("search.optimizer.lr", "'0.1'")),
+    (search(optimizer={"lr": True}), INVALID, ("search.optimizer.lr", "True")),
+    (search(optimizer={"lr": 0}), INVALID, ("search.optimizer.lr", "0")),
+    (search(optimizer={"lr": float("nan")}), INVALID, ("search.optimizer.lr", "nan")),
+    (search(optimizer={"nesterov": 1}), INVALID, ("search.optimizer.nesterov", "1")),
+    (search(optimizer={"nesterov": "yes"}), INVALID, ("search.optimizer.nesterov", "'yes'")),
     # lists
-    (search(crop=[31, 64]), "search.crop.0: should be greater than or equal to 32, not 31 (run.yaml)"),
-    (search(crop=[64, "x"]), f"search.crop.1: {WHOLE}, not 'x' (run.yaml)"),
-    (search(crop=[64]), "search.crop.1 is missing (run.yaml); add it"),
-    (search(crop=[64, 64, 3]), "search.crop: should have at most 2 items, not 3 (run.yaml)"),
-    (search(crop=64), "search.crop: should be a list, not 64 (run.yaml)"),
-    (search(optimizer={"betas": [0.9, 1]}), "search.optimizer.betas.1: should be less than 1, not 1 (run.yaml)"),
-    (data(std=[1, 1, 0]), "data.std: every value must be greater than 0 (run.yaml)"),
-    (data(mean=["a", 1, 1]), f"data.mean.0: {NUMBER}, not 'a' (run.yaml)"),
-    (data(resize=[64, 1.5]), f"data.resize.1: {WHOLE}, not 1.5 (run.yaml)"),
+    (search(crop=[31, 64]), INVALID, ("search.crop.0", "32", "31")),
+    (search(crop=[64, "x"]), INVALID, ("search.crop.1", "'x'")),
+    (search(crop=[64]), MISSING, ("search.crop.1",)),
+    (search(crop=[64, 64, 3]), INVALID, ("search.crop", "2", "3")),
+    (search(crop=64), INVALID, ("search.crop", "64")),
+    (search(optimizer={"betas": [0.9, 1]}), INVALID, ("search.optimizer.betas.1", "1")),
+    (data(std=[1, 1, 0]), INVALID, ("data.std", "0")),
+    (data(mean=["a", 1, 1]), INVALID, ("data.mean.0", "'a'")),
+    (data(resize=[64, 1.5]), INVALID, ("data.resize.1", "1.5")),
     # one of several types
-    (search(class_weights="enett"), f"search.class_weights: {CHOICES}, not 'enett' (run.yaml)"),
-    (search(class_weights=3), f"search.class_weights: {CHOICES}, not 3 (run.yaml)"),
-    (search(class_weights=[1, "x"]), f"search.class_weights.1: {NUMBER}, not 'x' (run.yaml)"),
-    (search(class_weights=[1, -1]), "search.class_weights.1: should be greater than or equal to 0, not -1 (run.yaml)"),
-    (search(class_weights=[0, 0]), "search: class_weights needs at least one number greater than 0 (run.yaml)"),
+    (search(class_weights="enett"), INVALID, ("search.class_weights", *CHOICES, "'enett'")),
+    (search(class_weights=3), INVALID, ("search.class_weights", *CHOICES, "3")),
+    (search(class_weights=[1, "x"]), INVALID, ("search.class_weights.1", "'x'")),
+    (search(class_weights=[1, -1]), INVALID, ("search.class_weights.1", "0", "-1")),
+    (search(class_weights=[0, 0]), INVALID, ("search", "class_weights", "0")),
     # terms of the loss
-    (search(loss="dice"), "search.loss: should be a list, not 'dice' (run.yaml)"),
-    (search(loss=[]), "search.loss: should have at least 1 item, not 0 (run.yaml)"),
-    (search(loss=["dise"]), f"search.loss.0: 'name' should be one of {TERMS}, not 'dise' (run.yaml)"),
-    (search(loss=["dice", {"weight": 1}]), f"search.loss.1: 'name' should be one of {TERMS}, not None (run.yaml)"),
-    (search(loss=[3]), "search.loss.0: should be the name of a term or a mapping with one, not 3 (run.yaml)"),
+    (search(loss="dice"), INVALID, ("search.loss", "'dice'")),
+    (search(loss=[]), INVALID, ("search.loss", "1", "0")),
+    (search(loss=["dise"]), INVALID, ("search.loss.0", "'name'", *TERMS, "'dise'")),
+    (search(loss=["dice", {"weight": 1}]), INVALID, ("search.loss.1", "'name'", *TERMS, "None")),
+    (search(loss=[3]), INVALID, ("search.loss.0", "3")),
     (
         search(loss=[{"name": "dice", "gamma": 2}]),
-        "unknown key 'gamma' in search.loss.0 (run.yaml) (known: name, weight, smooth)",
+        UNKNOWN,
+        ("'gamma'", "search.loss.0", "name", "weight", "smooth"),
     ),
-    (
-        search(loss=[{"name": "ohem", "min_keep": 2}]),
-        "unknown key 'min_keep' in search.loss.0 (run.yaml) (did you mean 'min_kept'?)",
-    ),
-    (
-        search(loss=[{"name": "ohem", "keep": 2}]),
-        "search.loss.0.keep: should be less than or equal to 1, not 2 (run.yaml)",
-    ),
-    (search(loss=[{"name": "ohem", "min_kept": 0.5}]), f"search.loss.0.min_kept: {WHOLE}, not 0.5 (run.yaml)"),
-    (search(loss=[{"name": "focal", "weight": 0}]), "search.loss.0.weight: should be greater than 0, not 0 (run.yaml)"),
+    (search(loss=[{"name": "ohem", "min_keep": 2}]), UNKNOWN, ("'min_keep'", "search.loss.0", "'min_kept'")),
+    (search(loss=[{"name": "ohem", "keep": 2}]), INVALID, ("search.loss.0.keep", "1", "2")),
+    (search(loss=[{"name": "ohem", "min_kept": 0.5}]), INVALID, ("search.loss.0.min_kept", "0.5")),
+    (search(loss=[{"name": "focal", "weight": 0}]), INVALID, ("search.loss.0.weight", "0")),
     (
         search(loss=["dice"], label_smoothing=0.1),
-        "search: label_smoothing is for the terms cross_entropy, ohem, boundary, of which the loss has none (run.yaml)",
+        INVALID,
+        ("search", "label_smoothing", "cross_entropy", "ohem", "boundary"),
     ),
     # augmentation and sampling
-    (search(augment={"rotate": 181}), "search.augment.rotate: should be less than or equal to 180, not 181 (run.yaml)"),
-    (search(augment={"blur": 2}), "search.augment.blur: should be less than or equal to 1, not 2 (run.yaml)"),
-    (
-        search(augment={"blur_sigma": [2, 1]}),
-        "search.augment: blur_sigma must be [least, greatest], not [2.0, 1.0] (run.yaml)",
-    ),
-    (
-        search(augment={"cutout_size": [0.5, 1]}),
-        "search.augment.cutout_size.1: should be less than 1, not 1 (run.yaml)",
-    ),
-    (
-        search(augment={"max_class_share": 0}),
-        "search.augment.max_class_share: should be greater than 0, not 0 (run.yaml)",
-    ),
-    (search(balanced_sampling=-1), "search.balanced_sampling: should be greater than or equal to 0, not -1 (run.yaml)"),
+    (search(augment={"rotate": 181}), INVALID, ("search.augment.rotate", "180", "181")),
+    (search(augment={"blur": 2}), INVALID, ("search.augment.blur", "1", "2")),
+    (search(augment={"blur_sigma": [2, 1]}), INVALID, ("search.augment", "blur_sigma", "[2.0, 1.0]")),
+    (search(augment={"cutout_size": [0.5, 1]}), INVALID, ("search.augment.cutout_size.1", "1")),
+    (search(augment={"max_class_share": 0}), INVALID, ("search.augment.max_class_share", "0")),
+    (search(balanced_sampling=-1), INVALID, ("search.balanced_sampling", "0", "-1")),
     # choices and mappings
-    (search(precision="fp8"), "search.precision: should be 'float32', 'bf16' or 'fp16', not 'fp8' (run.yaml)"),
-    (search(optimizer="sgd"), "search.optimizer: should be a mapping, not 'sgd' (run.yaml)"),
-    (run(search=None), "search: should be a mapping, not None (run.yaml)"),
-    (run(device="tpu"), "device: should be auto, cpu, cuda, cuda:N (such as cuda:1) or mps, not 'tpu' (run.yaml)"),
-    (run(space="tiny"), "space: should be a mapping, not 'tiny' (run.yaml)"),
-    (data(splits={"val": 3}), "data.splits.val: should be a mapping, not 3 (run.yaml)"),
+    (search(precision="fp8"), INVALID, ("search.precision", "'float32'", "'bf16'", "'fp16'", "'fp8'")),
+    (search(optimizer="sgd"), INVALID, ("search.optimizer", "'sgd'")),
+    (run(search=None), INVALID, ("search", "None")),
+    (run(device="tpu"), INVALID, ("device", *DEVICES, "'tpu'")),
+    (run(space="tiny"), INVALID, ("space", "'tiny'")),
+    (data(splits={"val": 3}), INVALID, ("data.splits.val", "3")),
     # several settings that disagree
-    (
-        search(epochs=5),
-        "search: arch_start_epoch is 20, but there are only 5 epochs, so the architecture would never be searched;"
-        " lower arch_start_epoch (run.yaml)",
-    ),
-    (search(augment={"scale": [2, 1]}), "search.augment: scale must be [least, greatest], not [2.0, 1.0] (run.yaml)"),
+    (search(epochs=5), INVALID, ("search", "arch_start_epoch", "20", "5 epochs")),
+    (search(augment={"scale": [2, 1]}), INVALID, ("search.augment", "scale", "[2.0, 1.0]")),
     (
         run(data={"num_classes": 3, "classes": ["a", "b"], "layout": "generated"}),
-        "data: num_classes is 3, but 'classes' has 2 names (run.yaml)",
+        INVALID,
+        ("data", "num_classes", "3", "'classes'", "2"),
     ),
-    (data(classes=["a"]), "data: 'classes' needs at least two names (run.yaml)"),
-    (run(data={}), "data: needs 'root', the folder of the data set (or layout: generated) (run.yaml)"),
-    (
-        data(splits={"val": {"images": "x"}}),
-        "data.splits.val: needs either 'list' or both 'images' and 'masks' (run.yaml)",
-    ),
+    (data(classes=["a"]), INVALID, ("data", "'classes'", "two")),
+    (run(data={}), INVALID, ("data", "'root'", "layout: generated")),
+    (data(splits={"val": {"images": "x"}}), INVALID, ("data.splits.val", "'list'", "'images'", "'masks'")),
 ]
 
 
-@pytest.mark.parametrize(("wrong", "message"), MISTAKES, ids=[case[1][:60] for case in MISTAKES])
-def test_a_mistake_gets_exactly_this_line(wrong: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+@pytest.mark.parametrize(("wrong", "code", "named"), MISTAKES, ids=["-".join(case[2])[:60] for case in MISTAKES])
+def test_a_mistake_is_named(wrong: dict[str, Any], code: str, named: tuple[str, ...]) -> None:
+    with raises_code(ConfigError, code, "run.yaml", *named):
         parse(SearchConfig, wrong, "run.yaml")
-    assert str(caught.value) == message
 
 
 def test_no_message_shows_names_of_pydantic() -> None:
-    for wrong, _ in MISTAKES:
+    for wrong, _, _ in MISTAKES:
         with pytest.raises(ConfigError) as caught:
             parse(SearchConfig, wrong)
         message = str(caught.value)
@@ -186,16 +157,16 @@ def test_long_values_are_cut_and_lines_joined() -> None:
     with pytest.raises(ConfigError) as caught:
         parse(SearchConfig, search(optimizer={"name": "x" * 500}))
     assert len(str(caught.value)) < 160
-    with pytest.raises(ConfigError) as caught:
+    with raises_code(ConfigError, UNKNOWN, "a b"):
         parse(SearchConfig, {"a\nb": 1, **run()})
-    assert "\n" not in str(caught.value)
 
 
 def test_the_kind_of_error_and_the_place_are_the_caller_s() -> None:
-    with pytest.raises(RunError, match=r"^lr: should be a valid number, not 'x' \(runs/a/config\.yaml\)$"):
+    with raises_code(RunError, INVALID, "lr", "'x'", "runs/a/config.yaml"):
         parse(OptimizerConfig, {"lr": "x"}, "runs/a/config.yaml", RunError)
-    with pytest.raises(ConfigError, match=r"^lr: should be a valid number, not 'x'$"):
+    with raises_code(ConfigError, INVALID, "lr", "'x'") as caught:
         parse(OptimizerConfig, {"lr": "x"})
+    assert "(" not in str(caught.value)  # no place was given
 
 
 class _Part(Settings):
@@ -211,21 +182,22 @@ class _Mixed(Settings):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "start"),
+    ("wrong", "code", "named"),
     [
-        ({"either": {"sise": 1}}, "unknown key 'sise' in either (did you mean 'size'?)"),
-        ({"either": [{"size": 1}, {"sise": 1}]}, "unknown key 'sise' in either.1 (did you mean 'size'?)"),
-        ({"either": [{"size": 1}, {"size": "x"}]}, "either.1.size: should be a valid integer"),
-        ({"either": 3}, "either: should be a mapping, or a list, not 3"),
-        ({"table": {"a": [{}, {"sise": 1}]}}, "unknown key 'sise' in table.a.1 (did you mean 'size'?)"),
-        ({"table": {"a": [{}, {"size": "x"}]}}, "table.a.1.size: should be a valid integer"),
-        ({"maybe": [1, 2]}, "maybe.1: should be a valid string, not 2"),
+        ({"either": {"sise": 1}}, UNKNOWN, ("'sise'", "either", "'size'")),
+        ({"either": [{"size": 1}, {"sise": 1}]}, UNKNOWN, ("'sise'", "either.1", "'size'")),
+        ({"either": [{"size": 1}, {"size": "x"}]}, INVALID, ("either.1.size", "'x'")),
+        ({"either": 3}, INVALID, ("either", "mapping", "list", "3")),
+        ({"table": {"a": [{}, {"sise": 1}]}}, UNKNOWN, ("'sise'", "table.a.1", "'size'")),
+        ({"table": {"a": [{}, {"size": "x"}]}}, INVALID, ("table.a.1.size", "'x'")),
+        ({"maybe": [1, 2]}, INVALID, ("maybe.1", "2")),
     ],
 )
-def test_places_inside_unions_lists_and_mappings_are_readable(wrong: dict[str, Any], start: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+def test_places_inside_unions_lists_and_mappings_are_readable(
+    wrong: dict[str, Any], code: str, named: tuple[str, ...]
+) -> None:
+    with raises_code(ConfigError, code, *named):
         parse(_Mixed, wrong)
-    assert str(caught.value).startswith(start)
 
 
 # --- what is accepted -------------------------------------------------------------------------------------------------
@@ -338,16 +310,14 @@ def test_assignments_nest_and_values_are_yaml() -> None:
 
 @pytest.mark.parametrize("wrong", ["seed", "=3", "search..lr=3", ".lr=3", "search.=3", ""])
 def test_assignments_without_key_or_value_are_refused(wrong: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with raises_code(ConfigError, "assignment-invalid", f"--set {wrong}", "key.sub=value"):
         parse_assignments(["seed=1", wrong])
-    assert str(caught.value) == f"--set {wrong}: write it as key.sub=value"
 
 
 @pytest.mark.parametrize("text", ["[1, 2", "{a: 1", "'x", "a: b: c", "[" * 3000])
 def test_assignments_of_what_is_no_yaml_are_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="is not a YAML value") as caught:
+    with raises_code(ConfigError, "assignment-value-unreadable", f"--set seed={text}"):
         parse_assignments([f"seed={text}"])
-    assert "\n" not in str(caught.value)
 
 
 def test_assignments_reach_every_setting_of_a_run() -> None:
@@ -358,7 +328,7 @@ def test_assignments_reach_every_setting_of_a_run() -> None:
     assert config.search.class_weights == (1, 2)
     assert config.data.generated.size == (64, 64)
     assert config.seed == 5
-    with pytest.raises(ConfigError, match=r"^search\.epochs: should be a valid integer, not 'many' \(--set\)$"):
+    with raises_code(ConfigError, INVALID, "search.epochs", "'many'", "--set"):
         parse(SearchConfig, merge(run(), parse_assignments(["search.epochs=many"])), "--set")
 
 
@@ -400,10 +370,10 @@ def test_data_yaml_counts_a_relative_root_from_its_own_folder(tmp_path: Path) ->
 
 
 def test_data_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"none is no folder; give --data a folder of images and masks"):
+    with raises_code(DataError, "folder-missing", tmp_path / "none", "--data"):
         data_settings(tmp_path / "none")
-    with pytest.raises(DataError, match=r"none\.yaml does not exist"):
+    with raises_code(DataError, "file-missing", tmp_path / "none.yaml"):
         data_settings(tmp_path / "none.yaml")
     (tmp_path / "a.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"a\.png is no folder"):
+    with raises_code(DataError, "folder-missing", tmp_path / "a.png"):
         data_settings(tmp_path / "a.png")

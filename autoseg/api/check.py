@@ -77,12 +77,12 @@ def _check_targets(folder: Path | None, json_file: Path | None, overwrite: bool)
     files += [] if json_file is None else [json_file]
     for file in files:
         if file.is_dir():
-            raise RunError(f"{file} is a folder; give the name of a file")
+            raise RunError(f"{file} is a folder; give the name of a file", code="file-is-folder")
         if file.exists() and not overwrite:
-            raise RunError(f"{file} exists; give another place, or --overwrite")
+            raise RunError(f"{file} exists; give another place, or --overwrite", code="file-exists")
     above = next((place for place in (folder, *folder.parents) if place.exists()), None) if folder else None
     if above is not None and not above.is_dir():
-        raise RunError(f"{above} is no folder; give another --out")
+        raise RunError(f"{above} is no folder; give another --out", code="folder-is-file")
 
 
 def _write(path: Path, write: Callable[[Path], Any]) -> None:
@@ -90,7 +90,9 @@ def _write(path: Path, write: Callable[[Path], Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path)
     except OSError as reason:
-        raise RunError(f"{path} cannot be written ({one_line(reason)}); give another place") from None
+        raise RunError(
+            f"{path} cannot be written ({one_line(reason)}); give another place", code="file-unwritable"
+        ) from None
 
 
 def _draw(report: DataReport, path: Path) -> None:

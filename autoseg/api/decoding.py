@@ -45,10 +45,15 @@ def decode(
     )
     target = Path(out) if out is not None else run.path / "genotype.yaml"
     if target.is_dir() or not target.parent.is_dir():
-        problem = "is a folder" if target.is_dir() else "lies in no folder that exists"
-        raise RunError(f"{target} {problem}; give --out a file to write, in a folder that is there")
+        raise RunError(
+            f"{target} {'is a folder' if target.is_dir() else 'lies in no folder that exists'}; give --out a file to"
+            " write, in a folder that is there",
+            code="file-is-folder" if target.is_dir() else "folder-missing",
+        )
     if target.exists() and not overwrite and Genotype.load(target) != genotype:
-        raise RunError(f"{target} already holds another genotype; give another --out, or --overwrite")
+        raise RunError(
+            f"{target} already holds another genotype; give another --out, or --overwrite", code="genotype-exists"
+        )
     genotype.save(target)
     return genotype
 
@@ -59,12 +64,15 @@ def arch_of(run: Run, epoch: int | None = None) -> tuple[ArchProbs, SearchConfig
     Raises: RunError: no search, or no such epoch.
     """
     if run.kind != "search":
-        raise RunError(f"{run.path} is a retraining; give the directory of a search")
+        raise RunError(f"{run.path} is a retraining; give the directory of a search", code="run-kind-differs")
     config = parse(SearchConfig, run.settings, str(run.path / "config.yaml"))
     snapshots = {int(path.stem.removeprefix("epoch_")): path for path in (run.path / "arch").glob("epoch_*.npz")}
     if not snapshots:
-        raise RunError(f"{run.path} has not finished an epoch yet; wait, or go on with it by `autoseg search --resume`")
+        raise RunError(
+            f"{run.path} has not finished an epoch yet; wait, or go on with it by `autoseg search --resume`",
+            code="no-epoch-yet",
+        )
     at = max(snapshots) if epoch is None else epoch
     if at not in snapshots:
-        raise RunError(f"{run.path} has no epoch {at}; it has 0 to {max(snapshots)}")
+        raise RunError(f"{run.path} has no epoch {at}; it has 0 to {max(snapshots)}", code="epoch-missing")
     return ArchProbs.load(snapshots[at], SearchSpace.parse(config.space)), config, at

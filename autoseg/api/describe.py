@@ -44,9 +44,11 @@ def describe(
     Raises: AutosegError: no such space, genotype or network, or too small a size.
     """
     if size is not None and min(size) < 32:
-        raise ConfigError(f"size {size[0]} {size[1]} is too small; height and width must be at least 32")
+        raise ConfigError(
+            f"size {size[0]} {size[1]} is too small; height and width must be at least 32", code="size-too-small"
+        )
     if not 2 <= num_classes <= 65535:
-        raise ConfigError(f"classes is {num_classes}; it must be 2 to 65535")
+        raise ConfigError(f"classes is {num_classes}; it must be 2 to 65535", code="classes-out-of-range")
     shown = []
     for found in look_up(source):
         changed = with_changes(found, overrides or {})

@@ -37,7 +37,10 @@ def plot(
     from autoseg.viz import draw
 
     if not formats or any(name not in draw.FORMATS for name in formats):
-        raise ConfigError(f"format must be some of {', '.join(draw.FORMATS)}, not {', '.join(formats) or 'none'}")
+        raise ConfigError(
+            f"format must be some of {', '.join(draw.FORMATS)}, not {', '.join(formats) or 'none'}",
+            code="unknown-format",
+        )
     figures, name = _figures(source, overrides or {})
     if out is None:
         out = Path(source) / "figures" if Path(source).is_dir() else Path("figures") / name

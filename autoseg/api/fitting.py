@@ -67,7 +67,7 @@ def fit_to_device(
     least, memory = _least(config, device, given)
     most = most_memory(device) if memory_bytes is None else memory_bytes
     if most is not None and CERTAIN * memory.peak_bytes > most:
-        raise ConfigError(_refusal(least, memory, device, available))
+        raise ConfigError(_refusal(least, memory, device, available), code="memory-too-small")
     fits = memory.needed_bytes(device) <= available and "checkpoint_cells" in given
     return config, [f"{kind}: it may run out of memory: {reason}" + f"; {kind}.checkpoint_cells=true fits" * fits]
 

@@ -35,7 +35,7 @@ def look_up(source: str | Path) -> list[Found]:
     known = [*space_names(), *genotype_names(), *NETWORKS, *ALIASES]
     near = get_close_matches(name, known, n=1)
     hint = f"did you mean '{near[0]}'?" if near else "see `autoseg spaces`, or give the path of a YAML file"
-    raise ConfigError(f"unknown space, genotype or network '{name}' ({hint})")
+    raise ConfigError(f"unknown space, genotype or network '{name}' ({hint})", code="unknown-name")
 
 
 def with_changes(found: Found, overrides: Mapping[str, Any]) -> Found:
@@ -46,10 +46,14 @@ def with_changes(found: Found, overrides: Mapping[str, Any]) -> Found:
     if not overrides:
         return found
     if stray := [key for key in overrides if key != "network"]:
-        raise ConfigError(f"unknown key '{stray[0]}' (known here: network, such as network.width)")
+        raise ConfigError(
+            f"unknown key '{stray[0]}' (known here: network, such as network.width)", code="unknown-setting"
+        )
     if not isinstance(found, FixedNetwork):
         return found
     options = overrides["network"]
     if not isinstance(options, Mapping):
-        raise ConfigError(f"network: should be a mapping, such as network.width, not {options!r}")
+        raise ConfigError(
+            f"network: should be a mapping, such as network.width, not {options!r}", code="setting-invalid"
+        )
     return FixedNetwork.parse(merge(found.to_dict(), options))

@@ -143,7 +143,8 @@ def plan(
         needed = format_bytes(planner.predict(planner.least()).needed_bytes(device))
         raise ConfigError(
             f"space {name} does not fit into {format_bytes(planner.memory_bytes)}: its least (crop 32 32, batch 2, with"
-            f" checkpointing) needs {needed}; give more --memory, or a smaller space"
+            f" checkpointing) needs {needed}; give more --memory, or a smaller space",
+            code="memory-too-small",
         )
     return Plan(
         space=name,
@@ -170,7 +171,8 @@ def _is_here(device: str, memory_bytes: int | None) -> bool:
     if memory_bytes is None:
         raise ConfigError(
             f"device {device} is not there on this machine; give --memory, such as 16GB, to plan for a GPU that is"
-            " elsewhere, or use --device cpu"
+            " elsewhere, or use --device cpu",
+            code="device-missing",
         )
     return False
 
@@ -184,7 +186,7 @@ def _asked(crop: Size | None, batch: int | None, classes: int | None) -> dict[st
         schedule["batch_size"] = batch
     Setting(crop or (32, 32), 2 if batch is None else batch, False, "float32").check()
     if classes is not None and not 2 <= classes <= 65535:
-        raise ConfigError(f"classes is {classes}; it must be 2 to 65535")
+        raise ConfigError(f"classes is {classes}; it must be 2 to 65535", code="classes-out-of-range")
     return {"search": schedule} if schedule else {}
 
 
@@ -206,7 +208,9 @@ def _images(settings: SearchConfig, images: int | None, has_data: bool) -> tuple
         height, width = train.load(0).mask.shape
         limits = limits._replace(crop=(height, width))
     if number < 4:
-        raise ConfigError(f"images is {number}; a search needs at least 4 training images, two in each half")
+        raise ConfigError(
+            f"images is {number}; a search needs at least 4 training images, two in each half", code="too-few-images"
+        )
     if has_data or images is not None:
         halves = halve(number, settings.search.train_a_fraction, settings.seed)
         limits = limits._replace(batch_size=min(len(half) for half in halves))

@@ -32,4 +32,7 @@ def check_device(config: SearchConfig | RetrainConfig) -> torch.device:
 def check_precision(schedule: TrainingConfig, kind: str, device: torch.device) -> None:
     """Raises: ConfigError: fp16 where there is no CUDA GPU."""
     if schedule.precision == "fp16" and device.type != "cuda":
-        raise ConfigError(f"{kind}.precision fp16 needs a CUDA GPU, but the device is {device}; use bf16 or float32")
+        raise ConfigError(
+            f"{kind}.precision fp16 needs a CUDA GPU, but the device is {device}; use bf16 or float32",
+            code="precision-needs-gpu",
+        )

@@ -177,18 +177,22 @@ def _start(
     if not (resume and (path / "config.yaml").is_file()):
         refuse_used(path)
         if resume and not given.anything:
-            raise RunError(f"{path} holds no run to resume; give the directory of one, or start one without --resume")
+            raise RunError(
+                f"{path} holds no run to resume; give the directory of one, or start one without --resume",
+                code="run-missing",
+            )
         return None, resolve(None)
     run = Run.open(path)
     kind = "search" if model is SearchConfig else "retrain"
     if run.kind != kind:
-        raise RunError(f"{path} holds a {run.kind}, not a {kind}; give another --out")
+        raise RunError(f"{path} holds a {run.kind}, not a {kind}; give another --out", code="run-kind-differs")
     own = parse(model, run.settings, str(path / "config.yaml"))
     if given.anything:
         difference = first_difference(own.to_dict(), resolve(path / "config.yaml").to_dict())
         if difference is not None:
             raise ConfigError(
-                f"{path} was started with other settings ({difference}); resume with --out and --resume alone"
+                f"{path} was started with other settings ({difference}); resume with --out and --resume alone",
+                code="run-settings-differ",
             )
     return run, own
 

@@ -45,7 +45,9 @@ def search_settings(
     chosen = overrides.pop("space") if isinstance(overrides.get("space"), str) else chosen
     given.pop("space", None)
     if chosen is None:
-        raise ConfigError("no space is given; name one, such as --space tiny (see `autoseg spaces`)")
+        raise ConfigError(
+            "no space is given; name one, such as --space tiny (see `autoseg spaces`)", code="space-not-given"
+        )
     recommended: dict[str, Any] = {}
     chosen_from: Any = ""
     if isinstance(chosen, SearchSpace):
@@ -83,7 +85,9 @@ def retrain_settings(
     chosen = load_architecture(source)
     key, other = ("genotype", "network") if isinstance(chosen, Genotype) else ("network", "genotype")
     if other in overrides:
-        raise ConfigError(f"unknown key '{other}': what is trained here is a {key}, {chosen.name}")
+        raise ConfigError(
+            f"unknown key '{other}': what is trained here is a {key}, {chosen.name}", code="unknown-setting"
+        )
     recommended: Mapping[str, Any] = chosen.retrain if isinstance(chosen, Genotype) else RECOMMENDED
     if match is not None and match.retrain:
         recommended = {**match.retrain, "drop_path": 0.0, "auxiliary_weight": 0.0}  # which only searched ones have
@@ -95,7 +99,8 @@ def retrain_settings(
     if isinstance(changed, Genotype) and match is not None:
         raise ConfigError(
             f"{changed.name} is a genotype, whose width is genotype.network.filter_multiplier; only networks of the"
-            " literature are scaled to a cost"
+            " literature are scaled to a cost",
+            code="genotype-not-scalable",
         )
     parsed = parse(RetrainConfig, {**merged, "data": _merged_data(data, config, *of_data)}, where)
     settings = parsed.model_copy(update={"data": resolve(parsed.data)})
@@ -118,7 +123,10 @@ def _chosen_architecture(
     for chosen in candidates:
         if chosen is not None:
             return chosen
-    raise ConfigError("no genotype or network is given; give a file, a run directory or a name (see `autoseg spaces`)")
+    raise ConfigError(
+        "no genotype or network is given; give a file, a run directory or a name (see `autoseg spaces`)",
+        code="network-not-given",
+    )
 
 
 def data_for_run(own: DataConfig, data: Source | None, overrides: Mapping[str, Any] | None = None) -> DataConfig:
@@ -144,13 +152,15 @@ def data_for_run(own: DataConfig, data: Source | None, overrides: Mapping[str, A
     if merged["channels"] not in (None, own.channels):
         raise ConfigError(
             f"data.channels is {merged['channels']}, but the network was trained on images of {own.channels};"
-            " give images with as many channels"
+            " give images with as many channels",
+            code="channels-differ",
         )
     resolved = resolve(parse(DataConfig, merged, "data"))
     if resolved.num_classes != own.num_classes:
         raise ConfigError(
             f"the data has {resolved.num_classes} classes, but the network was trained for {own.num_classes};"
-            " give data with the same classes"
+            " give data with the same classes",
+            code="classes-differ",
         )
     return resolved
 
@@ -192,7 +202,7 @@ def _merged_data(data: Source | DataConfig | None, config: str | Path | None, in
     sources = (in_file, None if data is None else _data(data, in_file), in_overrides)
     merged = merge({}, *({"data": source} for source in sources if source is not None))
     if not merged:
-        raise ConfigError("no data is given; give --data a folder, a data YAML, or 'generated'")
+        raise ConfigError("no data is given; give --data a folder, a data YAML, or 'generated'", code="data-not-given")
     return merged["data"]
 
 
@@ -212,13 +222,13 @@ def _data(data: Source | DataConfig, before: Any = None) -> dict[str, Any]:
 def data_overrides(overrides: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """The `data` of `overrides`, which may hold nothing else where a trained network is measured."""
     if stray := [key for key in overrides or {} if key != "data"]:
-        raise ConfigError(f"unknown key '{stray[0]}' (known here: data, such as data.resize)")
+        raise ConfigError(f"unknown key '{stray[0]}' (known here: data, such as data.resize)", code="unknown-setting")
     return _mapping({"data": {}, **(overrides or {})}, "data")
 
 
 def _mapping(settings: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     if not isinstance(settings[key], Mapping):
-        raise ConfigError(f"{key}: should be a mapping, not {settings[key]!r}")
+        raise ConfigError(f"{key}: should be a mapping, not {settings[key]!r}", code="setting-invalid")
     value: Mapping[str, Any] = settings[key]
     return value
 
@@ -230,7 +240,7 @@ def _placed(reason: ConfigError, recommended: Mapping[str, Any], file: str) -> C
             parse(model, {key: recommended.get(key, {})})
         except ConfigError as same:
             if str(same) == str(reason):
-                return ConfigError(f"{reason} (in {file})")
+                return ConfigError(f"{reason} (in {file})", code=reason.code)
     return reason
 
 

@@ -59,7 +59,7 @@ def evaluate(
 
     asked = _asked(inference)
     if batch_size < 1:
-        raise ConfigError(f"batch_size is {batch_size}, but at least 1 image must come at once")
+        raise ConfigError(f"batch_size is {batch_size}, but at least 1 image must come at once", code="batch-too-small")
     file, picture = _targets(Path(run), split, None if out is None else Path(out), plot)
     network, config, saved, target = _network_of(run, checkpoint, device, precision, output_stride, asked)
     settings = data_for_run(config.data, data, overrides)
@@ -170,7 +170,9 @@ def _network_of(
     prepare(target)
     network, config, saved = load_network(run, _which(checkpoint), output_stride)
     if asked.crf is not None and network.in_channels != 3:
-        raise ConfigError(f"the CRF needs images of 3 channels, but the network's have {network.in_channels}")
+        raise ConfigError(
+            f"the CRF needs images of 3 channels, but the network's have {network.in_channels}", code="crf-needs-colour"
+        )
     return for_inference(network, target, precision), config, saved, target
 
 
@@ -186,13 +188,17 @@ def export_model(
     from autoseg.zoo.architecture import load_architecture
 
     if format not in (*NETWORK_FORMATS, *GENOTYPE_FORMATS):
-        raise ExportError(f"unknown format '{format}' (known: {', '.join((*NETWORK_FORMATS, *GENOTYPE_FORMATS))})")
+        raise ExportError(
+            f"unknown format '{format}' (known: {', '.join((*NETWORK_FORMATS, *GENOTYPE_FORMATS))})",
+            code="unknown-format",
+        )
     if format in GENOTYPE_FORMATS:
         genotype = load_architecture(source)
         if not isinstance(genotype, Genotype):
             raise ExportError(
                 f"{format} is for genotypes, and {genotype.name} is a network of the literature; train it and take one"
-                f" of {', '.join(NETWORK_FORMATS)}"
+                f" of {', '.join(NETWORK_FORMATS)}",
+                code="format-needs-genotype",
             )
         path = export_genotype(genotype, out, format, overwrite=overwrite)  # type: ignore[arg-type]
         return f"wrote {path}"
@@ -236,12 +242,15 @@ def _draw_confusion(scores: Scores, stem: Path) -> None:
 def _refuse_target(path: Path) -> None:
     """Raise RunError where a file cannot be written without harm."""
     if path.exists():
-        raise RunError(f"{path} is there already; give another --out")
+        raise RunError(f"{path} is there already; give another --out", code="file-exists")
     if not path.parent.is_dir():
-        raise RunError(f"{path.parent}, the folder of {path.name}, does not exist; create it, or give another --out")
+        raise RunError(
+            f"{path.parent}, the folder of {path.name}, does not exist; create it, or give another --out",
+            code="folder-missing",
+        )
 
 
 def _which(checkpoint: str) -> Any:
     if checkpoint not in ("best", "last"):
-        raise ConfigError(f"checkpoint must be best or last, not {checkpoint}")
+        raise ConfigError(f"checkpoint must be best or last, not {checkpoint}", code="unknown-checkpoint")
     return checkpoint

@@ -88,18 +88,25 @@ def inference(
     from autoseg.config import SCALES
 
     if multi_scale and scales is not None:
-        raise ConfigError("--multi-scale and --scales both name scales; give one of them")
+        raise ConfigError("--multi-scale and --scales both name scales; give one of them", code="options-conflict")
     parameters = settings.pop("crf", None)
     if parameters is not None and not crf:
-        raise ConfigError("--set crf.KEY=VALUE changes a CRF that is not asked for; give --crf too")
+        raise ConfigError(
+            "--set crf.KEY=VALUE changes a CRF that is not asked for; give --crf too", code="option-needs-another"
+        )
     if overlap is not None and window is None:
-        raise ConfigError("--overlap is of sliding windows, which are not asked for; give --window H W too")
+        raise ConfigError(
+            "--overlap is of sliding windows, which are not asked for; give --window H W too",
+            code="option-needs-another",
+        )
     chosen: tuple[float, ...] = SCALES if multi_scale else (1.0,)
     if scales is not None:
         try:
             chosen = tuple(float(scale) for scale in scales.split(","))
         except ValueError:
-            raise ConfigError(f"--scales {scales}: write numbers and commas, such as 0.5,0.75,1") from None
+            raise ConfigError(
+                f"--scales {scales}: write numbers and commas, such as 0.5,0.75,1", code="option-invalid"
+            ) from None
     asked = {"scales": chosen, "flip": flip, "fuse": fuse, "crf": (parameters or {}) if crf else None, "window": window}
     return asked if overlap is None else {**asked, "overlap": overlap}
 
@@ -107,5 +114,5 @@ def inference(
 def pick(name: str, value: str, choices: tuple[str, ...]) -> str:
     """Check an option that has few values."""
     if value not in choices:
-        raise ConfigError(f"--{name} {value}: it must be one of {', '.join(choices)}")
+        raise ConfigError(f"--{name} {value}: it must be one of {', '.join(choices)}", code="option-invalid")
     return value

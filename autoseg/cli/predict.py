@@ -38,7 +38,9 @@ def predict(
     settings = options.overrides(set_)
     inference = options.inference(settings, multi_scale, scales, flip, fuse, crf, window, overlap)
     if settings:
-        raise ConfigError(f"unknown key '{next(iter(settings))}' (known here: crf, such as crf.iterations)")
+        raise ConfigError(
+            f"unknown key '{next(iter(settings))}' (known here: crf, such as crf.iterations)", code="unknown-setting"
+        )
     files = predict_api(
         run,
         images,

@@ -43,7 +43,9 @@ def retrain(
     from autoseg.zoo.match import cost_target
 
     if genotype is not None and network is not None:
-        raise ConfigError(f"both {genotype} and --network {network} are given; give one of them")
+        raise ConfigError(
+            f"both {genotype} and --network {network} are given; give one of them", code="options-conflict"
+        )
     overrides = options.overrides(set_, device, seed)
     if weights is not None:
         overrides["weights"] = str(weights.expanduser().absolute())

@@ -26,13 +26,18 @@ def npy_shape(path: Path) -> tuple[int, ...]:
     try:
         return np.shape(np.load(path, mmap_mode="r", allow_pickle=False))
     except FileNotFoundError:
-        raise DataError(f"{path} does not exist; restore it or take it out of the data set") from None
+        raise DataError(
+            f"{path} does not exist; restore it or take it out of the data set", code="file-missing"
+        ) from None
     except PermissionError:
-        raise DataError(f"{path} may not be read; change its permissions, or remove it") from None
+        raise DataError(
+            f"{path} may not be read; change its permissions, or remove it", code="permission-denied"
+        ) from None
     except (OSError, ValueError, EOFError, SyntaxError) as reason:
         raise DataError(
             f"{path} cannot be read as an array, or is cut off ({one_line(reason)}); save it with numpy.save, as an"
-            " array of numbers"
+            " array of numbers",
+            code="file-unreadable",
         ) from None
 
 
@@ -43,7 +48,9 @@ def read_npy(path: Path) -> NDArray[Any]:
     try:  # not mapped: a file that is cut off while it is mapped ends the process
         return np.asarray(np.load(path, allow_pickle=False))
     except (OSError, ValueError, EOFError) as reason:
-        raise DataError(f"{path} cannot be read as an array ({one_line(reason)}); save it again") from None
+        raise DataError(
+            f"{path} cannot be read as an array ({one_line(reason)}); save it again", code="file-unreadable"
+        ) from None
 
 
 def check_pixels(path: Path, shape: tuple[int, ...]) -> None:
@@ -51,7 +58,8 @@ def check_pixels(path: Path, shape: tuple[int, ...]) -> None:
     longest = sorted(shape)[-2:]
     if len(longest) == 2 and longest[0] * longest[1] > MAX_PIXELS:
         raise DataError(
-            f"{path} has {longest[0] * longest[1]:,} pixels, but at most {MAX_PIXELS:,} are read; cut it into tiles"
+            f"{path} has {longest[0] * longest[1]:,} pixels, but at most {MAX_PIXELS:,} are read; cut it into tiles",
+            code="image-too-large",
         )
 
 
@@ -65,7 +73,8 @@ def read_tiff(path: Path) -> NDArray[Any]:
     except ImportError:
         raise DataError(
             f"{path} is a TIFF of several bands, pages or 16-bit colours, which the package tifffile reads; install it"
-            " (pip install tifffile imagecodecs), or save the image with numpy.save"
+            " (pip install tifffile imagecodecs), or save the image with numpy.save",
+            code="package-missing",
         ) from None
     try:
         with tifffile.TiffFile(path) as file:
@@ -75,10 +84,15 @@ def read_tiff(path: Path) -> NDArray[Any]:
     except DataError:
         raise
     except Exception as reason:  # of many kinds, some of other packages
-        raise DataError(f"{path} cannot be read as a TIFF ({one_line(reason)}); replace or remove it") from None
+        raise DataError(
+            f"{path} cannot be read as a TIFF ({one_line(reason)}); replace or remove it", code="file-unreadable"
+        ) from None
     others = [place for place, axis in enumerate(axes) if axis not in "YX"]
     if array.ndim != len(others) + 2 or len([place for place in others if array.shape[place] > 1]) > 1:
-        raise DataError(f"{path} has the axes {axes} of lengths {array.shape}; save one image as (H, W, C)")
+        raise DataError(
+            f"{path} has the axes {axes} of lengths {array.shape}; save one image as (H, W, C)",
+            code="image-shape-invalid",
+        )
     order = [place for place, axis in enumerate(axes) if axis in "YX"] + others
     array = array.transpose(order)
     return np.asarray(array.reshape(*array.shape[:2], -1) if others else array)
@@ -93,14 +107,18 @@ def channels_last(array: NDArray[Any], path: Path, channels: int | None = None) 
     if array.ndim == 2:
         return array[:, :, None]
     if array.ndim != 3 or 0 in array.shape:
-        raise DataError(f"{path} has the shape {array.shape}; an image is (H, W), (H, W, C) or (C, H, W)")
+        raise DataError(
+            f"{path} has the shape {array.shape}; an image is (H, W), (H, W, C) or (C, H, W)",
+            code="image-shape-invalid",
+        )
     ends = (array.shape[0], array.shape[2])
     for fits in ([end == channels for end in ends], [end < LEAST_IMAGE_SIDE for end in ends]):
         if sum(fits) == 1:
             return np.moveaxis(array, 0, 2) if fits[0] else array
     raise DataError(
         f"{path} has the shape {array.shape}, of which nothing tells the channels; save it as (H, W, C) and set"
-        " data.channels"
+        " data.channels",
+        code="channels-unclear",
     )
 
 
@@ -109,11 +127,17 @@ def array_labels(array: NDArray[Any], path: Path) -> NDArray[np.integer[Any]]:
     if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
         array = array[:, :, 0] if array.shape[2] == 1 else array[0]
     if array.ndim != 2:
-        raise DataError(f"{path} has the shape {array.shape}, but a mask is (H, W); save one label a pixel")
+        raise DataError(
+            f"{path} has the shape {array.shape}, but a mask is (H, W); save one label a pixel",
+            code="mask-shape-invalid",
+        )
     if array.dtype == np.bool_:
         return array.astype(np.uint8)
     if not np.issubdtype(array.dtype, np.integer):
-        raise DataError(f"{path} holds numbers of type {array.dtype}; save the labels as whole numbers, such as uint8")
+        raise DataError(
+            f"{path} holds numbers of type {array.dtype}; save the labels as whole numbers, such as uint8",
+            code="mask-not-whole-numbers",
+        )
     return array
 
 
@@ -124,8 +148,14 @@ def pixel_values(array: NDArray[Any], path: Path) -> NDArray[Any]:
     if array.dtype in (np.uint8, np.uint16):
         return array.astype(array.dtype.newbyteorder("="))
     if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
-        raise DataError(f"{path} holds values of type {array.dtype}; save the image as uint8, uint16 or float32")
+        raise DataError(
+            f"{path} holds values of type {array.dtype}; save the image as uint8, uint16 or float32",
+            code="pixel-type-unsupported",
+        )
     values = array.astype(np.float32)
     if not np.isfinite(values).all():
-        raise DataError(f"{path} has values that are no finite numbers (NaN or infinite); replace them, or remove it")
+        raise DataError(
+            f"{path} has values that are no finite numbers (NaN or infinite); replace them, or remove it",
+            code="values-not-finite",
+        )
     return values

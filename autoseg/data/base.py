@@ -148,12 +148,16 @@ class SegmentationDataset(ABC):
     def _to_labels(self, stored: NDArray[np.integer[Any]], index: int) -> LabelMask:
         if stored.min(initial=0) < 0 or stored.max(initial=0) >= LABELS:
             wrong = next(int(label) for label in np.unique(stored) if not 0 <= label < LABELS)
-            raise DataError(f"label {wrong} in {self.where(index)} is outside 0..{LABELS - 1}; correct the mask")
+            raise DataError(
+                f"label {wrong} in {self.where(index)} is outside 0..{LABELS - 1}; correct the mask",
+                code="label-out-of-range",
+            )
         if not self._legal[stored].all():
             wrong = int(stored[~self._legal[stored]].min())
             raise DataError(
                 f"label {wrong} in {self.where(index)}, but the data set has {self.num_classes} classes"
-                f" (0..{self.num_classes - 1}) and ignore label {self.ignore_label}; map it with data.label_map"
+                f" (0..{self.num_classes - 1}) and ignore label {self.ignore_label}; map it with data.label_map",
+                code="label-out-of-range",
             )
         labels: LabelMask = self._lookup[stored]
         return labels
@@ -163,7 +167,8 @@ class SegmentationDataset(ABC):
             if not (0 <= source < LABELS and (0 <= target < self.num_classes or target == self.ignore_label)):
                 raise DataError(
                     f"data.label_map sends {source} to {target}, but the data set has {self.num_classes} classes"
-                    f" (0..{self.num_classes - 1}) and ignore label {self.ignore_label}; correct data.label_map"
+                    f" (0..{self.num_classes - 1}) and ignore label {self.ignore_label}; correct data.label_map",
+                    code="label-map-invalid",
                 )
 
 

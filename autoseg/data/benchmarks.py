@@ -55,10 +55,14 @@ def find_layout(root: Path, name: str = "auto") -> tuple[Path, FoundLayout]:
                     return folder, found
     except OSError as reason:
         place = reason.filename or root
-        raise DataError(f"{place} cannot be looked into ({reason.strerror}); change its permissions") from None
+        raise DataError(
+            f"{place} cannot be looked into ({reason.strerror}); change its permissions", code="folder-unreadable"
+        ) from None
     if name == "auto":
         raise no_layout(root)
-    raise DataError(f"{root} is not laid out as {TITLES[name]}; correct data.root, or leave data.layout out")
+    raise DataError(
+        f"{root} is not laid out as {TITLES[name]}; correct data.root, or leave data.layout out", code="layout-differs"
+    )
 
 
 def _cityscapes(root: Path) -> FoundLayout | None:
@@ -122,7 +126,9 @@ def _mapillary_labels(file: Path) -> list[dict[str, Any]] | None:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as reason:
-        raise DataError(f"{file} cannot be read as JSON ({one_line(reason)}); restore or remove it") from None
+        raise DataError(
+            f"{file} cannot be read as JSON ({one_line(reason)}); restore or remove it", code="file-unreadable"
+        ) from None
     labels = content.get("labels") if isinstance(content, dict) else None
     if not isinstance(labels, list) or not labels:
         return None

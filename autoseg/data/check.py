@@ -85,7 +85,10 @@ def check_dataset(config: DataConfig, split: str | None = None, progress: Progre
     each pair. Raises: DataError: a folder that cannot be understood at all, or the generated set, which has no files.
     """
     if config.layout == "generated":
-        raise DataError("the generated set has no files to check; give a folder of images and masks, or a data YAML")
+        raise DataError(
+            "the generated set has no files to check; give a folder of images and masks, or a data YAML",
+            code="no-files-to-check",
+        )
     scan, problems = scan_dataset(config, split, progress)
     summary = summarise(scan)
     order = {kind: place for place, kind in enumerate(KINDS)}

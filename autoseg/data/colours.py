@@ -57,7 +57,8 @@ class ColourTable:
             row, column = (int(place) for place in np.argwhere(~known)[0])
             raise DataError(
                 f"{where} has the colour {colours[row, column].tolist()} at row {row}, column {column}, which"
-                " data.colours does not; add it (under the name 'ignore', if it is to be ignored) or correct the mask"
+                " data.colours does not; add it (under the name 'ignore', if it is to be ignored) or correct the mask",
+                code="unknown-colour",
             )
         labels: NDArray[np.uint16] = self._labels[places]
         return labels
@@ -117,10 +118,12 @@ def _like_tables(folder: Path) -> list[Path]:
 def _read_table(file: Path) -> dict[str | int, Colour] | None:
     try:
         if file.stat().st_size > LARGEST_TABLE:
-            raise DataError(f"{file} is too large for a table of colours; correct it")
+            raise DataError(f"{file} is too large for a table of colours; correct it", code="colour-table-invalid")
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as reason:
-        raise DataError(f"{file} cannot be read as a table of colours ({one_line(reason)}); correct it") from None
+        raise DataError(
+            f"{file} cannot be read as a table of colours ({one_line(reason)}); correct it", code="file-unreadable"
+        ) from None
     return dict(_rows(file, text)) or None
 
 
@@ -144,7 +147,10 @@ def _rows(file: Path, text: str) -> Iterator[tuple[str, Colour]]:
         if name and len(colour) == 3 and all(value <= 255 for value in colour):
             yield name, (colour[0], colour[1], colour[2])
         elif number > 1:  # the first may be a header
-            raise DataError(f"{file}, line {number}: write a name and its red, green and blue, 0..255, as name,r,g,b")
+            raise DataError(
+                f"{file}, line {number}: write a name and its red, green and blue, 0..255, as name,r,g,b",
+                code="colour-table-invalid",
+            )
 
 
 def _row(line: str, suffix: str) -> tuple[str, list[int]]:

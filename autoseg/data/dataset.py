@@ -106,7 +106,8 @@ def _pairs(config: DataConfig, split: str, bad: BadFiles) -> list[Pair]:
     splits = config.splits or {}
     if split not in splits:
         raise DataError(
-            f"{config.root} has no split '{split}'; it has {', '.join(splits)} (set others with data.splits)"
+            f"{config.root} has no split '{split}'; it has {', '.join(splits)} (set others with data.splits)",
+            code="unknown-split",
         )
     root = checked_root(config.root or "")
     return list_pairs(root, split, splits[split], bad, config.val_share, config.split_seed)
@@ -172,7 +173,10 @@ def _checked(dataset: SegmentationDataset, config: DataConfig, split: str) -> Se
     if not dataset.left_out:
         return dataset
     if len(dataset) == 0:
-        raise DataError(f"no image of split '{split}' in {config.root} can be used; {dataset.left_out[0][1]}")
+        raise DataError(
+            f"no image of split '{split}' in {config.root} can be used; {dataset.left_out[0][1]}",
+            code="no-usable-images",
+        )
     names = ", ".join(name for name, _ in dataset.left_out[:10]) + ", ..." * (len(dataset.left_out) > 10)
     _log.warning(
         f"left out {len(dataset.left_out)} of {counted(total, 'image')} of split '{split}' (on_bad_file: skip):"

@@ -60,11 +60,13 @@ class FolderDataset(SegmentationDataset):
         image = read_image(image_path, (mask.shape[0], mask.shape[1]), self.channels, self.image_dtype.name)
         if image.shape[:2] != mask.shape:
             raise DataError(
-                f"{image_path} is {_size(image)} pixels, but its mask {mask_path} is {_size(mask)}; make them equal"
+                f"{image_path} is {_size(image)} pixels, but its mask {mask_path} is {_size(mask)}; make them equal",
+                code="mask-size-differs",
             )
         if min(mask.shape) < LEAST_SIDE:
             raise DataError(
-                f"{image_path} is {_size(image)} pixels, but images need at least {LEAST_SIDE} each way; remove it"
+                f"{image_path} is {_size(image)} pixels, but images need at least {LEAST_SIDE} each way; remove it",
+                code="image-too-small",
             )
         return image, mask
 

@@ -91,7 +91,9 @@ class GeneratedDataset(SegmentationDataset):
     ) -> None:
         lengths = {"train": config.train, "val": config.val, "test": config.test}
         if split not in lengths:
-            raise DataError(f"the generated data set has no split '{split}'; it has {', '.join(lengths)}")
+            raise DataError(
+                f"the generated data set has no split '{split}'; it has {', '.join(lengths)}", code="unknown-split"
+            )
         names = [f"{split}_{index:05d}" for index in range(lengths[split])]
         super().__init__(names, classes or CLASSES, ignore_label, label_map, resize, cache_bytes, channels, pixel_type)
         self._config = config

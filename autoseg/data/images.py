@@ -88,7 +88,8 @@ def read_mask(path: Path, table: MaskTable | None = None) -> NDArray[np.integer[
     if image.format in ("JPEG", "MPO", "WEBP"):
         raise DataError(
             f"{path} is a {image.format} mask, whose compression changes labels; convert it to PNG, or set"
-            " data.mask_threshold: 128 if it is black and white"
+            " data.mask_threshold: 128 if it is black and white",
+            code="mask-compression-lossy",
         )
     if table is not None and image.mode in ("RGB", "RGBA", "P", "L", "1"):
         return table.read(np.asarray(image.convert("RGB")), path)
@@ -99,7 +100,8 @@ def read_mask(path: Path, table: MaskTable | None = None) -> NDArray[np.integer[
         return _single_channel(np.asarray(image), path)
     if image.mode not in ("P", "L", "1", *_GREY_16):
         raise DataError(
-            f"{path} is a mask of Pillow mode {image.mode}; convert it to one channel of labels (8 or 16 bit)"
+            f"{path} is a mask of Pillow mode {image.mode}; convert it to one channel of labels (8 or 16 bit)",
+            code="mask-mode-unsupported",
         )
     labels = np.asarray(image)
     return labels.astype(np.uint8) if labels.dtype == np.bool_ else labels.copy()
@@ -209,7 +211,8 @@ def _as_asked(pixels: NDArray[Any], path: Path, channels: int, pixel_type: str) 
         else:
             raise DataError(
                 f"{path} has {counted(found, 'channel')}, but the data set has {channels}; convert it, or set"
-                " data.channels"
+                " data.channels",
+                code="channels-differ",
             )
     stored = pixels.dtype.name
     if stored == pixel_type:
@@ -218,7 +221,10 @@ def _as_asked(pixels: NDArray[Any], path: Path, channels: int, pixel_type: str) 
         return (pixels >> 8).astype(np.uint8)
     if (stored, pixel_type) == ("uint8", "uint16"):
         return pixels.astype(np.uint16) * np.uint16(257)
-    raise DataError(f"{path} holds {stored} values, but the data set {pixel_type}; convert it, or set data.pixel_type")
+    raise DataError(
+        f"{path} holds {stored} values, but the data set {pixel_type}; convert it, or set data.pixel_type",
+        code="pixel-type-differs",
+    )
 
 
 def _grey(colours: NDArray[Any]) -> NDArray[Any]:
@@ -234,11 +240,15 @@ def _single_channel(values: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
     if (channels == channels[:, :, :1]).all():
         return channels[:, :, 0].copy()
     if is_photo_like(channels):
-        raise DataError(f"{path} has the colours of a photo, not of a mask; are images and masks in swapped folders?")
+        raise DataError(
+            f"{path} has the colours of a photo, not of a mask; are images and masks in swapped folders?",
+            code="mask-like-photo",
+        )
     found = ", ".join(f"name_{number}: {colour}" for number, colour in enumerate(first_colours(channels), start=1))
     raise DataError(
         f"{path} is a mask in colour, and nothing says which class each colour is; write data.colours, such as"
-        f" {{{found}, ...}} with names of your own (`autoseg check-data` proposes all), or convert it to labels"
+        f" {{{found}, ...}} with names of your own (`autoseg check-data` proposes all), or convert it to labels",
+        code="mask-colours-unset",
     )
 
 
@@ -258,7 +268,10 @@ def _open(path: Path) -> Image.Image | NDArray[Any]:
                 if image.format == "TIFF" and _is_deep(image):
                     return read_tiff(path)
                 if _is_animated(image):
-                    raise DataError(f"{path} has several frames; save the one that is meant as a PNG, or remove it")
+                    raise DataError(
+                        f"{path} has several frames; save the one that is meant as a PNG, or remove it",
+                        code="several-frames",
+                    )
                 image.load()
                 return image
         except UnidentifiedImageError:
@@ -296,14 +309,21 @@ def _clear_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise DataError(f"{path} does not exist; restore it or take it out of the data set") from None
+        raise DataError(
+            f"{path} does not exist; restore it or take it out of the data set", code="file-missing"
+        ) from None
     except PermissionError:
-        raise DataError(f"{path} may not be read; change its permissions, or remove it") from None
+        raise DataError(
+            f"{path} may not be read; change its permissions, or remove it", code="permission-denied"
+        ) from None
     except IsADirectoryError:
-        raise DataError(f"{path} is a folder, not an image; rename or remove it") from None
+        raise DataError(f"{path} is a folder, not an image; rename or remove it", code="file-is-folder") from None
     except Image.DecompressionBombError:
-        raise DataError(f"{path} has more than {MAX_PIXELS:,} pixels; cut it into tiles") from None
+        raise DataError(
+            f"{path} has more than {MAX_PIXELS:,} pixels; cut it into tiles", code="image-too-large"
+        ) from None
     except _UNREADABLE as reason:
         raise DataError(
-            f"{path} cannot be read as an image, or is cut off ({one_line(reason)}); replace or remove it"
+            f"{path} cannot be read as an image, or is cut off ({one_line(reason)}); replace or remove it",
+            code="file-unreadable",
         ) from None

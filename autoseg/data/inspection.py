@@ -84,7 +84,9 @@ def inspect_pair(pair: Pair, table: MaskTable | None, channels: int, pixel_type:
         labels, pixels = count_labels(mask)
         del mask  # not kept while the image is read
         if labels.size and not 0 <= int(labels[0]) <= int(labels[-1]) < LABELS:
-            raise DataError(f"{mask_path} has labels outside 0..{LABELS - 1}; correct the mask")
+            raise DataError(
+                f"{mask_path} has labels outside 0..{LABELS - 1}; correct the mask", code="label-out-of-range"
+            )
     except DataError as reason:
         faults.append(Fault("unreadable", mask_path, str(reason)))
     try:

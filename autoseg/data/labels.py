@@ -26,11 +26,15 @@ MANY = 32
 
 
 class FoundClasses(NamedTuple):
-    """What the masks say; a `label_map` where they say that one is needed, a `problem` where that is for the user."""
+    """What the masks say; a `label_map` where they say that one is needed, a `problem` where that is for the user.
+
+    `code`: of the error that the problem is.
+    """
 
     classes: tuple[str, ...]
     label_map: dict[int, int] | None = None
     problem: str = ""
+    code: str = ""
 
 
 def find_classes(
@@ -47,7 +51,7 @@ def find_classes(
     """
     found = classes_of(labels_in(pairs, table, skip), where, label_map, ignore_label)
     if found.problem:
-        raise DataError(found.problem)
+        raise DataError(found.problem, code=found.code)
     return found
 
 
@@ -75,7 +79,7 @@ def classes_of(
             f"the training masks in {where} hold no label but 0 and the ignore label {ignored}, which makes fewer than"
             " two classes; give others with data.label_map or data.ignore_label, or set data.num_classes"
         )
-        return FoundClasses(("class_0",), problem=text)
+        return FoundClasses(("class_0",), problem=text, code="too-few-classes")
     if count <= max(MANY, SPARSE * len(used)):
         names = names_beside(Path(where), count) or tuple(f"class_{label}" for label in range(count))
         return FoundClasses(names)
@@ -88,7 +92,7 @@ def classes_of(
     used = sorted(set(mapped.values()) - {ignored})
     numbers = {label: number for number, label in enumerate(used)} | {ignored: ignored}
     renumbered = {label: numbers[mapped[label]] for label in sorted(mapped) if numbers[mapped[label]] != label}
-    return FoundClasses(tuple(f"class_{label}" for label in used), renumbered, text)
+    return FoundClasses(tuple(f"class_{label}" for label in used), renumbered, text, "labels-far-apart")
 
 
 def binary_map(seen: Set[int]) -> dict[int, int] | None:
@@ -105,11 +109,14 @@ def labels_in(pairs: Sequence[Pair], table: MaskTable | None, skip: bool) -> set
         try:
             labels = np.unique(read_mask(path, table))
             if labels.size and not 0 <= int(labels[0]) <= int(labels[-1]) < LABELS:
-                raise DataError(f"{path} has labels outside 0..{LABELS - 1}; correct the mask")
+                raise DataError(
+                    f"{path} has labels outside 0..{LABELS - 1}; correct the mask", code="label-out-of-range"
+                )
             if labels.size > MOST_IN_A_MASK:
                 raise DataError(
                     f"{path} has {labels.size} different labels, as an image would; are images and masks in swapped"
-                    " folders? If not, set data.num_classes"
+                    " folders? If not, set data.num_classes",
+                    code="mask-like-photo",
                 )
         except DataError:
             if not skip:

@@ -47,16 +47,20 @@ def checked_root(root: str | Path) -> Path:
     path = Path(root).expanduser().resolve()
     try:
         if not path.exists():
-            raise DataError(f"the data set folder {path} does not exist; set data.root to the right one")
+            raise DataError(
+                f"the data set folder {path} does not exist; set data.root to the right one", code="folder-missing"
+            )
         if not path.is_dir():
-            raise DataError(f"{path} is no folder; set data.root to the folder of the data set")
+            raise DataError(f"{path} is no folder; set data.root to the folder of the data set", code="folder-is-file")
         if next(path.iterdir(), None) is None:
             raise DataError(
-                f"the data set folder {path} is empty; put images and masks there, or set data.root to another"
+                f"the data set folder {path} is empty; put images and masks there, or set data.root to another",
+                code="folder-empty",
             )
     except OSError as reason:
         raise DataError(
-            f"the data set folder {path} cannot be looked into ({reason.strerror}); change its permissions"
+            f"the data set folder {path} cannot be looked into ({reason.strerror}); change its permissions",
+            code="folder-unreadable",
         ) from None
     return path
 
@@ -85,7 +89,8 @@ def no_layout(root: Path) -> DataError:
     places = image_folders(root)
     held = f" (images are in {', '.join(places[:4])}{', ...' * (len(places) > 4)})" if places else ""
     return DataError(
-        f"{root} has no layout that is known{held}; looked for {_KNOWN}; or say where they lie with data.splits"
+        f"{root} has no layout that is known{held}; looked for {_KNOWN}; or say where they lie with data.splits",
+        code="unknown-layout",
     )
 
 

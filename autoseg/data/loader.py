@@ -83,7 +83,7 @@ class BatchLoader:
         chances: NDArray[np.float64] | None = None,
     ) -> None:
         if len(indices) == 0:
-            raise DataError("there are no images to make batches of; add images to the split")
+            raise DataError("there are no images to make batches of; add images to the split", code="no-images")
         self.dataset = dataset
         self.indices = [int(index) for index in indices]
         self.batch_size = batch_size
@@ -121,8 +121,8 @@ class BatchLoader:
             return
         keys = [self.keys(epoch, step) for step in range(start_step, steps)]
         for batch in self._in_workers(keys):
-            if isinstance(batch, str):
-                raise DataError(batch)
+            if isinstance(batch, DataError):
+                raise batch
             yield batch
 
     def keys(self, epoch: int, step: int) -> list[Key]:
@@ -157,7 +157,7 @@ class BatchLoader:
             self._coarse_masks[index] = CoarseMask(labels.view(f"u{labels.itemsize}"), step)
         return self._coarse_masks[index]
 
-    def _in_workers(self, keys: list[list[Key]]) -> Iterable[Batch | str]:
+    def _in_workers(self, keys: list[list[Key]]) -> Iterable[Batch | DataError]:
         return DataLoader(
             self._items,
             batch_sampler=keys,
@@ -232,12 +232,12 @@ class _Items(Dataset[Batch]):
         generator = torch.Generator().manual_seed(seed)
         return augment(self.dataset.load(index), *self._settings, generator)
 
-    def __getitems__(self, keys: list[Key]) -> list[Batch] | str:
-        """One batch's items, or what is wrong: a DataError would lose its one line on the way out of a worker."""
+    def __getitems__(self, keys: list[Key]) -> list[Batch] | DataError:
+        """One batch's items, or what is wrong: a DataError that a worker raises loses its one line on the way out."""
         try:
             return [self[key] for key in keys]
         except DataError as reason:
-            return str(reason)
+            return reason
 
 
 def _stack(items: Iterable[Batch]) -> Batch:
@@ -245,8 +245,8 @@ def _stack(items: Iterable[Batch]) -> Batch:
     return torch.stack(images), torch.stack(masks)
 
 
-def _collate(items: list[Batch] | str) -> Batch | str:
-    return items if isinstance(items, str) else _stack(items)
+def _collate(items: list[Batch] | DataError) -> Batch | DataError:
+    return items if isinstance(items, DataError) else _stack(items)
 
 
 def _start_worker(worker: int) -> None:

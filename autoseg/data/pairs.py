@@ -43,11 +43,15 @@ class BadFiles:
         self.skip = skip
         self.left_out: list[tuple[str, str]] = []
         """(name, reason)."""
+        self.first: DataError | None = None
+        """What the first of them would have raised."""
 
-    def add(self, name: str, reason: str) -> None:
-        """Raises: DataError: `reason`, unless bad files are skipped."""
+    def add(self, name: str, reason: str, code: str) -> None:
+        """Raises: DataError: `reason` with `code`, unless bad files are skipped."""
+        error = DataError(reason, code=code)
         if not self.skip:
-            raise DataError(reason)
+            raise error
+        self.first = self.first or error
         self.left_out.append((name, reason))
 
 
@@ -78,11 +82,13 @@ def list_pairs(
     unique: dict[str, Pair] = {}
     for pair in pairs:
         if pair[0] in unique:
-            bad.add(pair[0], f"{within(root, pair[1])} of split '{split}' in {root} comes twice; remove one")
+            bad.add(
+                pair[0], f"{within(root, pair[1])} of split '{split}' in {root} comes twice; remove one", "image-twice"
+            )
         unique.setdefault(pair[0], pair)
     if not unique:
         place = root / (config.list or config.images or "")
-        raise DataError(f"{place} has no image with a mask; see `autoseg check-data {root}`")
+        raise DataError(f"{place} has no image with a mask; see `autoseg check-data {root}`", code="no-image-with-mask")
     if config.part is None:
         return list(unique.values())
     return _part(list(unique.values()), config.part, val_share, split_seed, root)
@@ -115,7 +121,8 @@ def read_list(path: Path) -> list[tuple[str, ...]]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as reason:
         raise DataError(
-            f"{path} cannot be read as a list of images ({one_line(reason)}); correct data.splits"
+            f"{path} cannot be read as a list of images ({one_line(reason)}); correct data.splits",
+            code="file-unreadable",
         ) from None
     entries = []
     for number, line in enumerate(lines, start=1):
@@ -123,11 +130,14 @@ def read_list(path: Path) -> list[tuple[str, ...]]:
             continue
         entry = _entry(line, path.suffix)
         if len(entry) > 2 or not all(entry):
-            raise DataError(f"{path}, line {number}: write a stem, or an image and its mask with a tab between them")
+            raise DataError(
+                f"{path}, line {number}: write a stem, or an image and its mask with a tab between them",
+                code="list-line-invalid",
+            )
         if number > 1 or path.suffix.lower() != ".csv" or not _is_header(entry):
             entries.append(entry)
     if not entries:
-        raise DataError(f"{path} lists no images; write a stem, or `image mask`, on each line")
+        raise DataError(f"{path} lists no images; write a stem, or `image mask`, on each line", code="list-empty")
     return entries
 
 
@@ -144,12 +154,15 @@ def _paired(root: Path, split: str, config: SplitConfig, stems: list[str], bad: 
     if config.images is None or config.masks is None:
         raise DataError(
             f"{root / (config.list or '')} lists stems, but {root} has no folders images/ and masks/ to find them in;"
-            " write `image mask` on each line, or name the folders in data.splits"
+            " write `image mask` on each line, or name the folders in data.splits",
+            code="list-without-folders",
         )
     images, masks = _images_and_masks(root, split, config)
     matches = match_names(images, masks, config.mask_suffix)
     if not images:
-        raise DataError(f"{root / config.images} holds no images; looked for {', '.join(IMAGE_SUFFIXES)}")
+        raise DataError(
+            f"{root / config.images} holds no images; looked for {', '.join(IMAGE_SUFFIXES)}", code="no-images"
+        )
     wanted = [_without_suffix(stem) for stem in stems] or sorted(images)
     missing = [name for name in wanted if name not in images]
     unpaired: list[tuple[str, Path]] = []
@@ -160,7 +173,7 @@ def _paired(root: Path, split: str, config: SplitConfig, stems: list[str], bad: 
             unpaired.append((name, images[name][0]))
         elif len(images[name]) > 1 or len(candidates) > 1:
             both = " and ".join(within(root, file) for file in max(images[name], candidates, key=len)[:2])
-            bad.add(name, f"{both} in {root} have the same stem; remove or rename one")
+            bad.add(name, f"{both} in {root} have the same stem; remove or rename one", "same-stem-twice")
         else:
             found.append((name, images[name][0], candidates[0]))
     for name in missing:
@@ -168,15 +181,17 @@ def _paired(root: Path, split: str, config: SplitConfig, stems: list[str], bad: 
             name,
             f"{root / (config.list or '')} lists {name}, which is not in {root / config.images}"
             f" ({len(missing)} of {len(wanted)} are missing); add the images or correct the list",
+            "listed-file-missing",
         )
     missed = f"{len(unpaired)} of {counted(len(wanted), 'image')} without"
     for name, image in unpaired:
         text = f"{within(root, image)} has no mask in {root / config.masks} ({missed}); add the masks, with the images'"
-        advice = "stems, or remove the images"
+        advice, code = "stems, or remove the images", "mask-missing"
         if len(parts := _parts_of(name, masks, "*" in config.masks)) > 1:
             text = f"{within(root, image)} has {len(parts)} masks, such as {within(root, masks[parts[0]][0])}, but none"
             advice = "of the whole image; merge them into one mask of labels, with the image's stem"
-        bad.add(name, f"{text} {advice}")
+            code = "mask-in-parts"
+        bad.add(name, f"{text} {advice}", code)
     return found
 
 
@@ -241,7 +256,8 @@ def _images_and_masks(root: Path, split: str, config: SplitConfig) -> tuple[Inde
         if not used and config.mask_suffix is None:
             raise DataError(
                 f"split '{split}' has its images and masks in one folder, {config.images}, but no mask that is named as"
-                " its image, such as a.jpg and a_mask.png; name them so, use two folders, or set data.splits"
+                " its image, such as a.jpg and a_mask.png; name them so, use two folders, or set data.splits",
+                code="no-mask-in-folder",
             )
         endings = tuple(used if config.mask_suffix is None else [config.mask_suffix])
         images = {name: paths for name, paths in files.items() if not name.endswith(endings)}
@@ -294,7 +310,7 @@ def _folders(root: Path, folder: str) -> list[tuple[str, Path]]:
         ]
     found = [(prefix, place) for prefix, place in found if place.is_dir()]
     if not found:
-        raise DataError(f"{root / folder} is no folder; make it, or correct data.splits")
+        raise DataError(f"{root / folder} is no folder; make it, or correct data.splits", code="folder-missing")
     return found
 
 
@@ -303,7 +319,8 @@ def _inside(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
     except OSError as reason:
         raise DataError(
-            f"{folder} cannot be looked into ({reason.strerror}); change its permissions, or remove it"
+            f"{folder} cannot be looked into ({reason.strerror}); change its permissions, or remove it",
+            code="folder-unreadable",
         ) from None
 
 
@@ -314,11 +331,14 @@ def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as reason:
         raise DataError(
-            f"{folder} cannot be looked into ({reason.strerror}); change its permissions, or remove it"
+            f"{folder} cannot be looked into ({reason.strerror}); change its permissions, or remove it",
+            code="folder-unreadable",
         ) from None
     here = (status.st_dev, status.st_ino)
     if here in above:
-        raise DataError(f"{folder} is a symbolic link to a folder that it lies in; remove the link")
+        raise DataError(
+            f"{folder} is a symbolic link to a folder that it lies in; remove the link", code="folder-link-loop"
+        )
     for entry in entries:
         if is_hidden(entry.name):
             continue
@@ -343,7 +363,9 @@ def _part(pairs: list[Pair], part: str, val_share: float, seed: int, root: Path)
     count = min(round(val_share * len(pairs)) or 1, len(pairs) - 1)
     if count == 0 and part == "val":
         raise DataError(
-            f"{root} has too few images with masks ({len(pairs)}) to split them for training and validation; add images"
+            f"{root} has too few images with masks ({len(pairs)}) to split them for training and validation;"
+            " add images",
+            code="too-few-images",
         )
     order = sorted(pairs, key=lambda pair: hashlib.sha256(f"{seed} {pair[0]}".encode()).digest())
     held_out = {name for name, _, _ in order[:count]}
@@ -381,6 +403,7 @@ def _both_there(root: Path, listing: str, image: str, mask: str, bad: BadFiles) 
             bad.add(
                 _without_suffix(image),
                 f"{root / listing} lists {file}, which is not in {root}; add the file or correct the list",
+                "listed-file-missing",
             )
             return False
     return True

@@ -141,7 +141,8 @@ def resolve_normalisation(config: DataConfig, training: Callable[[], Segmentatio
         raise DataError(
             f"the images have {counted(config.channels or 3, 'channel')}, but there are {counted(len(mean), 'mean')}"
             f" and {counted(len(std), 'standard deviation')}; correct data.mean and data.std, or set"
-            " data.normalise: data"
+            " data.normalise: data",
+            code="mean-count-differs",
         )
     return config.model_copy(update={"mean": mean, "std": std})
 

@@ -100,23 +100,27 @@ def _list(config: DataConfig, split: str | None) -> tuple[Pairs, dict[str, list[
     """The pairs of each split, what has none, and what is wrong with whole splits."""
     root, splits = Path(config.root or ""), config.splits or {}
     if split is not None and split not in splits:
-        raise DataError(f"{root} has no split '{split}'; it has {', '.join(splits)} (set others with data.splits)")
+        raise DataError(
+            f"{root} has no split '{split}'; it has {', '.join(splits)} (set others with data.splits)",
+            code="unknown-split",
+        )
     pairs: dict[str, list[Pair]] = {}
     left_out: dict[str, list[tuple[str, str]]] = {}
     problems: list[Problem] = []
+    errors: list[DataError] = []
     seen: set[tuple[str, str]] = set()  # two parts of one folder have the same images without masks
     for name in splits if split is None else (split,):
         place, bad = splits[name], BadFiles(skip=True)
         try:
             pairs[name] = list_pairs(root, name, place, bad, config.val_share, config.split_seed)
         except DataError as reason:
-            text = bad.left_out[0][1] if bad.left_out else str(reason)
+            errors.append(bad.first or reason)
             stops = name in NEEDED or split is not None
-            problems.append(Problem("layout", name, place.list or place.images or "", text, stops))
+            problems.append(Problem("layout", name, place.list or place.images or "", str(errors[-1]), stops))
         left_out[name] = [one for one in bad.left_out if one not in seen]
         seen.update(bad.left_out)
     if not pairs:
-        raise DataError(problems[0].text)
+        raise errors[0]
     for name in NEEDED if split is None else ():
         if name not in splits:
             text = f"{root} has no split '{name}', which a run needs; it has {', '.join(splits)}; set data.splits"

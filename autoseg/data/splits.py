@@ -18,7 +18,8 @@ def halve(length: int, fraction: float, seed: int) -> tuple[NDArray[np.int64], N
     if not 0 < count < length:
         raise DataError(
             f"{counted(length, 'training image')} cannot be cut in two with fraction {fraction}: one part would be"
-            " empty; add images or change search.train_a_fraction"
+            " empty; add images or change search.train_a_fraction",
+            code="too-few-images",
         )
     order = np.random.default_rng([seed, 0x5917]).permutation(length).astype(np.int64)
     return np.sort(order[:count]), np.sort(order[count:])

@@ -203,7 +203,9 @@ def _fill(dataset: SegmentationDataset, layout: Layout, put: Put, progress: Done
         try:
             packed = layout.pack(index, *sample)
         except ValueError:
-            raise DataError(f"{dataset.where(index)} changed while it was read; start again") from None
+            raise DataError(
+                f"{dataset.where(index)} changed while it was read; start again", code="file-changed"
+            ) from None
         put(layout.starts[index], packed)
 
     in_threads(work, len(dataset), progress)

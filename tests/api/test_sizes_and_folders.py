@@ -27,13 +27,14 @@ def retrain(folder: Path, out: Path, **settings: Any) -> Path:
     return out
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """The one line with which a command says what is wrong."""
+def refused(capsys: pytest.CaptureFixture[str], code: str, *arguments: object) -> str:
+    """The one line, with this code, in which a command says what is wrong."""
     capsys.readouterr()
     assert run([str(argument) for argument in arguments]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
+    assert error.endswith(f" [{code}]\n"), error
     return error
 
 
@@ -98,17 +99,21 @@ ROUNDED = ("loss", "expected_calibration_error", "brier_score", "reliability")
 def test_images_of_a_pixel_are_refused(
     size: tuple[int, int], mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By every command with the same words."""
+    """By every command with the same code."""
     data = write_folder(tmp_path / "set", {"train": [(32, 32), (32, 32)], "val": [(32, 32)]}, labels=1)
     for part in ("images", "masks"):
         path = data / "val" / part / "0.png"
         Image.open(path).resize(size[::-1]).save(path)
-    words = f"0.png is {size[1]}x{size[0]} pixels, but images need at least 8 each way; remove it"
     config = write_config(tmp_path / "c.yaml", {"retrain": SHORT, "genotype": GENOTYPE, "data": {"num_classes": 4}})
     image = data / "val" / "images" / "0.png"
-    assert words in refused(capsys, "evaluate", mixed / "net", "--data", data)
-    assert words in refused(capsys, "predict", mixed / "net", image, "--out", tmp_path / "out")
-    assert words in refused(capsys, "retrain", "--config", config, "--data", data, "--out", tmp_path / "b")
+    for command in (
+        ("evaluate", mixed / "net", "--data", data),
+        ("predict", mixed / "net", image, "--out", tmp_path / "out"),
+        ("retrain", "--config", config, "--data", data, "--out", tmp_path / "b"),
+    ):
+        said = refused(capsys, "image-too-small", *command)
+        assert f"0.png is {size[1]}x{size[0]} pixels" in said
+        assert "at least 8" in said
     assert not (tmp_path / "out").exists()
 
 
@@ -157,17 +162,18 @@ def test_an_ignore_label_beside_0_and_1_stays_one(tmp_path: Path) -> None:
 def test_labels_and_channels_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     net = retrain(binary(tmp_path / "own", 1), tmp_path / "net")
     three = write_folder(tmp_path / "three", {"train": [(32, 32)], "val": [(32, 32)]}, labels=3)
-    said = refused(capsys, "evaluate", net, "--data", three)
-    assert "label 2 in val/masks/0.png, but the data set has 2 classes (0..1) and ignore label 255" in said
+    said = refused(capsys, "label-out-of-range", "evaluate", net, "--data", three)
+    assert all(text in said for text in ("label 2 in val/masks/0.png", "2 classes (0..1)", "ignore label 255"))
     bands = binary(tmp_path / "bands", 1)
     for path in list(bands.glob("*/images/*.png")):
         np.save(path.with_suffix(".npy"), np.zeros((*np.asarray(Image.open(path)).shape[:2], 5), dtype=np.uint8))
         path.unlink()
-    assert "0.npy has 5 channels, but the data set has 3" in refused(capsys, "evaluate", net, "--data", bands)
-    said = refused(capsys, "evaluate", net, "--data", bands, "--set", "data.channels=5")
-    assert "data.channels is 5, but the network was trained on images of 3" in said
-    said = refused(capsys, "predict", net, bands / "val" / "images", "--out", tmp_path / "out")
-    assert "0.npy has 5 channels, but the data set has 3" in said
+    said = refused(capsys, "channels-differ", "evaluate", net, "--data", bands)
+    assert all(text in said for text in ("0.npy has 5 channels", "has 3"))
+    said = refused(capsys, "channels-differ", "evaluate", net, "--data", bands, "--set", "data.channels=5")
+    assert all(text in said for text in ("data.channels is 5", "images of 3"))
+    said = refused(capsys, "channels-differ", "predict", net, bands / "val" / "images", "--out", tmp_path / "out")
+    assert all(text in said for text in ("0.npy has 5 channels", "has 3"))
 
 
 # --- files that cannot be used ----------------------------------------------------------------------------------------

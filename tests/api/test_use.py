@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from error_codes import raises_code
 from PIL import Image
 from safetensors.torch import load_file
 from tiny_runs import GENOTYPE, SPACE, checkpoint, files_of, search_task, write_config
 
 import autoseg
 from autoseg.api.describe import describe
-from autoseg.errors import AutosegError, ConfigError, RunError
+from autoseg.errors import CheckpointError, ConfigError, ExportError, GenotypeError, RunError
 from autoseg.genotype.decode import decode as decode_probs
 from autoseg.genotype.schema import Genotype
 from autoseg.space.arch_probs import ArchProbs
@@ -58,7 +61,7 @@ def test_decode_writes_what_the_last_snapshot_says(search_run: Path) -> None:
 def test_decode_never_writes_over_another_genotype(search_run: Path, tmp_path: Path) -> None:
     autoseg.decode(search_run)
     before = files_of(search_run)
-    with pytest.raises(RunError, match=r"already holds another genotype; give another --out, or --overwrite"):
+    with raises_code(RunError, "genotype-exists", search_run / "genotype.yaml", "--out", "--overwrite"):
         autoseg.decode(search_run, epoch=0)
     assert files_of(search_run) == before
     earlier = autoseg.decode(search_run, epoch=0, out=tmp_path / "g.yaml", path_prior="paper")
@@ -69,20 +72,22 @@ def test_decode_never_writes_over_another_genotype(search_run: Path, tmp_path: P
 
 
 def test_decode_refuses(search_run: Path, retrained: Path, tmp_path: Path) -> None:
-    for arguments, message in (
-        ({"run": retrained}, "is a retraining; give the directory of a search"),
-        ({"run": search_run, "epoch": 9}, "has no epoch 9; it has 0 to 2"),
-        ({"run": search_run, "path_prior": "x"}, "unknown path prior 'x'"),
-        ({"run": search_run, "out": tmp_path / "no" / "g.yaml"}, "lies in no folder that exists"),
-        ({"run": search_run, "out": tmp_path}, "is a folder"),
-    ):
-        with pytest.raises(AutosegError, match=message):
-            autoseg.decode(**arguments)  # type: ignore[arg-type]
+    cases: tuple[tuple[dict[str, Any], str, tuple[object, ...]], ...] = (
+        ({"run": retrained}, "run-kind-differs", (retrained,)),
+        ({"run": search_run, "epoch": 9}, "epoch-missing", (search_run, "9", "0 to 2")),
+        ({"run": search_run, "out": tmp_path / "no" / "g.yaml"}, "folder-missing", (tmp_path / "no" / "g.yaml",)),
+        ({"run": search_run, "out": tmp_path}, "file-is-folder", (tmp_path,)),
+    )
+    for arguments, code, named in cases:
+        with raises_code(RunError, code, *named):
+            autoseg.decode(**arguments)
+    with pytest.raises(GenotypeError, match="'x'"):
+        autoseg.decode(search_run, path_prior="x")
     (search_run / "arch" / "epoch_0002.npz").write_bytes(b"PK")
-    with pytest.raises(AutosegError, match="is no readable architecture snapshot; decode another epoch"):
+    with pytest.raises(CheckpointError, match=r"epoch_0002\.npz"):
         autoseg.decode(search_run)
     shutil.rmtree(search_run / "arch")
-    with pytest.raises(RunError, match="has not finished an epoch yet"):
+    with raises_code(RunError, "no-epoch-yet", search_run):
         autoseg.decode(search_run)
 
 
@@ -128,7 +133,7 @@ def test_plot_a_retraining_a_genotype_and_a_space(retrained: Path, tmp_path: Pat
             else:
                 assert path.read_text().lstrip().startswith("<?xml")
     for formats in ((), ("gif",)):
-        with pytest.raises(ConfigError, match="format must be some of svg, png, pdf"):
+        with raises_code(ConfigError, "unknown-format", "svg", "png", "pdf", *formats):
             autoseg.plot("tiny", tmp_path, formats)
 
 
@@ -146,14 +151,13 @@ def test_export_a_genotype_and_weights(retrained: Path, tmp_path: Path) -> None:
 
 
 def test_export_refuses(searched: Path, retrained: Path, tmp_path: Path) -> None:
-    for source, format, message in (
-        (retrained, "foo", "unknown format 'foo'"),
-        (searched, "onnx", "is a search, whose network is not trained"),
-        (searched, "json", "holds no genotype.yaml; run `autoseg decode"),
-    ):
-        with pytest.raises(AutosegError, match=message):
-            autoseg.export_model(source, tmp_path / "x", format)
-    with pytest.raises(ConfigError, match="checkpoint must be best or last, not first"):
+    with raises_code(ExportError, "unknown-format", "'foo'", "onnx", "json"):
+        autoseg.export_model(retrained, tmp_path / "x", "foo")
+    with pytest.raises(RunError, match=f"{re.escape(str(searched))}.*`autoseg decode`"):
+        autoseg.export_model(searched, tmp_path / "x", "onnx")
+    with pytest.raises(GenotypeError, match=f"{re.escape(str(searched))}.*genotype.yaml.*`autoseg decode"):
+        autoseg.export_model(searched, tmp_path / "x", "json")
+    with raises_code(ConfigError, "unknown-checkpoint", "best", "last", "first"):
         autoseg.export_model(retrained, tmp_path / "x", "onnx", checkpoint="first")
     assert not (tmp_path / "x").exists()
 
@@ -168,8 +172,8 @@ def test_evaluate_writes_into_the_run_and_over_no_other_file(retrain_run: Path, 
     assert (written["images"], written["split"], len(written["confusion"])) == (3, "test", 7)
     autoseg.evaluate(retrain_run, split="test", show_progress=False)  # anew
     (tmp_path / "notes.txt").write_text("mine")
-    for out, message in (("notes.txt", "is there already"), ("no/e.json", "does not exist; create it")):
-        with pytest.raises(RunError, match=message):
+    for out, code, named in (("notes.txt", "file-exists", "notes.txt"), ("no/e.json", "folder-missing", "no")):
+        with raises_code(RunError, code, tmp_path / named):
             autoseg.evaluate(retrain_run, out=tmp_path / out, show_progress=False)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
@@ -182,7 +186,7 @@ def test_evaluate_draws_the_confusion_matrix_where_asked(retrain_run: Path, tmp_
     assert drawn == ["confusion_test.pdf", "confusion_test.png", "confusion_test.svg"]
     assert "triangle" in (retrain_run / "figures" / "confusion_test.svg").read_text()
     (tmp_path / "e_confusion.svg").write_text("mine")
-    with pytest.raises(RunError, match=r"e_confusion\.svg is there already"):
+    with raises_code(RunError, "file-exists", tmp_path / "e_confusion.svg"):
         autoseg.evaluate(retrain_run, out=tmp_path / "e.json", plot=True, show_progress=False)
     assert (tmp_path / "e_confusion.svg").read_text() == "mine"
     assert not (tmp_path / "e.json").exists()
@@ -192,7 +196,7 @@ def test_evaluate_draws_the_confusion_matrix_where_asked(retrain_run: Path, tmp_
 
 
 def test_evaluate_refuses_a_batch_of_nothing(retrain_run: Path) -> None:
-    with pytest.raises(ConfigError, match="batch_size is 0, but at least 1 image"):
+    with raises_code(ConfigError, "batch-too-small", "batch_size", "0", "1"):
         autoseg.evaluate(retrain_run, batch_size=0, show_progress=False)
 
 

@@ -98,23 +98,23 @@ def test_settings_and_one_split(root: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "code", "named"),
     [
-        (["{tmp}/nowhere"], "is no folder; give --data a folder"),
-        (["generated"], "the generated set has no files to check"),
-        (["{tmp}/empty"], "is empty"),
-        (["{root}", "--split", "test"], "has no split 'test'; it has train, val"),
-        (["{root}", "--set", "data.num_clases=3"], "unknown key 'num_clases'"),
-        (["{root}", "--set", "search.epochs=3"], "unknown key 'search'"),
-        (["{root}", "--json", "{tmp}/empty"], "is a folder; give the name of a file"),
-        (["{root}", "--json", "{tmp}/there"], "exists; give another place, or --overwrite"),
-        (["{root}", "--out", "{tmp}/there"], "is no folder; give another --out"),
-        (["{root}", "--out", "{tmp}/there/below"], "is no folder; give another --out"),
-        (["{root}", "--out", "{root}/own"], "exists; give another place, or --overwrite"),
+        (["{tmp}/nowhere"], "folder-missing", ["{tmp}/nowhere", "--data"]),
+        (["generated"], "no-files-to-check", ["generated"]),
+        (["{tmp}/empty"], "folder-empty", ["{tmp}/empty"]),
+        (["{root}", "--split", "test"], "unknown-split", ["{root}", "'test'", "train, val"]),
+        (["{root}", "--set", "data.num_clases=3"], "unknown-setting", ["'num_clases'"]),
+        (["{root}", "--set", "search.epochs=3"], "unknown-setting", ["'search'"]),
+        (["{root}", "--json", "{tmp}/empty"], "file-is-folder", ["{tmp}/empty"]),
+        (["{root}", "--json", "{tmp}/there"], "file-exists", ["{tmp}/there", "--overwrite"]),
+        (["{root}", "--out", "{tmp}/there"], "folder-is-file", ["{tmp}/there", "--out"]),
+        (["{root}", "--out", "{tmp}/there/below"], "folder-is-file", ["{tmp}/there", "--out"]),
+        (["{root}", "--out", "{root}/own"], "file-exists", ["{root}/own", "--overwrite"]),
     ],
 )
 def test_what_is_wrong_is_one_line_at_once(
-    arguments: list[str], says: str, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], code: str, named: list[str], root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "there").write_text("mine")
@@ -127,7 +127,9 @@ def test_what_is_wrong_is_one_line_at_once(
     assert captured.out == ""
     assert captured.err.startswith("error: ")
     assert captured.err.count("\n") == 1, captured.err
-    assert says in captured.err
+    assert captured.err.endswith(f" [{code}]\n"), captured.err
+    for text in named:
+        assert text.format(root=root, tmp=tmp_path) in captured.err
     assert files_of(tmp_path) == before
 
 

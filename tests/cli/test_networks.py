@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from autoseg.export.weights import load_safetensors
 from autoseg.zoo.architecture import load_architecture
 from autoseg.zoo.build import build_architecture
 from autoseg.zoo.schema import FixedNetwork
+from cli.error_lines import check_line
 
 SCHEDULE = {key: value for key, value in RETRAIN["retrain"].items() if key not in ("drop_path", "auxiliary_weight")}
 
@@ -38,13 +40,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+def fails(capsys: pytest.CaptureFixture[str], arguments: Sequence[object], code: str | None, *named: object) -> None:
     capsys.readouterr()
     status = run([str(argument) for argument in arguments])
     line = capsys.readouterr().err
     assert status == 2, line
-    assert line.count("\n") == 1, line
-    return line
+    check_line(line, code, *named)
 
 
 def test_it_trains_measures_labels_exports_and_is_drawn(
@@ -115,36 +116,41 @@ def test_unet_is_a_space_and_a_network(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "code", "named"),
     [
-        (["--network", "resunet"], "unknown genotype or network 'resunet' (did you mean"),
-        (["--network", "unet", "--set", "network.depth=3"], "unknown key 'depth'"),
-        (["unet", "--set", "genotype.name=x"], "unknown key 'genotype': what is trained here is a network, unet"),
-        (["unet", "--network", "unet"], "both unet and --network unet are given; give one of them"),
-        (["unet", "--set", "retrain.auxiliary_weight=0.4"], "unet has no auxiliary head; set retrain.auxiliary_weight"),
-        (["unet", "--set", "retrain.drop_path=0.4"], "unet has no branches to drop; set retrain.drop_path to 0"),
-        (["unet", "--set", "network.in_channels=1"], "takes images of 1 channel, but the data has 3"),
-        (["auto_deeplab_s", "--match-cost", "1M"], "only networks of the literature are scaled to a cost"),
-        (["unet", "--match-cost", "5"], "unet cannot have the parameters of 5"),
-        (["unet", "--weights", "no.pth"], "no.pth"),
-        ([], "no genotype or network is given"),
+        (["--network", "resunet"], None, ("'resunet'", "'unet'")),
+        (["--network", "unet", "--set", "network.depth=3"], "unknown-setting", ("'depth'",)),
+        (["unet", "--set", "genotype.name=x"], "unknown-setting", ("'genotype'", "network", "unet")),
+        (["unet", "--network", "unet"], "options-conflict", ("unet", "--network unet")),
+        (["unet", "--set", "retrain.auxiliary_weight=0.4"], None, ("unet", "retrain.auxiliary_weight")),
+        (["unet", "--set", "retrain.drop_path=0.4"], None, ("unet", "retrain.drop_path", "0")),
+        (["unet", "--set", "network.in_channels=1"], None, ("1 channel,", "3")),
+        (["auto_deeplab_s", "--match-cost", "1M"], "genotype-not-scalable", ("auto_deeplab_s",)),
+        (["unet", "--match-cost", "5"], None, ("unet", "parameters", "5")),
+        (["unet", "--weights", "no.pth"], None, ("no.pth",)),
+        ([], "network-not-given", ()),
     ],
-)  # fmt: skip
+)
 def test_wrong_retrainings(
-    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    code: str | None,
+    named: tuple[str, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     options = ["--config", config_file(tmp_path), "--out", tmp_path / "out", "--set", "network.width=0.05"]
     if not arguments or "auto_deeplab_s" in arguments:
         options = options[:-2]
-    assert message in fails(capsys, "retrain", *arguments, *options)
+    fails(capsys, ["retrain", *arguments, *options], code, *named)
     assert not (tmp_path / "out").exists()
 
 
 def test_output_strides_that_cannot_be(
     trained: Path, retrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = fails(capsys, "evaluate", trained, "--output-stride", 12, "--out", tmp_path / "e.json")
-    assert "deeplabv3_resnet50 cannot have output stride 12 (it can have: 8, 16, 32)" in line
-    line = fails(capsys, "evaluate", retrained, "--output-stride", 8, "--out", tmp_path / "e.json")
-    assert "mini_network is a genotype, whose strides are those of its path" in line
-    assert "json is for genotypes" in fails(capsys, "export", trained, "--format", "json", "--out", tmp_path / "g.json")
+    evaluate: list[object] = ["evaluate", trained, "--output-stride", 12, "--out", tmp_path / "e.json"]
+    fails(capsys, evaluate, "setting-invalid", "deeplabv3_resnet50", "12", "8, 16, 32")
+    evaluate = ["evaluate", retrained, "--output-stride", 8, "--out", tmp_path / "e.json"]
+    fails(capsys, evaluate, None, "mini_network", "8", "--output-stride")
+    export = ["export", trained, "--format", "json", "--out", tmp_path / "g.json"]
+    fails(capsys, export, "format-needs-genotype", "json", "deeplabv3_resnet50", "safetensors")

@@ -20,6 +20,7 @@ from autoseg.cli.main import run
 from autoseg.data.store import keep_samples
 from autoseg.engine.device_memory import device_memory
 from autoseg.errors import ConfigError
+from cli.error_lines import check_line
 
 __all__ = ["windows"]  # the fixture
 
@@ -118,11 +119,11 @@ def test_a_file_of_samples_that_is_in_use_is_done_without(
 
 def test_memory_is_not_known(windows: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without the Windows API, which is not here: a plan asks for it, and a run goes without."""
-    with pytest.raises(ConfigError, match="give it with --memory"):
+    with pytest.raises(ConfigError, match="--memory"):
         device_memory(torch.device("cpu"))
     config = write_config(tmp_path / "c.yaml", SEARCH)
     assert run(["plan", "--config", str(config), "--no-time"]) == 2
-    assert "give it with --memory, such as 16GB" in capsys.readouterr().err
+    check_line(capsys.readouterr().err, None, "--memory", "16GB")
 
 
 # --- what the package calls -------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from error_codes import raises_code
 from PIL import Image
 
 from autoseg.config import DataConfig
@@ -94,9 +95,7 @@ def test_masks_of_labels_are_not_cut(name: str, labels: list[int], tmp_path: Pat
     masks = [np.array(labels, dtype=np.uint8)[discs(seed, len(labels))] for seed in range(6)]
     assert not are_black_and_white(write_set(tmp_path, masks, name))
     if name == "{}.jpg":
-        with pytest.raises(
-            DataError, match=r"whose compression changes labels; convert it to PNG, or set data.mask_thre"
-        ):
+        with raises_code(DataError, "mask-compression-lossy", tmp_path / "masks", "PNG", "data.mask_threshold"):
             resolve(config(tmp_path))
     else:
         assert resolve(config(tmp_path)).mask_threshold is None
@@ -120,7 +119,7 @@ def test_a_threshold_that_is_set(tmp_path: Path) -> None:
         dataset = open_dataset(config(tmp_path, mask_threshold=60), split)
         for index in range(len(dataset)):
             assert np.array_equal(dataset.load(index).mask, ramp >= 60)
-    with pytest.raises(ConfigError, match="mask_threshold: should be greater than or equal to 1"):
+    with raises_code(ConfigError, "setting-invalid", "mask_threshold", "1", "not 0"):
         config(tmp_path, mask_threshold=0)
 
 
@@ -174,12 +173,15 @@ def test_a_table_in_the_folder_above(tmp_path: Path) -> None:
 
 
 def test_classes_of_labels() -> None:
-    assert classes_of({0, 255}, "here", None, None) == (("background", "foreground"), {255: 1}, "")
+    assert classes_of({0, 255}, "here", None, None) == (("background", "foreground"), {255: 1}, "", "")
     assert classes_of({0, 1, 255}, "here", None, None).classes == ("class_0", "class_1")
-    assert classes_of({0, 255}, "here", None, 255).problem.startswith("the training masks in here hold no label but 0")
+    alone = classes_of({0, 255}, "here", None, 255)
+    assert alone.code == "too-few-classes"
+    assert all(word in alone.problem for word in ("here", "0", "255", "data.label_map", "data.num_classes"))
     found = classes_of({0, 100, 255}, "here", None, None, everywhere={0, 100, 200, 255})
     assert (found.classes, found.label_map) == (("class_0", "class_100", "class_200"), {100: 1, 200: 2})
-    assert "hold 2 labels of 0..100 (0, 100)" in found.problem
+    assert found.code == "labels-far-apart"
+    assert "2 labels of 0..100 (0, 100)" in found.problem
 
 
 def test_counted() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from error_codes import raises_code
 from PIL import Image
 
 from autoseg.config import DataConfig, data_settings
@@ -259,11 +260,12 @@ def test_every_bad_pair_is_found(case: str, root: Path) -> None:
 
 @pytest.mark.parametrize("case", SETS)
 def test_every_bad_set_is_found(case: str, root: Path) -> None:
-    SETS[case][0](root)
+    SETS[case].break_it(root)
     try:
         assert check(root).stopping > 0
     except DataError as reason:  # nothing can be understood
         assert "\n" not in str(reason)  # noqa: PT017
+        assert reason.code == SETS[case].code  # noqa: PT017
 
 
 @pytest.mark.parametrize("case", WELL)
@@ -276,15 +278,15 @@ def test_the_first_problem_is_the_error_of_a_folder_that_cannot_be_understood(cl
     for split in ("train", "val"):
         shutil.rmtree(clean / "masks" / split)
         (clean / "masks" / split).mkdir()
-    with pytest.raises(DataError, match=r"images/train/0.jpg has no mask in .*masks/train \(12 of 12"):
+    with raises_code(DataError, "mask-missing", "images/train/0.jpg", clean / "masks/train", "12 of 12"):
         check(clean)
-    with pytest.raises(DataError, match="has no split 'test'; it has train, val"):
+    with raises_code(DataError, "unknown-split", clean, "'test'", "train, val", "data.splits"):
         check(clean, "test")
-    with pytest.raises(DataError, match="the generated set has no files to check"):
+    with raises_code(DataError, "no-files-to-check", "generated"):
         check_dataset(DataConfig(layout="generated"))
     (tmp_path / "odd").mkdir()
     save(photo(0), tmp_path / "odd/a.jpg")
-    with pytest.raises(DataError, match="has no layout that is known"):
+    with raises_code(DataError, "unknown-layout", tmp_path / "odd"):
         check(tmp_path / "odd")
 
 

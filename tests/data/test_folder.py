@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from error_codes import raises_code
 from PIL import Image
 
 from autoseg.config import DataConfig, SplitConfig, data_settings
@@ -30,14 +31,6 @@ LAYOUTS = {
 
 def config(root: Path, **settings: object) -> DataConfig:
     return parse(DataConfig, {"root": str(root), **settings})
-
-
-def message(act: Callable[[], object]) -> str:
-    """The one line of the DataError that `act` raises."""
-    with pytest.raises(DataError) as reason:
-        act()
-    assert "\n" not in str(reason.value)
-    return str(reason.value)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -166,111 +159,107 @@ def test_data_sets_in_the_repository_are_valid() -> None:
 
 
 def test_a_missing_folder(tmp_path: Path) -> None:
-    text = message(lambda: resolve(config(tmp_path / "nowhere")))
-    assert text == f"the data set folder {tmp_path}/nowhere does not exist; set data.root to the right one"
+    with raises_code(DataError, "folder-missing", tmp_path / "nowhere", "data.root"):
+        resolve(config(tmp_path / "nowhere"))
 
 
 def test_a_file_for_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert message(lambda: resolve(config(tmp_path / "file"))) == (
-        f"{tmp_path}/file is no folder; set data.root to the folder of the data set"
-    )
+    with raises_code(DataError, "folder-is-file", tmp_path / "file", "data.root"):
+        resolve(config(tmp_path / "file"))
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:
-    assert message(lambda: resolve(config(tmp_path))).startswith(f"the data set folder {tmp_path} is empty; put images")
+    with raises_code(DataError, "folder-empty", tmp_path, "data.root"):
+        resolve(config(tmp_path))
 
 
 def test_no_known_layout_says_what_was_looked_for(tmp_path: Path, write_pair: Write) -> None:
     write_pair("one/a.jpg", "other/a.png")
-    text = message(lambda: resolve(config(tmp_path)))
-    assert text.startswith(f"{tmp_path} has no layout that is known (images are in one, other); looked for folders")
-    assert all(word in text for word in ("images/train", "JPEGImages", "train.txt", "data.splits"))
+    named = tmp_path, "in one, other)", "images/train", "JPEGImages", "train.txt", "data.splits"
+    with raises_code(DataError, "unknown-layout", *named):
+        resolve(config(tmp_path))
 
 
 def test_too_few_images_to_split(tmp_path: Path, write_pair: Write) -> None:
     write_pair("images/a.jpg", "masks/a.png")
     assert open_dataset(config(tmp_path), "train").names == ["a"]
-    assert message(lambda: open_dataset(config(tmp_path), "val")) == (
-        f"{tmp_path} has too few images with masks (1) to split them for training and validation; add images"
-    )
+    with raises_code(DataError, "too-few-images", tmp_path, "(1)"):
+        open_dataset(config(tmp_path), "val")
 
 
 def test_a_split_that_is_not_there(tmp_path: Path, write_pair: Write) -> None:
     write_pair("train/a.jpg", "trainannot/a.png")
     write_pair("val/a.jpg", "valannot/a.png")
-    assert message(lambda: open_dataset(config(tmp_path), "test")) == (
-        f"{tmp_path} has no split 'test'; it has train, val (set others with data.splits)"
-    )
+    with raises_code(DataError, "unknown-split", tmp_path, "'test'", "train, val", "data.splits"):
+        open_dataset(config(tmp_path), "test")
 
 
 def test_a_folder_without_images(tmp_path: Path, write_pair: Write) -> None:
     write_pair(None, "trainannot/a.png")
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "notes.txt").write_text("")
-    assert message(lambda: resolve(config(tmp_path))).startswith(f"{tmp_path}/train holds no images; looked for .jpg,")
+    with raises_code(DataError, "no-images", tmp_path / "train", ".jpg,"):
+        resolve(config(tmp_path))
 
 
 def test_images_without_masks_are_counted(tmp_path: Path, write_pair: Write) -> None:
     write_pair("train/a.jpg", "trainannot/a.png")
     write_pair("train/b.jpg", None)
     write_pair("train/c.jpg", None)
-    assert message(lambda: resolve(config(tmp_path))) == (
-        f"train/b.jpg has no mask in {tmp_path}/trainannot (2 of 3 images without); add the masks, with the images'"
-        " stems, or remove the images"
-    )
+    with raises_code(DataError, "mask-missing", "train/b.jpg", tmp_path / "trainannot", "2 of 3 images"):
+        resolve(config(tmp_path))
 
 
 def test_a_stem_that_comes_twice(tmp_path: Path, write_pair: Write) -> None:
     write_pair("train/a.jpg", "trainannot/a.png")
     write_pair("train/a.png", None)
-    assert message(lambda: resolve(config(tmp_path))) == (
-        f"train/a.jpg and train/a.png in {tmp_path} have the same stem; remove or rename one"
-    )
+    with raises_code(DataError, "same-stem-twice", "train/a.jpg", "train/a.png", tmp_path):
+        resolve(config(tmp_path))
 
 
 def test_a_listed_stem_that_comes_twice(tmp_path: Path, write_pair: Write) -> None:
     write_pair("images/a.jpg", "masks/a.png")
     (tmp_path / "train.txt").write_text("a\na\n")
-    assert message(lambda: resolve(config(tmp_path))) == (
-        f"images/a.jpg of split 'train' in {tmp_path} comes twice; remove one"
-    )
+    with raises_code(DataError, "image-twice", "images/a.jpg", "'train'", tmp_path):
+        resolve(config(tmp_path))
 
 
 @pytest.mark.parametrize(
-    ("lines", "expected"),
+    ("lines", "code", "named"),
     [
-        ("a\nb\nc\n", "train.txt lists b, which is not in {root}/images (2 of 3 are missing); add the images or"),
-        ("images/a.jpg masks/b.png\n", "train.txt lists masks/b.png, which is not in {root}; add the file or correct"),
-        ("a\tb\tc\n", "train.txt, line 1: write a stem, or an image and its mask with a tab between them"),
-        ("\n\n", "train.txt lists no images; write a stem, or `image mask`, on each line"),
+        ("a\nb\nc\n", "listed-file-missing", (" b,", "{root}/images ", "2 of 3")),
+        ("images/a.jpg masks/b.png\n", "listed-file-missing", (" masks/b.png,", "in {root};")),
+        ("a\tb\tc\n", "list-line-invalid", ("line 1:",)),
+        ("\n\n", "list-empty", ()),
     ],
 )
-def test_a_wrong_list(lines: str, expected: str, tmp_path: Path, write_pair: Write) -> None:
+def test_a_wrong_list(lines: str, code: str, named: tuple[str, ...], tmp_path: Path, write_pair: Write) -> None:
     write_pair("images/a.jpg", "masks/a.png")
     (tmp_path / "train.txt").write_text(lines)
-    assert message(lambda: resolve(config(tmp_path))).startswith(f"{tmp_path}/" + expected.format(root=tmp_path))
+    with raises_code(DataError, code, tmp_path / "train.txt", *(text.format(root=tmp_path) for text in named)):
+        resolve(config(tmp_path))
 
 
 def test_stems_without_folders(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("a\n")
-    assert "lists stems, but" in message(lambda: resolve(config(tmp_path)))
+    with raises_code(DataError, "list-without-folders", tmp_path / "train.txt", "images/", "masks/", "data.splits"):
+        resolve(config(tmp_path))
 
 
 def test_a_given_folder_that_is_not_there(tmp_path: Path, write_pair: Write) -> None:
     write_pair("photos/a.jpg", "truth/a.png")
     given = config(tmp_path, splits={"train": {"images": "photos", "masks": "trut"}}, num_classes=3)
-    assert message(lambda: open_dataset(given, "train")) == (
-        f"{tmp_path}/trut is no folder; make it, or correct data.splits"
-    )
+    with raises_code(DataError, "folder-missing", f"{tmp_path}/trut ", "data.splits"):
+        open_dataset(given, "train")
 
 
 def test_a_mask_of_another_size(tmp_path: Path, write_pair: Write) -> None:
     write_pair("train/a.jpg", "trainannot/a.png", np.zeros((16, 20), dtype=np.uint8))
     dataset = open_dataset(config(tmp_path, num_classes=2), "train")
-    assert message(lambda: verify(dataset)) == (
-        f"{tmp_path}/train/a.jpg is 40x32 pixels, but its mask {tmp_path}/trainannot/a.png is 20x16; make them equal"
-    )
+    image, mask = tmp_path / "train/a.jpg", tmp_path / "trainannot/a.png"
+    with raises_code(DataError, "mask-size-differs", f"{image} is 40x32", f"{mask} is 20x16"):
+        verify(dataset)
 
 
 def test_a_label_outside_the_classes(tmp_path: Path, write_pair: Write) -> None:
@@ -278,25 +267,24 @@ def test_a_label_outside_the_classes(tmp_path: Path, write_pair: Write) -> None:
     labels[3, 4] = 47
     write_pair("images/train/0007.jpg", "masks/train/0007.png", labels)
     dataset = open_dataset(config(tmp_path, num_classes=19), "train")
-    assert message(lambda: dataset.load(0)) == (
-        "label 47 in masks/train/0007.png, but the data set has 19 classes (0..18) and ignore label 255; map it with"
-        " data.label_map"
-    )
+    named = "label 47 in masks/train/0007.png", "19 classes (0..18)", "ignore label 255", "data.label_map"
+    with raises_code(DataError, "label-out-of-range", *named):
+        dataset.load(0)
 
 
 def test_a_label_map_to_no_class(tmp_path: Path, write_pair: Write) -> None:
     write_pair("train/a.jpg", "trainannot/a.png")
     wrong = config(tmp_path, num_classes=3, label_map={2: 5})
-    assert message(lambda: open_dataset(wrong, "train")).startswith(
-        "data.label_map sends 2 to 5, but the data set has 3 classes (0..2) and ignore label 255"
-    )
+    named = "data.label_map", "2 to 5", "3 classes (0..2)", "ignore label 255"
+    with raises_code(DataError, "label-map-invalid", *named):
+        open_dataset(wrong, "train")
 
 
 def test_one_class_is_too_few(tmp_path: Path, write_pair: Write) -> None:
     write_pair("train/a.jpg", "trainannot/a.png", np.full((32, 40), 255, dtype=np.uint8) * (np.arange(40) > 9))
     write_pair("val/a.jpg", "valannot/a.png")
-    text = message(lambda: resolve(config(tmp_path, ignore_label=255)))
-    assert text.startswith(f"the training masks in {tmp_path} hold no label but 0 and the ignore label 255")
+    with raises_code(DataError, "too-few-classes", tmp_path, "ignore label 255", "data.label_map"):
+        resolve(config(tmp_path, ignore_label=255))
     assert resolve(config(tmp_path, label_map={255: 1})).num_classes == 2
 
 
@@ -307,9 +295,8 @@ def test_a_file_that_is_cut_off(name: str, tmp_path: Path, write_pair: Write) ->
     file = tmp_path / name
     file.write_bytes(file.read_bytes()[: len(file.read_bytes()) // 2])
     dataset = open_dataset(config(tmp_path, num_classes=9), "train")
-    text = message(lambda: verify(dataset))
-    assert text.startswith(f"{file} cannot be read as an image, or is cut off (")
-    assert text.endswith("); replace or remove it")
+    with raises_code(DataError, "file-unreadable", file):
+        verify(dataset)
 
 
 def noise() -> np.ndarray:
@@ -321,7 +308,8 @@ def test_a_file_that_is_no_image(tmp_path: Path, write_pair: Write) -> None:
     write_pair("val/a.jpg", "valannot/a.png")
     (tmp_path / "train" / "a.jpg").write_text("no image")
     dataset = open_dataset(config(tmp_path), "train")
-    assert message(lambda: dataset.load(0)).startswith(f"{tmp_path}/train/a.jpg cannot be read as an image")
+    with raises_code(DataError, "file-unreadable", tmp_path / "train/a.jpg"):
+        dataset.load(0)
 
 
 def test_a_pickled_data_set_leaves_its_cache_behind(tmp_path: Path, write_pair: Write) -> None:
@@ -339,6 +327,5 @@ def test_a_pickled_data_set_leaves_its_cache_behind(tmp_path: Path, write_pair: 
 def test_one_folder_without_names_for_masks(tmp_path: Path, write_pair: Write) -> None:
     write_pair("all/a.jpg", "all/b.png")
     given = config(tmp_path, splits={"train": {"images": "all", "masks": "all"}})
-    assert message(lambda: resolve(given)).startswith(
-        "split 'train' has its images and masks in one folder, all, but no mask that is named as its image"
-    )
+    with raises_code(DataError, "no-mask-in-folder", "'train'", " all,", "a_mask.png", "data.splits"):
+        resolve(given)

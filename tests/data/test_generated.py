@@ -3,6 +3,7 @@ import hashlib
 import numpy as np
 import pytest
 import torch
+from error_codes import raises_code
 from torch import nn
 
 from autoseg.config import DataConfig, GeneratedConfig
@@ -102,7 +103,7 @@ def test_no_noise_leaves_smooth_surfaces() -> None:
 
 
 def test_a_split_that_is_not_there() -> None:
-    with pytest.raises(DataError, match="the generated data set has no split 'dev'; it has train, val, test"):
+    with raises_code(DataError, "unknown-split", "generated", "'dev'", "train, val, test"):
         generated("dev")
 
 

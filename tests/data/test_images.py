@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from error_codes import raises_code
 from PIL import Image
 
 from autoseg.data.images import read_image, read_mask
@@ -51,22 +52,20 @@ def test_a_mask_of_one_bit_has_labels_0_and_1(tmp_path: Path) -> None:
 
 def test_a_mask_in_colour_is_an_error(tmp_path: Path) -> None:
     Image.fromarray(COLOURS).save(tmp_path / "a.png")
-    with pytest.raises(DataError) as reason:
+    named = tmp_path / "a.png", "data.colours", "name_1: [", "`autoseg check-data`"
+    with raises_code(DataError, "mask-colours-unset", *named):
         read_mask(tmp_path / "a.png")
-    text = str(reason.value)
-    assert text.startswith(f"{tmp_path}/a.png is a mask in colour, and nothing says which class each colour is; write")
-    assert text.endswith("(`autoseg check-data` proposes all), or convert it to labels")
 
 
 def test_a_jpeg_mask_is_an_error(tmp_path: Path) -> None:
     Image.fromarray(LABELS).save(tmp_path / "a.jpg")
-    with pytest.raises(DataError, match="a JPEG mask, whose compression changes labels; convert it to PNG"):
+    with raises_code(DataError, "mask-compression-lossy", tmp_path / "a.jpg", "JPEG", "PNG"):
         read_mask(tmp_path / "a.jpg")
 
 
 def test_a_mask_of_fractions_is_an_error(tmp_path: Path) -> None:
     Image.fromarray(LABELS.astype(np.float32)).save(tmp_path / "a.tif")
-    with pytest.raises(DataError, match="Pillow mode F; convert it to one channel of labels"):
+    with raises_code(DataError, "mask-mode-unsupported", tmp_path / "a.tif", "mode F"):
         read_mask(tmp_path / "a.tif")
 
 
@@ -101,5 +100,5 @@ def test_a_turned_photo_is_set_upright_if_its_mask_is(tmp_path: Path) -> None:
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="does not exist; restore it or take it out of the data set"):
+    with raises_code(DataError, "file-missing", tmp_path / "a.png"):
         read_image(tmp_path / "a.png")

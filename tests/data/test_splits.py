@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from error_codes import raises_code
 
 from autoseg.data.splits import halve
 from autoseg.errors import DataError
@@ -21,5 +22,5 @@ def test_the_seed_decides() -> None:
 
 @pytest.mark.parametrize(("length", "fraction"), [(1, 0.5), (10, 0.01), (10, 0.99), (0, 0.5)])
 def test_an_empty_half_is_an_error(length: int, fraction: float) -> None:
-    with pytest.raises(DataError, match=rf"{length} training images? cannot be cut in two with fraction {fraction}"):
+    with raises_code(DataError, "too-few-images", f"{length} training image", fraction, "search.train_a_fraction"):
         halve(length, fraction, 0)
