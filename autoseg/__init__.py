@@ -13,7 +13,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from autoseg._version import __version__
+from autoseg._version import __version__ as __version__
 
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 """A supernet's steps call more distinct convolutions than the 1,024 that oneDNN keeps; the rest it would make anew each
