@@ -229,7 +229,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         torch.backends.cudnn.benchmark = options.cudnn_benchmark
         figures = bench(options)
     except (AutosegError, torch.OutOfMemoryError) as reason:
-        print(f"error: {one_line(reason)}", file=sys.stderr)
+        code = reason.code if isinstance(reason, AutosegError) else "out-of-memory"
+        print(f"error: {one_line(reason)} [{code}]", file=sys.stderr)
         return 2
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

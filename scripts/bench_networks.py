@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 lines.append(row(network, variant, size, options.repeats, device))  # type: ignore[arg-type]
                 print(lines[-1], file=sys.stderr)
     except AutosegError as reason:
-        print(f"error: {reason}", file=sys.stderr)
+        print(f"error: {reason} [{reason.code}]", file=sys.stderr)
         return 2
     if options.out:
         write_text(options.out, "\n".join(lines) + "\n")

@@ -138,7 +138,7 @@ def show(name: str, workload: Workload, space: SearchSpace, result: dict[str, An
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see --help")
+        raise ConfigError(f"{message}; see --help", code="option-invalid")
 
 
 def _at_least_one(text: str) -> int:
@@ -183,9 +183,11 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     options.device = pick_device(options.device)
     if options.json and not options.json.parent.is_dir():
-        raise ConfigError(f"--json: {options.json.parent} is no folder; make it or give another")
+        raise ConfigError(f"--json: {options.json.parent} is no folder; make it or give another", code="folder-missing")
     if options.growth and options.growth.suffix[1:] not in FORMATS:
-        raise ConfigError(f"--growth: {options.growth} should end in one of {', '.join(FORMATS)}")
+        raise ConfigError(
+            f"--growth: {options.growth} should end in one of {', '.join(FORMATS)}", code="unknown-format"
+        )
     return options
 
 
@@ -219,9 +221,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             try:
                 write_text(options.json, json.dumps(figures, indent=1) + "\n")
             except OSError as reason:
-                raise ConfigError(f"{options.json} cannot be written ({one_line(reason)}); give another file") from None
+                raise ConfigError(
+                    f"{options.json} cannot be written ({one_line(reason)}); give another file", code="file-unwritable"
+                ) from None
     except AutosegError as reason:
-        print(f"error: {reason}", file=sys.stderr)
+        print(f"error: {reason} [{reason.code}]", file=sys.stderr)
         return 2
     return 0
 

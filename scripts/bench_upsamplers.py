@@ -205,7 +205,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     for name in ("channels", "size", "batch", "repeats"):
         if getattr(options, name) < 1:
-            raise ConfigError(f"--{name} must be at least 1, not {getattr(options, name)}")
+            raise ConfigError(f"--{name} must be at least 1, not {getattr(options, name)}", code="option-out-of-range")
     return options
 
 
@@ -213,7 +213,9 @@ def write(file: Path, text: str) -> None:
     try:
         write_text(file, text)
     except OSError as reason:
-        raise ConfigError(f"{file} cannot be written ({one_line(reason)}); give another file") from None
+        raise ConfigError(
+            f"{file} cannot be written ({one_line(reason)}); give another file", code="file-unwritable"
+        ) from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -234,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if file:
                 write(Path(file), content + "\n")
     except AutosegError as reason:
-        print(f"error: {reason}", file=sys.stderr)
+        print(f"error: {reason} [{reason.code}]", file=sys.stderr)
         return 2
     return 0
 

@@ -203,7 +203,10 @@ class Results:
         if self.file.is_file():
             self.data = json.loads(self.file.read_text(encoding="utf-8"))
             if difference := first_difference(self.data["settings"], settings):
-                raise ConfigError(f"{folder} holds results of other settings ({difference}); give another --out")
+                raise ConfigError(
+                    f"{folder} holds results of other settings ({difference}); give another --out",
+                    code="results-settings-differ",
+                )
         folder.mkdir(parents=True, exist_ok=True)
 
     def of(self, name: str) -> dict[str, Any]:
@@ -222,7 +225,7 @@ class Results:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; see --help")
+        raise ConfigError(f"{message}; see --help", code="option-invalid")
 
 
 def _at_least(least: int) -> Any:
@@ -298,7 +301,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         print(table(run(parse_options(arguments))), end="")
     except AutosegError as reason:
-        print(f"error: {reason}", file=sys.stderr)
+        print(f"error: {reason} [{reason.code}]", file=sys.stderr)
         return 2
     return 0
 

@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for name, network, data, inference in asked
         }
     except AutosegError as reason:
-        print(f"error: {reason}", file=sys.stderr)
+        print(f"error: {reason} [{reason.code}]", file=sys.stderr)
         return 2
     colours, masks = palette(dataset.num_classes), [mask for _, mask in samples]
     maps = {"truth": masks, **found}

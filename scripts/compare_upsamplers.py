@@ -201,12 +201,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         try:
             parse_upsampler(name)
         except ValueError as reason:
-            raise ConfigError(f"--upsamplers: {reason}") from None
+            raise ConfigError(f"--upsamplers: {reason}", code="upsampler-invalid") from None
     settings = {"data": data.to_dict(), "retrain": schedule.to_dict(), "widths": widths}
     path = options.out / "results.json"
     results = json.loads(path.read_text()) if path.is_file() else {"settings": settings, "runs": {}}
     if results["settings"] != json.loads(json.dumps(settings)):
-        raise ConfigError(f"{path} is of other settings; give another --out")
+        raise ConfigError(f"{path} is of other settings; give another --out", code="results-settings-differ")
     results["machine"] = machine.describe(device)
     experiment = Experiment(data, schedule, widths, device)
     for seed in range(options.seeds):
@@ -226,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         print(table(run(parse_options(arguments))), end="")
     except AutosegError as reason:
-        print(f"error: {reason}", file=sys.stderr)
+        print(f"error: {reason} [{reason.code}]", file=sys.stderr)
         return 2
     return 0
 

@@ -270,9 +270,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             try:
                 write_text(options.json, json.dumps({"card": card._asdict(), "results": results}, indent=1) + "\n")
             except OSError as reason:
-                raise ConfigError(f"{options.json} cannot be written ({one_line(reason)}); give another file") from None
+                raise ConfigError(
+                    f"{options.json} cannot be written ({one_line(reason)}); give another file", code="file-unwritable"
+                ) from None
     except AutosegError as reason:
-        print(f"error: {reason}", file=sys.stderr)
+        print(f"error: {reason} [{reason.code}]", file=sys.stderr)
         return 2
     return 0
 

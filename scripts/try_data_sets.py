@@ -157,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 tried.append(attempt(name, data, out, options.images))
                 print(tried[-1].line, file=sys.stderr)
     except AutosegError as reason:
-        print(f"error: {reason}", file=sys.stderr)
+        print(f"error: {reason} [{reason.code}]", file=sys.stderr)
         return 2
     text = "\n".join([*table, *(each.line for each in tried)])
     write_text(options.out / "table.md", text + "\n")

@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(lines[-1], file=sys.stderr)
             write_text(options.out / "table.md", "\n".join(lines) + "\n")
     except AutosegError as reason:
-        print(f"error: {reason}", file=sys.stderr)
+        print(f"error: {reason} [{reason.code}]", file=sys.stderr)
         return 2
     print("\n".join(lines))
     return 0

@@ -296,7 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for path in (options.out, options.json):
             if path is not None and not path.parent.is_dir():
-                raise ConfigError(f"{path.parent} is no folder; make it or give another file")
+                raise ConfigError(f"{path.parent} is no folder; make it or give another file", code="folder-missing")
         found = [fits for space in options.spaces for fits in of_space(space, options.cards)]
         retraining = of_retraining(options.cards, options.genotype)
         checked = to_be_checked(options.spaces)
@@ -312,9 +312,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             try:
                 write_text(path, text)
             except OSError as reason:
-                raise ConfigError(f"{path} cannot be written ({one_line(reason)}); give another file") from None
+                raise ConfigError(
+                    f"{path} cannot be written ({one_line(reason)}); give another file", code="file-unwritable"
+                ) from None
     except AutosegError as reason:
-        print(f"error: {reason}", file=sys.stderr)
+        print(f"error: {reason} [{reason.code}]", file=sys.stderr)
         return 2
     return 0
 

@@ -48,7 +48,9 @@ def test_every_variant_is_measured(script: ModuleType, tmp_path: Path, capsys: p
 
 def test_what_cannot_be_measured(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     assert script.main(["--genotype", "nope"]) == 2
-    assert capsys.readouterr().err.startswith("error: unknown genotype 'nope'")
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "genotype 'nope'" in error
     for wrong in (["--size", "8x8"], ["--train-batch", "1"], ["--rounds", "0"]):
         with pytest.raises(SystemExit) as stopped:
             script.main(wrong)

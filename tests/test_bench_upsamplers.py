@@ -48,15 +48,17 @@ def test_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "code", "named"),
     [
-        (["--size", "0"], "--size must be at least 1, not 0"),
-        (["--json", "no/such/folder/x.json"], "no/such/folder/x.json cannot be written"),
+        (["--size", "0"], "option-out-of-range", ("--size", "at least 1", "not 0")),
+        (["--json", "no/such/folder/x.json"], "file-unwritable", ("no/such/folder/x.json",)),
     ],
 )
-def test_mistakes(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes(arguments: list[str], code: str, named: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     small = ["--channels", "1", "--batch", "1", "--repeats", "1", "--device", "cpu"]
     assert bench_upsamplers.main([*small, *arguments]) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"error: {message}")
+    assert error.startswith("error: ")
+    assert error.endswith(f" [{code}]\n")
+    assert [text for text in named if text not in error] == []
     assert error.count("\n") == 1

@@ -192,7 +192,7 @@ def test_the_script_prints_tables_and_writes_figures(tmp_path: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--spaces", "tinny"], "unknown search space 'tinny' (did you mean 'tiny'?)"),
+        (["--spaces", "tinny"], "'tinny' (did you mean 'tiny'?)"),
         (["--spaces", "tiny", "--crop", "5"], "search.crop"),
     ],
 )

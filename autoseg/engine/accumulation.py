@@ -22,14 +22,16 @@ def steps_in_epoch(batches: int, accumulate: int, most: int | None, place: str) 
     if not steps:
         raise ConfigError(
             f"{place}.accumulate is {accumulate}, but an epoch has {batches} batches of {place}.batch_size; set it to"
-            f" at most {batches}, or add images"
+            f" at most {batches}, or add images",
+            code="accumulate-too-large",
         )
     divisors = [number for number in range(1, batches + 1) if batches % number == 0]
     below = max(number for number in divisors if number < accumulate)
     above = min((number for number in divisors if number > accumulate), default=batches)
     raise ConfigError(
         f"{place}.accumulate is {accumulate}, which does not divide the {batches} batches of an epoch; set it to"
-        f" {below} or {above}, or set {place}.max_steps_per_epoch={steps} to leave the last {batches % accumulate} out"
+        f" {below} or {above}, or set {place}.max_steps_per_epoch={steps} to leave the last {batches % accumulate} out",
+        code="accumulate-indivisible",
     )
 
 

@@ -30,25 +30,35 @@ def load_checkpoint(path: Path, kind: Kind, architecture: Mapping[str, Any] | No
     or genotype than `architecture`.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path} does not exist; the run has not got that far, go on with it by --resume")
+        raise CheckpointError(
+            f"{path} does not exist; the run has not got that far, go on with it by --resume", code="checkpoint-missing"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a plain pickle PyTorch says more than the one line that follows here
             payload = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as reason:  # a damaged file makes PyTorch and zipfile raise nearly anything
-        raise CheckpointError(f"{path} is no readable checkpoint ({one_line(reason)[:100]}); use another") from None
+        raise CheckpointError(
+            f"{path} is no readable checkpoint ({one_line(reason)[:100]}); use another", code="checkpoint-damaged"
+        ) from None
     if not isinstance(payload, dict) or payload.get("kind") != kind or not isinstance(payload.get("version"), int):
-        raise CheckpointError(f"{path} is no checkpoint of a {kind}; give one that `autoseg {kind}` wrote")
+        raise CheckpointError(
+            f"{path} is no checkpoint of a {kind}; give one that `autoseg {kind}` wrote", code="checkpoint-kind-differs"
+        )
     if payload["version"] > CHECKPOINT_VERSION:
         raise CheckpointError(
             f"{path} has version {payload['version']}, but this autoseg reads up to {CHECKPOINT_VERSION};"
-            " update autoseg"
+            " update autoseg",
+            code="version-too-new",
         )
     if architecture is not None and payload["architecture"] != dict(architecture):
         what = "space" if kind == "search" else "genotype"
         name, expected = payload["architecture"].get("name"), architecture.get("name")
         differs = f"'{name}', not '{expected}'" if name != expected else f"'{name}' with other settings"
-        raise CheckpointError(f"{path} belongs to another {what}, {differs}; resume with the run's own config.yaml")
+        raise CheckpointError(
+            f"{path} belongs to another {what}, {differs}; resume with the run's own config.yaml",
+            code="checkpoint-architecture-differs",
+        )
     return payload
 
 
@@ -60,5 +70,6 @@ def fitting(path: Path) -> Iterator[None]:
     except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as reason:
         raise CheckpointError(
             f"{path} does not fit its run's settings ({one_line(reason)[:100]}); restore the run's own"
-            " checkpoint and config.yaml"
+            " checkpoint and config.yaml",
+            code="checkpoint-settings-differ",
         ) from None

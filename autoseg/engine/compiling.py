@@ -27,7 +27,8 @@ def compiled(function: Function, device: torch.device) -> Function:
     except Exception as reason:  # whatever the compilers raise
         said = one_line(str(reason).split("\n\n")[0])
         raise ConfigError(
-            f"torch.compile does not work here ({said}); install a C++ compiler such as g++, or leave compile off"
+            f"torch.compile does not work here ({said}); install a C++ compiler such as g++, or leave compile off",
+            code="compiling-fails",
         ) from reason
     return cast(Function, torch.compile(function))
 

@@ -23,7 +23,9 @@ def load_densecrf() -> Any:
     try:
         return importlib.import_module("pydensecrf.densecrf")
     except ImportError as reason:
-        raise ConfigError(f"the CRF needs pydensecrf ({reason}): pip install 'autoseg[crf]'") from None
+        raise ConfigError(
+            f"the CRF needs pydensecrf ({reason}): pip install 'autoseg[crf]'", code="package-missing"
+        ) from None
 
 
 def refine(logits: Tensor, colours: np.ndarray, config: CrfConfig) -> Tensor:

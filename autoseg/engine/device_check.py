@@ -83,7 +83,8 @@ def check_gradients(device: torch.device, probes: Sequence[Probe] = PROBES) -> N
             found = _results(probe, device)
         except RuntimeError as reason:  # NotImplementedError is one
             raise ConfigError(
-                f"device {device} cannot compute {probe.name} ({one_line(reason)[:100]}); use --device cpu"
+                f"device {device} cannot compute {probe.name} ({one_line(reason)[:100]}); use --device cpu",
+                code="device-cannot-compute",
             ) from None
         for number, (one, other) in enumerate(zip(found, expected, strict=True)):
             error = float((one - other).abs().max() / other.abs().max())
@@ -91,7 +92,8 @@ def check_gradients(device: torch.device, probes: Sequence[Probe] = PROBES) -> N
                 what = "the gradient of " * (number > 0) + probe.name
                 raise ConfigError(
                     f"device {device} computes {what} wrongly: it is off by {error:.2g} of the greatest value; use"
-                    " --device cpu, or another version of PyTorch"
+                    " --device cpu, or another version of PyTorch",
+                    code="device-computes-wrongly",
                 )
 
 

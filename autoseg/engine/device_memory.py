@@ -29,10 +29,14 @@ def parse_bytes(text: str | int) -> int:
     """
     found = MEMORY.fullmatch(str(text))
     if found is None or (found[3] and not found[2]):
-        raise ConfigError(f"memory '{text}' is no size; write it as 16GB, 16GiB, 800MB or a number of bytes")
+        raise ConfigError(
+            f"memory '{text}' is no size; write it as 16GB, 16GiB, 800MB or a number of bytes", code="memory-not-a-size"
+        )
     size = float(found[1]) * (1024 if found[3] else 1000) ** PREFIXES.index(found[2].upper())
     if not 1 <= size < 2**60:
-        raise ConfigError(f"memory '{text}' makes no sense; give what the device has, such as 16GB")
+        raise ConfigError(
+            f"memory '{text}' makes no sense; give what the device has, such as 16GB", code="memory-out-of-range"
+        )
     return int(size)
 
 
@@ -57,7 +61,10 @@ def device_memory(device: torch.device) -> int:
     found = free_memory()
     found = total_memory() if found is None else found
     if found is None:
-        raise ConfigError("this system does not say how much memory it has; give it with --memory, such as 16GB")
+        raise ConfigError(
+            "this system does not say how much memory it has; give it with --memory, such as 16GB",
+            code="memory-unknown",
+        )
     return found
 
 
@@ -77,4 +84,4 @@ def memory_errors(device: torch.device, advice: str) -> Iterator[None]:
         ours = isinstance(reason, MemoryError | torch.OutOfMemoryError)
         if not ours and not any(sign in str(reason) for sign in OUT_OF_MEMORY):
             raise
-        raise RunError(f"{device} is out of memory; {advice}") from None
+        raise RunError(f"{device} is out of memory; {advice}", code="out-of-memory") from None

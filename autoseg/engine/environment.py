@@ -32,12 +32,15 @@ def pick_device(name: str) -> torch.device:
     try:
         checked_name(name)
     except ValueError as reason:
-        raise ConfigError(f"device: {reason}") from None
+        raise ConfigError(f"device: {reason}", code="unknown-device") from None
     kind, _, number = name.partition(":")
     if kind == "auto":
         kind = "cuda" if torch.cuda.is_available() else "cpu"
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError(f"device mps is not there: it is the GPU of a Mac with Apple silicon; {_what_works()}")
+        raise ConfigError(
+            f"device mps is not there: it is the GPU of a Mac with Apple silicon; {_what_works()}",
+            code="device-missing",
+        )
     if kind == "cuda":
         _check_gpu(name, int(number or 0))
         torch.cuda.set_device(int(number or 0))
@@ -52,11 +55,13 @@ def _check_gpu(name: str, number: int) -> None:
     if not torch.cuda.is_available():
         built = torch.version.cuda or torch.version.hip
         why = "" if built else " (this PyTorch is built without CUDA)"
-        raise ConfigError(f"device {name} is not there on this machine; {_what_works()}{why}")
+        raise ConfigError(f"device {name} is not there on this machine; {_what_works()}{why}", code="device-missing")
     if number >= (count := torch.cuda.device_count()):
         names = ", ".join(f"cuda:{at}: {torch.cuda.get_device_name(at)}" for at in range(count))
         gpus = f"{count} GPU{'s' * (count > 1)} ({names})"
-        raise ConfigError(f"device {name} is not there: this machine has {gpus}; {_what_works()}")
+        raise ConfigError(
+            f"device {name} is not there: this machine has {gpus}; {_what_works()}", code="device-missing"
+        )
 
 
 def _what_works() -> str:

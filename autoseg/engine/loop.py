@@ -195,7 +195,8 @@ class Loop:
             if not bool(finite):
                 raise RunError(
                     f"the {kind} loss is no longer finite at epoch {self.epoch + 1}, step {self.step_in_epoch} of"
-                    f" {self.run.path}; start again with a lower learning rate ({self.task.kind}.optimizer.lr)"
+                    f" {self.run.path}; start again with a lower learning rate ({self.task.kind}.optimizer.lr)",
+                    code="loss-not-finite",
                 )
 
     def _save(self, name: str) -> None:

@@ -77,11 +77,15 @@ class Setting(NamedTuple):
         """Raises: ConfigError: a crop or a batch that makes no sense."""
         height, width = self.crop
         if not all(SMALLEST_CROP <= length <= LARGEST_CROP for length in self.crop):
-            raise ConfigError(f"crop {height} {width}: height and width must be {SMALLEST_CROP} to {LARGEST_CROP}")
+            raise ConfigError(
+                f"crop {height} {width}: height and width must be {SMALLEST_CROP} to {LARGEST_CROP}",
+                code="crop-out-of-range",
+            )
         if not SMALLEST_BATCH <= self.batch_size <= LARGEST_BATCH:
             raise ConfigError(
                 f"batch {self.batch_size}: it must be {SMALLEST_BATCH} to {LARGEST_BATCH} images (BatchNorm of the"
-                " pooled image features needs two)"
+                " pooled image features needs two)",
+                code="batch-out-of-range",
             )
 
 

@@ -45,7 +45,10 @@ def load_network(
     """
     run = Run.open(path)
     if run.kind != "retrain":
-        raise RunError(f"{path} is a search, whose network is not trained; `autoseg decode` and `retrain` it first")
+        raise RunError(
+            f"{path} is a search, whose network is not trained; `autoseg decode` and `retrain` it first",
+            code="run-kind-differs",
+        )
     config = parse(RetrainConfig, run.settings, str(run.path / "config.yaml"))
     blueprint = parse_architecture(config.architecture, str(run.path / "config.yaml"))
     saved = load_checkpoint(run.checkpoints / f"{checkpoint}.pt", "retrain", blueprint.to_dict())
@@ -106,19 +109,24 @@ def find_images(sources: Sequence[str | Path]) -> list[Path]:
         if source.is_dir():
             inside = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
             if not inside:
-                raise DataError(f"{source} holds no images ({', '.join(IMAGE_SUFFIXES)}); give a folder that does")
+                raise DataError(
+                    f"{source} holds no images ({', '.join(IMAGE_SUFFIXES)}); give a folder that does", code="no-images"
+                )
             found += inside
         elif source.is_file():
             found.append(source)
         else:
-            raise DataError(f"{source} does not exist; give images or folders of images")
+            raise DataError(f"{source} does not exist; give images or folders of images", code="file-missing")
     names: dict[str, Path] = {}
     for path in found:
         if path.stem in names:
-            raise DataError(f"{path} and {names[path.stem]} would both become {path.stem}.png; predict them separately")
+            raise DataError(
+                f"{path} and {names[path.stem]} would both become {path.stem}.png; predict them separately",
+                code="image-names-clash",
+            )
         names[path.stem] = path
     if not found:
-        raise DataError("no images to predict; give images or folders of images")
+        raise DataError("no images to predict; give images or folders of images", code="nothing-to-predict")
     return found
 
 
@@ -139,18 +147,21 @@ def predict_files(
     for path in images:
         for folder in (labels, overlays):
             if (folder / f"{path.stem}.png").exists():
-                raise RunError(f"{folder / path.stem}.png is there already; give another --out")
+                raise RunError(f"{folder / path.stem}.png is there already; give another --out", code="file-exists")
     for path in images:  # each is read once before anything is written, so that a bad one leaves nothing half done
         height, width = _read(path, data).shape[:2]
         if min(height, width) < LEAST_SIDE:
             raise DataError(
-                f"{path} is {width}x{height} pixels, but images need at least {LEAST_SIDE} each way; remove it"
+                f"{path} is {width}x{height} pixels, but images need at least {LEAST_SIDE} each way; remove it",
+                code="image-too-small",
             )
     try:
         for folder in (labels, overlays):
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as reason:
-        raise RunError(f"{out} cannot be made ({reason.strerror}); give another --out") from None
+        raise RunError(
+            f"{out} cannot be made ({reason.strerror}); give another --out", code="folder-unwritable"
+        ) from None
     colours = palette(network.num_classes)
     for path in images:
         image = _read(path, data)

@@ -50,7 +50,8 @@ class RetrainTask:
         if len(train) < self.schedule.batch_size:
             raise DataError(
                 f"there are {len(train)} training images, but retrain.batch_size is {self.schedule.batch_size};"
-                " lower retrain.batch_size or add images"
+                " lower retrain.batch_size or add images",
+                code="batch-too-large",
             )
         indices = list(range(len(train)))
         self.loader = make_loader(self.schedule, config.data, config.seed, train, indices, "train", device)
@@ -175,9 +176,12 @@ class RetrainTask:
 def _check_network(network: FixedNetwork, schedule: RetrainSchedule, channels: int) -> None:
     """Raises: ConfigError: settings that are of searched networks, or other images than the data has."""
     if schedule.drop_path:
-        raise ConfigError(f"{network.name} has no branches to drop; set retrain.drop_path to 0")
+        raise ConfigError(
+            f"{network.name} has no branches to drop; set retrain.drop_path to 0", code="drop-path-without-branches"
+        )
     if network.in_channels != channels:
         raise ConfigError(
             f"{network.name} takes images of {network.in_channels} channel{'s' * (network.in_channels > 1)}, but the"
-            f" data has {channels}; set network.in_channels to {channels}"
+            f" data has {channels}; set network.in_channels to {channels}",
+            code="channels-differ",
         )

@@ -36,7 +36,9 @@ class Run:
             write_text(run.path / "config.yaml", to_yaml(config.to_dict()))  # first: with it, the run can be resumed
             run.complete(environment)
         except OSError as reason:
-            raise RunError(f"{path} cannot be made ({reason.strerror}); give another --out") from None
+            raise RunError(
+                f"{path} cannot be made ({reason.strerror}); give another --out", code="folder-unwritable"
+            ) from None
         return run
 
     def complete(self, environment: Mapping[str, Any]) -> None:
@@ -54,7 +56,9 @@ class Run:
         run = cls(Path(path))
         if not (run.path / "config.yaml").is_file():
             problem = "holds no run (no config.yaml)" if run.path.exists() else "does not exist"
-            raise RunError(f"{path} {problem}; give the directory that `--out` of search or retrain named")
+            raise RunError(
+                f"{path} {problem}; give the directory that `--out` of search or retrain named", code="run-missing"
+            )
         return run
 
     @property
@@ -123,12 +127,16 @@ class Run:
 def refuse_used(path: Path) -> None:
     """Raise RunError where `path` holds anything already."""
     if (path / "config.yaml").is_file():
-        raise RunError(f"{path} already holds a run; give another --out, or --resume to go on with it")
+        raise RunError(
+            f"{path} already holds a run; give another --out, or --resume to go on with it", code="run-exists"
+        )
     there = next(place for place in (path, *path.absolute().parents) if place.exists() or place.is_symlink())
     if not there.is_dir():
-        raise RunError(f"{path} cannot be a run directory, as {there} is a file; give another --out")
+        raise RunError(
+            f"{path} cannot be a run directory, as {there} is a file; give another --out", code="folder-is-file"
+        )
     if there == path and any(not entry.match(LEFTOVERS) for entry in path.iterdir()):
-        raise RunError(f"{path} is not an empty directory; give another --out")
+        raise RunError(f"{path} is not an empty directory; give another --out", code="folder-not-empty")
 
 
 def _finite(value: float | None) -> float | None:

@@ -46,7 +46,8 @@ class SearchTask:
             if len(indices) < self.schedule.batch_size:
                 raise DataError(
                     f"{name} has {len(indices)} of the {len(train)} training images, but search.batch_size is"
-                    f" {self.schedule.batch_size}; lower search.batch_size or add images"
+                    f" {self.schedule.batch_size}; lower search.batch_size or add images",
+                    code="batch-too-large",
                 )
         self.loader_a = self._loader(self.indices_a.tolist(), "train_a")
         self.loader_b = self._loader(self.indices_b.tolist(), "train_b")

@@ -127,7 +127,8 @@ def measure(config: SearchConfig, device: torch.device) -> StepSeconds:
     except torch.OutOfMemoryError:
         raise ConfigError(
             f"{device} is out of memory at crop {config.search.crop[0]} {config.search.crop[1]}, batch"
-            f" {config.search.batch_size}; is something else running there? give --no-time to measure nothing"
+            f" {config.search.batch_size}; is something else running there? give --no-time to measure nothing",
+            code="out-of-memory",
         ) from None
     return StepSeconds(*(statistics.median(times[step][warm_up:] or times[step][-1:]) for step in STEPS))
 
@@ -151,7 +152,8 @@ def count_steps(config: SearchConfig, images: int) -> Steps:
     if min(halves) < schedule.batch_size:
         raise ConfigError(
             f"batch {schedule.batch_size}: the {images} training images are {halves[0]} in trainA and {halves[1]} in"
-            f" trainB; give a batch of at most {min(halves)}, or more images"
+            f" trainB; give a batch of at most {min(halves)}, or more images",
+            code="batch-too-large",
         )
     steps = steps_in_epoch(
         halves[0] // schedule.batch_size, schedule.accumulate, schedule.max_steps_per_epoch, "search"

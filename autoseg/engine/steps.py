@@ -183,6 +183,7 @@ def _gamma_costs(supernet: Supernet, weight: float) -> Tensor | None:
     if logits is None:
         raise ConfigError(
             f"search.upsampler_cost is {weight:g}, but in space '{space.name}' no upsamplers compete; leave it out, or"
-            " name several in resolution.upsamplers or decoder.upsamplers"
+            " name several in resolution.upsamplers or decoder.upsamplers",
+            code="no-competing-upsamplers",
         )
     return relative_costs(space, supernet.num_classes).to(logits) * (weight / len(logits))

@@ -73,7 +73,10 @@ def weights_of_classes(
     if isinstance(setting, str):
         weights = class_weights(setting, count_classes(dataset))
     elif len(setting) != dataset.num_classes:
-        raise ConfigError(f"class_weights has {len(setting)} numbers, but there are {dataset.num_classes} classes")
+        raise ConfigError(
+            f"class_weights has {len(setting)} numbers, but there are {dataset.num_classes} classes",
+            code="class-weights-number",
+        )
     else:
         weights = np.array(setting)
     return torch.as_tensor(weights, dtype=torch.float32, device=device)

@@ -169,7 +169,9 @@ def build_dints(blocks: int, channels: float, device: torch.device) -> tuple[nn.
         try:
             from monai.networks.nets.dints import DiNTS, TopologySearch
         except ImportError as reason:
-            raise ConfigError(f"--dints needs MONAI ({reason}); install it with `pip install monai`") from None
+            raise ConfigError(
+                f"--dints needs MONAI ({reason}); install it with `pip install monai`", code="package-missing"
+            ) from None
         space = TopologySearch(
             channel_mul=channels, num_blocks=blocks, num_depths=4, spatial_dims=2, device=str(device)
         )

@@ -6,6 +6,7 @@ import itertools
 import re
 
 import pytest
+from error_codes import raises_code
 
 from autoseg.engine.accumulation import steps_in_epoch
 from autoseg.errors import ConfigError
@@ -20,7 +21,8 @@ def test_whole_steps_alone_are_made() -> None:
         elif left == 0:
             assert steps_in_epoch(batches, accumulate, most, "search") == steps
         else:
-            with pytest.raises(ConfigError):
+            code = "accumulate-indivisible" if steps else "accumulate-too-large"
+            with raises_code(ConfigError, code, f"search.accumulate is {accumulate}", batches):
                 steps_in_epoch(batches, accumulate, most, "search")
 
 
@@ -31,8 +33,9 @@ def test_what_an_error_proposes_works(batches: int) -> None:
             steps_in_epoch(batches, accumulate, None, "retrain")
             continue
         except ConfigError as reason:
-            said = str(reason)
-        assert said.startswith(f"retrain.accumulate is {accumulate}")
+            said, code = str(reason), reason.code
+        assert code == ("accumulate-too-large" if accumulate > batches else "accumulate-indivisible")
+        assert f"retrain.accumulate is {accumulate}" in said
         if accumulate > batches:
             assert steps_in_epoch(batches, batches, None, "retrain") == 1
             assert f"at most {batches}" in said

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from error_codes import raises_code
 from pretend_mps import pretended_mps
 from torch import Tensor
 from torch.nn import functional as F
@@ -82,23 +83,24 @@ def test_other_devices_are_ready(monkeypatch: pytest.MonkeyPatch, caplog: pytest
 
 def test_a_wrong_result_is_named() -> None:
     probe = Probe("doubling", on_second_call(double(0), lambda features: 2.01 * features), (FEATURES,))
-    said = "device cpu computes doubling wrongly: it is off by 0.005 of the greatest value; use --device cpu"
-    with pytest.raises(ConfigError, match=f"^{said}, or another version of PyTorch$"):
+    with raises_code(
+        ConfigError, "device-computes-wrongly", "device cpu", " doubling ", "0.005", "--device cpu"
+    ) as caught:
         check_gradients(CPU, [probe])
+    assert "gradient" not in str(caught.value)
 
 
 def test_a_wrong_gradient_is_named_though_the_result_is_right() -> None:
     probe = Probe("doubling", on_second_call(double(0), double(0.1)), (FEATURES,))
-    with pytest.raises(
-        ConfigError, match=r"^device cpu computes the gradient of doubling wrongly: it is off by 0\.05 "
-    ):
+    named = "device cpu", "the gradient of doubling", "0.05 "
+    with raises_code(ConfigError, "device-computes-wrongly", *named):
         check_gradients(CPU, [probe])
     check_gradients(CPU, [Probe("doubling", on_second_call(double(0), double(0.001)), (FEATURES,))])  # rounding
 
 
 def test_a_gradient_that_is_no_number_is_wrong() -> None:
     probe = Probe("doubling", on_second_call(double(0), double(float("nan"))), (FEATURES,))
-    with pytest.raises(ConfigError, match="the gradient of doubling wrongly: it is off by nan"):
+    with raises_code(ConfigError, "device-computes-wrongly", "the gradient of doubling", "nan"):
         check_gradients(CPU, [probe])
 
 
@@ -112,7 +114,7 @@ def test_a_gradient_that_is_no_number_is_wrong() -> None:
 )
 def test_the_operations_of_searches_would_be_found_wrong(name: str, wrong: Any) -> None:
     (probe,) = (probe for probe in PROBES if probe.name == name)
-    with pytest.raises(ConfigError, match=f"computes {name} wrongly"):
+    with raises_code(ConfigError, "device-computes-wrongly", f" {name} "):
         check_gradients(CPU, [probe._replace(compute=on_second_call(probe.compute, wrong))])
 
 
@@ -120,10 +122,10 @@ def test_what_a_device_cannot_compute_is_named() -> None:
     def missing(features: Tensor) -> Tensor:
         raise NotImplementedError("The operator 'aten::x' is not\ncurrently implemented for the MPS device.")
 
-    said = r"^device cpu cannot compute doubling \(The operator 'aten::x' is not currently implemented .*\); use --dev"
-    with pytest.raises(ConfigError, match=said):
+    said = "The operator 'aten::x' is not currently implemented"
+    with raises_code(ConfigError, "device-cannot-compute", "device cpu", "doubling", said, "--device cpu"):
         check_gradients(CPU, [Probe("doubling", on_second_call(double(0), missing), (FEATURES,))])
-    with pytest.raises(ConfigError, match=r"^device meta cannot compute BatchNorm "):
+    with raises_code(ConfigError, "device-cannot-compute", "device meta", "BatchNorm"):
         check_gradients(torch.device("meta"))
 
 

@@ -267,8 +267,11 @@ def test_other_classes_are_refused(retrained: Path, tmp_path: Path, capsys: pyte
         (tmp_path / "data.yaml").write_text(text)
         assert run(["evaluate", str(retrained), "--data", str(tmp_path / "data.yaml")]) == 2
         error = capsys.readouterr().err
-        assert error.startswith("error: the data has ")
-        assert "but the network was trained for 7" in error
+        assert error.startswith("error: ")
+        assert "data has " in error
+        assert "trained for 7" in error
     root = write_folder(tmp_path / "more", {"train": [(32, 32)], "val": [(32, 32)]}, labels=9)
     assert run(["evaluate", str(retrained), "--data", str(root)]) == 2
-    assert "label 7 in val/masks/0.png, but the data set has 7 classes" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "label 7 in val/masks/0.png" in error
+    assert "7 classes" in error

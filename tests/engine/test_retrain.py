@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from error_codes import raises_code
 from tiny_runs import GENOTYPE, RETRAIN, assert_same_run, call, checkpoint, rows, write_config
 from tiny_runs import retrain_task as make
 from torch import Tensor
@@ -141,7 +143,7 @@ def test_class_weights() -> None:
     enet = make(class_weights="enet").loss.class_weights
     assert enet is not None
     assert torch.allclose(enet.double(), 1 / torch.log(1.02 + counts / counts.sum()), rtol=1e-4)
-    with pytest.raises(ConfigError, match="class_weights has 3 numbers, but there are 7 classes"):
+    with raises_code(ConfigError, "class-weights-number", "class_weights", 3, "7 classes"):
         make(class_weights=[1, 2, 3])
 
 
@@ -219,7 +221,7 @@ def test_a_step_on_the_gpu_is_near_that_of_the_cpu(precision: str) -> None:
 
 
 def test_too_few_images() -> None:
-    with pytest.raises(DataError, match=r"there are 16 training images, but retrain.batch_size is 17"):
+    with raises_code(DataError, "batch-too-large", "16 training images", "retrain.batch_size is 17"):
         make(batch_size=17)
 
 
@@ -299,5 +301,8 @@ def test_a_diverged_loss_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     config = write_config(tmp_path / "c.yaml", RETRAIN, {"retrain": changes})
     assert run(["retrain", "--config", str(config), "--out", str(tmp_path / "run")]) == 2
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("error: the train loss is no longer finite at epoch ")
-    assert "lower learning rate (retrain.optimizer.lr)" in last
+    assert last.startswith("error: ")
+    assert last.endswith(" [loss-not-finite]")
+    assert "train loss" in last
+    assert re.search(r"\bepoch \d+, step \d+\b", last)
+    assert "retrain.optimizer.lr" in last

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from error_codes import raises_code
 from tiny_runs import SEARCH, assert_same_run, call, write_config
 
 from autoseg.config import GeneratedConfig
@@ -24,11 +25,11 @@ def test_create_and_open(tmp_path: Path) -> None:
     assert run.checkpoints.is_dir()
     assert yaml.safe_load((run.path / "environment.yaml").read_text()) == {"seed": 1}
     assert Run.open(run.path).settings == CONFIG.to_dict()
-    with pytest.raises(RunError, match="already holds a run; give another --out, or --resume"):
+    with raises_code(RunError, "run-exists", run.path, "--out", "--resume"):
         Run.create(run.path, CONFIG, {})
-    with pytest.raises(RunError, match="does not exist"):
+    with raises_code(RunError, "run-missing", tmp_path / "nope", "not exist"):
         Run.open(tmp_path / "nope")
-    with pytest.raises(RunError, match="holds no run"):
+    with raises_code(RunError, "run-missing", tmp_path / "deep", "config.yaml"):
         Run.open(tmp_path / "deep")
 
 
@@ -38,9 +39,9 @@ def test_directories_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "full" / "notes.txt").write_text("x")
     (tmp_path / "empty").mkdir()
     for place in ("file", "file/run", "file/deep/run"):
-        with pytest.raises(RunError, match=r"cannot be a run directory, as .*file is a file"):
+        with raises_code(RunError, "folder-is-file", tmp_path / place, f"{tmp_path / 'file'} is a file"):
             refuse_used(tmp_path / place)
-    with pytest.raises(RunError, match="is not an empty directory"):
+    with raises_code(RunError, "folder-not-empty", tmp_path / "full"):
         refuse_used(tmp_path / "full")
     refuse_used(tmp_path / "empty")
     refuse_used(tmp_path / "new" / "deep")

@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from error_codes import raises_code
 from tiny_runs import SPACE, search_task
 
 from autoseg.config import SearchConfig
 from autoseg.engine import step_time as module
 from autoseg.engine.plan import Setting
 from autoseg.engine.step_time import Sample, Steps, StepSeconds, count_steps, extrapolate, measure, step_times
-from autoseg.errors import AutosegError
+from autoseg.errors import ConfigError
 from engine.memory_measured import search_config
 
 CPU = torch.device("cpu")
@@ -106,5 +107,5 @@ def test_the_papers_schedule() -> None:
 
 
 def test_too_few_images_for_a_batch() -> None:
-    with pytest.raises(AutosegError, match="give a batch of at most 5, or more images"):
+    with raises_code(ConfigError, "batch-too-large", "batch 6", "11 training images", "at most 5"):
         count_steps(search_config(SPACE, batch_size=6), 11)

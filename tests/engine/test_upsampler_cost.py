@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from error_codes import raises_code
 from supernet.test_upsampling import SPACES, UPSAMPLERS, images_of, space_of
 from tiny_runs import SEARCH, write_config
 
@@ -82,12 +83,15 @@ def test_a_great_cost_makes_the_cheapest_win() -> None:
 
 
 def test_a_space_without_gamma_refuses_it_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ConfigError, match="no upsamplers compete"):
+    with raises_code(ConfigError, "no-competing-upsamplers", "search.upsampler_cost"):
         gradients_of(SPACES["hourglass"], 1.0)
     config = write_config(tmp_path / "config.yaml", merge(SEARCH, {"search": {"upsampler_cost": 0.5}}))
     assert run(["search", "--config", str(config), "--out", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err.strip()
-    assert error.startswith("error: search.upsampler_cost is 0.5, but in space 'mini' no upsamplers compete")
+    assert error.startswith("error: ")
+    assert error.endswith(" [no-competing-upsamplers]")
+    assert "search.upsampler_cost is 0.5" in error
+    assert "space 'mini'" in error
     assert "\n" not in error
 
 
