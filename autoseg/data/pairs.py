@@ -46,13 +46,12 @@ class BadFiles:
         self.first: DataError | None = None
         """What the first of them would have raised."""
 
-    def add(self, name: str, reason: str, code: str) -> None:
-        """Raises: DataError: `reason` with `code`, unless bad files are skipped."""
-        error = DataError(reason, code=code)
+    def add(self, name: str, error: DataError) -> None:
+        """Raises: DataError: the error, unless bad files are skipped."""
         if not self.skip:
             raise error
         self.first = self.first or error
-        self.left_out.append((name, reason))
+        self.left_out.append((name, str(error)))
 
 
 def list_pairs(
@@ -82,9 +81,8 @@ def list_pairs(
     unique: dict[str, Pair] = {}
     for pair in pairs:
         if pair[0] in unique:
-            bad.add(
-                pair[0], f"{within(root, pair[1])} of split '{split}' in {root} comes twice; remove one", "image-twice"
-            )
+            image = f"{within(root, pair[1])} of split '{split}' in {root}"
+            bad.add(pair[0], DataError(f"{image} comes twice; remove one", code="image-twice"))
         unique.setdefault(pair[0], pair)
     if not unique:
         place = root / (config.list or config.images or "")
@@ -173,25 +171,26 @@ def _paired(root: Path, split: str, config: SplitConfig, stems: list[str], bad: 
             unpaired.append((name, images[name][0]))
         elif len(images[name]) > 1 or len(candidates) > 1:
             both = " and ".join(within(root, file) for file in max(images[name], candidates, key=len)[:2])
-            bad.add(name, f"{both} in {root} have the same stem; remove or rename one", "same-stem-twice")
+            error = DataError(f"{both} in {root} have the same stem; remove or rename one", code="same-stem-twice")
+            bad.add(name, error)
         else:
             found.append((name, images[name][0], candidates[0]))
     for name in missing:
-        bad.add(
-            name,
+        error = DataError(
             f"{root / (config.list or '')} lists {name}, which is not in {root / config.images}"
             f" ({len(missing)} of {len(wanted)} are missing); add the images or correct the list",
-            "listed-file-missing",
+            code="listed-file-missing",
         )
+        bad.add(name, error)
     missed = f"{len(unpaired)} of {counted(len(wanted), 'image')} without"
     for name, image in unpaired:
         text = f"{within(root, image)} has no mask in {root / config.masks} ({missed}); add the masks, with the images'"
-        advice, code = "stems, or remove the images", "mask-missing"
+        advice = "stems, or remove the images"
         if len(parts := _parts_of(name, masks, "*" in config.masks)) > 1:
             text = f"{within(root, image)} has {len(parts)} masks, such as {within(root, masks[parts[0]][0])}, but none"
             advice = "of the whole image; merge them into one mask of labels, with the image's stem"
-            code = "mask-in-parts"
-        bad.add(name, f"{text} {advice}", code)
+        error = DataError(f"{text} {advice}", code="mask-in-parts" if len(parts) > 1 else "mask-missing")
+        bad.add(name, error)
     return found
 
 
@@ -400,11 +399,11 @@ def _is_header(entry: Sequence[str]) -> bool:
 def _both_there(root: Path, listing: str, image: str, mask: str, bad: BadFiles) -> bool:
     for file in (image, mask):
         if not _listed(root, file).is_file():
-            bad.add(
-                _without_suffix(image),
+            error = DataError(
                 f"{root / listing} lists {file}, which is not in {root}; add the file or correct the list",
-                "listed-file-missing",
+                code="listed-file-missing",
             )
+            bad.add(_without_suffix(image), error)
             return False
     return True
 
