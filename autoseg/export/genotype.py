@@ -27,7 +27,7 @@ def export_genotype(genotype: Genotype, path: str | Path, format: GenotypeFormat
     try:
         write_atomically(target, lambda temporary: _FORMATS[format](genotype, temporary))
     except (OSError, ValueError) as reason:
-        raise ExportError(f"{target} cannot be written ({one_line(reason)})") from reason
+        raise ExportError(f"{target} cannot be written ({one_line(reason)})", code="file-unwritable") from reason
     return target
 
 

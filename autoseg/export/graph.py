@@ -78,14 +78,15 @@ def save_onnx(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> No
     if size > ONNX_BYTES:
         raise ExportError(
             f"the network has {size / 1e9:.1f} GB of weights, and one ONNX file holds at most 2 GB;"
-            " use pt2 or safetensors"
+            " use pt2 or safetensors",
+            code="network-too-large",
         )
     program = torch.onnx.export(
         trace(network), dynamo=True, opset_version=ONNX_OPSET, verbose=False,
         input_names=["image"], output_names=["logits"],
     )  # fmt: skip
     if program is None:
-        raise ExportError("PyTorch made no ONNX program; use pt2")
+        raise ExportError("PyTorch made no ONNX program; use pt2", code="export-failed")
     model = program.model_proto
     _tidy(model)
     onnx.helper.set_model_props(model, dict(metadata))
@@ -124,4 +125,6 @@ def _import(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as reason:
-        raise ExportError(f"ONNX needs the package {name} ({reason}); install autoseg[export]") from None
+        raise ExportError(
+            f"ONNX needs the package {name} ({reason}); install autoseg[export]", code="package-missing"
+        ) from None

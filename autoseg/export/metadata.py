@@ -37,7 +37,8 @@ def network_metadata(network: nn.Module, metadata: Mapping[str, Any]) -> dict[st
         if classes and len(classes) != network.num_classes:
             raise ExportError(
                 f"metadata names {len(classes)} classes, but the network has {network.num_classes};"
-                " give one name a class"
+                " give one name a class",
+                code="classes-differ",
             )
     known |= {"autoseg_version": __version__, "input": INPUT_CONVENTION}
     return {key: _encode(key, value) for key, value in known.items() if value is not None}
@@ -55,7 +56,9 @@ def _encode(key: str, value: object) -> str:
     try:
         return json.dumps(plain, ensure_ascii=False)
     except (TypeError, ValueError) as reason:
-        raise ExportError(f"metadata {key!r} cannot be written as JSON ({reason}); give plain data") from None
+        raise ExportError(
+            f"metadata {key!r} cannot be written as JSON ({reason}); give plain data", code="metadata-not-json"
+        ) from None
 
 
 def _decode(text: str) -> Any:

@@ -100,11 +100,12 @@ def export_network(
     except AutosegError:
         raise
     except OSError as reason:
-        raise ExportError(f"{target} cannot be written ({one_line(reason)})") from reason
+        raise ExportError(f"{target} cannot be written ({one_line(reason)})", code="file-unwritable") from reason
     except Exception as reason:  # whatever the exporter and the runtime raise
         raise ExportError(
             f"the network cannot be exported as {format} ({_shorten(one_line(reason))}); nothing was written;"
-            f" try {' or '.join(other for other in NETWORK_FORMATS if other != format)}"
+            f" try {' or '.join(other for other in NETWORK_FORMATS if other != format)}",
+            code="export-failed",
         ) from reason
     return reports[-1]
 
@@ -121,7 +122,8 @@ def compare(network: Run, other: Run, sizes: tuple[Shape, ...]) -> tuple[float, 
             if expected.shape != logits.shape:
                 raise ExportError(
                     f"the exported file makes logits {list(logits.shape)} where the network makes"
-                    f" {list(expected.shape)}; nothing was written"
+                    f" {list(expected.shape)}; nothing was written",
+                    code="export-differs",
                 )
             differences.append((expected - logits).abs().max())
             same: Tensor = expected.argmax(1) == logits.argmax(1)
@@ -134,13 +136,15 @@ def _judge(report: ExportReport) -> None:
     if not report.largest_difference < float("inf"):
         raise ExportError(
             "the network's logits are not all finite numbers, so that no export can be checked; nothing was written;"
-            " look at its training loss, or export an earlier checkpoint"
+            " look at its training loss, or export an earlier checkpoint",
+            code="logits-not-finite",
         )
     if report.largest_difference > LARGEST_DIFFERENCE or report.equal_labels < LEAST_EQUAL_LABELS:
         raise ExportError(
             f"the {report.format} file does not compute what the network does: largest difference of logits"
             f" {report.largest_difference:.1e} (at most {LARGEST_DIFFERENCE}), {report.equal_labels:.3%} of labels the"
-            f" same (at least {LEAST_EQUAL_LABELS:.1%}); nothing was written"
+            f" same (at least {LEAST_EQUAL_LABELS:.1%}); nothing was written",
+            code="export-differs",
         )
 
 

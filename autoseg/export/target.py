@@ -11,12 +11,19 @@ from autoseg.errors import ExportError
 def check_target(path: str | Path, format: str, known: Iterable[str], what: str, overwrite: bool) -> Path:
     """The path to write. Raises: ExportError: a format that `what` has not, or a file that may not be written."""
     if format not in (formats := tuple(known)):
-        raise ExportError(f"unknown format {format!r} for a {what} (known: {', '.join(formats)})")
+        raise ExportError(
+            f"unknown format {format!r} for a {what} (known: {', '.join(formats)})", code="unknown-format"
+        )
     target = Path(path).expanduser()
     if target.is_dir():
-        raise ExportError(f"{target} is a folder; give the path of a file in it, such as {target / what}.{format}")
+        raise ExportError(
+            f"{target} is a folder; give the path of a file in it, such as {target / what}.{format}",
+            code="file-is-folder",
+        )
     if target.exists() and not overwrite:
-        raise ExportError(f"{target} exists; give another path, or allow it to be overwritten")
+        raise ExportError(f"{target} exists; give another path, or allow it to be overwritten", code="file-exists")
     if not target.parent.is_dir():
-        raise ExportError(f"{target.parent}, the folder of {target.name}, does not exist; create it first")
+        raise ExportError(
+            f"{target.parent}, the folder of {target.name}, does not exist; create it first", code="folder-missing"
+        )
     return target

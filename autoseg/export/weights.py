@@ -27,7 +27,8 @@ def save_safetensors(network: nn.Module, path: Path, metadata: Mapping[str, str]
     if not isinstance(network, SegmentationNetwork):
         raise ExportError(
             "safetensors holds weights and the genotype that rebuilds the network, and this network has none;"
-            " use onnx or pt2"
+            " use onnx or pt2",
+            code="format-needs-genotype",
         )
     state = {name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}
     path.write_bytes(save(state, dict(metadata)))  # `save_file` makes a file that only its owner may read
@@ -44,7 +45,8 @@ def load_safetensors(path: str | Path) -> tuple[SegmentationNetwork, dict[str, A
     if not isinstance(blueprint, dict) or not isinstance(num_classes, int):
         raise CheckpointError(
             f"{path} holds weights, but not the genotype and number of classes that rebuild the network;"
-            " give a file made by `autoseg export --format safetensors`"
+            " give a file made by `autoseg export --format safetensors`",
+            code="weights-without-genotype",
         )
     try:
         auxiliary = any(name.startswith(AUXILIARY) for name in state)
@@ -57,7 +59,7 @@ def load_safetensors(path: str | Path) -> tuple[SegmentationNetwork, dict[str, A
             metadata.get("single_output", False),
         )
     except (GenotypeError, ConfigError) as reason:
-        raise CheckpointError(f"{path}: {one_line(reason)}") from None
+        raise CheckpointError(f"{path}: {one_line(reason)}", code=reason.code) from None
     _fill(network, state, path)
     return network.eval(), metadata
 
@@ -65,14 +67,15 @@ def load_safetensors(path: str | Path) -> tuple[SegmentationNetwork, dict[str, A
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Metadata and tensors of a safetensors file."""
     if not path.is_file():
-        raise CheckpointError(f"{path} does not exist; give the path of a safetensors file")
+        raise CheckpointError(f"{path} does not exist; give the path of a safetensors file", code="file-missing")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             return dict(file.metadata() or {}), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as reason:
         raise CheckpointError(
             f"{path} cannot be read as safetensors ({one_line(reason)}); it is truncated or something else;"
-            " export again"
+            " export again",
+            code="weights-damaged",
         ) from None
 
 
@@ -83,7 +86,8 @@ def _fill(network: SegmentationNetwork, state: Mapping[str, Tensor], path: str |
     if wrong:
         raise CheckpointError(
             f"{path} does not fit its own genotype: {len(wrong)} weights are missing, left over or of another shape,"
-            f" such as {wrong[0]}; export again"
+            f" such as {wrong[0]}; export again",
+            code="weights-do-not-fit",
         )
     with torch.no_grad():
         network.load_state_dict(dict(state))

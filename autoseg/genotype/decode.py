@@ -76,10 +76,13 @@ def _with_decoding(space: SearchSpace, **given: Any) -> SearchSpace:
         if (key == "path_prior") == multi:
             raise GenotypeError(
                 f"{key} is for networks of {'a single path' if multi else 'several paths'}, and space '{space.name}'"
-                f" has network.paths {space.network.paths}; leave it out"
+                f" has network.paths {space.network.paths}; leave it out",
+                code="setting-not-for-space",
             )
     if changes.get("path_prior", PATH_PRIORS[0]) not in PATH_PRIORS:
-        raise GenotypeError(f"unknown path prior {changes['path_prior']!r} (known: {', '.join(PATH_PRIORS)})")
+        raise GenotypeError(
+            f"unknown path prior {changes['path_prior']!r} (known: {', '.join(PATH_PRIORS)})", code="unknown-path-prior"
+        )
     if not changes:
         return space
     data = space.to_dict()
@@ -174,7 +177,9 @@ def decode_path(beta_probs: np.ndarray, trellis: Trellis, path_prior: str = "uni
     Raises: GenotypeError: a path prior that there is not.
     """
     if path_prior not in PATH_PRIORS:
-        raise GenotypeError(f"unknown path prior {path_prior!r} (known: {', '.join(PATH_PRIORS)})")
+        raise GenotypeError(
+            f"unknown path prior {path_prior!r} (known: {', '.join(PATH_PRIORS)})", code="unknown-path-prior"
+        )
     to_go: dict[Node, float] = {node: 0.0 for node in trellis.nodes_at(trellis.layers)}
     for layer in reversed(range(trellis.layers)):
         for node in trellis.nodes_at(layer):

@@ -315,7 +315,10 @@ class Genotype(Settings):
         if path.is_dir():
             path = path / "genotype.yaml"
             if not path.is_file():
-                raise GenotypeError(f"{path.parent} holds no genotype.yaml; run `autoseg decode {path.parent}` first")
+                raise GenotypeError(
+                    f"{path.parent} holds no genotype.yaml; run `autoseg decode {path.parent}` first",
+                    code="genotype-missing",
+                )
         else:
             path = find_file(name_or_path, "genotype", GenotypeError)
         return cls.parse(read_yaml(path, GenotypeError), str(path))

@@ -232,7 +232,8 @@ def _within(layers: Sequence[Layer], budget: float, name: str) -> list[int]:
         cheapest = np.ceil(cost / PER_BILLION_A_MEGAPIXEL * 1e4) / 1e4
         raise GenotypeError(
             f"decoding.budget {budget / PER_BILLION_A_MEGAPIXEL:g} is less than the cheapest network of space '{name}'"
-            f" costs, {cheapest:g} billion multiply-adds a megapixel; give that or more"
+            f" costs, {cheapest:g} billion multiply-adds a megapixel; give that or more",
+            code="budget-too-small",
         )
     tables: list[tuple[float, list[np.ndarray]]] = []
     price, low, high = 0.0, 0.0, 0.0

@@ -41,7 +41,7 @@ def for_inference(network: Module, device: torch.device, precision: str = "float
     Raises: ConfigError: a precision other than float32 and bf16.
     """
     if precision not in PRECISIONS:
-        raise ConfigError(f"precision must be {' or '.join(PRECISIONS)}, not {precision}")
+        raise ConfigError(f"precision must be {' or '.join(PRECISIONS)}, not {precision}", code="unknown-precision")
     folded = fold_batch_norm(network).requires_grad_(False)
     folded.to(device=device, memory_format=preferred_format(device))  # type: ignore[call-overload]
     return folded.to(dtype=PRECISIONS[precision])  # after folding, whose products need float32

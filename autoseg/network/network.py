@@ -107,7 +107,7 @@ def build_network(
     Raises: GenotypeError: fewer than two classes. ConfigError: a single output for more.
     """
     if num_classes < 2:
-        raise GenotypeError(f"a network needs at least two classes, not {num_classes}")
+        raise GenotypeError(f"a network needs at least two classes, not {num_classes}", code="too-few-classes")
     return Network(genotype, num_classes, auxiliary, in_channels, single_output)
 
 

@@ -22,7 +22,10 @@ from autoseg.ops.upsample import TransposedConv, build_upsampler
 def number_of_outputs(num_classes: int, single_output: bool) -> int:
     """Of a network for so many classes. Raises: ConfigError: a single one for other than two classes."""
     if single_output and num_classes != 2:
-        raise ConfigError(f"a single output is for two classes, not {num_classes}; set single_output to false")
+        raise ConfigError(
+            f"a single output is for two classes, not {num_classes}; set single_output to false",
+            code="single-output-needs-two-classes",
+        )
     return 1 if single_output else num_classes
 
 

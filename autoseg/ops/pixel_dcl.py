@@ -146,7 +146,8 @@ class SumCascade(nn.Module):
         if in_channels != out_channels and any(0 in step.reads for step in steps[1:]):
             raise SearchSpaceError(
                 f"iPixelDCL adds its input to its maps, so {in_channels} channels cannot become {out_channels};"
-                " take join 'concat'"
+                " take join 'concat'",
+                code="channels-differ",
             )
         self.steps, self.out_channels = steps, out_channels
         widths = [in_channels, *(out_channels for _ in steps[1:])]
@@ -306,9 +307,11 @@ def _check(kernel_size: int, init: Init) -> None:
     if kernel_size % 2 == 0 or kernel_size < 1:
         raise SearchSpaceError(
             f"a pixel deconvolution needs an odd kernel, not {kernel_size}x{kernel_size}: an even one has no centre,"
-            f" and what it may read of the half-filled map would be no checkerboard; take {max(kernel_size, 0) + 1}"
+            f" and what it may read of the half-filled map would be no checkerboard; take {max(kernel_size, 0) + 1}",
+            code="kernel-not-odd",
         )
     if init == "average" and kernel_size == 1:
         raise SearchSpaceError(
-            "a 1x1 kernel sees no neighbours to begin with the average of; take 3x3 or init 'default'"
+            "a 1x1 kernel sees no neighbours to begin with the average of; take 3x3 or init 'default'",
+            code="kernel-too-small",
         )

@@ -111,7 +111,8 @@ class MaxUnpool(nn.Module):
         """See the class and the module. Raises: SearchSpaceError: no guide."""
         if guide is None:
             raise SearchSpaceError(
-                "unpooling needs the feature of the matching pooling, and here is none; take another upsampler"
+                "unpooling needs the feature of the matching pooling, and here is none; take another upsampler",
+                code="unpooling-without-pooling",
             )
         features = self.project(features)
         return unpool(features, to_width(guide.detach(), features.shape[1]), size)
@@ -190,7 +191,7 @@ def build_upsampler(name: str, in_channels: int, out_channels: int) -> nn.Module
     try:
         base, kernel_size = parse_upsampler(name)
     except ValueError as reason:
-        raise SearchSpaceError(str(reason)) from None
+        raise SearchSpaceError(str(reason), code="upsampler-invalid") from None
     options = {"kernel_size": kernel_size} if "pixel_dcl" in base else {}
     return UPSAMPLERS[base](in_channels, out_channels, **options)
 
@@ -224,7 +225,10 @@ def upsample_by(name: str, factor: int, in_channels: int, out_channels: int) -> 
     Raises: SearchSpaceError: a factor that is no power of two, an unknown name, an even kernel.
     """
     if factor < 2 or factor & (factor - 1):
-        raise SearchSpaceError(f"features are upsampled by doubling, so the factor must be 2, 4, 8, ..., not {factor}")
+        raise SearchSpaceError(
+            f"features are upsampled by doubling, so the factor must be 2, 4, 8, ..., not {factor}",
+            code="upsampling-factor-invalid",
+        )
     widths = [in_channels, *(out_channels for _ in range(factor.bit_length() - 1))]
     stages = [build_upsampler(name, before, after) for before, after in pairwise(widths)]
     return stages[0] if len(stages) == 1 else Repeated(stages)

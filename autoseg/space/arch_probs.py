@@ -39,7 +39,8 @@ class ArchProbs:
                 there, here = ("lacks", "needs") if missing else ("has", "does not have")
                 raise CheckpointError(
                     f"it {there} {name}_logits, which space '{self.space.name}' {here} ({setting});"
-                    " it belongs to another space"
+                    " it belongs to another space",
+                    code="snapshot-of-other-space",
                 )
         for name, shape in shapes.items():
             logits = np.array(getattr(self, f"{name}_logits"), dtype=np.float64)  # a copy: the search goes on
@@ -47,10 +48,13 @@ class ArchProbs:
             if logits.shape != shape:
                 raise CheckpointError(
                     f"{name} has the shape {list(logits.shape)}, but space '{self.space.name}' needs {list(shape)};"
-                    " it belongs to another space"
+                    " it belongs to another space",
+                    code="snapshot-of-other-space",
                 )
             if not np.isfinite(logits).all():
-                raise CheckpointError(f"{name} has logits that are not finite; decode an earlier epoch")
+                raise CheckpointError(
+                    f"{name} has logits that are not finite; decode an earlier epoch", code="architecture-not-finite"
+                )
 
     @classmethod
     def zeros(cls, space: SearchSpace) -> ArchProbs:
@@ -155,15 +159,20 @@ class ArchProbs:
                 names = [f"{name}_logits" for name in dict.fromkeys(("alpha", "beta", *present))]
                 logits = {name: file[name].astype(np.float64, casting="same_kind") for name in names}
         except Exception:  # a damaged file makes NumPy and zipfile raise nearly anything
-            raise CheckpointError(f"{path} is no readable architecture snapshot; decode another epoch") from None
+            raise CheckpointError(
+                f"{path} is no readable architecture snapshot; decode another epoch", code="snapshot-unreadable"
+            ) from None
         for key, meaning in meanings.items():
             if meaning != _meanings(space)[key]:
                 what = key.replace("_", " ")
-                raise CheckpointError(f"{path} has other {what} than space '{space.name}'; it belongs to another space")
+                raise CheckpointError(
+                    f"{path} has other {what} than space '{space.name}'; it belongs to another space",
+                    code="snapshot-of-other-space",
+                )
         try:
             return cls(space, **logits)
         except CheckpointError as reason:
-            raise CheckpointError(f"{path}: {reason}") from None
+            raise CheckpointError(f"{path}: {reason}", code=reason.code) from None
 
 
 OPTIONAL = {

@@ -59,7 +59,8 @@ def refuse_newer(data: Mapping[str, Any], newest: int, what: str, where: str, er
     version = data.get("version")
     if isinstance(version, int) and version > newest:
         raise error(
-            f"{where or f'this {what}'} has version {version}, but this autoseg reads up to {newest}; update autoseg"
+            f"{where or f'this {what}'} has version {version}, but this autoseg reads up to {newest}; update autoseg",
+            code="version-too-new",
         )
 
 
@@ -216,7 +217,7 @@ def load_space(name_or_path: str | Path) -> tuple[SearchSpace, dict[str, Any]]:
     schedules: dict[str, Any] = {key: data.pop(key) for key in ("search", "retrain") if key in data}
     for key, schedule in schedules.items():
         if not isinstance(schedule, dict):
-            raise SearchSpaceError(f"{key} must be a mapping of settings in {path}")
+            raise SearchSpaceError(f"{key} must be a mapping of settings in {path}", code="setting-invalid")
     return SearchSpace.parse(data, str(path)), schedules
 
 
@@ -265,4 +266,6 @@ def find_file(name_or_path: str | Path, what: str, error: type[AutosegError]) ->
         return path
     near = difflib.get_close_matches(text, names, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names)}; or give the path of a YAML file"
-    raise error(f"unknown {what} {text!r} ({hint})")
+    raise error(
+        f"unknown {what} {text!r} ({hint})", code="unknown-genotype" if error is GenotypeError else "unknown-space"
+    )

@@ -68,12 +68,14 @@ def _check_triton(device: torch.device) -> None:
     if device.type != "cuda":
         raise ConfigError(
             f"search.kernels.depthwise: triton needs a CUDA GPU, and the device is {device};"
-            " set it to auto or convolution"
+            " set it to auto or convolution",
+            code="kernels-need-cuda",
         )
     if find_spec("triton") is None:
         raise ConfigError(
             "search.kernels.depthwise: triton needs the package triton, which is not installed; install it with"
-            " `pip install 'autoseg[triton]'`, or set it to auto or convolution"
+            " `pip install 'autoseg[triton]'`, or set it to auto or convolution",
+            code="package-missing",
         )
 
 
@@ -84,5 +86,6 @@ def _check_sampled(config: KernelConfig) -> None:
             given = str(value).lower()
             raise ConfigError(
                 f"search.kernels.{name}: {given} is not for spaces with GDAS (relaxation.gdas), whose cells compute the"
-                f" sampled operations alone; set it to auto"
+                f" sampled operations alone; set it to auto",
+                code="setting-not-for-space",
             )

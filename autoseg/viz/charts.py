@@ -55,7 +55,10 @@ def draw_gamma(probs: ArchProbs) -> Figure:
     Raises: ConfigError: a space where no upsamplers compete.
     """
     if probs.gamma_probs is None:
-        raise ConfigError(f"space '{probs.space.name}' has no gamma: no upsamplers compete (resolution.upsamplers)")
+        raise ConfigError(
+            f"space '{probs.space.name}' has no gamma: no upsamplers compete (resolution.upsamplers)",
+            code="no-upsamplers-compete",
+        )
     values = np.where(gamma_legal(probs.space), probs.gamma_probs, np.nan)
     rows = [_site_label(site.name) for site in probs.space.gamma_sites]
     axes, picture = _heat_map([values], rows, [short_name(name) for name in probs.space.upsamplers], left=1.35)
@@ -69,7 +72,9 @@ def draw_skips(probs: ArchProbs) -> Figure:
     Raises: ConfigError: a space where no skips compete.
     """
     if probs.skip_probs is None:
-        raise ConfigError(f"space '{probs.space.name}' has no skips that compete (resolution.skips)")
+        raise ConfigError(
+            f"space '{probs.space.name}' has no skips that compete (resolution.skips)", code="no-skips-compete"
+        )
     strides = probs.space.network.strides[: len(probs.skip_probs)]
     rows = [f"stride {stride}" for stride in strides]
     axes, picture = _heat_map([probs.skip_probs], rows, probs.space.resolution.skips, left=0.8)
@@ -196,7 +201,7 @@ def draw_history(metrics: Sequence[Row]) -> Figure:
         if any(len(values) for _, _, values in points):
             panels.append((label, points))
     if not panels:
-        raise RunError("the metrics hold nothing to draw; let the run make at least one step")
+        raise RunError("the metrics hold nothing to draw; let the run make at least one step", code="metrics-empty")
     return _draw_panels(panels)
 
 

@@ -35,7 +35,8 @@ def draw_confusion(confusion: np.ndarray, classes: Sequence[str]) -> Figure:
     count = len(classes)
     if confusion.shape != (count, count) or not count:
         raise ConfigError(
-            f"a confusion matrix of {count} classes is {count}x{count}, not {list(confusion.shape)}; name each class"
+            f"a confusion matrix of {count} classes is {count}x{count}, not {list(confusion.shape)}; name each class",
+            code="confusion-shape-invalid",
         )
     totals = confusion.sum(1, keepdims=True).astype(np.float64)
     shares = np.divide(confusion, totals, out=np.full(confusion.shape, np.nan), where=totals > 0)

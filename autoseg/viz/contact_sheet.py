@@ -57,7 +57,8 @@ def draw_contact_sheet(
     if not names or not len(images) == len(masks) == len(names):
         raise DataError(
             f"a contact sheet needs a mask and a name an image, not {len(images)} images, {len(masks)} masks and"
-            f" {len(names)} names"
+            f" {len(names)} names",
+            code="sample-counts-differ",
         )
     samples = [
         SheetSample(name, as_picture(image), _coloured(name, image, mask, palette, ignore_label))
@@ -138,7 +139,8 @@ def _coloured(
 ) -> NDArray[np.uint8]:
     if image.ndim != 3 or image.shape[:2] != mask.shape:
         raise DataError(
-            f"{name}: the image is {list(image.shape)}, but its mask is {list(mask.shape)}; give (H, W, C) and (H, W)"
+            f"{name}: the image is {list(image.shape)}, but its mask is {list(mask.shape)}; give (H, W, C) and (H, W)",
+            code="mask-size-differs",
         )
     return colour(mask, palette, ignore_label)
 

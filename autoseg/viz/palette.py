@@ -26,7 +26,7 @@ def palette(num_classes: int) -> np.ndarray:
     A longer palette begins with the shorter one. Raises: ConfigError: fewer than 1 class, or more than 65,536.
     """
     if not 1 <= num_classes <= 2**16:
-        raise ConfigError(f"a palette has 1 to {2**16} colours, not {num_classes}")
+        raise ConfigError(f"a palette has 1 to {2**16} colours, not {num_classes}", code="palette-size-out-of-range")
     first = np.array([[int(name[i : i + 2], 16) for i in (1, 3, 5)] for name in _FIRST], dtype=np.uint8)
     if num_classes <= len(first):
         return first[:num_classes]
@@ -84,7 +84,8 @@ def colour(mask: np.ndarray, palette: np.ndarray, ignore_label: int | None = Non
     wrong = labels[(labels < 0) | (labels >= len(palette))]
     if wrong.size:
         raise DataError(
-            f"label {int(wrong[0])} has no colour: there are {len(palette)} classes (0..{len(palette) - 1})"
+            f"label {int(wrong[0])} has no colour: there are {len(palette)} classes (0..{len(palette) - 1})",
+            code="label-out-of-range",
         )
     picture = palette[labels]
     picture[ignored] = IGNORE_COLOUR
@@ -100,11 +101,12 @@ def overlay(
     Raises: DataError: sizes that differ, or what `colour` raises. ConfigError: an opacity out of range.
     """
     if not 0 <= opacity <= 1:
-        raise ConfigError(f"opacity must be between 0 and 1, not {opacity}")
+        raise ConfigError(f"opacity must be between 0 and 1, not {opacity}", code="opacity-out-of-range")
     if image.shape != (*mask.shape, 3) or image.dtype != np.uint8:
         raise DataError(
             f"an overlay needs a uint8 image (H, W, 3) and a mask (H, W) of one size, not {image.dtype}"
-            f" {list(image.shape)} and {list(mask.shape)}"
+            f" {list(image.shape)} and {list(mask.shape)}",
+            code="overlay-input-invalid",
         )
     colours = colour(mask, palette, ignore_label).astype(np.float64)
     mixed = np.rint(image * (1 - opacity) + colours * opacity).astype(np.uint8)
@@ -123,4 +125,6 @@ def as_picture(image: np.ndarray) -> NDArray[np.uint8]:
 
 def _check_mask(mask: np.ndarray) -> None:
     if mask.ndim != 2 or not np.issubdtype(mask.dtype, np.integer):
-        raise DataError(f"a label map has integers (H, W), not {mask.dtype} {list(mask.shape)}")
+        raise DataError(
+            f"a label map has integers (H, W), not {mask.dtype} {list(mask.shape)}", code="mask-not-label-map"
+        )

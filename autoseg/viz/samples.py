@@ -63,14 +63,16 @@ def _check(images: Sequence[np.ndarray], masks: Sequence[np.ndarray | None], pre
     if not len(images) or not len(images) == len(masks) == len(predictions):
         raise DataError(
             f"needs one prediction and one mask (or None) an image, not {len(images)} images, {len(masks)} masks and"
-            f" {len(predictions)} predictions"
+            f" {len(predictions)} predictions",
+            code="sample-counts-differ",
         )
     for number, (image, mask, prediction) in enumerate(zip(images, masks, predictions, strict=True)):
         for name, labels in (("mask", mask), ("prediction", prediction)):
             if labels is not None and image.shape != (*labels.shape, 3):
                 raise DataError(
                     f"sample {number}: the image is {list(image.shape)}, but its {name} is {list(labels.shape)};"
-                    " give (H, W, 3) and (H, W) of one size"
+                    " give (H, W, 3) and (H, W) of one size",
+                    code="mask-size-differs",
                 )
 
 

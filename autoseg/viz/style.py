@@ -105,13 +105,15 @@ def save(figure: Figure, path_or_stem: str | Path, formats: Sequence[str] = FORM
         files = {path.with_name(f"{path.name}.{name}"): name for name in formats}
     for name in files.values():
         if name not in FORMATS:
-            raise ConfigError(f"unknown figure format '{name}' (known: {', '.join(FORMATS)})")
+            raise ConfigError(f"unknown figure format '{name}' (known: {', '.join(FORMATS)})", code="unknown-format")
     for target, name in files.items():
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(target, functools.partial(_write, figure, name))
         except OSError as reason:
-            raise RunError(f"{target} cannot be written ({one_line(reason)}); give another folder") from None
+            raise RunError(
+                f"{target} cannot be written ({one_line(reason)}); give another folder", code="file-unwritable"
+            ) from None
     return list(files)
 
 

@@ -76,21 +76,29 @@ def draw_path(genotype: Genotype) -> Figure:
 def _check_beta(beta_probs: np.ndarray, trellis: Trellis) -> None:
     shape = trellis.legal().shape
     if beta_probs.shape != shape:
-        raise ConfigError(f"beta_probs has the shape {list(beta_probs.shape)}, but this space needs {list(shape)}")
+        raise ConfigError(
+            f"beta_probs has the shape {list(beta_probs.shape)}, but this space needs {list(shape)}",
+            code="probabilities-shape-differs",
+        )
     if not ((beta_probs >= 0) & (beta_probs <= 1 + 1e-6)).all():
-        raise ConfigError("beta_probs has values that are no probabilities; give numbers between 0 and 1, not logits")
+        raise ConfigError(
+            "beta_probs has values that are no probabilities; give numbers between 0 and 1, not logits",
+            code="probability-out-of-range",
+        )
 
 
 def _path_arrows(trellis: Trellis, path: Sequence[int]) -> tuple[Arrow, ...]:
     if len(path) != trellis.layers:
         raise ConfigError(
-            f"the path has {len(path)} levels, but the trellis has {trellis.layers} layers; give one a layer"
+            f"the path has {len(path)} levels, but the trellis has {trellis.layers} layers; give one a layer",
+            code="path-length-differs",
         )
     nodes = [STEM_NODE, *(Node(layer, int(level)) for layer, level in enumerate(path, start=1))]
     for source, target in pairwise(nodes):
         if not trellis.graph.has_edge(source, target):
             raise ConfigError(
-                f"the path {list(path)} steps to level {target.level} at layer {target.layer}, where no arrow leads"
+                f"the path {list(path)} steps to level {target.level} at layer {target.layer}, where no arrow leads",
+                code="path-without-arrow",
             )
     return trellis.arrows_along([int(level) for level in path])
 
@@ -100,7 +108,8 @@ def _held(trellis: Trellis, arrows: Sequence[Arrow]) -> Sequence[Arrow]:
         if not trellis.graph.has_edge(source, target):
             raise ConfigError(
                 f"the genotype steps from level {source.level} to level {target.level} at layer {target.layer}, where"
-                " this space has no arrow"
+                " this space has no arrow",
+                code="genotype-not-in-space",
             )
     return arrows
 

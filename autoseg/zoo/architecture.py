@@ -31,7 +31,9 @@ def load_architecture(source: str | Path | Mapping[str, Any] | Architecture) -> 
     if isinstance(source, Mapping):
         return parse_architecture(source)
     if not isinstance(source, str | Path):
-        raise ConfigError(f"a genotype or network is a mapping, a name or a file, not {source!r}")
+        raise ConfigError(
+            f"a genotype or network is a mapping, a name or a file, not {source!r}", code="network-source-invalid"
+        )
     name, path = str(source), Path(source).expanduser()
     if name in genotype_names():
         return Genotype.load(name)
@@ -44,7 +46,7 @@ def load_architecture(source: str | Path | Mapping[str, Any] | Architecture) -> 
     known = [*genotype_names(), *NETWORKS, *ALIASES]
     near = get_close_matches(name, known, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}; or give the path of a YAML file"
-    raise GenotypeError(f"unknown genotype or network '{name}' ({hint})")
+    raise GenotypeError(f"unknown genotype or network '{name}' ({hint})", code="unknown-network")
 
 
 def _of_run(path: Path) -> Architecture:
@@ -68,6 +70,7 @@ def at_output_stride(architecture: Architecture, output_stride: int | None) -> A
     if isinstance(architecture, Genotype):
         raise ConfigError(
             f"output stride {output_stride}: {architecture.name} is a genotype, whose strides are those of its path;"
-            " leave --output-stride out"
+            " leave --output-stride out",
+            code="output-stride-of-genotype",
         )
     return FixedNetwork.parse({**architecture.to_dict(), "output_stride": output_stride})

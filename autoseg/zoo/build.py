@@ -61,9 +61,11 @@ def build_architecture(
     if isinstance(architecture, Genotype):
         return build_searched(architecture, num_classes, auxiliary, in_channels, single_output)
     if num_classes < 2:
-        raise ConfigError(f"a network needs at least two classes, not {num_classes}")
+        raise ConfigError(f"a network needs at least two classes, not {num_classes}", code="too-few-classes")
     if auxiliary:
-        raise ConfigError(f"{architecture.name} has no auxiliary head; set retrain.auxiliary_weight to 0")
+        raise ConfigError(
+            f"{architecture.name} has no auxiliary head; set retrain.auxiliary_weight to 0", code="no-auxiliary-head"
+        )
     network = _build(architecture, number_of_outputs(num_classes, single_output))
     network.architecture, network.in_channels = architecture, architecture.in_channels
     network.num_classes, network.single_output = num_classes, single_output

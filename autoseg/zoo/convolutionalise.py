@@ -29,7 +29,8 @@ def convolutionalise(linear: nn.Linear, channels: int, kernel_size: KernelSize) 
     if linear.in_features != channels * size[0] * size[1]:
         raise ConfigError(
             f"a fully connected layer of {linear.in_features} features is no convolution of {channels} channels and"
-            f" {size[0]}x{size[1]} pixels, which would be {channels * size[0] * size[1]}"
+            f" {size[0]}x{size[1]} pixels, which would be {channels * size[0] * size[1]}",
+            code="features-differ",
         )
     conv = nn.Conv2d(channels, linear.out_features, size, bias=linear.bias is not None, device="meta")
     conv = conv.to_empty(device=linear.weight.device).to(linear.weight.dtype)
@@ -66,6 +67,7 @@ def convolutionalise_classifier(
         else:
             raise ConfigError(
                 f"layer {number} of the classifier, {type(layer).__name__}, has no convolutional form here; it may"
-                " have Linear, ReLU and Dropout"
+                " have Linear, ReLU and Dropout",
+                code="layer-not-convolutional",
             )
     return nn.Sequential(OrderedDict(features=features, classifier=nn.Sequential(*layers)))

@@ -54,7 +54,7 @@ def cost_target(source: str | Path, unit: str = "parameters") -> CostTarget:
     Raises: AutosegError: neither, or an unknown unit.
     """
     if unit not in UNITS:
-        raise ConfigError(f"a cost is of {' or '.join(UNITS)}, not {unit}")
+        raise ConfigError(f"a cost is of {' or '.join(UNITS)}, not {unit}", code="unknown-cost-unit")
     number = _number(str(source))
     if number is not None:
         return CostTarget(number, unit)
@@ -82,7 +82,8 @@ def match_cost(network: FixedNetwork, target: CostTarget, num_classes: int) -> F
     if abs(found / wanted - 1) > TOLERANCE:
         raise ConfigError(
             f"{network.name} cannot have the {target.unit.replace('_', '-')} of {target}, {wanted:,.0f}: the nearest"
-            f" width, {width:g}, has {found:,.0f}; take another network or another cost"
+            f" width, {width:g}, has {found:,.0f}; take another network or another cost",
+            code="cost-unreachable",
         )
     return network.model_copy(update={"width": width})
 
@@ -120,5 +121,5 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     if not (math.isfinite(number) and number >= 1):
-        raise ConfigError(f"a cost is a number of at least 1, not {text}")
+        raise ConfigError(f"a cost is a number of at least 1, not {text}", code="cost-out-of-range")
     return number

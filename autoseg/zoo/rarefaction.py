@@ -44,7 +44,9 @@ def stage_rates(strides: Sequence[int], output_stride: int) -> list[StageRate]:
     possible = [math.prod(strides[: number + 1]) for number in range(len(strides))]
     if output_stride not in possible:
         known = ", ".join(str(stride) for stride in dict.fromkeys(possible))
-        raise ConfigError(f"output stride {output_stride} is not to be had here; it can be: {known}")
+        raise ConfigError(
+            f"output stride {output_stride} is not to be had here; it can be: {known}", code="output-stride-unavailable"
+        )
     stages: list[StageRate] = []
     total = rate = 1
     for stride in strides:
@@ -106,11 +108,15 @@ def _stride_of(number: int, layer: nn.Module) -> int:
     if not isinstance(layer, nn.Conv2d | nn.MaxPool2d | MaxPool):
         raise ConfigError(
             f"layer {number}, {type(layer).__name__}, cannot be dilated; a plain stack has Conv2d, MaxPool2d and"
-            " pointwise layers alone"
+            " pointwise layers alone",
+            code="layer-not-dilatable",
         )
     strides = {layer.stride} if isinstance(layer.stride, int) else set(layer.stride)
     if len(strides) > 1 or (isinstance(layer, nn.MaxPool2d) and layer.ceil_mode):
-        raise ConfigError(f"layer {number}, {layer}, cannot be dilated: it has two strides, or windows of ceil_mode")
+        raise ConfigError(
+            f"layer {number}, {layer}, cannot be dilated: it has two strides, or windows of ceil_mode",
+            code="layer-not-dilatable",
+        )
     return strides.pop()
 
 

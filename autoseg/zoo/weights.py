@@ -84,7 +84,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     path = Path(path).expanduser()
     if not path.is_file():
         what = "is no file" if path.exists() else "does not exist"
-        raise CheckpointError(f"{path} {what}; give the path of a .pth, .pt or .safetensors file of weights")
+        raise CheckpointError(
+            f"{path} {what}; give the path of a .pth, .pt or .safetensors file of weights", code="file-missing"
+        )
     contents: Any = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickled(path)
     if isinstance(contents, Mapping):
         contents = next((contents[key] for key in CONTAINERS if isinstance(contents.get(key), Mapping)), contents)
@@ -95,7 +97,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         if isinstance(name, str) and isinstance(value, Tensor)
     }
     if not state:
-        raise CheckpointError(f"{path} holds no weights by name; give a file of a classifier's state dict")
+        raise CheckpointError(
+            f"{path} holds no weights by name; give a file of a classifier's state dict", code="file-without-weights"
+        )
     return state
 
 
@@ -104,7 +108,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as reason:
         raise CheckpointError(
-            f"{path} cannot be read as safetensors ({one_line(reason)[:100]}); it is truncated or something else"
+            f"{path} cannot be read as safetensors ({one_line(reason)[:100]}); it is truncated or something else",
+            code="weights-damaged",
         ) from None
 
 
@@ -116,15 +121,16 @@ def _read_pickled(path: Path) -> Any:
     except pickle.UnpicklingError as reason:
         code = re.search(r"GLOBAL ([\w.]+)", str(reason))
         if code is None and not _is_plain_pickle_with_code(path):
-            raise CheckpointError(UNREADABLE.format(path)) from None
+            raise CheckpointError(UNREADABLE.format(path), code="weights-damaged") from None
         raise CheckpointError(
             f"{path} is a pickle with code in it{f' ({code[1]})' if code else ''}, which is never run; save the state"
-            " dict alone, by torch.save(model.state_dict(), ...)"
+            " dict alone, by torch.save(model.state_dict(), ...)",
+            code="pickle-with-code",
         ) from None
     except OSError as reason:
-        raise CheckpointError(f"{path} cannot be read ({one_line(reason)})") from None
+        raise CheckpointError(f"{path} cannot be read ({one_line(reason)})", code="file-unreadable") from None
     except Exception:  # a damaged file makes PyTorch and zipfile raise nearly anything
-        raise CheckpointError(UNREADABLE.format(path)) from None
+        raise CheckpointError(UNREADABLE.format(path), code="weights-damaged") from None
 
 
 def _is_plain_pickle_with_code(path: Path) -> bool:
@@ -151,7 +157,8 @@ def load_backbone(network: nn.Module, state: Mapping[str, Tensor], path: str | P
     backbone = getattr(network, "backbone", None)
     if not isinstance(backbone, Backbone):
         raise CheckpointError(
-            f"{path}: {_name_of(network)} has no backbone that a classifier was trained for; leave the weights out"
+            f"{path}: {_name_of(network)} has no backbone that a classifier was trained for; leave the weights out",
+            code="no-backbone",
         )
     _check_backbone(backbone, state, path)
     own = network.state_dict()
@@ -178,7 +185,9 @@ def _check_backbone(backbone: Backbone, state: Mapping[str, Tensor], path: str |
     if missing is not None or (kind is not None and kind != own_kind):
         holds = f"holds weights of {kind}, not" if kind not in (None, own_kind) else "does not hold all weights"
         without = "" if missing is None else f" (there is no {missing})"
-        raise CheckpointError(f"{path} {holds} of {own_kind}{without}; give those of an ImageNet {own_kind}")
+        raise CheckpointError(
+            f"{path} {holds} of {own_kind}{without}; give those of an ImageNet {own_kind}", code="backbone-differs"
+        )
     wrong = [name for name in needed if state[name].shape != needed[name].shape]
     if not wrong:
         return
@@ -187,14 +196,19 @@ def _check_backbone(backbone: Backbone, state: Mapping[str, Tensor], path: str |
     if len(wrong) == 1 and len(there) == len(here) == 4 and (there[0], *there[2:]) == (here[0], *here[2:]):
         raise CheckpointError(
             f"{path} holds weights for images of {there[1]} channels, and the network's have {here[1]} ({shapes});"
-            " leave the weights out"
+            " leave the weights out",
+            code="channels-differ",
         )
     if backbone.width != 1:
         raise CheckpointError(
             f"{path}: weights fit width 1 only, and the network has width {backbone.width:g} ({shapes}); leave out"
-            " either"
+            " either",
+            code="weights-need-width-one",
         )
-    raise CheckpointError(f"{path} does not fit {own_kind}: {shapes}; give the weights of an ImageNet {own_kind}")
+    raise CheckpointError(
+        f"{path} does not fit {own_kind}: {shapes}; give the weights of an ImageNet {own_kind}",
+        code="weights-do-not-fit",
+    )
 
 
 def _fully_connected(
@@ -215,7 +229,8 @@ def _fully_connected(
         if not fits or any(ours > theirs for ours, theirs in zip(shape, kernel.shape, strict=True)):
             raise CheckpointError(
                 f"{path} does not fit: {source}.weight is {_times(weight.shape)}, of which {name} cannot be made"
-                f" ({_times(shape)}); give the weights of an ImageNet {_kind_of(backbone)}"
+                f" ({_times(shape)}); give the weights of an ImageNet {_kind_of(backbone)}",
+                code="weights-do-not-fit",
             )
         for axis, length in enumerate(shape):
             if length < kernel.shape[axis]:

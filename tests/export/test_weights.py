@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from error_codes import raises_code
 from safetensors.torch import load_file, save_file
 
 from autoseg.errors import CheckpointError
@@ -25,11 +26,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def assert_refused(path: Path, match: str) -> None:
-    with pytest.raises(CheckpointError, match=match) as caught:
+def assert_refused(path: Path, code: str, *named: str) -> None:
+    with raises_code(CheckpointError, code, path, *named):
         load_safetensors(path)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 def test_round_trip_is_bit_equal(network: Network, tmp_path: Path) -> None:
@@ -71,19 +70,19 @@ def test_the_file_is_readable_as_others_are(weights: Path, tmp_path: Path) -> No
 def test_truncated(length: int, weights: Path, tmp_path: Path) -> None:
     path = tmp_path / "cut.safetensors"
     path.write_bytes(weights.read_bytes()[:length])
-    assert_refused(path, "cannot be read as safetensors .* truncated or something else; export again")
+    assert_refused(path, "weights-damaged", "as safetensors")
 
 
 def test_missing_and_foreign(weights: Path, tmp_path: Path) -> None:
-    assert_refused(tmp_path / "none", "does not exist")
+    assert_refused(tmp_path / "none", "file-missing")
     text = tmp_path / "text"
     text.write_text("version: 1\nname: a genotype, not weights\n" * 20)
-    assert_refused(text, "cannot be read as safetensors")
+    assert_refused(text, "weights-damaged", "as safetensors")
     foreign = tmp_path / "foreign"
     save_file({"weight": torch.zeros(3)}, foreign, metadata={"format": "pt"})
-    assert_refused(foreign, "not the genotype and number of classes .* give a file made by `autoseg export")
+    assert_refused(foreign, "weights-without-genotype", "genotype", "autoseg export")
     save_file({"weight": torch.zeros(3)}, foreign, metadata={"genotype": '{"version": 1}', "num_classes": "5"})
-    assert_refused(foreign, "name")
+    assert_refused(foreign, "setting-missing", "name is missing")
 
 
 def test_weights_that_do_not_fit(weights: Path, tmp_path: Path) -> None:
@@ -93,8 +92,8 @@ def test_weights_that_do_not_fit(weights: Path, tmp_path: Path) -> None:
         metadata = file.metadata()
     state, path = load_file(weights), tmp_path / "a"
     save_file({**state, "extra": torch.zeros(1)}, path, metadata=metadata)
-    assert_refused(path, "1 weights are missing, left over or of another shape, such as extra")
+    assert_refused(path, "weights-do-not-fit", "1 weights", "extra")
     save_file({**state, "stem.convs.0.weight": torch.zeros(1)}, path, metadata=metadata)
-    assert_refused(path, "such as stem.convs.0.weight")
+    assert_refused(path, "weights-do-not-fit", "stem.convs.0.weight")
     save_file(state, path, metadata={**metadata, "num_classes": "6"})
-    assert_refused(path, r"2 weights .* such as decoder.classifier")
+    assert_refused(path, "weights-do-not-fit", "2 weights", "decoder.classifier")

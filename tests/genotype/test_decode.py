@@ -7,6 +7,7 @@ from typing import Any
 import networkx as nx
 import numpy as np
 import pytest
+from error_codes import raises_code
 
 from autoseg.errors import GenotypeError
 from autoseg.genotype.decode import arrow_score, decode, decode_cell, decode_path
@@ -108,7 +109,7 @@ def test_no_possible_path_is_a_tie_of_all() -> None:
 
 
 def test_unknown_prior_is_refused() -> None:
-    with pytest.raises(GenotypeError, match=r"unknown path prior 'papper' \(known: uniform, paper\)"):
+    with raises_code(GenotypeError, "unknown-path-prior", "'papper'", "uniform, paper"):
         decode_path(np.zeros((2, 2, 3)), Trellis(2, (4, 8)), "papper")
 
 

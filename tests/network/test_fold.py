@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from error_codes import raises_code
 from ops.test_primitives import noise
 from torch import Tensor, nn
 
@@ -212,7 +213,7 @@ def test_a_network_for_use_needs_no_gradients() -> None:
 
 
 def test_an_unknown_precision_is_refused() -> None:
-    with pytest.raises(ConfigError, match="precision must be float32 or bf16, not fp8"):
+    with raises_code(ConfigError, "unknown-precision", "precision", "float32 or bf16", "fp8"):
         for_inference(network_of("aspp"), CPU, "fp8")
 
 

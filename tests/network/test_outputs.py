@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from error_codes import raises_code
 from torch.nn import functional as F
 
-from autoseg.errors import AutosegError
+from autoseg.errors import ConfigError
 from autoseg.export import export_network
 from autoseg.export.weights import load_safetensors
 from autoseg.genotype.schema import Genotype
@@ -81,13 +82,13 @@ def test_one_output_of_the_supernet(name: str) -> None:
     assert logits[:, 1].std() > 0
     counts = [sum(parameter.numel() for parameter in each.parameters()) for each in supernets]
     assert counts[0] < counts[1]
-    with pytest.raises(AutosegError, match="a single output is for two classes, not 3"):
+    with raises_code(ConfigError, "single-output-needs-two-classes", "not 3", "single_output"):
         build_supernet(space, 3, single_output=True)
 
 
 def test_one_output_is_for_two_classes() -> None:
     for architecture in (unet(), genotype()):
-        with pytest.raises(AutosegError, match="a single output is for two classes, not 3"):
+        with raises_code(ConfigError, "single-output-needs-two-classes", "not 3", "single_output"):
             build_architecture(architecture, 3, single_output=True)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 import torch
+from error_codes import raises_code
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -292,7 +292,7 @@ def test_max_unpool_averages_the_guides_channels() -> None:
 
 
 def test_max_unpool_without_a_guide_is_refused() -> None:
-    with pytest.raises(SearchSpaceError, match="unpooling needs the feature of the matching pooling"):
+    with raises_code(SearchSpaceError, "unpooling-without-pooling"):
         build("max_unpool")(noise(1, 3, 2, 2))
 
 
@@ -340,7 +340,7 @@ def test_repetition_is_what_it_says() -> None:
 
 @pytest.mark.parametrize("factor", [0, 1, 3, 6, -2])
 def test_other_factors_are_refused(factor: int) -> None:
-    with pytest.raises(SearchSpaceError, match=rf"the factor must be 2, 4, 8, ..., not {factor}$"):
+    with raises_code(SearchSpaceError, "upsampling-factor-invalid", "2, 4, 8", f"not {factor}"):
         upsample_by("bilinear", factor, 3, 4)
 
 
@@ -351,12 +351,8 @@ def test_names_may_give_a_kernel() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("pixel_dlc", "unknown upsampler 'pixel_dlc' (did you mean 'pixel_dcl'?)"),
-        ("pixel_dcl_4x4", "'pixel_dcl_4x4' has an even kernel"),
-    ],
+    ("name", "hint"), [("pixel_dlc", "did you mean 'pixel_dcl'?"), ("pixel_dcl_4x4", "even kernel")]
 )
-def test_unknown_names_and_even_kernels_are_refused(name: str, message: str) -> None:
-    with pytest.raises(SearchSpaceError, match=re.escape(message)):
+def test_unknown_names_and_even_kernels_are_refused(name: str, hint: str) -> None:
+    with raises_code(SearchSpaceError, "upsampler-invalid", f"'{name}'", hint):
         upsample_by(name, 2, 3, 4)

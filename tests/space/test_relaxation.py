@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from error_codes import raises_code
 
 from autoseg.errors import CheckpointError, SearchSpaceError
 from autoseg.genotype.decode import decode, decode_cell
@@ -27,23 +28,21 @@ def random_probs(space: SearchSpace, seed: int) -> ArchProbs:
 
 
 @pytest.mark.parametrize(
-    ("relaxation", "message"),
+    ("relaxation", "code", "named"),
     [
-        ({"pc_dart": 4}, "unknown key 'pc_dart' in relaxation (did you mean 'pc_darts'?)"),
-        ({"pc_darts": 3}, "relaxation.pc_darts 3 must divide network.filter_multiplier 8"),
-        ({"pc_darts": 0}, "relaxation.pc_darts: should be greater than or equal to 1, not 0"),
-        ({"pc_darts": True}, "relaxation.pc_darts: "),
-        ({"gdas": 10}, "relaxation.gdas: should be a list, not 10"),
-        ({"gdas": [10, 0]}, "relaxation.gdas.1: should be greater than 0, not 0"),
-        ({"gdas": [10]}, "relaxation.gdas"),
-        ({"mix_before_cell": "yes"}, "relaxation.mix_before_cell: "),
+        ({"pc_dart": 4}, "unknown-setting", ["'pc_dart'", "relaxation", "did you mean 'pc_darts'?"]),
+        ({"pc_darts": 3}, "setting-invalid", ["relaxation.pc_darts 3", "network.filter_multiplier 8"]),
+        ({"pc_darts": 0}, "setting-invalid", ["relaxation.pc_darts: ", "1, not 0"]),
+        ({"pc_darts": True}, "setting-invalid", ["relaxation.pc_darts: ", "not True"]),
+        ({"gdas": 10}, "setting-invalid", ["relaxation.gdas: ", "list, not 10"]),
+        ({"gdas": [10, 0]}, "setting-invalid", ["relaxation.gdas.1: ", "0, not 0"]),
+        ({"gdas": [10]}, "setting-missing", ["relaxation.gdas"]),
+        ({"mix_before_cell": "yes"}, "setting-invalid", ["relaxation.mix_before_cell: ", "not 'yes'"]),
     ],
 )
-def test_mistakes_are_one_line(relaxation: dict[str, Any], message: str) -> None:
-    with pytest.raises(SearchSpaceError) as caught:
+def test_mistakes_are_one_line(relaxation: dict[str, Any], code: str, named: list[str]) -> None:
+    with raises_code(SearchSpaceError, code, *named):
         space_with(**relaxation)
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 def test_what_is_on_survives_plain_data() -> None:
@@ -85,9 +84,9 @@ def test_a_snapshot_keeps_them_and_one_without_still_loads(tmp_path: Path) -> No
     assert ArchProbs.load(tmp_path / "b.npz", plain).edge_logits is None
     with np.load(tmp_path / "b.npz") as file:
         assert not [name for name in file if "edge" in name]
-    with pytest.raises(CheckpointError, match=r"a\.npz: it has edge_logits, which space 'one' does not have"):
+    with raises_code(CheckpointError, "snapshot-of-other-space", tmp_path / "a.npz", "has edge_logits", "'one'"):
         ArchProbs.load(tmp_path / "a.npz", plain)
-    with pytest.raises(CheckpointError, match=r"b\.npz: it lacks edge_logits, which space 'one' needs"):
+    with raises_code(CheckpointError, "snapshot-of-other-space", tmp_path / "b.npz", "lacks edge_logits", "'one'"):
         ArchProbs.load(tmp_path / "b.npz", space)
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from error_codes import raises_code
 from oracles import largest_difference, parameter_pairs, textbook_of
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -273,7 +274,9 @@ def test_what_is_asked_for_is_taken() -> None:
 
 @pytest.mark.parametrize("device", [CPU, MPS], ids=str)
 def test_triton_needs_a_cuda_gpu(device: torch.device) -> None:
-    with pytest.raises(ConfigError, match=rf"^search\.kernels\.depthwise: triton needs .*{device}; set it to auto or "):
+    with raises_code(
+        ConfigError, "kernels-need-cuda", "search.kernels.depthwise: triton", f"is {device};", "auto or convolution"
+    ):
         choose_kernels(KernelConfig(depthwise="triton"), device)
 
 
@@ -284,7 +287,9 @@ def test_triton_needs_its_package(installed: bool, monkeypatch: pytest.MonkeyPat
     if installed:
         assert choose_kernels(config, CUDA).depthwise == "triton"
     else:
-        with pytest.raises(ConfigError, match=r"package triton.*pip install 'autoseg\[triton\]'`, or set it to auto"):
+        with raises_code(
+            ConfigError, "package-missing", "search.kernels.depthwise", "pip install 'autoseg[triton]'", "auto"
+        ):
             choose_kernels(config, CUDA)
 
 
@@ -292,8 +297,9 @@ def test_triton_needs_its_package(installed: bool, monkeypatch: pytest.MonkeyPat
 def test_what_gdas_cannot_do_is_refused_where_it_is_asked_for(asked: dict[str, Any]) -> None:
     (name,) = asked
     space = SPACES["gdas"][0]
-    with pytest.raises(
-        ConfigError, match=rf"^search\.kernels\.{name}: (product|true) is not for .*GDAS.*set it to auto"
+    value = {"pointwise": "product", "compile": "true"}[name]
+    with raises_code(
+        ConfigError, "setting-not-for-space", f"search.kernels.{name}: {value}", "relaxation.gdas", "auto"
     ):
         choose_kernels(KernelConfig(**asked), CPU, space)
     assert choose_kernels(KernelConfig(**asked), CPU, SPACES["mix"][0]) == KernelChoice()._replace(**asked)

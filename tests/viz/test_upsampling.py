@@ -6,6 +6,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from error_codes import raises_code
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
@@ -201,7 +202,7 @@ def test_names_overlap_neither_each_other_nor_nodes(found: Genotype) -> None:
 
 
 def test_a_genotype_of_another_space() -> None:
-    with pytest.raises(ConfigError, match="level 0 to level 1 at layer 2, where this space has no arrow"):
+    with raises_code(ConfigError, "genotype-not-in-space", "level 0 to level 1 at layer 2"):
         draw_trellis(open_space(network={"layers": 4, "strides": [2]}), None, down_to_8("aspp"))
 
 
@@ -259,9 +260,9 @@ def test_two_cells_stand_beside_each_other() -> None:
 
 def test_spaces_without_gamma_and_skips() -> None:
     probs = random_probs(open_space(resolution={}, decoder={"name": "aspp"}))
-    with pytest.raises(ConfigError, match="space 'open' has no gamma"):
+    with raises_code(ConfigError, "no-upsamplers-compete", "'open'", "resolution.upsamplers"):
         draw_gamma(probs)
-    with pytest.raises(ConfigError, match="space 'open' has no skips"):
+    with raises_code(ConfigError, "no-skips-compete", "'open'", "resolution.skips"):
         draw_skips(probs)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from error_codes import raises_code
 from torch import nn
 
 from autoseg.errors import ConfigError
@@ -59,9 +60,7 @@ def test_the_layer_is_copied() -> None:
 
 
 def test_what_is_no_convolution_is_refused() -> None:
-    with pytest.raises(
-        ConfigError, match="10 features is no convolution of 2 channels and 2x2 pixels, which would be 8"
-    ):
+    with raises_code(ConfigError, "features-differ", "10 features", "2 channels", "2x2", "8"):
         convolutionalise(nn.Linear(10, 2), 2, 2)
-    with pytest.raises(ConfigError, match="layer 1 of the classifier, BatchNorm1d"):
+    with raises_code(ConfigError, "layer-not-convolutional", "layer 1 of the classifier", "BatchNorm1d"):
         convolutionalise_classifier(nn.Identity(), nn.Sequential(nn.Linear(8, 3), nn.BatchNorm1d(3)), 2, 2)

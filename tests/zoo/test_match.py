@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+import re
 
-from autoseg.errors import ConfigError
+import pytest
+from error_codes import raises_code
+
+from autoseg.errors import AutosegError, ConfigError, GenotypeError
 from autoseg.genotype.schema import Genotype
 from autoseg.network import build_network
 from autoseg.objectives.cost import count_cost
@@ -39,23 +42,22 @@ def test_a_genotype_is_met_within_two_percent(unit: str) -> None:
 
 
 def test_a_cost_out_of_reach_says_what_is_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"unet cannot have the parameters of 10, 10: the nearest width, 0\.\d+, has"):
+    with raises_code(ConfigError, "cost-unreachable", "unet", "parameters of 10, ") as caught:
         match_cost(FixedNetwork.parse("unet"), CostTarget(10.0), 3)
+    assert re.search(r"width, 0\.\d+, has [\d,]+", str(caught.value))
 
 
 @pytest.mark.parametrize(
-    ("source", "unit", "message"),
+    ("source", "unit", "kind", "code", "named"),
     [
-        ("1M", "seconds", "a cost is of parameters or multiply_adds, not seconds"),
-        ("0", "parameters", "a cost is a number of at least 1, not 0"),
-        ("nan", "parameters", "a cost is a number of at least 1, not nan"),
-        ("nothing", "parameters", "unknown genotype or network 'nothing'"),
+        ("1M", "seconds", ConfigError, "unknown-cost-unit", ["parameters or multiply_adds", "seconds"]),
+        ("0", "parameters", ConfigError, "cost-out-of-range", ["1, not 0"]),
+        ("nan", "parameters", ConfigError, "cost-out-of-range", ["1, not nan"]),
+        ("nothing", "parameters", GenotypeError, "unknown-network", ["'nothing'"]),
     ],
 )
-def test_wrong_targets(source: str, unit: str, message: str) -> None:
-    from autoseg.errors import AutosegError
-
-    with pytest.raises(AutosegError, match=message):
+def test_wrong_targets(source: str, unit: str, kind: type[AutosegError], code: str, named: list[str]) -> None:
+    with raises_code(kind, code, *named):
         cost_target(source, unit)
 
 

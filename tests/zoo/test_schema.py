@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from error_codes import raises_code
 
-from autoseg.errors import AutosegError, ConfigError
+from autoseg.errors import ConfigError, GenotypeError
 from autoseg.genotype.schema import Genotype
 from autoseg.zoo.architecture import at_output_stride, load_architecture, parse_architecture
 from autoseg.zoo.schema import ALIASES, NETWORKS, FixedNetwork
@@ -38,29 +39,30 @@ def test_settings_of_every_network_come_back(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "message"),
+    ("data", "code", "named"),
     [
-        ("deeplabv3plus_resnet99", r"unknown network 'deeplabv3plus_resnet99' \(did you mean 'deeplabv3plus_resnet50'"),
-        ("transformer", r"unknown network 'transformer' \(known: fcn32s_vgg16, fcn16s_vgg16"),
-        ({"name": "unet", "aspp_rates": [6]}, r"unet has no option .aspp_rates. \(it has: width, in_channels"),
-        ({"name": "unet", "output_stride": 8}, "unet has no option 'output_stride'"),
-        ({"name": "deeplabv3", "output_stride": 12}, r"cannot have output stride 12 \(it can have: 8, 16, 32\)"),
-        ({"name": "unet", "depth": 5}, "unknown key 'depth'"),
-        ({"name": "unet", "width": 0}, "width: should be greater than 0, not 0"),
-        ({"name": "unet", "width": "half"}, "width: should be a valid number, not 'half'"),
-        ({"name": "unet", "upsampler": "magic"}, "unknown upsampler 'magic'"),
-        ({"name": "unet", "upsampler": "pixel_dcl_4x4"}, "has an even kernel"),
-        ({"name": "fcn8s", "upsampler": "transposed_conv_2x2"}, "take transposed_conv here"),
-        ({"name": "deeplabv3", "multi_grid": [1, 2]}, "multi_grid"),
-        ({"name": "deeplabv1", "first_classifier": "5x5"}, "first_classifier: should be .3x3., .4x4. or .7x7., not"),
-        ({"name": "deeplabv3", "aspp_rates": []}, "aspp_rates"),
-        ({"width": 0.5}, "name is missing"),
+        ("deeplabv3plus_resnet99", "setting-invalid",
+         ["network 'deeplabv3plus_resnet99'", "did you mean 'deeplabv3plus_resnet50'"]),
+        ("transformer", "setting-invalid", ["network 'transformer'", "known: fcn32s_vgg16, fcn16s_vgg16"]),
+        ({"name": "unet", "aspp_rates": [6]}, "setting-invalid", ["unet", "'aspp_rates'", "width, in_channels"]),
+        ({"name": "unet", "output_stride": 8}, "setting-invalid", ["unet", "'output_stride'"]),
+        ({"name": "deeplabv3", "output_stride": 12}, "setting-invalid", ["output stride 12", "8, 16, 32"]),
+        ({"name": "unet", "depth": 5}, "unknown-setting", ["'depth'"]),
+        ({"name": "unet", "width": 0}, "setting-invalid", ["width: ", "0, not 0"]),
+        ({"name": "unet", "width": "half"}, "setting-invalid", ["width: ", "not 'half'"]),
+        ({"name": "unet", "upsampler": "magic"}, "setting-invalid", ["upsampler 'magic'"]),
+        ({"name": "unet", "upsampler": "pixel_dcl_4x4"}, "setting-invalid", ["'pixel_dcl_4x4'", "even kernel"]),
+        ({"name": "fcn8s", "upsampler": "transposed_conv_2x2"}, "setting-invalid", ["take transposed_conv here"]),
+        ({"name": "deeplabv3", "multi_grid": [1, 2]}, "setting-invalid", ["multi_grid: ", "3 items, not 2"]),
+        ({"name": "deeplabv1", "first_classifier": "5x5"}, "setting-invalid",
+         ["first_classifier: ", "'3x3', '4x4' or '7x7'", "not '5x5'"]),
+        ({"name": "deeplabv3", "aspp_rates": []}, "setting-invalid", ["aspp_rates: ", "1 item, not 0"]),
+        ({"width": 0.5}, "setting-missing", ["name"]),
     ],
 )  # fmt: skip
-def test_wrong_ones(data: Any, message: str) -> None:
-    with pytest.raises(ConfigError, match=message) as caught:
+def test_wrong_ones(data: Any, code: str, named: list[str]) -> None:
+    with raises_code(ConfigError, code, *named):
         FixedNetwork.parse(data)
-    assert "\n" not in str(caught.value)
 
 
 def test_what_a_name_or_file_stands_for(tmp_path) -> None:
@@ -68,9 +70,9 @@ def test_what_a_name_or_file_stands_for(tmp_path) -> None:
     assert isinstance(load_architecture("unet"), FixedNetwork)
     (tmp_path / "mine.yaml").write_text("name: segnet\nwidth: 0.5\n")
     assert load_architecture(tmp_path / "mine.yaml") == FixedNetwork.parse({"name": "segnet", "width": 0.5})
-    with pytest.raises(AutosegError, match=r"unknown genotype or network 'segnett' \(did you mean 'segnet"):
+    with raises_code(GenotypeError, "unknown-network", "'segnett'", "did you mean 'segnet"):
         load_architecture("segnett")
-    with pytest.raises(AutosegError, match="a mapping, a name or a file, not 3"):
+    with raises_code(ConfigError, "network-source-invalid", "not 3"):
         load_architecture(3)  # type: ignore[arg-type]
 
 
@@ -78,9 +80,9 @@ def test_another_output_stride_of_the_same_weights() -> None:
     network = FixedNetwork.parse({"name": "deeplabv3", "width": 0.5})
     assert at_output_stride(network, None) is network
     assert at_output_stride(network, 8) == FixedNetwork.parse({**network.to_dict(), "output_stride": 8})
-    with pytest.raises(ConfigError, match="cannot have output stride 4"):
+    with raises_code(ConfigError, "setting-invalid", "deeplabv3", "output stride 4", "8, 16, 32"):
         at_output_stride(network, 4)
-    with pytest.raises(ConfigError, match="auto_deeplab_s is a genotype, whose strides are those of its path"):
+    with raises_code(ConfigError, "output-stride-of-genotype", "output stride 8", "auto_deeplab_s", "--output-stride"):
         at_output_stride(Genotype.load("auto_deeplab_s"), 8)
 
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from error_codes import raises_code
 from torch import nn
 from torch.nn import functional as F
 
@@ -67,7 +68,7 @@ def test_every_upsampler(upsampler: str) -> None:
 
 
 def test_unknown_upsampler() -> None:
-    with pytest.raises(SearchSpaceError, match="biliner"):
+    with raises_code(SearchSpaceError, "upsampler-invalid", "'biliner'", "did you mean 'bilinear'?"):
         UNet(2, upsampler="biliner")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from error_codes import raises_code
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -151,28 +152,26 @@ def write_bad(path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "message"),
+    ("kind", "code", "named"),
     [
-        ("missing", "a.pth does not exist; give the path"),
-        ("folder", "a.pth is no file; give the path"),
-        ("truncated", "cannot be read as weights: it is truncated"),
-        ("truncated, old", "cannot be read as weights: it is truncated"),
-        ("empty", "cannot be read as weights"),
-        ("text", "cannot be read as weights"),
-        ("code", r"a pickle with code in it \(\w+.mkdir\), which is never run; save the state dict alone"),
-        ("plain pickle", "a pickle with code in it, which is never run"),
-        ("whole model", r"a pickle with code in it \(torch.nn.modules.linear.Linear\)"),
-        ("nothing in it", "holds no weights by name"),
-        ("a list", "holds no weights by name"),
+        ("missing", "file-missing", ""),
+        ("folder", "file-missing", ""),
+        ("truncated", "weights-damaged", ""),
+        ("truncated, old", "weights-damaged", ""),
+        ("empty", "weights-damaged", ""),
+        ("text", "weights-damaged", ""),
+        ("code", "pickle-with-code", ".mkdir)"),
+        ("plain pickle", "pickle-with-code", ""),
+        ("whole model", "pickle-with-code", "(torch.nn.modules.linear.Linear)"),
+        ("nothing in it", "file-without-weights", ""),
+        ("a list", "file-without-weights", ""),
     ],
 )
-def test_refuses_bad_files_in_one_line(kind: str, message: str, tmp_path: Path) -> None:
+def test_refuses_bad_files_in_one_line(kind: str, code: str, named: str, tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     write_bad(path, kind)
-    with pytest.raises(CheckpointError, match=message) as raised:
+    with raises_code(CheckpointError, code, path, named):
         read_weights(path)
-    assert str(path) in str(raised.value)
-    assert "\n" not in str(raised.value)
     assert not (tmp_path / "ran").exists()
 
 
@@ -180,9 +179,8 @@ def test_refuses_truncated_safetensors(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_file(STATE, path)
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(CheckpointError, match=r"a.safetensors cannot be read as safetensors .* truncated") as raised:
+    with raises_code(CheckpointError, "weights-damaged", path, "as safetensors"):
         read_weights(path)
-    assert "\n" not in str(raised.value)
 
 
 # --- what matches ----------------------------------------------------------------------------------------------------
@@ -307,60 +305,66 @@ def test_without_fully_connected_layers_in_the_file_they_begin_fresh() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "state", "message"),
+    ("make", "state", "code", "named"),
     [
         (lambda: ResNet(101), lambda: published(lambda: ResNet(50)),
-         r"holds weights of ResNet-50, not of ResNet-101 \(there is no layer3.6.conv1.weight\)"),
-        (lambda: ResNet(50), lambda: published(lambda: ResNet(101)), "holds weights of ResNet-101, not of ResNet-50;"),
+         "backbone-differs", ["of ResNet-50, not of ResNet-101", "layer3.6.conv1.weight"]),
+        (lambda: ResNet(50), lambda: published(lambda: ResNet(101)),
+         "backbone-differs", ["of ResNet-101, not of ResNet-50;"]),
         (lambda: VGG16(batch_norm=True), lambda: published(VGG16),
-         r"holds weights of VGG16, not of VGG16 with BatchNorm \(there is no features.1.weight\)"),
+         "backbone-differs", ["of VGG16, not of VGG16 with BatchNorm", "features.1.weight"]),
         (VGG16, lambda: published(lambda: VGG16(batch_norm=True)),
-         "holds weights of VGG16 with BatchNorm, not of VGG16 .*features.2.weight"),
-        (VGG16, lambda: published(lambda: ResNet(50)), "holds weights of ResNet-50, not of VGG16 .*features.0.weight"),
-        (lambda: ResNet(50), lambda: published(Xception65), "holds weights of Xception-65, not of ResNet-50"),
+         "backbone-differs", ["of VGG16 with BatchNorm, not of VGG16 ", "features.2.weight"]),
+        (VGG16, lambda: published(lambda: ResNet(50)),
+         "backbone-differs", ["of ResNet-50, not of VGG16 ", "features.0.weight"]),
+        (lambda: ResNet(50), lambda: published(Xception65),
+         "backbone-differs", ["of Xception-65, not of ResNet-50"]),
         (Xception65, lambda: {"something": noise(1)},
-         r"does not hold all weights of Xception-65 \(there is no stem.0.conv.weight\)"),
+         "backbone-differs", ["Xception-65", "stem.0.conv.weight"]),
         (lambda: VGG16(width=0.5), lambda: published(VGG16),
-         "weights fit width 1 only, and the network has width 0.5 .*features.0.weight is 64x3x3x3 in the file and 32x"),
+         "weights-need-width-one", ["width 1", "width 0.5", "features.0.weight", "64x3x3x3", "32x3x3x3"]),
         (lambda: ResNet(50, in_channels=1), lambda: published(lambda: ResNet(50)),
-         "for images of 3 channels, and the network's have 1"),
+         "channels-differ", ["3 channels", "have 1"]),
         (lambda: ResNet(50), lambda: published(lambda: ResNet(50, width=0.5)),
-         "does not fit ResNet-50: conv1.weight is 32"),
-        (lambda: VGG16(in_channels=4), lambda: published(VGG16), "for images of 3 channels, and the network's have 4"),
+         "weights-do-not-fit", ["ResNet-50", "conv1.weight is 32x"]),
+        (lambda: VGG16(in_channels=4), lambda: published(VGG16), "channels-differ", ["3 channels", "have 4"]),
     ],
 )  # fmt: skip
 def test_refuses_weights_of_another_network(
-    make: Callable[[], nn.Module], state: Callable[[], State], message: str
+    make: Callable[[], nn.Module], state: Callable[[], State], code: str, named: list[str]
 ) -> None:
     with torch.device("meta"):
         network = Wrapped(make())
-    with pytest.raises(CheckpointError, match=message) as raised:
+    with raises_code(CheckpointError, code, "a.pth", *named):
         load_backbone(network, state(), "a.pth")
-    assert str(raised.value).startswith("a.pth")
-    assert "\n" not in str(raised.value)
 
 
 def test_refuses_a_network_without_a_backbone() -> None:
-    with pytest.raises(CheckpointError, match=r"^a.pth: unet has no backbone that a classifier was trained for; leave"):
+    with raises_code(CheckpointError, "no-backbone", "a.pth", "unet"):
         load_backbone(build("unet"), vgg_state(), "a.pth")
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "code", "named"),
     [
         (
             {"classifier.0.weight": noise(HIDDEN, 50)},
-            "classifier.0.weight is 16x50, of which head.0.fc6 cannot be made",
+            "weights-do-not-fit",
+            ["classifier.0.weight is 16x50", "head.0.fc6"],
         ),
-        ({"classifier.3.weight": noise(2, 2), "classifier.3.bias": noise(2)}, "classifier.3.weight is 2x2, of which"),
-        ({"classifier.3.bias": noise(2)}, "classifier.3.weight is 16x16, of which head.0.fc7"),
-        ({"features.28.weight": noise(3, 3, 3, 3)}, "does not fit|width 1 only"),
+        (
+            {"classifier.3.weight": noise(2, 2), "classifier.3.bias": noise(2)},
+            "weights-do-not-fit",
+            ["classifier.3.weight is 2x2"],
+        ),
+        ({"classifier.3.bias": noise(2)}, "weights-do-not-fit", ["classifier.3.weight is 16x16", "head.0.fc7"]),
+        ({"features.28.weight": noise(3, 3, 3, 3)}, "weights-need-width-one", ["features.28.weight", "3x3x3x3"]),
     ],
 )
-def test_nothing_changes_when_refused(change: State, message: str) -> None:
+def test_nothing_changes_when_refused(change: State, code: str, named: list[str]) -> None:
     network = Wrapped(VGG16(width=WIDTH), head=connected(3, 4))
     before = snapshot(network)
-    with pytest.raises(CheckpointError, match=message):
+    with raises_code(CheckpointError, code, "a.pth", *named):
         load_backbone(network, {**vgg_state(), **change}, "a.pth")
     assert_same(snapshot(network), before)
 
