@@ -50,6 +50,7 @@ def test_what_cannot_be_measured(script: ModuleType, capsys: pytest.CaptureFixtu
     assert script.main(["--genotype", "nope"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
+    assert error.endswith(" [unknown-genotype]\n")
     assert "genotype 'nope'" in error
     for wrong in (["--size", "8x8"], ["--train-batch", "1"], ["--rounds", "0"]):
         with pytest.raises(SystemExit) as stopped:

@@ -60,8 +60,8 @@ def test_it_compares_goes_on_and_refuses_other_settings(
     [
         (["--variants", "plain,fastest"], "option-invalid", ("--variants", "'fastest'")),
         (["--rounds", "0"], "option-invalid", ("--rounds", "from 1 up", "'0'")),
-        (["--space", "nowhere"], "", ("'nowhere'",)),
-        (["--set", "search.epoch=2"], "", ("'epoch' in search", "did you mean 'epochs'")),
+        (["--space", "nowhere"], "unknown-space", ("'nowhere'",)),
+        (["--set", "search.epoch=2"], "unknown-setting", ("'epoch' in search", "did you mean 'epochs'")),
     ],
 )
 def test_wrong_arguments_are_one_line_and_status_2(
@@ -70,7 +70,7 @@ def test_wrong_arguments_are_one_line_and_status_2(
     assert compare_options.main(["--out", str(tmp_path / "out"), *arguments]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
-    assert error.endswith(f"{code}]\n")
+    assert error.endswith(f" [{code}]\n")
     assert [text for text in named if text not in error] == []
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()

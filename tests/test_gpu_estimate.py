@@ -190,15 +190,16 @@ def test_the_script_prints_tables_and_writes_figures(tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "code", "named"),
     [
-        (["--spaces", "tinny"], "'tinny' (did you mean 'tiny'?)"),
-        (["--spaces", "tiny", "--crop", "5"], "search.crop"),
+        (["--spaces", "tinny"], "unknown-space", "'tinny' (did you mean 'tiny'?)"),
+        (["--spaces", "tiny", "--crop", "5"], "setting-invalid", "search.crop"),
     ],
 )
-def test_bad_input_is_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_one_line(arguments: list[str], code: str, named: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert gpu_estimate.main(arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
-    assert message in error
+    assert error.endswith(f" [{code}]\n")
+    assert named in error

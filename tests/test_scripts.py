@@ -154,7 +154,7 @@ def test_growth_sweeps_keep_the_parity_of_all_levels() -> None:
     [
         (["--workloads", "W9"], "option-invalid", ("--workloads", "'W9' (known: W1, W2, W3)")),
         (["--repeats", "0"], "option-invalid", ("--repeats", "from 1 up", "'0'")),
-        (["--space", "nowhere"], "", ("'nowhere'",)),
+        (["--space", "nowhere"], "unknown-space", ("'nowhere'",)),
         (["--json", "no/such/folder/figures.json"], "folder-missing", ("--json", "no/such/folder ")),
         (["--growth", "growth.bmp"], "unknown-format", ("--growth", "growth.bmp", "svg, png, pdf")),
         (["--dints", "wide"], "option-invalid", ("--dints", "above 0", "'wide'")),
@@ -166,7 +166,7 @@ def test_wrong_arguments_are_one_line_and_status_2(
     assert bench_supernet.main(arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
-    assert error.endswith(f"{code}]\n")
+    assert error.endswith(f" [{code}]\n")
     assert [text for text in named if text not in error] == []
     assert error.count("\n") == 1
 

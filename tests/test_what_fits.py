@@ -111,5 +111,6 @@ def test_an_unknown_space_is_one_line(capsys: pytest.CaptureFixture[str]) -> Non
     assert what_fits.main(["--spaces", "tinny"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
+    assert error.endswith(" [unknown-space]\n")
     assert "space 'tinny'" in error
     assert error.count("\n") == 1

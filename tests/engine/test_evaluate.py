@@ -268,10 +268,12 @@ def test_other_classes_are_refused(retrained: Path, tmp_path: Path, capsys: pyte
         assert run(["evaluate", str(retrained), "--data", str(tmp_path / "data.yaml")]) == 2
         error = capsys.readouterr().err
         assert error.startswith("error: ")
+        assert error.endswith(" [classes-differ]\n")
         assert "data has " in error
         assert "trained for 7" in error
     root = write_folder(tmp_path / "more", {"train": [(32, 32)], "val": [(32, 32)]}, labels=9)
     assert run(["evaluate", str(retrained), "--data", str(root)]) == 2
     error = capsys.readouterr().err
+    assert error.endswith(" [label-out-of-range]\n")
     assert "label 7 in val/masks/0.png" in error
     assert "7 classes" in error

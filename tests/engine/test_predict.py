@@ -122,10 +122,10 @@ def test_a_bad_image_is_found_before_anything_is_written(
         path.write_bytes((images / "rgb.png").read_bytes()[:-200])
     else:
         Image.new("RGB", (100, 1)).save(path)
-    with pytest.raises(DataError, match=path.name) as caught:
+    code = "image-too-small" if bad == "small.png" else "file-unreadable"
+    with raises_code(DataError, code, path.name) as caught:
         autoseg.predict(retrained, [images], tmp_path / "out", show_progress=False)
     if bad == "small.png":
-        assert caught.value.code == "image-too-small"
         assert "100x1 pixels" in str(caught.value)
         assert "at least 8" in str(caught.value)
     assert not (tmp_path / "out").exists()
