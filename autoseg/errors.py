@@ -15,7 +15,7 @@ class AutosegError(Exception):
     `code` names the kind of mistake, such as `label-out-of-range`.
     """
 
-    def __init__(self, message: str, *, code: str = "") -> None:
+    def __init__(self, message: str, *, code: str) -> None:
         super().__init__(message)
         self.code = code
 

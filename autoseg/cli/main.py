@@ -68,7 +68,7 @@ def run(arguments: list[str]) -> int:
     except AutosegError as error:
         if "--debug" in arguments:
             raise
-        return _fail(f"{error} [{error.code}]" if error.code else str(error))
+        return _fail(f"{error} [{error.code}]")
     except UsageError as error:
         command = " ".join(arguments[:1]) if arguments[:1] and arguments[0] in COMMANDS else ""
         message = error.format_message().rstrip(".")
