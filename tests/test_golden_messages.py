@@ -1,4 +1,4 @@
-"""Ten messages in full, as a user sees them: what is wrong, where, what to do, and the code. To be changed on purpose."""
+"""Ten messages in full, as a user sees them: what is wrong, where, what to do, and the code. Change them on purpose."""
 
 from __future__ import annotations
 
