@@ -24,11 +24,11 @@ if "OMP_WAIT_POLICY" not in os.environ:
 which makes steps ten times as long where other work has one of the cores. It is read when torch is loaded."""
 
 if TYPE_CHECKING:
-    from autoseg.api.check import check_data
-    from autoseg.api.decoding import decode
+    from autoseg.api.check_data import check_data
+    from autoseg.api.decode import decode
     from autoseg.api.demo import demo
-    from autoseg.api.drawing import plot
     from autoseg.api.plan import plan
+    from autoseg.api.plot import plot
     from autoseg.api.runs import retrain, search
     from autoseg.api.use import evaluate, export_model, predict
     from autoseg.engine.predict import load_network
@@ -47,14 +47,14 @@ _HOMES = {
     "FixedNetwork": "autoseg.zoo.schema",
     "build_network": "autoseg.zoo.build",
     "build_supernet": "autoseg.supernet",
-    "check_data": "autoseg.api.check",
-    "decode": "autoseg.api.decoding",
+    "check_data": "autoseg.api.check_data",
+    "decode": "autoseg.api.decode",
     "demo": "autoseg.api.demo",
     "evaluate": "autoseg.api.use",
     "export_model": "autoseg.api.use",
     "load_network": "autoseg.engine.predict",
     "plan": "autoseg.api.plan",
-    "plot": "autoseg.api.drawing",
+    "plot": "autoseg.api.plot",
     "predict": "autoseg.api.use",
     "retrain": "autoseg.api.runs",
     "sample_genotype": "autoseg.genotype.sample",

@@ -1,4 +1,4 @@
-"""The terms that a loss is a weighted sum of, as settings; `objectives/losses.py` computes them."""
+"""The terms that a loss is a weighted sum of, as settings; `losses/losses.py` computes them."""
 
 from __future__ import annotations
 

@@ -14,13 +14,13 @@ import time
 
 import torch
 
-from autoseg.api.settings import search_settings
 from autoseg.data.dataset import open_dataset
-from autoseg.data.loader import BatchLoader
-from autoseg.data.store import keep_samples
+from autoseg.data.loading.cache import keep_samples
+from autoseg.data.loading.loader import BatchLoader
 from autoseg.engine.environment import describe_environment, pick_device
 from autoseg.engine.search import SearchTask
 from autoseg.settings import parse_assignments
+from autoseg.setup.settings import search_settings
 
 PLACES = ("device", "memory", "disk", "none")
 

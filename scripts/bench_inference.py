@@ -26,13 +26,13 @@ from torch import Tensor
 from autoseg.config import RetrainSchedule
 from autoseg.engine.compiling import compiled
 from autoseg.engine.environment import pick_device
-from autoseg.engine.loop import autocast
 from autoseg.engine.optim import build_optimizer
+from autoseg.engine.trainer import autocast
 from autoseg.errors import AutosegError
 from autoseg.files import one_line
 from autoseg.genotype.schema import Genotype
+from autoseg.losses.losses import segmentation_loss
 from autoseg.network import Network, build_network, fold_batch_norm, for_inference
-from autoseg.objectives.losses import segmentation_loss
 
 LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
 Work = Callable[[], Any]

@@ -19,12 +19,12 @@ import torch
 from bench import machine
 from bench.measure import timed
 
+from autoseg.analysis.flops import count_cost
+from autoseg.analysis.trace import receptive_field
 from autoseg.engine.environment import pick_device
 from autoseg.errors import AutosegError
 from autoseg.files import write_text
 from autoseg.network import for_inference
-from autoseg.objectives.cost import count_cost
-from autoseg.objectives.trace import receptive_field
 from autoseg.zoo.build import build_architecture
 from autoseg.zoo.schema import NETWORKS, FixedNetwork
 

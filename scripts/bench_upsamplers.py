@@ -31,11 +31,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from autoseg.analysis.memory_tracker import SavedStorages
 from autoseg.engine.environment import pick_device
 from autoseg.errors import AutosegError, ConfigError
 from autoseg.files import one_line, write_text
-from autoseg.objectives.checkerboard import constant_grid_share, replica_db
-from autoseg.objectives.memory import SavedStorages
+from autoseg.metrics.checkerboard import constant_grid_share, replica_db
 from autoseg.ops.interleave import interleave
 from autoseg.ops.pixel_dcl import PLACES, HalfFilled
 from autoseg.ops.upsample import UPSAMPLERS

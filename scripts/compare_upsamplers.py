@@ -27,20 +27,20 @@ from bench import machine
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoseg.analysis.flops import count_parameters
 from autoseg.config import DataConfig, RetrainSchedule, data_settings
 from autoseg.data.dataset import SegmentationDataset, open_dataset, resolve
-from autoseg.data.loader import evaluation_batches
-from autoseg.data.store import keep_samples
+from autoseg.data.loading.cache import keep_samples
+from autoseg.data.loading.loader import evaluation_batches
 from autoseg.engine.environment import pick_device
 from autoseg.engine.optim import build_optimizer, learning_rate, set_learning_rate
 from autoseg.engine.training import make_loader
 from autoseg.errors import AutosegError, ConfigError
 from autoseg.files import write_text
-from autoseg.objectives.boundary import BoundaryFScore
-from autoseg.objectives.checkerboard import logits_checkerboard
-from autoseg.objectives.cost import count_parameters
-from autoseg.objectives.losses import segmentation_loss
-from autoseg.objectives.metrics import ConfusionMatrix
+from autoseg.losses.losses import segmentation_loss
+from autoseg.metrics.boundary import BoundaryFScore
+from autoseg.metrics.checkerboard import logits_checkerboard
+from autoseg.metrics.confusion import ConfusionMatrix
 from autoseg.ops.resize import level_size
 from autoseg.ops.upsample import build_upsampler
 from autoseg.settings import merge, parse, parse_assignments

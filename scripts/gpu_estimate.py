@@ -22,13 +22,13 @@ import torch
 from bench import launches
 from bench.launches import KINDS, Launch
 
-from autoseg.api.settings import search_settings
 from autoseg.config import SearchConfig
-from autoseg.engine import step_time
-from autoseg.engine.plan import STEPS
 from autoseg.errors import AutosegError, ConfigError
 from autoseg.files import one_line, write_text
-from autoseg.supernet.kernels import KernelChoice
+from autoseg.planning import time as step_time
+from autoseg.planning.memory import STEPS
+from autoseg.setup.settings import search_settings
+from autoseg.supernet.fast.kernels import KernelChoice
 
 PAPER_IMAGES, CLASSES = 2975, 19
 SPACES = ("auto_deeplab", "fast")

@@ -18,14 +18,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from autoseg.api.settings import retrain_settings, search_settings
 from autoseg.config import RetrainConfig, SearchConfig
-from autoseg.engine.device_memory import format_bytes
-from autoseg.engine.plan import Setting, predict_memory
-from autoseg.engine.predicted_memory import Memory
-from autoseg.engine.training_memory import predict_training_memory
 from autoseg.errors import AutosegError, ConfigError
 from autoseg.files import one_line, write_text
+from autoseg.planning.device import format_bytes
+from autoseg.planning.memory import Setting, predict_memory
+from autoseg.planning.predicted_memory import Memory
+from autoseg.planning.training_memory import predict_training_memory
+from autoseg.setup.settings import retrain_settings, search_settings
 
 GPU = torch.device("cuda")
 SPACES = ("auto_deeplab", "auto_deeplab_pixeldcl", "fast", "unet", "tiny")

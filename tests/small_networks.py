@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from autoseg.genotype.schema import Genotype
-from autoseg.space.arch_probs import ArchProbs, logits_shapes
 from autoseg.space.schema import SearchSpace
+from autoseg.space.snapshot import ArchProbs, logits_shapes
 
 CELL = [[{"input": "prev", "operation": "sep_conv_3x3"}, {"input": "prev_prev", "operation": "skip_connect"}]]
 UP_CELL = [[{"input": "prev", "operation": "max_pool_3x3"}], [{"input": "b1", "operation": "sep_conv_5x5"}]]

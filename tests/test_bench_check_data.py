@@ -14,7 +14,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
 import bench_check_data
 
 from autoseg.config import DataConfig
-from autoseg.data.check import check_dataset
+from autoseg.data.check.report import check_dataset
 
 
 def test_figures_are_complete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,12 +21,12 @@ from bench.launches import Kernels, Launch, count_steps
 from bench.measure import Watch
 from gpu_estimate import VARIANTS, Card, both, expected_share, figures
 
+from autoseg.analysis.memory_tracker import LiveStorages
 from autoseg.config import SearchConfig
-from autoseg.engine.plan import STEPS, stand_in_task, take_step
-from autoseg.engine.predicted_memory import CPU, followed, make_state, random_batch
-from autoseg.objectives.memory import LiveStorages
 from autoseg.ops.acting import acting_as
-from autoseg.supernet.kernels import KernelChoice
+from autoseg.planning.memory import STEPS, stand_in_task, take_step
+from autoseg.planning.predicted_memory import CPU, followed, make_state, random_batch
+from autoseg.supernet.fast.kernels import KernelChoice
 
 FLOAT = torch.float32
 OPERATIONS = ["none", "skip_connect", "max_pool_3x3", "sep_conv_3x3", "sep_conv_5x5", "atrous_conv_3x3"]

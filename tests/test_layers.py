@@ -11,11 +11,14 @@ PACKAGE = Path(__file__).parents[1] / "autoseg"
 
 LAYERS = (
     ("_version", "device_names", "errors", "files", "host_memory"),
-    ("config", "loss_terms", "settings", "space"),
-    ("genotype", "ops", "data", "objectives"),
-    ("supernet", "network", "zoo", "viz"),
-    ("engine", "export", "report"),
-    ("cli", "api", "__init__", "__main__"),
+    ("config", "loss_terms", "settings"),
+    ("space",),
+    ("genotype", "ops", "data", "losses", "metrics"),
+    ("network", "supernet", "zoo", "viz", "analysis"),
+    ("engine", "export", "planning"),
+    ("setup",),
+    ("api", "__init__"),
+    ("cli", "__main__"),
 )
 LAYER_OF = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 CONSTANTS = {"__version__"}

@@ -14,8 +14,8 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
 import what_fits
 from what_fits import GPU, Curve, Need, cell, crops, side
 
-from autoseg.engine.plan import Setting, predict_memory
-from autoseg.engine.predicted_memory import Memory
+from autoseg.planning.memory import Setting, predict_memory
+from autoseg.planning.predicted_memory import Memory
 
 
 def memory(eager: int, graphs: int) -> Memory:

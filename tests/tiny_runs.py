@@ -97,7 +97,7 @@ def call(*arguments: object) -> None:
 SLOW = """
 import sys, time
 from autoseg.cli.main import main
-from autoseg.engine.loop import Loop
+from autoseg.engine.trainer import Loop
 
 pause = Loop._pause
 Loop._pause = lambda *arguments: (time.sleep(0.05), pause(*arguments))

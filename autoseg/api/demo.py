@@ -11,27 +11,27 @@ from typing import Any
 import numpy as np
 import torch
 
-from autoseg.api.decoding import decode
-from autoseg.api.drawing import plot
-from autoseg.api.preflight import check_precision
+from autoseg.analysis.flops import count_cost
+from autoseg.api.decode import decode
+from autoseg.api.plot import plot
 from autoseg.api.runs import retrain, search
-from autoseg.api.settings import checked_schedule
 from autoseg.api.use import evaluate
 from autoseg.config import DataConfig, SearchConfig
 from autoseg.data.dataset import SegmentationDataset, open_dataset
-from autoseg.engine.discretise import discretised_scores
 from autoseg.engine.environment import pick_device
+from autoseg.engine.evaluate_discretized import discretised_scores
 from autoseg.engine.log import show_seconds
-from autoseg.engine.loop import restore
 from autoseg.engine.predict import label_map, load_network
-from autoseg.engine.run import Run, refuse_used
+from autoseg.engine.run_directory import Run, refuse_used
 from autoseg.engine.search import SearchTask
+from autoseg.engine.trainer import restore
 from autoseg.files import write_text
 from autoseg.genotype.schema import Genotype
+from autoseg.metrics.confusion import Scores
 from autoseg.network import build_network
-from autoseg.objectives.cost import count_cost
-from autoseg.objectives.metrics import Scores
 from autoseg.settings import merge, parse
+from autoseg.setup.preflight import check_precision
+from autoseg.setup.settings import checked_schedule
 from autoseg.supernet import build_supernet
 from autoseg.viz import draw
 from autoseg.viz.palette import palette

@@ -10,18 +10,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from autoseg.api.lookup import look_up, with_changes
+from autoseg.analysis.flops import count_cost
+from autoseg.analysis.trace import receptive_field
 from autoseg.errors import ConfigError
 from autoseg.genotype.schema import Genotype
-from autoseg.objectives.cost import count_cost
-from autoseg.objectives.trace import receptive_field
+from autoseg.setup.names import look_up, with_changes
 from autoseg.space.groups import DecoderSpec
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import Arrow
 from autoseg.supernet import build_supernet
 from autoseg.zoo.architecture import Architecture
 from autoseg.zoo.build import build_architecture, diagram
-from autoseg.zoo.match import CostTarget, match_cost
+from autoseg.zoo.match_cost import CostTarget, match_cost
 from autoseg.zoo.schema import FixedNetwork
 
 SUPERNET_SIZE = (321, 321)

@@ -9,19 +9,19 @@ from typing import Any
 
 import torch
 
-from autoseg.api.preflight import check_device
-from autoseg.api.settings import Source, search_settings
 from autoseg.config import DataConfig, SearchConfig
 from autoseg.data.dataset import open_dataset
-from autoseg.data.splits import halve
-from autoseg.engine.device_memory import device_memory, format_bytes, parse_bytes
+from autoseg.data.loading.splits import halve
 from autoseg.engine.environment import describe_device, pick_device
-from autoseg.engine.plan import Limits, Option, Planner, Setting
-from autoseg.engine.step_time import Steps, StepTimes, count_steps, step_times
 from autoseg.errors import ConfigError
 from autoseg.files import read_yaml
 from autoseg.ops.resize import Size
+from autoseg.planning.device import device_memory, format_bytes, parse_bytes
+from autoseg.planning.memory import Limits, Option, Planner, Setting
+from autoseg.planning.time import Steps, StepTimes, count_steps, step_times
 from autoseg.settings import merge
+from autoseg.setup.preflight import check_device
+from autoseg.setup.settings import Source, search_settings
 from autoseg.space.schema import SearchSpace
 
 CITYSCAPES_IMAGES, CITYSCAPES_CLASSES = 2975, 19

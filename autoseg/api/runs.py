@@ -8,26 +8,26 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 
-from autoseg.api.fitting import fit_to_device, smaller_settings
-from autoseg.api.guidance import guide, is_shipped
-from autoseg.api.preflight import check_device
-from autoseg.api.settings import Source, first_difference, retrain_settings, search_settings
 from autoseg.config import DataConfig, RetrainConfig, SearchConfig, SearchSchedule, TrainingConfig
 from autoseg.data.dataset import SegmentationDataset, describe_dataset, open_dataset
-from autoseg.data.store import keep_samples
-from autoseg.engine.device_memory import memory_errors
+from autoseg.data.loading.cache import keep_samples
 from autoseg.engine.environment import describe_environment, pick_device
 from autoseg.engine.log import Progress
-from autoseg.engine.loop import Loop, Task
 from autoseg.engine.retrain import RetrainTask
-from autoseg.engine.run import Run, refuse_used
+from autoseg.engine.run_directory import Run, refuse_used
 from autoseg.engine.search import SearchTask
+from autoseg.engine.trainer import Loop, Task
 from autoseg.errors import ConfigError, RunError
 from autoseg.files import read_yaml, write_text
+from autoseg.planning.device import memory_errors
+from autoseg.planning.fit import fit_to_device, smaller_settings
 from autoseg.settings import parse
+from autoseg.setup.from_data import guide, is_shipped
+from autoseg.setup.preflight import check_device
+from autoseg.setup.settings import Source, first_difference, retrain_settings, search_settings
 from autoseg.space.schema import SearchSpace
 from autoseg.zoo.architecture import Architecture
-from autoseg.zoo.match import CostTarget
+from autoseg.zoo.match_cost import CostTarget
 
 Config = TypeVar("Config", SearchConfig, RetrainConfig)
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import torch
 
     from autoseg.data.base import SegmentationDataset
+    from autoseg.metrics.confusion import Scores
     from autoseg.network.base import SegmentationNetwork
-    from autoseg.objectives.metrics import Scores
 
 Inference = InferenceConfig | Mapping[str, Any]
 
@@ -54,8 +54,8 @@ def evaluate(
     the confusion matrix too, to RUN/figures/confusion_SPLIT, or, as new files, beside `out`.
     Raises: AutosegError: something that was given is wrong.
     """
-    from autoseg.api.settings import data_for_run
     from autoseg.data.dataset import open_dataset
+    from autoseg.setup.settings import data_for_run
 
     asked = _asked(inference)
     if batch_size < 1:
@@ -83,9 +83,9 @@ def _measure(
     show_progress: bool,
 ) -> tuple[Scores, dict[str, Any]]:
     """The scores, and all that was measured as plain data."""
-    from autoseg.engine.device_memory import memory_errors
     from autoseg.engine.evaluate import Details, evaluate_network
     from autoseg.engine.log import Progress
+    from autoseg.planning.device import memory_errors
 
     details = Details(dataset.num_classes, dataset.ignore_label)
     with memory_errors(device, IN_WINDOWS), Progress("evaluate", len(dataset), enabled=show_progress) as progress:
@@ -129,9 +129,9 @@ def predict(
     A label PNG holds the labels as pixel values and shows them in colour. Returns both paths of each image.
     Raises: AutosegError: something that was given is wrong; nothing is written over.
     """
-    from autoseg.engine.device_memory import memory_errors
     from autoseg.engine.log import Progress
     from autoseg.engine.predict import find_images, predict_files
+    from autoseg.planning.device import memory_errors
 
     asked = _asked(inference)
     network, config, _, target = _network_of(run, checkpoint, device, precision, output_stride, asked)

@@ -12,7 +12,7 @@ import typer
 from autoseg.cli import options
 
 if TYPE_CHECKING:
-    from autoseg.data.check import DataReport
+    from autoseg.data.check.report import DataReport
 
 MOST_LINES = 10
 """Of one kind of problem; the JSON has them all."""
@@ -35,8 +35,8 @@ def check_data(
 
     Example: autoseg check-data /data/mine --out checked
     """
-    from autoseg.api.check import FIGURES, SETTINGS, SHEET
-    from autoseg.api.check import check_data as check_api
+    from autoseg.api.check_data import FIGURES, SETTINGS, SHEET
+    from autoseg.api.check_data import check_data as check_api
     from autoseg.files import to_yaml
 
     report = check_api(
@@ -84,7 +84,7 @@ def _classes(report: DataReport) -> list[str]:
 
 def _problems(report: DataReport) -> Iterator[list[str]]:
     """A block a kind of problem: how many, and the first lines."""
-    from autoseg.data.problems import KINDS
+    from autoseg.data.check.problems import KINDS
 
     for kind, group in groupby(report.problems, key=lambda problem: problem.kind):
         problems = list(group)

@@ -35,7 +35,7 @@ def decode(
 
     Example: autoseg decode runs/a
     """
-    from autoseg.api.decoding import decode as decode_api
+    from autoseg.api.decode import decode as decode_api
 
     genotype = decode_api(
         run, epoch=epoch, path_prior=path_prior, threshold=threshold, budget=budget, out=out, overwrite=overwrite
@@ -48,7 +48,7 @@ def decode(
 
 def _lines(genotype: Genotype) -> Iterator[tuple[str, str]]:
     """What was decoded: the path or the arrows, what is chosen on the way up and in the decoder, the cells."""
-    from autoseg.genotype.cost import PER_BILLION_A_MEGAPIXEL, topology_cost
+    from autoseg.genotype.flops import PER_BILLION_A_MEGAPIXEL, topology_cost
 
     if genotype.is_path:
         yield "path", f"{' '.join(map(str, genotype.network.strides))}  (output strides)"

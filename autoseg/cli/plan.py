@@ -55,7 +55,7 @@ def plan(
 
 def _memory(plan: Plan) -> list[str]:
     """What was asked, and what its memory is made of."""
-    from autoseg.engine.device_memory import format_bytes
+    from autoseg.planning.device import format_bytes
 
     memory, (crop, batch, checkpoint_cells, precision) = plan.asked.memory, plan.asked.setting
     assert memory is not None  # what was asked is always predicted
@@ -81,7 +81,7 @@ def _memory(plan: Plan) -> list[str]:
 
 def _table(plan: Plan) -> list[str]:
     """One line an option."""
-    from autoseg.engine.device_memory import format_bytes
+    from autoseg.planning.device import format_bytes
 
     rows = [("", "crop", "batch", "checkpointing", "precision", "peak", "")]
     for name, (crop, batch, checkpoint_cells, precision), memory, fits in plan.options:

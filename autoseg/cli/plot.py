@@ -21,7 +21,7 @@ def plot(
 
     Example: autoseg plot runs/a --out figures
     """
-    from autoseg.api.drawing import plot as plot_api
+    from autoseg.api.plot import plot as plot_api
 
     for path in plot_api(source, out, format or ("svg", "png", "pdf"), overrides=options.overrides(set_)):
         typer.echo(path)

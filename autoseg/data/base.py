@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from autoseg.data.packed import PackedSamples
+from autoseg.data.loading.packed import PackedSamples
 from autoseg.errors import DataError
 
 LabelMask: TypeAlias = NDArray[np.integer[Any]]

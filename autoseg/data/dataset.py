@@ -8,13 +8,13 @@ from pathlib import Path
 
 from autoseg.config import DataConfig
 from autoseg.data.base import Sample, SegmentationDataset
-from autoseg.data.benchmarks import TITLES
-from autoseg.data.folder import FolderDataset
+from autoseg.data.discovery.folder import FolderDataset
+from autoseg.data.discovery.folder_layouts import checked_root
+from autoseg.data.discovery.known_datasets import TITLES
+from autoseg.data.discovery.pairs import BadFiles, Pair, list_pairs
 from autoseg.data.generated import GeneratedDataset
-from autoseg.data.layouts import checked_root
-from autoseg.data.pairs import BadFiles, Pair, list_pairs
-from autoseg.data.resolving import resolve_classes, resolve_layout, resolve_normalisation, resolve_pixels
-from autoseg.data.threads import in_threads
+from autoseg.data.loading.threads import in_threads
+from autoseg.data.resolve import resolve_classes, resolve_layout, resolve_normalisation, resolve_pixels
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
 

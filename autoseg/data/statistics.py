@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.data.augment.sample import full_scale
 from autoseg.data.base import SegmentationDataset
-from autoseg.data.transforms import full_scale
 
 STATISTICS_IMAGES = 256
 """At most so many images are read for the mean and the spread of the colours."""

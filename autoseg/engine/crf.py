@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from autoseg.config import CrfConfig, Rgb
-from autoseg.data.transforms import normalisation
+from autoseg.data.augment.sample import normalisation
 from autoseg.errors import ConfigError
 
 

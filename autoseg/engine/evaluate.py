@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from autoseg.config import DataConfig, InferenceConfig
 from autoseg.data.dataset import SegmentationDataset
-from autoseg.data.loader import evaluation_batches
-from autoseg.engine.bands import PLAIN, score_bands
+from autoseg.data.loading.loader import evaluation_batches
 from autoseg.engine.crf import colours_of, refined
-from autoseg.objectives.boundary import BoundaryFScore
-from autoseg.objectives.calibration import Calibration
-from autoseg.objectives.losses import segmentation_loss
-from autoseg.objectives.metrics import ConfusionMatrix, Scores, by_name, plain
+from autoseg.engine.inference import PLAIN, score_bands
+from autoseg.losses.losses import segmentation_loss
+from autoseg.metrics.boundary import BoundaryFScore
+from autoseg.metrics.calibration import Calibration
+from autoseg.metrics.confusion import ConfusionMatrix, Scores, by_name, plain
 from autoseg.ops.precision import float64_device
 
 

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from autoseg.config import DataConfig, InferenceConfig, RetrainConfig
+from autoseg.data.augment.sample import full_scale, to_tensor
 from autoseg.data.base import Sample, resize_image
-from autoseg.data.folder import LEAST_SIDE
-from autoseg.data.images import IMAGE_SUFFIXES, read_image
-from autoseg.data.transforms import full_scale, to_tensor
-from autoseg.engine.bands import PLAIN, resized_bands, score_bands
+from autoseg.data.discovery.folder import LEAST_SIDE
+from autoseg.data.io.images import IMAGE_SUFFIXES, read_image
 from autoseg.engine.checkpoint import fitting, load_checkpoint
 from autoseg.engine.crf import refined
-from autoseg.engine.run import Run
+from autoseg.engine.inference import PLAIN, resized_bands, score_bands
+from autoseg.engine.run_directory import Run
 from autoseg.errors import DataError, RunError
 from autoseg.files import write_atomically
 from autoseg.network.base import SegmentationNetwork

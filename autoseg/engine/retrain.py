@@ -15,17 +15,17 @@ from autoseg.engine.accumulation import accumulation_notes, steps_in_epoch
 from autoseg.engine.checkpoint import Kind
 from autoseg.engine.compiling import compiled
 from autoseg.engine.cuda_graphs import CudaGraphs, Inputs, Recordings
-from autoseg.engine.loop import Figures, autocast, seed_step
 from autoseg.engine.moving_average import MovingAverage
 from autoseg.engine.optim import build_optimizer, learning_rate, set_learning_rate
-from autoseg.engine.run import Run
+from autoseg.engine.run_directory import Run
 from autoseg.engine.steps import accumulated, loss_scale, make_scaler, take_step
+from autoseg.engine.trainer import Figures, autocast, seed_step
 from autoseg.engine.training import batches_of_steps, make_loader, make_loss, validation_figures
 from autoseg.errors import ConfigError, DataError
 from autoseg.genotype.schema import Genotype
+from autoseg.losses.losses import sample_pixels
 from autoseg.network import for_inference
 from autoseg.network.base import SegmentationNetwork
-from autoseg.objectives.losses import sample_pixels
 from autoseg.ops.memory_format import preferred_format
 from autoseg.zoo.architecture import parse_architecture
 from autoseg.zoo.build import build_architecture

@@ -10,21 +10,21 @@ from torch import Tensor
 
 from autoseg.config import SearchConfig
 from autoseg.data.dataset import SegmentationDataset
-from autoseg.data.loader import BatchLoader
-from autoseg.data.splits import halve
+from autoseg.data.loading.loader import BatchLoader
+from autoseg.data.loading.splits import halve
 from autoseg.engine.accumulation import accumulation_notes, steps_in_epoch
 from autoseg.engine.architect import Architect
 from autoseg.engine.checkpoint import Kind
-from autoseg.engine.loop import Figures, seed_of
 from autoseg.engine.optim import build_optimizer, learning_rate, set_learning_rate
-from autoseg.engine.run import Run
+from autoseg.engine.run_directory import Run
 from autoseg.engine.steps import HALVES, Gradients, loss_scale, make_recorder, make_scaler, take_step
+from autoseg.engine.trainer import Figures, seed_of
 from autoseg.engine.training import batches_of_steps, make_loader, make_loss, validation_figures
 from autoseg.errors import DataError
 from autoseg.files import to_yaml, write_text
 from autoseg.space.schema import SearchSpace
 from autoseg.supernet import build_supernet
-from autoseg.supernet.kernels import choose_kernels
+from autoseg.supernet.fast.kernels import choose_kernels
 
 Batch = tuple[Tensor, Tensor]
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from autoseg.config import SearchSchedule
 from autoseg.engine.cuda_graphs import CudaGraphs, Inputs, Recorder, Recordings
-from autoseg.engine.loop import autocast
+from autoseg.engine.trainer import autocast
 from autoseg.errors import ConfigError
-from autoseg.objectives.losses import SegmentationLoss
+from autoseg.losses.losses import SegmentationLoss
 from autoseg.supernet import Supernet
 from autoseg.supernet.upsampler_cost import relative_costs
 

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from autoseg.config import DataConfig, TrainingConfig
 from autoseg.data.dataset import SegmentationDataset
-from autoseg.data.loader import Batch, BatchLoader
+from autoseg.data.loading.loader import Batch, BatchLoader
 from autoseg.data.statistics import class_weights, count_classes, repeat_factors
 from autoseg.engine.evaluate import evaluate_network
 from autoseg.errors import ConfigError
-from autoseg.objectives.losses import SegmentationLoss
+from autoseg.losses.losses import SegmentationLoss
 
 
 def make_loader(

@@ -8,12 +8,12 @@ from typing import Any, TypedDict
 import numpy as np
 
 from autoseg.errors import GenotypeError
+from autoseg.genotype.multi_path import decode_topology
 from autoseg.genotype.schema import Cell, Edge, Genotype, decoder_levels
-from autoseg.genotype.topology import decode_topology
-from autoseg.space.arch_probs import ArchProbs
 from autoseg.space.cell import CellTopology, state_name
 from autoseg.space.resolution import Skip
 from autoseg.space.schema import SearchSpace
+from autoseg.space.snapshot import ArchProbs
 from autoseg.space.trellis import STEM_NODE, Arrow, Move, Node, Trellis
 
 INPUTS_PER_BLOCK = 2

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from autoseg.genotype.decode import INPUTS_PER_BLOCK, Upsampling, upsampling_of
+from autoseg.genotype.multi_path import STEM_SET, ArrowSets, arrow_sets, arrows_of
 from autoseg.genotype.schema import Edge, Genotype
-from autoseg.genotype.topology import STEM_SET, ArrowSets, arrow_sets, arrows_of
 from autoseg.space.cell import state_name
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import STEM_NODE, Arrow, Node, Trellis

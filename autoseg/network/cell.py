@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.genotype.schema import Edge
-from autoseg.ops.primitives import Norm, ReluConvNorm
+from autoseg.ops.operations import Norm, ReluConvNorm
 from autoseg.ops.registry import PRIMITIVES
 from autoseg.ops.resize import Size, resize
 
@@ -30,7 +30,7 @@ class Cell(nn.Module):
         stride: int,
         norm: Norm,
     ) -> None:
-        """arrivals: of each arrow, see `autoseg.network.arrival`."""
+        """arrivals: of each arrow, see `autoseg.network.preprocess`."""
         super().__init__()
         self.drop_probability = 0.0
         self._keep: Tensor | None = None  # 1 - drop_probability on the device, which a recorded step reads anew

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from autoseg.genotype.readings import JOINING_DECODERS, decoder_nodes, end_nodes
+from autoseg.genotype.node_inputs import JOINING_DECODERS, decoder_nodes, end_nodes
 from autoseg.genotype.schema import Genotype
 from autoseg.ops.heads import AsppDecoder, ClassifierDecoder, DeepLabV3PlusDecoder, FcnDecoder, UNetDecoder
-from autoseg.ops.primitives import Norm
+from autoseg.ops.operations import Norm
 from autoseg.space.trellis import Node
 
 

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.errors import GenotypeError
-from autoseg.genotype.readings import Reading, auxiliary_node, decoder_nodes, end_nodes, readings
+from autoseg.genotype.node_inputs import Reading, auxiliary_node, decoder_nodes, end_nodes, readings
 from autoseg.genotype.schema import Genotype
-from autoseg.network.arrival import build_arrival
 from autoseg.network.base import SegmentationNetwork, enlarge
 from autoseg.network.cell import Cell
 from autoseg.network.decoders import build_decoder
+from autoseg.network.preprocess import build_arrival
 from autoseg.ops.heads import AuxiliaryHead, Doubling, Stem, number_of_outputs
-from autoseg.ops.primitives import Norm
+from autoseg.ops.operations import Norm
 from autoseg.ops.resize import level_size, resize
 from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Move, Node
 

@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import nn
 
-from autoseg.ops.primitives import AtrousConv, AvgPool, DilConv, MaxPool, SepConv, SkipConnect
+from autoseg.ops.operations import AtrousConv, AvgPool, DilConv, MaxPool, SepConv, SkipConnect
 
 PRIMITIVES: dict[str, Callable[..., nn.Module]] = {
     "skip_connect": SkipConnect,

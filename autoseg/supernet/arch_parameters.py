@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.genotype.membership import check_in_space
+from autoseg.genotype.contains import check_in_space
 from autoseg.genotype.schema import Genotype
-from autoseg.space.arch_probs import ArchProbs, gamma_legal, logits_shapes
 from autoseg.space.schema import SearchSpace
+from autoseg.space.snapshot import ArchProbs, gamma_legal, logits_shapes
 from autoseg.space.trellis import Arrow, Move
 
 

@@ -20,15 +20,15 @@ from autoseg.ops.resize import Size, level_size, sum_resized
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Arrow, Move, Node
 from autoseg.supernet.arch_parameters import ArchParameters, Sample
-from autoseg.supernet.ascent import Ascending, Ascent, Upsampling, WayUp, competes
-from autoseg.supernet.cell import Feature, SearchCell
-from autoseg.supernet.cell_weights import BYPASS, ReadingWeights, WeightLayout
-from autoseg.supernet.factors import AlphaFactors
-from autoseg.supernet.kernels import KernelChoice
-from autoseg.supernet.layout import LAYOUTS
-from autoseg.supernet.reading import Factors, StackedNorm, frozen_statistics
-from autoseg.supernet.sampled import SampledCell
-from autoseg.supernet.streams import run_side_by_side
+from autoseg.supernet.fast.alpha_gather import AlphaFactors
+from autoseg.supernet.fast.cell import Feature, SearchCell
+from autoseg.supernet.fast.channel_groups import LAYOUTS
+from autoseg.supernet.fast.kernels import KernelChoice
+from autoseg.supernet.fast.mixed_op import Factors, StackedNorm, frozen_statistics
+from autoseg.supernet.fast.streams import run_side_by_side
+from autoseg.supernet.fast.weights import BYPASS, ReadingWeights, WeightLayout
+from autoseg.supernet.upsampling import Ascending, Ascent, Upsampling, WayUp, competes
+from autoseg.supernet.variants.gdas import SampledCell
 
 Features = dict[Node, Feature]
 CellInputs = tuple[list[ReadingWeights], list[Factors], Tensor] | tuple[Sample, Tensor]

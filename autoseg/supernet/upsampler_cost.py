@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from autoseg.objectives.cost import count_multiply_adds
+from autoseg.analysis.flops import count_multiply_adds
 from autoseg.ops.upsample import build_upsampler
-from autoseg.space.arch_probs import gamma_legal
 from autoseg.space.schema import SearchSpace
+from autoseg.space.snapshot import gamma_legal
 
 SIDE = 8
 """Of the square map for which an upsampler is counted."""

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from autoseg.errors import ConfigError, RunError
-from autoseg.space.arch_probs import ArchProbs, gamma_legal
 from autoseg.space.cell import state_name
+from autoseg.space.snapshot import ArchProbs, gamma_legal
 from autoseg.viz.graph import short_name
 from autoseg.viz.style import BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, SMALL, VERMILION, figure_of, inch_axes, styled
 

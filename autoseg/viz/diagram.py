@@ -11,7 +11,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from autoseg.objectives.diagram import IMAGE, LOGITS, Diagram, Join
+from autoseg.analysis.module_graph import IMAGE, LOGITS, Diagram, Join
 from autoseg.viz.sheet import (
     ARC_WIDTH,
     LAYER_STEP,

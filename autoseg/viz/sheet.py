@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import PathPatch, Polygon
 from matplotlib.path import Path
 
-from autoseg.objectives.diagram import Join
+from autoseg.analysis.module_graph import Join
 from autoseg.space.resolution import Skip
 from autoseg.space.trellis import Node
 from autoseg.viz.style import GREEN, INK, inch_axes

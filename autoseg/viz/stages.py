@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
-from autoseg.objectives.diagram import IMAGE, LOGITS, Diagram, Join, Read, Stage
+from autoseg.analysis.module_graph import IMAGE, LOGITS, Diagram, Join, Read, Stage
 from autoseg.viz.sheet import Spot
 
 STACK = 0.5

@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import NamedTuple
 
-from autoseg.genotype.readings import JOINING_DECODERS, low_level_node
+from autoseg.genotype.node_inputs import JOINING_DECODERS, low_level_node
 from autoseg.genotype.schema import Genotype
 from autoseg.space.resolution import Skip
 from autoseg.space.trellis import Arrow, Move, Node

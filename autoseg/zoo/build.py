@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
+from autoseg.analysis.module_graph import Diagram
+from autoseg.analysis.trace import trace_stages
 from autoseg.errors import ConfigError
 from autoseg.genotype.schema import Genotype
 from autoseg.network import build_network as build_searched
 from autoseg.network.base import SegmentationNetwork
-from autoseg.objectives.diagram import Diagram
-from autoseg.objectives.trace import trace_stages
 from autoseg.ops.heads import number_of_outputs
 from autoseg.zoo.architecture import Architecture, load_architecture
 from autoseg.zoo.deconvnet import DeconvNet, SegNet

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.ops.interleave import every_second
-from autoseg.ops.primitives import Pairs
+from autoseg.ops.operations import Pairs
 from autoseg.zoo.initialisation import he_initialise
-from autoseg.zoo.rarefaction import StageRate, stage_rates
+from autoseg.zoo.output_stride import StageRate, stage_rates
 from autoseg.zoo.width import scaled
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}

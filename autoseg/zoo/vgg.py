@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from autoseg.ops.primitives import Pairs
+from autoseg.ops.operations import Pairs
 from autoseg.zoo.initialisation import he_initialise
-from autoseg.zoo.rarefaction import MaxPool, stage_rates
+from autoseg.zoo.output_stride import MaxPool, stage_rates
 from autoseg.zoo.width import scaled
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.ops.interleave import every_second
-from autoseg.ops.primitives import Norm, Pairs
+from autoseg.ops.operations import Norm, Pairs
 from autoseg.zoo.initialisation import he_initialise
-from autoseg.zoo.rarefaction import StageRate, stage_rates
+from autoseg.zoo.output_stride import StageRate, stage_rates
 from autoseg.zoo.width import scaled
 
 Variant = Literal["code", "paper"]

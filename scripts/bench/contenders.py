@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.config import SearchSchedule
-from autoseg.engine.loop import autocast
 from autoseg.engine.optim import build_optimizer
+from autoseg.engine.trainer import autocast
 from autoseg.errors import ConfigError
-from autoseg.objectives.losses import segmentation_loss
+from autoseg.losses.losses import segmentation_loss
 from autoseg.space.schema import SearchSpace
 from autoseg.supernet import Supernet, build_supernet
 

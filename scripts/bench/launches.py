@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from autoseg.analysis.memory_tracker import LiveStorages
 from autoseg.config import SearchConfig
-from autoseg.engine.plan import STEPS, follow_streams, stand_in_task, take_step
-from autoseg.engine.predicted_memory import CPU, Step, followed, make_state, own_random_state, random_batch
-from autoseg.objectives.memory import LiveStorages
-from autoseg.supernet.elementwise import Plain
-from autoseg.supernet.kernels import KernelChoice
+from autoseg.planning.memory import STEPS, follow_streams, stand_in_task, take_step
+from autoseg.planning.predicted_memory import CPU, Step, followed, make_state, own_random_state, random_batch
+from autoseg.supernet.fast.elementwise import Plain
+from autoseg.supernet.fast.kernels import KernelChoice
 from bench.measure import FORMULAS, tensors_in, touched_bytes
 
 DEPTHWISE, POINTWISE, ATROUS, PREPROCESSING, REST = (

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import conv_flop_count, flop_registry
 
-from autoseg.objectives.memory import LiveStorages, SavedStorages
+from autoseg.analysis.memory_tracker import LiveStorages, SavedStorages
 from bench.contenders import Contender, Half
 
 

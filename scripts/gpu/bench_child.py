@@ -21,14 +21,16 @@ from bench_inference import bench_inference, bench_training
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from autoseg.api.settings import search_settings
 from autoseg.config import SearchConfig
-from autoseg.engine import plan, step_time, steps
+from autoseg.engine import steps
 from autoseg.engine.search import SearchTask
 from autoseg.genotype.sample import sample_genotype
 from autoseg.genotype.schema import Genotype
 from autoseg.network import build_network
+from autoseg.planning import memory as plan
+from autoseg.planning import time as step_time
 from autoseg.settings import merge
+from autoseg.setup.settings import search_settings
 from autoseg.space.schema import SearchSpace
 from gpu.bench_rows import (
     CLASSES,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from autoseg.engine.run import Run
+from autoseg.engine.run_directory import Run
 from gpu.output import PACKED, ROOT, Output, in_one_line, refuse, stage_parser, table
 from gpu.supervisor import Child, Event
 

@@ -20,20 +20,20 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import autoseg
-from autoseg.api.settings import retrain_settings, search_settings
 from autoseg.config import DataConfig, RetrainConfig, SearchConfig
 from autoseg.data.dataset import open_dataset
-from autoseg.data.store import keep_samples
+from autoseg.data.loading.cache import keep_samples
 from autoseg.engine.environment import pick_device
 from autoseg.engine.evaluate import spaced
 from autoseg.engine.predict import load_network
 from autoseg.engine.retrain import RetrainTask
-from autoseg.engine.run import Run
+from autoseg.engine.run_directory import Run
 from autoseg.engine.search import SearchTask
-from autoseg.engine.step_time import WARM_UP
 from autoseg.errors import AutosegError, Interrupted
 from autoseg.files import read_yaml, write_atomically
+from autoseg.planning.time import WARM_UP
 from autoseg.settings import merge
+from autoseg.setup.settings import retrain_settings, search_settings
 from gpu.bench_rows import DRY_SPACE
 from gpu.environment import describe
 from gpu.output import MOST_BYTES

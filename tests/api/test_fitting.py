@@ -13,15 +13,15 @@ from engine.memory_measured import search_config
 from error_codes import raises_code
 from tiny_runs import RETRAIN, SPACE, call, retrain_task, write_config, write_folder
 
-from autoseg.api import fitting
-from autoseg.api.fitting import fit_to_device, smaller_settings
 from autoseg.cli.main import run
 from autoseg.config import RetrainConfig, SearchConfig
-from autoseg.engine.device_memory import format_bytes
-from autoseg.engine.plan import MARGIN, predict_memory
-from autoseg.engine.training_memory import predict_training_memory
 from autoseg.errors import ConfigError
 from autoseg.files import read_yaml
+from autoseg.planning import fit as fitting
+from autoseg.planning.device import format_bytes
+from autoseg.planning.fit import fit_to_device, smaller_settings
+from autoseg.planning.memory import MARGIN, predict_memory
+from autoseg.planning.training_memory import predict_training_memory
 
 CPU = torch.device("cpu")
 PRECISIONS = ("float32", "bf16", "fp16")
@@ -173,7 +173,7 @@ def test_a_run_is_refused_before_an_image_is_decoded_or_a_folder_made(
         monkeypatch.setattr(fitting, name, lambda device: 5 * 10**6)
     for name in ("keep_samples", "describe_environment"):
         monkeypatch.setattr(f"autoseg.api.runs.{name}", lambda *_, name=name: pytest.fail(f"{name} was reached"))
-    monkeypatch.setattr("autoseg.data.folder.FolderDataset.read", lambda *_: pytest.fail("an image was read"))
+    monkeypatch.setattr("autoseg.data.discovery.folder.FolderDataset.read", lambda *_: pytest.fail("an image was read"))
     for command in (
         ["search", "--space", write_config(tmp_path / "space.yaml", SPACE)],
         ["retrain", "--network", "unet", "--set=network.width=0.1"],

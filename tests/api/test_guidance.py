@@ -10,13 +10,13 @@ from cli.error_lines import check_line
 from tiny_runs import DATA as RETRAIN_DATA
 from tiny_runs import GENOTYPE, SPACE, call, rows, write_config, write_folder
 
-from autoseg.api.guidance import LEAST_STEPS, QUICK_STEPS, guide, propose
-from autoseg.api.settings import retrain_settings
 from autoseg.cli.main import run
 from autoseg.config import RetrainSchedule, SearchSchedule
 from autoseg.data.dataset import open_dataset
 from autoseg.engine.accumulation import steps_in_epoch
 from autoseg.settings import merge
+from autoseg.setup.from_data import LEAST_STEPS, QUICK_STEPS, guide, propose
+from autoseg.setup.settings import retrain_settings
 
 SEARCH = SearchSchedule(epochs=12, arch_start_epoch=4, batch_size=8, crop=(96, 96))
 RETRAIN = RetrainSchedule(epochs=60, batch_size=8, crop=(96, 96))

@@ -14,19 +14,19 @@ from PIL import Image
 from tiny_runs import GENOTYPE, RETRAIN, SEARCH, SPACE, write_config
 
 import autoseg
-from autoseg.api.settings import retrain_settings, search_settings
 from autoseg.cli.main import run
 from autoseg.errors import ConfigError, DataError
+from autoseg.setup.settings import retrain_settings, search_settings
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 
 OPENS_DATA = (
-    "autoseg.api.settings.data_settings",
-    "autoseg.api.settings.resolve",
+    "autoseg.setup.settings.data_settings",
+    "autoseg.setup.settings.resolve",
     "autoseg.api.runs.open_dataset",
     "autoseg.api.plan.open_dataset",
     "autoseg.data.dataset.open_dataset",
-    "autoseg.data.store.keep_samples",
+    "autoseg.data.loading.cache.keep_samples",
     "autoseg.engine.predict.find_images",
 )
 

@@ -22,7 +22,7 @@ from autoseg.api.describe import describe
 from autoseg.errors import CheckpointError, ConfigError, ExportError, GenotypeError, RunError
 from autoseg.genotype.decode import decode as decode_probs
 from autoseg.genotype.schema import Genotype
-from autoseg.space.arch_probs import ArchProbs
+from autoseg.space.snapshot import ArchProbs
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from genotype.spaces import space_of
 from tiny_runs import SEARCH, call, write_config
 
 from autoseg.cli.main import run
-from autoseg.genotype.cost import topology_cost
+from autoseg.genotype.flops import topology_cost
 from autoseg.genotype.schema import Genotype
-from autoseg.space.arch_probs import ArchProbs, logits_shapes
+from autoseg.space.snapshot import ArchProbs, logits_shapes
 from cli.error_lines import check_line
 
 MakeRun = Callable[..., Path]

@@ -21,10 +21,10 @@ from tiny_runs import RETRAIN, SEARCH, call, checkpoint, rows, write_config, wri
 
 from autoseg.config import AugmentConfig, DataConfig
 from autoseg.data.dataset import open_dataset, resolve
-from autoseg.data.loader import BatchLoader, evaluation_batches
+from autoseg.data.loading.loader import BatchLoader, evaluation_batches
 from autoseg.engine.device_check import prepare
 from autoseg.engine.evaluate import Details, evaluate_network
-from autoseg.objectives.losses import SegmentationLoss
+from autoseg.losses.losses import SegmentationLoss
 
 CPU = torch.device("cpu")
 ON_MPS = ("--device", "mps")

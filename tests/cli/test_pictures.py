@@ -10,11 +10,11 @@ from small_networks import hourglass, hourglass_space, random_probs, several_pat
 from tiny_runs import SEARCH, call
 
 from autoseg.config import SearchConfig
-from autoseg.engine.run import Run
+from autoseg.engine.run_directory import Run
 from autoseg.genotype.decode import decode
 from autoseg.genotype.schema import Genotype
 from autoseg.settings import parse
-from autoseg.space.arch_probs import ArchProbs
+from autoseg.space.snapshot import ArchProbs
 
 
 def words(path: Path) -> list[str]:

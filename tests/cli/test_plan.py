@@ -13,7 +13,7 @@ from tiny_runs import SPACE, call, write_config
 import autoseg
 from autoseg.cli.main import run
 from autoseg.config import SearchConfig
-from autoseg.engine.plan import Setting, predict_memory
+from autoseg.planning.memory import Setting, predict_memory
 from autoseg.settings import merge, parse, parse_assignments
 from cli.error_lines import check_line
 

@@ -17,9 +17,9 @@ from pretend_windows import FORBIDDEN, NO_CALLS, NO_SIGNAL_CALLS, SIGNALS, windo
 from tiny_runs import RETRAIN, SEARCH, call, rows, write_config, write_folder
 
 from autoseg.cli.main import run
-from autoseg.data.store import keep_samples
-from autoseg.engine.device_memory import device_memory
+from autoseg.data.loading.cache import keep_samples
 from autoseg.errors import ConfigError
+from autoseg.planning.device import device_memory
 from cli.error_lines import check_line
 
 __all__ = ["windows"]  # the fixture
@@ -84,7 +84,7 @@ def test_every_command(windows: None, tmp_path: Path, capsys: pytest.CaptureFixt
 def test_a_run_that_was_stopped_goes_on(windows: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its files are replaced and cut to the checkpoint. Ctrl-C is the signal that Windows sends."""
     config, steps = write_config(tmp_path / "c.yaml", RETRAIN), []
-    log = "autoseg.engine.run.Run.log"
+    log = "autoseg.engine.run_directory.Run.log"
 
     def stop(*arguments: object, **figures: object) -> None:
         steps.append(arguments)

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from autoseg.config import AugmentConfig
+from autoseg.data.augment.batch import BatchAugment
+from autoseg.data.augment.parameters import CoarseMask
+from autoseg.data.augment.sample import augment, full_scale, gaussian, to_tensor, turned
 from autoseg.data.base import Sample
-from autoseg.data.batch_transforms import BatchAugment
-from autoseg.data.loader import BatchLoader, evaluation_batches
-from autoseg.data.packed import mask_tensor
-from autoseg.data.transforms import augment, full_scale, gaussian, to_tensor, turned
-from autoseg.data.views import CoarseMask
+from autoseg.data.loading.loader import BatchLoader, evaluation_batches
+from autoseg.data.loading.packed import mask_tensor
 from data.samples import ArrayDataset
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from autoseg.config import AugmentConfig
+from autoseg.data.augment.batch import BatchAugment
+from autoseg.data.augment.sample import augment
 from autoseg.data.base import Sample
-from autoseg.data.batch_transforms import BatchAugment
-from autoseg.data.loader import BatchLoader
-from autoseg.data.packed import mask_tensor
-from autoseg.data.store import keep_samples
-from autoseg.data.transforms import augment
+from autoseg.data.loading.cache import keep_samples
+from autoseg.data.loading.loader import BatchLoader
+from autoseg.data.loading.packed import mask_tensor
 from data.samples import ArrayDataset
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

@@ -14,11 +14,19 @@ from error_codes import raises_code
 from PIL import Image
 
 from autoseg.config import DataConfig, data_settings
-from autoseg.data.benchmarks import LAYOUTS
-from autoseg.data.class_names import ADE20K, CAMVID, CITYSCAPES, COCO_PIXELMAPS, COCO_STUFF, VOC, camvid_colours
 from autoseg.data.dataset import describe_dataset, open_dataset, resolve
-from autoseg.data.loader import evaluation_batches
-from autoseg.data.store import keep_samples
+from autoseg.data.discovery.class_names import (
+    ADE20K,
+    CAMVID,
+    CITYSCAPES,
+    COCO_PIXELMAPS,
+    COCO_STUFF,
+    VOC,
+    camvid_colours,
+)
+from autoseg.data.discovery.known_datasets import LAYOUTS
+from autoseg.data.loading.cache import keep_samples
+from autoseg.data.loading.loader import evaluation_batches
 from autoseg.errors import DataError
 from autoseg.files import read_yaml, to_yaml
 from autoseg.settings import parse

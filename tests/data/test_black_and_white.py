@@ -9,11 +9,11 @@ from error_codes import raises_code
 from PIL import Image
 
 from autoseg.config import DataConfig
-from autoseg.data.check import check_dataset
-from autoseg.data.colours import table_beside
+from autoseg.data.check.report import check_dataset
 from autoseg.data.dataset import describe_dataset, open_dataset, resolve
-from autoseg.data.images import are_black_and_white, read_mask
-from autoseg.data.labels import classes_of
+from autoseg.data.discovery.infer_classes import classes_of
+from autoseg.data.io.colour_tables import table_beside
+from autoseg.data.io.images import are_black_and_white, read_mask
 from autoseg.data.wording import counted
 from autoseg.errors import ConfigError, DataError
 from autoseg.settings import parse

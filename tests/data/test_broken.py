@@ -22,7 +22,7 @@ from PIL import Image
 from autoseg.config import DataConfig
 from autoseg.data.base import SegmentationDataset
 from autoseg.data.dataset import open_dataset, resolve
-from autoseg.data.store import keep_samples
+from autoseg.data.loading.cache import keep_samples
 from autoseg.errors import DataError
 from autoseg.settings import parse
 

@@ -17,11 +17,11 @@ from error_codes import raises_code
 from PIL import Image
 
 from autoseg.config import DataConfig, data_settings
-from autoseg.data.check import DataReport, check_dataset
+from autoseg.data.check.duplicates import same_files
+from autoseg.data.check.inspection import count_labels, look_at_image
+from autoseg.data.check.report import DataReport, check_dataset
 from autoseg.data.dataset import open_dataset, resolve, verify
-from autoseg.data.duplicates import same_files
-from autoseg.data.images import read_image
-from autoseg.data.inspection import count_labels, look_at_image
+from autoseg.data.io.images import read_image
 from autoseg.errors import DataError
 from autoseg.files import to_yaml
 from autoseg.settings import parse
@@ -553,7 +553,7 @@ def test_a_turned_photo_is_as_large_as_its_mask(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
 def test_labels_are_counted(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autoseg.data.inspection.AT_ONCE", 100)
+    monkeypatch.setattr("autoseg.data.check.inspection.AT_ONCE", 100)
     mask = np.random.default_rng(0).integers(0, 50, (30, 31)).astype(dtype)
     labels, pixels = count_labels(mask)
     expected = np.unique(mask, return_counts=True)

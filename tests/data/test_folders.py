@@ -9,11 +9,11 @@ from error_codes import raises_code
 from PIL import Image
 
 from autoseg.config import DataConfig, SplitConfig
-from autoseg.data.check import check_dataset
+from autoseg.data.check.report import check_dataset
 from autoseg.data.dataset import describe_dataset, open_dataset, resolve
-from autoseg.data.folders import words_of
-from autoseg.data.layouts import with_validation
-from autoseg.data.pairs import match_names, shared_length
+from autoseg.data.discovery.folder_layouts import with_validation
+from autoseg.data.discovery.folder_names import words_of
+from autoseg.data.discovery.pairs import match_names, shared_length
 from autoseg.errors import DataError
 from autoseg.settings import parse
 

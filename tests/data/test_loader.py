@@ -6,7 +6,7 @@ import torch
 from error_codes import raises_code
 
 from autoseg.config import AugmentConfig
-from autoseg.data.loader import BatchLoader, epoch_order, evaluation_batches
+from autoseg.data.loading.loader import BatchLoader, epoch_order, evaluation_batches
 from autoseg.errors import DataError
 from data.samples import ArrayDataset, random_dataset
 

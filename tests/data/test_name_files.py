@@ -8,7 +8,7 @@ import pytest
 from tiny_runs import write_folder
 
 from autoseg.config import DataConfig
-from autoseg.data.check import check_dataset
+from autoseg.data.check.report import check_dataset
 from autoseg.data.dataset import resolve
 
 TEXTS = {

@@ -6,7 +6,7 @@ import numpy as np
 
 from autoseg.config import DataConfig, data_settings
 from autoseg.data.dataset import open_dataset, resolve, verify
-from autoseg.data.loader import evaluation_batches
+from autoseg.data.loading.loader import evaluation_batches
 from autoseg.data.statistics import class_pixel_counts
 from autoseg.settings import parse
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from error_codes import raises_code
 
-from autoseg.data.splits import halve
+from autoseg.data.loading.splits import halve
 from autoseg.errors import DataError
 
 

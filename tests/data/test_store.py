@@ -19,11 +19,11 @@ from error_codes import raises_code
 from tiny_runs import RETRAIN, assert_same_run, call, write_config, write_folder
 
 from autoseg.config import DataConfig
-from autoseg.data import store
 from autoseg.data.base import SegmentationDataset
 from autoseg.data.dataset import open_dataset, resolve
-from autoseg.data.loader import evaluation_batches
-from autoseg.data.store import cache_folder, fingerprint, keep_samples, places
+from autoseg.data.loading import cache as store
+from autoseg.data.loading.cache import cache_folder, fingerprint, keep_samples, places
+from autoseg.data.loading.loader import evaluation_batches
 from autoseg.errors import DataError
 from autoseg.settings import parse
 from data.samples import ArrayDataset, random_dataset
@@ -307,9 +307,9 @@ def failing(number: int) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     ("place", "number"),
     [
-        ("autoseg.data.sample_file._write_all", errno.ENOSPC),
+        ("autoseg.data.loading.sample_file._write_all", errno.ENOSPC),
         ("os.fsync", errno.EIO),
-        ("autoseg.data.store.write_sample_file", errno.EROFS),
+        ("autoseg.data.loading.cache.write_sample_file", errno.EROFS),
         ("pathlib.Path.mkdir", errno.EACCES),
     ],
 )

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from autoseg.config import AugmentConfig
+from autoseg.data.augment.sample import augment, to_tensor
 from autoseg.data.base import Sample
-from autoseg.data.transforms import augment, to_tensor
 
 ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

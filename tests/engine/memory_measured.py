@@ -1,4 +1,4 @@
-"""Memory of real search iterations, measured with nothing of `autoseg.engine.plan`."""
+"""Memory of real search iterations, measured with nothing of `autoseg.planning.memory`."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.config import InferenceConfig
-from autoseg.engine import bands
-from autoseg.engine.bands import SMALLEST, resized_bands, score_bands
+from autoseg.engine import inference as bands
+from autoseg.engine.inference import SMALLEST, resized_bands, score_bands
 from autoseg.genotype.schema import Genotype
 from autoseg.network import build_network
 from autoseg.zoo.build import build_architecture

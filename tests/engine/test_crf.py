@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from autoseg.cli.main import run
 from autoseg.config import CrfConfig, DataConfig, InferenceConfig
+from autoseg.data.augment.sample import normalisation
 from autoseg.data.dataset import open_dataset, resolve
-from autoseg.data.transforms import normalisation
 from autoseg.engine.crf import colours_of, refine
 from autoseg.engine.evaluate import evaluate_network
 from autoseg.engine.predict import label_map, load_network

@@ -9,8 +9,8 @@ import torch
 from error_codes import raises_code
 
 from autoseg import host_memory
-from autoseg.engine.device_memory import device_memory, format_bytes, memory_errors, most_memory, parse_bytes
 from autoseg.errors import ConfigError, RunError
+from autoseg.planning.device import device_memory, format_bytes, memory_errors, most_memory, parse_bytes
 
 CPU = torch.device("cpu")
 

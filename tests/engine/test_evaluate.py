@@ -18,11 +18,11 @@ import autoseg
 from autoseg.cli.main import run
 from autoseg.config import SCALES, DataConfig, InferenceConfig
 from autoseg.data.dataset import open_dataset, resolve
-from autoseg.engine.bands import score_bands
 from autoseg.engine.evaluate import Details, evaluate_network, spaced
+from autoseg.engine.inference import score_bands
 from autoseg.engine.predict import load_network
-from autoseg.objectives.boundary import BoundaryFScore
-from autoseg.objectives.calibration import Calibration
+from autoseg.metrics.boundary import BoundaryFScore
+from autoseg.metrics.calibration import Calibration
 
 SIZES = [(40, 56), (33, 47), (64, 32), (64, 32), (64, 32)]
 CPU = torch.device("cpu")

@@ -11,8 +11,8 @@ from error_codes import raises_code
 from tiny_runs import SEARCH, call, checkpoint, search_task, write_config
 
 from autoseg.cli.main import run
-from autoseg.engine.loop import Loop
 from autoseg.engine.search import SearchTask
+from autoseg.engine.trainer import Loop
 from autoseg.errors import RunError
 
 STEP = SearchTask.step

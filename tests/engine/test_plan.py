@@ -9,8 +9,8 @@ import pytest
 import torch
 from tiny_runs import SPACE
 
-from autoseg.engine.plan import Limits, Planner, Setting, largest_that_fits, predict_memory
-from autoseg.engine.predicted_memory import (
+from autoseg.planning.memory import Limits, Planner, Setting, largest_that_fits, predict_memory
+from autoseg.planning.predicted_memory import (
     CUBLAS_WORKSPACE_BYTES,
     CUDA_WORKSPACE_BYTES,
     Memory,

@@ -15,7 +15,7 @@ import pytest
 from tiny_runs import SEARCH, SETTINGS, assert_same_run, call, checkpoint, rows, start, wait_for_rows, write_config
 
 from autoseg.cli.main import run
-from autoseg.engine import loop
+from autoseg.engine import trainer as loop
 from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.search import SearchTask
 

@@ -12,9 +12,9 @@ from error_codes import raises_code
 from tiny_runs import SEARCH, assert_same_run, call, write_config
 
 from autoseg.config import GeneratedConfig
-from autoseg.engine import run as run_module
+from autoseg.engine import run_directory as run_module
 from autoseg.engine.log import Progress, show_seconds
-from autoseg.engine.run import Run, refuse_used
+from autoseg.engine.run_directory import Run, refuse_used
 from autoseg.errors import RunError
 
 CONFIG = GeneratedConfig(train=3)

@@ -18,13 +18,13 @@ from torch.nn import functional as F
 
 from autoseg.cli.main import run
 from autoseg.config import SearchSchedule
-from autoseg.data.loader import epoch_order
+from autoseg.data.loading.loader import epoch_order
 from autoseg.data.statistics import repeat_factors
 from autoseg.engine.search import SearchTask
 from autoseg.errors import ConfigError, DataError, RunError
-from autoseg.objectives.losses import SegmentationLoss
+from autoseg.losses.losses import SegmentationLoss
 from autoseg.settings import parse
-from autoseg.space.arch_probs import ArchProbs
+from autoseg.space.snapshot import ArchProbs
 
 
 def batches(task: SearchTask) -> tuple[Any, Any]:

@@ -32,11 +32,11 @@ from autoseg.cli.main import run
 from autoseg.config import RetrainConfig
 from autoseg.data.dataset import open_dataset, resolve
 from autoseg.engine.cuda_graphs import Inputs, Recordings
-from autoseg.engine.loop import autocast
 from autoseg.engine.moving_average import MovingAverage
 from autoseg.engine.optim import build_optimizer
 from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.steps import Gradients, accumulated, make_scaler, take_step
+from autoseg.engine.trainer import autocast
 from autoseg.errors import ConfigError
 from autoseg.settings import parse
 from autoseg.supernet import build_supernet
@@ -201,7 +201,7 @@ def test_an_accumulating_run_goes_on_to_the_same_result(kind: str, tmp_path: Pat
     call(kind, "--config", config, "--out", tmp_path / "whole")
     assert len(rows(tmp_path / "whole", "train")) == {"search": 6, "retrain": 8}[kind]
     shorter = write_config(tmp_path / "shorter.yaml", settings, changes)
-    from autoseg.engine.loop import Loop
+    from autoseg.engine.trainer import Loop
 
     pause = Loop._pause
     with pytest.MonkeyPatch.context() as patch:

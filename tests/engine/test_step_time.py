@@ -10,10 +10,10 @@ from error_codes import raises_code
 from tiny_runs import SPACE, search_task
 
 from autoseg.config import SearchConfig
-from autoseg.engine import step_time as module
-from autoseg.engine.plan import Setting
-from autoseg.engine.step_time import Sample, Steps, StepSeconds, count_steps, extrapolate, measure, step_times
 from autoseg.errors import ConfigError
+from autoseg.planning import time as module
+from autoseg.planning.memory import Setting
+from autoseg.planning.time import Sample, Steps, StepSeconds, count_steps, extrapolate, measure, step_times
 from engine.memory_measured import search_config
 
 CPU = torch.device("cpu")

@@ -23,7 +23,7 @@ from autoseg.engine import search
 from autoseg.engine.cuda_graphs import EAGER_STEPS, CudaGraphs, Recorder, Recordings, relative_difference
 from autoseg.engine.search import SearchTask
 from autoseg.engine.steps import HALVES, Gradients, Half, make_recorder
-from autoseg.objectives.losses import SegmentationLoss
+from autoseg.losses.losses import SegmentationLoss
 from autoseg.space.schema import SearchSpace
 from autoseg.supernet import KernelChoice, Supernet, build_supernet
 

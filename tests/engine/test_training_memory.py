@@ -10,9 +10,9 @@ from tiny_runs import retrain_task
 from torch.profiler import ProfilerActivity, profile
 
 from autoseg.data.dataset import open_dataset
-from autoseg.engine.predicted_memory import CUBLAS_WORKSPACE_BYTES, CUDA_WORKSPACE_BYTES
 from autoseg.engine.retrain import RetrainTask
-from autoseg.engine.training_memory import predict_training_memory
+from autoseg.planning.predicted_memory import CUBLAS_WORKSPACE_BYTES, CUDA_WORKSPACE_BYTES
+from autoseg.planning.training_memory import predict_training_memory
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -16,7 +16,7 @@ from tiny_runs import SEARCH, write_config
 from autoseg.cli.main import run
 from autoseg.engine.steps import CudaGraphs, Gradients
 from autoseg.errors import ConfigError
-from autoseg.objectives.losses import SegmentationLoss
+from autoseg.losses.losses import SegmentationLoss
 from autoseg.settings import merge
 from autoseg.space.schema import SearchSpace
 from autoseg.supernet import build_supernet

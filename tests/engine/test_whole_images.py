@@ -16,7 +16,7 @@ from torch import nn
 from autoseg.config import DataConfig, InferenceConfig
 from autoseg.data.base import SegmentationDataset
 from autoseg.engine.evaluate import evaluate_network
-from autoseg.objectives.metrics import Scores
+from autoseg.metrics.confusion import Scores
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MIXED = ((40, 56), (40, 56), (33, 71), (64, 32), (64, 32))

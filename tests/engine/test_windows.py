@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from autoseg.engine import windows
+from autoseg.engine import sliding_window as windows
 from autoseg.engine.evaluate import Details
-from autoseg.engine.windows import axis_windows, sliding_bands
-from autoseg.objectives.metrics import ConfusionMatrix
+from autoseg.engine.sliding_window import axis_windows, sliding_bands
+from autoseg.metrics.confusion import ConfusionMatrix
 
 
 def sliding_logits(

@@ -8,8 +8,8 @@ import numpy as np
 
 from autoseg.genotype.schema import Cell, Genotype
 from autoseg.settings import merge
-from autoseg.space.arch_probs import ArchProbs, logits_shapes
 from autoseg.space.schema import SearchSpace
+from autoseg.space.snapshot import ArchProbs, logits_shapes
 
 PLAIN: dict[str, Any] = {
     "name": "plain",

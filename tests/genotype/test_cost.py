@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from autoseg.genotype.cost import Costs, operation_cost, topology_cost, upsampler_cost
+from autoseg.analysis.flops import count_multiply_adds
+from autoseg.genotype.flops import Costs, operation_cost, topology_cost, upsampler_cost
 from autoseg.genotype.sample import sample_cell, sample_genotype
 from autoseg.network import build_network
-from autoseg.objectives.cost import count_multiply_adds
 from autoseg.ops.registry import PRIMITIVES
 from autoseg.ops.upsample import build_upsampler
 from autoseg.space.groups import OPERATIONS

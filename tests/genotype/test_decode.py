@@ -11,9 +11,9 @@ from error_codes import raises_code
 
 from autoseg.errors import GenotypeError
 from autoseg.genotype.decode import arrow_score, decode, decode_cell, decode_path
-from autoseg.space.arch_probs import ArchProbs
 from autoseg.space.groups import OPERATIONS
 from autoseg.space.schema import SearchSpace
+from autoseg.space.snapshot import ArchProbs
 from autoseg.space.trellis import STEM_NODE, Trellis
 
 PRIORS = ("uniform", "paper")

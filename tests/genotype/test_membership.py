@@ -6,7 +6,7 @@ import pytest
 from error_codes import raises_code
 
 from autoseg.errors import GenotypeError
-from autoseg.genotype.membership import check_in_space
+from autoseg.genotype.contains import check_in_space
 from autoseg.genotype.sample import sample_genotype
 from autoseg.genotype.schema import Genotype
 from autoseg.settings import merge

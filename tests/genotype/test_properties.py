@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoseg.files import to_yaml
-from autoseg.genotype.cost import PER_BILLION_A_MEGAPIXEL, topology_cost
+from autoseg.genotype.contains import check_in_space
 from autoseg.genotype.decode import decode
-from autoseg.genotype.membership import check_in_space
+from autoseg.genotype.flops import PER_BILLION_A_MEGAPIXEL, topology_cost
 from autoseg.genotype.sample import sample_genotype
 from autoseg.genotype.schema import Genotype
-from autoseg.space.arch_probs import gamma_legal
 from autoseg.space.schema import SearchSpace
+from autoseg.space.snapshot import gamma_legal
 from genotype.spaces import KINDS, one_hot, space_of
 
 kinds = st.sampled_from(list(KINDS))

@@ -10,13 +10,13 @@ import pytest
 from error_codes import raises_code
 
 from autoseg.errors import GenotypeError
-from autoseg.genotype.cost import PER_BILLION_A_MEGAPIXEL, Costs, topology_cost
 from autoseg.genotype.decode import decode, decode_cells
+from autoseg.genotype.flops import PER_BILLION_A_MEGAPIXEL, Costs, topology_cost
+from autoseg.genotype.multi_path import decode_topology
 from autoseg.genotype.sample import count_topologies
 from autoseg.genotype.schema import Genotype
-from autoseg.genotype.topology import decode_topology
-from autoseg.space.arch_probs import ArchProbs
 from autoseg.space.schema import SearchSpace
+from autoseg.space.snapshot import ArchProbs
 from autoseg.space.trellis import STEM_NODE, Arrow, Trellis
 from genotype.spaces import random_probs, space_of
 

@@ -8,9 +8,9 @@ from ops.formulas import convolve, interpolate, normalise
 from ops.test_primitives import noise, randomised
 from torch import Tensor, nn
 
-from autoseg.genotype.readings import decoder_nodes, low_level_node, readings
-from autoseg.network.arrival import Ascent, Reduction
+from autoseg.genotype.node_inputs import decoder_nodes, low_level_node, readings
 from autoseg.network.network import Network, build_network
+from autoseg.network.preprocess import Ascent, Reduction
 from autoseg.ops.upsample import TransposedConv
 from autoseg.space.resolution import UPSAMPLERS
 from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Node

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from autoseg.network.arrival import Arrival
 from autoseg.network.cell import Cell
+from autoseg.network.preprocess import Arrival
 from autoseg.ops.registry import PRIMITIVES
 from autoseg.ops.resize import level_size
 from autoseg.space.trellis import Move

@@ -16,7 +16,7 @@ from autoseg.errors import ConfigError
 from autoseg.genotype.schema import Genotype
 from autoseg.network import Network, build_network, fold_batch_norm, for_inference
 from autoseg.ops.heads import AsppDecoder, AuxiliaryHead, DeepLabV3PlusDecoder, FcnDecoder, Stem, UNetDecoder
-from autoseg.ops.primitives import ReluConvNorm
+from autoseg.ops.operations import ReluConvNorm
 from autoseg.ops.registry import PRIMITIVES
 from network.genotypes import EVERY_OPERATION, make_genotype, make_hourglass, make_multi
 

@@ -11,8 +11,8 @@ from autoseg.errors import ConfigError
 from autoseg.export import export_network
 from autoseg.export.weights import load_safetensors
 from autoseg.genotype.schema import Genotype
+from autoseg.losses.losses import segmentation_loss
 from autoseg.network import build_network
-from autoseg.objectives.losses import segmentation_loss
 from autoseg.space.schema import SearchSpace
 from autoseg.supernet import build_supernet
 from autoseg.zoo.build import build_architecture

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from autoseg.analysis.flops import count_cost, count_parameters
 from autoseg.genotype.schema import Genotype
 from autoseg.network import build_network
-from autoseg.objectives.cost import count_cost, count_parameters
 from network.genotypes import make_genotype
 
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autoseg.genotype.membership import check_in_space
+from autoseg.genotype.contains import check_in_space
 from autoseg.genotype.schema import Genotype
-from autoseg.network.arrival import Arrival, Ascent
 from autoseg.network.network import Network, build_network
-from autoseg.ops.primitives import AtrousConv, MaxPool, SepConv, SkipConnect
+from autoseg.network.preprocess import Arrival, Ascent
+from autoseg.ops.operations import AtrousConv, MaxPool, SepConv, SkipConnect
 from autoseg.ops.resize import resize
 from autoseg.ops.upsample import MaxUnpool, TransposedConv
 from autoseg.space.schema import SearchSpace

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.objectives.checkerboard import (
+from autoseg.metrics.checkerboard import (
     constant_grid_share,
     grid_energy_share,
     logits_checkerboard,

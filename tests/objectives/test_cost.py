@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from autoseg.objectives.cost import Cost, count_cost, count_parameters
+from autoseg.analysis.flops import Cost, count_cost, count_parameters
 
 
 def small_net() -> nn.Module:

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from autoseg.config import RetrainSchedule
-from autoseg.objectives.losses import SegmentationLoss, sample_pixels, segmentation_loss
-from autoseg.objectives.pixel_losses import boundary_closeness
+from autoseg.losses.losses import SegmentationLoss, sample_pixels, segmentation_loss
+from autoseg.losses.pixel_losses import boundary_closeness
 from autoseg.settings import parse
 
 WEIGHTS = (0.5, 2.0, 0.0, 1.25)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from autoseg.objectives.losses import sample_pixels, segmentation_loss
+from autoseg.losses.losses import sample_pixels, segmentation_loss
 
 WEIGHTS = (0.5, 2.0, 0.0, 1.25)
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from autoseg.objectives.memory import LiveStorages, SavedStorages, tensor_bytes
+from autoseg.analysis.memory_tracker import LiveStorages, SavedStorages, tensor_bytes
 
 CPU = torch.device("cpu")
 KILO = 1000

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from autoseg.objectives.metrics import ConfusionMatrix, Scores
+from autoseg.metrics.confusion import ConfusionMatrix, Scores
 
 CLASSES = ("a", "b", "c", "d", "e")
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoseg.analysis.flops import count_parameters
+from autoseg.analysis.module_graph import Read, Stage
+from autoseg.analysis.trace import receptive_field, seen, trace_stages
 from autoseg.network import build_network
-from autoseg.objectives.cost import count_parameters
-from autoseg.objectives.diagram import Read, Stage
-from autoseg.objectives.trace import receptive_field, seen, trace_stages
 from autoseg.ops.upsample import UPSAMPLERS, MaxUnpool
 from autoseg.zoo.build import build_architecture, diagram
 from autoseg.zoo.schema import FixedNetwork

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from autoseg.ops.primitives import ReluConvNorm
+from autoseg.ops.operations import ReluConvNorm
 from autoseg.ops.registry import PRIMITIVES
 from autoseg.ops.resize import level_size
 from autoseg.space.groups import OPERATIONS

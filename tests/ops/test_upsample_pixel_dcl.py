@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from autoseg.analysis.memory_tracker import SavedStorages
 from autoseg.errors import SearchSpaceError
-from autoseg.objectives.memory import SavedStorages
 from autoseg.ops.pixel_dcl import Cascade, HalfFilled, IPixelDCL, IPixelDCL3d, PixelDCL, PixelDCL3d
 from ops.upsample_oracles import planar, solid
 

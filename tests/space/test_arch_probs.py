@@ -10,8 +10,8 @@ from error_codes import raises_code
 
 from autoseg.errors import CheckpointError
 from autoseg.settings import merge
-from autoseg.space.arch_probs import ArchProbs, logits_shapes
 from autoseg.space.schema import SearchSpace
+from autoseg.space.snapshot import ArchProbs, logits_shapes
 
 
 def make_space(**network: Any) -> SearchSpace:

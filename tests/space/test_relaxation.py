@@ -11,8 +11,8 @@ from error_codes import raises_code
 
 from autoseg.errors import CheckpointError, SearchSpaceError
 from autoseg.genotype.decode import decode, decode_cell
-from autoseg.space.arch_probs import ArchProbs
 from autoseg.space.schema import SearchSpace, load_space
+from autoseg.space.snapshot import ArchProbs
 
 
 def space_with(blocks: int = 2, **relaxation: Any) -> SearchSpace:

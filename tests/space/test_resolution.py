@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autoseg.space.arch_probs import ArchProbs, gamma_legal, logits_shapes
 from autoseg.space.resolution import UPSAMPLERS, parse_upsampler
 from autoseg.space.schema import SearchSpace
+from autoseg.space.snapshot import ArchProbs, gamma_legal, logits_shapes
 from autoseg.space.trellis import Move, Node, Trellis
 
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autoseg.supernet import KernelChoice
-from autoseg.supernet.cell_weights import tap_by_tap
-from autoseg.supernet.layout import LAYOUTS
-from autoseg.supernet.triton_depthwise import depthwise, depthwise_weight
+from autoseg.supernet.fast.channel_groups import LAYOUTS
+from autoseg.supernet.fast.triton_depthwise import depthwise, depthwise_weight
+from autoseg.supernet.fast.weights import tap_by_tap
 
 SHAPES = [(1, 3, 7, 9), (3, 2, 8, 6), (1, 70, 2, 3), (2, 1, 19, 17), (1, 2, 1, 1), (2, 3, 1, 5), (2, 3, 5, 1)]
 """(N, channels of a part, H, W): odd and even, no multiples of a block, more pixels than one program sums, edges."""

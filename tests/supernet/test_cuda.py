@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from autoseg.space.groups import PAPER_OPERATIONS
 from autoseg.supernet import KernelChoice, Supernet
-from autoseg.supernet.depthwise import Depthwise
-from autoseg.supernet.layout import LAYOUTS
+from autoseg.supernet.fast.channel_groups import LAYOUTS
+from autoseg.supernet.fast.depthwise import Depthwise
 from supernet.spaces import small_space, supernet_of
 from supernet.test_training import loss_of
 

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from autoseg.space.trellis import Move
-from autoseg.supernet.cell import FEWEST_STRIDED, Arrival, Feature
+from autoseg.supernet.fast.cell import FEWEST_STRIDED, Arrival, Feature
 
 
 @pytest.mark.parametrize("in_channels", [FEWEST_STRIDED - 4, FEWEST_STRIDED])

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from autoseg.space.groups import PAPER_OPERATIONS
 from autoseg.supernet import KernelChoice, elementwise
-from autoseg.supernet.elementwise import Compiled, Plain
-from autoseg.supernet.layout import LAYOUTS, Layout
+from autoseg.supernet.fast.channel_groups import LAYOUTS, Layout
+from autoseg.supernet.fast.elementwise import Compiled, Plain
 from supernet.spaces import small_space, supernet_of
 from supernet.test_options import space_with
 from supernet.test_paths import results

@@ -20,8 +20,8 @@ from autoseg.errors import ConfigError
 from autoseg.space.groups import PAPER_OPERATIONS
 from autoseg.space.schema import SearchSpace
 from autoseg.supernet import KernelChoice, Supernet, build_supernet, choose_kernels
-from autoseg.supernet.kernels import DEFAULTS
-from autoseg.supernet.layout import LAYOUTS
+from autoseg.supernet.fast.channel_groups import LAYOUTS
+from autoseg.supernet.fast.kernels import DEFAULTS
 from supernet.oracle_options import options_pairs, options_textbook_of
 from supernet.oracle_upsampling import upsampling_oracle_of, upsampling_pairs
 from supernet.spaces import small_space, supernet_of
@@ -282,7 +282,7 @@ def test_triton_needs_a_cuda_gpu(device: torch.device) -> None:
 
 @pytest.mark.parametrize("installed", [True, False])
 def test_triton_needs_its_package(installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autoseg.supernet.kernels.find_spec", lambda name: installed or None)
+    monkeypatch.setattr("autoseg.supernet.fast.kernels.find_spec", lambda name: installed or None)
     config = KernelConfig(depthwise="triton")
     if installed:
         assert choose_kernels(config, CUDA).depthwise == "triton"

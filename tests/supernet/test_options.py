@@ -9,8 +9,8 @@ import pytest
 import torch
 from oracles import largest_difference
 
+from autoseg.analysis.flops import count_cost
 from autoseg.genotype.sample import sample_genotype
-from autoseg.objectives.cost import count_cost
 from autoseg.space.groups import OPERATIONS, RelaxationSpec
 from autoseg.space.schema import SearchSpace
 from autoseg.supernet import Supernet, build_supernet

@@ -10,7 +10,7 @@ from oracles import TextbookSupernet
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from autoseg.objectives.cost import count_parameters
+from autoseg.analysis.flops import count_parameters
 from autoseg.space.schema import SearchSpace
 from autoseg.supernet import build_supernet
 

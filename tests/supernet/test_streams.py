@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from autoseg.supernet.cell import Feature, SearchCell
-from autoseg.supernet.streams import run_side_by_side
+from autoseg.supernet.fast.cell import Feature, SearchCell
+from autoseg.supernet.fast.streams import run_side_by_side
 from supernet.spaces import small_space, supernet_of
 from supernet.test_training import loss_of
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from autoseg.objectives.losses import segmentation_loss
+from autoseg.losses.losses import segmentation_loss
 from autoseg.supernet import Supernet, build_supernet
-from autoseg.supernet.reading import StackedNorm
+from autoseg.supernet.fast.mixed_op import StackedNorm
 from supernet.spaces import small_space, supernet_of
 
 

@@ -56,7 +56,7 @@ def test_compiled_for_a_gpu_neighbours_are_read_at_once(size: int, precision: st
 
     Also where steps in memory are multiples of 8 alone, for Triton finds out by itself those of 16.
     """
-    from autoseg.supernet import triton_depthwise as ours
+    from autoseg.supernet.fast import triton_depthwise as ours
 
     memory, taps = ours._Memory(image=640 * 6561, pixel=640, channel=1), 16 if size == 3 else 32
     pixels, channels = ours._blocks(memory, 6561, 320, ours.TILE, ours.SIDE)

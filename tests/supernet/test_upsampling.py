@@ -10,14 +10,14 @@ import pytest
 import torch
 from oracles import largest_difference
 
+from autoseg.analysis.flops import count_cost
 from autoseg.genotype.decode import decode
 from autoseg.genotype.schema import Genotype
-from autoseg.objectives.cost import count_cost
-from autoseg.objectives.losses import segmentation_loss
+from autoseg.losses.losses import segmentation_loss
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import STEM_NODE, Arrow, Move, Node
 from autoseg.supernet import Supernet, build_supernet
-from autoseg.supernet.cell import Arrival
+from autoseg.supernet.fast.cell import Arrival
 from supernet.oracle_upsampling import upsampling_oracle_of, upsampling_pairs
 from supernet.spaces import small_space, supernet_of
 from supernet.test_streams import streams as streams_fixture

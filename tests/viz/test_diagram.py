@@ -9,7 +9,7 @@ import pytest
 from matplotlib.collections import Collection, LineCollection
 from matplotlib.figure import Figure
 
-from autoseg.objectives.diagram import IMAGE, LOGITS, Diagram, Join, Read, Stage
+from autoseg.analysis.module_graph import IMAGE, LOGITS, Diagram, Join, Read, Stage
 from autoseg.viz.diagram import short_count
 from autoseg.viz.draw import draw_network, save
 from autoseg.viz.sheet import LAYER_STEP, LEVEL_STEP, Spot

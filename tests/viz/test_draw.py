@@ -19,8 +19,8 @@ from PIL import Image
 from autoseg.errors import ConfigError, DataError, RunError
 from autoseg.genotype.decode import decode
 from autoseg.genotype.schema import Genotype
-from autoseg.space.arch_probs import ArchProbs
 from autoseg.space.schema import SearchSpace
+from autoseg.space.snapshot import ArchProbs
 from autoseg.viz.charts import series, smooth, steps_per_epoch
 from autoseg.viz.draw import (
     FORMATS,

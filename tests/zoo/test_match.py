@@ -7,12 +7,12 @@ import re
 import pytest
 from error_codes import raises_code
 
+from autoseg.analysis.flops import count_cost
 from autoseg.errors import AutosegError, ConfigError, GenotypeError
 from autoseg.genotype.schema import Genotype
 from autoseg.network import build_network
-from autoseg.objectives.cost import count_cost
 from autoseg.zoo.build import build_architecture
-from autoseg.zoo.match import CostTarget, cost_target, match_cost
+from autoseg.zoo.match_cost import CostTarget, cost_target, match_cost
 from autoseg.zoo.schema import FixedNetwork
 
 

@@ -8,7 +8,7 @@ from error_codes import raises_code
 from torch import Tensor, nn
 
 from autoseg.errors import ConfigError
-from autoseg.zoo.rarefaction import MaxPool, StageRate, rarefy, stage_rates
+from autoseg.zoo.output_stride import MaxPool, StageRate, rarefy, stage_rates
 from zoo.contract import noise
 
 

@@ -1,0 +1,212 @@
+"""What can be known of a network without computing anything: how far it sees, and which of its stages read which.
+
+The network runs once on tensors without data (PyTorch's meta tensors), and a dispatch mode carries facts from the
+inputs of every operation to its results. Letters: N images, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import chain
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from autoseg.analysis.module_graph import IMAGE, Diagram, Join, Read, Stage
+from autoseg.analysis.receptive_field import Span, along, nothing
+from autoseg.analysis.receptive_field_rules import Call, results
+from autoseg.ops.resize import Size
+
+FAR = 16384
+"""Pixels of the image along the axis that is followed; a field of more than half of it is the whole image's."""
+ACROSS = 32
+"""Pixels of the image along the axis that is not followed."""
+
+F = TypeVar("F")
+
+
+def receptive_field(network: nn.Module, in_channels: int = 3) -> float:
+    """Pixels of the image that a pixel of the logits (N, K, H, W) may depend on, along the wider of rows and columns.
+
+    The widest of all ways, and of all pixels where they differ, as after a transposed convolution; `math.inf` for the
+    whole image, as with image pooling. Zeros around the image count as far as a field would reach without them.
+    Exact but for interpolation, which is not counted, as is the convention: it moves a field and makes it no wider
+    (nearest-neighbour upsampling does not either).
+    """
+    widest = 0.0
+    for axis, size in ((2, (FAR, ACROSS)), (3, (ACROSS, FAR))):
+        widest = max(widest, seen(network, size, axis, in_channels).widest())
+        if 2 * widest > FAR:  # even what the middle sees might be cut off by the border
+            return math.inf
+    return float(math.ceil(widest))
+
+
+def seen(network: nn.Module, size: Size, axis: int, in_channels: int = 3) -> Span:
+    """Which rows (axis 2) or columns (axis 3) of an image of `size` each pixel of the logits depends on."""
+    mode = _Spans()
+    images = _images(network, size, in_channels)
+    mode.facts[images] = along(axis, size[axis - 2])
+    return mode.fact(_run(network, images, mode, _state(network))) or nothing(4)
+
+
+def trace_stages(
+    network: nn.Module, stages: Sequence[str] | Mapping[str, str], size: Size = (512, 512), in_channels: int = 3
+) -> Diagram:
+    """The stages of a network, in the order in which they run, and what each of them reads directly.
+
+    stages: dotted names of submodules, each called once and returning one (N, C, h, w), or these and the names to give
+    them; one may lie within another. size: of the image, best a multiple of the greatest stride.
+    Raises: ValueError: a stage that is not called or called twice, or that returns something else.
+    """
+    names = stages if isinstance(stages, Mapping) else {name: name for name in stages}
+    mode, images, weights = _Sources(), _images(network, size, in_channels), _state(network)
+    mode.facts[images] = _Origin({IMAGE: None})
+    left = {name: parameter.numel() for name, parameter in network.named_parameters()}
+    for name in left:
+        mode.facts[weights[name]] = _Origin({}, frozenset({name}))
+    found: list[Stage] = []
+
+    def note(place: str, output: Any) -> None:
+        name = names[place]
+        if not isinstance(output, Tensor) or output.dim() != 4:
+            raise ValueError(f"stage '{place}' does not return one tensor (N, C, h, w)")
+        if any(stage.name == name for stage in found):
+            raise ValueError(f"stage '{place}' is called twice, or two are named '{name}'")
+        origin = mode.fact(output) or _Origin({})
+        own = sum(left.pop(weight, 0) for weight in origin.weights)
+        found.append(Stage(name, output.shape[1], size[0] / output.shape[2], own, origin.reads))
+        mode.facts[output] = _Origin({name: None})
+
+    with ExitStack() as hooks:
+        for place in names:
+            module = network.get_submodule(place)
+            hooks.callback(module.register_forward_hook(lambda _, __, output, at=place: note(at, output)).remove)
+        logits = _run(network, images, mode, weights)
+    missing = set(names.values()) - {stage.name for stage in found}
+    if missing:
+        raise ValueError(f"stage '{min(missing)}' is not called")
+    reads = (mode.fact(logits) or _Origin({})).reads
+    return Diagram(tuple(found), reads, in_channels, logits.shape[1], sum(left.values()))
+
+
+# --- running ----------------------------------------------------------------------------------------------------------
+
+
+class Facts(TorchDispatchMode, Generic[F]):  # type: ignore[no-untyped-call]
+    """Carries a fact about each tensor from the inputs of every operation to its results."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.facts = WeakTensorKeyDictionary()
+
+    def fact(self, tensor: Tensor) -> F | None:
+        """What is known of a tensor."""
+        found: F | None = self.facts.get(tensor)  # type: ignore[no-untyped-call]
+        return found
+
+    def carry(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> Iterable[F | None]:
+        """The facts about the results, in order, as many as there are."""
+        raise NotImplementedError
+
+    def _known(self, values: Any) -> bool:
+        return any(isinstance(leaf, Tensor) and leaf in self.facts for leaf in tree_leaves(values))
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if self._known(args) or self._known(kwargs):
+            if _writes_part(func, args) and self._known(args[1:]):
+                raise NotImplementedError(f"{func} writes into a part of a tensor, which is not followed to the whole")
+            outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+            for output, fact in zip(outputs, self.carry(func, args, kwargs or {}, result), strict=False):
+                if fact is not None:
+                    self.facts[output] = fact
+        return result
+
+
+def _writes_part(func: Any, args: Sequence[Any]) -> bool:
+    """Whether an operation changes its first argument in place, and that is a view of a part of another tensor."""
+    if not func._schema.is_mutable or not isinstance(args[0], Tensor):
+        return False
+    return args[0].numel() * args[0].element_size() < args[0].untyped_storage().nbytes()
+
+
+class _Spans(Facts[Span]):  # type: ignore[no-untyped-call]
+    """What each tensor sees of the image."""
+
+    def carry(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> Iterable[Span | None]:
+        return results(Call(func, args, kwargs, result, self.facts), func)
+
+
+class _Origin(NamedTuple):
+    """The stages from which a tensor comes with no other between, how these met others, and the parameters since."""
+
+    sources: dict[str, Join | None]
+    weights: frozenset[str] = frozenset()
+
+    @property
+    def reads(self) -> tuple[Read, ...]:
+        return tuple(Read(source, how) for source, how in self.sources.items())
+
+
+_JOINS: dict[Any, Join] = {
+    torch.ops.aten.add: "add",
+    torch.ops.aten.add_: "add",
+    torch.ops.aten.cat: "concat",
+    **dict.fromkeys((torch.ops.aten.gt, torch.ops.aten.ge, torch.ops.aten.lt, torch.ops.aten.le), "unpool"),
+}
+
+
+class _Sources(Facts[_Origin]):  # type: ignore[no-untyped-call]
+    """Where each tensor comes from."""
+
+    def carry(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> Iterable[_Origin]:
+        known = [self.fact(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        origins = [origin for origin in known if origin is not None]
+        how = _JOINS.get(func.overloadpacket)
+        if how != "unpool" and len({frozenset(origin.sources) for origin in origins if origin.sources}) < 2:
+            how = None
+        merged: dict[str, Join | None] = {}
+        for origin in origins:
+            for source, before in origin.sources.items():
+                merged[source] = merged.get(source) or before or how
+        weights = frozenset[str]().union(*(origin.weights for origin in origins))
+        return [_Origin(merged, weights)] * len(tree_leaves(result))
+
+
+def _images(network: nn.Module, size: Size, in_channels: int) -> Tensor:
+    like = next((each for each in network.parameters() if each.is_floating_point()), torch.empty(0))
+    return torch.empty(1, in_channels, *size, dtype=like.dtype, device="meta")
+
+
+def _state(network: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, without data."""
+    own = chain(network.named_parameters(), network.named_buffers())
+    return {name: torch.empty_like(tensor, device="meta") for name, tensor in own}
+
+
+def _run(network: nn.Module, images: Tensor, mode: TorchDispatchMode, weights: dict[str, Tensor]) -> Tensor:
+    """The logits of a network as it is in use, whose own weights are neither read nor copied."""
+    with torch.no_grad(), _in_use(network), mode:
+        logits: Tensor = functional_call(network, weights, (images,))
+    return logits
+
+
+@contextmanager
+def _in_use(network: nn.Module) -> Iterator[None]:
+    """In evaluation mode, and back."""
+    were = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in were:
+            module.training = training

@@ -1,0 +1,78 @@
+"""Decoding a search. No torch here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from autoseg._version import __version__
+from autoseg.config import SearchConfig
+from autoseg.engine.run_directory import Run
+from autoseg.errors import RunError
+from autoseg.genotype.decode import decode as decode_probs
+from autoseg.genotype.schema import Genotype
+from autoseg.settings import parse
+from autoseg.space.schema import SearchSpace
+from autoseg.space.snapshot import ArchProbs
+
+
+def decode(
+    run: str | Path | Run,
+    *,
+    epoch: int | None = None,
+    path_prior: str | None = None,
+    threshold: float | None = None,
+    budget: float | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+) -> Genotype:
+    """The genotype that a search has arrived at, written to `out` (the run's genotype.yaml). Needs no torch.
+
+    `epoch`: decode the architecture after this epoch, counted from 0; left out, the last one there is. `path_prior` of
+    a single path, `threshold` and `budget` of several (see `DecodingSpec`) are the space's unless given.
+    Raises: RunError: no search, no such epoch, or another genotype in the place. GenotypeError, SearchSpaceError: a
+    way of decoding that the space does not have, or a budget below the cheapest network.
+    """
+    run = run if isinstance(run, Run) else Run.open(run)
+    probs, config, at = arch_of(run, epoch)
+    genotype = decode_probs(
+        probs,
+        path_prior=path_prior,
+        threshold=threshold,
+        budget=budget,
+        name=f"{run.path.resolve().name}_{probs.space.name}",
+        source={"run": run.path.as_posix(), "epoch": at, "seed": config.seed, "autoseg": __version__},
+        retrain=config.retrain,
+    )
+    target = Path(out) if out is not None else run.path / "genotype.yaml"
+    if target.is_dir() or not target.parent.is_dir():
+        raise RunError(
+            f"{target} {'is a folder' if target.is_dir() else 'lies in no folder that exists'}; give --out a file to"
+            " write, in a folder that is there",
+            code="file-is-folder" if target.is_dir() else "folder-missing",
+        )
+    if target.exists() and not overwrite and Genotype.load(target) != genotype:
+        raise RunError(
+            f"{target} already holds another genotype; give another --out, or --overwrite", code="genotype-exists"
+        )
+    genotype.save(target)
+    return genotype
+
+
+def arch_of(run: Run, epoch: int | None = None) -> tuple[ArchProbs, SearchConfig, int]:
+    """alpha and beta of a search after `epoch` (the last there is), its settings, and the epoch.
+
+    Raises: RunError: no search, or no such epoch.
+    """
+    if run.kind != "search":
+        raise RunError(f"{run.path} is a retraining; give the directory of a search", code="run-kind-differs")
+    config = parse(SearchConfig, run.settings, str(run.path / "config.yaml"))
+    snapshots = {int(path.stem.removeprefix("epoch_")): path for path in (run.path / "arch").glob("epoch_*.npz")}
+    if not snapshots:
+        raise RunError(
+            f"{run.path} has not finished an epoch yet; wait, or go on with it by `autoseg search --resume`",
+            code="no-epoch-yet",
+        )
+    at = max(snapshots) if epoch is None else epoch
+    if at not in snapshots:
+        raise RunError(f"{run.path} has no epoch {at}; it has 0 to {max(snapshots)}", code="epoch-missing")
+    return ArchProbs.load(snapshots[at], SearchSpace.parse(config.space)), config, at

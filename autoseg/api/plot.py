@@ -1,0 +1,106 @@
+"""Drawing runs, genotypes, spaces and the networks of the literature."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from autoseg.api.decode import arch_of
+from autoseg.config import RetrainConfig
+from autoseg.engine.run_directory import Run
+from autoseg.errors import ConfigError
+from autoseg.genotype.decode import decode
+from autoseg.genotype.schema import Genotype
+from autoseg.settings import parse
+from autoseg.setup.names import Found, look_up, with_changes
+from autoseg.space.schema import SearchSpace
+from autoseg.space.snapshot import ArchProbs
+from autoseg.zoo.architecture import parse_architecture
+
+
+def plot(
+    source: str | Path,
+    out: str | Path | None = None,
+    formats: Sequence[str] = ("svg", "png", "pdf"),
+    *,
+    overrides: Mapping[str, Any] | None = None,
+) -> list[Path]:
+    """Draw a search, a retraining, a genotype, a network or a space into the folder `out` (a run's own figures/).
+
+    Only a network of the literature needs torch, and is drawn as it computes; `overrides` changes its options.
+
+    Search: the trellis by beta with the decoded path, alpha, gamma and skips where they compete, the decoded cell, the
+    curves. Retraining or genotype: the path and the cell, and a retraining's curves. Space: its trellis. Returns the
+    files.
+    """
+    from autoseg.viz import draw
+
+    if not formats or any(name not in draw.FORMATS for name in formats):
+        raise ConfigError(
+            f"format must be some of {', '.join(draw.FORMATS)}, not {', '.join(formats) or 'none'}",
+            code="unknown-format",
+        )
+    figures, name = _figures(source, overrides or {})
+    if out is None:
+        out = Path(source) / "figures" if Path(source).is_dir() else Path("figures") / name
+    return [path for stem, figure in figures.items() for path in draw.save(figure, Path(out) / stem, formats)]
+
+
+def _figures(source: str | Path, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """The figures of a source by file name, and a name for it."""
+    if not Path(source).is_dir():
+        found = [with_changes(each, overrides) for each in look_up(source)]
+        return {stem: figure for each in found for stem, figure in _figures_of(each).items()}, found[0].name
+    run = Run.open(source)
+    figures: dict[str, Any] = {}
+    if run.kind == "search":
+        probs, _, epoch = arch_of(run)
+        genotype = Genotype.load(run.path) if (run.path / "genotype.yaml").is_file() else None
+        figures = _search_figures(probs, epoch, genotype) | (_cell_figures(genotype) if genotype else {})
+    else:
+        figures = _figures_of(parse_architecture(parse(RetrainConfig, run.settings).architecture))
+    return figures | _curves(run), run.path.name
+
+
+def _curves(run: Run) -> dict[str, Any]:
+    from autoseg.viz import draw
+
+    return {"history": draw.draw_history(run.metrics())} if run.metrics() else {}
+
+
+def _figures_of(found: Found) -> dict[str, Any]:
+    """Of a space, a genotype or a network of the literature."""
+    from autoseg.viz import draw
+
+    if isinstance(found, SearchSpace):
+        return {"trellis": draw.draw_trellis(found, title=found.name)}
+    if isinstance(found, Genotype):
+        return {"path": draw.draw_path(found), **_cell_figures(found)}
+    from autoseg.zoo.build import diagram
+
+    return {"network": draw.draw_network(diagram(found), found.name)}
+
+
+def _search_figures(probs: ArchProbs, epoch: int, genotype: Genotype | None) -> dict[str, Any]:
+    """What competes in a search, by file name, and on the trellis the genotype, if it is of this epoch."""
+    from autoseg.viz import draw
+
+    if genotype is None or genotype.source.get("epoch") != epoch:
+        genotype = decode(probs)
+    title = f"{probs.space.name} after epoch {epoch + 1}"
+    figures = {"trellis": draw.draw_trellis(probs.space, probs.beta_probs, genotype, title)}
+    figures["alpha"] = draw.draw_alpha(probs)
+    if probs.gamma_probs is not None:
+        figures["gamma"] = draw.draw_gamma(probs)
+    if probs.skip_probs is not None:
+        figures["skips"] = draw.draw_skips(probs)
+    return figures
+
+
+def _cell_figures(genotype: Genotype) -> dict[str, Any]:
+    """`cell`, and `up_cell` where the way up has its own."""
+    from autoseg.viz import draw
+    from autoseg.viz.graph import cells
+
+    return {name: draw.draw_cell(genotype, name) for name in cells(genotype)}

@@ -1,0 +1,1 @@
+"""What `autoseg check-data` finds."""

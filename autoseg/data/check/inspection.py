@@ -1,0 +1,196 @@
+"""Looking at an image and its mask: what kind of files they are, which labels are there, and what is wrong with them.
+
+Letters: H height and W width in pixels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from autoseg.data.base import LABELS
+from autoseg.data.discovery.folder import LEAST_SIDE
+from autoseg.data.discovery.pairs import Pair
+from autoseg.data.io.arrays import npy_shape
+from autoseg.data.io.colour_tables import MaskTable
+from autoseg.data.io.images import image_format, read_image, read_mask
+from autoseg.errors import DataError
+
+AT_ONCE = 2**20
+"""Pixels that are counted at once: more would only take memory."""
+MOST_LABELS = 1024
+"""So many different labels of a mask, the commonest, are kept: more has no mask, and all of a photo's would fill the
+memory."""
+_BITS = {"1": 1, "F": 32, "I": 32}
+"""By Pillow's mode; those of 16 bit have it in their name, others are of 8."""
+
+
+class FileKind(NamedTuple):
+    """What a file is, from its header."""
+
+    format: str
+    """PNG, JPEG, TIFF, NPY, ..."""
+    mode: str
+    """Pillow's mode, or the type of an array's numbers."""
+    channels: int
+    bits: int
+    """Of a channel."""
+
+    def __str__(self) -> str:
+        return f"{self.format} {self.mode} {self.bits} bit"
+
+
+class Fault(NamedTuple):
+    """Something that is wrong with a file, in a line that names it and says what to do."""
+
+    kind: str
+    """unreadable, size, small or label."""
+    file: Path
+    text: str
+
+
+class PairFacts(NamedTuple):
+    """What was seen of an image and its mask."""
+
+    size: tuple[int, int] | None
+    """(H, W) of the mask, or of the image where the mask cannot be read."""
+    image_kind: FileKind | None
+    mask_kind: FileKind | None
+    labels: NDArray[np.int64]
+    """Labels as the mask's file has them, ascending."""
+    pixels: NDArray[np.int64]
+    """Of each of the labels."""
+    faults: tuple[Fault, ...]
+    """What would keep a run from using the pair."""
+
+
+def inspect_pair(pair: Pair, table: MaskTable | None, channels: int, pixel_type: str) -> PairFacts:
+    """Read a mask in full, and of an image as much as shows whether it can be read.
+
+    `table`: of masks that hold no labels; `channels` and `pixel_type`: what images are brought to. Raises nothing for a
+    file that is broken: that is a fault.
+    """
+    _, image_path, mask_path = pair
+    faults: list[Fault] = []
+    labels = pixels = np.zeros(0, dtype=np.int64)
+    mask_size, image_kind = None, None
+    try:
+        mask = read_mask(mask_path, table)
+        mask_size = mask.shape[0], mask.shape[1]
+        labels, pixels = count_labels(mask)
+        del mask  # not kept while the image is read
+        if labels.size and not 0 <= int(labels[0]) <= int(labels[-1]) < LABELS:
+            raise DataError(
+                f"{mask_path} has labels outside 0..{LABELS - 1}; correct the mask", code="label-out-of-range"
+            )
+    except DataError as reason:
+        faults.append(Fault("unreadable", mask_path, str(reason)))
+    try:
+        image_kind, size = look_at_image(image_path, mask_size, channels, pixel_type)
+        faults += _size_faults(pair, size, mask_size)
+    except DataError as reason:
+        size = None
+        faults.append(Fault("unreadable", image_path, str(reason)))
+    mask_kind = None if mask_size is None else _kind_of(mask_path)
+    return PairFacts(mask_size or size, image_kind, mask_kind, labels, pixels, tuple(faults))
+
+
+def count_labels(mask: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The labels of a mask, ascending, and the pixels of each; the `MOST_LABELS` commonest where there are more."""
+    flat = mask.reshape(-1)
+    if mask.dtype in (np.uint8, np.uint16):
+        counts = np.zeros(np.iinfo(mask.dtype).max + 1, dtype=np.int64)
+        for start in range(0, flat.size, AT_ONCE):
+            counts += np.bincount(flat[start : start + AT_ONCE], minlength=len(counts))
+        labels = np.flatnonzero(counts)
+        pixels = counts[labels]
+    else:
+        found, pixels = np.unique(flat, return_counts=True)
+        labels = found.astype(np.int64)
+    if labels.size > MOST_LABELS:
+        kept = np.sort(np.argsort(-pixels, kind="stable")[:MOST_LABELS])
+        labels, pixels = labels[kept], pixels[kept]
+    return labels.astype(np.int64), pixels.astype(np.int64)
+
+
+def look_at_image(
+    path: Path, mask_size: tuple[int, int] | None, channels: int, pixel_type: str
+) -> tuple[FileKind, tuple[int, int]]:
+    """Kind and (H, W) of an image, after a check that it can be read whole.
+
+    A JPEG is decoded at an eighth of its size: that goes through all of its data, so a cut is seen, but leaves out most
+    of the arithmetic. A PNG is checked by the checksums of its parts and its end mark, which show every cut and every
+    changed byte, but not that its writer was wrong. What these doubt, and any other file, is read as a run would read
+    it, which also says what is wrong.
+    Raises: DataError: as `read_image`.
+    """
+    try:
+        quick = _quick_look(path, channels, pixel_type)
+    except Exception:  # of many kinds; the reader's word counts
+        quick = None
+    if quick is not None and mask_size in (None, quick[1]):
+        return quick
+    image = read_image(path, mask_size, channels, pixel_type)
+    return _kind_of(path), (image.shape[0], image.shape[1])
+
+
+def _quick_look(path: Path, channels: int, pixel_type: str) -> tuple[FileKind, tuple[int, int]] | None:
+    """None where the file is of a kind that only reading tells of, or may not become what is asked for."""
+    if path.suffix.lower() == ".npy" or pixel_type == "float32":
+        return None
+    with Image.open(path) as image:
+        plain = image.format in ("JPEG", "PNG") and image.mode in ("L", "P", "RGB", "RGBA", "I;16")
+        if not plain or getattr(image, "n_frames", 1) > 1:
+            return None
+        kind, size = _pillow_kind(image), (image.height, image.width)
+        if channels not in (1, 3) and channels != kind.channels:
+            return None
+        if image.format == "JPEG":
+            image.draft(None, (1, 1))
+            image.load()
+        else:
+            image.verify()
+    return kind, size
+
+
+def _size_faults(pair: Pair, size: tuple[int, int], mask_size: tuple[int, int] | None) -> list[Fault]:
+    _, image_path, mask_path = pair
+    if mask_size not in (None, size):
+        assert mask_size is not None
+        text = f"{image_path} is {show_size(size)} pixels, but its mask {mask_path} is {show_size(mask_size)}"
+        return [Fault("size", image_path, f"{text}; make them equal")]
+    if min(size) < LEAST_SIDE:
+        text = f"{image_path} is {show_size(size)} pixels, but images need at least {LEAST_SIDE} each way; remove it"
+        return [Fault("small", image_path, text)]
+    return []
+
+
+def show_size(size: tuple[int, int]) -> str:
+    """(H, W) as `width x height`, the way that files are described."""
+    return f"{size[1]}x{size[0]}"
+
+
+def _kind_of(path: Path) -> FileKind:
+    """Of a file that was read."""
+    if path.suffix.lower() == ".npy":
+        shape, dtype = npy_shape(path), np.load(path, mmap_mode="r", allow_pickle=False).dtype
+        return FileKind("NPY", dtype.name, _array_channels(shape), 8 * dtype.itemsize)
+    try:
+        with Image.open(path) as image:
+            return _pillow_kind(image)
+    except Exception:  # a TIFF that Pillow does not know, but another reader
+        channels, name = image_format(path)
+        return FileKind(path.suffix[1:].upper(), name, channels, 8 * np.dtype(name).itemsize)
+
+
+def _pillow_kind(image: Image.Image) -> FileKind:
+    deep = "16" in image.mode or any("16" in str(part) for tile in getattr(image, "tile", ()) for part in tile[3:])
+    return FileKind(str(image.format), image.mode, len(image.getbands()), 16 if deep else _BITS.get(image.mode, 8))
+
+
+def _array_channels(shape: tuple[int, ...]) -> int:
+    return 1 if len(shape) < 3 else min(shape[0], shape[-1])

@@ -1,0 +1,193 @@
+"""What is wrong with a data set: each problem with the file that has it, and with what to do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from autoseg.data.check.duplicates import same_files
+from autoseg.data.check.inspection import show_size
+from autoseg.data.check.summary import ClassCounter, Scan, SplitSummary
+from autoseg.data.discovery.pairs import IMAGE_VARIANTS, MASK_VARIANTS, index_files, within
+from autoseg.data.wording import counted
+
+NEEDED = ("train", "val")
+"""Splits without which there is no run."""
+SMALL_SIDE = 32
+"""Pixels; the least crop, so that smaller images are framed."""
+RARE_SHARE = 0.001
+"""Of the labelled pixels of training: a class of less is hard to learn."""
+RARE_IMAGES = 5
+"""So few training images with a class show too little of it."""
+
+KINDS = {
+    "layout": "the data set as a whole",
+    "pairing": "images without a mask of their own",
+    "unreadable": "files that cannot be used",
+    "size": "images and masks of different sizes",
+    "label": "labels out of range",
+    "small": "small images",
+    "unused": "masks without an image",
+    "ignored": "masks that are ignored as a whole",
+    "leak": "images of training in another split",
+    "duplicate": "images that come twice",
+    "unseen": "classes of other splits that training never shows",
+    "rare": "classes of which training shows little",
+    "absent": "classes that occur nowhere",
+}
+"""Kind of a problem -> what is said of all of them; the gravest first."""
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong."""
+
+    kind: str
+    """One of `KINDS`."""
+    split: str
+    file: str
+    """From the data set's folder on; of a class, its name."""
+    text: str
+    """A line that names the file and says what to do."""
+    stops: bool
+    """Whether a run on this data would end with an error."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return self._asdict()
+
+
+def find_problems(scan: Scan, summary: Mapping[str, SplitSummary]) -> Iterator[Problem]:
+    """All that is seen in what was read, and by comparing files."""
+    yield from _unpaired(scan)
+    yield from _faults(scan)
+    yield from _labels(scan)
+    yield from _unused_masks(scan)
+    yield from _same_images(scan)
+    yield from _classes(scan, summary)
+
+
+def _shortened(text: str, scan: Scan) -> str:
+    """Files from the data set's folder on."""
+    return text.replace(f"{scan.config.root}{os.sep}", "")
+
+
+def _stops(scan: Scan, split: str) -> bool:
+    """Whether a bad file of a split ends a run, or the use of that split where it alone is checked."""
+    return scan.config.on_bad_file == "fail" and (split in NEEDED or set(scan.left_out) == {split})
+
+
+def _unpaired(scan: Scan) -> Iterator[Problem]:
+    for split, left_out in scan.left_out.items():
+        for name, reason in left_out:
+            yield Problem("pairing", split, name, _shortened(reason, scan), _stops(scan, split))
+
+
+def _faults(scan: Scan) -> Iterator[Problem]:
+    """What keeps single files from being used, and images that are small."""
+    root = Path(scan.config.root or "")
+    for split, pairs in scan.pairs.items():
+        for (_, image, _), facts in zip(pairs, scan.facts[split], strict=True):
+            for fault in facts.faults:
+                text = _shortened(fault.text, scan)
+                yield Problem(fault.kind, split, within(root, fault.file), text, _stops(scan, split))
+            if facts.faults or facts.size is None or scan.config.resize or min(facts.size) >= SMALL_SIDE:
+                continue
+            name = within(root, image)
+            text = f"{name} is only {show_size(facts.size)} pixels; set data.resize, or remove it if it is a mistake"
+            yield Problem("small", split, name, text, stops=False)
+
+
+def _labels(scan: Scan) -> Iterator[Problem]:
+    """Masks with labels that are no class, and such in which nothing is left to learn."""
+    root, counter, number = Path(scan.config.root or ""), ClassCounter(scan), len(scan.classes)
+    for split, pairs in scan.pairs.items():
+        for (_, _, mask), facts in zip(pairs, scan.facts[split], strict=True):
+            name, wrong = within(root, mask), counter.illegal(facts)
+            if any(fault.file == mask for fault in facts.faults) or not facts.labels.size:
+                continue
+            if wrong.size:
+                some = ", ".join(map(str, wrong[:5].tolist())) + ", ..." * (wrong.size > 5)
+                text = (
+                    f"label{'s' * (wrong.size > 1)} {some} in {name}, but the data set has {counted(number, 'class')}"
+                    f" (0..{number - 1}) and ignore label {scan.ignore_label}; map them with data.label_map"
+                )
+                yield Problem("label", split, name, text, _stops(scan, split))
+            elif not counter.count(facts)[:-1].any():
+                text = f"{name} holds the ignore label {scan.ignore_label} alone; remove it with its image"
+                yield Problem("ignored", split, name, text, stops=False)
+
+
+def _unused_masks(scan: Scan) -> Iterator[Problem]:
+    """Masks that belong to no image of their split; where a list chooses, any may be left over."""
+    root = Path(scan.config.root or "")
+    used = {mask for pairs in scan.pairs.values() for _, _, mask in pairs}
+    done: set[str] = set()
+    for split, config in (scan.config.splits or {}).items():
+        if split not in scan.pairs or config.list or not config.masks or not config.images or config.masks in done:
+            continue
+        done.add(config.masks)
+        endings: tuple[str, ...] = (config.mask_suffix or "",)
+        stems = _stems(index_files(root, config.images), (config.image_suffix or "", *IMAGE_VARIANTS))
+        if config.masks == config.images:  # only their names tell masks from images there
+            endings = endings if config.mask_suffix else tuple(variant for variant in MASK_VARIANTS if variant)
+            stems = {stem for stem in stems if not stem.endswith(endings)}
+        for stem, masks in index_files(root, config.masks).items():
+            if stem.endswith(endings) and not _beginnings(stem) & stems:
+                for mask in (mask for mask in masks if mask not in used):
+                    text = f"{within(root, mask)} has no image in {config.images}; add the image, or remove the mask"
+                    yield Problem("unused", split, within(root, mask), text, stops=False)
+
+
+def _stems(names: Iterable[str], endings: Sequence[str]) -> set[str]:
+    """What a mask's name may begin with: the images' paths within their folder, without what only they end in."""
+    return {name.removesuffix(ending) for name in names for ending in ("", *endings)}
+
+
+def _beginnings(stem: str) -> set[str]:
+    """`a_b_c`: itself, `a_b`, `a`. A mask may be one of several of an image, such as `a_labelIds` and `a_color`."""
+    return {stem, *(stem[:place] for place, letter in enumerate(stem) if letter in "_-")}
+
+
+def _same_images(scan: Scan) -> Iterator[Problem]:
+    """Images whose files are the same, byte for byte; what cannot be read is no image."""
+    root = Path(scan.config.root or "")
+    images = [
+        (split, image)
+        for split, pairs in scan.pairs.items()
+        for (_, image, _), facts in zip(pairs, scan.facts[split], strict=True)
+        if facts.image_kind is not None
+    ]
+    for group in same_files([image for _, image in images]):
+        home, first = images[group[0]]
+        for split, image in (images[index] for index in group[1:]):
+            name, other = within(root, image), within(root, first)
+            if split == home:
+                yield Problem("duplicate", split, name, f"{name} is the same file as {other}; remove one", stops=False)
+                continue
+            text = f"{name} of {split} is the same file as {other} of {home}"
+            if home == "train":
+                text += f", so scores on {split} would be too good"
+            yield Problem("leak" if home == "train" else "duplicate", split, name, f"{text}; remove one", stops=False)
+
+
+def _classes(scan: Scan, summary: Mapping[str, SplitSummary]) -> Iterator[Problem]:
+    """Classes that training shows too little of, or not at all."""
+    if (train := summary.get("train")) is None:
+        return
+    for label, name in enumerate(scan.classes):
+        if label == scan.ignore_label:
+            continue
+        elsewhere = [split for split, other in summary.items() if other.images_with[label]]
+        images, share = int(train.images_with[label]), float(train.shares[label])
+        if not elsewhere:
+            text = f"class {label}, {name}, is in no mask; add images of it, or leave it out of data.classes"
+            yield Problem("absent", "train", name, text, stops=False)
+        elif not images:
+            text = f"class {label}, {name}, is in {' and '.join(elsewhere)}, but in no mask of train; move images of it"
+            yield Problem("unseen", "train", name, f"{text} there, or ignore it with data.label_map", stops=False)
+        elif share < RARE_SHARE or images < min(RARE_IMAGES, train.images):
+            text = f"class {label}, {name}, is in {images} of {counted(train.images, 'image')} of train,"
+            advice = f"{100 * share:.2g}% of the pixels; add images, or set balanced_sampling or class_weights"
+            yield Problem("rare", "train", name, f"{text} {advice}", stops=False)

@@ -1,0 +1,135 @@
+"""Checking a data set before a run: what it is, what it holds, what is wrong with it, and the settings that fit it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from autoseg.config import IMAGENET_MEAN, IMAGENET_STD, DataConfig
+from autoseg.data.base import Sample, resize_image, resize_mask
+from autoseg.data.check.problems import KINDS, Problem, find_problems
+from autoseg.data.check.scan import ProgressCall, dataset_of, scan_dataset
+from autoseg.data.check.summary import Scan, SplitSummary, pick_samples, summarise
+from autoseg.data.discovery.known_datasets import TITLES
+from autoseg.data.io.colour_tables import named_classes
+from autoseg.data.wording import counted
+from autoseg.errors import DataError
+
+UNKNOWN_LAYOUTS = ("folder", "list")
+"""Of which nothing is known but where the files lie."""
+LONGEST_SIDE = 1024
+"""Of a sample to look at, in pixels."""
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What `check_dataset` found."""
+
+    scan: Scan
+    summary: Mapping[str, SplitSummary]
+    problems: Sequence[Problem]
+    """The gravest kinds first."""
+    proposal: Mapping[str, Any]
+    """Settings of `DataConfig` with which a run has nothing to find out."""
+
+    @property
+    def title(self) -> str:
+        """`CamVid in /data/camvid: 367 train, 101 val, 11 classes, ignore label 11`."""
+        config, number = self.scan.config, len(self.scan.classes)
+        parts = [f"{summary.images:,} {split}" for split, summary in self.summary.items()]
+        parts += [counted(number, "class"), f"ignore label {self.scan.ignore_label}"]
+        if any(split.part for split in (config.splits or {}).values()):
+            parts.append(f"split by seed {config.split_seed}")
+        if config.mask_threshold is not None:
+            parts.append(f"{config.mask_threshold} or more is class 1")
+        return f"{TITLES[config.layout]} in {config.root}: {', '.join(parts)}"
+
+    @property
+    def stopping(self) -> int:
+        """Problems that would end a run."""
+        return sum(problem.stops for problem in self.problems)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: everything but the pictures, all problems included."""
+        config = self.scan.config
+        return {
+            "root": config.root,
+            "layout": config.layout,
+            "classes": list(self.scan.classes),
+            "ignore_label": self.scan.ignore_label,
+            "channels": config.channels,
+            "pixel_type": config.pixel_type,
+            "splits": {split: summary.to_dict(self.scan.classes) for split, summary in self.summary.items()},
+            "problems": [problem._asdict() for problem in self.problems],
+            "problems_that_stop_a_run": self.stopping,
+            "proposal": dict(self.proposal),
+        }
+
+    def samples(self) -> list[tuple[str, Sample]]:
+        """Up to twelve that show the data set, with their names, none larger than `LONGEST_SIDE`.
+
+        Raises: DataError: a file that has changed since it was checked.
+        """
+        found = []
+        for split, index in pick_samples(self.scan):
+            dataset = dataset_of(self.scan.config, [self.scan.pairs[split][index]])
+            found.append((f"{split}/{dataset.names[0]}", _reduced(dataset.decode(0))))
+        return found
+
+
+def check_dataset(config: DataConfig, split: str | None = None, progress: ProgressCall | None = None) -> DataReport:
+    """Read a data set, or one split of it, and say what it is and what is wrong with it.
+
+    Every mask is decoded, and of every image as much as shows that it can be. `progress(done, total)` is called after
+    each pair. Raises: DataError: a folder that cannot be understood at all, or the generated set, which has no files.
+    """
+    if config.layout == "generated":
+        raise DataError(
+            "the generated set has no files to check; give a folder of images and masks, or a data YAML",
+            code="no-files-to-check",
+        )
+    scan, problems = scan_dataset(config, split, progress)
+    summary = summarise(scan)
+    order = {kind: place for place, kind in enumerate(KINDS)}
+    problems = sorted([*problems, *find_problems(scan, summary)], key=lambda problem: order[problem.kind])
+    return DataReport(scan, summary, problems, propose(config, scan))
+
+
+def _reduced(sample: Sample) -> Sample:
+    """A sample of at most `LONGEST_SIDE` pixels each way: twelve large ones may be more than memory holds."""
+    height, width = sample.mask.shape
+    scale = LONGEST_SIDE / max(height, width)
+    if scale >= 1:
+        return sample
+    size = max(1, round(scale * height)), max(1, round(scale * width))
+    return Sample(resize_image(sample.image, size), resize_mask(sample.mask, size))
+
+
+def propose(config: DataConfig, scan: Scan) -> dict[str, Any]:
+    """The settings of `config`, with what was found in place of what it leaves out.
+
+    What a known layout says of labels and colours stays unsaid; so do the classes where training was not read, which
+    alone tells them all.
+    """
+    found, unknown = scan.config, scan.config.layout in UNKNOWN_LAYOUTS
+    proposal: dict[str, Any] = config.model_dump(mode="json", exclude_defaults=True)
+    proposal |= {"root": found.root, "layout": found.layout}
+    if found.colours and scan.classes == named_classes(found.colours):
+        proposal.pop("classes", None)  # the colours name them
+    elif len(scan.classes) > 1 and ("train" in scan.pairs or config.classes or not unknown):
+        proposal["classes"] = list(scan.classes)
+    if "classes" in proposal:
+        proposal.pop("num_classes", None)
+    proposal["ignore_label"] = scan.ignore_label
+    if unknown and found.label_map:
+        proposal["label_map"] = dict(found.label_map)
+    if found.mask_threshold is not None:
+        proposal["mask_threshold"] = found.mask_threshold
+    if unknown and found.colours:
+        proposal["colours"] = {name: list(colour) for name, colour in found.colours.items()}
+    if (found.channels, found.pixel_type) != (3, "uint8"):
+        proposal |= {"channels": found.channels, "pixel_type": found.pixel_type}
+    if found.mean and (found.mean, found.std) != (IMAGENET_MEAN, IMAGENET_STD):
+        proposal |= {"mean": list(found.mean), "std": list(found.std)}
+    return proposal

@@ -1,0 +1,163 @@
+"""What a data set holds, in figures: sizes, kinds of files, shares of classes; and which samples show it best.
+
+Letter: K classes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.config import DataConfig
+from autoseg.data.base import LABELS, LabelMask, lookup_table
+from autoseg.data.check.inspection import FileKind, PairFacts
+from autoseg.data.discovery.pairs import Pair
+
+VISIBLE_SHARE = 0.002
+"""Of an image's pixels: a class of fewer is not seen in a small picture."""
+
+
+class Scan(NamedTuple):
+    """All that was read of a data set; `config` is filled in as a run would fill it in."""
+
+    config: DataConfig
+    pairs: Mapping[str, Sequence[Pair]]
+    """By split."""
+    facts: Mapping[str, Sequence[PairFacts]]
+    """Of each of the pairs."""
+    left_out: Mapping[str, Sequence[tuple[str, str]]]
+    """By split, the name of each image that has no mask, or the like, and the reason."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Their names; one at least."""
+        return self.config.classes or ()
+
+    @property
+    def ignore_label(self) -> int:
+        """The one in use."""
+        return 255 if self.config.ignore_label is None else self.config.ignore_label
+
+
+class SplitSummary(NamedTuple):
+    """A split in figures. Shares are of pixels."""
+
+    images: int
+    """Images that have a mask, of any state."""
+    sizes: tuple[tuple[int, int], ...]
+    """Smallest, median and largest, (H, W) each, by area; none where no file could be read."""
+    different_sizes: int
+    image_kinds: Mapping[FileKind, int]
+    """Files of each kind, the commonest first."""
+    mask_kinds: Mapping[FileKind, int]
+    pixels: NDArray[np.int64]
+    """(K,): of each class."""
+    images_with: NDArray[np.int64]
+    """(K,): images in which each class occurs."""
+    ignored: int
+    """Pixels with the ignore label."""
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """(K,): of the pixels that have a class."""
+        return self.pixels / max(1, int(self.pixels.sum()))
+
+    @property
+    def ignore_share(self) -> float:
+        """Of all pixels whose label is legal."""
+        return self.ignored / max(1, int(self.pixels.sum()) + self.ignored)
+
+    def to_dict(self, classes: Sequence[str]) -> dict[str, Any]:
+        """Plain data; sizes as [height, width]."""
+        return {
+            "images": self.images,
+            "sizes": dict(zip(("smallest", "median", "largest"), map(list, self.sizes), strict=False)),
+            "different_sizes": self.different_sizes,
+            "image_files": [{**kind._asdict(), "files": count} for kind, count in self.image_kinds.items()],
+            "mask_files": [{**kind._asdict(), "files": count} for kind, count in self.mask_kinds.items()],
+            "ignore_share": self.ignore_share,
+            "classes": {
+                name: {"share": float(self.shares[label]), "pixels": int(self.pixels[label]),
+                       "images": int(self.images_with[label])}
+                for label, name in enumerate(classes)
+            },
+        }  # fmt: skip
+
+
+class ClassCounter:
+    """Turns the labels of masks into pixels of classes, by the label map and the ignore label of a data set."""
+
+    def __init__(self, scan: Scan) -> None:
+        self.ignore_label = scan.ignore_label
+        self.num_classes = len(scan.classes)
+        self._lookup: LabelMask
+        self._lookup, self._legal = lookup_table(scan.config.label_map or {}, self.num_classes, self.ignore_label)
+
+    def illegal(self, facts: PairFacts) -> NDArray[np.int64]:
+        """Labels in the mask's file that are neither a class nor ignored."""
+        inside = (facts.labels >= 0) & (facts.labels < LABELS)
+        return facts.labels[~inside | ~self._legal[np.where(inside, facts.labels, 0)]]
+
+    def count(self, facts: PairFacts) -> NDArray[np.int64]:
+        """(K + 1,): pixels of each class, and ignored ones last."""
+        good = ~np.isin(facts.labels, self.illegal(facts))
+        used = self._lookup[facts.labels[good]].astype(np.int64)
+        places = np.where(used == self.ignore_label, self.num_classes, used)
+        return np.bincount(places, facts.pixels[good], self.num_classes + 1).astype(np.int64)
+
+
+def summarise(scan: Scan) -> dict[str, SplitSummary]:
+    """Each split in figures."""
+    counter = ClassCounter(scan)
+    return {split: _summary(facts, counter) for split, facts in scan.facts.items()}
+
+
+def _summary(facts: Sequence[PairFacts], counter: ClassCounter) -> SplitSummary:
+    sizes = sorted((one.size for one in facts if one.size is not None), key=lambda size: (size[0] * size[1], size))
+    total = np.zeros(counter.num_classes + 1, dtype=np.int64)
+    images_with = np.zeros_like(total)
+    for one in facts:
+        counts = counter.count(one)
+        total += counts
+        images_with += counts > 0
+    return SplitSummary(
+        len(facts),
+        (sizes[0], sizes[(len(sizes) - 1) // 2], sizes[-1]) if sizes else (),
+        len(set(sizes)),
+        dict(Counter(one.image_kind for one in facts if one.image_kind is not None).most_common()),
+        dict(Counter(one.mask_kind for one in facts if one.mask_kind is not None).most_common()),
+        total[:-1],
+        images_with[:-1],
+        int(total[-1]),
+    )
+
+
+def pick_samples(scan: Scan, most: int = 12) -> list[tuple[str, int]]:
+    """(split, place in it) of samples in which as many classes as possible can be seen, then of some spread evenly.
+
+    Only samples without a fault; in the order of the data set.
+    """
+    counter = ClassCounter(scan)
+    places = [
+        (split, index)
+        for split, facts in scan.facts.items()
+        for index, one in enumerate(facts)
+        if not one.faults and one.labels.size and not counter.illegal(one).size
+    ]
+    if len(places) <= most:
+        return places
+    counts = np.stack([counter.count(scan.facts[split][index]) for split, index in places])
+    visible = counts[:, :-1] >= VISIBLE_SHARE * counts.sum(1, keepdims=True)
+    chosen: list[int] = []
+    missing = np.ones(visible.shape[1], dtype=np.bool_)
+    while len(chosen) < most and (gain := (visible & missing).sum(1)).any():
+        chosen.append(int(gain.argmax()))
+        missing &= ~visible[chosen[-1]]
+    spread = np.linspace(0, len(places) - 1, 2 * most).astype(int).tolist()
+    others = dict.fromkeys(place for place in spread[::2] + spread[1::2] if place not in chosen)
+    chosen += list(others)[: most - len(chosen)]
+    return [places[place] for place in sorted(chosen)]

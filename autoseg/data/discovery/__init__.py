@@ -1,0 +1,1 @@
+"""Finding images, masks, splits and classes in other people's folders."""

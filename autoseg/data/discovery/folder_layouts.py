@@ -1,0 +1,139 @@
+"""Finding out how a folder of images and masks is arranged: any folder here, the known data sets in `benchmarks`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from autoseg.config import SplitConfig
+from autoseg.data.discovery.folder_names import find_splits, image_folders, split_of
+from autoseg.data.discovery.pairs import is_hidden, pairs_in_one_folder
+from autoseg.data.io.colour_tables import Colours
+from autoseg.errors import DataError
+
+SPLITS = {"train": ("train", "training"), "val": ("val", "validation", "valid", "dev"), "test": ("test", "testing")}
+"""Name of a split -> folder and file names that mean it."""
+
+_KNOWN = (
+    "folders of images and of masks by their names, such as train/ with train_masks/, images/train with masks/train,"
+    " or images/ with labels/, annotations/ or gt/; a.jpg beside a_mask.png; JPEGImages with SegmentationClass; the"
+    " folders of Cityscapes, ADE20K, COCO-Stuff, Mapillary, CamVid, Oxford-IIIT Pet; and train.txt or train.csv, which"
+    " lists images and masks"
+)
+
+
+@dataclass(frozen=True)
+class FoundLayout:
+    """What a folder turned out to be; what is None is for the user, or for the masks, to say."""
+
+    name: str
+    splits: Mapping[str, SplitConfig]
+    classes: tuple[str, ...] | None = None
+    label_map: Mapping[int, int] | None = None
+    ignore_label: int | None = None
+    colours: Colours | None = None
+
+
+Find: TypeAlias = Callable[[Path], FoundLayout | None]
+
+
+def checked_root(root: str | Path) -> Path:
+    """The data set's folder as an absolute path.
+
+    Raises: DataError: it is missing, no folder, empty, or may not be looked into.
+    """
+    path = Path(root).expanduser().resolve()
+    try:
+        if not path.exists():
+            raise DataError(
+                f"the data set folder {path} does not exist; set data.root to the right one", code="folder-missing"
+            )
+        if not path.is_dir():
+            raise DataError(f"{path} is no folder; set data.root to the folder of the data set", code="folder-is-file")
+        if next(path.iterdir(), None) is None:
+            raise DataError(
+                f"the data set folder {path} is empty; put images and masks there, or set data.root to another",
+                code="folder-empty",
+            )
+    except OSError as reason:
+        raise DataError(
+            f"the data set folder {path} cannot be looked into ({reason.strerror}); change its permissions",
+            code="folder-unreadable",
+        ) from None
+    return path
+
+
+def find_folder(root: Path) -> FoundLayout | None:
+    """Any folder of images and masks; the first arrangement that fits decides."""
+    by_name = find_splits(root)
+    unsplit = by_name.pop(None, None)
+    named = {split: config for split, config in by_name.items() if split is not None}
+    if named:
+        return FoundLayout("folder", named)
+    if listed := find_lists(root):
+        return listed
+    found = by_seed(unsplit.images, unsplit.masks) if unsplit else dict(_one_folder(root))
+    return FoundLayout("folder", found) if found else None
+
+
+def find_lists(root: Path) -> FoundLayout | None:
+    """train.txt or train.csv, or one CSV of all pairs."""
+    found = dict(_lists(root))
+    return FoundLayout("list", found) if found else None
+
+
+def no_layout(root: Path) -> DataError:
+    """The error of a folder that is none of them."""
+    places = image_folders(root)
+    held = f" (images are in {', '.join(places[:4])}{', ...' * (len(places) > 4)})" if places else ""
+    return DataError(
+        f"{root} has no layout that is known{held}; looked for {_KNOWN}; or say where they lie with data.splits",
+        code="unknown-layout",
+    )
+
+
+def pick(root: Path, names: list[str] | tuple[str, ...]) -> str | None:
+    """The first of `names` that is there."""
+    return next((name for name in names if (root / name).exists()), None)
+
+
+def by_seed(images: str | None, masks: str | None, listing: str | None = None) -> dict[str, SplitConfig]:
+    """Training and validation of images that have no splits of their own."""
+    whole = SplitConfig(images=images, masks=masks, list=listing)
+    return {part: whole.model_copy(update={"part": part}) for part in ("train", "val")}
+
+
+def with_validation(splits: Mapping[str, SplitConfig]) -> dict[str, SplitConfig]:
+    """Where there is training and no validation, that is split from training by seed."""
+    if "train" not in splits or "val" in splits or splits["train"].part:
+        return dict(splits)
+    parts = {part: splits["train"].model_copy(update={"part": part}) for part in ("train", "val")}
+    return parts | {split: config for split, config in splits.items() if split != "train"}
+
+
+def _lists(root: Path) -> Iterator[tuple[str, SplitConfig]]:
+    """train.txt: a pair `image mask` a line, or a stem a line, found in images/ and masks/; or one CSV of all."""
+    unsplit = find_splits(root).get(None)
+    folders = (unsplit.images, unsplit.masks) if unsplit else (None, None)
+    found = False
+    for split, aliases in SPLITS.items():
+        if file := pick(root, [f"{alias}{suffix}" for alias in aliases for suffix in (".txt", ".csv")]):
+            found = True
+            yield split, SplitConfig(images=folders[0], masks=folders[1], list=file)
+    if not found and (file := pick(root, ("pairs.csv", "data.csv", "dataset.csv", "images.csv", "list.csv"))):
+        yield from by_seed(*folders, file).items()
+
+
+def _one_folder(root: Path) -> Iterator[tuple[str, SplitConfig]]:
+    """a.jpg beside a_mask.png: in train and val, or all in one."""
+    folders = sorted(path.name for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
+    found = False
+    for split in SPLITS:
+        of_split = (folder for folder in folders if split_of(folder) == split)
+        if folder := next((folder for folder in of_split if pairs_in_one_folder(root / folder)), None):
+            found = True
+            yield split, SplitConfig(images=folder, masks=folder)
+    if not found and pairs_in_one_folder(root):
+        yield from by_seed(".", ".").items()

@@ -1,0 +1,419 @@
+"""Which image belongs to which mask: folders, lists and tables of them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import TypeAlias
+
+from autoseg.config import SplitConfig
+from autoseg.data.io.images import IMAGE_SUFFIXES
+from autoseg.data.wording import counted
+from autoseg.errors import DataError
+from autoseg.files import one_line
+
+Pair: TypeAlias = tuple[str, Path, Path]
+"""Name, image, mask. The name is the image's path within the folder of images, without suffix."""
+
+_ENDINGS = ("_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_segmentation", "_annotation")
+Index: TypeAlias = Mapping[str, list[Path]]
+"""Name -> files of that name."""
+
+MASK_VARIANTS = (
+    *("", *_ENDINGS, "_L", "_gtFine_labelTrainIds", "_gtFine_labelIds", "_labelTrainIds", "_labelIds"),
+    *(form for ending in _ENDINGS for form in (ending.title(), ending.upper())),
+)
+"""What a mask's stem may have more than its image's; the first that is there counts."""
+IMAGE_VARIANTS = ("_leftImg8bit", "_image", "_img", "_sat", "_rgb", "_Image", "_Img", "_Sat", "_IMG", "_RGB")
+"""What an image's stem may have that its mask's lacks."""
+_WORD = re.compile(r"\d+|[^\W\d_]+")
+_SUFFIX = "|".join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)
+_TWO_FILES = re.compile(rf"(.+(?:{_SUFFIX}))\s+(\S.*(?:{_SUFFIX}))", re.IGNORECASE)
+
+
+class BadFiles:
+    """What is wrong with a split: the first is an error, or each is left out and counted where `skip` is set."""
+
+    def __init__(self, skip: bool = False) -> None:
+        self.skip = skip
+        self.left_out: list[tuple[str, str]] = []
+        """(name, reason)."""
+        self.first: DataError | None = None
+        """What the first of them would have raised."""
+
+    def add(self, name: str, error: DataError) -> None:
+        """Raises: DataError: the error, unless bad files are skipped."""
+        if not self.skip:
+            raise error
+        self.first = self.first or error
+        self.left_out.append((name, str(error)))
+
+
+def list_pairs(
+    root: Path,
+    split: str,
+    config: SplitConfig,
+    bad: BadFiles | None = None,
+    val_share: float = 0.2,
+    split_seed: int = 0,
+) -> list[Pair]:
+    """Every image of a split with its mask: in the order of its list, or else by name. Masks alone are left out.
+
+    Of a split with a `part`, what `val_share` and `split_seed` give it. `bad` collects what cannot be paired.
+
+    Raises: DataError: a folder or file that is missing, no images, an image without a mask, a name that comes twice.
+    """
+    bad = bad or BadFiles()
+    entries = read_list(root / config.list) if config.list else []
+    stems = [entry[0] for entry in entries if len(entry) == 1]
+    pairs = [
+        (_without_suffix(image), _listed(root, image), _listed(root, mask))
+        for image, mask in (entry for entry in entries if len(entry) == 2)
+        if _both_there(root, config.list or "", image, mask, bad)
+    ]
+    if stems or not config.list:
+        pairs += _paired(root, split, config, stems, bad)
+    unique: dict[str, Pair] = {}
+    for pair in pairs:
+        if pair[0] in unique:
+            image = f"{within(root, pair[1])} of split '{split}' in {root}"
+            bad.add(pair[0], DataError(f"{image} comes twice; remove one", code="image-twice"))
+        unique.setdefault(pair[0], pair)
+    if not unique:
+        place = root / (config.list or config.images or "")
+        raise DataError(f"{place} has no image with a mask; see `autoseg check-data {root}`", code="no-image-with-mask")
+    if config.part is None:
+        return list(unique.values())
+    return _part(list(unique.values()), config.part, val_share, split_seed, root)
+
+
+def pairs_in_one_folder(folder: Path, most: int = 20_000) -> bool:
+    """Whether a folder, or one below it, holds an image beside its mask, such as `a.jpg` and `a_mask.png`.
+
+    At most so many files are looked at.
+    """
+    looked = 0
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        stems = {Path(name).stem for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES}
+        if any(_mask_among(stem, stems) for stem in stems):
+            return True
+        looked += len(names) + 1
+        if looked > most or not place:
+            return False
+    return False
+
+
+def read_list(path: Path) -> list[tuple[str, ...]]:
+    """The lines of a list: (stem,) or (image, mask). A tab or comma separates names that have spaces.
+
+    A CSV may have a header. Numbers after a stem (Oxford-IIIT Pet) are left out.
+    Raises: DataError: it cannot be read, has a line of three parts, or no line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as reason:
+        raise DataError(
+            f"{path} cannot be read as a list of images ({one_line(reason)}); correct data.splits",
+            code="file-unreadable",
+        ) from None
+    entries = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        entry = _entry(line, path.suffix)
+        if len(entry) > 2 or not all(entry):
+            raise DataError(
+                f"{path}, line {number}: write a stem, or an image and its mask with a tab between them",
+                code="list-line-invalid",
+            )
+        if number > 1 or path.suffix.lower() != ".csv" or not _is_header(entry):
+            entries.append(entry)
+    if not entries:
+        raise DataError(f"{path} lists no images; write a stem, or `image mask`, on each line", code="list-empty")
+    return entries
+
+
+def within(root: Path, path: Path) -> str:
+    """`path` from `root` on, where it lies there."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+# --- folders ----------------------------------------------------------------------------------------------------------
+
+
+def _paired(root: Path, split: str, config: SplitConfig, stems: list[str], bad: BadFiles) -> list[Pair]:
+    """The images of a folder (those of `stems`, or all) with the masks of another."""
+    if config.images is None or config.masks is None:
+        raise DataError(
+            f"{root / (config.list or '')} lists stems, but {root} has no folders images/ and masks/ to find them in;"
+            " write `image mask` on each line, or name the folders in data.splits",
+            code="list-without-folders",
+        )
+    images, masks = _images_and_masks(root, split, config)
+    matches = match_names(images, masks, config.mask_suffix)
+    if not images:
+        raise DataError(
+            f"{root / config.images} holds no images; looked for {', '.join(IMAGE_SUFFIXES)}", code="no-images"
+        )
+    wanted = [_without_suffix(stem) for stem in stems] or sorted(images)
+    missing = [name for name in wanted if name not in images]
+    unpaired: list[tuple[str, Path]] = []
+    found: list[Pair] = []
+    for name in (name for name in wanted if name in images):
+        candidates = matches[name]
+        if not candidates:
+            unpaired.append((name, images[name][0]))
+        elif len(images[name]) > 1 or len(candidates) > 1:
+            both = " and ".join(within(root, file) for file in max(images[name], candidates, key=len)[:2])
+            error = DataError(f"{both} in {root} have the same stem; remove or rename one", code="same-stem-twice")
+            bad.add(name, error)
+        else:
+            found.append((name, images[name][0], candidates[0]))
+    for name in missing:
+        error = DataError(
+            f"{root / (config.list or '')} lists {name}, which is not in {root / config.images}"
+            f" ({len(missing)} of {len(wanted)} are missing); add the images or correct the list",
+            code="listed-file-missing",
+        )
+        bad.add(name, error)
+    missed = f"{len(unpaired)} of {counted(len(wanted), 'image')} without"
+    for name, image in unpaired:
+        text = f"{within(root, image)} has no mask in {root / config.masks} ({missed}); add the masks, with the images'"
+        advice = "stems, or remove the images"
+        if len(parts := _parts_of(name, masks, "*" in config.masks)) > 1:
+            text = f"{within(root, image)} has {len(parts)} masks, such as {within(root, masks[parts[0]][0])}, but none"
+            advice = "of the whole image; merge them into one mask of labels, with the image's stem"
+        error = DataError(f"{text} {advice}", code="mask-in-parts" if len(parts) > 1 else "mask-missing")
+        bad.add(name, error)
+    return found
+
+
+def match_names(images: Index, masks: Index, suffix: str | None = None) -> dict[str, list[Path]]:
+    """The mask files of each image; none, or several of one name, where there is no pair.
+
+    By the usual endings, or by `suffix`. Where no image at all finds a mask so, by what is left of the names without
+    the words that all images, or all masks, begin and end with: `top_2_10_RGB` has `top_2_10_label`.
+    """
+    found = {name: _masks_of(name, masks, suffix) for name in images}
+    if suffix is not None or any(found.values()):
+        return found
+    by_key: dict[str, list[Path]] = {}
+    for name, key in _keys(masks).items():
+        by_key.setdefault(key, []).extend(masks[name])
+    return {name: by_key.get(key, []) for name, key in _keys(images).items()}
+
+
+def _keys(names: Iterable[str]) -> dict[str, str]:
+    """Name -> what is left of it without the words that all begin and end with; folders stay."""
+    words = {name: _WORD.findall(Path(name).name) for name in names}
+    first = shared_length(words.values())
+    last = shared_length(way[first:][::-1] for way in words.values())
+    return {
+        name: Path(name).with_name("_".join(way[first : len(way) - last]) or Path(name).name).as_posix()
+        for name, way in words.items()
+    }
+
+
+def shared_length(sequences: Iterable[Sequence[str]]) -> int:
+    """How many elements all begin with; of one sequence alone, or of none, nothing is shared."""
+    alike = takewhile(lambda column: len(column) > 1 and len(set(column)) == 1, zip(*sequences, strict=False))
+    return sum(1 for _ in alike)
+
+
+def _parts_of(name: str, masks: Index, own_folder: bool) -> list[str]:
+    """The masks of parts of an image, such as its objects: `a_0` and `a_1` of `a`, `007_hair` of `7`.
+
+    Where each image has folders of its own, all in that of masks.
+    """
+    if own_folder and "/" in name:
+        return [mask for mask in masks if Path(mask).parent == Path(name).parent]
+    stem = Path(name).name
+    begins = re.compile((f"0*{int(stem)}" if stem.isdecimal() else re.escape(stem)) + "[_-]")
+    return [mask for mask in masks if begins.match(Path(mask).name)]
+
+
+def _images_and_masks(root: Path, split: str, config: SplitConfig) -> tuple[Index, Index]:
+    """Names of a split's images, without `image_suffix`, and of its masks -> files."""
+    assert config.images is not None and config.masks is not None  # noqa: PT018 - for the type checker alone
+    files = index_files(root, config.images)
+    together = config.images == config.masks
+    masks: Index = files if together else index_files(root, config.masks)
+    inside = os.path.relpath(root / config.masks, root / config.images) + os.sep
+    images: Index = {name: paths for name, paths in files.items() if not name.startswith(inside)}
+    if config.image_suffix:
+        ending = config.image_suffix
+        images = {name.removesuffix(ending): paths for name, paths in images.items() if name.endswith(ending)}
+        masks = {name: paths for name, paths in masks.items() if not (together and name.endswith(ending))}
+    elif together:
+        used = {variant for name in files for variant in _mask_among(name, files)}
+        if not used and config.mask_suffix is None:
+            raise DataError(
+                f"split '{split}' has its images and masks in one folder, {config.images}, but no mask that is named as"
+                " its image, such as a.jpg and a_mask.png; name them so, use two folders, or set data.splits",
+                code="no-mask-in-folder",
+            )
+        endings = tuple(used if config.mask_suffix is None else [config.mask_suffix])
+        images = {name: paths for name, paths in files.items() if not name.endswith(endings)}
+        masks = {name: paths for name, paths in files.items() if name.endswith(endings)}
+    return images, masks
+
+
+def _mask_among(name: str, names: Mapping[str, object] | set[str]) -> list[str]:
+    """The endings with which `names` has a mask of the image `name`."""
+    bases = [name, *(name.removesuffix(ending) for ending in IMAGE_VARIANTS if name.endswith(ending))]
+    return [variant for variant in MASK_VARIANTS if variant and any(base + variant in names for base in bases)]
+
+
+def _masks_of(name: str, masks: Index, suffix: str | None) -> list[Path]:
+    """The files of the first mask name that fits an image; several where one name has several files."""
+    variants = MASK_VARIANTS if suffix is None else (suffix,)
+    bases = [name, *(name.removesuffix(ending) for ending in IMAGE_VARIANTS if name.endswith(ending))]
+    candidates = (masks[base + variant] for base in bases for variant in variants if base + variant in masks)
+    return next(candidates, [])
+
+
+def index_files(root: Path, folder: str) -> Index:
+    """Path within `folder`, without suffix -> image files of that name; subfolders count, hidden files do not.
+
+    A part of `folder` that is `*` is any folder, whose name then begins the path: `Urban/7` of `Train/*/images`.
+    Raises: DataError: there is no such folder, or it cannot be looked into.
+    """
+    files: dict[str, list[Path]] = {}
+    for prefix, place in _folders(root, folder):
+        for path in _walk(place, ()):
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                name = prefix + path.relative_to(place).with_suffix("").as_posix()
+                files.setdefault(name, []).append(path)
+    return files
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is none of the data, by its name."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _folders(root: Path, folder: str) -> list[tuple[str, Path]]:
+    """What is in place of each `*`, with strokes between and after, and the folder."""
+    found = [("", root)]
+    for part in Path(folder).parts:
+        found = [
+            (f"{prefix}{inside.name}/" if part == "*" else prefix, inside)
+            for prefix, place in found
+            for inside in (_inside(place) if part == "*" else [place / part])
+        ]
+    found = [(prefix, place) for prefix, place in found if place.is_dir()]
+    if not found:
+        raise DataError(f"{root / folder} is no folder; make it, or correct data.splits", code="folder-missing")
+    return found
+
+
+def _inside(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
+    except OSError as reason:
+        raise DataError(
+            f"{folder} cannot be looked into ({reason.strerror}); change its permissions, or remove it",
+            code="folder-unreadable",
+        ) from None
+
+
+def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
+    """The files below a folder, links followed. `above`: device and number of it and of those that it lies in."""
+    try:
+        status = folder.stat()
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as reason:
+        raise DataError(
+            f"{folder} cannot be looked into ({reason.strerror}); change its permissions, or remove it",
+            code="folder-unreadable",
+        ) from None
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        raise DataError(
+            f"{folder} is a symbolic link to a folder that it lies in; remove the link", code="folder-link-loop"
+        )
+    for entry in entries:
+        if is_hidden(entry.name):
+            continue
+        if _is_folder(entry):
+            yield from _walk(Path(entry.path), (*above, here))
+        else:
+            yield Path(entry.path)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: it is said when the image is read
+        return False
+
+
+def _part(pairs: list[Pair], part: str, val_share: float, seed: int, root: Path) -> list[Pair]:
+    """Those of `pairs` that belong to a part: by a hash of their names, so that new images move few of the others.
+
+    A single image is one to train on. Raises: DataError: no image is left for validation.
+    """
+    count = min(round(val_share * len(pairs)) or 1, len(pairs) - 1)
+    if count == 0 and part == "val":
+        raise DataError(
+            f"{root} has too few images with masks ({len(pairs)}) to split them for training and validation;"
+            " add images",
+            code="too-few-images",
+        )
+    order = sorted(pairs, key=lambda pair: hashlib.sha256(f"{seed} {pair[0]}".encode()).digest())
+    held_out = {name for name, _, _ in order[:count]}
+    return [pair for pair in pairs if (pair[0] in held_out) == (part == "val")]
+
+
+# --- lists ------------------------------------------------------------------------------------------------------------
+
+
+def _entry(line: str, suffix: str) -> tuple[str, ...]:
+    """The parts of a line of a list."""
+    line = line.strip()
+    if suffix.lower() == ".csv":
+        delimiter = next((mark for mark in ",;\t" if mark in line), ",")
+        return tuple(cell.strip() for cell in next(csv.reader([line], delimiter=delimiter)))
+    if separator := next((mark for mark in "\t," if mark in line), None):
+        return tuple(part.strip() for part in line.split(separator))
+    if both := _TWO_FILES.fullmatch(line):
+        return both.groups()
+    parts = line.split()
+    if len(parts) == 4 and all(part.isdecimal() for part in parts[1:]):
+        return (parts[0],)
+    return tuple(parts) if len(parts) == 2 else (line,)
+
+
+def _is_header(entry: Sequence[str]) -> bool:
+    """Whether the first line of a CSV names its columns: no file has a dot-less name, and no stem such a one."""
+    columns = ("image", "images", "stem", "name", "id", "file", "filename", "image_path")
+    return not any("." in cell for cell in entry) and (len(entry) == 2 or entry[0].lower() in columns)
+
+
+def _both_there(root: Path, listing: str, image: str, mask: str, bad: BadFiles) -> bool:
+    for file in (image, mask):
+        if not _listed(root, file).is_file():
+            error = DataError(
+                f"{root / listing} lists {file}, which is not in {root}; add the file or correct the list",
+                code="listed-file-missing",
+            )
+            bad.add(_without_suffix(image), error)
+            return False
+    return True
+
+
+def _listed(root: Path, name: str) -> Path:
+    """The file that a list names; `/JPEGImages/a.jpg` counts from `root`, too, as the augmented VOC lists have it."""
+    path = root / name
+    return path if path.exists() or not name.startswith("/") else root / name.lstrip("/")
+
+
+def _without_suffix(name: str) -> str:
+    path = Path(name)
+    return path.with_suffix("").as_posix() if path.suffix.lower() in IMAGE_SUFFIXES else path.as_posix()

@@ -1,0 +1,228 @@
+"""Keeping all decoded samples of a data set: on the GPU, in memory, or in a file that is mapped into memory.
+
+Each image is decoded once; what trains and measures then reads it from there (`SegmentationDataset.store`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import PIL
+import torch
+from numpy.typing import NDArray
+
+from autoseg.data.base import SegmentationDataset
+from autoseg.data.dataset import in_threads, verify
+from autoseg.data.loading.packed import Layout, PackedSamples
+from autoseg.data.loading.sample_file import Put, SampleFileError, open_sample_file, write_sample_file
+from autoseg.data.wording import counted
+from autoseg.errors import DataError
+from autoseg.files import one_line
+from autoseg.host_memory import free_memory, total_memory
+
+Store: TypeAlias = Literal["auto", "device", "memory", "disk", "none"]
+DoneOf: TypeAlias = "Callable[[int, int], None] | None"
+
+DEVICE_SHARE = 0.25
+"""Of a GPU's free memory, at most so much for the samples of one split; the network needs the rest."""
+MEMORY_SHARE = 0.5
+"""Of the memory that is available."""
+FORMAT = 1
+
+_log = logging.getLogger(__name__)
+
+
+def keep_samples(
+    dataset: SegmentationDataset,
+    store: Store = "auto",
+    device: torch.device | None = None,
+    cache_dir: str | Path | None = None,
+    progress: DoneOf = None,
+) -> str:
+    """Decode every sample once, and keep all where `store` says; returns where: `device`, `memory`, `disk` or `none`.
+
+    `auto`: on the device where that is a GPU with room, else in memory, else in a file in `cache_dir`. Where a place
+    cannot be had, one line of the log says so, and the files are read when they are needed, as for `none`.
+    `progress(done, total)` is called after each sample.
+
+    Raises: DataError: the first sample that cannot be used.
+    """
+    device = device or torch.device("cpu")
+    if store != "none":
+        layout = Layout(_sizes(dataset), dataset.mask_dtype, dataset.channels, dataset.image_dtype)
+        for place in places(store, layout.total_bytes, device):
+            samples = _kept(dataset, layout, place, device, cache_dir, progress)
+            if samples is not None:
+                dataset.keep(samples)
+                _say_unlabelled(dataset)
+                return place
+    verify(dataset, progress)
+    _say_unlabelled(dataset)
+    return "none"
+
+
+def cache_folder(cache_dir: str | Path | None = None) -> Path:
+    """`cache_dir`, or the user's folder for what can be made again: $XDG_CACHE_HOME/autoseg or ~/.cache/autoseg."""
+    if cache_dir is not None:
+        return Path(cache_dir).expanduser()
+    root = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(root) if os.path.isabs(root) else Path("~/.cache").expanduser()) / "autoseg"
+
+
+def available_memory() -> int:
+    """Bytes of memory that can be had without swapping; half of all where the system does not say."""
+    free = free_memory()
+    return (total_memory() or 0) // 2 if free is None else free
+
+
+def fingerprint(dataset: SegmentationDataset) -> tuple[str, str] | None:
+    """A name for the file of a data set's samples, and what tells whether a file of that name still holds them.
+
+    The name follows from where the samples come from and what is made of them, the other also from the state of the
+    sources. None where the sources are not known.
+    """
+    sources = dataset.sources()
+    if sources is None:
+        return None
+    settings = {
+        "format": FORMAT,
+        "label_map": sorted(dataset.label_map.items()),
+        "num_classes": dataset.num_classes,
+        "ignore_label": dataset.ignore_label,
+        "resize": dataset.resize,
+        "pixels": [dataset.channels, dataset.image_dtype.name],
+        "colours": list((dataset.colours or {}).items()),
+        "mask_threshold": dataset.mask_threshold,
+    }
+    name = _digest([settings, [place for place, _ in sources]])
+    return name, _digest([settings, sources, PIL.__version__])
+
+
+# --- where ------------------------------------------------------------------------------------------------------------
+
+
+def _sizes(dataset: SegmentationDataset) -> list[tuple[int, int]]:
+    if dataset.resize is not None:
+        return [dataset.resize] * len(dataset)
+    sizes: list[tuple[int, int]] = [(0, 0)] * len(dataset)
+
+    def look(index: int) -> None:
+        sizes[index] = dataset.stored_size(index)
+
+    in_threads(look, len(dataset))
+    return sizes
+
+
+def places(store: Store, total_bytes: int, device: torch.device) -> Iterator[str]:
+    """Where to try to keep the samples, in this order."""
+    if store == "device" and device.type != "cuda":  # mps shares the memory, and samples are augmented on the CPU
+        yield "memory"
+    elif store != "auto":
+        yield store
+    else:
+        if device.type == "cuda" and total_bytes <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
+            yield "device"
+        if total_bytes <= MEMORY_SHARE * available_memory():
+            yield "memory"
+        yield "disk"
+
+
+def _kept(
+    dataset: SegmentationDataset,
+    layout: Layout,
+    place: str,
+    device: torch.device,
+    cache_dir: str | Path | None,
+    progress: DoneOf,
+) -> PackedSamples | None:
+    if place == "disk":
+        return _on_disk(dataset, layout, cache_folder(cache_dir), progress)
+    target = device if place == "device" else torch.device("cpu")
+    try:
+        buffer = torch.empty(layout.total_bytes, dtype=torch.uint8, device=target)
+    except RuntimeError:
+        _log.warning(f"no room for {_size(layout.total_bytes)} of decoded images in the memory of {target}")
+        return None
+
+    def put(place: int, data: NDArray[np.uint8]) -> None:
+        buffer[place : place + len(data)] = torch.from_numpy(data)
+
+    _fill(dataset, layout, put, progress)
+    return PackedSamples(layout, buffer)
+
+
+def _on_disk(dataset: SegmentationDataset, layout: Layout, folder: Path, progress: DoneOf) -> PackedSamples | None:
+    try:
+        if (identity := fingerprint(dataset)) is None:
+            raise SampleFileError("nothing tells these images from others")
+        path, state = folder / f"{identity[0]}.samples", identity[1]
+        if not _is_there(path, state, layout):
+            folder.mkdir(parents=True, exist_ok=True)
+            if (free := shutil.disk_usage(folder).free) < layout.total_bytes:
+                raise OSError(f"{_size(layout.total_bytes)} are needed, {_size(free)} are free")
+            _log.warning(f"writing {_size(layout.total_bytes)} of decoded images to {path}, for later runs too")
+            write_sample_file(path, state, layout, lambda put: _fill(dataset, layout, put, progress))
+        elif progress is not None:
+            progress(len(dataset), len(dataset))
+        return open_sample_file(path, state, layout)
+    except (OSError, SampleFileError) as reason:
+        _log.warning(
+            f"decoded images cannot be kept in {folder} ({one_line(reason)}); going on without: the image files are"
+            " read again in each epoch (set cache_dir to another folder, or store: none)"
+        )
+        return None
+
+
+def _is_there(path: Path, state: str, layout: Layout) -> bool:
+    """Whether a file holds these samples; one that holds others is removed."""
+    try:
+        open_sample_file(path, state, layout)
+        return True
+    except FileNotFoundError:
+        return False
+    except SampleFileError as reason:
+        _log.warning(f"{path} {reason}; making it anew")
+        path.unlink(missing_ok=True)
+        return False
+
+
+# --- filling ----------------------------------------------------------------------------------------------------------
+
+
+def _fill(dataset: SegmentationDataset, layout: Layout, put: Put, progress: DoneOf) -> None:
+    def work(index: int) -> None:
+        sample = dataset.decode(index)
+        try:
+            packed = layout.pack(index, *sample)
+        except ValueError:
+            raise DataError(
+                f"{dataset.where(index)} changed while it was read; start again", code="file-changed"
+            ) from None
+        put(layout.starts[index], packed)
+
+    in_threads(work, len(dataset), progress)
+
+
+def _say_unlabelled(dataset: SegmentationDataset) -> None:
+    if names := sorted(dataset.unlabelled):
+        some = ", ".join(names[:5]) + ", ..." * (len(names) > 5)
+        _log.warning(
+            f"{len(names)} of {counted(len(dataset), 'mask')} hold the ignore label {dataset.ignore_label} alone"
+            f" ({some}): nothing is learned or measured there; remove them, or set on_bad_file: skip"
+        )
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

@@ -1,0 +1,36 @@
+"""What is left of a supernet when it is made discrete and not retrained."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+
+from autoseg.engine.evaluate import evaluate_network
+from autoseg.engine.search import SearchTask
+from autoseg.genotype.schema import Genotype
+from autoseg.metrics.confusion import Scores
+from autoseg.supernet.fast.mixed_op import StackedNorm
+
+CALIBRATION_BATCHES = 16
+
+
+def discretised_scores(task: SearchTask, genotype: Genotype) -> Scores:
+    """Scores on val of the supernet reduced to `genotype`, its BatchNorm statistics taken anew on trainA.
+
+    The supernet of `task` stays reduced. The statistics of the relaxed network would be wrong for the discrete one.
+    """
+    supernet = task.supernet
+    supernet.choose(genotype)
+    norms = [module for module in supernet.modules() if isinstance(module, StackedNorm)]
+    for norm in norms:
+        norm.running_mean.zero_()
+        norm.running_var.fill_(1)
+    supernet.train()
+    with torch.no_grad():
+        for images, _ in itertools.islice(task.loader_a.epoch(0), CALIBRATION_BATCHES):
+            supernet(images.to(task.device))
+    scores, _ = evaluate_network(
+        supernet, task.val_set, task.config.data, task.device, batch_size=task.schedule.batch_size
+    )
+    return scores

@@ -1,0 +1,141 @@
+"""What a network says of images, in bands of rows: memory holds all classes of a few rows, not of a large image.
+
+Letters: N images, C channels, K classes, H and W height and width of the images, h and w of a view, in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autoseg.config import InferenceConfig
+from autoseg.engine.sliding_window import sliding_bands
+from autoseg.network.base import SegmentationNetwork
+from autoseg.ops.memory_format import preferred_format
+
+SMALLEST = 32
+"""Least height and width of a network's input, in pixels."""
+BAND_BYTES = 2**24
+"""Of a band; of one row where that needs more."""
+PLAIN = InferenceConfig()
+"""One pass at the images' own size."""
+
+
+def score_bands(network: nn.Module, images: Tensor, inference: InferenceConfig = PLAIN) -> Iterator[Tensor]:
+    """(N, C, H, W) -> (N, K, rows, W) from top to bottom: logits, or of several views the log of the mean probability.
+
+    Views are the images at each scale, and their mirror images. `inference.fuse` "max": each class's greatest logit
+    instead (DeepLab v2, section 4.1). Scaled images are rounded to whole pixels and at least 32 each way; images
+    smaller than that are framed below and to the right with their mean colour, as small images are in training.
+    `inference.window`: each view is seen in sliding windows (`sliding_bands`). A CRF is not applied. The network may be
+    in float32 or bf16. Several views hold all classes of all pixels once; a single one does not.
+    """
+    height, width = images.shape[2:]
+    if min(height, width) < SMALLEST:
+        images = F.pad(images, (0, max(0, SMALLEST - width), 0, max(0, SMALLEST - height)))
+    top = 0
+    for band in _fused(network, images.contiguous(memory_format=preferred_format(images.device)), inference):
+        if top < height:
+            yield band[:, :, : height - top, :width]
+        top += band.shape[2]
+
+
+def resized_bands(bands: Iterable[Tensor], length: int, size: Sequence[int], align_corners: bool) -> Iterator[Tensor]:
+    """The bands of scores of `length` rows, resized bilinearly to `size` (H, W): bands of at most `BAND_BYTES`.
+
+    What F.interpolate makes of the whole, up to rounding; scores of that size stay as they are.
+    """
+    source = iter(bands)
+    held, top = next(source), 0
+    rows = _band_rows(held, size[1])
+    if (length, held.shape[3]) == tuple(size):
+        yield from torch.split(held, rows, 2)
+        for band in source:
+            yield from torch.split(band, rows, 2)
+        return
+    lower, share = _source_rows(length, size[0], align_corners, held)
+    for above, part in zip(torch.split(lower, rows), torch.split(share, rows), strict=True):
+        first, stop = int(above[0]), min(int(above[-1]) + 2, length)
+        while top + held.shape[2] < stop:
+            kept = held[:, :, max(0, first - top) :]
+            top += held.shape[2] - kept.shape[2]
+            held = torch.cat([kept, next(source)], 2)
+        near = held[:, :, first - top : stop - top]
+        near = F.interpolate(near, (stop - first, size[1]), mode="bilinear", align_corners=align_corners)
+        above = (above - first).to(held.device)
+        below = (above + 1).clamp_max(stop - first - 1)
+        yield torch.lerp(near[:, :, above], near[:, :, below], part.to(held.device).unsqueeze(1))
+
+
+def _band_rows(scores: Tensor, width: int) -> int:
+    """How many rows of so many pixels a band of `BAND_BYTES` has."""
+    return max(1, BAND_BYTES // (scores.shape[0] * scores.shape[1] * width * scores.element_size()))
+
+
+def _source_rows(length: int, target: int, align_corners: bool, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each row of `target`: the row of `length` above it, and how far it lies towards the next, 0 to 1.
+
+    In the precision of PyTorch's own interpolation, whose places it has.
+    """
+    numbers = torch.arange(target, dtype=torch.promote_types(like.dtype, torch.float32))
+    if align_corners:
+        places = numbers * (numbers.new_tensor(length - 1) / max(1, target - 1))
+    else:
+        places = ((numbers + 0.5) * (numbers.new_tensor(length) / target) - 0.5).clamp_min(0)
+    lower = places.floor().clamp_max(length - 1)
+    return lower.long(), (places - lower).to(like.dtype)
+
+
+def _fused(network: nn.Module, images: Tensor, inference: InferenceConfig) -> Iterator[Tensor]:
+    """`score_bands` of images of at least 32 pixels each way."""
+    count, size = len(inference.scales) * (2 if inference.flip else 1), images.shape[2:]
+    greatest = inference.fuse == "max"
+    fused = images.new_empty(0)
+    for number, (view, mirrored) in enumerate(_views(images, inference.scales, inference.flip)):
+        answer = _answer(network, view, inference)
+        turned = (band.flip(3) for band in answer) if mirrored else answer
+        bands = resized_bands(turned, view.shape[2], size, align_corners=False)
+        if count == 1:
+            yield from bands
+            return
+        top = 0
+        for band in bands:
+            band = band if greatest else band.softmax(1)
+            if number == top == 0:
+                fused = band.new_empty(*band.shape[:2], *size)
+            place = fused[:, :, top : top + band.shape[2]]
+            if number == 0:
+                place.copy_(band)
+            elif greatest:
+                torch.maximum(place, band, out=place)
+            else:
+                place += band
+            top += band.shape[2]
+    for band in torch.split(fused, _band_rows(fused, size[1]), 2):
+        yield band if greatest else (band / count).clamp_min_(1e-12).log_()
+
+
+def _views(images: Tensor, scales: Sequence[float], flip: bool) -> Iterator[tuple[Tensor, bool]]:
+    """Images at every scale, and mirrored too if `flip`; with whether they are."""
+    for scale in scales:
+        size = [max(SMALLEST, round(length * scale)) for length in images.shape[-2:]]
+        scaled = images
+        if size != list(images.shape[-2:]):
+            scaled = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=scale < 1)
+        yield scaled, False
+        if flip:
+            yield scaled.flip(3), True
+
+
+def _answer(network: nn.Module, view: Tensor, inference: InferenceConfig) -> Iterator[Tensor]:
+    """(N, C, h, w) -> (N, K, rows, w): logits of a view, from top to bottom."""
+    view = view.to(next((parameter.dtype for parameter in network.parameters()), view.dtype))
+    size = view.shape[2:]
+    window = inference.window
+    if window is not None and any(part < whole for part, whole in zip(window, size, strict=True)):
+        return sliding_bands(network, view, window, inference.overlap)
+    logits = network(view, coarse=True) if isinstance(network, SegmentationNetwork) else network(view)
+    return resized_bands([logits], logits.shape[2], size, align_corners=True)

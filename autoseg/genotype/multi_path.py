@@ -1,0 +1,298 @@
+"""Networks of several paths: which arrows of the trellis stay (topology search of DiNTS, He et al. 2021).
+
+A topology is feasible if every node that an arrow reaches has an arrow out, but for those of the last layer, and every
+node but the stem that an arrow leaves has an arrow in. So what may stay between two layers depends on the set of levels
+that are reached alone: sets of levels are bit masks here, and topologies are found layer by layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from autoseg.errors import GenotypeError
+from autoseg.genotype.flops import PER_BILLION_A_MEGAPIXEL, Costs, nearest
+from autoseg.genotype.schema import Cell
+from autoseg.space.resolution import Skip
+from autoseg.space.schema import SearchSpace
+from autoseg.space.trellis import Arrow, Move, Node, Trellis
+
+CERTAIN = 2.0**-29
+"""Probabilities are kept this far from 0 and 1, so that logits stay below 21."""
+LOGIT_UNIT, ARROW_PENALTY, LEVEL_PENALTY = 2.0**-20, 2.0**-30, 2.0**-41
+"""Logits are rounded to the first, and every arrow costs the second and the third times its level. In networks of up to
+170 arrows sums of these are exact, so that topologies tie exactly and then the one of fewer arrows, or the one at the
+higher resolution, is ahead."""
+STEM_SET = 1
+PRICES, BOUNDS = 24, 8
+"""Prices of a multiply-add that are tried to find the one at which the best topology meets the budget, and how many of
+the last serve as bounds."""
+BEAM = 300
+ROUNDING = 1e-11
+
+
+class ArrowSets(NamedTuple):
+    """The arrows into a layer, and every set of them but the empty one."""
+
+    arrows: list[Arrow]
+    sets: np.ndarray
+    """Bits: which arrows."""
+    before: np.ndarray
+    """The set of levels that they leave."""
+    after: np.ndarray
+    """The set of levels that they reach."""
+
+
+class Choices(NamedTuple):
+    """Sets of arrows into a layer, a row each."""
+
+    before: np.ndarray
+    """The set of levels that they leave, exactly."""
+    after: np.ndarray
+    """The set of levels that they reach."""
+    score: np.ndarray
+    cost: np.ndarray
+    """Of the arrows and of the cells that they reach, without reading H(l-2)."""
+    arrows: np.ndarray
+    """Bits: which arrows of the layer."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What may stay between two layers."""
+
+    arrows: Sequence[Arrow]
+    choices: Choices
+    reading: np.ndarray
+    """[set two layers ago, set of this layer]: what it costs to read H(l-2)."""
+
+
+def decode_topology(
+    beta_probs: np.ndarray,
+    space: SearchSpace,
+    cells: Sequence[Cell],
+    upsampling: Mapping[Arrow, tuple[str, Skip]] | None = None,
+) -> tuple[Arrow, ...]:
+    """Of all feasible topologies from the stem on, the one of greatest sum of logit(p) - logit(threshold) over its
+    arrows: with a threshold of 0.5 the most probable one, if each arrow stays with its probability.
+
+    beta_probs: [layer, level, move]. With `decoding.budget`, the best of those whose cells and arrows cost no more:
+    exact, by a search over sets of levels that leaves out what cannot become the best. `upsampling`: the upsampler and
+    skip of each up move, for the budget; where the feature that a skip brings back may be the stem's or a cell's, the
+    wider one is counted. Ties go to fewer arrows, then to the smaller sum of their levels.
+    Raises: GenotypeError: a budget below the cheapest topology, which it names.
+    """
+    budget = space.decoding.budget
+    scores = _scores(beta_probs, space)
+    costs = None if budget is None else Costs.of_space(space, cells)
+    layers = [_layer(space, scores, costs, upsampling or {}, layer) for layer in range(1, space.network.layers + 1)]
+    if budget is None:
+        chosen, _, _ = _follow(layers, _to_go(layers, 0.0))
+    else:
+        chosen = _within(layers, budget * PER_BILLION_A_MEGAPIXEL, space.name)
+    return tuple(
+        arrow
+        for layer, row in zip(layers, chosen, strict=True)
+        for arrow in arrows_of(layer.arrows, int(layer.choices.arrows[row]))
+    )
+
+
+# --- what there is to choose ------------------------------------------------------------------------------------------
+
+
+def arrow_sets(trellis: Trellis, layer: int) -> ArrowSets:
+    """What may stay into a layer; 2^16 sets where there are six levels, which is the most."""
+    arrows = sorted(arrow for node in trellis.nodes_at(layer) for arrow in trellis.arrows_into(node))
+    sets = np.arange(1, 1 << len(arrows))
+    before, after = np.zeros_like(sets), np.zeros_like(sets)
+    for bit, arrow in enumerate(arrows):
+        before |= (sets >> bit & 1) << arrow.source.level
+        after |= (sets >> bit & 1) << arrow.target.level
+    return ArrowSets(arrows, sets, before, after)
+
+
+def arrows_of(arrows: Sequence[Arrow], chosen: int) -> list[Arrow]:
+    """The arrows of a set."""
+    return [arrow for bit, arrow in enumerate(arrows) if chosen >> bit & 1]
+
+
+def _scores(beta_probs: np.ndarray, space: SearchSpace) -> dict[Arrow, float]:
+    """logit(p) - logit(threshold) of each arrow, less a little for each arrow and its level."""
+
+    def logit(p: float) -> float:
+        p = min(max(p, CERTAIN), 1 - CERTAIN)
+        return float(np.log(p) - np.log1p(-p))
+
+    shift = logit(space.decoding.threshold)
+    scores = {}
+    for arrow in space.trellis.arrows:
+        ahead = logit(float(beta_probs[arrow.source.layer, arrow.source.level, arrow.move])) - shift
+        scores[arrow] = round(ahead / LOGIT_UNIT) * LOGIT_UNIT - ARROW_PENALTY - arrow.target.level * LEVEL_PENALTY
+    return scores
+
+
+def _layer(
+    space: SearchSpace,
+    scores: Mapping[Arrow, float],
+    costs: Costs | None,
+    upsampling: Mapping[Arrow, tuple[str, Skip]],
+    layer: int,
+) -> Layer:
+    arrows, sets, before, after = arrow_sets(space.trellis, layer)
+    size = 1 << len(space.network.strides)
+    score, cost, reading = np.zeros(len(sets)), np.zeros(len(sets)), np.zeros((size, size))
+    for bit, arrow in enumerate(arrows):
+        there = sets >> bit & 1
+        score += there * scores[arrow]
+        if costs is not None:
+            how = upsampling.get(arrow, ()) if arrow.move is Move.UP else ()
+            cost += there * costs.arrow(arrow, *how)
+    if costs is not None:
+        for node in space.trellis.nodes_at(layer):
+            cost += (after >> node.level & 1) * costs.cell(node)
+        reading = _reading(space, costs, layer)
+    return Layer(arrows, _undominated(Choices(before, after, score, cost, sets), before * size + after), reading)
+
+
+def _reading(space: SearchSpace, costs: Costs, layer: int) -> np.ndarray:
+    """[set two layers ago, set of this layer]: the cost of reading H(l-2) by the nodes of this layer."""
+    levels = range(len(space.network.strides))
+    size = 1 << len(levels)
+    reading, sets = np.zeros((size, size)), np.arange(size)
+    for before in range(1, size):
+        there = [level for level in levels if before >> level & 1]
+        for level in levels:
+            source = Node(layer - 2, nearest(level, there))
+            reading[before] += (sets >> level & 1) * costs.prev_prev(source, Node(layer, level))
+    return reading
+
+
+def _undominated(rows: Choices, group: np.ndarray) -> Choices:
+    """The rows to which no other of their group is equal or superior in both score and cost; of equals the first."""
+    kept = _front(group, rows.score, rows.cost)
+    return Choices(*(column[kept] for column in rows))
+
+
+def _front(group: np.ndarray, score: np.ndarray, cost: np.ndarray) -> np.ndarray:
+    """Indices, by group and cost, of the rows whose score is above those of all in their group that cost no more."""
+    order = np.lexsort((-score, cost, group))
+    rank = np.unique(score, return_inverse=True)[1][order]  # of the scores: integers, as sums with groups are exact
+    height = rank + np.unique(group, return_inverse=True)[1][order] * (len(score) + 1)
+    highest = np.maximum.accumulate(height)
+    kept: np.ndarray = order[np.concatenate(([True], height[1:] > highest[:-1]))]
+    return kept
+
+
+# --- the best at a price, and within a budget -------------------------------------------------------------------------
+
+
+def _to_go(layers: Sequence[Layer], price: float, worth: float = 1.0) -> list[np.ndarray]:
+    """For each layer, [set before, set of the layer]: the most of worth * score - price * cost that is yet to come."""
+    size = len(layers[0].reading)
+    to_go = [np.zeros((size, size))]
+    for layer in reversed(layers):
+        best = np.full((size, size), -np.inf)
+        choices = layer.choices
+        value = worth * choices.score - price * choices.cost
+        np.maximum.at(best, (choices.before, choices.after), value)
+        best += to_go[0]
+        # [two layers ago, set before]: the best next set
+        to_go.insert(0, (best[None] - price * layer.reading[:, None]).max(-1))
+    return to_go
+
+
+def _follow(
+    layers: Sequence[Layer], to_go: Sequence[np.ndarray], price: float = 0.0, worth: float = 1.0
+) -> tuple[list[int], float, float]:
+    """The rows of the choices that reach what `_to_go` found at the stem, their score and their cost."""
+    ago, here, rows, score, cost = STEM_SET, STEM_SET, [], 0.0, 0.0
+    for layer, rest in zip(layers, to_go[1:], strict=True):
+        choices = layer.choices
+        open_rows = np.flatnonzero(choices.before == here)
+        after = choices.after[open_rows]
+        own_cost = choices.cost[open_rows] + layer.reading[ago, after]
+        best = int((worth * choices.score[open_rows] - price * own_cost + rest[here, after]).argmax())
+        rows.append(int(open_rows[best]))
+        score, cost = score + choices.score[rows[-1]], cost + own_cost[best]
+        ago, here = here, int(after[best])
+    return rows, float(score), float(cost)
+
+
+def _within(layers: Sequence[Layer], budget: float, name: str) -> list[int]:
+    """The rows of the best topology that costs no more than `budget` multiply-adds a pixel.
+
+    Lagrange's bound, score + price * (budget - cost), holds for every price: a beginning which at one of some prices
+    around the best cannot lead further than the best topology found so far is left out. Few are left.
+    """
+    best, best_score, cost = _follow(layers, _to_go(layers, 1.0, 0.0), 1.0, 0.0)
+    if cost > budget:
+        cheapest = np.ceil(cost / PER_BILLION_A_MEGAPIXEL * 1e4) / 1e4
+        raise GenotypeError(
+            f"decoding.budget {budget / PER_BILLION_A_MEGAPIXEL:g} is less than the cheapest network of space '{name}'"
+            f" costs, {cheapest:g} billion multiply-adds a megapixel; give that or more",
+            code="budget-too-small",
+        )
+    tables: list[tuple[float, list[np.ndarray]]] = []
+    price, low, high = 0.0, 0.0, 0.0
+    for _ in range(PRICES):
+        to_go = _to_go(layers, price)
+        rows, score, cost = _follow(layers, to_go, price)
+        if cost <= budget and score > best_score:
+            best, best_score = rows, score
+        if cost <= budget and price == 0:
+            return best
+        low, high = (low, price) if cost <= budget else (price, high)
+        tables.append((price, to_go))
+        price = (low * high) ** 0.5 if low and high else high / 8 or low * 8 or 1 / budget
+    for width in (BEAM, None):  # a narrow search first: the better the best so far, the more the bound leaves out
+        found = _search(layers, budget, tables[-BOUNDS:], best_score, width)
+        if found is not None:
+            best, best_score = found
+    return best
+
+
+def _search(
+    layers: Sequence[Layer],
+    budget: float,
+    tables: Sequence[tuple[float, list[np.ndarray]]],
+    to_beat: float,
+    width: int | None,
+) -> tuple[list[int], float] | None:
+    """The rows of the best topology within `budget`, and its score; None where there is none above `to_beat`.
+
+    Beginnings are kept by the last two sets that they reach: of those with the same, the ones which none of higher
+    score costs less than. width: keep so many of the highest bounds at each layer; the result may then be another's.
+    """
+    ago, here = np.array([STEM_SET]), np.array([STEM_SET])
+    score, cost, steps = np.zeros(1), np.zeros(1), []
+    for number, layer in enumerate(layers, start=1):
+        choices = layer.choices
+        first, last = (np.searchsorted(choices.before, here, side) for side in ("left", "right"))
+        parents = np.repeat(np.arange(len(here)), last - first)
+        rows = np.arange(len(parents)) + np.repeat(last - np.cumsum(last - first), last - first)
+        after = choices.after[rows]
+        cost = cost[parents] + choices.cost[rows] + layer.reading[ago[parents], after]
+        score = score[parents] + choices.score[rows]
+        bound = np.full(len(rows), np.inf)
+        for price, to_go in tables:
+            np.minimum(bound, score + price * (budget - cost) + to_go[number][here[parents], after], out=bound)
+        kept = np.flatnonzero((cost <= budget) & (bound > to_beat - ROUNDING))
+        if not len(kept):
+            return None
+        states = here[parents[kept]] * len(layer.reading) + after[kept]
+        kept = kept[_front(states, score[kept], cost[kept])]
+        if width is not None:
+            kept = kept[np.argsort(-bound[kept], kind="stable")[:width]]
+        steps.append((parents[kept], rows[kept]))
+        ago, here, score, cost = here[parents[kept]], after[kept], score[kept], cost[kept]
+    chosen: list[int] = []
+    at = int(score.argmax())
+    if score[at] <= to_beat:
+        return None
+    for parents, rows in reversed(steps):
+        chosen.insert(0, int(rows[at]))
+        at = int(parents[at])
+    return chosen, float(score.max())

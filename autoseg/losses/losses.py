@@ -1,0 +1,136 @@
+"""Losses: cross-entropy, and weighted sums of it and others. Letters: N images, K classes, H height, W width.
+
+Every loss leaves ignored pixels out, is computed in float32 where the logits are less precise, and is 0 with gradient 0
+for a batch with nothing to learn from, where PyTorch's means are NaN. None waits for the device or has shapes that
+depend on the labels: a CUDA graph can hold any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from autoseg.loss_terms import AnyTerm, CrossEntropyTerm, options_of
+from autoseg.losses.pixel_losses import boundary, boundary_weights, focal, ohem, pixel_weights
+from autoseg.losses.region_losses import dice, lovasz
+from autoseg.losses.target import Target
+
+
+def segmentation_loss(
+    logits: Tensor,
+    masks: Tensor,
+    ignore_label: int,
+    class_weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Cross-entropy averaged over the pixels that are not ignored, by the weights of their classes.
+
+    logits: (N, K, H, W); masks: (N, H, W); class_weights: (K,). In float32 where the logits are less precise.
+    A batch with nothing to learn from has loss 0 and gradient 0, where PyTorch's mean is NaN.
+    """
+    return SegmentationLoss(ignore_label, class_weights, label_smoothing)(logits, masks)
+
+
+def cross_entropy(logits: Tensor, target: Target) -> Tensor:
+    """See `segmentation_loss`."""
+    total = F.cross_entropy(
+        logits,
+        target.masks,
+        target.class_weights,
+        ignore_index=target.ignore_label,
+        reduction="sum",
+        label_smoothing=target.label_smoothing,
+    )
+    return total / target.pixel_weights().sum().clamp_min(1e-6)
+
+
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "cross_entropy": cross_entropy,
+    "ohem": ohem,
+    "focal": focal,
+    "boundary": boundary,
+    "dice": dice,
+    "lovasz": lovasz,
+}
+"""Name of a term -> its loss, from logits (N, K, H, W), a `Target` and the term's options."""
+WEIGHTS: dict[str, Callable[..., Tensor]] = {
+    "cross_entropy": pixel_weights,
+    "focal": pixel_weights,
+    "boundary": boundary_weights,
+}
+"""Name of a term that is a mean over pixels whose weights follow from the masks -> these weights (N, H, W)."""
+
+
+class SegmentationLoss:
+    """The weighted sum of some terms; plain cross-entropy where none are given.
+
+    class_weights: (K,), of cross_entropy, ohem, focal and boundary; label_smoothing: of these but focal.
+    """
+
+    def __init__(
+        self,
+        ignore_label: int,
+        class_weights: Tensor | None = None,
+        label_smoothing: float = 0.0,
+        terms: Sequence[AnyTerm] = (CrossEntropyTerm(),),
+    ) -> None:
+        self.ignore_label, self.class_weights, self.label_smoothing = ignore_label, class_weights, label_smoothing
+        self.terms = tuple(terms)
+
+    def __call__(
+        self, logits: Tensor, masks: Tensor, whole: Tensor | None = None, shares: Tensor | None = None
+    ) -> Tensor:
+        """The loss of logits (N, K, H, W) and masks (N, H, W), a scalar of at least float32.
+
+        `whole`: the masks before `sample_pixels` thinned them, from which boundaries are found. `shares`, (terms,):
+        what this batch counts in each term where it is a part of a larger one.
+        """
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        target = self._target(masks, whole, logits.dtype)
+        parts = [term.weight * LOSSES[term.name](logits, target, **options_of(term)) for term in self.terms]
+        if shares is not None:
+            parts = [part * share for part, share in zip(parts, shares.unbind(), strict=True)]
+        return sum(parts[1:], parts[0])
+
+    def shares(self, batches: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+        """What each of some batches counts in each term of the loss over all of them, (terms,) float32 each.
+
+        batches: masks (N, H, W), and `whole` where it is given. With these shares the batches' losses add up to the
+        loss over all of them, exactly for the terms of `WEIGHTS`. The others (ohem, dice, lovasz) look at a batch as a
+        whole: there, the batches count alike.
+        """
+        rows = []
+        for masks, *whole in batches:
+            target = self._target(masks, whole[0] if whole else None, torch.float32)
+            one = torch.ones((), device=masks.device)
+            rows.append(torch.stack([self._weight_of(term, target, one) for term in self.terms]))
+        total = torch.stack(rows).sum(0).clamp_min(1e-6)
+        return [row / total for row in rows]
+
+    @property
+    def inexact(self) -> tuple[str, ...]:
+        """The terms that batches which count as one compute apart (see `shares`)."""
+        return tuple(term.name for term in self.terms if term.name not in WEIGHTS)
+
+    def _target(self, masks: Tensor, whole: Tensor | None, dtype: torch.dtype) -> Target:
+        weights = None if self.class_weights is None else self.class_weights.to(dtype)
+        return Target(masks, self.ignore_label, weights, self.label_smoothing, whole)
+
+    def _weight_of(self, term: AnyTerm, target: Target, one: Tensor) -> Tensor:
+        """The sum of a term's pixel weights; 1 where a term has none."""
+        weigh = WEIGHTS.get(term.name)
+        return one if weigh is None else weigh(target, **options_of(term)).sum().float()
+
+
+def sample_pixels(masks: Tensor, share: float, ignore_label: int) -> Tensor:
+    """Masks (N, H, W) of which each pixel is kept with probability `share`, by itself, and else ignored.
+
+    The loss over what is kept has the gradient of training on the patches that those pixels see (Long et al. 2015,
+    section 3.4). Drawn from PyTorch's random numbers on the masks' device; a share of 1 draws none.
+    """
+    if share == 1:
+        return masks
+    return masks.masked_fill(torch.rand(masks.shape, device=masks.device) >= share, ignore_label)

@@ -1,0 +1,136 @@
+"""Losses that are a weighted mean of the pixels' cross-entropies. Letters: N images, K classes, H height, W width.
+
+logits: (N, K, H, W), float32 or float64.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from autoseg.losses.target import Target
+from autoseg.ops.precision import float64_device
+
+
+def ohem(
+    logits: Tensor, target: Target, keep: float = 0.25, min_kept: int = 1, threshold: float | None = None
+) -> Tensor:
+    """Cross-entropy over the hardest pixels alone: online hard example mining (Shrivastava et al. 2016).
+
+    The share `keep` of the batch's pixels that are not ignored, at least `min_kept`, and those that tie with the last
+    of them; with a `threshold` also every pixel whose true class has a lower probability. With `min_kept` and
+    `threshold` alone these are the pixels that mmsegmentation's sampler takes.
+    """
+    kept = _hardest(-_true_log_probs(logits.detach(), target), target.counted, keep, min_kept, threshold)
+    return _mean(_cross_entropies(logits, target) * kept, target.pixel_weights() * kept)
+
+
+def focal(logits: Tensor, target: Target, gamma: float = 2.0) -> Tensor:
+    """(1 - p) ** gamma times the cross-entropy, p the probability of the true class (Lin et al. 2017, eq. 4 and 5).
+
+    The class weights are the paper's alpha. The mean is by the weights of the pixels, as for cross-entropy, so gamma 0
+    is cross-entropy; the paper, for detection, divides by the number of objects.
+    """
+    log_probs = _true_log_probs(logits, target)
+    # below 1 the power has no slope at 0, which a pixel that is learned reaches: there it gets no gradient
+    missing = (-torch.expm1(log_probs)).clamp_min(torch.finfo(logits.dtype).tiny)
+    weights = target.pixel_weights()
+    return _mean(-(missing**gamma) * log_probs * weights, weights)
+
+
+def boundary(logits: Tensor, target: Target, w0: float = 10.0, sigma: float = 5.0) -> Tensor:
+    """Cross-entropy in which a pixel counts 1 + w0 * exp(-d^2 / (2 sigma^2)) times, d as in `boundary_closeness`.
+
+    U-Net's weights (Ronneberger et al. 2015, eq. 2) with two departures: d is the distance to the nearest boundary
+    between labels, where U-Net, which separates cells, adds the distances to two of them; and the factor multiplies the
+    weight of the class, so a class without weight stays without.
+    """
+    factors = _boundary_factors(target, w0, sigma, logits.dtype)
+    return _mean(_cross_entropies(logits, target) * factors, target.pixel_weights() * factors)
+
+
+def pixel_weights(target: Target, **options: object) -> Tensor:
+    """(N, H, W): the weights of the mean that a cross-entropy or `focal` is, whatever its options."""
+    return target.pixel_weights()
+
+
+def boundary_weights(target: Target, w0: float = 10.0, sigma: float = 5.0) -> Tensor:
+    """(N, H, W): the weights of the mean that `boundary` is."""
+    return target.pixel_weights() * _boundary_factors(target, w0, sigma, torch.float32)
+
+
+def _boundary_factors(target: Target, w0: float, sigma: float, dtype: torch.dtype) -> Tensor:
+    masks = target.masks if target.whole is None else target.whole
+    return 1 + w0 * boundary_closeness(masks, target.ignore_label, sigma, dtype)
+
+
+@torch.no_grad()
+def boundary_closeness(masks: Tensor, ignore_label: int, sigma: float, dtype: torch.dtype = torch.float32) -> Tensor:
+    """exp(-d^2 / (2 sigma^2)) of each pixel of (N, H, W) masks, d the Euclidean distance to the nearest boundary pixel.
+
+    A boundary pixel has another label above, below, left or right of it, neither of them ignored. Beyond three sigma
+    along an axis it is 0 (where it would be under 0.012). The exponential of a sum is a product and falls with the
+    distance, so the nearest pixel is found as a maximum along the rows and then along the columns: exact, without a
+    distance transform, in a number of plain operations that depends on sigma alone.
+    """
+    closeness = _boundaries(masks, ignore_label).to(dtype)
+    for axis in (1, 2):
+        length = closeness.shape[axis]
+        spread = closeness.clone()
+        for step in range(1, min(math.ceil(3 * sigma), length - 1) + 1):
+            fallen = closeness * math.exp(-(step**2) / (2 * sigma**2))
+            for first, second in ((0, step), (step, 0)):
+                reached = spread.narrow(axis, first, length - step)
+                torch.maximum(reached, fallen.narrow(axis, second, length - step), out=reached)
+        closeness = spread
+    return closeness
+
+
+def _boundaries(masks: Tensor, ignore_label: int) -> Tensor:
+    """(N, H, W) bool: whether a pixel has a neighbour with another label."""
+    found = torch.zeros_like(masks, dtype=torch.bool)
+    for axis in (1, 2):
+        length = masks.shape[axis] - 1
+        first, second = masks.narrow(axis, 0, length), masks.narrow(axis, 1, length)
+        differ = (first != second) & (first != ignore_label) & (second != ignore_label)
+        found.narrow(axis, 0, length).logical_or_(differ)
+        found.narrow(axis, 1, length).logical_or_(differ)
+    return found
+
+
+def _hardest(hardness: Tensor, counted: Tensor, keep: float, min_kept: int, threshold: float | None) -> Tensor:
+    """(N, H, W) bool: which pixels `ohem` keeps, by their -log p of the true class."""
+    total = counted.sum()
+    share = (keep * total.to(float64_device(total.device)).double()).ceil().long()
+    number = share.to(total.device).clamp_min(min_kept).minimum(total)
+    ranked = hardness.masked_fill(~counted, -math.inf).flatten().sort(descending=True).values
+    # gather, since indexing with a tensor would fetch it from the device
+    kept = hardness >= ranked.gather(0, (number - 1).clamp_min(0).view(1))
+    if threshold is not None:
+        kept |= hardness > -math.log(threshold)
+    return kept & counted
+
+
+def _true_log_probs(logits: Tensor, target: Target) -> Tensor:
+    """(N, H, W): log p of the true class, 0 where a pixel is ignored."""
+    return -F.cross_entropy(logits, target.masks, ignore_index=target.ignore_label, reduction="none")
+
+
+def _cross_entropies(logits: Tensor, target: Target) -> Tensor:
+    """(N, H, W): of each pixel, times the weight of its class; 0 where it is ignored."""
+    return F.cross_entropy(
+        logits,
+        target.masks,
+        target.class_weights,
+        ignore_index=target.ignore_label,
+        reduction="none",
+        label_smoothing=target.label_smoothing,
+    )
+
+
+def _mean(losses: Tensor, weights: Tensor) -> Tensor:
+    """Of losses that have their weights in them; 0 where nothing weighs anything."""
+    return losses.sum() / weights.sum().clamp_min(1e-6)

@@ -1,0 +1,145 @@
+"""What is measured on a whole set: the confusion matrix and the scores that follow from it.
+
+Letters: N images, K classes, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autoseg.metrics.bootstrap import miou_interval
+from autoseg.ops.precision import float64_device
+
+
+class ConfusionMatrix:
+    """Counts pixels by true class (rows) and predicted class (columns); pixels with the ignore label do not count.
+
+    Of each image only 3 K numbers are kept, not its matrix.
+    """
+
+    def __init__(self, num_classes: int, ignore_label: int) -> None:
+        self.num_classes, self.ignore_label = num_classes, ignore_label
+        self._counts = np.zeros((num_classes, num_classes), dtype=np.int64)
+        self._images: list[np.ndarray] = []
+
+    def update(self, predictions: Tensor, masks: Tensor) -> None:
+        """Add (N, H, W) predicted labels and their (N, H, W) true ones."""
+        from torchmetrics.functional.classification import multiclass_confusion_matrix  # slow to import
+
+        # torchmetrics counts on mps by comparing every pixel with every pair of classes, which takes gigabytes
+        place = float64_device(masks.device)
+        for predicted, true in zip(predictions.to(place), masks.to(place), strict=True):
+            counted: Tensor = multiclass_confusion_matrix(
+                predicted, true, self.num_classes, ignore_index=self.ignore_label, validate_args=False
+            )
+            counts = counted.to(torch.int64).cpu().numpy()
+            self._counts += counts
+            self._images.append(np.stack([np.diag(counts), counts.sum(1), counts.sum(0)]))
+
+    def scores(self, classes: tuple[str, ...]) -> Scores:
+        """The scores of everything added so far."""
+        return Scores(self._counts.copy(), classes, np.stack(self._images) if self._images else None)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of a (K, K) confusion matrix over a whole set; all are shares from 0 to 1.
+
+    A mean over classes leaves out those for which the score is not a number.
+    """
+
+    confusion: np.ndarray
+    classes: tuple[str, ...]
+    images: np.ndarray | None = None
+    """(N, 3, K), of each image and class: pixels that are right, pixels of the class, pixels predicted as it."""
+
+    @cached_property
+    def _hits(self) -> np.ndarray:
+        return np.diag(self.confusion).astype(np.float64)
+
+    @cached_property
+    def pixel_share(self) -> np.ndarray:
+        """Share of the counted pixels that are of each class, (K,)."""
+        total = self.confusion.sum()
+        return _share(self.confusion.sum(1).astype(np.float64), np.full(len(self.confusion), total))
+
+    @cached_property
+    def iou(self) -> np.ndarray:
+        """Intersection over union of each class, (K,); NaN for a class that is neither there nor predicted."""
+        return _share(self._hits, self.confusion.sum(0) + self.confusion.sum(1) - self._hits)
+
+    @cached_property
+    def miou(self) -> float:
+        """Mean of `iou` over the classes that occur."""
+        return _mean(self.iou)
+
+    @cached_property
+    def miou_interval(self) -> tuple[float, float] | None:
+        """95% interval of `miou` by bootstrap over the images; None for fewer than two images."""
+        return None if self.images is None else miou_interval(self.images)
+
+    @cached_property
+    def frequency_weighted_iou(self) -> float:
+        """Mean of `iou` weighted by the classes' shares of the pixels (Long et al. 2015)."""
+        return float(np.nansum(self.iou * self.pixel_share)) if self.confusion.any() else float("nan")
+
+    @cached_property
+    def dice(self) -> np.ndarray:
+        """Dice coefficient of each class, (K,), which is its F1 score over pixels; NaN where `iou` is."""
+        return _share(2 * self._hits, self.confusion.sum(0) + self.confusion.sum(1))
+
+    @cached_property
+    def mean_dice(self) -> float:
+        """Mean of `dice` over the classes that occur."""
+        return _mean(self.dice)
+
+    @cached_property
+    def pixel_accuracy(self) -> float:
+        """Share of pixels with the right label."""
+        total = self.confusion.sum()
+        return float(np.trace(self.confusion) / total) if total else float("nan")
+
+    @cached_property
+    def mean_accuracy(self) -> float:
+        """Mean over the classes that are there of the share of their pixels found."""
+        return _mean(_share(self._hits, self.confusion.sum(1)))
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain data for JSON; a class that does not occur has null."""
+        return {
+            "miou": plain(self.miou),
+            "miou_interval": None if self.miou_interval is None else list(self.miou_interval),
+            "frequency_weighted_iou": plain(self.frequency_weighted_iou),
+            "mean_dice": plain(self.mean_dice),
+            "pixel_accuracy": plain(self.pixel_accuracy),
+            "mean_accuracy": plain(self.mean_accuracy),
+            "iou": by_name(self.classes, self.iou),
+            "dice": by_name(self.classes, self.dice),
+            "pixel_share": by_name(self.classes, self.pixel_share),
+            "confusion": self.confusion.tolist(),
+        }
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    share: np.ndarray = np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+    return share
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+
+def plain(value: float) -> float | None:
+    """A number for JSON: null for one that is not finite."""
+    return float(value) if np.isfinite(value) else None
+
+
+def by_name(classes: Sequence[str], values: Iterable[float]) -> dict[str, float | None]:
+    """(K,) values as plain data."""
+    return {name: plain(value) for name, value in zip(classes, values, strict=True)}

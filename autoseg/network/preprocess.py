@@ -1,0 +1,105 @@
+"""How a feature arrives at a node: brought to its size and its number of filters.
+
+Letters: N images, C channels, H and W the node's height and width, h and w those where the feature comes from.
+Every arrival is called with the feature (N, Cin, h, w), the node's (H, W), and the feature of the way down at that
+size, None where the move does not need it.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autoseg.genotype.node_inputs import is_plain
+from autoseg.genotype.schema import Genotype
+from autoseg.ops.heads import Doubling
+from autoseg.ops.interleave import every_second
+from autoseg.ops.operations import Norm, Pairs, ReluConvNorm
+from autoseg.ops.resize import Size, resize
+from autoseg.space.resolution import Skip
+from autoseg.space.trellis import Arrow, Move
+
+
+class Arrival(ReluConvNorm):
+    """ReLU, 1x1 convolution, BN; on a plain up move after bilinear resizing (Auto-DeepLab, eq. 6)."""
+
+    def __init__(self, in_channels: int, channels: int, up: bool, norm: Norm) -> None:
+        super().__init__(in_channels, channels, norm)
+        self.up = up
+
+    def forward(self, features: Tensor, size: Size | None = None, descent: Tensor | None = None) -> Tensor:
+        """(N, Cin, h, w) -> (N, C, H, W); where the move is not up, (N, C, h, w)."""
+        return super().forward(resize(features, size) if self.up and size is not None else features)
+
+
+class Reduction(nn.Module):
+    """To half the size: ReLU, two 1x1 convolutions of stride 2, one a pixel off, for half the channels each, BN.
+
+    The factorised reduction of DARTS (Liu et al. 2019), as in the supernet. (N, Cin, h, w) -> (N, C, H, W).
+    """
+
+    conv_norms: ClassVar[Pairs] = (("conv", "norm"), ("conv_offset", "norm_offset"))
+
+    def __init__(self, in_channels: int, channels: int, norm: Norm) -> None:
+        super().__init__()
+        second = channels // 2
+        self.conv = nn.Conv2d(in_channels, channels - second, 1, bias=False)
+        self.norm = norm(channels - second)
+        self.conv_offset = nn.Conv2d(in_channels, second, 1, bias=False) if second else nn.Identity()
+        self.norm_offset = norm(second) if second else nn.Identity()
+
+    def forward(self, features: Tensor, size: Size, descent: Tensor | None = None) -> Tensor:
+        """See the class."""
+        features = F.relu(features)
+        parts = [self.norm(self.conv(every_second(features)))]
+        if isinstance(self.conv_offset, nn.Conv2d):
+            shifted = F.pad(features, (-1, 1, -1, 1))  # a last odd row or column meets zeros
+            parts.append(self.norm_offset(self.conv_offset(every_second(shifted))))
+        return torch.cat(parts, 1)
+
+
+class Ascent(nn.Module):
+    """To twice the size by any upsampler, joined by the way down's feature or not. (N, Cin, h, w) -> (N, C, H, W).
+
+    Bilinear: resized, then ReLU, 1x1 convolution and BN. Other upsamplers: ReLU and a 1x1 convolution to C channels at
+    the lower resolution, the upsampler, BN; so all of them double features of equal width. Skip `add`: plus the way
+    down's feature after ReLU, 1x1 convolution and BN. Skip `concat`: concatenated with it, then ReLU, 1x1 convolution,
+    BN; bilinear has this one alone, which is U-Net's joint (Ronneberger et al. 2015).
+    """
+
+    def __init__(
+        self, in_channels: int, channels: int, upsampler: str, skip: Skip, descent_channels: int, norm: Norm
+    ) -> None:
+        super().__init__()
+        bilinear = upsampler == "bilinear"
+        self.skip = skip
+        self.narrow = None if bilinear else nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.doubling = Doubling(upsampler, in_channels if bilinear else channels, channels, norm)
+        width = self.doubling.out_channels + (descent_channels if skip == "concat" else 0)
+        self.merge = ReluConvNorm(width, channels, norm) if bilinear or skip == "concat" else None
+        self.side = ReluConvNorm(descent_channels, channels, norm) if skip == "add" else None
+
+    def forward(self, features: Tensor, size: Size, descent: Tensor) -> Tensor:
+        """See the class; descent: (N, Cd, H, W)."""
+        if self.narrow is not None:
+            features = self.narrow(F.relu(features))
+        features = self.doubling(features, size, descent)
+        if self.skip == "concat":
+            features = torch.cat([features, descent], 1)
+        if self.merge is not None:
+            features = self.merge(features)
+        return features if self.side is None else features + self.side(descent)
+
+
+def build_arrival(genotype: Genotype, arrow: Arrow, in_channels: int, descent_channels: int, norm: Norm) -> nn.Module:
+    """The arrival of an arrow. On a path's down move the stride is in the cell's operations, as in Auto-DeepLab."""
+    channels = genotype.filters(arrow.target.level)
+    if arrow.move is Move.UP and not is_plain(genotype, arrow):
+        names = genotype.upsampler(arrow), genotype.skip(arrow)
+        return Ascent(in_channels, channels, *names, descent_channels, norm)
+    if arrow.move is Move.DOWN and not genotype.is_path:
+        return Reduction(in_channels, channels, norm)
+    return Arrival(in_channels, channels, arrow.move is Move.UP, norm)

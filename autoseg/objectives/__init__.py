@@ -1,1 +1,0 @@
-"""What is optimised and measured: losses, metrics, cost."""

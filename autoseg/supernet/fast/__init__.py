@@ -1,0 +1,1 @@
+"""The supernet's fused form."""

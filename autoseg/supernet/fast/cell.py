@@ -1,0 +1,342 @@
+"""The relaxed cell of one node: all arrows into it and all edges of the cell, evaluated together.
+
+Letters: N images, G arrows into the node, B blocks, C channels of a block, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autoseg.ops.interleave import every_second
+from autoseg.ops.precision import without_autocast
+from autoseg.ops.resize import Size, resize
+from autoseg.space.cell import PREV, PREV_PREV, CellTopology
+from autoseg.space.groups import RelaxationSpec
+from autoseg.space.trellis import Move
+from autoseg.supernet.fast.channel_groups import LAYOUTS, Layout
+from autoseg.supernet.fast.kernels import KernelChoice
+from autoseg.supernet.fast.mixed_op import (
+    Factors,
+    Gradients,
+    Kept,
+    Needs,
+    StackedEdges,
+    StackedNorm,
+    given,
+)
+from autoseg.supernet.fast.weights import CellWeights, Kernels, Reading, ReadingWeights
+from autoseg.supernet.variants.partial_channels import PartialEdges, shuffle, unshuffle
+
+FEWEST_STRIDED = 16
+"""Input channels from which a strided 1x1 convolution can be trusted (see `every_second`)."""
+
+
+class Feature(NamedTuple):
+    """The output of a node, (N, channels, H, W), and the same after a ReLU, which is what most readers take."""
+
+    plain: Tensor
+    activated: Tensor
+
+
+class Arrival(nn.Module):
+    """Brings a feature to a node: resize or halve, ReLU, 1x1 convolution. (N, Cin, h, w) -> (N, C, H, W).
+
+    Up: bilinear, then the 1x1 convolution (eq. 6). Down: two 1x1 convolutions of stride 2, the second one pixel off,
+    half the channels each (the factorised reduction of DARTS); the paper says only that the step has stride 2.
+    """
+
+    def __init__(self, in_channels: int, channels: int, move: Move) -> None:
+        super().__init__()
+        self.move = move
+        second = channels // 2 if move is Move.DOWN else 0
+        self.pick = move is Move.DOWN and in_channels < FEWEST_STRIDED
+        stride = 2 if move is Move.DOWN and not self.pick else 1
+        self.conv = nn.Conv2d(in_channels, channels - second, 1, stride, bias=False)
+        self.conv_offset = nn.Conv2d(in_channels, second, 1, stride, bias=False) if second else None
+
+    def forward(self, feature: Feature, size: Size) -> list[Tensor]:
+        """The arrived feature in parts, one after the other along the channels; `size` is (H, W) of the node."""
+        activated = feature.activated
+        height, width = activated.shape[-2:]
+        if self.move is not Move.DOWN and (height, width) != tuple(size):
+            activated = F.relu(resize(feature.plain, size))
+        parts = [self.conv(every_second(activated) if self.pick else activated)]
+        if self.conv_offset is not None:
+            shifted = F.pad(activated, (-1, width % 2, -1, height % 2))  # a last odd row or column meets zeros
+            parts.append(self.conv_offset(every_second(shifted) if self.pick else shifted))
+        return parts
+
+
+class SearchCell(nn.Module):
+    """sum over the arrows of beta * Cell(H(l-1) through the arrow, H(l-2)) for one node (Auto-DeepLab, eq. 1-6).
+
+    The arrows share the weights of the operations, which the paper leaves open, and have a preprocessing each;
+    H(l-2) and the edges that read it are the same for all arrows and are evaluated once.
+    """
+
+    atrous_index: Tensor
+
+    def __init__(
+        self,
+        arrivals: Sequence[tuple[int, Move]],
+        prev_prev_channels: int,
+        channels: int,
+        topology: CellTopology,
+        operations: Sequence[str],
+        relaxation: RelaxationSpec | None = None,
+        ascent: Callable[[int, int], nn.Module] | None = None,
+    ) -> None:
+        """arrivals: channels and move of each arrow into the node.
+
+        ascent: where anything competes on up moves, makes theirs of the channels before and after; they take an
+        `ascent.Ascending` instead of a feature.
+        """
+        super().__init__()
+        relaxation = relaxation or RelaxationSpec()
+        self.arrows, self.blocks, self.channels = len(arrivals), topology.blocks, channels
+        self.mix, self.share = relaxation.mix_before_cell, relaxation.pc_darts or 1
+        self.groups = 1 if self.mix else self.arrows
+        self.arrivals = nn.ModuleList(
+            ascent(width, channels) if ascent and move is Move.UP else Arrival(width, channels, move)
+            for width, move in ((prev_prev_channels, Move.SAME), *arrivals)
+        )
+        self.norm = StackedNorm((1 + self.arrows) * channels)
+        self.plan = readings_of(topology, self.groups)
+        self.weights = CellWeights(len(topology.edges), channels // self.share, Kernels.of(operations))
+        self.readings = self._build_readings(operations, relaxation)
+        channels = self.weights.channels
+        first = dict(zip(state_order(topology), range(len(topology.edges)), strict=True))
+        rows = torch.tensor([first[number] for reading in self.plan for number in reading.numbers])
+        index = (rows[:, None] * channels + torch.arange(channels)).flatten()
+        self.register_buffer("atrous_index", index, persistent=False)
+        self._atrous_sizes = [len(reading.numbers) * channels for reading in self.plan]
+        self._state_sizes = [len(numbers) * channels for numbers in topology.edges_from if numbers]
+        self.layout: Layout = LAYOUTS["channels_last"]
+
+    def _build_readings(self, operations: Sequence[str], relaxation: RelaxationSpec) -> nn.ModuleList:
+        settings = [
+            (len(of.groups), len(of.groups[0]), self.channels, operations, len(set(of.groups)) == 1) for of in self.plan
+        ]
+        if relaxation.pc_darts is None:
+            return nn.ModuleList(StackedEdges(*setting) for setting in settings)
+        return nn.ModuleList(PartialEdges(*setting, self.share) for setting in settings)
+
+    def use_kernels(self, choice: KernelChoice) -> None:
+        """From now on."""
+        self.layout = LAYOUTS[choice.layout]
+        for part in (*self.readings, *self.arrivals):
+            if hasattr(part, "use_kernels"):  # a reading, or an up move on which upsamplers compete
+                part.use_kernels(choice)
+
+    def forward(
+        self,
+        prev_prev: Feature,
+        prevs: Sequence[tuple[Any, ...]],
+        weights: Sequence[ReadingWeights],
+        factors: Sequence[Factors],
+        betas: Tensor,
+        size: Size,
+    ) -> Feature:
+        """The node's feature, (N, B*C, H, W) with `size` = (H, W).
+
+        prev_prev: H(l-2); prevs: H(l-1) as each arrow takes it; weights and factors: of each reading; betas: (G, 1, 1).
+        """
+        arrived, betas = self._arrive(prev_prev, prevs, betas, size)
+        dtype = arrived.dtype  # bfloat16 under autocast; the factors in BatchNorm stay in float32
+        tensors = [
+            tensor
+            for of, alpha in zip(weights, factors, strict=True)
+            for tensor in (*of, alpha.weighted, *(factor.to(dtype) for factor in alpha.free))
+        ]
+        outputs = _CellFunction.apply(  # type: ignore[no-untyped-call]
+            self, torch.is_grad_enabled(), arrived, betas.to(dtype), *tensors, *self.weights.atrous
+        )
+        return Feature(*outputs)
+
+    def _arrive(
+        self, prev_prev: Feature, prevs: Sequence[tuple[Any, ...]], betas: Tensor, size: Size
+    ) -> tuple[Tensor, Tensor]:
+        """H(l-2) and H(l-1) of each group, (N, (1+G)*C, H, W), and the groups' betas."""
+        parts = [
+            part
+            for arrival, feature in zip(self.arrivals, (prev_prev, *prevs), strict=True)
+            for part in arrival(feature, size)
+        ]
+        if not self.mix:
+            return self.norm(torch.cat(parts, 1)), betas
+        factors = torch.cat([torch.ones_like(betas[:1]), betas]).flatten().repeat_interleave(self.channels)
+        arrived, _, _ = self.norm.normalise(torch.cat(parts, 1), factors)
+        first, *others = torch.split(arrived, self.channels, 1)
+        return torch.cat([first, sum(others[1:], others[0])], 1), torch.ones_like(betas[:1]).detach()
+
+    # --- for the function below ---------------------------------------------------------------------------------------
+
+    def unpack(self, tensors: Sequence[Any]) -> tuple[list[ReadingWeights], list[Factors], Sequence[Any]]:
+        """Weights and factors of each reading, and the atrous weights, from one row of tensors."""
+        weights, factors, place = [], [], 0
+        fields = len(ReadingWeights._fields)
+        for edges in self.stacked():
+            end = place + fields + 1 + edges.free_factors
+            weights.append(ReadingWeights(*tensors[place : place + fields]))
+            factors.append(Factors(tensors[place + fields], tuple(tensors[place + fields + 1 : end])))
+            place = end
+        return weights, factors, tensors[place:]
+
+    def repeat_atrous(self, weights: Sequence[Tensor], dtype: torch.dtype) -> list[list[Tensor]]:
+        """The atrous weights of each reading, (G*E*C, C, k, k) a kernel size: made when needed and never kept."""
+        repeated = [weight.to(dtype) for weight in weights]
+        if self.groups > 1:  # with one arrow they lie as they are read
+            repeated = [weight.index_select(0, self.atrous_index) for weight in repeated]
+        kinds = [torch.split(weight, self._atrous_sizes) for weight in repeated]
+        return [[kind[number] for kind in kinds] for number in range(len(self.plan))]
+
+    def split_atrous(self, weights: Sequence[Tensor], dtype: torch.dtype) -> list[list[list[Tensor]]]:
+        """The atrous weights of each reading by kernel size and run of arrows that share them, (E*C, C, k, k) each."""
+        kinds = [torch.split(weight.to(dtype), self._state_sizes) for weight in weights]
+        first = [[kind[PREV_PREV], kind[PREV]] for kind in kinds]
+        return [first, *([[kind[state]] for kind in kinds] for state in range(2, len(self._state_sizes)))]
+
+    def join_atrous(self, gradients: Sequence[Sequence[Sequence[Tensor | None]]]) -> list[Tensor]:
+        """The way back of `split_atrous`."""
+        kinds = zip(*gradients, strict=True)
+        return [torch.cat([given(of_run) for of_reading in kind for of_run in of_reading]) for kind in kinds]
+
+    def stacked(self) -> Iterator[StackedEdges]:
+        """The readings, in their order."""
+        yield from self.readings  # type: ignore[misc]
+
+
+def state_order(topology: CellTopology) -> list[int]:
+    """Every edge number, sorted by the state that the edge reads: the order in which atrous weights are kept."""
+    return [number for numbers in topology.edges_from for number in numbers]
+
+
+def readings_of(topology: CellTopology, arrows: int) -> list[Reading]:
+    """What a cell evaluates together: H(l-2) with every arrow's H(l-1) first, then block after block."""
+    edges = topology.edges_from
+    first = Reading((edges[PREV_PREV], *[edges[PREV]] * arrows))
+    return [first, *(Reading((numbers,) * arrows) for numbers in edges[2:] if numbers)]
+
+
+class _CellFunction(torch.autograd.Function):
+    """Everything of a cell behind its preprocessing, with its way back written out (see `reading.py`)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, cell: SearchCell, keep: bool, arrived: Tensor, betas: Tensor, *tensors: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        layout, arrived = cell.layout, cell.layout.arrange(arrived)
+        with without_autocast(arrived):
+            weights, factors, atrous = cell.unpack(tensors)
+            gathered = cell.repeat_atrous(atrous, arrived.dtype)
+            ctx.needs = _needs(cell, ctx.needs_input_grad, keep)
+            (first, *others), kept = cell.stacked(), []
+            total, of_first = first.run(arrived, weights[0], gathered[0], factors[0])
+            kept.append(of_first if keep else Kept())
+            of_prev_prev, of_prev = torch.split(total, [1, cell.groups], layout.axis(0))
+            received = of_prev + of_prev_prev  # by every block, by G, B and C: complete when the block is read
+            pieces = torch.split(layout.join(received), cell.channels, 1)
+            for block, edges in enumerate(others):
+                state = _state(cell, received, pieces, block)
+                number = block + 1
+                rest = received.narrow(layout.axis(1), number, edges.edges)
+                of_block = edges.run(state, weights[number], gathered[number], factors[number], onto=rest)[1]
+                kept.append(of_block if keep else Kept())
+            plain = _output(cell, received, betas)
+            activated = F.relu(plain)
+        if keep:
+            ctx.cell = cell
+            ctx.save_for_backward(arrived, betas, received, *(tensor for of in kept for tensor in of), *tensors)
+        ctx.set_materialize_grads(False)
+        return plain, activated
+
+    @staticmethod
+    def backward(ctx: Any, of_plain: Tensor | None, of_activated: Tensor | None) -> tuple[Tensor | None, ...]:
+        cell: SearchCell = ctx.cell
+        arrived, betas, received, *tensors = ctx.saved_tensors
+        fields = len(Kept._fields)
+        kept = [Kept(*tensors[n * fields : (n + 1) * fields]) for n in range(len(cell.plan))]
+        tensors = tensors[len(kept) * fields :]
+        with without_autocast(arrived):
+            grad = _of_feature(cell, of_plain, of_activated, received, betas)
+            if grad is None:
+                return (None,) * (4 + len(tensors))
+            layout = cell.layout
+            grad = unshuffle(layout.split(grad, 1, cell.blocks, cell.channels), cell.share, layout)
+            of_betas = layout.sum_to(grad * received, 0).view_as(betas) if ctx.needs_input_grad[3] else None
+            found = _blocks_backward(cell, grad * layout.spread(betas), arrived, received, kept, tensors, ctx.needs)
+            of_atrous: Sequence[Tensor | None] = [None] * len(cell.weights.atrous)
+            if ctx.needs.weights:
+                of_atrous = cell.join_atrous([of.atrous for of in found])
+        of_readings = [
+            tensor
+            for of, edges in zip(found, cell.stacked(), strict=True)
+            for tensor in (*of.weights, of.factors.weighted, *(of.factors.free or (None,) * edges.free_factors))
+        ]
+        return None, None, found[0].state, of_betas, *of_readings, *of_atrous
+
+
+def _blocks_backward(
+    cell: SearchCell,
+    grad: Tensor,
+    arrived: Tensor,
+    received: Tensor,
+    kept: Sequence[Kept],
+    tensors: Sequence[Tensor],
+    needs: Needs,
+) -> list[Gradients]:
+    """The gradients of each reading, the last one first evaluated; grad: grouped by G, B and C, used up."""
+    layout = cell.layout
+    groups, blocks = layout.axis(0), layout.axis(1)
+    weights, factors, atrous = cell.unpack(tensors)
+    gathered = cell.split_atrous(atrous, arrived.dtype)
+    pieces = torch.split(layout.join(received), cell.channels, 1)
+    first, *others = cell.stacked()
+    found: list[Gradients] = []
+    for number in range(len(others), 0, -1):
+        edges, block = others[number - 1], number - 1
+        state = _state(cell, received, pieces, block)
+        of_rest = grad.narrow(blocks, number, edges.edges)
+        of = edges.backward(of_rest, state, kept[number], weights[number], gathered[number], factors[number], needs)
+        of_state = layout.split(of.state, cell.groups, cell.channels)
+        grad.select(blocks, block).add_(unshuffle(of_state, cell.share, layout))
+        found.append(of)
+    both = torch.cat([grad.sum(groups, keepdim=True), grad], groups)
+    found.append(first.backward(both, arrived, kept[0], weights[0], gathered[0], factors[0], needs))
+    return found[::-1]
+
+
+def _state(cell: SearchCell, received: Tensor, pieces: tuple[Tensor, ...], block: int) -> Tensor:
+    """What the readers of a block read, (N, G*C, H, W); pieces: of `received`, (N, C, H, W) each."""
+    if cell.share == 1:
+        return torch.cat(pieces[block :: cell.blocks], 1)
+    layout = cell.layout
+    return layout.join(shuffle(received.select(layout.axis(1), block), cell.share, layout).contiguous())
+
+
+def _output(cell: SearchCell, received: Tensor, betas: Tensor) -> Tensor:
+    """The feature, (N, B*C, H, W)."""
+    layout = cell.layout
+    summed = (received * layout.spread(betas)).sum(layout.axis(0))
+    return layout.join(shuffle(summed, cell.share, layout))
+
+
+def _of_feature(
+    cell: SearchCell, of_plain: Tensor | None, of_activated: Tensor | None, received: Tensor, betas: Tensor
+) -> Tensor | None:
+    """The gradient of the feature from those of its two forms."""
+    if of_activated is None:
+        return of_plain
+    of_activated = torch.ops.aten.threshold_backward(of_activated, _output(cell, received, betas), 0)
+    return of_activated if of_plain is None else of_plain + of_activated
+
+
+def _needs(cell: SearchCell, needs_input_grad: Sequence[bool], keep: bool) -> Needs:
+    weights, factors, atrous = cell.unpack(needs_input_grad[4:])
+    of_weights = any(bool(flag) for of in weights for flag in of) or any(atrous)
+    return Needs(keep and of_weights, keep and any(bool(flag) for of in factors for flag in (of[0], *of[1])))

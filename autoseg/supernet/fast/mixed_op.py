@@ -1,0 +1,369 @@
+"""All operations on all edges that read the same states, forward and backward, evaluated together and exactly.
+
+The sums and gradients are those of one module an edge, operation and arrow (Auto-DeepLab, eq. 3); only the number of
+calls differs, and what is kept for the way back.
+
+Letters: N images, H height, W width, G groups (copies of a state, one for each arrow into the node), E edges that read
+a state, C channels of a block; S, D and A operations of a kind (`cell_weights.Kernels`).
+A feature is an (N, G*E*C, H, W) tensor: groups and edges are groups of channels. BatchNorm then keeps the statistics of
+every arrow and edge apart by itself, and one convolution serves them all. Where groups and edges are axes of their own,
+a tensor is "grouped" by them: (N, H, W, G, E, C), or (N, G, E, C, H, W) in channels_first memory (`layout.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autoseg.ops.acting import device_type
+from autoseg.supernet.fast.channel_groups import LAYOUTS, Layout
+from autoseg.supernet.fast.depthwise import Depthwise
+from autoseg.supernet.fast.elementwise import Compiled, Plain
+from autoseg.supernet.fast.kernels import KernelChoice
+from autoseg.supernet.fast.parameter_free_ops import FreeOperations
+from autoseg.supernet.fast.pointwise import Product
+from autoseg.supernet.fast.weights import Kernels, ReadingWeights
+
+BN_EPS, BN_MOMENTUM = 1e-5, 0.1
+RATE = 2
+"""Of the atrous and the dilated separable convolutions."""
+
+aten = torch.ops.aten
+
+
+# --- the calls --------------------------------------------------------------------------------------------------------
+
+
+class _Conv(NamedTuple):
+    """A convolution that keeps the size, and its way back."""
+
+    rate: int
+    groups: int
+    layout: Layout
+
+    def __call__(self, features: Tensor, weight: Tensor) -> Tensor:
+        rows = self._as_rows(features, weight)
+        output = F.conv2d(rows, weight, None, 1, self._padding(weight), self.rate, self.groups)
+        return self._restore(output, features)
+
+    def backward(self, grad: Tensor, features: Tensor, weight: Tensor, of_weight: bool) -> tuple[Tensor, Tensor | None]:
+        """Gradients of features and, where that is asked for, weight."""
+        rows = self._as_rows(features, weight)
+        of_features, found, _ = aten.convolution_backward(
+            self._as_rows(grad, weight), rows, weight, None, [1, 1], [self._padding(weight)] * 2, [self.rate] * 2,
+            False, [0, 0], self.groups, (True, of_weight, False),
+        )  # fmt: skip
+        return self._restore(of_features, features), found if of_weight else None
+
+    def _padding(self, weight: Tensor) -> int:
+        return self.rate * (weight.shape[-1] // 2)
+
+    def _as_rows(self, features: Tensor, weight: Tensor) -> Tensor:
+        """For a 1x1 convolution every row may be an image: with one thread PyTorch takes a slow path for few images."""
+        several = weight.shape[-1] > 1 or torch.get_num_threads() > 1 or len(features) >= 16
+        if several or device_type(features) != "cpu":
+            return features
+        return self.layout.as_rows(features)
+
+    def _restore(self, output: Tensor, features: Tensor) -> Tensor:
+        """Undo `_as_rows` after the convolution."""
+        return output if len(output) == len(features) else self.layout.of_rows(output, features.shape)
+
+
+@contextmanager
+def frozen_statistics() -> Iterator[None]:
+    """While it lasts, forward passes in training leave the running statistics of `StackedNorm` alone."""
+    StackedNorm.frozen = True
+    try:
+        yield
+    finally:
+        StackedNorm.frozen = False
+
+
+class StackedNorm(nn.Module):
+    """BatchNorm over stacked channels without affine parameters, times a factor a channel (alpha) in the same pass.
+
+    Without affine parameters as in DARTS (Liu et al. 2019); Auto-DeepLab is silent.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    frozen = False
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, channels, H, W) -> the same, normalised."""
+        return self.normalise(features)[0]
+
+    def normalise(self, features: Tensor, factors: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, channels, H, W) normalised and times factors (channels,), and the batch's mean and 1 / deviation."""
+        momentum = 0.0 if self.frozen else BN_MOMENTUM
+        return torch.native_batch_norm(
+            features, factors, None, self.running_mean, self.running_var, self.training, momentum, BN_EPS
+        )
+
+    def moments(self, mean: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance that `normalise` took, from its other results, (channels,) each."""
+        if not self.training:
+            return self.running_mean, self.running_var
+        return mean, inverse.pow(-2) - BN_EPS
+
+    def backward(
+        self, grad: Tensor, features: Tensor, factors: Tensor | None, mean: Tensor, inverse: Tensor, of_factors: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Gradients of features and factors."""
+        grad_features, grad_factors, _ = aten.native_batch_norm_backward(
+            grad, features, factors, self.running_mean, self.running_var, mean, inverse, self.training, BN_EPS,
+            [True, of_factors, False],
+        )  # fmt: skip
+        return grad_features, grad_factors if of_factors else None
+
+
+# --- one reading ------------------------------------------------------------------------------------------------------
+
+
+class Factors(NamedTuple):
+    """alpha as one reading takes it."""
+
+    weighted: Tensor | None
+    """Of each channel of the stacked operations with weights, ((S+D+A)*G*E*C,)."""
+    free: tuple[Tensor, ...]
+    """Of the operations without weights: see `free_operations.py`."""
+
+
+class Kept(NamedTuple):
+    """What a reading keeps for the way back; None where there is no such operation, or no need."""
+
+    inner: Tensor | None = None  # inputs of the two BatchNorms, with their statistics
+    inner_mean: Tensor | None = None
+    inner_inverse: Tensor | None = None
+    outer: Tensor | None = None
+    outer_mean: Tensor | None = None
+    outer_inverse: Tensor | None = None
+
+
+class Gradients(NamedTuple):
+    """Gradients of a reading, each of the shape of what it is for; None where none was asked for."""
+
+    state: Tensor
+    weights: ReadingWeights
+    atrous: list[list[Tensor | None]]
+    factors: Factors
+
+
+class Needs(NamedTuple):
+    """Which gradients are asked for: none of the weights in an architecture step, none of alpha in a weight step."""
+
+    weights: bool
+    alpha: bool
+
+
+class StackedEdges(nn.Module):
+    """Every edge of one reading: sum over the operations o of alpha_o * O_o(state) (Auto-DeepLab, eq. 3).
+
+    Outside autograd: `run` is the way forward and `backward` the way back, which recomputes what is cheap (ReLU,
+    BatchNorm, pooling, copies, depthwise convolutions) and keeps what is dear (what the BatchNorms read).
+    """
+
+    def __init__(self, groups: int, edges: int, channels: int, operations: Sequence[str], shared: bool) -> None:
+        """shared: all groups read the same edges."""
+        super().__init__()
+        self.groups, self.edges, self.channels = groups, edges, channels
+        self.kernels = Kernels.of(operations)
+        self.free = FreeOperations(groups, edges, channels, operations, shared)
+        self.width = groups * edges * channels
+        separable = len(self.kernels.separable)
+        self.inner_norm = StackedNorm(separable * self.width) if separable else None
+        self.norm = StackedNorm(self.kernels.weighted * self.width) if self.kernels.weighted else None
+        self.use_kernels(KernelChoice())
+
+    def use_kernels(self, choice: KernelChoice) -> None:
+        """From now on."""
+        self.layout = self.free.layout = LAYOUTS[choice.layout]
+        self._separable = Depthwise(self.kernels.separable, 1, choice.depthwise, self.layout)
+        self._dilated = Depthwise(self.kernels.dilated, RATE, choice.depthwise, self.layout)
+        self._atrous = _Conv(RATE, self.groups, self.layout)
+        self._product = choice.pointwise == "product"
+        self._elementwise = Compiled if choice.compile else Plain
+
+    @property
+    def free_factors(self) -> int:
+        """How many factors there are besides those of operations with weights."""
+        return self.free.factors
+
+    def run(
+        self,
+        state: Tensor,
+        weights: ReadingWeights,
+        atrous: Sequence[Tensor],
+        factors: Factors,
+        onto: Tensor | None = None,
+    ) -> tuple[Tensor, Kept]:
+        """state: (N, G*C, H, W) -> grouped by G, E and C, added in place to `onto` where that is given."""
+        kept, total = Kept(), onto
+        if self.norm is not None:
+            activated = F.relu(state)
+            parts = [self._atrous(activated, weight) for weight in atrous]
+            if self.kernels.depthwise:
+                last, kept = self._depthwise(activated, weights)
+                parts.insert(0, self._pointwise(self.kernels.depthwise)(last, given(weights.pointwise2)))
+            outer = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+            normal, mean, inverse = self.norm.normalise(outer, factors.weighted)
+            kept = kept._replace(outer=outer, outer_mean=mean, outer_inverse=inverse)
+            total = self._elementwise.sum_operations(self._split(normal, self.kernels.weighted), self.layout, total)
+        return self.free.run(state, total, factors.free), kept
+
+    def backward(
+        self,
+        grad: Tensor,
+        state: Tensor,
+        kept: Kept,
+        weights: ReadingWeights,
+        atrous: Sequence[Sequence[Tensor]],
+        factors: Factors,
+        needs: Needs,
+    ) -> Gradients:
+        """grad: grouped, of what `run` returned; atrous: not repeated, by kernel size and run of groups."""
+        grad_weights, grad_weighted = ReadingWeights(None, None, None, None, None), None
+        grad_state: Tensor | None = None
+        grad_atrous: list[list[Tensor | None]] = []
+        if self.norm is not None:
+            activated = F.relu(state)
+            stacked = torch.cat([self.layout.join(grad.contiguous())] * self.kernels.weighted, 1)
+            outer, mean, inverse = given(kept.outer), given(kept.outer_mean), given(kept.outer_inverse)
+            stacked, grad_weighted = self.norm.backward(stacked, outer, factors.weighted, mean, inverse, needs.alpha)
+            depthwise = self.kernels.depthwise * self.width
+            of_last, *of_atrous = torch.split(stacked, [depthwise, *[self.width] * len(atrous)], 1)
+            if depthwise:
+                grad_state, grad_weights = self._depthwise_backward(of_last, activated, kept, weights, needs)
+            if of_atrous:
+                of_activated, grad_atrous = self._atrous_backward(of_atrous, activated, atrous, needs)
+                grad_state = of_activated if grad_state is None else grad_state.add_(of_activated)
+        of_state, grad_free = self.free.backward(grad, state, factors.free, needs.alpha)
+        if grad_state is not None:
+            grad_state = self._elementwise.join_gradients(grad_state, activated, of_state, self.layout)
+        else:
+            grad_state, *others = of_state  # a search space has an operation other than none
+            for other in others:
+                grad_state.add_(other)
+        return Gradients(grad_state, grad_weights, grad_atrous, Factors(grad_weighted, grad_free))
+
+    def _atrous_backward(
+        self, grads: Sequence[Tensor], activated: Tensor, weights: Sequence[Sequence[Tensor]], needs: Needs
+    ) -> tuple[Tensor, list[list[Tensor | None]]]:
+        """Gradients of `activated` and, by kernel size, of the weights of each run of groups, which lie in the batch.
+
+        So the weights are neither repeated nor their gradients summed afterwards.
+        """
+        conv, runs = _Conv(RATE, 1, self.layout), len(weights[0])
+        states, parts = activated.chunk(self.groups, 1), [grad.chunk(self.groups, 1) for grad in grads]
+        of_states: list[Tensor] = []
+        of_weights: list[list[Tensor | None]] = [[] for _ in weights]
+        for number in range(runs):
+            run = slice(number, number + 1 if number + 1 < runs else self.groups)
+            state, total = torch.cat(states[run]), None
+            for part, of_size, found in zip(parts, weights, of_weights, strict=True):
+                of_state, of_weight = conv.backward(torch.cat(part[run]), state, of_size[number], needs.weights)
+                total = of_state if total is None else total.add_(of_state)
+                found.append(of_weight)
+            of_states += given(total).chunk(len(states[run]))
+        return torch.cat(of_states, 1), of_weights
+
+    # --- [ReLU, depthwise, 1x1, BN] twice, and its dilated form that has it once, up to the last 1x1 ------------------
+
+    def _depthwise(self, activated: Tensor, weights: ReadingWeights) -> tuple[Tensor, Kept]:
+        """What the last 1x1 convolutions read, ((S+D)*G*E*C channels)."""
+        kept, parts = Kept(), []
+        if self.inner_norm is not None:
+            features = self._separable(self._copies(activated, self._separable.sizes), given(weights.depthwise1))
+            inner = self._pointwise(len(self._separable.sizes))(features, given(weights.pointwise1))
+            normal, mean, inverse = self.inner_norm.normalise(inner)
+            parts.append(self._separable(normal.relu_(), given(weights.depthwise2)))
+            kept = Kept(inner, mean, inverse)
+        if self._dilated.sizes:
+            parts.append(self._dilated(self._copies(activated, self._dilated.sizes), given(weights.dilated)))
+        return torch.cat(parts, 1) if len(parts) > 1 else parts[0], kept
+
+    def _depthwise_backward(
+        self, grad: Tensor, activated: Tensor, kept: Kept, weights: ReadingWeights, needs: Needs
+    ) -> tuple[Tensor, ReadingWeights]:
+        """Gradient of `activated` and of the weights."""
+        read, parts = [], []
+        if self.inner_norm is not None:
+            inner, mean, inverse = given(kept.inner), given(kept.inner_mean), given(kept.inner_inverse)
+            moments = self.inner_norm.moments(mean, inverse)
+            read.append(self._elementwise.normalise(inner, *moments, BN_EPS, self.layout))
+            parts.append((self._separable, given(weights.depthwise2)))
+        if self._dilated.sizes:
+            read.append(self._copies(activated, self._dilated.sizes))
+            parts.append((self._dilated, given(weights.dilated)))
+        last = grad  # where no weight needs a gradient, any tensor of its shape will do
+        if needs.weights:
+            made = [conv(one, weight) for one, (conv, weight) in zip(read, parts, strict=True)]
+            last = torch.cat(made, 1) if len(made) > 1 else made[0]
+        grad, pointwise2 = self._pointwise(self.kernels.depthwise).backward(
+            grad, last, given(weights.pointwise2), needs.weights
+        )
+        grads = torch.split(grad, [one.shape[1] for one in read], 1)
+        found = [
+            conv.backward(of_one, one, weight, needs.weights)
+            for of_one, one, (conv, weight) in zip(grads, read, parts, strict=True)
+        ]
+        total, of_dilated = None, None
+        if self._dilated.sizes:
+            of_copies, of_dilated = found[-1]
+            total = self._of_copies(of_copies, self._dilated.sizes)
+        result = ReadingWeights(None, None, None, of_dilated, pointwise2)
+        if self.inner_norm is not None:
+            grad = aten.threshold_backward(found[0][0], read[0], 0)
+            grad, _ = self.inner_norm.backward(grad, inner, None, mean, inverse, False)
+            part, depthwise1, pointwise1 = self._first_backward(grad, activated, weights, needs)
+            total = part if total is None else total.add_(part)
+            result = ReadingWeights(depthwise1, pointwise1, found[0][1], of_dilated, pointwise2)
+        return self.layout.join(given(total)), result
+
+    def _first_backward(
+        self, grad: Tensor, activated: Tensor, weights: ReadingWeights, needs: Needs
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Of the first depthwise and 1x1 convolutions: gradients of `activated`, by G and C, and both weights."""
+        copies = self._copies(activated, self._separable.sizes) if needs.weights else grad  # any of its shape
+        before = self._separable(copies, given(weights.depthwise1)) if needs.weights else grad
+        grad, pointwise1 = self._pointwise(len(self._separable.sizes)).backward(
+            grad, before, given(weights.pointwise1), needs.weights
+        )
+        grad, depthwise1 = self._separable.backward(grad, copies, given(weights.depthwise1), needs.weights)
+        return self._of_copies(grad, self._separable.sizes), depthwise1, pointwise1
+
+    def _copies(self, activated: Tensor, sizes: Sequence[int]) -> Tensor:
+        """One copy of its group for each kernel size and edge: (N, sizes*G*E*C, H, W)."""
+        parts = activated.chunk(self.groups, 1) if self.groups > 1 and self.edges > 1 else (activated,)
+        return torch.cat([part for part in parts for _ in range(self.edges)] * len(sizes), 1)
+
+    def _of_copies(self, grad: Tensor, sizes: Sequence[int]) -> Tensor:
+        """The way back of `_copies`, grouped by G and C."""
+        return self._elementwise.sum_copies(self._split(grad, len(sizes)), self.layout)
+
+    def _split(self, features: Tensor, operations: int) -> Tensor:
+        return self.layout.split(features, operations, self.groups, self.edges, self.channels)
+
+    def _pointwise(self, operations: int) -> _Conv | Product:
+        groups = operations * self.groups * self.edges
+        return Product(groups, self.layout) if self._product else _Conv(1, groups, self.layout)
+
+
+T = TypeVar("T")
+
+
+def given(value: T | None) -> T:
+    """What the space's operations say is there."""
+    assert value is not None
+    return value

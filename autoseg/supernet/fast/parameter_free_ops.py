@@ -1,0 +1,127 @@
+"""The operations without weights on all edges of a reading: pooled once a state, then weighted for every edge.
+
+Outside autograd, with the way back written out, as in `reading.py`.
+
+Letters: N images, H height, W width, G groups, E edges of a reading, C channels of a block, F operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from autoseg.supernet.fast.channel_groups import LAYOUTS, Layout
+
+aten = torch.ops.aten
+
+
+class _Skip:
+    @staticmethod
+    def forward(state: Tensor) -> Tensor:
+        return state
+
+    @staticmethod
+    def backward(grad: Tensor, state: Tensor, again: bool) -> tuple[Tensor, Tensor | None]:
+        return grad, state
+
+
+class _AvgPool:
+    """Around the border, the mean of the pixels that are there."""
+
+    @staticmethod
+    def forward(state: Tensor) -> Tensor:
+        return F.avg_pool2d(state, 3, 1, 1, count_include_pad=False)
+
+    @staticmethod
+    def backward(grad: Tensor, state: Tensor, again: bool) -> tuple[Tensor, Tensor | None]:
+        of_state = aten.avg_pool2d_backward(grad, state, [3, 3], [1, 1], [1, 1], False, False, None)
+        return of_state, _AvgPool.forward(state) if again else None
+
+
+class _MaxPool:
+    @staticmethod
+    def forward(state: Tensor) -> Tensor:
+        return F.max_pool2d(state, 3, 1, 1)
+
+    @staticmethod
+    def backward(grad: Tensor, state: Tensor, again: bool) -> tuple[Tensor, Tensor | None]:
+        result, where = aten.max_pool2d_with_indices(state, [3, 3], [1, 1], [1, 1])
+        of_state = aten.max_pool2d_with_indices_backward(grad, state, [3, 3], [1, 1], [1, 1], [1, 1], False, where)
+        return of_state, result
+
+
+FREE_OPERATIONS: dict[str, type[_Skip] | type[_AvgPool] | type[_MaxPool]] = {
+    "skip_connect": _Skip,
+    "avg_pool_3x3": _AvgPool,
+    "max_pool_3x3": _MaxPool,
+}
+"""Operations without weights, done once for all edges that read a state; `backward` gives the gradient of the state
+and, where it is asked for `again` or at hand, what `forward` returned."""
+
+
+class FreeOperations:
+    """sum over the operations o without weights of alpha_o * O_o(state).
+
+    The factors are one (E, F) matrix where all groups read the same edges, else a (G, E, 1) tensor for each operation.
+    """
+
+    def __init__(self, groups: int, edges: int, channels: int, operations: Sequence[str], shared: bool) -> None:
+        """shared: all groups read the same edges."""
+        self.groups, self.edges, self.channels, self.shared = groups, edges, channels, shared
+        self.layout: Layout = LAYOUTS["channels_last"]
+        self.operations = [FREE_OPERATIONS[name] for name in operations if name in FREE_OPERATIONS]
+
+    @property
+    def factors(self) -> int:
+        """How many tensors the factors are."""
+        return min(1, len(self.operations)) if self.shared else len(self.operations)
+
+    def run(self, state: Tensor, total: Tensor | None, factors: Sequence[Tensor]) -> Tensor:
+        """state: (N, G*C, H, W) -> grouped by G, E and C, added in place to `total` where that is given."""
+        results = [operation.forward(state) for operation in self.operations]
+        if self.shared and results:
+            product = self._product(factors[0], results)
+            return product.contiguous() if total is None else total.add_(product)
+        for result, factor in zip(results, factors, strict=True):
+            result, factor = self.layout.split(result, self.groups, 1, self.channels), self.layout.spread(factor)
+            total = result * factor if total is None else total.addcmul_(result, factor)
+        assert total is not None  # a search space has an operation other than none
+        return total
+
+    def backward(
+        self, grad: Tensor, state: Tensor, factors: Sequence[Tensor], of_factors: bool
+    ) -> tuple[list[Tensor], tuple[Tensor, ...]]:
+        """Gradients of the state, one an operation, and of the factors; grad: grouped by G, E and C."""
+        if not self.operations:
+            return [], ()
+        layout, place = self.layout, self.layout.axis(0)
+        rest = (*grad.shape[:place], *grad.shape[place + 2 :])
+        grads = self._as_rows(grad)
+        matrix = factors[0].expand(self.groups, -1, -1) if self.shared else torch.cat(list(factors), 2)
+        of_results = torch.bmm(matrix.transpose(1, 2), grads).view(self.groups, -1, *rest)
+        of_results = of_results.movedim(0, layout.axis(1)).contiguous()  # operations, then grouped by G and C
+        found = [
+            operation.backward(layout.join(part), state, of_factors)
+            for operation, part in zip(self.operations, of_results, strict=True)
+        ]
+        of_state = [pair[0] for pair in found]
+        if not of_factors:
+            return of_state, ()
+        results = [layout.split(again, self.groups, self.channels) for _, again in found if again is not None]
+        stacked = self._as_rows(torch.stack(results, layout.axis(1)))
+        product = torch.bmm(grads, stacked.transpose(1, 2))
+        return of_state, (product.sum(0),) if self.shared else torch.split(product, 1, 2)
+
+    def _as_rows(self, grouped: Tensor) -> Tensor:
+        """Grouped by G, any and C -> (G, any, pixels and channels)."""
+        first, second = self.layout.axis(0), self.layout.axis(1)
+        return grouped.movedim((first, second), (0, 1)).reshape(self.groups, grouped.shape[second], -1)
+
+    def _product(self, matrix: Tensor, results: Sequence[Tensor]) -> Tensor:
+        """matrix: (E, F); each result (N, G*C, H, W) -> grouped by G, E and C, a permuted view."""
+        stacked = self.layout.arrange(torch.cat(list(results)))
+        product = matrix @ self.layout.as_matrix(stacked, len(results))
+        return self.layout.of_matrix(product, results[0].shape, self.groups)

@@ -1,0 +1,229 @@
+"""Up moves on which upsamplers and skip connections compete, and the doublings of the decoder.
+
+Letters: N images, C channels of a block, K classes, U upsamplers that compete, S ways in which a skip connection may
+join, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autoseg.ops.resize import Size, resize
+from autoseg.ops.upsample import build_upsampler, to_width
+from autoseg.space.resolution import PLAIN_UPSAMPLERS
+from autoseg.space.schema import SearchSpace
+from autoseg.space.trellis import Arrow, Node
+from autoseg.supernet.arch_parameters import ArchParameters
+from autoseg.supernet.fast.cell import Feature
+from autoseg.supernet.fast.channel_groups import LAYOUTS, Layout
+from autoseg.supernet.fast.kernels import KernelChoice
+from autoseg.supernet.fast.mixed_op import StackedNorm
+
+UNPOOLING = "max_unpool"
+
+
+class Ascending(NamedTuple):
+    """What an up move reads."""
+
+    feature: Feature
+    """H(l-1)."""
+    guide: Tensor | None
+    """Where an unpooling finds its maxima, (N, any, any, any), to which no gradient is sent; without unpooling, None.
+    """
+    gamma_probs: Tensor
+    """(U,)"""
+    skip: Tensor | None
+    """What a skip connection brings, (N, C, H, W)."""
+    skip_probs: Tensor | None
+    """(S,)"""
+
+
+class Ascent(nn.Module):
+    """An up move: sum over u of gamma_u * BN(Up_u(1x1(ReLU(H(l-1))))), joined by a skip connection in S ways.
+
+    One 1x1 convolution at low resolution serves all upsamplers, which then keep the number of channels: none can win
+    by having more. Of the three ways `none` leaves it as it is, `add` adds the skip connection's feature, and
+    `concat` is a 1x1 convolution of both; they are mixed by the probabilities of the skip.
+    """
+
+    def __init__(self, in_channels: int, channels: int, upsamplers: Sequence[str], skips: Sequence[str]) -> None:
+        super().__init__()
+        self.channels, self.skips = channels, tuple(skips)
+        self.conv = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.upsamplers = nn.ModuleList(build_upsampler(name, channels, channels) for name in upsamplers)
+        self.norm = StackedNorm(len(upsamplers) * channels)
+        self.join = nn.Conv2d(2 * channels, channels, 1, bias=False) if "concat" in skips else None
+        self.layout: Layout = LAYOUTS["channels_last"]
+
+    def use_kernels(self, choice: KernelChoice) -> None:
+        """From now on; its layout alone counts."""
+        self.layout = LAYOUTS[choice.layout]
+
+    def forward(self, arriving: Ascending, size: Size) -> list[Tensor]:
+        """The arrived feature (N, C, H, W) with `size` = (H, W), a list of one."""
+        low = self.conv(arriving.feature.activated)
+        guide = None if arriving.guide is None else resize(arriving.guide, size)
+        layout, results = self.layout, [upsampler(low, size, guide) for upsampler in self.upsamplers]
+        # whatever precision and memory an upsampler left
+        candidates = torch.cat([layout.arrange(result.to(low.dtype)) for result in results], 1)
+        factors = arriving.gamma_probs.repeat_interleave(self.channels)
+        normal = self.norm.normalise(candidates, factors)[0]
+        grouped = layout.as_groups(normal, len(self.upsamplers), self.channels)
+        summed = layout.as_channels(grouped.sum(layout.axis(0)))
+        if arriving.skip is None or arriving.skip_probs is None:
+            return [summed]
+        return [self._join(summed, arriving.skip, arriving.skip_probs)]
+
+    def _join(self, features: Tensor, skip: Tensor, probs: Tensor) -> Tensor:
+        ways: dict[str, Callable[[], Tensor]] = {
+            "none": lambda: features,
+            "add": lambda: features + skip,
+            "concat": lambda: self.join(torch.cat([features, skip], 1)),  # type: ignore[misc]  # there, with concat
+        }
+        parts = [prob * ways[name]() for name, prob in zip(self.skips, probs.unbind(), strict=True)]
+        return sum(parts[1:], parts[0])
+
+
+class SkipFeature(nn.Module):
+    """What the way down brings to a level of the way up: BN of the expected 1x1(ReLU(H(node))) over the nodes from
+    which a path may leave that level downwards."""
+
+    def __init__(self, widths: Sequence[int], channels: int) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(width, channels, 1, bias=False) for width in widths)
+        self.norm = StackedNorm(channels)
+
+    def forward(self, features: Sequence[Feature], probs: Tensor) -> Tensor:
+        """Features of the nodes, (N, width, H, W) each, and their probabilities (nodes,) -> (N, C, H, W)."""
+        weights = [prob * weight for prob, weight in zip(probs.unbind(), self.convs.parameters(), strict=True)]
+        parts = [F.conv2d(of.activated, weight) for of, weight in zip(features, weights, strict=True)]
+        normal: Tensor = self.norm(sum(parts[1:], parts[0]))
+        return normal
+
+
+class ScoreAscent(nn.Module):
+    """A doubling of the decoder: sum over u of gamma_u * Up_u(scores), (N, K, h, w) -> (N, K, H, W)."""
+
+    def __init__(self, num_classes: int, upsamplers: Sequence[str]) -> None:
+        super().__init__()
+        self.upsamplers = nn.ModuleList(build_upsampler(name, num_classes, num_classes) for name in upsamplers)
+
+    def forward(self, scores: Tensor, size: Size, guide: Tensor, gamma_probs: Tensor) -> Tensor:
+        """guide: (N, any, H, W), where an unpooling finds its maxima."""
+        probs = gamma_probs.unbind()
+        parts: list[Tensor] = [prob * up(scores, size, guide) for prob, up in zip(probs, self.upsamplers, strict=True)]
+        return sum(parts[1:], parts[0])
+
+
+class Brought(NamedTuple):
+    """What the way down brings to a level of the way up: for a skip connection and to guide an unpooling."""
+
+    skip: Tensor | None
+    guide: Tensor | None
+
+
+class WayUp(NamedTuple):
+    """The choices of one pass, shared out to where they are made."""
+
+    gamma: Sequence[Tensor]
+    """Of each site of the space, (U,)."""
+    plain: Tensor
+    """A single 1: gamma where there is but one upsampler."""
+    skip_probs: Sequence[Tensor]
+    """Of each level, (S,); none where no skip connections compete."""
+    descent_probs: Sequence[Tensor]
+    """Of each level, those of its `SearchSpace.trellis.skip_sources`."""
+    brought: dict[int, Brought]
+    """To each level, once the way down has been gone."""
+
+
+class Upsampling(nn.Module):
+    """What a supernet has besides its cells where upsamplers or skip connections compete."""
+
+    site_index: Tensor
+
+    def __init__(self, space: SearchSpace, width: Callable[[Node], int], num_classes: int) -> None:
+        """width: channels of a node's feature."""
+        super().__init__()
+        self.space, resolution = space, space.resolution
+        self.joins, self.unpools = resolution.skips != ("none",), UNPOOLING in resolution.upsamplers
+        hourglass = space.network.down_layers is not None and (self.joins or self.unpools)
+        levels = range(len(space.network.strides) - 1) if hourglass else ()
+        self.sources = {level: space.trellis.skip_sources(level) for level in levels}
+        self.skips = nn.ModuleList(
+            SkipFeature([width(node) for node in nodes], self._filters(level))
+            for level, nodes in self.sources.items()
+            if self.joins
+        )
+        self.stages = nn.ModuleList(ScoreAscent(num_classes, space.decoder.upsamplers) for _ in space.decoder_stages)
+        columns = [[space.upsamplers.index(name) for name in site.candidates] for site in space.gamma_sites]
+        entries = [row * len(space.upsamplers) + column for row, of in enumerate(columns) for column in of]
+        self.register_buffer("site_index", torch.tensor(entries, dtype=torch.int64), persistent=False)
+
+    def way_up(self, arch: ArchParameters) -> WayUp:
+        """The probabilities of this pass."""
+        gamma, skips = arch.gamma_probs(), arch.skip_probs()
+        sites: Sequence[Tensor] = ()
+        if gamma is not None:
+            sizes = [len(site.candidates) for site in self.space.gamma_sites]
+            sites = torch.split(gamma.flatten().index_select(0, self.site_index), sizes)
+        descents: list[Tensor] = []
+        if self.sources:
+            probs = arch.descent_probs()
+            descents = [torch.stack([probs[node] for node in nodes]) for nodes in self.sources.values()]
+        rows: Sequence[Tensor] = () if skips is None else skips.unbind()
+        return WayUp(sites, torch.ones_like(arch.beta_logits[0, 0, :1]).detach(), rows, descents, {})
+
+    def bring(self, level: int, features: Mapping[Node, Feature], way_up: WayUp) -> Brought:
+        """What the way down, which has been gone, brings to a level: (N, C, H, W) each.
+
+        The guide is the expected feature, means over groups of its channels.
+        """
+        nodes, probs, guide = [features[node] for node in self.sources[level]], way_up.descent_probs[level], None
+        if self.unpools:
+            with torch.no_grad():
+                narrow = (to_width(of.plain, self._filters(level)) for of in nodes)
+                guide = torch.stack([prob * one for prob, one in zip(probs.unbind(), narrow, strict=True)]).sum(0)
+        return Brought(self.skips[level](nodes, probs) if self.joins else None, guide)
+
+    def ascending(self, arrow: Arrow, features: Mapping[Node, Feature], way_up: WayUp) -> Ascending:
+        """What an up move reads. An unpooling is guided by what the way down brings, in other spaces by H(l-2)."""
+        row, level = self.space.gamma_row(arrow), arrow.target.level
+        brought = way_up.brought.get(level)
+        if brought is None:
+            before = features[self.space.trellis.prev_prev(arrow.target)].plain.detach()
+            brought = Brought(None, before if self.unpools else None)
+        return Ascending(
+            features[arrow.source],
+            brought.guide,
+            way_up.plain if row is None else way_up.gamma[row],
+            brought.skip,
+            way_up.skip_probs[level] if self.joins else None,
+        )
+
+    def decode(self, scores: Mapping[int, Tensor], features: Mapping[Node, Feature], way_up: WayUp) -> Tensor:
+        """Score maps by level, (N, K, h, w) each -> their sum at the finest, the coarser ones doubled on the way."""
+        layers = self.space.network.layers
+        total = scores[max(scores)]
+        for level, stage in zip(self.space.decoder_stages, self.stages, strict=True):
+            if level > max(scores):  # reduced to a genotype that ends at a finer level
+                continue
+            guide = features[Node(layers, level - 1)].plain
+            gamma = way_up.gamma[self.space.decoder_row(level)]
+            total = stage(total, (guide.shape[2], guide.shape[3]), guide, gamma)
+            if level - 1 in scores:
+                total = total + scores[level - 1]
+        return total
+
+    def _filters(self, level: int) -> int:
+        return self.space.network.filter_multiplier << level
+
+
+def competes(space: SearchSpace) -> bool:
+    """Whether anything does on up moves."""
+    return space.resolution.upsamplers != PLAIN_UPSAMPLERS or space.resolution.skips != ("none",)

@@ -1,0 +1,1 @@
+"""Relaxations that change the mathematics."""

@@ -1,0 +1,99 @@
+"""Partial channel connections (PC-DARTS, Xu et al. 2020): only 1/K of a state's channels pass through the operations.
+
+Letters as in `reading.py`; K is the space's `relaxation.pc_darts`, c = C/K the channels that pass through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from autoseg.supernet.fast.channel_groups import Layout
+from autoseg.supernet.fast.mixed_op import Factors, Gradients, Kept, Needs, StackedEdges
+from autoseg.supernet.fast.weights import ReadingWeights
+
+
+def shuffle(grouped: Tensor, share: int, layout: Layout) -> Tensor:
+    """Grouped by any and C: the channels of `share` parts dealt out in turn, so that others come to pass next time."""
+    return grouped if share == 1 else _transposed(grouped, (share, -1), layout.last)
+
+
+def unshuffle(grouped: Tensor, share: int, layout: Layout) -> Tensor:
+    """The inverse of `shuffle`, and so its way back."""
+    return grouped if share == 1 else _transposed(grouped, (-1, share), layout.last)
+
+
+def _transposed(grouped: Tensor, sizes: tuple[int, int], axis: int) -> Tensor:
+    """One axis as a matrix of these sizes, transposed; copied."""
+    axis += grouped.dim()
+    return torch.unflatten(grouped, axis, sizes).transpose(axis, axis + 1).flatten(axis, axis + 1)
+
+
+class PartialEdges(StackedEdges):
+    """Every edge of one reading: p * [sum over o of alpha_o * O_o(first c channels), the other channels].
+
+    p is the probability of the edge; it comes as the last of the factors without weights, and within alpha.
+    """
+
+    def __init__(
+        self, groups: int, edges: int, channels: int, operations: Sequence[str], shared: bool, share: int
+    ) -> None:
+        super().__init__(groups, edges, channels // share, operations, shared)
+        self.all_channels = channels
+
+    @property
+    def free_factors(self) -> int:
+        """One more than the operations without weights."""
+        return super().free_factors + 1
+
+    def run(
+        self,
+        state: Tensor,
+        weights: ReadingWeights,
+        atrous: Sequence[Tensor],
+        factors: Factors,
+        onto: Tensor | None = None,
+    ) -> tuple[Tensor, Kept]:
+        """state: (N, G*C, H, W) -> grouped by G, E and C."""
+        taken, others, probs, factors = self._parts(state, factors)
+        joined, last = self.layout.join(taken), self.layout.last
+        if onto is None:
+            total, kept = super().run(joined, weights, atrous, factors)
+            return torch.cat([total, others * self.layout.spread(probs)], last), kept
+        total, rest = torch.split(onto, [self.channels, others.shape[last]], last)
+        _, kept = super().run(joined, weights, atrous, factors, total)
+        rest.addcmul_(others, self.layout.spread(probs))
+        return onto, kept
+
+    def backward(
+        self,
+        grad: Tensor,
+        state: Tensor,
+        kept: Kept,
+        weights: ReadingWeights,
+        atrous: Sequence[Sequence[Tensor]],
+        factors: Factors,
+        needs: Needs,
+    ) -> Gradients:
+        """As in `StackedEdges`."""
+        layout = self.layout
+        taken, others, probs, factors = self._parts(state, factors)
+        of_total, of_rest = torch.split(grad, [self.channels, others.shape[layout.last]], layout.last)
+        found = super().backward(of_total.contiguous(), layout.join(taken), kept, weights, atrous, factors, needs)
+        of_taken = layout.split(found.state, self.groups, self.channels)
+        passed_by = (of_rest * layout.spread(probs)).sum(layout.axis(1))
+        of_state = layout.join(torch.cat([of_taken, passed_by], layout.last))
+        of_factors = found.factors
+        if needs.alpha:
+            of_probs = layout.sum_to(of_rest * others, 0, 1).unsqueeze(-1).sum_to_size(probs.shape)
+            of_factors = of_factors._replace(free=(*of_factors.free, of_probs))
+        return found._replace(state=of_state, factors=of_factors)
+
+    def _parts(self, state: Tensor, factors: Factors) -> tuple[Tensor, Tensor, Tensor, Factors]:
+        """The channels that pass, grouped by G, 1 and c, the others, the edges' probabilities, the other factors."""
+        split = self.layout.split(state, self.groups, 1, self.all_channels)
+        taken, others = torch.split(split, [self.channels, self.all_channels - self.channels], self.layout.last)
+        *free, probs = factors.free
+        return taken.contiguous(), others, probs, factors._replace(free=tuple(free))

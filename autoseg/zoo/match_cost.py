@@ -1,0 +1,125 @@
+"""The width at which a network of the literature costs as much as another network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from autoseg.analysis.flops import count_cost
+from autoseg.errors import ConfigError
+from autoseg.files import read_yaml
+from autoseg.genotype.schema import Genotype
+from autoseg.zoo.architecture import Architecture, load_architecture
+from autoseg.zoo.build import build_architecture
+from autoseg.zoo.schema import FixedNetwork
+
+Unit = Literal["parameters", "multiply_adds"]
+UNITS: tuple[Unit, ...] = ("parameters", "multiply_adds")
+SIZE = (256, 256)
+"""Height and width at which multiply-adds are counted; their ratio hardly depends on it."""
+TOLERANCE = 0.02
+ENOUGH = 0.002
+"""Relative differences from the target: at most, and where the search for a width ends early."""
+WIDTHS = (1e-3, 8.0)
+SUFFIXES = {"k": 1e3, "M": 1e6, "B": 1e9, "G": 1e9}
+
+
+@dataclass(frozen=True)
+class CostTarget:
+    """What a network shall cost: as much as another one, or a number."""
+
+    reference: Architecture | float
+    unit: Unit = "parameters"
+    retrain: Mapping[str, Any] = field(default_factory=dict)
+    """How the other one is trained: a fair comparison trains both alike."""
+
+    def count(self, num_classes: int) -> float:
+        """Parameters, or multiply-adds at 256x256."""
+        if isinstance(self.reference, Genotype | FixedNetwork):
+            return _count(self.reference, num_classes, self.unit)
+        return self.reference
+
+    def __str__(self) -> str:
+        if isinstance(self.reference, Genotype | FixedNetwork):
+            return self.reference.name
+        return f"{self.reference:,.0f}"
+
+
+def cost_target(source: str | Path, unit: str = "parameters") -> CostTarget:
+    """From a genotype, a network or a run of one, or a number such as `1000000`, `1M` or `2.5B`.
+
+    Raises: AutosegError: neither, or an unknown unit.
+    """
+    if unit not in UNITS:
+        raise ConfigError(f"a cost is of {' or '.join(UNITS)}, not {unit}", code="unknown-cost-unit")
+    number = _number(str(source))
+    if number is not None:
+        return CostTarget(number, unit)
+    reference = load_architecture(source)
+    retrain = dict(reference.retrain) if isinstance(reference, Genotype) else {}
+    settings = Path(source) / "config.yaml"
+    if settings.is_file():
+        own = read_yaml(settings, ConfigError)
+        retrain = own.get("retrain", retrain)
+    return CostTarget(reference, unit, retrain)
+
+
+def match_cost(network: FixedNetwork, target: CostTarget, num_classes: int) -> FixedNetwork:
+    """The network at the width whose cost is nearest to the target's, within 2%.
+
+    Cost grows with the square of the width, nearly: a few steps by that rule, kept between the widths that are known to
+    be too small and too large. Raises: ConfigError: no width comes within 2%.
+    """
+    wanted = target.count(num_classes)
+
+    def cost(width: float) -> float:
+        return _count(network.model_copy(update={"width": width}), num_classes, target.unit)
+
+    width, found = _solve(cost, wanted)
+    if abs(found / wanted - 1) > TOLERANCE:
+        raise ConfigError(
+            f"{network.name} cannot have the {target.unit.replace('_', '-')} of {target}, {wanted:,.0f}: the nearest"
+            f" width, {width:g}, has {found:,.0f}; take another network or another cost",
+            code="cost-unreachable",
+        )
+    return network.model_copy(update={"width": width})
+
+
+def _solve(cost: Callable[[float], float], wanted: float) -> tuple[float, float]:
+    """The width (four digits) whose cost is nearest to `wanted`, of those tried, and its cost."""
+    low, high, width = *WIDTHS, 1.0
+    best = (width, math.inf)
+    for _ in range(24):
+        found = cost(width)
+        if abs(found - wanted) < abs(best[1] - wanted):
+            best = (width, found)
+        if abs(found / wanted - 1) < ENOUGH:
+            break
+        low, high = (width, high) if found < wanted else (low, width)
+        width = width * math.sqrt(wanted / found)
+        if not low < width < high:
+            width = math.sqrt(low * high)
+        width = float(f"{width:.4g}")
+        if not low < width < high:
+            break
+    return best
+
+
+def _count(architecture: Architecture, num_classes: int, unit: Unit) -> float:
+    channels = architecture.in_channels if isinstance(architecture, FixedNetwork) else 3
+    cost = count_cost(lambda: build_architecture(architecture, num_classes), SIZE, channels)
+    return cost.parameters if unit == "parameters" else cost.multiply_adds
+
+
+def _number(text: str) -> float | None:
+    factor = SUFFIXES.get(text[-1:], 1.0)
+    try:
+        number = float(text[:-1] if text[-1:] in SUFFIXES else text) * factor
+    except ValueError:
+        return None
+    if not (math.isfinite(number) and number >= 1):
+        raise ConfigError(f"a cost is a number of at least 1, not {text}", code="cost-out-of-range")
+    return number
