@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from engine.memory_measured import search_config
+from planning.memory_measured import search_config
 from tiny_runs import SPACE, write_config
 from torch.nn import functional as F
 

@@ -366,7 +366,7 @@ def test_every_place_in_the_order_is_there_and_tests_that_need_a_card_are_found(
     missing = [prefix for prefix in check.ORDER if not (ROOT / prefix).exists()]
     assert missing == []
     names = {path.relative_to(ROOT).as_posix() for path in check.marked_files(ROOT / "tests")}
-    assert {"tests/supernet/test_cuda.py", "tests/engine/test_steps.py", "tests/data/test_store.py"} <= names
+    assert {"tests/supernet/test_cuda.py", "tests/engine/test_steps.py", "tests/data/loading/test_cache.py"} <= names
     assert "tests/test_files.py" not in names
 
 

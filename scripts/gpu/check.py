@@ -31,12 +31,12 @@ ORDER = (
     "tests/engine/test_upsampler_cost.py",
     "tests/engine/test_retrain.py",
     "tests/network/",
-    "tests/engine/test_plan.py",
-    "tests/engine/test_training_memory.py",
-    "tests/engine/test_device_memory.py",
+    "tests/planning/test_memory.py",
+    "tests/planning/test_training_memory.py",
+    "tests/planning/test_device.py",
     "tests/data/",
     "tests/engine/",
-    "tests/objectives/",
+    "tests/losses/",
     "tests/ops/",
 )
 """Prefixes of node ids, most important first; other tests come last."""

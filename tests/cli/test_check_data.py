@@ -13,7 +13,7 @@ from tiny_runs import call, files_of, write_folder
 
 from autoseg.cli.main import run
 from autoseg.config import DataConfig, data_settings
-from autoseg.data.check.report import scan as scanning
+from autoseg.data.check import scan as scanning
 from autoseg.data.dataset import open_dataset, resolve
 from autoseg.settings import parse
 

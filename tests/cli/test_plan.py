@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine.memory_measured import search_config
+from planning.memory_measured import search_config
 from tiny_runs import SPACE, call, write_config
 
 import autoseg

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from error_codes import raises_code
-from objectives.test_loss_terms import TERMS, WEIGHTS, every_term, loss_of
+from losses.test_loss_terms import TERMS, WEIGHTS, every_term, loss_of
 from supernet.spaces import small_space
 from tiny_runs import (
     DATA,

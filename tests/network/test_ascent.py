@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from ops.formulas import convolve, interpolate, normalise
-from ops.test_primitives import noise, randomised
+from ops.test_operations import noise, randomised
 from torch import Tensor, nn
 
 from autoseg.genotype.node_inputs import decoder_nodes, low_level_node, readings

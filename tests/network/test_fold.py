@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from error_codes import raises_code
-from ops.test_primitives import noise
+from ops.test_operations import noise
 from torch import Tensor, nn
 
 from autoseg.errors import ConfigError

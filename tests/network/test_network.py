@@ -8,7 +8,7 @@ import pytest
 import torch
 from error_codes import raises_code
 from ops.formulas import apply, conv_norm_relu, convolve, interpolate, normalise
-from ops.test_primitives import noise, randomised
+from ops.test_operations import noise, randomised
 from torch import Tensor, nn
 
 from autoseg.errors import GenotypeError

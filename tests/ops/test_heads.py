@@ -18,7 +18,7 @@ from autoseg.ops.heads import (
     UNetDecoder,
 )
 from ops.formulas import conv_norm_relu, convolve, interpolate, normalise
-from ops.test_primitives import noise, randomised
+from ops.test_operations import noise, randomised
 
 
 def test_stem_gives_the_last_two_features_before_their_relu() -> None:

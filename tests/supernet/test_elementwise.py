@@ -14,7 +14,8 @@ from oracles import largest_difference
 from torch import Tensor
 
 from autoseg.space.groups import PAPER_OPERATIONS
-from autoseg.supernet import KernelChoice, elementwise
+from autoseg.supernet import KernelChoice
+from autoseg.supernet.fast import elementwise
 from autoseg.supernet.fast.channel_groups import LAYOUTS, Layout
 from autoseg.supernet.fast.elementwise import Compiled, Plain
 from supernet.spaces import small_space, supernet_of

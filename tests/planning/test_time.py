@@ -14,7 +14,7 @@ from autoseg.errors import ConfigError
 from autoseg.planning import time as module
 from autoseg.planning.memory import Setting
 from autoseg.planning.time import Sample, Steps, StepSeconds, count_steps, extrapolate, measure, step_times
-from engine.memory_measured import search_config
+from planning.memory_measured import search_config
 
 CPU = torch.device("cpu")
 

@@ -149,7 +149,7 @@ def test_the_cache_keeps_to_its_budget(tmp_path: Path, write_pair: Write) -> Non
 
 
 def test_data_sets_in_the_repository_are_valid() -> None:
-    folder = Path(__file__).parents[2] / "data_sets"
+    folder = Path(__file__).parents[3] / "data_sets"
     camvid, voc = (parse(DataConfig, data_settings(folder / f"{name}.yaml")) for name in ("camvid", "voc"))
     assert (len(camvid.classes or ()), camvid.ignore_label, camvid.root) == (11, 11, str(folder / "camvid"))
     assert (len(voc.classes or ()), voc.ignore_label) == (21, 255)

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from cli.error_lines import check_line
-from engine.memory_measured import search_config
 from error_codes import raises_code
 from tiny_runs import RETRAIN, SPACE, call, retrain_task, write_config, write_folder
 
@@ -22,6 +21,7 @@ from autoseg.planning.device import format_bytes
 from autoseg.planning.fit import fit_to_device, smaller_settings
 from autoseg.planning.memory import MARGIN, predict_memory
 from autoseg.planning.training_memory import predict_training_memory
+from planning.memory_measured import search_config
 
 CPU = torch.device("cpu")
 PRECISIONS = ("float32", "bf16", "fp16")

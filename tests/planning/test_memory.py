@@ -18,7 +18,7 @@ from autoseg.planning.predicted_memory import (
     recorded_bytes,
 )
 from autoseg.settings import merge
-from engine.memory_measured import allocated_peak, held_bytes, iterate, real_task, search_config
+from planning.memory_measured import allocated_peak, held_bytes, iterate, real_task, search_config
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 WIDE: dict[str, Any] = {
