@@ -97,10 +97,10 @@ def call(*arguments: object) -> None:
 SLOW = """
 import sys, time
 from autoseg.cli.main import main
-from autoseg.engine.trainer import Loop
+from autoseg.engine.trainer import Trainer
 
-pause = Loop._pause
-Loop._pause = lambda *arguments: (time.sleep(0.05), pause(*arguments))
+pause = Trainer._pause
+Trainer._pause = lambda *arguments: (time.sleep(0.05), pause(*arguments))
 main()
 """
 

@@ -19,7 +19,7 @@ from autoseg.api.use import evaluate
 from autoseg.config import DataConfig, SearchConfig
 from autoseg.data.dataset import SegmentationDataset, open_dataset
 from autoseg.engine.environment import pick_device
-from autoseg.engine.evaluate_discretized import discretised_scores
+from autoseg.engine.evaluate_discretized import evaluate_discretized
 from autoseg.engine.log import show_seconds
 from autoseg.engine.predict import label_map, load_network
 from autoseg.engine.run_directory import Run, refuse_used
@@ -95,7 +95,7 @@ def _rows(searched: Run, genotype: Genotype, result: Mapping[str, Any]) -> list[
     return [
         _row("always the commonest class", commonest_class(train, val).miou),
         _row("supernet", supernet_miou, relaxed.parameters, relaxed.multiply_adds, search_seconds),
-        _row("decoded, with the supernet's weights", discretised_scores(task, genotype).miou),
+        _row("decoded, with the supernet's weights", evaluate_discretized(task, genotype).miou),
         _row("retrained", result["miou"], discrete.parameters, discrete.multiply_adds, saved["seconds"]),
     ]
 

@@ -16,7 +16,7 @@ from autoseg.engine.log import Progress
 from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.run_directory import Run, refuse_used
 from autoseg.engine.search import SearchTask
-from autoseg.engine.trainer import Loop, Task
+from autoseg.engine.trainer import Trainer, TrainingTask
 from autoseg.errors import ConfigError, RunError
 from autoseg.files import read_yaml, write_text
 from autoseg.planning.device import memory_errors
@@ -133,7 +133,7 @@ class _Guided(Generic[Config]):
 
 def _carry_out(
     model: type[Config],
-    make_task: Callable[[Config, SegmentationDataset, SegmentationDataset, torch.device], Task],
+    make_task: Callable[[Config, SegmentationDataset, SegmentationDataset, torch.device], TrainingTask],
     out: str | Path,
     resolve: Callable[[Path | None], Config],
     given: Given,
@@ -147,7 +147,7 @@ def _carry_out(
     device = check_device(settings)
     train = open_dataset(settings.data, "train") if guided.train is None else guided.train
     val = open_dataset(settings.data, "val")
-    task: Task = make_task(settings, train, val, device)
+    task: TrainingTask = make_task(settings, train, val, device)
     schedule = settings.search if isinstance(settings, SearchConfig) else settings.retrain
     if isinstance(task, RetrainTask) and not (run and (run.checkpoints / "last.pt").is_file()):
         task.load_weights()
@@ -158,7 +158,7 @@ def _carry_out(
     _write_left_out(run, train, val)
     task.begin(run)
     with memory_errors(device, f"start anew with {smaller_settings(settings)}; {run.path} holds what was done"):
-        Loop(task, run, show_progress)()
+        Trainer(task, run, show_progress)()
     return run
 
 

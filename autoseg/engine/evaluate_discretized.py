@@ -15,7 +15,7 @@ from autoseg.supernet.fast.mixed_op import StackedNorm
 CALIBRATION_BATCHES = 16
 
 
-def discretised_scores(task: SearchTask, genotype: Genotype) -> Scores:
+def evaluate_discretized(task: SearchTask, genotype: Genotype) -> Scores:
     """Scores on val of the supernet reduced to `genotype`, its BatchNorm statistics taken anew on trainA.
 
     The supernet of `task` stays reduced. The statistics of the relaxed network would be wrong for the discrete one.

@@ -28,7 +28,7 @@ Figures = Mapping[str, Mapping[str, float | Tensor]]
 """What to log of a step or a validation: kind of row -> name -> value."""
 
 
-class Task(Protocol):
+class TrainingTask(Protocol):
     """What a run does."""
 
     kind: Kind
@@ -96,13 +96,13 @@ class StopRequest:
         self.requested = True
 
 
-class Loop:
+class Trainer:
     """Runs a task to its end, or until it is asked to stop.
 
     Raises: Interrupted: stopped, after a clean save. RunError: the loss is no longer finite.
     """
 
-    def __init__(self, task: Task, run: Run, show_progress: bool = True) -> None:
+    def __init__(self, task: TrainingTask, run: Run, show_progress: bool = True) -> None:
         self.task, self.run, self.show_progress = task, run, show_progress
         self.epoch, self.step_in_epoch = 0, 0
         self.best_miou: float | None = None
@@ -224,7 +224,7 @@ class Loop:
         self.run.rewind(saved["metrics_bytes"], self.done)
 
 
-def restore(task: Task, run: Run) -> dict[str, Any]:
+def restore(task: TrainingTask, run: Run) -> dict[str, Any]:
     """Put a task into the state of its run's last checkpoint, and return that. Raises: CheckpointError."""
     saved = load_checkpoint(run.checkpoints / "last.pt", task.kind, task.architecture)
     with fitting(run.checkpoints / "last.pt"):

@@ -11,7 +11,7 @@ JOINING_DECODERS = ("unet", "fcn")
 """Those that read the way down's feature at every doubling, whatever the upsamplers."""
 
 
-class Reading(NamedTuple):
+class NodeInputs(NamedTuple):
     """What the cell of a node reads."""
 
     node: Node
@@ -23,17 +23,17 @@ class Reading(NamedTuple):
     """Of the way down, at this level: what an up move's skip brings back and its upsampler may be guided by."""
 
 
-def readings(genotype: Genotype) -> list[Reading]:
+def node_inputs(genotype: Genotype) -> list[NodeInputs]:
     """Of every node that holds a cell, by layer, then by level."""
     return [
-        _reading(genotype, node) for layer in range(1, genotype.layers + 1) for node in genotype.nodes_at(layer)
+        _node_inputs(genotype, node) for layer in range(1, genotype.layers + 1) for node in genotype.nodes_at(layer)
     ]  # fmt: skip
 
 
-def _reading(genotype: Genotype, node: Node) -> Reading:
+def _node_inputs(genotype: Genotype, node: Node) -> NodeInputs:
     arrows = tuple(arrow for arrow in genotype.arrows if arrow.target == node)
     guided = any(arrow.move is Move.UP and not is_plain(genotype, arrow) for arrow in arrows)
-    return Reading(
+    return NodeInputs(
         node, arrows, _prev_prev(genotype, node), genotype.descent(node.level, node.layer) if guided else None
     )
 

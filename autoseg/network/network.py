@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.errors import GenotypeError
-from autoseg.genotype.node_inputs import Reading, auxiliary_node, decoder_nodes, end_nodes, readings
+from autoseg.genotype.node_inputs import NodeInputs, auxiliary_node, decoder_nodes, end_nodes, node_inputs
 from autoseg.genotype.schema import Genotype
 from autoseg.network.base import SegmentationNetwork, enlarge
 from autoseg.network.cell import Cell
 from autoseg.network.decoders import build_decoder
-from autoseg.network.preprocess import build_arrival
+from autoseg.network.preprocess import build_preprocess
 from autoseg.ops.heads import AuxiliaryHead, Doubling, Stem, number_of_outputs
 from autoseg.ops.operations import Norm
 from autoseg.ops.resize import level_size, resize
@@ -50,7 +50,7 @@ class Network(SegmentationNetwork):
 
         self.stem = Stem(genotype.stem.channels, genotype.stem.strides, norm, in_channels)
         widths = dict(zip((FIRST_STEM_NODE, STEM_NODE), self.stem.out_channels, strict=True))
-        self.readings = readings(genotype)
+        self.readings = node_inputs(genotype)
         self.cells = nn.ModuleList()
         for reading in self.readings:
             cell = _build_cell(genotype, reading, widths, norm)
@@ -111,11 +111,11 @@ def build_network(
     return Network(genotype, num_classes, auxiliary, in_channels, single_output)
 
 
-def _build_cell(genotype: Genotype, reading: Reading, widths: dict[Node, int], norm: Norm) -> Cell:
+def _build_cell(genotype: Genotype, reading: NodeInputs, widths: dict[Node, int], norm: Norm) -> Cell:
     """The cell of a node, for nodes before it whose features have `widths` channels."""
     joined = 0 if reading.descent is None else widths[reading.descent]
     arrivals = [
-        build_arrival(genotype, arrow, widths[arrow.source], joined, norm) for arrow in reading.arrows
+        build_preprocess(genotype, arrow, widths[arrow.source], joined, norm) for arrow in reading.arrows
     ]  # fmt: skip
     down = genotype.is_path and reading.arrows[0].move is Move.DOWN
     return Cell(

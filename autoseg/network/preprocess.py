@@ -23,7 +23,7 @@ from autoseg.space.resolution import Skip
 from autoseg.space.trellis import Arrow, Move
 
 
-class Arrival(ReluConvNorm):
+class Preprocess(ReluConvNorm):
     """ReLU, 1x1 convolution, BN; on a plain up move after bilinear resizing (Auto-DeepLab, eq. 6)."""
 
     def __init__(self, in_channels: int, channels: int, up: bool, norm: Norm) -> None:
@@ -35,7 +35,7 @@ class Arrival(ReluConvNorm):
         return super().forward(resize(features, size) if self.up and size is not None else features)
 
 
-class Reduction(nn.Module):
+class FactorizedReduce(nn.Module):
     """To half the size: ReLU, two 1x1 convolutions of stride 2, one a pixel off, for half the channels each, BN.
 
     The factorised reduction of DARTS (Liu et al. 2019), as in the supernet. (N, Cin, h, w) -> (N, C, H, W).
@@ -61,7 +61,7 @@ class Reduction(nn.Module):
         return torch.cat(parts, 1)
 
 
-class Ascent(nn.Module):
+class UpsamplePreprocess(nn.Module):
     """To twice the size by any upsampler, joined by the way down's feature or not. (N, Cin, h, w) -> (N, C, H, W).
 
     Bilinear: resized, then ReLU, 1x1 convolution and BN. Other upsamplers: ReLU and a 1x1 convolution to C channels at
@@ -94,12 +94,14 @@ class Ascent(nn.Module):
         return features if self.side is None else features + self.side(descent)
 
 
-def build_arrival(genotype: Genotype, arrow: Arrow, in_channels: int, descent_channels: int, norm: Norm) -> nn.Module:
+def build_preprocess(
+    genotype: Genotype, arrow: Arrow, in_channels: int, descent_channels: int, norm: Norm
+) -> nn.Module:
     """The arrival of an arrow. On a path's down move the stride is in the cell's operations, as in Auto-DeepLab."""
     channels = genotype.filters(arrow.target.level)
     if arrow.move is Move.UP and not is_plain(genotype, arrow):
         names = genotype.upsampler(arrow), genotype.skip(arrow)
-        return Ascent(in_channels, channels, *names, descent_channels, norm)
+        return UpsamplePreprocess(in_channels, channels, *names, descent_channels, norm)
     if arrow.move is Move.DOWN and not genotype.is_path:
-        return Reduction(in_channels, channels, norm)
-    return Arrival(in_channels, channels, arrow.move is Move.UP, norm)
+        return FactorizedReduce(in_channels, channels, norm)
+    return Preprocess(in_channels, channels, arrow.move is Move.UP, norm)

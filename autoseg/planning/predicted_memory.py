@@ -1,4 +1,4 @@
-"""What a run's memory is made of, and how it is followed without computing: what `plan` and `training_memory` share.
+"""What a run's memory is made of, and how it is followed without computing: what `memory` and `training_memory` share.
 
 A step is done on tensors without data (PyTorch's fake tensors) which lie on the CPU and take the way of the device that
 is asked about (`ops.acting`). So a GPU need not be there, and the prediction is the same where it is.

@@ -26,12 +26,12 @@ from autoseg.supernet.fast.channel_groups import LAYOUTS
 from autoseg.supernet.fast.kernels import KernelChoice
 from autoseg.supernet.fast.mixed_op import Factors, StackedNorm, frozen_statistics
 from autoseg.supernet.fast.streams import run_side_by_side
-from autoseg.supernet.fast.weights import BYPASS, ReadingWeights, WeightLayout
-from autoseg.supernet.upsampling import Ascending, Ascent, Upsampling, WayUp, competes
+from autoseg.supernet.fast.weights import BYPASS, EdgeGroupWeights, WeightLayout
+from autoseg.supernet.upsampling import MixedUpsample, UpsampleInput, Upsampling, UpsamplingChoices, competes
 from autoseg.supernet.variants.gdas import SampledCell
 
 Features = dict[Node, Feature]
-CellInputs = tuple[list[ReadingWeights], list[Factors], Tensor] | tuple[Sample, Tensor]
+CellInputs = tuple[list[EdgeGroupWeights], list[Factors], Tensor] | tuple[Sample, Tensor]
 
 
 class SearchHead(nn.Module):
@@ -80,7 +80,7 @@ class Supernet(nn.Module):
         self.arch = ArchParameters(space, arch_init_std)
         self.stem = Stem(space.stem.channels, space.stem.strides, StackedNorm, in_channels)
         trellis, resolution = space.trellis, space.resolution
-        ascent = partial(Ascent, upsamplers=resolution.upsamplers, skips=resolution.skips)
+        ascent = partial(MixedUpsample, upsamplers=resolution.upsamplers, skips=resolution.skips)
         self.cells = nn.ModuleDict(
             {
                 cell_name(node): (SampledCell if space.relaxation.gdas else SearchCell)(
@@ -165,7 +165,7 @@ class Supernet(nn.Module):
             logits = [self.upsampling.decode(dict(zip(heads, logits, strict=True)), features, way_up)]
         return logits_of(sum_resized(logits, image_size))
 
-    def _bring(self, features: Features, way_up: WayUp | None) -> None:
+    def _bring(self, features: Features, way_up: UpsamplingChoices | None) -> None:
         """After the way down: what it brings to the levels of the way up."""
         if self.upsampling is None or way_up is None:
             return
@@ -174,7 +174,7 @@ class Supernet(nn.Module):
         way_up.brought.update(zip(levels, run_side_by_side(tasks, self._streams), strict=True))
 
     def _evaluate(
-        self, node: Node, features: Features, inputs: CellInputs, way_up: WayUp | None, image_size: Size
+        self, node: Node, features: Features, inputs: CellInputs, way_up: UpsamplingChoices | None, image_size: Size
     ) -> Feature:
         cell, trellis = self._cell(node), self.space.trellis
         arguments = (
@@ -191,7 +191,7 @@ class Supernet(nn.Module):
             feature = cell(*arguments)
         return feature
 
-    def _arriving(self, arrow: Arrow, features: Features, way_up: WayUp | None) -> Feature | Ascending:
+    def _arriving(self, arrow: Arrow, features: Features, way_up: UpsamplingChoices | None) -> Feature | UpsampleInput:
         """What an arrow takes to the node that it leads to."""
         if arrow.move is Move.UP and competes(self.space) and self.upsampling is not None and way_up is not None:
             return self.upsampling.ascending(arrow, features, way_up)

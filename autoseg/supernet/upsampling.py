@@ -27,7 +27,7 @@ from autoseg.supernet.fast.mixed_op import StackedNorm
 UNPOOLING = "max_unpool"
 
 
-class Ascending(NamedTuple):
+class UpsampleInput(NamedTuple):
     """What an up move reads."""
 
     feature: Feature
@@ -43,7 +43,7 @@ class Ascending(NamedTuple):
     """(S,)"""
 
 
-class Ascent(nn.Module):
+class MixedUpsample(nn.Module):
     """An up move: sum over u of gamma_u * BN(Up_u(1x1(ReLU(H(l-1))))), joined by a skip connection in S ways.
 
     One 1x1 convolution at low resolution serves all upsamplers, which then keep the number of channels: none can win
@@ -64,7 +64,7 @@ class Ascent(nn.Module):
         """From now on; its layout alone counts."""
         self.layout = LAYOUTS[choice.layout]
 
-    def forward(self, arriving: Ascending, size: Size) -> list[Tensor]:
+    def forward(self, arriving: UpsampleInput, size: Size) -> list[Tensor]:
         """The arrived feature (N, C, H, W) with `size` = (H, W), a list of one."""
         low = self.conv(arriving.feature.activated)
         guide = None if arriving.guide is None else resize(arriving.guide, size)
@@ -106,7 +106,7 @@ class SkipFeature(nn.Module):
         return normal
 
 
-class ScoreAscent(nn.Module):
+class ScoreUpsample(nn.Module):
     """A doubling of the decoder: sum over u of gamma_u * Up_u(scores), (N, K, h, w) -> (N, K, H, W)."""
 
     def __init__(self, num_classes: int, upsamplers: Sequence[str]) -> None:
@@ -120,14 +120,14 @@ class ScoreAscent(nn.Module):
         return sum(parts[1:], parts[0])
 
 
-class Brought(NamedTuple):
+class EncoderFeatures(NamedTuple):
     """What the way down brings to a level of the way up: for a skip connection and to guide an unpooling."""
 
     skip: Tensor | None
     guide: Tensor | None
 
 
-class WayUp(NamedTuple):
+class UpsamplingChoices(NamedTuple):
     """The choices of one pass, shared out to where they are made."""
 
     gamma: Sequence[Tensor]
@@ -138,7 +138,7 @@ class WayUp(NamedTuple):
     """Of each level, (S,); none where no skip connections compete."""
     descent_probs: Sequence[Tensor]
     """Of each level, those of its `SearchSpace.trellis.skip_sources`."""
-    brought: dict[int, Brought]
+    brought: dict[int, EncoderFeatures]
     """To each level, once the way down has been gone."""
 
 
@@ -160,12 +160,12 @@ class Upsampling(nn.Module):
             for level, nodes in self.sources.items()
             if self.joins
         )
-        self.stages = nn.ModuleList(ScoreAscent(num_classes, space.decoder.upsamplers) for _ in space.decoder_stages)
+        self.stages = nn.ModuleList(ScoreUpsample(num_classes, space.decoder.upsamplers) for _ in space.decoder_stages)
         columns = [[space.upsamplers.index(name) for name in site.candidates] for site in space.gamma_sites]
         entries = [row * len(space.upsamplers) + column for row, of in enumerate(columns) for column in of]
         self.register_buffer("site_index", torch.tensor(entries, dtype=torch.int64), persistent=False)
 
-    def way_up(self, arch: ArchParameters) -> WayUp:
+    def way_up(self, arch: ArchParameters) -> UpsamplingChoices:
         """The probabilities of this pass."""
         gamma, skips = arch.gamma_probs(), arch.skip_probs()
         sites: Sequence[Tensor] = ()
@@ -177,9 +177,9 @@ class Upsampling(nn.Module):
             probs = arch.descent_probs()
             descents = [torch.stack([probs[node] for node in nodes]) for nodes in self.sources.values()]
         rows: Sequence[Tensor] = () if skips is None else skips.unbind()
-        return WayUp(sites, torch.ones_like(arch.beta_logits[0, 0, :1]).detach(), rows, descents, {})
+        return UpsamplingChoices(sites, torch.ones_like(arch.beta_logits[0, 0, :1]).detach(), rows, descents, {})
 
-    def bring(self, level: int, features: Mapping[Node, Feature], way_up: WayUp) -> Brought:
+    def bring(self, level: int, features: Mapping[Node, Feature], way_up: UpsamplingChoices) -> EncoderFeatures:
         """What the way down, which has been gone, brings to a level: (N, C, H, W) each.
 
         The guide is the expected feature, means over groups of its channels.
@@ -189,16 +189,16 @@ class Upsampling(nn.Module):
             with torch.no_grad():
                 narrow = (to_width(of.plain, self._filters(level)) for of in nodes)
                 guide = torch.stack([prob * one for prob, one in zip(probs.unbind(), narrow, strict=True)]).sum(0)
-        return Brought(self.skips[level](nodes, probs) if self.joins else None, guide)
+        return EncoderFeatures(self.skips[level](nodes, probs) if self.joins else None, guide)
 
-    def ascending(self, arrow: Arrow, features: Mapping[Node, Feature], way_up: WayUp) -> Ascending:
+    def ascending(self, arrow: Arrow, features: Mapping[Node, Feature], way_up: UpsamplingChoices) -> UpsampleInput:
         """What an up move reads. An unpooling is guided by what the way down brings, in other spaces by H(l-2)."""
         row, level = self.space.gamma_row(arrow), arrow.target.level
         brought = way_up.brought.get(level)
         if brought is None:
             before = features[self.space.trellis.prev_prev(arrow.target)].plain.detach()
-            brought = Brought(None, before if self.unpools else None)
-        return Ascending(
+            brought = EncoderFeatures(None, before if self.unpools else None)
+        return UpsampleInput(
             features[arrow.source],
             brought.guide,
             way_up.plain if row is None else way_up.gamma[row],
@@ -206,7 +206,9 @@ class Upsampling(nn.Module):
             way_up.skip_probs[level] if self.joins else None,
         )
 
-    def decode(self, scores: Mapping[int, Tensor], features: Mapping[Node, Feature], way_up: WayUp) -> Tensor:
+    def decode(
+        self, scores: Mapping[int, Tensor], features: Mapping[Node, Feature], way_up: UpsamplingChoices
+    ) -> Tensor:
         """Score maps by level, (N, K, h, w) each -> their sum at the finest, the coarser ones doubled on the way."""
         layers = self.space.network.layers
         total = scores[max(scores)]

@@ -12,7 +12,7 @@ from tiny_runs import SEARCH, call, checkpoint, search_task, write_config
 
 from autoseg.cli.main import run
 from autoseg.engine.search import SearchTask
-from autoseg.engine.trainer import Loop
+from autoseg.engine.trainer import Trainer
 from autoseg.errors import RunError
 
 STEP = SearchTask.step
@@ -58,7 +58,7 @@ def test_nothing_is_saved_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_losses_are_read_where_they_are_logged_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Noting that a loss on a device without values (meta) is finite reads none; looking does."""
-    loop = Loop(search_task(), run=None)  # type: ignore[arg-type]
+    loop = Trainer(search_task(), run=None)  # type: ignore[arg-type]
     for _ in range(3):
         loop._note_finite({"train": {"loss": torch.ones((), device="meta"), "lr": 0.1}, "arch": {"loss": 1.0}})
     assert loop._finite["train"].is_meta
@@ -70,7 +70,7 @@ def test_a_finite_loss_after_it_does_not_hide_it() -> None:
     class Directory:
         path = Path("somewhere")
 
-    loop = Loop(search_task(), Directory())  # type: ignore[arg-type]
+    loop = Trainer(search_task(), Directory())  # type: ignore[arg-type]
     for loss in (1.0, float("nan"), 2.0):
         loop._note_finite({"train": {"loss": torch.tensor(loss)}})
     with raises_code(RunError, "loss-not-finite", "train loss"):

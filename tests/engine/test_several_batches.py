@@ -201,16 +201,16 @@ def test_an_accumulating_run_goes_on_to_the_same_result(kind: str, tmp_path: Pat
     call(kind, "--config", config, "--out", tmp_path / "whole")
     assert len(rows(tmp_path / "whole", "train")) == {"search": 6, "retrain": 8}[kind]
     shorter = write_config(tmp_path / "shorter.yaml", settings, changes)
-    from autoseg.engine.trainer import Loop
+    from autoseg.engine.trainer import Trainer
 
-    pause = Loop._pause
+    pause = Trainer._pause
     with pytest.MonkeyPatch.context() as patch:
 
-        def interrupt(loop: Loop, stop: Any) -> None:
+        def interrupt(loop: Trainer, stop: Any) -> None:
             stop.requested = stop.requested or loop.done == 3
             pause(loop, stop)
 
-        patch.setattr(Loop, "_pause", interrupt)
+        patch.setattr(Trainer, "_pause", interrupt)
         assert run([kind, "--config", str(shorter), "--out", str(tmp_path / "run")]) == 130
     call(kind, "--out", tmp_path / "run", "--resume")
     if kind == "search":

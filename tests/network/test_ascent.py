@@ -8,9 +8,9 @@ from ops.formulas import convolve, interpolate, normalise
 from ops.test_operations import noise, randomised
 from torch import Tensor, nn
 
-from autoseg.genotype.node_inputs import decoder_nodes, low_level_node, readings
+from autoseg.genotype.node_inputs import decoder_nodes, low_level_node, node_inputs
 from autoseg.network.network import Network, build_network
-from autoseg.network.preprocess import Ascent, Reduction
+from autoseg.network.preprocess import FactorizedReduce, UpsamplePreprocess
 from autoseg.ops.upsample import TransposedConv
 from autoseg.space.resolution import UPSAMPLERS
 from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Node
@@ -28,7 +28,7 @@ def brought(x: Tensor, module: nn.Module) -> Tensor:
 @pytest.mark.parametrize("skip", ["none", "add", "concat"])
 @pytest.mark.parametrize("upsampler", ["bilinear", "transposed_conv", "max_unpool"])
 def test_ascent_equals_its_definition(upsampler: str, skip: str, size: tuple[int, int]) -> None:
-    ascent = randomised(Ascent(5, 4, upsampler, skip, 3, nn.BatchNorm2d))  # type: ignore[arg-type]
+    ascent = randomised(UpsamplePreprocess(5, 4, upsampler, skip, 3, nn.BatchNorm2d))  # type: ignore[arg-type]
     features, descent = noise(3, 5, 3, 4), noise(3, 3, *size, seed=2)
     if upsampler == "bilinear":
         up = interpolate(features, size)
@@ -49,7 +49,7 @@ def test_ascent_equals_its_definition(upsampler: str, skip: str, size: tuple[int
 @pytest.mark.parametrize("channels", [1, 2, 5])
 @pytest.mark.parametrize("size", [(6, 8), (5, 7), (1, 2)])
 def test_reduction_reads_every_second_pixel_and_those_between(size: tuple[int, int], channels: int) -> None:
-    reduction = randomised(Reduction(3, channels, nn.BatchNorm2d))
+    reduction = randomised(FactorizedReduce(3, channels, nn.BatchNorm2d))
     features = noise(3, 3, *size).clamp(min=0)
     height, width = -(-size[0] // 2), -(-size[1] // 2)
     between = torch.zeros(3, 3, height, width, dtype=torch.float64)
@@ -104,8 +104,8 @@ def test_several_paths_at_any_size(decoder: str, upsampler: str) -> None:
 
 def test_arrivals_at_a_node_are_summed_before_its_one_cell() -> None:
     network = build_network(make_multi(["bilinear"] * 4), 3)
-    assert [len(reading.arrows) for reading in network.readings] == [1, 1, 1, 2, 1, 1, 3, 1, 2, 2, 1]
-    node = [reading.node for reading in network.readings].index(Node(3, 1))
+    assert [len(reading.arrows) for reading in network.node_inputs] == [1, 1, 1, 2, 1, 1, 3, 1, 2, 2, 1]
+    node = [reading.node for reading in network.node_inputs].index(Node(3, 1))
     cell, seen = network.cells[node], []
     for arrival in cell.preprocess_prev:
         arrival.register_forward_hook(lambda _, __, output: seen.append(output))
@@ -116,7 +116,7 @@ def test_arrivals_at_a_node_are_summed_before_its_one_cell() -> None:
 
 
 def test_what_each_node_reads_as_prev_prev_stays() -> None:
-    read = {reading.node: reading.prev_prev for reading in readings(make_multi())}
+    read = {reading.node: reading.prev_prev for reading in node_inputs(make_multi())}
     assert {read[Node(1, level)] for level in (0, 1)} == {FIRST_STEM_NODE}
     assert {read[Node(2, level)] for level in (0, 1, 2)} == {STEM_NODE}
     assert [read[Node(3, level)] for level in (0, 1, 2)] == [(1, 0), (1, 1), (1, 1)]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from autoseg.network.cell import Cell
-from autoseg.network.preprocess import Arrival
+from autoseg.network.preprocess import Preprocess
 from autoseg.ops.registry import PRIMITIVES
 from autoseg.ops.resize import level_size
 from autoseg.space.trellis import Move
@@ -20,7 +20,7 @@ SIZES = [(32, 32), (33, 65), (47, 34), (49, 50)]
 
 def make_cell(edges: Sequence[Sequence[str]], channels: int, prev: int, prev_prev: int, move: Move) -> Cell:
     """The cell of a path; `prev` and `prev_prev` are channels."""
-    arrival = Arrival(prev, channels, move is Move.UP, nn.BatchNorm2d)
+    arrival = Preprocess(prev, channels, move is Move.UP, nn.BatchNorm2d)
     return Cell(edges_of(edges), channels, [arrival], prev_prev, 2 if move is Move.DOWN else 1, nn.BatchNorm2d)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from autoseg.genotype.contains import check_in_space
 from autoseg.genotype.schema import Genotype
 from autoseg.network.network import Network, build_network
-from autoseg.network.preprocess import Arrival, Ascent
+from autoseg.network.preprocess import Preprocess, UpsamplePreprocess
 from autoseg.ops.operations import AtrousConv, MaxPool, SepConv, SkipConnect
 from autoseg.ops.resize import resize
 from autoseg.ops.upsample import MaxUnpool, TransposedConv
@@ -32,7 +32,7 @@ class Traced:
 
     def cells(self, *moves: Move) -> list[tuple[Node, nn.Module]]:
         """Node and cell of every layer that these moves lead into."""
-        pairs = zip(self.network.readings, self.network.cells, strict=True)
+        pairs = zip(self.network.node_inputs, self.network.cells, strict=True)
         return [(reading.node, cell) for reading, cell in pairs if reading.arrows[0].move in moves]
 
     def descents(self) -> dict[int, Node]:
@@ -53,7 +53,7 @@ def trace(name: str) -> Traced:
     with torch.no_grad():
         traced.network(torch.randn(2, 3, 37, 52))
     traced.made[STEM_NODE] = traced.given[traced.network.stem][1]
-    for reading, cell in zip(traced.network.readings, traced.network.cells, strict=True):
+    for reading, cell in zip(traced.network.node_inputs, traced.network.cells, strict=True):
         traced.made[reading.node] = traced.given[cell]
     return traced
 
@@ -88,7 +88,7 @@ def test_they_come_back_up_as_often_as_they_go_down(name: str, moves: str) -> No
     assert moves_of(name) == moves
     assert moves.count("U") == moves.count("D")
     traced = trace(name)
-    assert traced.made[traced.network.readings[-1].node].shape[2:] == (37, 52)  # full resolution again
+    assert traced.made[traced.network.node_inputs[-1].node].shape[2:] == (37, 52)  # full resolution again
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -96,10 +96,10 @@ def test_every_layer_reads_the_one_before_it_and_nothing_older(name: str) -> Non
     """But for what an up move's skip or unpooling brings back: H(l-2) is read by no operation."""
     traced = trace(name)
     before = STEM_NODE
-    for reading, cell in zip(traced.network.readings, traced.network.cells, strict=True):
+    for reading, cell in zip(traced.network.node_inputs, traced.network.cells, strict=True):
         assert cell.preprocess_prev_prev is None
         assert traced.read[cell.preprocess_prev][0] is traced.made[before]
-        assert (reading.descent is not None) == isinstance(cell.preprocess_prev, Ascent)
+        assert (reading.descent is not None) == isinstance(cell.preprocess_prev, UpsamplePreprocess)
         before = reading.node
 
 
@@ -109,7 +109,7 @@ def test_unet_concatenates_the_way_downs_feature_at_every_level() -> None:
     assert [node.level for node, _ in ups] == [3, 2, 1, 0]
     for node, cell in ups:
         ascent = cell.preprocess_prev
-        assert isinstance(ascent, Ascent)
+        assert isinstance(ascent, UpsamplePreprocess)
         assert isinstance(ascent.doubling.up, TransposedConv)
         left = traced.made[traced.descents()[node.level]]
         joint = traced.read[ascent.merge][0]
@@ -140,7 +140,7 @@ def test_fcn8s_adds_at_the_two_coarsest_doublings_and_does_nothing_else_on_the_w
     for number, (node, cell) in enumerate(ups):
         arrival = cell.preprocess_prev
         if number >= 2:
-            assert isinstance(arrival, Arrival)
+            assert isinstance(arrival, Preprocess)
             expected = resize(traced.read[arrival][0], traced.made[node].shape[2:])  # type: ignore[arg-type]
             torch.testing.assert_close(traced.given[arrival], arrival.norm(arrival.conv(expected.relu())))
             continue
@@ -155,7 +155,7 @@ def test_deeplabv3_has_atrous_convolutions_and_comes_up_bilinearly_with_nothing_
     ups = traced.cells(Move.UP)
     assert operations_of(ups) == {SkipConnect}
     assert operations_of(traced.cells(Move.DOWN)) == {AtrousConv}
-    assert all(isinstance(cell.preprocess_prev, Arrival) for _, cell in ups)
+    assert all(isinstance(cell.preprocess_prev, Preprocess) for _, cell in ups)
     assert max(node.level for node in traced.made) == 3  # stride 8
     at_stride_8 = traced.network.cells[4]
     assert {operation.conv.dilation for block in at_stride_8.blocks for operation in block} == {(2, 2)}
@@ -167,7 +167,7 @@ def test_segnet_unpools_to_where_the_way_down_had_its_maxima() -> None:
     assert MaxPool in operations_of(traced.cells(Move.DOWN))
     for node, cell in traced.cells(Move.UP):
         ascent = cell.preprocess_prev
-        assert isinstance(ascent, Ascent)
+        assert isinstance(ascent, UpsamplePreprocess)
         assert isinstance(ascent.doubling.up, MaxUnpool)
         assert (ascent.merge, ascent.side, ascent.skip) == (None, None, "none")
         left = traced.made[traced.descents()[node.level]]

@@ -7,14 +7,14 @@ import torch
 from torch.nn import functional as F
 
 from autoseg.space.trellis import Move
-from autoseg.supernet.fast.cell import FEWEST_STRIDED, Arrival, Feature
+from autoseg.supernet.fast.cell import FEWEST_STRIDED, Feature, Preprocess
 
 
 @pytest.mark.parametrize("in_channels", [FEWEST_STRIDED - 4, FEWEST_STRIDED])
 @pytest.mark.parametrize("size", [8, 9])
 def test_equals_strided_convolutions(in_channels: int, size: int) -> None:
     torch.manual_seed(0)
-    arrival = Arrival(in_channels, 6, Move.DOWN).double()
+    arrival = Preprocess(in_channels, 6, Move.DOWN).double()
     features = torch.randn(2, in_channels, size, size, dtype=torch.float64)
     first, second = arrival(Feature(features, F.relu(features)), ((size + 1) // 2,) * 2)
     assert arrival.conv_offset is not None
@@ -24,5 +24,5 @@ def test_equals_strided_convolutions(in_channels: int, size: int) -> None:
 
 
 def test_few_channels_never_meet_a_strided_convolution() -> None:
-    strides = {width: Arrival(width, 6, Move.DOWN).conv.stride for width in (3, 12, 15, 16, 40)}
+    strides = {width: Preprocess(width, 6, Move.DOWN).conv.stride for width in (3, 12, 15, 16, 40)}
     assert strides == {3: (1, 1), 12: (1, 1), 15: (1, 1), 16: (2, 2), 40: (2, 2)}

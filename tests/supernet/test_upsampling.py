@@ -17,7 +17,7 @@ from autoseg.losses.losses import segmentation_loss
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import STEM_NODE, Arrow, Move, Node
 from autoseg.supernet import Supernet, build_supernet
-from autoseg.supernet.fast.cell import Arrival
+from autoseg.supernet.fast.cell import Preprocess
 from supernet.oracle_upsampling import upsampling_oracle_of, upsampling_pairs
 from supernet.spaces import small_space, supernet_of
 from supernet.test_streams import streams as streams_fixture
@@ -173,7 +173,7 @@ def test_a_plain_space_has_no_trace_of_it() -> None:
     supernet = supernet_of(small_space(layers=3))
     assert supernet.upsampling is None
     assert {of for of, _ in supernet.arch.named_parameters()} == {"alpha_logits", "beta_logits"}
-    assert {type(arrival) for cell in supernet.cells.values() for arrival in cell.arrivals} == {Arrival}
+    assert {type(arrival) for cell in supernet.cells.values() for arrival in cell.arrivals} == {Preprocess}
     torch.manual_seed(0)
     competing = build_supernet(SPACES["skips"], 3)
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""The random views of `transforms.augment`, made for a whole batch at once, on a GPU.
+"""The random views of `sample.augment`, made for a whole batch at once, on a GPU.
 
 A view is linear in the image along each axis: every pixel of the crop is a mean of a few source pixels, with the
 weights of Pillow's antialiased bilinear filter, and of these again where it is blurred. So a batch is two batched

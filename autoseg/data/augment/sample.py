@@ -1,4 +1,4 @@
-"""Samples as tensors: normalised as they are, or randomly changed for training as `views.py` draws it.
+"""Samples as tensors: normalised as they are, or randomly changed for training as `parameters.py` draws it.
 
 Letters: N samples, C channels, H, W height and width of a sample, h, w of the crop, in pixels.
 """

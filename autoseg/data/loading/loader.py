@@ -61,7 +61,7 @@ class BatchLoader:
     `device`: where whole batches are made at once; None makes sample after sample on the CPU with Pillow, as for mps,
     which lacks float64. What is shown is the same (see `BatchAugment`). `workers`: processes that read and augment on
     the CPU; 0 does it in this one. The batches are the same. With a `device` they serve a data set whose samples are
-    not kept (`store.py`).
+    not kept (`cache.py`).
     `balanced` and `chances`, one an index: see `epoch_order`.
     """
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.supernet.fast.mixed_op import Factors
-from autoseg.supernet.fast.weights import ATROUS, BYPASS, DILATED, FREE, SEPARABLE, Reading
+from autoseg.supernet.fast.weights import ATROUS, BYPASS, DILATED, FREE, SEPARABLE, EdgeGroup
 
 CellKind = tuple[int, int]
 """Groups of a cell's states and channels of its weights: cells that agree in both take alpha alike."""
@@ -20,7 +20,7 @@ CellKind = tuple[int, int]
 class AlphaFactors(nn.Module):
     """`ArchParameters.mixture` [edge, operation] -> of each kind of cell, the factors of each of its readings."""
 
-    def __init__(self, readings: dict[int, Sequence[Reading]], kinds: Iterable[CellKind], operations: Sequence[str]):
+    def __init__(self, readings: dict[int, Sequence[EdgeGroup]], kinds: Iterable[CellKind], operations: Sequence[str]):
         """readings: of a cell, by the number of its groups."""
         super().__init__()
         weighted = [operations.index(name) for of in (SEPARABLE, DILATED, ATROUS) for name in operations if name in of]

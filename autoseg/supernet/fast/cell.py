@@ -21,15 +21,15 @@ from autoseg.space.trellis import Move
 from autoseg.supernet.fast.channel_groups import LAYOUTS, Layout
 from autoseg.supernet.fast.kernels import KernelChoice
 from autoseg.supernet.fast.mixed_op import (
+    EdgeGradients,
     Factors,
-    Gradients,
     Kept,
+    MixedEdges,
     Needs,
-    StackedEdges,
     StackedNorm,
     given,
 )
-from autoseg.supernet.fast.weights import CellWeights, Kernels, Reading, ReadingWeights
+from autoseg.supernet.fast.weights import CellWeights, EdgeGroup, EdgeGroupWeights, Kernels
 from autoseg.supernet.variants.partial_channels import PartialEdges, shuffle, unshuffle
 
 FEWEST_STRIDED = 16
@@ -43,7 +43,7 @@ class Feature(NamedTuple):
     activated: Tensor
 
 
-class Arrival(nn.Module):
+class Preprocess(nn.Module):
     """Brings a feature to a node: resize or halve, ReLU, 1x1 convolution. (N, Cin, h, w) -> (N, C, H, W).
 
     Up: bilinear, then the 1x1 convolution (eq. 6). Down: two 1x1 convolutions of stride 2, the second one pixel off,
@@ -94,7 +94,7 @@ class SearchCell(nn.Module):
         """arrivals: channels and move of each arrow into the node.
 
         ascent: where anything competes on up moves, makes theirs of the channels before and after; they take an
-        `ascent.Ascending` instead of a feature.
+        `upsampling.UpsampleInput` instead of a feature.
         """
         super().__init__()
         relaxation = relaxation or RelaxationSpec()
@@ -102,11 +102,11 @@ class SearchCell(nn.Module):
         self.mix, self.share = relaxation.mix_before_cell, relaxation.pc_darts or 1
         self.groups = 1 if self.mix else self.arrows
         self.arrivals = nn.ModuleList(
-            ascent(width, channels) if ascent and move is Move.UP else Arrival(width, channels, move)
+            ascent(width, channels) if ascent and move is Move.UP else Preprocess(width, channels, move)
             for width, move in ((prev_prev_channels, Move.SAME), *arrivals)
         )
         self.norm = StackedNorm((1 + self.arrows) * channels)
-        self.plan = readings_of(topology, self.groups)
+        self.plan = edge_groups_of(topology, self.groups)
         self.weights = CellWeights(len(topology.edges), channels // self.share, Kernels.of(operations))
         self.readings = self._build_readings(operations, relaxation)
         channels = self.weights.channels
@@ -123,7 +123,7 @@ class SearchCell(nn.Module):
             (len(of.groups), len(of.groups[0]), self.channels, operations, len(set(of.groups)) == 1) for of in self.plan
         ]
         if relaxation.pc_darts is None:
-            return nn.ModuleList(StackedEdges(*setting) for setting in settings)
+            return nn.ModuleList(MixedEdges(*setting) for setting in settings)
         return nn.ModuleList(PartialEdges(*setting, self.share) for setting in settings)
 
     def use_kernels(self, choice: KernelChoice) -> None:
@@ -137,7 +137,7 @@ class SearchCell(nn.Module):
         self,
         prev_prev: Feature,
         prevs: Sequence[tuple[Any, ...]],
-        weights: Sequence[ReadingWeights],
+        weights: Sequence[EdgeGroupWeights],
         factors: Sequence[Factors],
         betas: Tensor,
         size: Size,
@@ -176,13 +176,13 @@ class SearchCell(nn.Module):
 
     # --- for the function below ---------------------------------------------------------------------------------------
 
-    def unpack(self, tensors: Sequence[Any]) -> tuple[list[ReadingWeights], list[Factors], Sequence[Any]]:
+    def unpack(self, tensors: Sequence[Any]) -> tuple[list[EdgeGroupWeights], list[Factors], Sequence[Any]]:
         """Weights and factors of each reading, and the atrous weights, from one row of tensors."""
         weights, factors, place = [], [], 0
-        fields = len(ReadingWeights._fields)
+        fields = len(EdgeGroupWeights._fields)
         for edges in self.stacked():
             end = place + fields + 1 + edges.free_factors
-            weights.append(ReadingWeights(*tensors[place : place + fields]))
+            weights.append(EdgeGroupWeights(*tensors[place : place + fields]))
             factors.append(Factors(tensors[place + fields], tuple(tensors[place + fields + 1 : end])))
             place = end
         return weights, factors, tensors[place:]
@@ -206,7 +206,7 @@ class SearchCell(nn.Module):
         kinds = zip(*gradients, strict=True)
         return [torch.cat([given(of_run) for of_reading in kind for of_run in of_reading]) for kind in kinds]
 
-    def stacked(self) -> Iterator[StackedEdges]:
+    def stacked(self) -> Iterator[MixedEdges]:
         """The readings, in their order."""
         yield from self.readings  # type: ignore[misc]
 
@@ -216,15 +216,15 @@ def state_order(topology: CellTopology) -> list[int]:
     return [number for numbers in topology.edges_from for number in numbers]
 
 
-def readings_of(topology: CellTopology, arrows: int) -> list[Reading]:
+def edge_groups_of(topology: CellTopology, arrows: int) -> list[EdgeGroup]:
     """What a cell evaluates together: H(l-2) with every arrow's H(l-1) first, then block after block."""
     edges = topology.edges_from
-    first = Reading((edges[PREV_PREV], *[edges[PREV]] * arrows))
-    return [first, *(Reading((numbers,) * arrows) for numbers in edges[2:] if numbers)]
+    first = EdgeGroup((edges[PREV_PREV], *[edges[PREV]] * arrows))
+    return [first, *(EdgeGroup((numbers,) * arrows) for numbers in edges[2:] if numbers)]
 
 
 class _CellFunction(torch.autograd.Function):
-    """Everything of a cell behind its preprocessing, with its way back written out (see `reading.py`)."""
+    """Everything of a cell behind its preprocessing, with its way back written out (see `mixed_op.py`)."""
 
     @staticmethod
     def forward(
@@ -289,7 +289,7 @@ def _blocks_backward(
     kept: Sequence[Kept],
     tensors: Sequence[Tensor],
     needs: Needs,
-) -> list[Gradients]:
+) -> list[EdgeGradients]:
     """The gradients of each reading, the last one first evaluated; grad: grouped by G, B and C, used up."""
     layout = cell.layout
     groups, blocks = layout.axis(0), layout.axis(1)
@@ -297,7 +297,7 @@ def _blocks_backward(
     gathered = cell.split_atrous(atrous, arrived.dtype)
     pieces = torch.split(layout.join(received), cell.channels, 1)
     first, *others = cell.stacked()
-    found: list[Gradients] = []
+    found: list[EdgeGradients] = []
     for number in range(len(others), 0, -1):
         edges, block = others[number - 1], number - 1
         state = _state(cell, received, pieces, block)

@@ -4,10 +4,10 @@ The sums and gradients are those of one module an edge, operation and arrow (Aut
 calls differs, and what is kept for the way back.
 
 Letters: N images, H height, W width, G groups (copies of a state, one for each arrow into the node), E edges that read
-a state, C channels of a block; S, D and A operations of a kind (`cell_weights.Kernels`).
+a state, C channels of a block; S, D and A operations of a kind (`weights.Kernels`).
 A feature is an (N, G*E*C, H, W) tensor: groups and edges are groups of channels. BatchNorm then keeps the statistics of
 every arrow and edge apart by itself, and one convolution serves them all. Where groups and edges are axes of their own,
-a tensor is "grouped" by them: (N, H, W, G, E, C), or (N, G, E, C, H, W) in channels_first memory (`layout.py`).
+a tensor is "grouped" by them: (N, H, W, G, E, C), or (N, G, E, C, H, W) in channels_first memory (`channel_groups.py`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from autoseg.supernet.fast.elementwise import Compiled, Plain
 from autoseg.supernet.fast.kernels import KernelChoice
 from autoseg.supernet.fast.parameter_free_ops import FreeOperations
 from autoseg.supernet.fast.pointwise import Product
-from autoseg.supernet.fast.weights import Kernels, ReadingWeights
+from autoseg.supernet.fast.weights import EdgeGroupWeights, Kernels
 
 BN_EPS, BN_MOMENTUM = 1e-5, 0.1
 RATE = 2
@@ -137,7 +137,7 @@ class Factors(NamedTuple):
     weighted: Tensor | None
     """Of each channel of the stacked operations with weights, ((S+D+A)*G*E*C,)."""
     free: tuple[Tensor, ...]
-    """Of the operations without weights: see `free_operations.py`."""
+    """Of the operations without weights: see `parameter_free_ops.py`."""
 
 
 class Kept(NamedTuple):
@@ -151,11 +151,11 @@ class Kept(NamedTuple):
     outer_inverse: Tensor | None = None
 
 
-class Gradients(NamedTuple):
+class EdgeGradients(NamedTuple):
     """Gradients of a reading, each of the shape of what it is for; None where none was asked for."""
 
     state: Tensor
-    weights: ReadingWeights
+    weights: EdgeGroupWeights
     atrous: list[list[Tensor | None]]
     factors: Factors
 
@@ -167,7 +167,7 @@ class Needs(NamedTuple):
     alpha: bool
 
 
-class StackedEdges(nn.Module):
+class MixedEdges(nn.Module):
     """Every edge of one reading: sum over the operations o of alpha_o * O_o(state) (Auto-DeepLab, eq. 3).
 
     Outside autograd: `run` is the way forward and `backward` the way back, which recomputes what is cheap (ReLU,
@@ -203,7 +203,7 @@ class StackedEdges(nn.Module):
     def run(
         self,
         state: Tensor,
-        weights: ReadingWeights,
+        weights: EdgeGroupWeights,
         atrous: Sequence[Tensor],
         factors: Factors,
         onto: Tensor | None = None,
@@ -227,13 +227,13 @@ class StackedEdges(nn.Module):
         grad: Tensor,
         state: Tensor,
         kept: Kept,
-        weights: ReadingWeights,
+        weights: EdgeGroupWeights,
         atrous: Sequence[Sequence[Tensor]],
         factors: Factors,
         needs: Needs,
-    ) -> Gradients:
+    ) -> EdgeGradients:
         """grad: grouped, of what `run` returned; atrous: not repeated, by kernel size and run of groups."""
-        grad_weights, grad_weighted = ReadingWeights(None, None, None, None, None), None
+        grad_weights, grad_weighted = EdgeGroupWeights(None, None, None, None, None), None
         grad_state: Tensor | None = None
         grad_atrous: list[list[Tensor | None]] = []
         if self.norm is not None:
@@ -255,7 +255,7 @@ class StackedEdges(nn.Module):
             grad_state, *others = of_state  # a search space has an operation other than none
             for other in others:
                 grad_state.add_(other)
-        return Gradients(grad_state, grad_weights, grad_atrous, Factors(grad_weighted, grad_free))
+        return EdgeGradients(grad_state, grad_weights, grad_atrous, Factors(grad_weighted, grad_free))
 
     def _atrous_backward(
         self, grads: Sequence[Tensor], activated: Tensor, weights: Sequence[Sequence[Tensor]], needs: Needs
@@ -280,7 +280,7 @@ class StackedEdges(nn.Module):
 
     # --- [ReLU, depthwise, 1x1, BN] twice, and its dilated form that has it once, up to the last 1x1 ------------------
 
-    def _depthwise(self, activated: Tensor, weights: ReadingWeights) -> tuple[Tensor, Kept]:
+    def _depthwise(self, activated: Tensor, weights: EdgeGroupWeights) -> tuple[Tensor, Kept]:
         """What the last 1x1 convolutions read, ((S+D)*G*E*C channels)."""
         kept, parts = Kept(), []
         if self.inner_norm is not None:
@@ -294,8 +294,8 @@ class StackedEdges(nn.Module):
         return torch.cat(parts, 1) if len(parts) > 1 else parts[0], kept
 
     def _depthwise_backward(
-        self, grad: Tensor, activated: Tensor, kept: Kept, weights: ReadingWeights, needs: Needs
-    ) -> tuple[Tensor, ReadingWeights]:
+        self, grad: Tensor, activated: Tensor, kept: Kept, weights: EdgeGroupWeights, needs: Needs
+    ) -> tuple[Tensor, EdgeGroupWeights]:
         """Gradient of `activated` and of the weights."""
         read, parts = [], []
         if self.inner_norm is not None:
@@ -322,17 +322,17 @@ class StackedEdges(nn.Module):
         if self._dilated.sizes:
             of_copies, of_dilated = found[-1]
             total = self._of_copies(of_copies, self._dilated.sizes)
-        result = ReadingWeights(None, None, None, of_dilated, pointwise2)
+        result = EdgeGroupWeights(None, None, None, of_dilated, pointwise2)
         if self.inner_norm is not None:
             grad = aten.threshold_backward(found[0][0], read[0], 0)
             grad, _ = self.inner_norm.backward(grad, inner, None, mean, inverse, False)
             part, depthwise1, pointwise1 = self._first_backward(grad, activated, weights, needs)
             total = part if total is None else total.add_(part)
-            result = ReadingWeights(depthwise1, pointwise1, found[0][1], of_dilated, pointwise2)
+            result = EdgeGroupWeights(depthwise1, pointwise1, found[0][1], of_dilated, pointwise2)
         return self.layout.join(given(total)), result
 
     def _first_backward(
-        self, grad: Tensor, activated: Tensor, weights: ReadingWeights, needs: Needs
+        self, grad: Tensor, activated: Tensor, weights: EdgeGroupWeights, needs: Needs
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Of the first depthwise and 1x1 convolutions: gradients of `activated`, by G and C, and both weights."""
         copies = self._copies(activated, self._separable.sizes) if needs.weights else grad  # any of its shape

@@ -1,6 +1,6 @@
 """The operations without weights on all edges of a reading: pooled once a state, then weighted for every edge.
 
-Outside autograd, with the way back written out, as in `reading.py`.
+Outside autograd, with the way back written out, as in `mixed_op.py`.
 
 Letters: N images, H height, W width, G groups, E edges of a reading, C channels of a block, F operations.
 """

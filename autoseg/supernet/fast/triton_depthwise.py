@@ -3,7 +3,7 @@
 
 A program makes a tile of pixels of one image times channels. In channels_last memory its threads lie along the
 channels, in channels_first along the pixels, so that neighbours read neighbours. What lies around a pixel is read again
-for every tap, from the cache; weights are read best where those of a tap lie together (`cell_weights.tap_by_tap`).
+for every tap, from the cache; weights are read best where those of a tap lie together (`weights.tap_by_tap`).
 Sums are in float32, of float64 in float64; their order is fixed.
 
 Block sizes follow from the shape alone: nothing is tried out, which could not be done while a CUDA graph is recorded.

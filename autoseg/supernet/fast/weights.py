@@ -46,7 +46,7 @@ class Kernels(NamedTuple):
         return self.depthwise + len(self.atrous)
 
 
-class Reading(NamedTuple):
+class EdgeGroup(NamedTuple):
     """States that are evaluated together: G groups of E edges, all of one width."""
 
     groups: tuple[tuple[int, ...], ...]
@@ -88,7 +88,7 @@ class CellWeights(nn.Module):
         )
 
 
-class ReadingWeights(NamedTuple):
+class EdgeGroupWeights(NamedTuple):
     """What one reading's convolutions take, groups and edges repeated; None where a space has no such operation."""
 
     depthwise1: Tensor | None  # (S*G*E*C, 1, k, k), smaller kernels framed by zeros
@@ -108,7 +108,7 @@ class WeightLayout(nn.Module):
     taps_together = False
     """Whether the depthwise weights of a tap lie side by side in memory, as our own kernels read them best."""
 
-    def __init__(self, cells: Sequence[CellWeights], readings: Sequence[Sequence[Reading]]) -> None:
+    def __init__(self, cells: Sequence[CellWeights], readings: Sequence[Sequence[EdgeGroup]]) -> None:
         """readings: those of each cell. The cells stay where they are; no parameter is registered here."""
         super().__init__()
         self._cells = tuple(cells)  # a tuple, which nn.Module does not look into
@@ -118,10 +118,10 @@ class WeightLayout(nn.Module):
         self._widths = sorted({cell.channels for cell in cells})
         self._pointwise_sizes = {width: self._lay_out_pointwise(width) for width in self._widths}
 
-    def forward(self, dtype: torch.dtype) -> list[list[ReadingWeights]]:
+    def forward(self, dtype: torch.dtype) -> list[list[EdgeGroupWeights]]:
         """Of each cell, the weights of each reading."""
         if not self.kernels.depthwise:
-            return [[ReadingWeights(None, None, None, None, None)] * len(readings) for readings in self._readings]
+            return [[EdgeGroupWeights(None, None, None, None, None)] * len(readings) for readings in self._readings]
         depthwise = iter(torch.split(self._depthwise().to(dtype), self._depthwise_sizes))
         pointwise = {width: iter(self._pointwise(width, dtype)) for width in self._widths}
         result = []
@@ -130,7 +130,7 @@ class WeightLayout(nn.Module):
             for _ in readings:
                 depthwise1, depthwise2, dilated = (_or_none(next(depthwise)) for _ in range(3))
                 pointwise1, pointwise2 = (_or_none(next(pointwise[cell.channels])) for _ in range(2))
-                of_cell.append(ReadingWeights(depthwise1, pointwise1, depthwise2, dilated, pointwise2))
+                of_cell.append(EdgeGroupWeights(depthwise1, pointwise1, depthwise2, dilated, pointwise2))
             result.append(of_cell)
         return result
 

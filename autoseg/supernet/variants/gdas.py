@@ -24,7 +24,7 @@ from autoseg.supernet.fast.channel_groups import LAYOUTS, Layout
 from autoseg.supernet.fast.kernels import KernelChoice, for_sampled
 from autoseg.supernet.fast.mixed_op import BN_EPS, BN_MOMENTUM, RATE, StackedNorm
 from autoseg.supernet.fast.parameter_free_ops import FREE_OPERATIONS
-from autoseg.supernet.fast.weights import ATROUS, DILATED, SEPARABLE, CellWeights, Reading
+from autoseg.supernet.fast.weights import ATROUS, DILATED, SEPARABLE, CellWeights, EdgeGroup
 from autoseg.supernet.variants.partial_channels import shuffle
 
 Slots = dict[str, list[int]]
@@ -83,7 +83,7 @@ class Pieces:
 class SampledEdges(nn.Module):
     """Every edge of one reading: the sampled operation times its weight, (N, G*c, H, W) -> grouped by G, E and c."""
 
-    def __init__(self, reading: Reading, channels: int, operations: Sequence[str]) -> None:
+    def __init__(self, reading: EdgeGroup, channels: int, operations: Sequence[str]) -> None:
         super().__init__()
         self.numbers, self.operations, self.channels = reading.numbers, tuple(operations), channels
         self.groups, self.edges = len(reading.groups), len(reading.groups[0])

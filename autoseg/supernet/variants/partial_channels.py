@@ -1,6 +1,6 @@
 """Partial channel connections (PC-DARTS, Xu et al. 2020): only 1/K of a state's channels pass through the operations.
 
-Letters as in `reading.py`; K is the space's `relaxation.pc_darts`, c = C/K the channels that pass through.
+Letters as in `mixed_op.py`; K is the space's `relaxation.pc_darts`, c = C/K the channels that pass through.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from autoseg.supernet.fast.channel_groups import Layout
-from autoseg.supernet.fast.mixed_op import Factors, Gradients, Kept, Needs, StackedEdges
-from autoseg.supernet.fast.weights import ReadingWeights
+from autoseg.supernet.fast.mixed_op import EdgeGradients, Factors, Kept, MixedEdges, Needs
+from autoseg.supernet.fast.weights import EdgeGroupWeights
 
 
 def shuffle(grouped: Tensor, share: int, layout: Layout) -> Tensor:
@@ -31,7 +31,7 @@ def _transposed(grouped: Tensor, sizes: tuple[int, int], axis: int) -> Tensor:
     return torch.unflatten(grouped, axis, sizes).transpose(axis, axis + 1).flatten(axis, axis + 1)
 
 
-class PartialEdges(StackedEdges):
+class PartialEdges(MixedEdges):
     """Every edge of one reading: p * [sum over o of alpha_o * O_o(first c channels), the other channels].
 
     p is the probability of the edge; it comes as the last of the factors without weights, and within alpha.
@@ -51,7 +51,7 @@ class PartialEdges(StackedEdges):
     def run(
         self,
         state: Tensor,
-        weights: ReadingWeights,
+        weights: EdgeGroupWeights,
         atrous: Sequence[Tensor],
         factors: Factors,
         onto: Tensor | None = None,
@@ -72,12 +72,12 @@ class PartialEdges(StackedEdges):
         grad: Tensor,
         state: Tensor,
         kept: Kept,
-        weights: ReadingWeights,
+        weights: EdgeGroupWeights,
         atrous: Sequence[Sequence[Tensor]],
         factors: Factors,
         needs: Needs,
-    ) -> Gradients:
-        """As in `StackedEdges`."""
+    ) -> EdgeGradients:
+        """As in `MixedEdges`."""
         layout = self.layout
         taken, others, probs, factors = self._parts(state, factors)
         of_total, of_rest = torch.split(grad, [self.channels, others.shape[layout.last]], layout.last)
