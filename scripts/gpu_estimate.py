@@ -139,7 +139,7 @@ def estimate(space: str, precision: str, names: Sequence[str], card: Card, crop:
     data = {"layout": "generated", "num_classes": CLASSES}
     config = search_settings(space, data, None, {"device": "cpu", "search": search})
     return {
-        "space": space,
+        "space": config.space["name"],
         "precision": precision,
         "crop": list(config.search.crop),
         "batch": config.search.batch_size,
@@ -158,13 +158,13 @@ def variant_figures(config: SearchConfig, variant: KernelChoice, card: Card) -> 
 
 
 def both(of_variant: Mapping[str, Any], *keys: str) -> float:
-    """A figure of an iteration: of both steps together."""
+    """A figure of an iteration: of both steps together; 0 for a kind of kernel that there is none of."""
     total = 0.0
     for step in STEPS:
         value: Any = of_variant[step]
         for key in keys:
-            value = value.get(key, 0) if isinstance(value, dict) else value[key]
-        total += float(value or 0)
+            value = value.get(key, {})
+        total += value or 0
     return total
 
 

@@ -78,6 +78,13 @@ def test_batch_norm_reads_its_features_twice_and_views_are_no_kernels() -> None:
     assert counted(lambda: torch.empty(5).new_empty(7)) == []
 
 
+def test_a_result_that_is_given_counts_once() -> None:
+    left, right, result = torch.randn(3, 4, 5), torch.randn(3, 5, 6), torch.empty(3, 4, 6)
+    moved = left.nbytes + right.nbytes + result.nbytes
+    expected = [Launch(launches.PRODUCTS, moved, 2 * 3 * 4 * 5 * 6, FLOAT)]
+    assert counted(lambda: torch.bmm(left, right, out=result)) == counted(lambda: torch.bmm(left, right)) == expected
+
+
 @pytest.mark.parametrize(("tensors", "elements", "expected"), [(64, 3, 1), (65, 3, 2), (1, 321 * 65536, 2)])
 def test_operations_on_many_tensors_are_few_kernels(tensors: int, elements: int, expected: int) -> None:
     lists = [[torch.zeros(elements) for _ in range(tensors)] for _ in range(2)]
@@ -107,7 +114,7 @@ def test_the_kinds_of_a_step() -> None:
     found = count_steps(config_of(RICH))["weight"]
     kinds = {one.kind for one in found}
     assert kinds == set(launches.KINDS)
-    assert sum(one.kind == launches.OTHER for one in found) < 0.05 * len(found)
+    assert sum(one.kind == launches.OTHER for one in found) < 0.1 * len(found)
 
 
 def test_what_settings_of_the_kernels_change() -> None:
@@ -140,9 +147,10 @@ def test_without_data_and_with_data_the_same_kernels_are_counted() -> None:
         with Kernels(live) as without:
             take_step(copy, "weight", [batch])
     make_state(task.optimizer, device)
+    batch = random_batch(task)
     with Kernels(LiveStorages(CPU)) as with_data, acting_as("cuda"):
-        take_step(task, "weight", [random_batch(task)])
-    assert with_data.launches == without.launches
+        take_step(task, "weight", [batch])
+    assert with_data.launches == [launch._replace(level=None) for launch in without.launches]
 
 
 def test_times_by_hand() -> None:

@@ -127,7 +127,8 @@ def launches_of(function: Any, name: str, args: Sequence[Any], kwargs: Mapping[s
     """The kernels of one operation."""
     if name == "convolution_backward":
         return _backward_of_convolution(function, args, result)
-    tensors = list(tensors_in((args, tuple(kwargs.values()), result)))
+    read = [value for key, value in kwargs.items() if key != "out"]  # which is the result as well
+    tensors = list(tensors_in((args, read, result)))
     if not tensors:
         return []
     formula = FORMULAS.get(function.overloadpacket)
