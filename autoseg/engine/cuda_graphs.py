@@ -109,8 +109,9 @@ class _Graph(NamedTuple):
 class Recordings:
     """Steps that are computed eagerly at first and then replayed from recordings.
 
-    Without a recorder every step is eager. A step that cannot be recorded, or whose recording gives other results than
-    the eager step, makes all further steps eager: one line of the log says so, and the run goes on.
+    Without a recorder every step is eager. A step that cannot be recorded, one whose recording gives other results than
+    the eager step, and a lack of memory beside the recordings make all further steps eager: one line of the log says
+    so, and the run goes on.
     """
 
     def __init__(
@@ -141,47 +142,82 @@ class Recordings:
         if recorder is None or type(inputs[0]) is not Tensor:  # a stand-in without data has nothing to record
             return compute(inputs, ())
         key = (name, mode, *((tensor.shape, tensor.dtype) for tensor in inputs))
-        if key not in self._graphs:
-            self._seen[key] += 1
-            if self._seen[key] <= EAGER_STEPS or len(self._graphs) == self._most:
-                return recorder.run(lambda: compute(inputs, recorder.streams)).clone()
-            try:
-                self._graphs[key] = _record(recorder, inputs, parameters, compute)
-            except RuntimeError as error:
-                reason = error.__context__ or error  # what went wrong first makes ending the recording fail too
-                self._give_up(f"the step of the {name} cannot be recorded as a CUDA graph ({one_line(reason)[:100]})")
-                return compute(inputs, ())
-        if self._compare and key not in self._trusted:
+        if key in self._graphs:
+            if not self._compare or key in self._trusted:
+                return _replay(self._graphs[key], inputs, parameters)
             return self._compared(key, name, inputs, parameters, compute)
+        self._seen[key] += 1
+        if self._seen[key] <= EAGER_STEPS or len(self._graphs) == self._most:
+            streams = recorder.streams
+            return self._eager(inputs, compute, lambda: recorder.run(lambda: compute(inputs, streams)).clone())
+        if self._compare:
+            return self._compared(key, name, inputs, parameters, compute)
+        if not self._record(key, name, inputs, parameters, compute):
+            return compute(inputs, ())
         return _replay(self._graphs[key], inputs, parameters)
+
+    def _eager(self, inputs: Inputs, compute: Compute, work: Callable[[], Tensor]) -> Tensor:
+        """An eager step. What recordings hold is given up where there is no room beside it."""
+        try:
+            return work()
+        except torch.OutOfMemoryError:
+            if not self._graphs:
+                raise
+        self._give_up("there is no memory for an eager step beside the recorded ones")
+        return compute(inputs, ())
+
+    def _record(
+        self, key: Hashable, name: str, inputs: Inputs, parameters: Sequence[torch.nn.Parameter], compute: Compute
+    ) -> bool:
+        """Whether the step could be recorded."""
+        recorder = self.recorder
+        assert recorder is not None
+        own = tuple(tensor.clone() for tensor in inputs)
+        try:
+            loss, replay = recorder.record(lambda: compute(own, recorder.streams))
+        except RuntimeError as error:
+            reason = error.__context__ or error  # what went wrong first makes ending the recording fail too
+            self._give_up(f"the step of the {name} cannot be recorded as a CUDA graph ({one_line(reason)[:100]})")
+            return False
+        self._graphs[key] = _Graph(own, loss, [parameter.grad for parameter in parameters], replay)
+        return True
 
     def _compared(
         self, key: Hashable, name: str, inputs: Inputs, parameters: Sequence[torch.nn.Parameter], compute: Compute
     ) -> Tensor:
-        """An eager step, against which the recording is held."""
-        changed = list(self._changed())
-        before = [tensor.clone() for tensor in changed]
+        """An eager step, against which the recording is held; it is made then where there is none.
+
+        The eager step comes before the recording, so that their memory is not needed at once.
+        """
         devices = [inputs[0].device] if inputs[0].is_cuda else []
-        with torch.random.fork_rng(devices):
-            loss = _replay(self._graphs[key], inputs, parameters)
-            found = [loss, *(each.grad.clone() for each in parameters if each.grad is not None)]
-        for tensor, value in zip(changed, before, strict=True):
+        before = torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in devices)
+        loss = self._eager(inputs, compute, lambda: compute(inputs, ()))
+        if self.recorder is None:
+            return loss
+        gradients = [None if each.grad is None else each.grad.clone() for each in parameters]
+        changed = list(self._changed())
+        after = [tensor.clone() for tensor in changed]
+        if key in self._graphs or self._record(key, name, inputs, parameters, compute):
+            with torch.random.fork_rng(devices):
+                torch.set_rng_state(before[0])
+                for device, state in zip(devices, before[1:], strict=True):
+                    torch.cuda.set_rng_state(state, device)
+                found = [_replay(self._graphs[key], inputs, parameters)]
+            found += [each.grad for each in parameters if each.grad is not None]
+            self._judge(key, name, found, [loss, *(gradient for gradient in gradients if gradient is not None)])
+        for tensor, value in zip(changed, after, strict=True):
             tensor.copy_(value)
-        try:
-            loss = compute(inputs, ())
-        except torch.OutOfMemoryError:
-            self._give_up(
-                f"there is no memory to compare the recorded step of the {name} (cuda_graphs: true spares it)"
-            )
-            for tensor, value in zip(changed, before, strict=True):
-                tensor.copy_(value)
-            return compute(inputs, ())
-        apart = relative_difference(found, [loss, *(each.grad for each in parameters if each.grad is not None)])
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        return loss
+
+    def _judge(self, key: Hashable, name: str, found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+        """Trust a recording whose loss and gradients are near the eager step's; give up one whose are not."""
+        apart = relative_difference(found, expected)
         if apart is not None and apart <= self._tolerance:
             self._trusted.add(key)
         elif apart is not None:
             self._give_up(f"the recorded step of the {name} has other gradients than the eager one (by {apart:.0%})")
-        return loss
 
     def _give_up(self, reason: str) -> None:
         self.recorder = None
@@ -203,12 +239,6 @@ def relative_difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> 
         return None
     share = apart / lengths.clamp_min(float(lengths.square().mean().sqrt()) / 100 + 1e-30)
     return float(share.max()) if bool(share.isfinite().all()) else float("inf")
-
-
-def _record(recorder: Recorder, inputs: Inputs, parameters: Sequence[torch.nn.Parameter], compute: Compute) -> _Graph:
-    own = tuple(tensor.clone() for tensor in inputs)
-    loss, replay = recorder.record(lambda: compute(own, recorder.streams))
-    return _Graph(own, loss, [parameter.grad for parameter in parameters], replay)
 
 
 def _replay(graph: _Graph, inputs: Inputs, parameters: Sequence[torch.nn.Parameter]) -> Tensor:

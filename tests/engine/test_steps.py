@@ -308,23 +308,40 @@ def test_a_step_without_finite_gradients_proves_nothing() -> None:
     assert len(training.gradients.recordings._trusted) == 1
 
 
-def test_the_comparison_runs_out_of_memory(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    eager, recorded = Training(), comparing(StandIn)
-    compute, calls = recorded.gradients._compute, []
+@pytest.mark.parametrize("compare", [False, True])
+def test_an_eager_step_runs_out_of_memory_beside_recordings(
+    compare: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the first steps of the architecture may: the recordings are given up, and the step is computed again."""
+    eager, recorded = Training(), comparing(StandIn) if compare else Training(StandIn)
+    compute, fails = recorded.gradients._compute, [True]
 
-    def short(*arguments: Any) -> Tensor:
-        loss = compute(*arguments)
-        calls.append(arguments)
-        if len(calls) == EAGER_STEPS + 3:  # recorded, replayed, compared
+    def short(half: Half, *arguments: Any) -> Tensor:
+        if half == "architecture" and recorded.gradients.recordings._graphs and fails.pop():
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return loss
+        return compute(half, *arguments)
 
     monkeypatch.setattr(recorded.gradients, "_compute", short)
-    for number in range(EAGER_STEPS + 3):
-        assert torch.equal(eager.step("weights", number), recorded.step("weights", number))
-    assert_same_state(eager.state(), recorded.state())
+    for number, (half, images) in enumerate(ALTERNATING):
+        assert torch.equal(eager.step(half, number, images), recorded.step(half, number, images))
+        assert_same_state(eager.state(), recorded.state())
     assert recorded.gradients.recorder is None
-    assert "no memory to compare the recorded step of the weights (cuda_graphs: true spares it)" in caplog.text
+    assert fails == []
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line == (
+        "there is no memory for an eager step beside the recorded ones; going on without CUDA graphs, which is slower"
+    )
+
+
+def test_a_lack_of_memory_without_recordings_is_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = Training(StandIn)
+
+    def short(*_: Any) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(training.gradients, "_compute", short)
+    with pytest.raises(torch.OutOfMemoryError):
+        training.step("weights", 0)
 
 
 def test_what_counts_as_different() -> None:
