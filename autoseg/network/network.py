@@ -50,9 +50,9 @@ class Network(SegmentationNetwork):
 
         self.stem = Stem(genotype.stem.channels, genotype.stem.strides, norm, in_channels)
         widths = dict(zip((FIRST_STEM_NODE, STEM_NODE), self.stem.out_channels, strict=True))
-        self.readings = node_inputs(genotype)
+        self.node_inputs = node_inputs(genotype)
         self.cells = nn.ModuleList()
-        for reading in self.readings:
+        for reading in self.node_inputs:
             cell = _build_cell(genotype, reading, widths, norm)
             self.cells.append(cell)
             widths[reading.node] = cell.out_channels
@@ -77,7 +77,7 @@ class Network(SegmentationNetwork):
         """What `forward_with_auxiliary` enlarges."""
         size = (images.shape[-2], images.shape[-1])
         features: dict[Node, Tensor] = dict(zip((FIRST_STEM_NODE, STEM_NODE), self.stem(images), strict=True))
-        for reading, cell in zip(self.readings, self.cells, strict=True):
+        for reading, cell in zip(self.node_inputs, self.cells, strict=True):
             features[reading.node] = cell(
                 [features[arrow.source] for arrow in reading.arrows],
                 features[reading.prev_prev],
@@ -93,7 +93,7 @@ class Network(SegmentationNetwork):
 
     def set_drop_path(self, greatest: float, progress: float) -> None:
         """Scheduled drop path: probability `greatest * progress * layer / layers`; `progress` goes from 0 to 1."""
-        for reading, cell in zip(self.readings, self.cells, strict=True):
+        for reading, cell in zip(self.node_inputs, self.cells, strict=True):
             probability = greatest * progress * reading.node.layer / self.genotype.layers
             cell.set_drop_probability(probability)  # type: ignore[operator]
 
