@@ -103,7 +103,8 @@ def _quicker(genotype: Mapping[str, Any], batches: int) -> float | None:
     Auto-DeepLab's 3e-4 is for a million and a half: after 1,000 three quarters are still what they began as.
     """
     momentum = genotype.get("batch_norm", {}).get("momentum", BATCH_NORM_MOMENTUM)
-    return BATCH_NORM_MOMENTUM if momentum * batches < LEAST_MEMORIES else None
+    slow = momentum < BATCH_NORM_MOMENTUM and momentum * batches < LEAST_MEMORIES
+    return BATCH_NORM_MOMENTUM if slow else None
 
 
 def propose(

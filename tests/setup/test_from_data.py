@@ -15,6 +15,7 @@ from autoseg.config import RetrainSchedule, SearchSchedule
 from autoseg.data.dataset import open_dataset
 from autoseg.engine.accumulation import steps_in_epoch
 from autoseg.settings import merge
+from autoseg.setup import from_data
 from autoseg.setup.from_data import LEAST_STEPS, QUICK_STEPS, guide, propose
 from autoseg.setup.settings import retrain_settings
 
@@ -59,6 +60,14 @@ def test_statistics_are_of_the_run(momentum: float, proposed: float) -> None:
     assert guided.genotype is not None
     assert guided.genotype["batch_norm"] == {"eps": 1e-3, "momentum": proposed}
     assert ["momentum" in reason for reason in reasons] == ([True] if proposed != momentum else [])
+
+
+def test_a_momentum_that_is_pytorchs_already_is_not_proposed() -> None:
+    """However short the run: it could get no quicker."""
+    norm = {"eps": 1e-3, "momentum": 0.1}
+    assert from_data._quicker({"batch_norm": norm}, batches=20) is None
+    assert from_data._quicker({}, batches=20) is None
+    assert from_data._quicker({"batch_norm": {**norm, "momentum": 0.05}}, batches=20) == 0.1
 
 
 @pytest.mark.parametrize("images", [16, 30, 3000])
