@@ -7,11 +7,11 @@ import re
 LINE = re.compile(r"error: ([^\n]+?)(?: \[([a-z0-9]+(?:-[a-z0-9]+)+)\])?\n?")
 
 
-def check_line(line: str, code: str | None, *named: object) -> None:
-    """One line, which ends with this code ("": with none, None: with any or none) and has each of `named` before it."""
+def check_line(line: str, code: str, *named: object) -> None:
+    """One line, which ends with this code ("" for none) and has each of `named` before it."""
     found = LINE.fullmatch(line)
     assert found is not None, line
     message, its_code = found[1], found[2] or ""
-    assert code is None or its_code == code, line
+    assert its_code == code, line
     missing = [text for text in map(str, named) if text not in message]
     assert not missing, f"{missing} not in: {message}"

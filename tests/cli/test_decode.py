@@ -100,22 +100,22 @@ def test_several_paths_threshold_and_budget(search_of: MakeRun, capsys: pytest.C
 @pytest.mark.parametrize(
     ("kind", "options", "code", "named"),
     [
-        ("multi", ["--budget", "0.0001"], None, ("0.0001", "'multi'")),
+        ("multi", ["--budget", "0.0001"], "budget-too-small", ("0.0001", "'multi'")),
         ("multi", ["--budget", "-3"], "setting-invalid", ("decoding.budget", "0", "-3")),
         ("multi", ["--budget", "nan"], "setting-invalid", ("decoding.budget", "nan")),
         ("multi", ["--budget", "much"], "", ("'--budget'",)),
         ("multi", ["--threshold", "1.5"], "setting-invalid", ("decoding.threshold", "1", "1.5")),
         ("multi", ["--threshold", "0"], "setting-invalid", ("decoding.threshold", "0")),
-        ("multi", ["--path-prior", "paper"], None, ("path_prior", "'multi'")),
-        ("plain", ["--threshold", "0.5"], None, ("threshold", "'plain'")),
-        ("plain", ["--budget", "3"], None, ("budget", "'plain'")),
-        ("plain", ["--path-prior", "papper"], None, ("'papper'", "uniform", "paper")),
+        ("multi", ["--path-prior", "paper"], "setting-not-for-space", ("path_prior", "'multi'")),
+        ("plain", ["--threshold", "0.5"], "setting-not-for-space", ("threshold", "'plain'")),
+        ("plain", ["--budget", "3"], "setting-not-for-space", ("budget", "'plain'")),
+        ("plain", ["--path-prior", "papper"], "unknown-path-prior", ("'papper'", "uniform", "paper")),
     ],
 )
 def test_what_is_wrong_is_one_line(
     kind: str,
     options: list[str],
-    code: str | None,
+    code: str,
     named: tuple[str, ...],
     search_of: MakeRun,
     capsys: pytest.CaptureFixture[str],

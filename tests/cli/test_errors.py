@@ -27,7 +27,7 @@ Fails = Callable[..., None]
 def fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Fails:
     """Run a command that must fail: one line with this code and what is named, no file made, changed or lost."""
 
-    def call(arguments: Arguments, code: str | None, *named: object) -> None:
+    def call(arguments: Arguments, code: str, *named: object) -> None:
         before, folders = files_of(tmp_path), {path for path in tmp_path.rglob("*") if path.is_dir()}
         capsys.readouterr()
         status = run([str(argument) for argument in arguments])
@@ -72,17 +72,17 @@ def retrain_run(retrained: Path, tmp_path: Path) -> Path:
         (["--set", "search.epochs"], "assignment-invalid", ("--set search.epochs", "key.sub=value")),
         (["--set", "search.epochs=[1"], "assignment-value-unreadable", ("--set search.epochs=[1", "'[1'")),
         (["--set", "space.cell.operations=[sep_conv_3x4]"], "setting-invalid", ("'sep_conv_3x4'", "'sep_conv_3x3'")),
-        (["--space", "auto_deeplap"], None, ("'auto_deeplap'", "'auto_deeplab'")),
+        (["--space", "auto_deeplap"], "unknown-space", ("'auto_deeplap'", "'auto_deeplab'")),
         (["--seed", "-1"], "setting-invalid", ("seed", "0", "-1")),
         (["--device", "tpu"], "setting-invalid", ("device", "auto", "cpu", "cuda", "cuda:N", "cuda:1", "mps", "'tpu'")),
-        (["--set", "search.batch_size=9"], None, ("trainA", "8", "16", "search.batch_size is 9")),
-        (["--set", "search.class_weights=[1, 2]"], None, ("class_weights", "2", "7 classes")),
+        (["--set", "search.batch_size=9"], "batch-too-large", ("trainA", "8", "16", "search.batch_size is 9")),
+        (["--set", "search.class_weights=[1, 2]"], "class-weights-number", ("class_weights", "2", "7 classes")),
         (["--data", "nowhere"], "folder-missing", ("nowhere",)),
         (["--config", "nowhere.yaml"], "file-missing", ("nowhere.yaml",)),
     ],
 )
 def test_search_settings(
-    options: list[str], code: str | None, named: Named, fails: Fails, search_arguments: list[object]
+    options: list[str], code: str, named: Named, fails: Fails, search_arguments: list[object]
 ) -> None:
     fails([*search_arguments, *options], code, *named)
 
@@ -98,7 +98,7 @@ def test_no_gpu(
         ["evaluate", retrain_run],
         ["predict", retrain_run, tmp_path / "image.png", "--out", tmp_path / "out"],
     ):
-        fails([*arguments, "--device", "cuda"], None, "device cuda", "--device cpu")
+        fails([*arguments, "--device", "cuda"], "device-missing", "device cuda", "--device cpu")
 
 
 def test_settings_in_files(fails: Fails, search_arguments: list[object], tmp_path: Path) -> None:
@@ -123,11 +123,16 @@ def test_settings_in_files(fails: Fails, search_arguments: list[object], tmp_pat
 
 def test_genotypes(fails: Fails, retrain_arguments: list[object], tmp_path: Path) -> None:
     newer = write_config(tmp_path / "newer.yaml", GENOTYPE, {"version": 2})
-    fails(["retrain", newer, "--data", "generated", "--out", tmp_path / "out"], None, newer, "version 2", "1")
-    fails([*retrain_arguments, "auto_deeplab_z"], None, "'auto_deeplab_z'")
-    fails([*retrain_arguments, tmp_path], None, tmp_path, "genotype.yaml", "`autoseg decode")
     fails(
-        [*retrain_arguments, "--set", "retrain.batch_size=17"], None, "16 training images", "retrain.batch_size is 17"
+        ["retrain", newer, "--data", "generated", "--out", tmp_path / "out"], "version-too-new", newer, "version 2", "1"
+    )
+    fails([*retrain_arguments, "auto_deeplab_z"], "unknown-network", "'auto_deeplab_z'")
+    fails([*retrain_arguments, tmp_path], "genotype-missing", tmp_path, "genotype.yaml", "`autoseg decode")
+    fails(
+        [*retrain_arguments, "--set", "retrain.batch_size=17"],
+        "batch-too-large",
+        "16 training images",
+        "retrain.batch_size is 17",
     )
 
 
@@ -138,26 +143,34 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-300])
 
 
-DAMAGE: dict[str, tuple[Callable[[Path], Any], str | None, tuple[str, ...]]] = {
+DAMAGE: dict[str, tuple[Callable[[Path], Any], str, tuple[str, ...]]] = {
     "image without a mask": (
         lambda root: (root / "train" / "masks" / "2.png").unlink(),
-        None,
+        "mask-missing",
         ("train/images/2.png", "mask"),
     ),
     "mask of another size": (
         lambda root: Image.new("L", (30, 41)).save(root / "val" / "masks" / "1.png"),
-        None,
+        "mask-size-differs",
         ("1.png", "40x40", "mask"),
     ),
     "label outside": (
         lambda root: Image.fromarray(np.full((40, 40), 47, np.uint8)).save(root / "val" / "masks" / "1.png"),
-        None,
+        "label-out-of-range",
         ("47", "val/masks/1.png", "5 classes", "0..4", "255"),
     ),
-    "truncated image": (lambda root: truncate(root / "train" / "images" / "0.png"), None, ("images/0.png",)),
-    "truncated mask": (lambda root: truncate(root / "val" / "masks" / "0.png"), None, ("masks/0.png",)),
-    "no training": (lambda root: shutil.rmtree(root / "train"), None, ("'train'",)),
-    "empty": (lambda root: [shutil.rmtree(root / split) for split in ("train", "val")], None, ("data", "empty")),
+    "truncated image": (
+        lambda root: truncate(root / "train" / "images" / "0.png"),
+        "file-unreadable",
+        ("images/0.png",),
+    ),
+    "truncated mask": (lambda root: truncate(root / "val" / "masks" / "0.png"), "file-unreadable", ("masks/0.png",)),
+    "no training": (lambda root: shutil.rmtree(root / "train"), "unknown-split", ("'train'",)),
+    "empty": (
+        lambda root: [shutil.rmtree(root / split) for split in ("train", "val")],
+        "folder-empty",
+        ("data", "empty"),
+    ),
     "missing": (lambda root: shutil.rmtree(root), "folder-missing", ("data",)),
 }
 
@@ -180,12 +193,14 @@ def test_out(fails: Fails, search_arguments: list[object], search_run: Path, tmp
     full = tmp_path / "full"
     full.mkdir()
     (full / "notes.txt").write_text("mine")
-    fails([*search_arguments[:-1], search_run], None, search_run, "--out", "--resume")
-    fails([*search_arguments[:-1], full], None, full, "empty", "--out")
+    fails([*search_arguments[:-1], search_run], "run-exists", search_run, "--out", "--resume")
+    fails([*search_arguments[:-1], full], "folder-not-empty", full, "empty", "--out")
     for out in (full / "notes.txt", full / "notes.txt" / "run"):
-        fails([*search_arguments[:-1], out], None, out, "is a file", "--out")
-    fails(["retrain", "auto_deeplab_s", "--data", "generated", "--out", search_run], None, search_run, "--resume")
-    fails(["demo", "--out", full], None, full, "empty")
+        fails([*search_arguments[:-1], out], "folder-is-file", out, "is a file", "--out")
+    fails(
+        ["retrain", "auto_deeplab_s", "--data", "generated", "--out", search_run], "run-exists", search_run, "--resume"
+    )
+    fails(["demo", "--out", full], "folder-not-empty", full, "empty")
 
 
 def test_resume(
@@ -246,12 +261,12 @@ def test_checkpoints(fails: Fails, search_run: Path, retrain_run: Path, tmp_path
     for content in (whole[: len(whole) // 2], b"", bomb):
         best.write_bytes(content)
         for arguments in uses:
-            fails(arguments, None, best)
+            fails(arguments, "checkpoint-damaged", best)
     assert not (tmp_path / "mark").exists()
     shutil.copy(search_run / "checkpoints" / "best.pt", best)
-    fails(["evaluate", retrain_run], None, best, "retrain")
+    fails(["evaluate", retrain_run], "checkpoint-kind-differs", best, "retrain")
     best.unlink()
-    fails(["evaluate", retrain_run], None, best)
+    fails(["evaluate", retrain_run], "checkpoint-missing", best)
     last = search_run / "checkpoints" / "last.pt"
     last.write_bytes(last.read_bytes()[:500])
     status = run(["search", "--out", str(search_run), "--resume"])
@@ -263,14 +278,18 @@ def test_checkpoints(fails: Fails, search_run: Path, retrain_run: Path, tmp_path
 
 def test_evaluate(fails: Fails, search_run: Path, retrain_run: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    cases: list[tuple[list[object], str | None, Named]] = [
-        ([search_run], None, (search_run, "`autoseg decode`")),
-        ([tmp_path / "nope"], None, (tmp_path / "nope",)),
-        ([tmp_path], None, (tmp_path, "config.yaml")),
-        ([retrain_run, "--split", "nope"], None, ("'nope'", "train, val, test")),
+    cases: list[tuple[list[object], str, Named]] = [
+        ([search_run], "run-kind-differs", (search_run, "`autoseg decode`")),
+        ([tmp_path / "nope"], "run-missing", (tmp_path / "nope",)),
+        ([tmp_path], "run-missing", (tmp_path, "config.yaml")),
+        ([retrain_run, "--split", "nope"], "unknown-split", ("'nope'", "train, val, test")),
         ([retrain_run, "--checkpoint", "first"], "unknown-checkpoint", ("best", "last", "first")),
-        ([retrain_run, "--precision", "fp8"], None, ("precision", "float32", "bf16", "fp8")),
-        ([retrain_run, "--device", "tpu"], None, ("device", "auto", "cpu", "cuda", "cuda:N", "cuda:1", "mps", "'tpu'")),
+        ([retrain_run, "--precision", "fp8"], "unknown-precision", ("precision", "float32", "bf16", "fp8")),
+        (
+            [retrain_run, "--device", "tpu"],
+            "unknown-device",
+            ("device", "auto", "cpu", "cuda", "cuda:N", "cuda:1", "mps", "'tpu'"),
+        ),
         ([retrain_run, "--set", "search.epochs=3"], "unknown-setting", ("'search'",)),
         ([retrain_run, "--set", "data.resize=[8, 8]"], "setting-invalid", ("resize", "32", "8")),
         ([retrain_run, "--out", tmp_path / "notes.txt"], "file-exists", (tmp_path / "notes.txt", "--out")),
@@ -286,32 +305,32 @@ def test_predict(fails: Fails, search_run: Path, retrain_run: Path, tmp_path: Pa
     Image.new("RGB", (1, 400)).save(tmp_path / "small.png")
     Image.new("RGB", (40, 40)).save(tmp_path / "good.png")
     good, out = tmp_path / "good.png", ["--out", tmp_path / "out"]
-    cases: list[tuple[list[object], str | None, Named]] = [
-        ([good, tmp_path / "text.jpg"], None, ("text.jpg",)),
-        ([good, tmp_path / "small.png"], None, ("small.png", "1x400", "8")),
-        ([tmp_path / "nope.png"], None, ("nope.png",)),
-        ([tmp_path / "empty"], None, (tmp_path / "empty",)),
+    cases: list[tuple[list[object], str, Named]] = [
+        ([good, tmp_path / "text.jpg"], "file-unreadable", ("text.jpg",)),
+        ([good, tmp_path / "small.png"], "image-too-small", ("small.png", "1x400", "8")),
+        ([tmp_path / "nope.png"], "file-missing", ("nope.png",)),
+        ([tmp_path / "empty"], "no-images", (tmp_path / "empty",)),
         ([], "", ("'images'",)),
     ]
     for images, code, named in cases:
         fails(["predict", retrain_run, *images, *out], code, *named)
-    fails(["predict", search_run, good, *out], None, search_run)
-    fails(["predict", retrain_run, good, *out, "--precision", "f"], None, "precision", "float32", "bf16")
-    fails(["predict", retrain_run, good, "--out", tmp_path / "text.jpg"], None, tmp_path / "text.jpg")
+    fails(["predict", search_run, good, *out], "run-kind-differs", search_run)
+    fails(["predict", retrain_run, good, *out, "--precision", "f"], "unknown-precision", "precision", "float32", "bf16")
+    fails(["predict", retrain_run, good, "--out", tmp_path / "text.jpg"], "folder-unwritable", tmp_path / "text.jpg")
 
 
 def test_decode_plot_export_and_show(fails: Fails, search_run: Path, retrain_run: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     notes = tmp_path / "notes.txt"
-    cases: list[tuple[list[object], str | None, Named]] = [
+    cases: list[tuple[list[object], str, Named]] = [
         (["decode", retrain_run], "run-kind-differs", (retrain_run,)),
         (["decode", search_run, "--epoch", 7], "epoch-missing", (search_run, "7", "0 to 2")),
         (["decode", search_run, "--out", tmp_path / "no" / "g.yaml"], "folder-missing", (tmp_path / "no" / "g.yaml",)),
         (["plot", "nope"], "unknown-name", ("'nope'",)),
         (["plot", search_run, "--format", "gif"], "unknown-format", ("svg", "png", "pdf", "gif")),
-        (["plot", search_run, "--out", notes], None, (notes,)),
+        (["plot", search_run, "--out", notes], "file-unwritable", (notes,)),
         (["export", retrain_run, "--format", "foo", "--out", tmp_path / "x"], "unknown-format", ("'foo'",)),
-        (["export", retrain_run, "--format", "json", "--out", notes], None, (notes,)),
+        (["export", retrain_run, "--format", "json", "--out", notes], "file-exists", (notes,)),
         (["show", "nope"], "unknown-name", ("'nope'",)),
         (["show", "tiny", "--size", 8, 8], "size-too-small", ("size 8 8", "32")),
     ]

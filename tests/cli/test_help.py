@@ -114,7 +114,7 @@ def test_usage_errors_are_one_line(arguments: list[str], message: str, capsys: p
 def test_an_error_of_a_process_is_one_line_and_status_2(tmp_path: Path) -> None:
     done = process("-m", "autoseg.cli.main", "decode", tmp_path / "nope")
     assert (done.returncode, done.stdout) == (2, "")
-    check_line(done.stderr, None, tmp_path / "nope", "`--out` of search or retrain")
+    check_line(done.stderr, "run-missing", tmp_path / "nope", "`--out` of search or retrain")
     shown = process("-m", "autoseg.cli.main", "decode", tmp_path / "nope", "--debug")
     assert shown.returncode != 0
     assert "Traceback" in shown.stderr

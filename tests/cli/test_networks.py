@@ -40,7 +40,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def fails(capsys: pytest.CaptureFixture[str], arguments: Sequence[object], code: str | None, *named: object) -> None:
+def fails(capsys: pytest.CaptureFixture[str], arguments: Sequence[object], code: str, *named: object) -> None:
     capsys.readouterr()
     status = run([str(argument) for argument in arguments])
     line = capsys.readouterr().err
@@ -118,22 +118,22 @@ def test_unet_is_a_space_and_a_network(tmp_path: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("arguments", "code", "named"),
     [
-        (["--network", "resunet"], None, ("'resunet'", "'unet'")),
+        (["--network", "resunet"], "unknown-network", ("'resunet'", "'unet'")),
         (["--network", "unet", "--set", "network.depth=3"], "unknown-setting", ("'depth'",)),
         (["unet", "--set", "genotype.name=x"], "unknown-setting", ("'genotype'", "network", "unet")),
         (["unet", "--network", "unet"], "options-conflict", ("unet", "--network unet")),
-        (["unet", "--set", "retrain.auxiliary_weight=0.4"], None, ("unet", "retrain.auxiliary_weight")),
-        (["unet", "--set", "retrain.drop_path=0.4"], None, ("unet", "retrain.drop_path", "0")),
-        (["unet", "--set", "network.in_channels=1"], None, ("1 channel,", "3")),
+        (["unet", "--set", "retrain.auxiliary_weight=0.4"], "no-auxiliary-head", ("unet", "retrain.auxiliary_weight")),
+        (["unet", "--set", "retrain.drop_path=0.4"], "drop-path-without-branches", ("unet", "retrain.drop_path", "0")),
+        (["unet", "--set", "network.in_channels=1"], "channels-differ", ("1 channel,", "3")),
         (["auto_deeplab_s", "--match-cost", "1M"], "genotype-not-scalable", ("auto_deeplab_s",)),
-        (["unet", "--match-cost", "5"], None, ("unet", "parameters", "5")),
-        (["unet", "--weights", "no.pth"], None, ("no.pth",)),
+        (["unet", "--match-cost", "5"], "cost-unreachable", ("unet", "parameters", "5")),
+        (["unet", "--weights", "no.pth"], "file-missing", ("no.pth",)),
         ([], "network-not-given", ()),
     ],
 )
 def test_wrong_retrainings(
     arguments: list[str],
-    code: str | None,
+    code: str,
     named: tuple[str, ...],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -151,6 +151,6 @@ def test_output_strides_that_cannot_be(
     evaluate: list[object] = ["evaluate", trained, "--output-stride", 12, "--out", tmp_path / "e.json"]
     fails(capsys, evaluate, "setting-invalid", "deeplabv3_resnet50", "12", "8, 16, 32")
     evaluate = ["evaluate", retrained, "--output-stride", 8, "--out", tmp_path / "e.json"]
-    fails(capsys, evaluate, None, "mini_network", "8", "--output-stride")
+    fails(capsys, evaluate, "output-stride-of-genotype", "mini_network", "8", "--output-stride")
     export = ["export", trained, "--format", "json", "--out", tmp_path / "g.json"]
     fails(capsys, export, "format-needs-genotype", "json", "deeplabv3_resnet50", "safetensors")

@@ -73,28 +73,28 @@ def test_data_says_how_many_images_and_how_large(space: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "named"),
     [
-        (["--crop", "8", "64"], None, ("crop 8 64", "32", "16384")),
-        (["--crop", "64", "-64"], None, ("crop 64 -64", "32", "16384")),
+        (["--crop", "8", "64"], "crop-out-of-range", ("crop 8 64", "32", "16384")),
+        (["--crop", "64", "-64"], "crop-out-of-range", ("crop 64 -64", "32", "16384")),
         (["--crop", "64"], "", ("'--crop'", "2")),
-        (["--crop", "99999", "99999"], None, ("crop 99999 99999", "32", "16384")),
-        (["--batch", "1"], None, ("batch 1", "2", "65536")),
-        (["--batch", "0"], None, ("batch 0", "2", "65536")),
+        (["--crop", "99999", "99999"], "crop-out-of-range", ("crop 99999 99999", "32", "16384")),
+        (["--batch", "1"], "batch-out-of-range", ("batch 1", "2", "65536")),
+        (["--batch", "0"], "batch-out-of-range", ("batch 0", "2", "65536")),
         (["--batch", "many"], "", ("'--batch'",)),
-        (["--memory", "lots"], None, ("'lots'", "16GB")),
-        (["--memory", "0GB"], None, ("'0GB'",)),
+        (["--memory", "lots"], "memory-not-a-size", ("'lots'", "16GB")),
+        (["--memory", "0GB"], "memory-out-of-range", ("'0GB'",)),
         (["--memory", "200KB"], "memory-too-small", ("mini", "200 KB", "crop 32 32", "batch 2", "checkpoint")),
         (["--images", "3"], "too-few-images", ("images", "3", "4")),
-        (["--images", "10", "--batch", "6"], None, ("batch", "5", "images")),
+        (["--images", "10", "--batch", "6"], "batch-too-large", ("batch", "5", "images")),
         (["--classes", "1"], "classes-out-of-range", ("classes", "1", "2 to 65535")),
         (["--device", "tpu"], "setting-invalid", ("device", "auto", "cpu", "cuda", "cuda:N", "cuda:1", "mps", "'tpu'")),
         (["--set", "search.cropp=[64, 64]"], "unknown-setting", ("'cropp'", "search", "'crop'")),
         (["--set", "search.crop=[8, 8]"], "setting-invalid", ("search.crop", "32", "8")),
         (["--data", "nowhere"], "folder-missing", ("nowhere",)),
-        (["--space", "tinny"], None, ("'tinny'", "'tiny'")),
+        (["--space", "tinny"], "unknown-space", ("'tinny'", "'tiny'")),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(
-    options: list[str], code: str | None, named: tuple[str, ...], space: Path, capsys: pytest.CaptureFixture[str]
+    options: list[str], code: str, named: tuple[str, ...], space: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = [] if "--space" in options else ["--space", str(space)]
     on = [] if "--device" in options else ["--device", "cpu"]

@@ -123,7 +123,7 @@ def test_memory_is_not_known(windows: None, tmp_path: Path, capsys: pytest.Captu
         device_memory(torch.device("cpu"))
     config = write_config(tmp_path / "c.yaml", SEARCH)
     assert run(["plan", "--config", str(config), "--no-time"]) == 2
-    check_line(capsys.readouterr().err, None, "--memory", "16GB")
+    check_line(capsys.readouterr().err, "memory-unknown", "--memory", "16GB")
 
 
 # --- what the package calls -------------------------------------------------------------------------------------------
