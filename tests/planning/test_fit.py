@@ -240,7 +240,7 @@ def test_a_device_that_runs_out_of_memory_is_one_line(
     config = write_config(tmp_path / "config.yaml", RETRAIN, {"retrain": {"batch_size": batch}})
     assert run(["retrain", "--config", str(config), "--out", str(tmp_path / "net")]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    check_line(line, None, "cpu", expected)
+    check_line(line, "out-of-memory", "cpu", expected)
 
 
 @pytest.mark.parametrize(

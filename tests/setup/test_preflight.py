@@ -75,14 +75,14 @@ def runs_of(tmp_path: Path, data: object) -> list[list[object]]:
 @pytest.mark.parametrize(
     ("device", "code", "named"),
     [
-        ("cuda:7", None, ("device", "cuda:7")),
-        ("mps", None, ("device", "mps", "Mac", "--device cpu", "auto")),
+        ("cuda:7", "device-missing", ("device", "cuda:7")),
+        ("mps", "device-missing", ("device", "mps", "Mac", "--device cpu", "auto")),
         ("tpu", "setting-invalid", ("device", "auto", "cpu", "cuda", "cuda:N", "cuda:1", "mps", "'tpu'")),
     ],
 )
 def test_a_device_comes_before_data_that_is_wrong_too(
     device: str,
-    code: str | None,
+    code: str,
     named: tuple[str, ...],
     broken: Path,
     tmp_path: Path,
@@ -116,7 +116,7 @@ def test_no_command_opens_data_before_it_looks_at_the_device(
         ["predict", retrained, image, "--out", tmp_path / "out", "--device", "mps"],
         ["demo", "--out", tmp_path / "out", "--device", "mps"],
     ):
-        check_line(line_of(capsys, *command), None, "device", "mps")
+        check_line(line_of(capsys, *command), "device-missing", "device", "mps")
     assert not (tmp_path / "out").exists()
 
 
@@ -132,7 +132,7 @@ FUNCTIONS: dict[str, Callable[[str, Path], object]] = {
 
 @pytest.mark.parametrize("name", list(FUNCTIONS))
 def test_functions_look_at_the_device_first(name: str, no_data: None, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"device.*cuda:7"):
+    with raises_code(ConfigError, "device-missing", "device", "cuda:7"):
         FUNCTIONS[name]("cuda:7", tmp_path / "out")
 
 
@@ -150,13 +150,13 @@ def test_a_precision_that_a_device_has_not_comes_before_data(kind: str, no_data:
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_a_crop_that_no_device_could_take_comes_before_data(kind: str, no_data: None, tmp_path: Path) -> None:
     function, source = KINDS[kind]
-    with pytest.raises(ConfigError, match=r"crop 20000 20000.*\b32\b.*\b16384\b"):
+    with raises_code(ConfigError, "crop-out-of-range", "crop 20000 20000", "32 to 16384"):
         function(source, "nowhere", tmp_path / "out", overrides={"device": "cpu", kind: {"crop": [20000, 20000]}})
 
 
 def test_kernels_that_a_device_has_not_come_before_data(no_data: None, tmp_path: Path) -> None:
     for function in (autoseg.search, autoseg.plan):
-        with pytest.raises(ConfigError, match=r"search\.kernels\.depthwise.*triton"):
+        with raises_code(ConfigError, "kernels-need-cuda", "search.kernels.depthwise", "triton"):
             function(SPACE, "nowhere", overrides={"device": "cpu", "search": {"kernels": {"depthwise": "triton"}}})
 
 
@@ -186,7 +186,8 @@ def test_accumulation_is_counted_before_an_image_is_decoded(
     config = write_config(tmp_path / "c.yaml", {"search": SEARCH, "retrain": RETRAIN}[kind])
     setting = f"--set={kind}.accumulate={accumulate}"
     line = line_of(capsys, kind, "--config", config, "--out", tmp_path / "out", setting)
-    check_line(line, None, f"{kind}.accumulate", accumulate, *named)
+    code = "accumulate-too-large" if accumulate == 5 else "accumulate-indivisible"
+    check_line(line, code, f"{kind}.accumulate", accumulate, *named)
     assert not (tmp_path / "out").exists()
 
 
