@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "autoseg"
 
 LAYERS = (
-    ("_version", "device_names", "errors", "files", "host_memory"),
+    ("_version", "device_names", "errors", "files", "host_memory", "plugins", "registry"),
     ("config", "loss_terms", "settings"),
     ("space",),
     ("genotype", "ops", "data", "losses", "metrics"),

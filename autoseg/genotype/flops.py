@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from math import gcd
 
 from autoseg.genotype.schema import Cell, Genotype
+from autoseg.registry import OPERATIONS
 from autoseg.space.cell import PREV_PREV
 from autoseg.space.groups import StemSpec
 from autoseg.space.resolution import Skip, parse_upsampler
@@ -20,18 +21,6 @@ from autoseg.space.trellis import Arrow, Move, Node
 
 PER_BILLION_A_MEGAPIXEL = 1000
 """Multiply-adds a pixel in one billion of them a megapixel, the unit of `decoding.budget`."""
-
-
-def operation_cost(operation: str, channels: int) -> int:
-    """Products for each pixel of a feature with `channels`, at stride 1; pools and skips have none."""
-    if operation.startswith(("avg_pool", "max_pool")) or operation in ("none", "skip_connect"):
-        return 0
-    taps = int(operation[-1]) ** 2
-    if operation.startswith("sep_conv"):
-        return 2 * (taps * channels + channels**2)
-    if operation.startswith("dil_conv"):
-        return taps * channels + channels**2
-    return taps * channels**2  # atrous convolutions are dense
 
 
 def upsampler_cost(name: str, channels: int, guide_channels: int) -> int:
@@ -94,7 +83,9 @@ class Costs:
     def cell(self, node: Node) -> float:
         """Of the operations of a node's cell, all at stride 1."""
         cell, filters = self.cells[node.layer - 1], self.filters(node.level)
-        return self._share(node) * sum(operation_cost(edge.operation, filters) for block in cell for edge in block)
+        return self._share(node) * sum(
+            OPERATIONS[edge.operation].multiply_adds(filters) for block in cell for edge in block
+        )
 
     def prev_prev(self, source: Node, node: Node) -> float:
         """Of the 1x1 convolution by which a node reads `source` as H(l-2); none where no operation of its cell does."""

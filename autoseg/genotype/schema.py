@@ -14,11 +14,20 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from autoseg.errors import GenotypeError
 from autoseg.files import read_yaml, to_yaml, write_text
 from autoseg.genotype.wiring import parse_arrows, write_arrows
+from autoseg.registry import OPERATIONS
 from autoseg.settings import Settings, Whole, parse
 from autoseg.space.cell import state_index
-from autoseg.space.groups import OPERATIONS, BatchNormSpec, DecoderSpec, Positive, StemSpec
+from autoseg.space.groups import BatchNormSpec, DecoderSpec, Positive, StemSpec
 from autoseg.space.resolution import Skip, parse_upsampler
-from autoseg.space.schema import SearchSpace, check_version, find_file, refuse_newer, without_defaults
+from autoseg.space.schema import (
+    SearchSpace,
+    check_version,
+    find_file,
+    refuse_missing_plugins,
+    refuse_newer,
+    without_defaults,
+    write_plugins,
+)
 from autoseg.space.trellis import STEM_NODE, Arrow, Move, Node
 
 GENOTYPE_VERSION = 1
@@ -35,7 +44,7 @@ class Edge(Settings):
     @classmethod
     def _operation_is_known(cls, operation: str) -> str:
         if operation not in OPERATIONS or operation == "none":
-            raise ValueError(f"unknown operation '{operation}' (known: {', '.join(OPERATIONS[1:])})")
+            raise ValueError(OPERATIONS.unknown(operation, hide=("none",)))
         return operation
 
     @property
@@ -114,6 +123,15 @@ class Genotype(Settings):
     """Where it came from: a paper, or the space, run, epoch and path prior."""
     retrain: dict[str, Any] = Field(default_factory=dict)
     """The schedule with which its space recommends to train it; `autoseg retrain` starts from it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plugins_are_loaded(cls, data: Any) -> Any:
+        """`plugins`, which files have, is made anew when the genotype is written."""
+        if not isinstance(data, Mapping):
+            return data
+        refuse_missing_plugins(data, "", GenotypeError)
+        return {key: value for key, value in data.items() if key != "plugins" or not isinstance(value, Mapping)}
 
     @field_validator("version")
     @classmethod
@@ -212,6 +230,8 @@ class Genotype(Settings):
     def to_dict(self) -> dict[str, Any]:
         """Plain data for YAML; options where they are on."""
         data = without_defaults(super().to_dict(), self)
+        cells = (self.cell, self.up_cell or ())
+        write_plugins(data, (edge.operation for cell in cells for block in cell for edge in block))
         if self.up_cell is None:
             del data["up_cell"]
         if not self.network.strides:
@@ -303,6 +323,7 @@ class Genotype(Settings):
     def parse(cls, data: Mapping[str, Any], where: str = "") -> Genotype:
         """A genotype from plain data. Raises: GenotypeError: one line on what is wrong."""
         refuse_newer(data, GENOTYPE_VERSION, "genotype", where, GenotypeError)
+        refuse_missing_plugins(data, where, GenotypeError)
         return parse(cls, data, where, GenotypeError)
 
     @classmethod

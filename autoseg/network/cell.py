@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.genotype.schema import Edge
-from autoseg.ops.operations import Norm, ReluConvNorm
-from autoseg.ops.registry import PRIMITIVES
+from autoseg.ops.layers import Norm, ReluConvNorm
 from autoseg.ops.resize import Size, resize
+from autoseg.registry import OPERATIONS
 
 
 class Cell(nn.Module):
@@ -37,11 +37,11 @@ class Cell(nn.Module):
         self.preprocess_prev = arrivals[0] if len(arrivals) == 1 else nn.ModuleList(arrivals)
         reads_prev_prev = any(edge.state == 0 for block in edges for edge in block)
         self.preprocess_prev_prev = ReluConvNorm(prev_prev_channels, channels, norm) if reads_prev_prev else None
+        self.operations = tuple(tuple(edge.operation for edge in block) for block in edges)
         self.states = tuple(tuple(edge.state for edge in block) for block in edges)
         self.blocks = nn.ModuleList(
             nn.ModuleList(
-                PRIMITIVES[edge.operation](channels=channels, stride=stride if edge.state < 2 else 1, norm=norm)
-                for edge in block
+                OPERATIONS[edge.operation].build(channels, stride if edge.state < 2 else 1, norm) for edge in block
             )
             for block in edges
         )

@@ -16,7 +16,7 @@ from autoseg.network.cell import Cell
 from autoseg.network.decoders import build_decoder
 from autoseg.network.preprocess import build_preprocess
 from autoseg.ops.heads import AuxiliaryHead, Doubling, Stem, number_of_outputs
-from autoseg.ops.operations import Norm
+from autoseg.ops.layers import Norm
 from autoseg.ops.resize import level_size, resize
 from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Move, Node
 

@@ -17,7 +17,7 @@ from autoseg.genotype.node_inputs import is_plain
 from autoseg.genotype.schema import Genotype
 from autoseg.ops.heads import Doubling
 from autoseg.ops.interleave import every_second
-from autoseg.ops.operations import Norm, Pairs, ReluConvNorm
+from autoseg.ops.layers import Norm, Pairs, ReluConvNorm
 from autoseg.ops.resize import Size, resize
 from autoseg.space.resolution import Skip
 from autoseg.space.trellis import Arrow, Move

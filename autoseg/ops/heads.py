@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from autoseg.errors import ConfigError
 from autoseg.ops.interleave import is_channels_last
-from autoseg.ops.operations import Norm, Pairs
+from autoseg.ops.layers import Norm, Pairs
 from autoseg.ops.resize import Size, resize
 from autoseg.ops.upsample import TransposedConv, build_upsampler
 

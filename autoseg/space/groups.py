@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from functools import cached_property
 from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from autoseg.registry import OPERATIONS
 from autoseg.settings import Flag, Number, Settings, Whole
 from autoseg.space.resolution import PLAIN_UPSAMPLERS, check_upsamplers
 
@@ -23,8 +23,6 @@ PAPER_OPERATIONS = (
     "atrous_conv_5x5",
 )
 """The operations that compete in Auto-DeepLab (section 3.1)."""
-OPERATIONS = (*PAPER_OPERATIONS, "dil_conv_3x3", "dil_conv_5x5")
-"""Every operation that a cell may choose, those of DARTS included; `autoseg.ops.registry` builds them."""
 
 Positive = Annotated[Whole, Field(ge=1, le=4096)]
 Temperature = Annotated[Number, Field(gt=0, le=1000)]
@@ -43,9 +41,7 @@ class CellSpec(Settings):
     def _operations_are_known(cls, operations: tuple[str, ...]) -> tuple[str, ...]:
         for operation in operations:
             if operation not in OPERATIONS:
-                near = difflib.get_close_matches(operation, OPERATIONS, n=1)
-                hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(OPERATIONS)}"
-                raise ValueError(f"unknown operation '{operation}' ({hint})")
+                raise ValueError(OPERATIONS.unknown(operation))
         if len(set(operations)) != len(operations):
             raise ValueError("an operation is named twice; name each once")
         if not set(operations) - {"none"}:
