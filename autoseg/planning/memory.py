@@ -42,7 +42,7 @@ from autoseg.planning.predicted_memory import (
 )
 from autoseg.supernet import Supernet, choose_kernels
 from autoseg.supernet.fast.cell import Feature
-from autoseg.supernet.supernet import cell_name
+from autoseg.supernet.reference import cell_name
 
 SMALLEST_BATCH, LARGEST_BATCH = 2, 65536
 SMALLEST_CROP, LARGEST_CROP = 32, 16384
