@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from autoseg.errors import AutosegError
     from autoseg.genotype.sample import sample_genotype
     from autoseg.genotype.schema import Genotype
+    from autoseg.plugins import load_plugin
+    from autoseg.registry import Operation, register
     from autoseg.space.schema import SearchSpace
     from autoseg.supernet import build_supernet
     from autoseg.zoo.build import build_network
@@ -42,6 +44,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AutosegError": "autoseg.errors",
+    "Operation": "autoseg.registry",
+    "register": "autoseg.registry",
+    "load_plugin": "autoseg.plugins",
     "Genotype": "autoseg.genotype.schema",
     "SearchSpace": "autoseg.space.schema",
     "FixedNetwork": "autoseg.zoo.schema",
@@ -64,7 +69,7 @@ _HOMES = {
 __all__ = [  # noqa: RUF022 - in the order of the story
     "search", "decode", "retrain", "evaluate", "predict", "export_model", "plot", "plan", "check_data", "demo",
     "SearchSpace", "Genotype", "FixedNetwork", "sample_genotype", "build_supernet", "build_network", "load_network",
-    "AutosegError",
+    "Operation", "register", "load_plugin", "AutosegError",
 ]  # fmt: skip
 
 

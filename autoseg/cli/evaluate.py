@@ -42,6 +42,7 @@ def evaluate(
     plot: Annotated[
         bool, typer.Option("--plot", help="Draw the confusion matrix, to RUN/figures or beside --out.")
     ] = False,
+    plugin: options.Plugin = None,
     debug: options.Debug = False,
 ) -> None:
     """Measure a retrained network over a whole split, by default val of its own data.

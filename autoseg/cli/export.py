@@ -16,6 +16,7 @@ def export(
     format: Annotated[str, typer.Option(help="onnx, pt2 or safetensors; of a genotype json, graphml or dot.")],
     checkpoint: options.Checkpoint = "best",
     overwrite: options.Overwrite = False,
+    plugin: options.Plugin = None,
     debug: options.Debug = False,
 ) -> None:
     """Export a retrained network, checked against the network itself, or a genotype.

@@ -63,6 +63,27 @@ Overlap = Annotated[
 ]
 Crf = Annotated[bool, typer.Option("--crf", help="Refine by a dense CRF; --set crf.iterations=5 changes it.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over a file that is there.")]
+
+
+def _load_plugins(sources: list[str] | None) -> list[str] | None:
+    """Load plugins while the options are read: what follows may name their operations."""
+    from autoseg.plugins import load_plugin
+
+    for source in sources or []:
+        load_plugin(source)
+    return sources
+
+
+Plugin = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE",
+        callback=_load_plugins,
+        is_eager=True,
+        help="A Python file, or an installed module, with operations of your own. Repeatable.",
+    ),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 

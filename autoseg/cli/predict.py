@@ -27,6 +27,7 @@ def predict(
     set_: options.Set = None,
     device: options.Device = None,
     precision: options.Precision = "float32",
+    plugin: options.Plugin = None,
     debug: options.Debug = False,
 ) -> None:
     """Label images with a retrained network: palette PNGs and overlays, at each image's size.

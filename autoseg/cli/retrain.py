@@ -31,6 +31,7 @@ def retrain(
     seed: options.Seed = None,
     quick: options.Quick = False,
     resume: options.Resume = False,
+    plugin: options.Plugin = None,
     debug: options.Debug = False,
 ) -> None:
     """Train a network from scratch: that of a genotype, or one of the literature.

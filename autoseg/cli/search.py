@@ -20,6 +20,7 @@ def search(
     seed: options.Seed = None,
     quick: options.Quick = False,
     resume: options.Resume = False,
+    plugin: options.Plugin = None,
     debug: options.Debug = False,
 ) -> None:
     """Search a network by gradient: weights on one half of the training set, architecture on the other.

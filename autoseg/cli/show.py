@@ -20,6 +20,7 @@ def show(
     match_cost: options.MatchCost = None,
     match: options.Match = "parameters",
     set_: options.SetNetwork = None,
+    plugin: options.Plugin = None,
     debug: options.Debug = False,
 ) -> None:
     """Tell what is in a space, genotype or network: cells, paths, stages, parameters, multiply-adds, receptive field.
