@@ -8,7 +8,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 
-from autoseg.config import DataConfig, RetrainConfig, SearchConfig, SearchSchedule, TrainingConfig
+from autoseg.config.base import parse
+from autoseg.config.data import DataConfig
+from autoseg.config.training import RetrainConfig, SearchConfig, SearchSchedule, TrainingConfig
 from autoseg.data.dataset import SegmentationDataset, describe_dataset, open_dataset
 from autoseg.data.loading.cache import keep_samples
 from autoseg.engine.environment import describe_environment, pick_device
@@ -21,7 +23,6 @@ from autoseg.errors import ConfigError, RunError
 from autoseg.files import read_yaml, write_text
 from autoseg.planning.device import memory_errors
 from autoseg.planning.fit import fit_to_device, smaller_settings
-from autoseg.settings import parse
 from autoseg.setup.from_data import guide, is_shipped
 from autoseg.setup.preflight import check_device
 from autoseg.setup.settings import Source, first_difference, retrain_settings, search_settings

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoseg.config import DataConfig, InferenceConfig, RetrainConfig
+from autoseg.config.base import parse
+from autoseg.config.data import DataConfig
+from autoseg.config.inference import InferenceConfig
+from autoseg.config.training import RetrainConfig
 from autoseg.errors import ConfigError, ExportError, RunError
 from autoseg.files import write_text
 from autoseg.genotype.schema import Genotype
-from autoseg.settings import parse
 
 if TYPE_CHECKING:
     import torch

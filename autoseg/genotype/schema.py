@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
+from autoseg.config.base import Settings, Whole, parse
 from autoseg.errors import GenotypeError
 from autoseg.files import read_yaml, to_yaml, write_text
 from autoseg.genotype.wiring import parse_arrows, write_arrows
 from autoseg.registry import OPERATIONS
-from autoseg.settings import Settings, Whole, parse
 from autoseg.space.cell import state_index
 from autoseg.space.groups import BatchNormSpec, DecoderSpec, Positive, StemSpec
 from autoseg.space.resolution import Skip, parse_upsampler

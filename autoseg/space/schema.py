@@ -11,10 +11,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
+from autoseg.config.base import Settings, Whole, parse
 from autoseg.errors import AutosegError, GenotypeError, SearchSpaceError
 from autoseg.files import read_yaml
 from autoseg.registry import OPERATIONS
-from autoseg.settings import Settings, Whole, parse
 from autoseg.space.cell import CellTopology
 from autoseg.space.groups import (
     BatchNormSpec,

@@ -17,13 +17,13 @@ from tiny_runs import SEARCH, assert_same_run, call, checkpoint, rows, search_ta
 from torch.nn import functional as F
 
 from autoseg.cli.main import run
-from autoseg.config import SearchSchedule
+from autoseg.config.base import parse
+from autoseg.config.training import SearchSchedule
 from autoseg.data.loading.loader import epoch_order
 from autoseg.data.statistics import repeat_factors
 from autoseg.engine.search import SearchTask
 from autoseg.errors import ConfigError, DataError, RunError
 from autoseg.losses.losses import SegmentationLoss
-from autoseg.settings import parse
 from autoseg.space.snapshot import ArchProbs
 
 

@@ -13,7 +13,7 @@ from error_codes import raises_code
 from tiny_runs import RETRAIN, SPACE, call, retrain_task, write_config, write_folder
 
 from autoseg.cli.main import run
-from autoseg.config import RetrainConfig, SearchConfig
+from autoseg.config.training import RetrainConfig, SearchConfig
 from autoseg.errors import ConfigError
 from autoseg.files import read_yaml
 from autoseg.planning import fit as fitting
