@@ -13,9 +13,10 @@ import torch
 
 from autoseg.analysis.flops import count_cost
 from autoseg.api.decode import decode
+from autoseg.api.evaluate import evaluate
 from autoseg.api.plot import plot
-from autoseg.api.runs import retrain, search
-from autoseg.api.use import evaluate
+from autoseg.api.retrain import retrain
+from autoseg.api.search import search
 from autoseg.config.base import merge, parse
 from autoseg.config.data import DataConfig
 from autoseg.config.training import SearchConfig

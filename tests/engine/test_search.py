@@ -264,7 +264,7 @@ def test_a_diverged_loss_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from autoseg.api.runs import search
+    from autoseg.api.search import search
 
     nothing = torch.tensor(float("nan"))
     monkeypatch.setattr(SearchTask, "step", lambda *_: {"train": {"loss": nothing, "lr": 0.1}})
