@@ -28,7 +28,7 @@ from autoseg.space.schema import (
     without_defaults,
     write_plugins,
 )
-from autoseg.space.trellis import STEM_NODE, Arrow, Move, Node
+from autoseg.space.trellis import STEM_NODE, Arrow, Move, Node, filters_at
 
 GENOTYPE_VERSION = 1
 
@@ -278,7 +278,7 @@ class Genotype(Settings):
 
     def filters(self, level: int) -> int:
         """Filters of a block at a level: F at the stem's stride, doubled at each further one."""
-        return self.network.filter_multiplier << level
+        return filters_at(level, self.network.filter_multiplier)
 
     def cell_at(self, layer: int) -> Cell:
         """The cell of layer 1..L."""

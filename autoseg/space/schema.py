@@ -27,7 +27,7 @@ from autoseg.space.groups import (
     StemSpec,
 )
 from autoseg.space.resolution import PLAIN_UPSAMPLERS, GammaSite, ResolutionSpec
-from autoseg.space.trellis import Arrow, Move, Trellis
+from autoseg.space.trellis import Arrow, Move, Trellis, filters_at
 
 SPACE_VERSION = 1
 
@@ -170,6 +170,10 @@ class SearchSpace(Settings):
         """The legal nodes and arrows."""
         network = self.network
         return Trellis(network.layers, network.strides, network.moves, network.down_layers)
+
+    def filters(self, level: int) -> int:
+        """Filters of a block of the supernet at a level."""
+        return filters_at(level, self.network.filter_multiplier)
 
     @cached_property
     def topology(self) -> CellTopology:

@@ -86,7 +86,7 @@ class Supernet(nn.Module):
                 cell_name(node): (SampledCell if space.relaxation.gdas else SearchCell)(
                     [(self._width(arrow.source), arrow.move) for arrow in trellis.arrows_into(node)],
                     self._width(trellis.prev_prev(node)),
-                    self._filters(node.level),
+                    self.space.filters(node.level),
                     space.topology,
                     space.cell.operations,
                     space.relaxation,
@@ -128,14 +128,11 @@ class Supernet(nn.Module):
     def _cell(self, node: Node) -> SearchCell:
         return self.cells[cell_name(node)]  # type: ignore[return-value]
 
-    def _filters(self, level: int) -> int:
-        return self.space.network.filter_multiplier << level
-
     def _width(self, node: Node) -> int:
         """Channels of a node's feature."""
         if node.layer < 1:
             return self.stem.out_channels[node.layer + 1]
-        return self.space.cell.blocks * self._filters(node.level)
+        return self.space.cell.blocks * self.space.filters(node.level)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, num_classes, H, W) of normalised images (N, 3, H, W)."""
