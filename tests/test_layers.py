@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "autoseg"
 
 LAYERS = (
     ("_version", "device_names", "errors", "files", "host_memory", "plugins", "registry"),
-    ("config", "loss_terms", "settings"),
+    ("config",),
     ("space",),
     ("genotype", "ops", "data", "losses", "metrics"),
     ("network", "supernet", "zoo", "viz", "analysis"),

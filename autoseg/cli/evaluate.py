@@ -49,7 +49,7 @@ def evaluate(
 
     Example: autoseg evaluate runs/b --split val
     """
-    from autoseg.api.use import evaluate as evaluate_api
+    from autoseg.api.evaluate import evaluate as evaluate_api
 
     settings = options.overrides(set_)
     inference = options.inference(settings, multi_scale, scales, flip, fuse, crf, window, overlap)

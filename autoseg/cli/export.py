@@ -23,6 +23,6 @@ def export(
 
     Example: autoseg export runs/b --format onnx --out model.onnx
     """
-    from autoseg.api.use import export_model
+    from autoseg.api.export import export_model
 
     typer.echo(export_model(source, out, format, checkpoint=checkpoint, overwrite=overwrite))

@@ -89,7 +89,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 def overrides(assignments: list[str] | None, device: str | None = None, seed: int | None = None) -> dict[str, Any]:
     """`--set`, `--device` and `--seed` as nested settings."""
-    from autoseg.settings import merge, parse_assignments
+    from autoseg.config.base import merge, parse_assignments
 
     flags = {key: value for key, value in (("device", device), ("seed", seed)) if value is not None}
     return merge(parse_assignments(assignments or []), flags)
@@ -105,8 +105,8 @@ def inference(
     window: tuple[int, int] | None,
     overlap: float | None,
 ) -> dict[str, Any]:
-    """What `autoseg.config.InferenceConfig` reads. The `crf` of --set is taken out of `settings`."""
-    from autoseg.config import SCALES
+    """What `autoseg.config.inference.InferenceConfig` reads. The `crf` of --set is taken out of `settings`."""
+    from autoseg.config.inference import SCALES
 
     if multi_scale and scales is not None:
         raise ConfigError("--multi-scale and --scales both name scales; give one of them", code="options-conflict")

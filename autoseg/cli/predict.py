@@ -34,7 +34,7 @@ def predict(
 
     Example: autoseg predict runs/b photos/ --out predictions
     """
-    from autoseg.api.use import predict as predict_api
+    from autoseg.api.predict import predict as predict_api
 
     settings = options.overrides(set_)
     inference = options.inference(settings, multi_scale, scales, flip, fuse, crf, window, overlap)

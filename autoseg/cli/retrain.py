@@ -40,7 +40,7 @@ def retrain(
 
     Example: autoseg retrain --network unet --match-cost runs/a --data generated --out runs/c
     """
-    from autoseg.api.runs import retrain as retrain_api
+    from autoseg.api.retrain import retrain as retrain_api
     from autoseg.zoo.match_cost import cost_target
 
     if genotype is not None and network is not None:

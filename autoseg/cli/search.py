@@ -27,7 +27,7 @@ def search(
 
     Example: autoseg search --space tiny --data generated --out runs/a
     """
-    from autoseg.api.runs import search as search_api
+    from autoseg.api.search import search as search_api
 
     run = search_api(
         space, data, out, config=config, overrides=options.overrides(set_, device, seed), quick=quick, resume=resume

@@ -29,7 +29,7 @@ def show(
 
     Example: autoseg show deeplabv3plus_resnet101 --set network.output_stride=8 --size 512 512
     """
-    from autoseg.api.describe import describe
+    from autoseg.api.show import describe
     from autoseg.zoo.match_cost import cost_target
 
     target = None if match_cost is None else cost_target(match_cost, match)

@@ -17,7 +17,7 @@ from autoseg.space.cell import PREV_PREV
 from autoseg.space.groups import StemSpec
 from autoseg.space.resolution import Skip, parse_upsampler
 from autoseg.space.schema import SearchSpace
-from autoseg.space.trellis import Arrow, Move, Node
+from autoseg.space.trellis import Arrow, Move, Node, filters_at, nearest_level
 
 PER_BILLION_A_MEGAPIXEL = 1000
 """Multiply-adds a pixel in one billion of them a megapixel, the unit of `decoding.budget`."""
@@ -72,7 +72,7 @@ class Costs:
 
     def filters(self, level: int) -> int:
         """Filters of a block at a level."""
-        return self.filter_multiplier << level
+        return filters_at(level, self.filter_multiplier)
 
     def channels(self, node: Node) -> int:
         """Channels of a node's feature; of layers -1 and 0 the stem's."""
@@ -123,11 +123,6 @@ class Costs:
         return 1 / (self.stem.stride << node.level) ** 2
 
 
-def nearest(level: int, levels: Sequence[int]) -> int:
-    """Of the levels that are there, the one whose node is read as H(l-2) at `level`; of two as near, the finer."""
-    return min(levels, key=lambda other: (abs(other - level), other))
-
-
 def topology_cost(genotype: Genotype) -> float:
     """Multiply-adds for each pixel of the image, of all cells and arrows of a network of several paths."""
     costs, total = Costs.of_genotype(genotype), 0.0
@@ -136,7 +131,7 @@ def topology_cost(genotype: Genotype) -> float:
         nodes = genotype.nodes_at(layer)
         levels[layer] = [node.level for node in nodes]
         for node in nodes:
-            source = Node(layer - 2, nearest(node.level, levels[layer - 2]))
+            source = Node(layer - 2, nearest_level(node.level, levels[layer - 2]))
             total += costs.cell(node) + costs.prev_prev(source, node)
     for arrow in genotype.arrows:
         up = arrow.move is Move.UP

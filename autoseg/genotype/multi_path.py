@@ -14,11 +14,11 @@ from typing import NamedTuple
 import numpy as np
 
 from autoseg.errors import GenotypeError
-from autoseg.genotype.flops import PER_BILLION_A_MEGAPIXEL, Costs, nearest
+from autoseg.genotype.flops import PER_BILLION_A_MEGAPIXEL, Costs
 from autoseg.genotype.schema import Cell
 from autoseg.space.resolution import Skip
 from autoseg.space.schema import SearchSpace
-from autoseg.space.trellis import Arrow, Move, Node, Trellis
+from autoseg.space.trellis import Arrow, Move, Node, Trellis, nearest_level
 
 CERTAIN = 2.0**-29
 """Probabilities are kept this far from 0 and 1, so that logits stay below 21."""
@@ -165,7 +165,7 @@ def _reading(space: SearchSpace, costs: Costs, layer: int) -> np.ndarray:
     for before in range(1, size):
         there = [level for level in levels if before >> level & 1]
         for level in levels:
-            source = Node(layer - 2, nearest(level, there))
+            source = Node(layer - 2, nearest_level(level, there))
             reading[before] += (sets >> level & 1) * costs.prev_prev(source, Node(layer, level))
     return reading
 

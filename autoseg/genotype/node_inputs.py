@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from autoseg.genotype.schema import Genotype
-from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Arrow, Move, Node
+from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Arrow, Move, Node, nearest_level
 
 JOINING_DECODERS = ("unet", "fcn")
 """Those that read the way down's feature at every doubling, whatever the upsamplers."""
@@ -46,7 +46,8 @@ def is_plain(genotype: Genotype, arrow: Arrow) -> bool:
 def _prev_prev(genotype: Genotype, node: Node) -> Node:
     if node.layer <= 2:
         return (FIRST_STEM_NODE, STEM_NODE)[node.layer - 1]
-    return min(genotype.nodes_at(node.layer - 2), key=lambda other: (abs(other.level - node.level), other.level))
+    layer = node.layer - 2
+    return Node(layer, nearest_level(node.level, (other.level for other in genotype.nodes_at(layer))))
 
 
 def end_nodes(genotype: Genotype) -> list[Node]:

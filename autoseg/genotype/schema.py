@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
+from autoseg.config.base import Settings, Whole, parse
 from autoseg.errors import GenotypeError
 from autoseg.files import read_yaml, to_yaml, write_text
 from autoseg.genotype.wiring import parse_arrows, write_arrows
 from autoseg.registry import OPERATIONS
-from autoseg.settings import Settings, Whole, parse
 from autoseg.space.cell import state_index
 from autoseg.space.groups import BatchNormSpec, DecoderSpec, Positive, StemSpec
 from autoseg.space.resolution import Skip, parse_upsampler
@@ -28,7 +28,7 @@ from autoseg.space.schema import (
     without_defaults,
     write_plugins,
 )
-from autoseg.space.trellis import STEM_NODE, Arrow, Move, Node
+from autoseg.space.trellis import STEM_NODE, Arrow, Move, Node, filters_at
 
 GENOTYPE_VERSION = 1
 
@@ -278,7 +278,7 @@ class Genotype(Settings):
 
     def filters(self, level: int) -> int:
         """Filters of a block at a level: F at the stem's stride, doubled at each further one."""
-        return self.network.filter_multiplier << level
+        return filters_at(level, self.network.filter_multiplier)
 
     def cell_at(self, layer: int) -> Cell:
         """The cell of layer 1..L."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.analysis.memory_tracker import LiveStorages, SavedStorages, tensor_bytes
-from autoseg.config import SearchConfig, SearchSchedule
+from autoseg.config.training import SearchConfig, SearchSchedule
 from autoseg.data.dataset import open_dataset
 from autoseg.engine.search import SearchTask
 from autoseg.engine.trainer import autocast

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from autoseg.config.base import Flag, Number, Settings, Whole
 from autoseg.registry import OPERATIONS
-from autoseg.settings import Flag, Number, Settings, Whole
 from autoseg.space.resolution import PLAIN_UPSAMPLERS, check_upsamplers
 
 PAPER_OPERATIONS = (

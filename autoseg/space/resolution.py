@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import field_validator
 
-from autoseg.settings import Settings
+from autoseg.config.base import Settings
 
 UPSAMPLERS = (
     "nearest",

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
+from autoseg.config.base import Settings, Whole, parse
 from autoseg.errors import AutosegError, GenotypeError, SearchSpaceError
 from autoseg.files import read_yaml
 from autoseg.registry import OPERATIONS
-from autoseg.settings import Settings, Whole, parse
 from autoseg.space.cell import CellTopology
 from autoseg.space.groups import (
     BatchNormSpec,
@@ -27,7 +27,7 @@ from autoseg.space.groups import (
     StemSpec,
 )
 from autoseg.space.resolution import PLAIN_UPSAMPLERS, GammaSite, ResolutionSpec
-from autoseg.space.trellis import Arrow, Move, Trellis
+from autoseg.space.trellis import Arrow, Move, Trellis, filters_at
 
 SPACE_VERSION = 1
 
@@ -170,6 +170,10 @@ class SearchSpace(Settings):
         """The legal nodes and arrows."""
         network = self.network
         return Trellis(network.layers, network.strides, network.moves, network.down_layers)
+
+    def filters(self, level: int) -> int:
+        """Filters of a block of the supernet at a level."""
+        return filters_at(level, self.network.filter_multiplier)
 
     @cached_property
     def topology(self) -> CellTopology:

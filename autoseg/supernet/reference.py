@@ -177,7 +177,7 @@ class Supernet(nn.Module):
         return ReferenceCell(
             [(self._width(arrow.source), arrow.move) for arrow in self.space.trellis.arrows_into(node)],
             self._width(self.space.trellis.prev_prev(node)),
-            self._filters(node.level),
+            self.space.filters(node.level),
             self.space.topology,
             self.space.cell.operations,
             self.space.relaxation.mix_before_cell,
@@ -189,14 +189,11 @@ class Supernet(nn.Module):
             return nn.Conv2d(width, self._outputs, 1)
         return SearchHead(width, self._outputs, max(1, self.space.head.aspp_rate // stride))
 
-    def _filters(self, level: int) -> int:
-        return self.space.network.filter_multiplier << level
-
     def _width(self, node: Node) -> int:
         """Channels of a node's feature."""
         if node.layer < 1:
             return self.stem.out_channels[node.layer + 1]
-        return self.space.cell.blocks * self._filters(node.level)
+        return self.space.cell.blocks * self.space.filters(node.level)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, num_classes, H, W) of normalised images (N, Cin, H, W)."""

@@ -8,11 +8,11 @@ import pytest
 from error_codes import raises_code
 from pydantic import ValidationError
 
-from autoseg.config import RetrainSchedule
+from autoseg.config.base import parse
+from autoseg.config.training import RetrainSchedule
 from autoseg.errors import GenotypeError
 from autoseg.files import read_yaml
 from autoseg.genotype.schema import GENOTYPE_VERSION, Genotype
-from autoseg.settings import parse
 from autoseg.space.schema import SearchSpace, genotype_names
 from autoseg.space.trellis import Move
 

@@ -61,7 +61,7 @@ class FusedSupernet(Supernet):
         return (SampledCell if self.space.relaxation.gdas else SearchCell)(
             [(self._width(arrow.source), arrow.move) for arrow in trellis.arrows_into(node)],
             self._width(trellis.prev_prev(node)),
-            self._filters(node.level),
+            self.space.filters(node.level),
             self.space.topology,
             self.space.cell.operations,
             self.space.relaxation,
