@@ -1,4 +1,4 @@
-"""Reading settings: the model that all are made of, and one clear line for a mistake."""
+"""The base model of all settings, their merging, and one clear line for a mistake."""
 
 from __future__ import annotations
 

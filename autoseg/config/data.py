@@ -68,7 +68,7 @@ class DataConfig(Settings):
     """Which images these are."""
     classes: tuple[str, ...] | None = None
     num_classes: Annotated[Whole, Field(ge=2, le=65535)] | None = None
-    """Left out, the number of `classes`, or else found by reading the training masks."""
+    """Number of classes. Default: the number of names in `classes`, or else what the training masks hold."""
     ignore_label: Annotated[Whole, Field(ge=0, le=65535)] | None = None
     """Left out, the layout's own (CamVid: 11), or else 255."""
     label_map: dict[int, Whole] | None = None
@@ -84,9 +84,9 @@ class DataConfig(Settings):
     resize: Size | None = None
     """Bring every image and mask to this (H, W) first; masks by nearest neighbour."""
     channels: Annotated[Whole, Field(ge=1, le=1024)] | None = None
-    """Of the images; left out, those of the first."""
+    """Number of image channels. Default: the channels of the first image."""
     pixel_type: Literal["uint8", "uint16", "float32"] | None = None
-    """Of the images; left out, that of the first. The first two are scaled to 0..1, floats stay as they are."""
+    """Pixel type of the images. Default: that of the first image. Integers are scaled to 0..1, floats are not."""
     normalise: Literal["imagenet", "data"] | None = None
     """Where `mean` and `std` come from; left out, ImageNet's for colours of 8 or 16 bit, else from training images."""
     mean: Rgb = ()

@@ -154,7 +154,7 @@ class SearchSchedule(TrainingConfig):
     train_a_fraction: Annotated[Number, Field(gt=0, lt=1)] = 0.5
     """Share of the training set that is trainA (weights); the rest is trainB (architecture)."""
     checkpoint_cells: Flag = False
-    """Keep only the output of each cell for the way back and evaluate the cell again there: less memory, more time."""
+    """Keep only the output of each cell and compute the cell again in the backward pass: less memory, more time."""
     kernels: KernelConfig = KernelConfig()
     """With which kernels the supernet is computed; they change no result."""
 
