@@ -34,7 +34,7 @@ class CellSpec(Settings):
     blocks: Annotated[Whole, Field(ge=1, le=16)] = 5
     operations: tuple[str, ...] = PAPER_OPERATIONS
     up_cell: Flag = False
-    """The cells of the way up have an alpha and a cell of their own, as in NAS-Unet (Weng et al. 2019)."""
+    """The cells of the up path have an alpha and a cell of their own, as in NAS-Unet (Weng et al. 2019)."""
 
     @field_validator("operations")
     @classmethod
@@ -58,7 +58,7 @@ class NetworkSpec(Settings):
     """F: the filters of a block at the smallest stride; doubled at each further one."""
     moves: tuple[Literal["up", "same", "down"], ...] = ("up", "same", "down")
     down_layers: Positive | None = None
-    """Layers of the way down, where no move goes up; in the others none goes down, and the last layer has the smallest
+    """Layers of the down path, where no move goes up; in the others none goes down, and the last layer has the smallest
     stride (an hourglass, as U-Net). Left out, moves come in any order, and any level may be the last."""
     paths: Literal["single", "multi"] = "single"
     """`multi`: beta is a sigmoid of each arrow, and several arrows into and out of a node stay (DiNTS, He 2021)."""
@@ -129,8 +129,8 @@ class DecoderSpec(Settings):
 
     name: Literal["deeplabv3plus", "aspp", "unet", "fcn", "classifier"] = "deeplabv3plus"
     """`aspp`: ASPP at the path's end; `deeplabv3plus`: then a low-level feature (Chen et al. 2018); `unet`: then
-    doublings, each joined by the feature of the way down (Ronneberger et al. 2015); `fcn`: score maps of the strides on
-    the way down, summed from coarse to fine (Long et al. 2015); `classifier`: a 1x1 convolution alone."""
+    doublings, each joined by the encoder feature (Ronneberger et al. 2015); `fcn`: score maps of the encoder's
+    strides, summed from coarse to fine (Long et al. 2015); `classifier`: a 1x1 convolution alone."""
     filters: Positive = 256
     aspp_rates: tuple[Positive, ...] = (96, 192, 288)
     """Divided by the output stride: 12, 24 and 36 at stride 8."""

@@ -182,7 +182,7 @@ class SearchSpace(Settings):
 
     @cached_property
     def cells(self) -> int:
-        """Cells that are searched: one for all layers, or one for the way down and one for the way up."""
+        """Cells that are searched: one for all layers, or one for the down path and one for the up path."""
         return 2 if self.cell.up_cell else 1
 
     def cell_of(self, layer: int) -> int:

@@ -137,8 +137,10 @@ class Trellis:
         return Node(layer, nearest_level(node.level, (other.level for other in self.nodes_at(layer))))
 
     def skip_sources(self, level: int) -> list[Node]:
-        """The nodes from which a path may leave `level` downwards, by layer: what a way back up to it can be joined by,
-        and where the pooling was made that an unpooling undoes."""
+        """The nodes from which a path may leave `level` downwards, by layer.
+
+        Their features may join the up path at that level, and an unpooling undoes their pooling.
+        """
         return sorted(arrow.source for arrow in self.arrows if arrow.source.level == level and arrow.move is Move.DOWN)
 
     def legal(self) -> np.ndarray:
