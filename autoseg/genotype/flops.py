@@ -60,7 +60,7 @@ class Costs:
 
     @classmethod
     def of_space(cls, space: SearchSpace, cells: Sequence[Cell]) -> Costs:
-        """Of the networks that are decoded; cells: one, or those of the way down and the way up."""
+        """Of the networks that are decoded; cells: one, or those of the down path and the up path."""
         filters = space.decoding.filter_multiplier or space.network.filter_multiplier
         return cls(space.stem, filters, [cells[space.cell_of(layer)] for layer in range(1, space.network.layers + 1)])
 
@@ -94,27 +94,27 @@ class Costs:
         return self._share(node) * self.channels(source) * self.filters(node.level)
 
     def arrow(
-        self, arrow: Arrow, upsampler: str = "bilinear", skip: Skip = "none", descent: Node | None = None
+        self, arrow: Arrow, upsampler: str = "bilinear", skip: Skip = "none", encoder_node: Node | None = None
     ) -> float:
         """Of bringing a feature to a node's size and width.
 
-        descent: of an up move, the node whose feature the skip brings back and an unpooling reads; where it is left
-        out, the widest that there may be at that level.
+        encoder_node: for an up move, the node whose feature the skip joins and an unpooling reads. Default: the widest
+        that there may be at that level.
         """
         filters, came = self.filters(arrow.target.level), self.channels(arrow.source)
         if arrow.move is not Move.UP:
             return self._share(arrow.target) * came * filters
-        back = self._descent_channels(arrow.target) if descent is None else self.channels(descent)
+        joined = self._encoder_channels(arrow.target) if encoder_node is None else self.channels(encoder_node)
         products: float = came * filters
         if upsampler != "bilinear":
-            products = (came * filters + upsampler_cost(upsampler, filters, back)) / 4
+            products = (came * filters + upsampler_cost(upsampler, filters, joined)) / 4
         if skip != "none":
-            products += back * filters
+            products += joined * filters
         if skip == "concat" and upsampler != "bilinear":
             products += filters**2
         return self._share(arrow.target) * products
 
-    def _descent_channels(self, node: Node) -> int:
+    def _encoder_channels(self, node: Node) -> int:
         widest = max(map(len, self.cells)) * self.filters(node.level)
         return widest if node.level else max(widest, self.channels(Node(0, 0)))
 
@@ -140,7 +140,7 @@ def topology_cost(genotype: Genotype) -> float:
                 arrow,
                 genotype.upsampler(arrow),
                 genotype.skip(arrow),
-                genotype.descent(arrow.target.level, arrow.target.layer),
+                genotype.encoder_node(arrow.target.level, arrow.target.layer),
             )
             if up
             else costs.arrow(arrow)

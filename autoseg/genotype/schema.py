@@ -76,11 +76,11 @@ class PathSpec(Settings):
     """Of a network of several paths, instead of `strides`: the arrows into each layer, such as `4->8`."""
     filter_multiplier: Positive
     down_layers: Positive | None = None
-    """Of an hourglass: the layers of the way down; those after it are of the way up, and have `up_cell`'s cell."""
+    """The encoder's layers in an hourglass. The layers after them are the decoder path and have the cell `up_cell`."""
     upsamplers: KnownUpsamplers = ()
     """Of each up move, by layer, then by stride; left out, bilinear for all."""
     skips: tuple[Skip, ...] = ()
-    """Likewise: how the feature from which the way down left that stride joins; left out, none does."""
+    """Likewise: how the encoder feature of that stride joins. Default: none does."""
 
     @model_validator(mode="after")
     def _path_or_arrows(self) -> PathSpec:
@@ -114,7 +114,7 @@ class Genotype(Settings):
     cell: Annotated[Cell, Field(min_length=1)]
     """Edges of each block; a block is the sum of its edges, the cell concatenates its blocks."""
     up_cell: Annotated[Cell, Field(min_length=1)] | None = None
-    """The cell of the way up where it is another one; in an hourglass only."""
+    """The cell of the up path where it is another one; in an hourglass only."""
     network: PathSpec
     stem: StemSpec = StemSpec()
     decoder: GenotypeDecoderSpec = GenotypeDecoderSpec()
@@ -203,7 +203,8 @@ class Genotype(Settings):
     ) -> Genotype:
         """A genotype with what its space fixes: stem, decoder, BatchNorm and width.
 
-        cells: one, or those of the way down and up; arrows: of a path or of several; the others as in the settings.
+        cells: one, or those of the down path and the up path; arrows: of a path or of several;
+        the others as in the settings.
         """
         single = space.network.paths == "single"
         strides = space.network.strides
@@ -295,12 +296,15 @@ class Genotype(Settings):
         return names[self.up_arrows.index(arrow)] if names else "bilinear"
 
     def skip(self, arrow: Arrow) -> Skip:
-        """How a feature of the way down joins at an up move."""
+        """How an encoder feature joins at an up move."""
         return self.network.skips[self.up_arrows.index(arrow)] if self.network.skips else "none"
 
-    def descent(self, level: int, layer: int) -> Node:
-        """The last node of `level` before `layer` from which the network goes down: what a skip brings back, and whose
-        pooling an unpooling undoes. There is one for every level below which a node of `layer` - 1 lies."""
+    def encoder_node(self, level: int, layer: int) -> Node:
+        """The last node of `level` before `layer` from which the network goes down.
+
+        A skip joins its feature, and an unpooling undoes its pooling. There is one for every level below which a node
+        of `layer` - 1 lies.
+        """
         return max(
             arrow.source
             for arrow in self.arrows

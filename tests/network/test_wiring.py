@@ -98,7 +98,7 @@ def test_every_layer_reads_the_one_before_it_and_nothing_older(name: str) -> Non
     for reading, cell in zip(traced.network.node_inputs, traced.network.cells, strict=True):
         assert cell.preprocess_prev_prev is None
         assert traced.read[cell.preprocess_prev][0] is traced.made[before]
-        assert (reading.descent is not None) == isinstance(cell.preprocess_prev, UpsamplePreprocess)
+        assert (reading.encoder_node is not None) == isinstance(cell.preprocess_prev, UpsamplePreprocess)
         before = reading.node
 
 
