@@ -14,7 +14,7 @@ from tiny_runs import RETRAIN, SEARCH, SPACE, assert_same_state, call, rows, wri
 from autoseg.config import SearchConfig
 from autoseg.data.dataset import open_dataset
 from autoseg.engine.search import SearchTask
-from autoseg.engine.trainer import seed_of
+from autoseg.engine.training import seed_of
 from autoseg.genotype.schema import Genotype
 from autoseg.planning.memory import predict_memory
 from autoseg.settings import merge
