@@ -19,8 +19,9 @@ def build_optimizer(
     fused: one kernel for all parameters, which a gradient scaler needs to leave a step out without waiting for the
     device; None leaves the choice to PyTorch.
     """
+    parameters = list(parameters)
     if config.name == "sgd":
-        return torch.optim.SGD(
+        sgd = torch.optim.SGD(
             parameters,
             lr=config.lr,
             momentum=config.momentum,
@@ -28,6 +29,12 @@ def build_optimizer(
             nesterov=config.nesterov and config.momentum > 0,
             fused=fused,
         )
+        if fused and config.momentum > 0:
+            # PyTorch 2.13's fused SGD goes on from a momentum without values if a scaler leaves its first step out, as
+            # it often does; from zeros the first step is the same as from none
+            for parameter in parameters:
+                sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return sgd
     kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
     return kind(parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=fused)
 

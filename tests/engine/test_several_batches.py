@@ -281,6 +281,31 @@ def test_a_step_without_finite_gradients_is_left_out_and_the_scale_halved(optimi
     assert bool(trace[3][0].isfinite().all())
 
 
+@pytest.mark.parametrize(
+    "optimizer", [{"name": "sgd"}, {"name": "sgd", "nesterov": True}, {"name": "sgd", "momentum": 0}]
+)
+def test_a_first_step_that_is_left_out_leaves_no_momentum(optimizer: dict[str, Any]) -> None:
+    """As the first steps in fp16, whose scale is too large. What has no values is filled with NaN here."""
+    from autoseg.config import OptimizerConfig
+
+    found = []
+    torch.use_deterministic_algorithms(True)
+    try:
+        for factors in ((1.0,), (float("inf"), 1.0)):
+            parameter = torch.nn.Parameter(torch.ones(3))
+            built = build_optimizer(parse(OptimizerConfig, {**optimizer, "lr": 0.1}), [parameter], fused=True)
+            scaler = make_scaler("fp16", CPU)
+            for factor in factors:
+                built.zero_grad()
+                scaler.scale(parameter.sum() * factor).backward()
+                optimizer_step(built, scaler)
+            found.append(parameter.detach())
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert bool((found[0] < 1).all())
+    assert torch.equal(*found)
+
+
 def test_the_scale_changes_no_gradient() -> None:
     """Of exact numbers: the step with a scaler is the step without."""
     steps = []
