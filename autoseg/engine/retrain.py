@@ -109,7 +109,7 @@ class RetrainTask:
         self.network.train()
         self.network.set_drop_path(schedule.drop_path, step / steps)
 
-        # forward and backward pass are `_forward_backward`
+        # `_forward_backward` is the forward pass, the loss and the backward pass
         prepared = [self._prepared(*batch) for batch in batches]
         loss = accumulated(self.parameters, self.loss, prepared, self._gradients)
         optimizer_step(self.optimizer, self.scaler, schedule.clip_grad_norm)

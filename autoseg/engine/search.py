@@ -109,7 +109,7 @@ class SearchTask:
         if not self.supernet.training:  # telling every module so takes milliseconds
             self.supernet.train()
 
-        # the weights, on trainA: forward and backward pass are `Gradients.forward_backward`
+        # the weights, on trainA; `Gradients.forward_backward` is the forward pass, the loss and the backward pass
         gradients.freeze("architecture")
         self._sample_operations(2 * step)
         loss = gradients("weights", *self._to_device(batches_a))
