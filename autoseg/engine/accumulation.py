@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from autoseg.config import TrainingConfig
+from autoseg.config.training import TrainingConfig
 from autoseg.engine.cuda_graphs import Inputs
 from autoseg.errors import ConfigError
 from autoseg.losses.losses import SegmentationLoss

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from autoseg.config import SearchConfig, SearchSchedule
+from autoseg.config.training import SearchConfig, SearchSchedule
 from autoseg.data.dataset import SegmentationDataset
 from autoseg.data.loading.loader import BatchLoader
 from autoseg.data.loading.splits import halve

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from autoseg.config import RetrainConfig, SearchConfig, SearchSchedule, TrainingConfig
+from autoseg.config.training import RetrainConfig, SearchConfig, SearchSchedule, TrainingConfig
 from autoseg.errors import ConfigError
 from autoseg.files import shell_quoted
 from autoseg.ops.resize import Size

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.analysis.memory_tracker import LiveStorages, SavedStorages, tensor_bytes
-from autoseg.config import SearchConfig, SearchSchedule
+from autoseg.config.training import SearchConfig, SearchSchedule
 from autoseg.data.dataset import open_dataset
 from autoseg.engine.mixed_precision import autocast
 from autoseg.engine.optim import optimizer_step
@@ -43,7 +43,7 @@ from autoseg.planning.predicted_memory import (
 )
 from autoseg.supernet import Supernet, choose_kernels
 from autoseg.supernet.fast.cell import Feature
-from autoseg.supernet.supernet import cell_name
+from autoseg.supernet.reference import cell_name
 
 SMALLEST_BATCH, LARGEST_BATCH = 2, 65536
 SMALLEST_CROP, LARGEST_CROP = 32, 16384

@@ -102,7 +102,7 @@ def test_a_file_of_samples_that_is_in_use_is_done_without(
     windows: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Another program has mapped one that is out of date, which cannot be removed."""
-    from autoseg.config import DataConfig
+    from autoseg.config.data import DataConfig
     from autoseg.data.dataset import open_dataset, resolve
 
     monkeypatch.setattr("time.sleep", lambda seconds: None)

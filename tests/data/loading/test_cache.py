@@ -18,14 +18,14 @@ import torch
 from error_codes import raises_code
 from tiny_runs import RETRAIN, assert_same_run, call, write_config, write_folder
 
-from autoseg.config import DataConfig
+from autoseg.config.base import parse
+from autoseg.config.data import DataConfig
 from autoseg.data.base import SegmentationDataset
 from autoseg.data.dataset import open_dataset, resolve
 from autoseg.data.loading import cache as store
 from autoseg.data.loading.cache import cache_folder, fingerprint, keep_samples, places
 from autoseg.data.loading.loader import evaluation_batches
 from autoseg.errors import DataError
-from autoseg.settings import parse
 from data.samples import ArrayDataset, random_dataset
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

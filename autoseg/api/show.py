@@ -226,7 +226,7 @@ def _skip(genotype: Genotype, arrow: Arrow) -> str:
     how = genotype.skip(arrow)
     if how == "none":
         return how
-    layer = genotype.descent(arrow.target.level, arrow.target.layer).layer
+    layer = genotype.encoder_node(arrow.target.level, arrow.target.layer).layer
     return f"{how} from {f'layer {layer}' if layer else 'the stem'}"
 
 

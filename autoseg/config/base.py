@@ -1,4 +1,4 @@
-"""Reading settings: the model that all are made of, and one clear line for a mistake."""
+"""The base model of all settings, their merging, and one clear line for a mistake."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ Number = Annotated[float, Strict()]
 Flag = Annotated[bool, Strict()]
 """`true` or `false`; neither 1 nor `"yes"`."""
 Fraction = Annotated[Number, Field(ge=0, le=1)]
+Size = tuple[Annotated[Whole, Field(ge=32)], Annotated[Whole, Field(ge=32)]]
+"""Height and width, in pixels."""
 
 
 class Settings(BaseModel):
