@@ -20,7 +20,7 @@ from autoseg.config.inference import InferenceConfig
 from autoseg.config.training import RetrainConfig
 from autoseg.data.augment.sample import full_scale, to_tensor
 from autoseg.data.base import Sample, resize_image
-from autoseg.data.discovery.folder import LEAST_SIDE
+from autoseg.data.dataset import LEAST_SIDE
 from autoseg.data.io.images import IMAGE_SUFFIXES, read_image
 from autoseg.engine.checkpoint import fitting, load_checkpoint
 from autoseg.engine.crf import refined

@@ -18,7 +18,7 @@ from autoseg.config.data import DataConfig
 from autoseg.data.check.inspection import Fault, PairFacts, inspect_pair
 from autoseg.data.check.problems import NEEDED, Problem
 from autoseg.data.check.summary import ClassCounter, Scan
-from autoseg.data.discovery.folder import FolderDataset
+from autoseg.data.dataset import folder_dataset
 from autoseg.data.discovery.folder_layouts import checked_root
 from autoseg.data.discovery.infer_classes import MOST_IN_A_MASK, binary_map, classes_of
 from autoseg.data.discovery.pairs import BadFiles, Pair, list_pairs, within
@@ -64,27 +64,10 @@ def scan_dataset(config: DataConfig, split: str | None, progress: ProgressCall |
     usable = _usable(scan, "train")
     if usable:
         try:
-            config = resolve_normalisation(config, lambda: dataset_of(config, usable))
+            config = resolve_normalisation(config, lambda: folder_dataset(config, usable, cache_bytes=0))
         except DataError as reason:
             problems.append(Problem("layout", "train", "", str(reason), stops=True))
     return scan._replace(config=config), problems
-
-
-def dataset_of(config: DataConfig, pairs: Sequence[Pair]) -> FolderDataset:
-    """Some samples, as a run would have them, that are kept nowhere."""
-    return FolderDataset(
-        Path(config.root or ""),
-        pairs,
-        config.classes or (),
-        255 if config.ignore_label is None else config.ignore_label,
-        config.label_map,
-        config.resize,
-        cache_bytes=0,
-        channels=config.channels or 3,
-        pixel_type=config.pixel_type or "uint8",
-        colours=config.colours,
-        mask_threshold=config.mask_threshold,
-    )
 
 
 def _usable(scan: Scan, split: str) -> list[Pair]:
