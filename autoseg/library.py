@@ -23,7 +23,7 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
-def hint(name: str, known: Sequence[str]) -> str:
-    """What to say of an unknown name: the one that is near, or all that are known and that a path will do, too."""
+def hint(name: str, known: Sequence[str], otherwise: str = "") -> str:
+    """What to say of an unknown name: the one that is near, or else all that are known, and `otherwise`."""
     near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}; or give the path of a YAML file"
+    return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}{otherwise}"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from autoseg.config.data import DataConfig
 from autoseg.data.base import CACHE_BYTES, Sample, SegmentationDataset
 from autoseg.data.discovery.folder_layouts import checked_root
-from autoseg.data.discovery.known_datasets import TITLES
+from autoseg.data.discovery.known_datasets import title_of
 from autoseg.data.discovery.pairs import BadFiles, Pair, list_pairs, within
 from autoseg.data.generated import GeneratedDataset
 from autoseg.data.io.colour_tables import Colours, mask_table
@@ -163,7 +163,8 @@ def describe_dataset(config: DataConfig) -> str:
         counts = {name: getattr(config.generated, name) for name in ("train", "val", "test")}
     else:
         counts = {split: _count(config, split) for split in config.splits or {}}
-    title = TITLES[config.layout]
+    title = title_of(config.layout)
+    in_colour = config.colours and "colour" not in title
     if config.layout in ("folder", "list"):
         title = f"{Path(config.root or '').name} ({title})"
     parts = [*(f"{count:,} {split}" for split, count in counts.items()), counted(config.num_classes or 0, "class")]
@@ -171,7 +172,7 @@ def describe_dataset(config: DataConfig) -> str:
         parts.append(f"{counted(config.channels or 3, 'channel')} of {config.pixel_type}")
     if any(split.part for split in (config.splits or {}).values()):
         parts.append(f"split by seed {config.split_seed} (data.val_share {config.val_share:g})")
-    if config.colours and config.layout != "camvid_colour":
+    if in_colour:
         parts.append("masks in colour")
     if config.mask_threshold is not None:
         parts.append(f"{config.mask_threshold} or more is class 1")

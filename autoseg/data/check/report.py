@@ -12,7 +12,7 @@ from autoseg.data.check.problems import KINDS, Problem, find_problems
 from autoseg.data.check.scan import ProgressCall, scan_dataset
 from autoseg.data.check.summary import Scan, SplitSummary, pick_samples, summarise
 from autoseg.data.dataset import folder_dataset
-from autoseg.data.discovery.known_datasets import TITLES
+from autoseg.data.discovery.known_datasets import title_of
 from autoseg.data.io.colour_tables import named_classes
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
@@ -44,7 +44,7 @@ class DataReport:
             parts.append(f"split by seed {config.split_seed}")
         if config.mask_threshold is not None:
             parts.append(f"{config.mask_threshold} or more is class 1")
-        return f"{TITLES[config.layout]} in {config.root}: {', '.join(parts)}"
+        return f"{title_of(config.layout)} in {config.root}: {', '.join(parts)}"
 
     @property
     def stopping(self) -> int:
