@@ -15,15 +15,13 @@ from autoseg.data.discovery.known_datasets import find_layout, known_label_maps
 from autoseg.data.discovery.pairs import Pair
 from autoseg.data.generated import CLASSES
 from autoseg.data.io.colour_tables import Colour, mask_table, named_classes, table_beside
-from autoseg.data.io.images import are_black_and_white, first_in_colour, image_format
+from autoseg.data.io.images import FIRST_FILES, are_black_and_white, first_in_colour, image_format
 from autoseg.data.statistics import channel_statistics
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
 MIDDLE = 128
 """Of the shades of grey."""
-FIRST_IMAGES = 10
-"""So many are tried for one that can be read and tells what all are like."""
 
 
 def resolve_layout(config: DataConfig, root: Path) -> DataConfig:
@@ -86,7 +84,7 @@ def resolve_threshold(config: DataConfig, pairs: Sequence[Pair]) -> DataConfig:
     said = config.colours or config.label_map or config.mask_threshold is not None
     if said or (config.num_classes or len(config.classes or ())) not in (0, 2):
         return config
-    if not are_black_and_white([mask for _, _, mask in islice(pairs, FIRST_IMAGES)]):
+    if not are_black_and_white([mask for _, _, mask in islice(pairs, FIRST_FILES)]):
         return config
     return config.model_copy(update={"mask_threshold": MIDDLE})
 
@@ -110,7 +108,7 @@ def resolve_pixels(config: DataConfig, images: Sequence[Path]) -> DataConfig:
     if config.channels and config.pixel_type:
         return config
     channels, pixel_type = 3, "uint8"
-    for path in islice(images, FIRST_IMAGES):
+    for path in islice(images, FIRST_FILES):
         try:
             channels, pixel_type = image_format(path)
             break

@@ -63,7 +63,7 @@ def find_folder(root: Path) -> FoundLayout | None:
         return FoundLayout("folder", named)
     if listed := find_lists(root):
         return listed
-    found = by_seed(unsplit.images, unsplit.masks) if unsplit else dict(_one_folder(root))
+    found = with_validation({"train": unsplit}) if unsplit else dict(_one_folder(root))
     return FoundLayout("folder", found) if found else None
 
 
@@ -76,12 +76,6 @@ def find_lists(root: Path) -> FoundLayout | None:
 def pick(root: Path, names: list[str] | tuple[str, ...]) -> str | None:
     """The first of `names` that is there."""
     return next((name for name in names if (root / name).exists()), None)
-
-
-def by_seed(images: str | None, masks: str | None, listing: str | None = None) -> dict[str, SplitConfig]:
-    """Training and validation of images that have no splits of their own."""
-    whole = SplitConfig(images=images, masks=masks, list=listing)
-    return {part: whole.model_copy(update={"part": part}) for part in ("train", "val")}
 
 
 def with_validation(splits: Mapping[str, SplitConfig]) -> dict[str, SplitConfig]:
@@ -102,7 +96,7 @@ def _lists(root: Path) -> Iterator[tuple[str, SplitConfig]]:
             found = True
             yield split, SplitConfig(images=folders[0], masks=folders[1], list=file)
     if not found and (file := pick(root, ("pairs.csv", "data.csv", "dataset.csv", "images.csv", "list.csv"))):
-        yield from by_seed(*folders, file).items()
+        yield from with_validation({"train": SplitConfig(images=folders[0], masks=folders[1], list=file)}).items()
 
 
 def _one_folder(root: Path) -> Iterator[tuple[str, SplitConfig]]:
@@ -115,4 +109,4 @@ def _one_folder(root: Path) -> Iterator[tuple[str, SplitConfig]]:
             found = True
             yield split, SplitConfig(images=folder, masks=folder)
     if not found and pairs_in_one_folder(root):
-        yield from by_seed(".", ".").items()
+        yield from with_validation({"train": SplitConfig(images=".", masks=".")}).items()

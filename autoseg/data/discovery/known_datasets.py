@@ -135,8 +135,8 @@ def read_known(path: Path, name: str) -> KnownDataset:
     data = read_yaml(path, DataError)
     own = {key: data.pop(key) for key in _FORM_LESS if key in data}
     for stray in (key for key in data if key not in Form.model_fields):
-        known = (*_FORM_LESS, *Form.model_fields)
-        raise DataError(f"unknown key '{stray}' ({path}) ({hint(stray, known)})", code="unknown-setting")
+        advice = hint(stray, (*_FORM_LESS, *Form.model_fields))
+        raise DataError(f"unknown key '{stray}' ({path}) ({advice})", code="unknown-setting")
     if isinstance(source := own.get("labels_of"), str):
         data = _labels_of(source, path) | data
     forms = own.pop("forms", [{}])
@@ -325,16 +325,14 @@ def _place(root: Path, form: Form, value: str) -> SplitConfig | None:
 
 def _is_detected(detect: Detect, root: Path, splits: Mapping[str, SplitConfig]) -> bool:
     """Whether all conditions hold in `root`."""
+    for pattern in detect.files:
+        if not any(any(iglob(name, root_dir=root, recursive=True)) for name in alternatives(pattern)):
+            return False
     return (
-        all(any(_is_there(root, name) for name in alternatives(pattern)) for pattern in detect.files)
-        and (detect.image_names is None or _is_any_named(detect.image_names, root, splits, "images"))
+        (detect.image_names is None or _is_any_named(detect.image_names, root, splits, "images"))
         and (detect.mask_names is None or _is_any_named(detect.mask_names, root, splits, "masks"))
         and (detect.masks_in_colour is None or _is_coloured(root, splits) == detect.masks_in_colour)
     )
-
-
-def _is_there(root: Path, pattern: str) -> bool:
-    return next(iglob(pattern, root_dir=root, recursive=True), None) is not None
 
 
 def _is_any_named(pattern: str, root: Path, splits: Mapping[str, SplitConfig], key: Literal["images", "masks"]) -> bool:

@@ -33,8 +33,8 @@ from autoseg.errors import DataError
 from autoseg.files import one_line
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".npy")
-FIRST_MASKS = 10
-"""So many are tried for one that can be read and tells whether all are in colour."""
+FIRST_FILES = 10
+"""So many images or masks are tried for one that can be read and tells what all are like."""
 
 DARK, BRIGHT = 32, 224
 """Below the one and from the other on lie the two values of black and white masks."""
@@ -126,7 +126,7 @@ def is_coloured(path: Path) -> bool:
 
 def first_in_colour(masks: Iterable[Path]) -> Path | None:
     """The first mask that can be read, if it is in colour."""
-    for path in islice(masks, FIRST_MASKS):
+    for path in islice(masks, FIRST_FILES):
         try:
             return path if is_coloured(path) else None
         except DataError:  # it is said when the mask is read
