@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 import torch._dynamo
 import torch.utils.tensorboard  # noqa: F401
-import torchmetrics.functional.classification  # noqa: F401
 
 from autoseg import host_memory
 from autoseg.viz import draw  # noqa: F401
