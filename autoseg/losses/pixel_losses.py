@@ -72,10 +72,10 @@ def _boundary_factors(target: Target, w0: float, sigma: float, dtype: torch.dtyp
 def boundary_closeness(masks: Tensor, ignore_label: int, sigma: float, dtype: torch.dtype = torch.float32) -> Tensor:
     """exp(-d^2 / (2 sigma^2)) of each pixel of (N, H, W) masks, d the Euclidean distance to the nearest boundary pixel.
 
-    Boundary pixels are those of `on_boundary`. Beyond three sigma along an axis it is 0 (where it would be under 0.012).
-    The exponential of a sum is a product and falls with the distance, so the nearest pixel is found as a maximum along
-    the rows and then along the columns: exact, without a distance transform, in a number of plain operations that
-    depends on sigma alone.
+    Boundary pixels are those of `on_boundary`. Beyond three sigma along an axis it is 0 (where it would be under
+    0.012). The exponential of a sum is a product and falls with the distance, so the nearest pixel is found as a
+    maximum along the rows and then along the columns: exact, without a distance transform, in a number of plain
+    operations that depends on sigma alone.
     """
     closeness = on_boundary(masks, ignore_label).to(dtype)
     for axis in (1, 2):

@@ -36,7 +36,7 @@ class ConfusionMatrix:
         pairs = torch.where(counted, true * self.num_classes + predicted, 0)
         # sums of whole numbers are exact in any order; bincount would fetch the greatest pair from the device
         counts = pairs.new_zeros(len(pairs), self.num_classes**2).scatter_add_(1, pairs, counted.long())
-        counts = counts.unflatten(1, (self.num_classes, self.num_classes))
+        counts = counts.view(-1, self.num_classes, self.num_classes)
         self._counts = counts.sum(0) if self._counts is None else self._counts + counts.sum(0)
         self._images.append(torch.stack([counts.diagonal(dim1=1, dim2=2), counts.sum(2), counts.sum(1)], 1))
 
