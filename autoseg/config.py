@@ -16,7 +16,9 @@ from autoseg.files import read_yaml
 from autoseg.loss_terms import SMOOTHED, CrossEntropyTerm, Loss
 from autoseg.settings import Flag, Fraction, Number, Settings, Whole
 
-Size = tuple[Annotated[Whole, Field(ge=32)], Annotated[Whole, Field(ge=32)]]
+LEAST_INPUT_SIDE = 32
+"""Pixels: the least height and width of a network's input, its greatest stride."""
+Size = tuple[Annotated[Whole, Field(ge=LEAST_INPUT_SIDE)], Annotated[Whole, Field(ge=LEAST_INPUT_SIDE)]]
 Rgb = tuple[Number, ...]
 """One number a channel."""
 Byte = Annotated[Whole, Field(ge=0, le=255)]
