@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 from autoseg.config import DataConfig
-from autoseg.data.base import Sample, SegmentationDataset
+from autoseg.data.base import CACHE_BYTES, Sample, SegmentationDataset
 from autoseg.data.discovery.folder import FolderDataset
 from autoseg.data.discovery.folder_layouts import checked_root
 from autoseg.data.discovery.known_datasets import TITLES
 from autoseg.data.discovery.pairs import BadFiles, Pair, list_pairs
 from autoseg.data.generated import GeneratedDataset
-from autoseg.data.loading.threads import in_threads
+from autoseg.data.loading.threads import Progress, in_threads
 from autoseg.data.resolve import resolve_classes, resolve_layout, resolve_normalisation, resolve_pixels
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
-__all__ = ["Sample", "SegmentationDataset", "describe_dataset", "in_threads", "open_dataset", "resolve", "verify"]
+__all__ = ["Sample", "SegmentationDataset", "describe_dataset", "open_dataset", "resolve", "verify"]
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def describe_dataset(config: DataConfig) -> str:
     return f"{title}: {', '.join(parts)}"
 
 
-def verify(dataset: SegmentationDataset, progress: Callable[[int, int], None] | None = None) -> None:
+def verify(dataset: SegmentationDataset, progress: Progress | None = None) -> None:
     """Load every sample once, so that a long run fails at its start and not after hours; fills the cache.
 
     `progress(done, total)` is called after each sample.
@@ -124,33 +124,38 @@ def _count(config: DataConfig, split: str) -> int:
 
 
 def _open(config: DataConfig, split: str) -> SegmentationDataset:
-    ignore_label = 255 if config.ignore_label is None else config.ignore_label
     if config.layout == "generated":
         return GeneratedDataset(
             config.generated,
             split,
             config.classes,
-            ignore_label,
+            255 if config.ignore_label is None else config.ignore_label,
             config.label_map,
             config.resize,
             channels=config.channels or 3,
             pixel_type=config.pixel_type or "uint8",
         )
     bad = BadFiles(config.on_bad_file == "skip")
-    dataset = FolderDataset(
+    dataset = folder_dataset(config, _pairs(config, split, bad))
+    dataset.left_out = bad.left_out
+    return dataset
+
+
+def folder_dataset(config: DataConfig, pairs: Sequence[Pair], cache_bytes: int = CACHE_BYTES) -> FolderDataset:
+    """Some pairs of files, read as a resolved `config` says."""
+    return FolderDataset(
         Path(config.root or ""),
-        _pairs(config, split, bad),
+        pairs,
         config.classes or (),
-        ignore_label,
+        255 if config.ignore_label is None else config.ignore_label,
         config.label_map,
         config.resize,
+        cache_bytes,
         channels=config.channels or 3,
         pixel_type=config.pixel_type or "uint8",
         colours=config.colours,
         mask_threshold=config.mask_threshold,
     )
-    dataset.left_out = bad.left_out
-    return dataset
 
 
 def _checked(dataset: SegmentationDataset, config: DataConfig, split: str) -> SegmentationDataset:

@@ -64,7 +64,7 @@ def resolve_classes(config: DataConfig, pairs: Sequence[Pair]) -> DataConfig:
     """
     if config.layout == "generated":
         return _with_classes(config, _generated_classes(config))
-    if config.colours is None and config.root and _any_in_colour(pairs):
+    if config.colours is None and config.root and first_in_colour([mask for _, _, mask in pairs]) is not None:
         config = config.model_copy(update={"colours": colours_beside(config)})
     config = resolve_threshold(config, pairs)
     named = named_classes(config.colours or {})
@@ -170,11 +170,11 @@ def _generated_classes(config: DataConfig) -> tuple[str, ...]:
     return tuple(f"class_{label}" for label in range(max(used, default=0) + 1))
 
 
-def _any_in_colour(pairs: Sequence[Pair]) -> bool:
-    """Whether the first mask that can be read is in colour."""
-    for _, _, mask in islice(pairs, FIRST_IMAGES):
+def first_in_colour(masks: Sequence[Path]) -> Path | None:
+    """The first mask that can be read, if it is in colour."""
+    for mask in islice(masks, FIRST_IMAGES):
         try:
-            return is_coloured(mask)
+            return mask if is_coloured(mask) else None
         except DataError:
             continue
-    return False
+    return None

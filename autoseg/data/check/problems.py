@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from autoseg.config import LEAST_INPUT_SIDE
 from autoseg.data.check.duplicates import same_files
@@ -51,10 +51,6 @@ class Problem(NamedTuple):
     """A line that names the file and says what to do."""
     stops: bool
     """Whether a run on this data would end with an error."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return self._asdict()
 
 
 def find_problems(scan: Scan, summary: Mapping[str, SplitSummary]) -> Iterator[Problem]:

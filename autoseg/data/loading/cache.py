@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -18,16 +18,16 @@ import PIL
 import torch
 
 from autoseg.data.base import SegmentationDataset
-from autoseg.data.dataset import in_threads, verify
+from autoseg.data.dataset import verify
 from autoseg.data.loading.mapped import MappedSamples, SamplesError, remove_samples, write_samples
 from autoseg.data.loading.packed import Layout, PackedSamples, Put
+from autoseg.data.loading.threads import Progress, in_threads
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
 from autoseg.files import one_line
 from autoseg.host_memory import free_memory, total_memory
 
 Store: TypeAlias = Literal["auto", "device", "memory", "disk", "none"]
-DoneOf: TypeAlias = "Callable[[int, int], None] | None"
 
 DEVICE_SHARE = 0.25
 """Of a GPU's free memory, at most so much for the samples of one split; the network needs the rest."""
@@ -43,7 +43,7 @@ def keep_samples(
     store: Store = "auto",
     device: torch.device | None = None,
     cache_dir: str | Path | None = None,
-    progress: DoneOf = None,
+    progress: Progress | None = None,
 ) -> str:
     """Decode every sample once, and keep all where `store` says; returns where: `device`, `memory`, `disk` or `none`.
 
@@ -139,7 +139,7 @@ def _kept(
     place: str,
     device: torch.device,
     cache_dir: str | Path | None,
-    progress: DoneOf,
+    progress: Progress | None,
 ) -> PackedSamples | None:
     if place == "disk":
         return _on_disk(dataset, layout, cache_folder(cache_dir), progress)
@@ -153,7 +153,9 @@ def _kept(
     return samples
 
 
-def _on_disk(dataset: SegmentationDataset, layout: Layout, folder: Path, progress: DoneOf) -> PackedSamples | None:
+def _on_disk(
+    dataset: SegmentationDataset, layout: Layout, folder: Path, progress: Progress | None
+) -> PackedSamples | None:
     try:
         if (identity := fingerprint(dataset)) is None:
             raise SamplesError("nothing tells these images from others")
@@ -181,7 +183,7 @@ def _on_disk(dataset: SegmentationDataset, layout: Layout, folder: Path, progres
         return None
 
 
-def _fill(dataset: SegmentationDataset, layout: Layout, put: Put, progress: DoneOf) -> None:
+def _fill(dataset: SegmentationDataset, layout: Layout, put: Put, progress: Progress | None) -> None:
     def work(index: int) -> None:
         sample = dataset.decode(index)
         if not layout.fits(index, *sample):
