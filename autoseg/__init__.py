@@ -27,14 +27,19 @@ if TYPE_CHECKING:
     from autoseg.api.check_data import check_data
     from autoseg.api.decode import decode
     from autoseg.api.demo import demo
+    from autoseg.api.evaluate import evaluate
+    from autoseg.api.export import export_model
     from autoseg.api.plan import plan
     from autoseg.api.plot import plot
-    from autoseg.api.runs import retrain, search
-    from autoseg.api.use import evaluate, export_model, predict
+    from autoseg.api.predict import predict
+    from autoseg.api.retrain import retrain
+    from autoseg.api.search import search
     from autoseg.engine.predict import load_network
     from autoseg.errors import AutosegError
     from autoseg.genotype.sample import sample_genotype
     from autoseg.genotype.schema import Genotype
+    from autoseg.plugins import load_plugin
+    from autoseg.registry import Operation, register
     from autoseg.space.schema import SearchSpace
     from autoseg.supernet import build_supernet
     from autoseg.zoo.build import build_network
@@ -42,6 +47,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AutosegError": "autoseg.errors",
+    "Operation": "autoseg.registry",
+    "register": "autoseg.registry",
+    "load_plugin": "autoseg.plugins",
     "Genotype": "autoseg.genotype.schema",
     "SearchSpace": "autoseg.space.schema",
     "FixedNetwork": "autoseg.zoo.schema",
@@ -50,21 +58,21 @@ _HOMES = {
     "check_data": "autoseg.api.check_data",
     "decode": "autoseg.api.decode",
     "demo": "autoseg.api.demo",
-    "evaluate": "autoseg.api.use",
-    "export_model": "autoseg.api.use",
+    "evaluate": "autoseg.api.evaluate",
+    "export_model": "autoseg.api.export",
     "load_network": "autoseg.engine.predict",
     "plan": "autoseg.api.plan",
     "plot": "autoseg.api.plot",
-    "predict": "autoseg.api.use",
-    "retrain": "autoseg.api.runs",
+    "predict": "autoseg.api.predict",
+    "retrain": "autoseg.api.retrain",
     "sample_genotype": "autoseg.genotype.sample",
-    "search": "autoseg.api.runs",
+    "search": "autoseg.api.search",
 }
 
 __all__ = [  # noqa: RUF022 - in the order of the story
     "search", "decode", "retrain", "evaluate", "predict", "export_model", "plot", "plan", "check_data", "demo",
     "SearchSpace", "Genotype", "FixedNetwork", "sample_genotype", "build_supernet", "build_network", "load_network",
-    "AutosegError",
+    "Operation", "register", "load_plugin", "AutosegError",
 ]  # fmt: skip
 
 

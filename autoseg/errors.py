@@ -51,6 +51,10 @@ class ExportError(AutosegError):
     """An export that cannot be made."""
 
 
+class PluginError(AutosegError):
+    """A plugin that cannot be loaded, or whose records do not do what they must."""
+
+
 class Interrupted(Exception):  # noqa: N818 - no mistake of anyone's
     """Raised at a step boundary, after a clean save, when the user asked a run to stop."""
 

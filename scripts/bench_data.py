@@ -14,12 +14,12 @@ import time
 
 import torch
 
+from autoseg.config.base import parse_assignments
 from autoseg.data.dataset import open_dataset
 from autoseg.data.loading.cache import keep_samples
 from autoseg.data.loading.loader import BatchLoader
 from autoseg.engine.environment import describe_environment, pick_device
 from autoseg.engine.search import SearchTask
-from autoseg.settings import parse_assignments
 from autoseg.setup.settings import search_settings
 
 PLACES = ("device", "memory", "disk", "none")

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 import autoseg
-from autoseg.config import DataConfig, InferenceConfig
+from autoseg.config.data import DataConfig
+from autoseg.config.inference import InferenceConfig
 from autoseg.data.base import SegmentationDataset
 from autoseg.engine.evaluate import Details, evaluate_network
 from autoseg.engine.predict import label_map

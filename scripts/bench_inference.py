@@ -23,7 +23,7 @@ from bench.machine import describe
 from bench.measure import timed
 from torch import Tensor
 
-from autoseg.config import RetrainSchedule
+from autoseg.config.training import RetrainSchedule
 from autoseg.engine.compiling import compiled
 from autoseg.engine.environment import pick_device
 from autoseg.engine.optim import build_optimizer

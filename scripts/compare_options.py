@@ -33,7 +33,8 @@ from bench.measure import observe, saved_bytes, timed
 
 from autoseg import decode, retrain, search
 from autoseg.analysis.flops import count_cost
-from autoseg.config import SearchConfig
+from autoseg.config.base import merge, parse_assignments
+from autoseg.config.training import SearchConfig
 from autoseg.engine.environment import pick_device
 from autoseg.engine.run_directory import Run
 from autoseg.errors import AutosegError, ConfigError
@@ -41,7 +42,6 @@ from autoseg.files import write_text
 from autoseg.genotype.schema import Genotype
 from autoseg.network import build_network
 from autoseg.planning.memory import random_batch, stand_in_task
-from autoseg.settings import merge, parse_assignments
 from autoseg.setup.settings import first_difference, search_settings
 from autoseg.space.schema import SearchSpace
 from autoseg.supernet import build_supernet

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from autoseg.config import CrfConfig, InferenceConfig
+from autoseg.config.inference import CrfConfig, InferenceConfig
 from autoseg.data.dataset import open_dataset
 from autoseg.engine.predict import label_map, load_network
 from autoseg.errors import AutosegError

@@ -29,7 +29,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.analysis.flops import count_parameters
-from autoseg.config import DataConfig, RetrainSchedule, data_settings
+from autoseg.config.base import merge, parse, parse_assignments
+from autoseg.config.data import DataConfig, data_settings
+from autoseg.config.training import RetrainSchedule
 from autoseg.data.dataset import SegmentationDataset, open_dataset, resolve
 from autoseg.data.loading.cache import keep_samples
 from autoseg.data.loading.loader import evaluation_batches
@@ -43,7 +45,6 @@ from autoseg.metrics.boundary import BoundaryFScore
 from autoseg.metrics.confusion import ConfusionMatrix
 from autoseg.ops.resize import level_size
 from autoseg.ops.upsample import build_upsampler
-from autoseg.settings import merge, parse, parse_assignments
 from autoseg.space.resolution import UPSAMPLERS, parse_upsampler
 
 

@@ -22,7 +22,7 @@ import torch
 from bench import launches
 from bench.launches import KINDS, Launch
 
-from autoseg.config import SearchConfig
+from autoseg.config.training import SearchConfig
 from autoseg.errors import AutosegError, ConfigError
 from autoseg.files import one_line, write_text
 from autoseg.planning import time as step_time

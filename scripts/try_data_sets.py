@@ -27,7 +27,7 @@ from made_data_sets import MAKERS, Source, generated, source
 
 import autoseg
 from autoseg.api.demo import commonest_class
-from autoseg.config import DataConfig
+from autoseg.config.data import DataConfig
 from autoseg.data.dataset import open_dataset
 from autoseg.engine.predict import label_map, load_network
 from autoseg.errors import AutosegError

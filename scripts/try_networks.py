@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import autoseg
+from autoseg.config.base import merge, parse_assignments
 from autoseg.errors import AutosegError
 from autoseg.files import write_text
-from autoseg.settings import merge, parse_assignments
 from autoseg.zoo.schema import NETWORKS
 
 TRAINING = {

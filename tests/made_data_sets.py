@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from PIL import Image
 
-from autoseg.config import DataConfig
+from autoseg.config.data import DataConfig
 from autoseg.data.dataset import open_dataset, resolve
 from autoseg.engine.evaluate import spaced
 from autoseg.viz.palette import palette

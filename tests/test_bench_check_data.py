@@ -13,7 +13,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
 
 import bench_check_data
 
-from autoseg.config import DataConfig
+from autoseg.config.data import DataConfig
 from autoseg.data.check.report import check_dataset
 
 

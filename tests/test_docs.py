@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from autoseg.cli.main import run
-from autoseg.config import DataConfig
+from autoseg.config.data import DataConfig
 from autoseg.data.dataset import open_dataset
 
 ROOT = Path(__file__).resolve().parents[1]

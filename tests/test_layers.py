@@ -10,8 +10,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "autoseg"
 
 LAYERS = (
-    ("_version", "device_names", "errors", "files", "host_memory"),
-    ("config", "loss_terms", "settings"),
+    ("_version", "device_names", "errors", "files", "host_memory", "plugins", "registry"),
+    ("config",),
     ("space",),
     ("genotype", "ops", "data", "losses", "metrics"),
     ("network", "supernet", "zoo", "viz", "analysis"),

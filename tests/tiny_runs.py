@@ -16,12 +16,12 @@ import torch
 from PIL import Image
 
 from autoseg.cli.main import run
-from autoseg.config import RetrainConfig, SearchConfig
+from autoseg.config.base import merge, parse
+from autoseg.config.training import RetrainConfig, SearchConfig
 from autoseg.data.dataset import open_dataset, resolve
 from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.search import SearchTask
 from autoseg.files import to_yaml
-from autoseg.settings import merge, parse
 
 DATA: dict[str, Any] = {
     "layout": "generated",

@@ -8,11 +8,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from autoseg.config import DataConfig, data_settings
+from autoseg.config.base import merge, parse
+from autoseg.config.data import DataConfig, data_settings
 from autoseg.data.check.report import DataReport, check_dataset
 from autoseg.errors import RunError
 from autoseg.files import one_line, to_yaml, write_text
-from autoseg.settings import merge, parse
 from autoseg.setup.settings import Source, data_overrides
 
 SETTINGS, SHEET, FIGURES = "data.yaml", "contact_sheet.png", "check_data.json"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from autoseg._version import __version__
-from autoseg.config import SearchConfig
+from autoseg.config.base import parse
+from autoseg.config.training import SearchConfig
 from autoseg.engine.run_directory import Run
 from autoseg.errors import RunError
 from autoseg.genotype.decode import decode as decode_probs
 from autoseg.genotype.schema import Genotype
-from autoseg.settings import parse
 from autoseg.space.schema import SearchSpace
 from autoseg.space.snapshot import ArchProbs
 

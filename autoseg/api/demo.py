@@ -13,10 +13,13 @@ import torch
 
 from autoseg.analysis.flops import count_cost
 from autoseg.api.decode import decode
+from autoseg.api.evaluate import evaluate
 from autoseg.api.plot import plot
-from autoseg.api.runs import retrain, search
-from autoseg.api.use import evaluate
-from autoseg.config import DataConfig, SearchConfig
+from autoseg.api.retrain import retrain
+from autoseg.api.search import search
+from autoseg.config.base import merge, parse
+from autoseg.config.data import DataConfig
+from autoseg.config.training import SearchConfig
 from autoseg.data.dataset import SegmentationDataset, open_dataset
 from autoseg.engine.environment import pick_device
 from autoseg.engine.evaluate_discretized import evaluate_discretized
@@ -29,7 +32,6 @@ from autoseg.files import write_text
 from autoseg.genotype.schema import Genotype
 from autoseg.metrics.confusion import Scores
 from autoseg.network import build_network
-from autoseg.settings import merge, parse
 from autoseg.setup.preflight import check_precision
 from autoseg.setup.settings import checked_schedule
 from autoseg.supernet import build_supernet

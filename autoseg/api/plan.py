@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 
-from autoseg.config import DataConfig, SearchConfig
+from autoseg.config.base import merge
+from autoseg.config.data import DataConfig
+from autoseg.config.training import SearchConfig
 from autoseg.data.dataset import open_dataset
 from autoseg.data.loading.splits import halve
 from autoseg.engine.environment import describe_device, pick_device
@@ -19,7 +21,6 @@ from autoseg.ops.resize import Size
 from autoseg.planning.device import device_memory, format_bytes, parse_bytes
 from autoseg.planning.memory import Limits, Option, Planner, Setting
 from autoseg.planning.time import Steps, StepTimes, count_steps, step_times
-from autoseg.settings import merge
 from autoseg.setup.preflight import check_device
 from autoseg.setup.settings import Source, search_settings
 from autoseg.space.schema import SearchSpace

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.api.decode import arch_of
-from autoseg.config import RetrainConfig
+from autoseg.config.base import parse
+from autoseg.config.training import RetrainConfig
 from autoseg.engine.run_directory import Run
 from autoseg.errors import ConfigError
 from autoseg.genotype.decode import decode
 from autoseg.genotype.schema import Genotype
-from autoseg.settings import parse
 from autoseg.setup.names import Found, look_up, with_changes
 from autoseg.space.schema import SearchSpace
 from autoseg.space.snapshot import ArchProbs

@@ -29,6 +29,7 @@ def decode(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The file to write; else RUN/genotype.yaml.")] = None,
     overwrite: options.Overwrite = False,
+    plugin: options.Plugin = None,
     debug: options.Debug = False,
 ) -> None:
     """Decode what a search has found into a discrete network, a genotype.

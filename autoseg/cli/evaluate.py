@@ -42,13 +42,14 @@ def evaluate(
     plot: Annotated[
         bool, typer.Option("--plot", help="Draw the confusion matrix, to RUN/figures or beside --out.")
     ] = False,
+    plugin: options.Plugin = None,
     debug: options.Debug = False,
 ) -> None:
     """Measure a retrained network over a whole split, by default val of its own data.
 
     Example: autoseg evaluate runs/b --split val
     """
-    from autoseg.api.use import evaluate as evaluate_api
+    from autoseg.api.evaluate import evaluate as evaluate_api
 
     settings = options.overrides(set_)
     inference = options.inference(settings, multi_scale, scales, flip, fuse, crf, window, overlap)

@@ -16,12 +16,13 @@ def export(
     format: Annotated[str, typer.Option(help="onnx, pt2 or safetensors; of a genotype json, graphml or dot.")],
     checkpoint: options.Checkpoint = "best",
     overwrite: options.Overwrite = False,
+    plugin: options.Plugin = None,
     debug: options.Debug = False,
 ) -> None:
     """Export a retrained network, checked against the network itself, or a genotype.
 
     Example: autoseg export runs/b --format onnx --out model.onnx
     """
-    from autoseg.api.use import export_model
+    from autoseg.api.export import export_model
 
     typer.echo(export_model(source, out, format, checkpoint=checkpoint, overwrite=overwrite))

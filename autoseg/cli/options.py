@@ -63,12 +63,33 @@ Overlap = Annotated[
 ]
 Crf = Annotated[bool, typer.Option("--crf", help="Refine by a dense CRF; --set crf.iterations=5 changes it.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over a file that is there.")]
+
+
+def _load_plugins(sources: list[str] | None) -> list[str] | None:
+    """Load plugins while the options are read: what follows may name their operations."""
+    from autoseg.plugins import load_plugin
+
+    for source in sources or []:
+        load_plugin(source)
+    return sources
+
+
+Plugin = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE",
+        callback=_load_plugins,
+        is_eager=True,
+        help="A Python file, or an installed module, with operations of your own. Repeatable.",
+    ),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 def overrides(assignments: list[str] | None, device: str | None = None, seed: int | None = None) -> dict[str, Any]:
     """`--set`, `--device` and `--seed` as nested settings."""
-    from autoseg.settings import merge, parse_assignments
+    from autoseg.config.base import merge, parse_assignments
 
     flags = {key: value for key, value in (("device", device), ("seed", seed)) if value is not None}
     return merge(parse_assignments(assignments or []), flags)
@@ -84,8 +105,8 @@ def inference(
     window: tuple[int, int] | None,
     overlap: float | None,
 ) -> dict[str, Any]:
-    """What `autoseg.config.InferenceConfig` reads. The `crf` of --set is taken out of `settings`."""
-    from autoseg.config import SCALES
+    """What `autoseg.config.inference.InferenceConfig` reads. The `crf` of --set is taken out of `settings`."""
+    from autoseg.config.inference import SCALES
 
     if multi_scale and scales is not None:
         raise ConfigError("--multi-scale and --scales both name scales; give one of them", code="options-conflict")

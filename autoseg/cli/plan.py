@@ -27,6 +27,7 @@ def plan(
     config: options.ConfigFile = None,
     set_: options.Set = None,
     device: options.Device = None,
+    plugin: options.Plugin = None,
     debug: options.Debug = False,
 ) -> None:
     """Tell what a search needs on this device, memory and time, and propose crop, batch and checkpointing that fit.

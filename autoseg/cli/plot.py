@@ -15,6 +15,7 @@ def plot(
     out: Annotated[Path | None, typer.Option(help="The folder for the figures; else the run's figures/.")] = None,
     format: Annotated[list[str] | None, typer.Option(help="svg, png or pdf; repeatable. Else all three.")] = None,
     set_: options.SetNetwork = None,
+    plugin: options.Plugin = None,
     debug: options.Debug = False,
 ) -> None:
     """Draw the trellis with its path, the cell, the probabilities and the curves.

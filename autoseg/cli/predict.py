@@ -27,13 +27,14 @@ def predict(
     set_: options.Set = None,
     device: options.Device = None,
     precision: options.Precision = "float32",
+    plugin: options.Plugin = None,
     debug: options.Debug = False,
 ) -> None:
     """Label images with a retrained network: palette PNGs and overlays, at each image's size.
 
     Example: autoseg predict runs/b photos/ --out predictions
     """
-    from autoseg.api.use import predict as predict_api
+    from autoseg.api.predict import predict as predict_api
 
     settings = options.overrides(set_)
     inference = options.inference(settings, multi_scale, scales, flip, fuse, crf, window, overlap)

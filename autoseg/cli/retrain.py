@@ -31,6 +31,7 @@ def retrain(
     seed: options.Seed = None,
     quick: options.Quick = False,
     resume: options.Resume = False,
+    plugin: options.Plugin = None,
     debug: options.Debug = False,
 ) -> None:
     """Train a network from scratch: that of a genotype, or one of the literature.
@@ -39,7 +40,7 @@ def retrain(
 
     Example: autoseg retrain --network unet --match-cost runs/a --data generated --out runs/c
     """
-    from autoseg.api.runs import retrain as retrain_api
+    from autoseg.api.retrain import retrain as retrain_api
     from autoseg.zoo.match_cost import cost_target
 
     if genotype is not None and network is not None:

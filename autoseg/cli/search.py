@@ -20,13 +20,14 @@ def search(
     seed: options.Seed = None,
     quick: options.Quick = False,
     resume: options.Resume = False,
+    plugin: options.Plugin = None,
     debug: options.Debug = False,
 ) -> None:
     """Search a network by gradient: weights on one half of the training set, architecture on the other.
 
     Example: autoseg search --space tiny --data generated --out runs/a
     """
-    from autoseg.api.runs import search as search_api
+    from autoseg.api.search import search as search_api
 
     run = search_api(
         space, data, out, config=config, overrides=options.overrides(set_, device, seed), quick=quick, resume=resume

@@ -20,6 +20,7 @@ def show(
     match_cost: options.MatchCost = None,
     match: options.Match = "parameters",
     set_: options.SetNetwork = None,
+    plugin: options.Plugin = None,
     debug: options.Debug = False,
 ) -> None:
     """Tell what is in a space, genotype or network: cells, paths, stages, parameters, multiply-adds, receptive field.
@@ -28,7 +29,7 @@ def show(
 
     Example: autoseg show deeplabv3plus_resnet101 --set network.output_stride=8 --size 512 512
     """
-    from autoseg.api.describe import describe
+    from autoseg.api.show import describe
     from autoseg.zoo.match_cost import cost_target
 
     target = None if match_cost is None else cost_target(match_cost, match)

@@ -12,18 +12,11 @@ def spaces(debug: options.Debug = False) -> None:
 
     Example: autoseg spaces
     """
-    from autoseg.genotype.schema import Genotype
-    from autoseg.space.schema import SearchSpace, genotype_names, space_names
-    from autoseg.zoo.schema import NETWORKS
+    from autoseg.api.spaces import known_names
 
-    loaded = [SearchSpace.load(name) for name in space_names()]
-    width = max(len(name) for name in (*space_names(), *genotype_names(), *NETWORKS))
-    typer.echo("search spaces")
-    for space in loaded:
-        typer.echo(f"  {space.name:<{width}}  {space.description}")
-    typer.echo("genotypes")
-    for name in genotype_names():
-        typer.echo(f"  {name:<{width}}  {Genotype.load(name).source.get('paper', '')}")
-    typer.echo("networks of the literature")
-    for name, entry in NETWORKS.items():
-        typer.echo(f"  {name:<{width}}  {entry.paper}")
+    known = known_names()
+    width = max(len(name) for names in known.values() for name in names)
+    for kind, names in known.items():
+        typer.echo(kind)
+        for name, text in names.items():
+            typer.echo(f"  {name:<{width}}  {text}")

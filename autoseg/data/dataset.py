@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from autoseg.config import DataConfig
+from autoseg.config.data import DataConfig
 from autoseg.data.base import CACHE_BYTES, Sample, SegmentationDataset
 from autoseg.data.discovery.folder import FolderDataset
 from autoseg.data.discovery.folder_layouts import checked_root

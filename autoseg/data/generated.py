@@ -15,7 +15,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from autoseg.config import GeneratedConfig
+from autoseg.config.data import GeneratedConfig
 from autoseg.data.base import CACHE_BYTES, SegmentationDataset
 from autoseg.errors import DataError
 

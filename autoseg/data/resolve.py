@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from autoseg.config import IMAGENET_MEAN, IMAGENET_STD, DataConfig
+from autoseg.config.data import IMAGENET_MEAN, IMAGENET_STD, DataConfig
 from autoseg.data.base import SegmentationDataset
 from autoseg.data.discovery.class_names import STANDARD_MAPS
 from autoseg.data.discovery.folder_layouts import FoundLayout, with_validation

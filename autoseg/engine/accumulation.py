@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autoseg.config import TrainingConfig
+from autoseg.config.training import TrainingConfig
 from autoseg.errors import ConfigError
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from autoseg.config import SearchSchedule
+from autoseg.config.training import SearchSchedule
 from autoseg.engine.optim import build_optimizer
 from autoseg.engine.steps import Gradients, take_step
 

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autoseg.config import CrfConfig, Rgb
+from autoseg.config.data import Rgb
+from autoseg.config.inference import CrfConfig
 from autoseg.data.augment.sample import normalisation
 from autoseg.errors import ConfigError
 

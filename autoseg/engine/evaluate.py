@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from autoseg.config import DataConfig, InferenceConfig
+from autoseg.config.data import DataConfig
+from autoseg.config.inference import InferenceConfig
 from autoseg.data.dataset import SegmentationDataset
 from autoseg.data.loading.loader import evaluation_batches
 from autoseg.engine.crf import colours_of, refined

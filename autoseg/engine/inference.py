@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.config import LEAST_INPUT_SIDE, InferenceConfig
+from autoseg.config.base import LEAST_INPUT_SIDE
+from autoseg.config.inference import InferenceConfig
 from autoseg.engine.sliding_window import sliding_bands
 from autoseg.network.base import SegmentationNetwork
 from autoseg.ops.memory_format import preferred_format

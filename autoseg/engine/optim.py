@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from autoseg.config import LrScheduleConfig, OptimizerConfig
+from autoseg.config.training import LrScheduleConfig, OptimizerConfig
 
 
 def build_optimizer(

@@ -14,7 +14,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from autoseg.config import DataConfig, InferenceConfig, RetrainConfig
+from autoseg.config.base import parse
+from autoseg.config.data import DataConfig
+from autoseg.config.inference import InferenceConfig
+from autoseg.config.training import RetrainConfig
 from autoseg.data.augment.sample import full_scale, to_tensor
 from autoseg.data.base import Sample, resize_image
 from autoseg.data.discovery.folder import LEAST_SIDE
@@ -26,7 +29,6 @@ from autoseg.engine.run_directory import Run
 from autoseg.errors import DataError, RunError
 from autoseg.files import write_atomically
 from autoseg.network.base import SegmentationNetwork
-from autoseg.settings import parse
 from autoseg.viz.palette import as_picture, overlay, palette
 from autoseg.zoo.architecture import at_output_stride, parse_architecture
 from autoseg.zoo.build import build_architecture

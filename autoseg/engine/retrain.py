@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from autoseg.config import RetrainConfig, RetrainSchedule
+from autoseg.config.training import RetrainConfig, RetrainSchedule
 from autoseg.data.dataset import SegmentationDataset
 from autoseg.engine.accumulation import accumulation_notes, steps_in_epoch
 from autoseg.engine.checkpoint import Kind

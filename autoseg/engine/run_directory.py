@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from autoseg.config.base import Settings
 from autoseg.errors import RunError
 from autoseg.files import read_yaml, to_yaml, write_text
-from autoseg.settings import Settings
 
 LEFTOVERS = ".*.tmp"
 """What a process that was killed leaves of a file that it was writing (see `write_atomically`)."""

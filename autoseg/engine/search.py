@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autoseg.config import SearchConfig
+from autoseg.config.training import SearchConfig
 from autoseg.data.dataset import SegmentationDataset
 from autoseg.data.loading.loader import BatchLoader
 from autoseg.data.loading.splits import halve

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from autoseg.config import SearchSchedule
+from autoseg.config.training import SearchSchedule
 from autoseg.engine.cuda_graphs import CudaGraphs, Inputs, Recorder, Recordings
 from autoseg.engine.trainer import autocast
 from autoseg.errors import ConfigError

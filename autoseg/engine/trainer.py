@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from autoseg.config import TrainingConfig
+from autoseg.config.training import TrainingConfig
 from autoseg.engine.checkpoint import Kind, fitting, load_checkpoint, save_checkpoint
 from autoseg.engine.log import Progress
 from autoseg.engine.run_directory import Run

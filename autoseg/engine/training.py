@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoseg.config import DataConfig, TrainingConfig
+from autoseg.config.data import DataConfig
+from autoseg.config.training import TrainingConfig
 from autoseg.data.dataset import SegmentationDataset
 from autoseg.data.loading.loader import Batch, BatchLoader
 from autoseg.data.statistics import class_weights, count_classes, repeat_factors

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as symbolic_shapes_config
 
-from autoseg.config import LEAST_INPUT_SIDE
+from autoseg.config.base import LEAST_INPUT_SIDE
 from autoseg.errors import ExportError
 from autoseg.export.metadata import decode
 

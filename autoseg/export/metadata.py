@@ -9,10 +9,10 @@ from typing import Any
 from torch import nn
 
 from autoseg._version import __version__
+from autoseg.config.base import Settings
 from autoseg.errors import ExportError
 from autoseg.genotype.schema import Genotype
 from autoseg.network.base import SegmentationNetwork
-from autoseg.settings import Settings
 
 INPUT_CONVENTION = "RGB float32, NCHW, (x/255 - mean) / std"
 """How an image becomes the network's input; `mean` and `std` are of values in 0..1."""

@@ -23,7 +23,7 @@ TIE = 1e-9
 
 
 class Upsampling(TypedDict, total=False):
-    """What `Genotype.of_space` takes of the choices on the way up."""
+    """The choices on the up path that `Genotype.of_space` takes."""
 
     upsamplers: Sequence[str]
     skips: Sequence[Skip]
@@ -90,7 +90,7 @@ def _with_decoding(space: SearchSpace, **given: Any) -> SearchSpace:
 
 
 def decode_cells(probs: ArchProbs) -> list[Cell]:
-    """The cell of the space, or those of its way down and way up."""
+    """The cell of the space, or those of its down path and up path."""
     edges = len(probs.space.topology.edges)
     rows = [slice(number * edges, (number + 1) * edges) for number in range(probs.space.cells)]
     return [

@@ -12,26 +12,15 @@ from dataclasses import dataclass
 from math import gcd
 
 from autoseg.genotype.schema import Cell, Genotype
+from autoseg.registry import OPERATIONS
 from autoseg.space.cell import PREV_PREV
 from autoseg.space.groups import StemSpec
 from autoseg.space.resolution import Skip, parse_upsampler
 from autoseg.space.schema import SearchSpace
-from autoseg.space.trellis import Arrow, Move, Node
+from autoseg.space.trellis import Arrow, Move, Node, filters_at, nearest_level
 
 PER_BILLION_A_MEGAPIXEL = 1000
 """Multiply-adds a pixel in one billion of them a megapixel, the unit of `decoding.budget`."""
-
-
-def operation_cost(operation: str, channels: int) -> int:
-    """Products for each pixel of a feature with `channels`, at stride 1; pools and skips have none."""
-    if operation.startswith(("avg_pool", "max_pool")) or operation in ("none", "skip_connect"):
-        return 0
-    taps = int(operation[-1]) ** 2
-    if operation.startswith("sep_conv"):
-        return 2 * (taps * channels + channels**2)
-    if operation.startswith("dil_conv"):
-        return taps * channels + channels**2
-    return taps * channels**2  # atrous convolutions are dense
 
 
 def upsampler_cost(name: str, channels: int, guide_channels: int) -> int:
@@ -71,7 +60,7 @@ class Costs:
 
     @classmethod
     def of_space(cls, space: SearchSpace, cells: Sequence[Cell]) -> Costs:
-        """Of the networks that are decoded; cells: one, or those of the way down and the way up."""
+        """Of the networks that are decoded; cells: one, or those of the down path and the up path."""
         filters = space.decoding.filter_multiplier or space.network.filter_multiplier
         return cls(space.stem, filters, [cells[space.cell_of(layer)] for layer in range(1, space.network.layers + 1)])
 
@@ -83,7 +72,7 @@ class Costs:
 
     def filters(self, level: int) -> int:
         """Filters of a block at a level."""
-        return self.filter_multiplier << level
+        return filters_at(level, self.filter_multiplier)
 
     def channels(self, node: Node) -> int:
         """Channels of a node's feature; of layers -1 and 0 the stem's."""
@@ -94,7 +83,9 @@ class Costs:
     def cell(self, node: Node) -> float:
         """Of the operations of a node's cell, all at stride 1."""
         cell, filters = self.cells[node.layer - 1], self.filters(node.level)
-        return self._share(node) * sum(operation_cost(edge.operation, filters) for block in cell for edge in block)
+        return self._share(node) * sum(
+            OPERATIONS[edge.operation].multiply_adds(filters) for block in cell for edge in block
+        )
 
     def prev_prev(self, source: Node, node: Node) -> float:
         """Of the 1x1 convolution by which a node reads `source` as H(l-2); none where no operation of its cell does."""
@@ -103,38 +94,33 @@ class Costs:
         return self._share(node) * self.channels(source) * self.filters(node.level)
 
     def arrow(
-        self, arrow: Arrow, upsampler: str = "bilinear", skip: Skip = "none", descent: Node | None = None
+        self, arrow: Arrow, upsampler: str = "bilinear", skip: Skip = "none", encoder_node: Node | None = None
     ) -> float:
         """Of bringing a feature to a node's size and width.
 
-        descent: of an up move, the node whose feature the skip brings back and an unpooling reads; where it is left
-        out, the widest that there may be at that level.
+        encoder_node: for an up move, the node whose feature the skip joins and an unpooling reads. Default: the widest
+        that there may be at that level.
         """
         filters, came = self.filters(arrow.target.level), self.channels(arrow.source)
         if arrow.move is not Move.UP:
             return self._share(arrow.target) * came * filters
-        back = self._descent_channels(arrow.target) if descent is None else self.channels(descent)
+        joined = self._encoder_channels(arrow.target) if encoder_node is None else self.channels(encoder_node)
         products: float = came * filters
         if upsampler != "bilinear":
-            products = (came * filters + upsampler_cost(upsampler, filters, back)) / 4
+            products = (came * filters + upsampler_cost(upsampler, filters, joined)) / 4
         if skip != "none":
-            products += back * filters
+            products += joined * filters
         if skip == "concat" and upsampler != "bilinear":
             products += filters**2
         return self._share(arrow.target) * products
 
-    def _descent_channels(self, node: Node) -> int:
+    def _encoder_channels(self, node: Node) -> int:
         widest = max(map(len, self.cells)) * self.filters(node.level)
         return widest if node.level else max(widest, self.channels(Node(0, 0)))
 
     def _share(self, node: Node) -> float:
         """Pixels of a node's feature for each of the image's."""
         return 1 / (self.stem.stride << node.level) ** 2
-
-
-def nearest(level: int, levels: Sequence[int]) -> int:
-    """Of the levels that are there, the one whose node is read as H(l-2) at `level`; of two as near, the finer."""
-    return min(levels, key=lambda other: (abs(other - level), other))
 
 
 def topology_cost(genotype: Genotype) -> float:
@@ -145,7 +131,7 @@ def topology_cost(genotype: Genotype) -> float:
         nodes = genotype.nodes_at(layer)
         levels[layer] = [node.level for node in nodes]
         for node in nodes:
-            source = Node(layer - 2, nearest(node.level, levels[layer - 2]))
+            source = Node(layer - 2, nearest_level(node.level, levels[layer - 2]))
             total += costs.cell(node) + costs.prev_prev(source, node)
     for arrow in genotype.arrows:
         up = arrow.move is Move.UP
@@ -154,7 +140,7 @@ def topology_cost(genotype: Genotype) -> float:
                 arrow,
                 genotype.upsampler(arrow),
                 genotype.skip(arrow),
-                genotype.descent(arrow.target.level, arrow.target.layer),
+                genotype.encoder_node(arrow.target.level, arrow.target.layer),
             )
             if up
             else costs.arrow(arrow)

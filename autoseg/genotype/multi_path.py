@@ -14,11 +14,11 @@ from typing import NamedTuple
 import numpy as np
 
 from autoseg.errors import GenotypeError
-from autoseg.genotype.flops import PER_BILLION_A_MEGAPIXEL, Costs, nearest
+from autoseg.genotype.flops import PER_BILLION_A_MEGAPIXEL, Costs
 from autoseg.genotype.schema import Cell
 from autoseg.space.resolution import Skip
 from autoseg.space.schema import SearchSpace
-from autoseg.space.trellis import Arrow, Move, Node, Trellis
+from autoseg.space.trellis import Arrow, Move, Node, Trellis, nearest_level
 
 CERTAIN = 2.0**-29
 """Probabilities are kept this far from 0 and 1, so that logits stay below 21."""
@@ -55,7 +55,7 @@ class Choices(NamedTuple):
     """The set of levels that they reach."""
     score: np.ndarray
     cost: np.ndarray
-    """Of the arrows and of the cells that they reach, without reading H(l-2)."""
+    """Cost of the arrows and of the cells that they reach, without the cost of H(l-2)."""
     arrows: np.ndarray
     """Bits: which arrows of the layer."""
 
@@ -66,8 +66,8 @@ class Layer:
 
     arrows: Sequence[Arrow]
     choices: Choices
-    reading: np.ndarray
-    """[set two layers ago, set of this layer]: what it costs to read H(l-2)."""
+    prev_prev_cost: np.ndarray
+    """[set two layers ago, set of this layer]: what H(l-2) costs."""
 
 
 def decode_topology(
@@ -143,7 +143,7 @@ def _layer(
 ) -> Layer:
     arrows, sets, before, after = arrow_sets(space.trellis, layer)
     size = 1 << len(space.network.strides)
-    score, cost, reading = np.zeros(len(sets)), np.zeros(len(sets)), np.zeros((size, size))
+    score, cost, prev_prev_cost = np.zeros(len(sets)), np.zeros(len(sets)), np.zeros((size, size))
     for bit, arrow in enumerate(arrows):
         there = sets >> bit & 1
         score += there * scores[arrow]
@@ -153,21 +153,21 @@ def _layer(
     if costs is not None:
         for node in space.trellis.nodes_at(layer):
             cost += (after >> node.level & 1) * costs.cell(node)
-        reading = _reading(space, costs, layer)
-    return Layer(arrows, _undominated(Choices(before, after, score, cost, sets), before * size + after), reading)
+        prev_prev_cost = _prev_prev_cost(space, costs, layer)
+    return Layer(arrows, _undominated(Choices(before, after, score, cost, sets), before * size + after), prev_prev_cost)
 
 
-def _reading(space: SearchSpace, costs: Costs, layer: int) -> np.ndarray:
-    """[set two layers ago, set of this layer]: the cost of reading H(l-2) by the nodes of this layer."""
+def _prev_prev_cost(space: SearchSpace, costs: Costs, layer: int) -> np.ndarray:
+    """[set two layers ago, set of this layer]: what the nodes of this layer pay for H(l-2)."""
     levels = range(len(space.network.strides))
     size = 1 << len(levels)
-    reading, sets = np.zeros((size, size)), np.arange(size)
+    cost, sets = np.zeros((size, size)), np.arange(size)
     for before in range(1, size):
         there = [level for level in levels if before >> level & 1]
         for level in levels:
-            source = Node(layer - 2, nearest(level, there))
-            reading[before] += (sets >> level & 1) * costs.prev_prev(source, Node(layer, level))
-    return reading
+            source = Node(layer - 2, nearest_level(level, there))
+            cost[before] += (sets >> level & 1) * costs.prev_prev(source, Node(layer, level))
+    return cost
 
 
 def _undominated(rows: Choices, group: np.ndarray) -> Choices:
@@ -191,7 +191,7 @@ def _front(group: np.ndarray, score: np.ndarray, cost: np.ndarray) -> np.ndarray
 
 def _to_go(layers: Sequence[Layer], price: float, worth: float = 1.0) -> list[np.ndarray]:
     """For each layer, [set before, set of the layer]: the most of worth * score - price * cost that is yet to come."""
-    size = len(layers[0].reading)
+    size = len(layers[0].prev_prev_cost)
     to_go = [np.zeros((size, size))]
     for layer in reversed(layers):
         best = np.full((size, size), -np.inf)
@@ -200,7 +200,7 @@ def _to_go(layers: Sequence[Layer], price: float, worth: float = 1.0) -> list[np
         np.maximum.at(best, (choices.before, choices.after), value)
         best += to_go[0]
         # [two layers ago, set before]: the best next set
-        to_go.insert(0, (best[None] - price * layer.reading[:, None]).max(-1))
+        to_go.insert(0, (best[None] - price * layer.prev_prev_cost[:, None]).max(-1))
     return to_go
 
 
@@ -213,7 +213,7 @@ def _follow(
         choices = layer.choices
         open_rows = np.flatnonzero(choices.before == here)
         after = choices.after[open_rows]
-        own_cost = choices.cost[open_rows] + layer.reading[ago, after]
+        own_cost = choices.cost[open_rows] + layer.prev_prev_cost[ago, after]
         best = int((worth * choices.score[open_rows] - price * own_cost + rest[here, after]).argmax())
         rows.append(int(open_rows[best]))
         score, cost = score + choices.score[rows[-1]], cost + own_cost[best]
@@ -274,7 +274,7 @@ def _search(
         parents = np.repeat(np.arange(len(here)), last - first)
         rows = np.arange(len(parents)) + np.repeat(last - np.cumsum(last - first), last - first)
         after = choices.after[rows]
-        cost = cost[parents] + choices.cost[rows] + layer.reading[ago[parents], after]
+        cost = cost[parents] + choices.cost[rows] + layer.prev_prev_cost[ago[parents], after]
         score = score[parents] + choices.score[rows]
         bound = np.full(len(rows), np.inf)
         for price, to_go in tables:
@@ -282,7 +282,7 @@ def _search(
         kept = np.flatnonzero((cost <= budget) & (bound > to_beat - ROUNDING))
         if not len(kept):
             return None
-        states = here[parents[kept]] * len(layer.reading) + after[kept]
+        states = here[parents[kept]] * len(layer.prev_prev_cost) + after[kept]
         kept = kept[_front(states, score[kept], cost[kept])]
         if width is not None:
             kept = kept[np.argsort(-bound[kept], kind="stable")[:width]]

@@ -1,30 +1,30 @@
-"""What each part of a network reads: plain facts about a genotype, without torch."""
+"""The inputs of each node of a network: plain facts about a genotype, without torch."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 from autoseg.genotype.schema import Genotype
-from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Arrow, Move, Node
+from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Arrow, Move, Node, nearest_level
 
 JOINING_DECODERS = ("unet", "fcn")
-"""Those that read the way down's feature at every doubling, whatever the upsamplers."""
+"""Decoders that join the encoder feature at every doubling, whatever the upsamplers."""
 
 
 class NodeInputs(NamedTuple):
-    """What the cell of a node reads."""
+    """The inputs of the cell of a node."""
 
     node: Node
     arrows: tuple[Arrow, ...]
     """From nodes of the layer before it, whose features are its H(l-1)."""
     prev_prev: Node
     """H(l-2): of the nodes that stay two layers ago, that of the nearest level, the finer of equals."""
-    descent: Node | None
-    """Of the way down, at this level: what an up move's skip brings back and its upsampler may be guided by."""
+    encoder_node: Node | None
+    """The encoder node at this level. An up move's skip joins its feature, which may also guide the upsampler."""
 
 
 def node_inputs(genotype: Genotype) -> list[NodeInputs]:
-    """Of every node that holds a cell, by layer, then by level."""
+    """The inputs of every node that holds a cell, by layer, then by level."""
     return [
         _node_inputs(genotype, node) for layer in range(1, genotype.layers + 1) for node in genotype.nodes_at(layer)
     ]  # fmt: skip
@@ -34,7 +34,7 @@ def _node_inputs(genotype: Genotype, node: Node) -> NodeInputs:
     arrows = tuple(arrow for arrow in genotype.arrows if arrow.target == node)
     guided = any(arrow.move is Move.UP and not is_plain(genotype, arrow) for arrow in arrows)
     return NodeInputs(
-        node, arrows, _prev_prev(genotype, node), genotype.descent(node.level, node.layer) if guided else None
+        node, arrows, _prev_prev(genotype, node), genotype.encoder_node(node.level, node.layer) if guided else None
     )
 
 
@@ -46,7 +46,8 @@ def is_plain(genotype: Genotype, arrow: Arrow) -> bool:
 def _prev_prev(genotype: Genotype, node: Node) -> Node:
     if node.layer <= 2:
         return (FIRST_STEM_NODE, STEM_NODE)[node.layer - 1]
-    return min(genotype.nodes_at(node.layer - 2), key=lambda other: (abs(other.level - node.level), other.level))
+    layer = node.layer - 2
+    return Node(layer, nearest_level(node.level, (other.level for other in genotype.nodes_at(layer))))
 
 
 def end_nodes(genotype: Genotype) -> list[Node]:
@@ -62,7 +63,7 @@ def decoder_nodes(genotype: Genotype) -> list[Node]:
     """
     decoder, end = genotype.decoder, genotype.layers + 1
     staged = decoder.upsamplers or decoder.name in JOINING_DECODERS
-    nodes = [genotype.descent(level - 1, end) for level in genotype.decoder_levels] if staged else []
+    nodes = [genotype.encoder_node(level - 1, end) for level in genotype.decoder_levels] if staged else []
     return [*nodes[:-1], low_level_node(genotype)] if decoder.name == "deeplabv3plus" else nodes
 
 

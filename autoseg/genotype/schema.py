@@ -11,15 +11,24 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
+from autoseg.config.base import Settings, Whole, parse
 from autoseg.errors import GenotypeError
 from autoseg.files import read_yaml, to_yaml, write_text
 from autoseg.genotype.wiring import parse_arrows, write_arrows
-from autoseg.settings import Settings, Whole, parse
+from autoseg.registry import OPERATIONS
 from autoseg.space.cell import state_index
-from autoseg.space.groups import OPERATIONS, BatchNormSpec, DecoderSpec, Positive, StemSpec
+from autoseg.space.groups import BatchNormSpec, DecoderSpec, Positive, StemSpec
 from autoseg.space.resolution import Skip, parse_upsampler
-from autoseg.space.schema import SearchSpace, check_version, find_file, refuse_newer, without_defaults
-from autoseg.space.trellis import STEM_NODE, Arrow, Move, Node
+from autoseg.space.schema import (
+    SearchSpace,
+    check_version,
+    find_file,
+    refuse_missing_plugins,
+    refuse_newer,
+    without_defaults,
+    write_plugins,
+)
+from autoseg.space.trellis import STEM_NODE, Arrow, Move, Node, filters_at
 
 GENOTYPE_VERSION = 1
 
@@ -35,7 +44,7 @@ class Edge(Settings):
     @classmethod
     def _operation_is_known(cls, operation: str) -> str:
         if operation not in OPERATIONS or operation == "none":
-            raise ValueError(f"unknown operation '{operation}' (known: {', '.join(OPERATIONS[1:])})")
+            raise ValueError(OPERATIONS.unknown(operation, hide=("none",)))
         return operation
 
     @property
@@ -67,11 +76,11 @@ class PathSpec(Settings):
     """Of a network of several paths, instead of `strides`: the arrows into each layer, such as `4->8`."""
     filter_multiplier: Positive
     down_layers: Positive | None = None
-    """Of an hourglass: the layers of the way down; those after it are of the way up, and have `up_cell`'s cell."""
+    """The encoder's layers in an hourglass. The layers after them are the decoder path and have the cell `up_cell`."""
     upsamplers: KnownUpsamplers = ()
     """Of each up move, by layer, then by stride; left out, bilinear for all."""
     skips: tuple[Skip, ...] = ()
-    """Likewise: how the feature from which the way down left that stride joins; left out, none does."""
+    """Likewise: how the encoder feature of that stride joins. Default: none does."""
 
     @model_validator(mode="after")
     def _path_or_arrows(self) -> PathSpec:
@@ -105,7 +114,7 @@ class Genotype(Settings):
     cell: Annotated[Cell, Field(min_length=1)]
     """Edges of each block; a block is the sum of its edges, the cell concatenates its blocks."""
     up_cell: Annotated[Cell, Field(min_length=1)] | None = None
-    """The cell of the way up where it is another one; in an hourglass only."""
+    """The cell of the up path where it is another one; in an hourglass only."""
     network: PathSpec
     stem: StemSpec = StemSpec()
     decoder: GenotypeDecoderSpec = GenotypeDecoderSpec()
@@ -114,6 +123,15 @@ class Genotype(Settings):
     """Where it came from: a paper, or the space, run, epoch and path prior."""
     retrain: dict[str, Any] = Field(default_factory=dict)
     """The schedule with which its space recommends to train it; `autoseg retrain` starts from it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plugins_are_loaded(cls, data: Any) -> Any:
+        """`plugins`, which files have, is made anew when the genotype is written."""
+        if not isinstance(data, Mapping):
+            return data
+        refuse_missing_plugins(data, "", GenotypeError)
+        return {key: value for key, value in data.items() if key != "plugins" or not isinstance(value, Mapping)}
 
     @field_validator("version")
     @classmethod
@@ -185,7 +203,8 @@ class Genotype(Settings):
     ) -> Genotype:
         """A genotype with what its space fixes: stem, decoder, BatchNorm and width.
 
-        cells: one, or those of the way down and up; arrows: of a path or of several; the others as in the settings.
+        cells: one, or those of the down path and the up path; arrows: of a path or of several;
+        the others as in the settings.
         """
         single = space.network.paths == "single"
         strides = space.network.strides
@@ -212,6 +231,8 @@ class Genotype(Settings):
     def to_dict(self) -> dict[str, Any]:
         """Plain data for YAML; options where they are on."""
         data = without_defaults(super().to_dict(), self)
+        cells = (self.cell, self.up_cell or ())
+        write_plugins(data, (edge.operation for cell in cells for block in cell for edge in block))
         if self.up_cell is None:
             del data["up_cell"]
         if not self.network.strides:
@@ -258,7 +279,7 @@ class Genotype(Settings):
 
     def filters(self, level: int) -> int:
         """Filters of a block at a level: F at the stem's stride, doubled at each further one."""
-        return self.network.filter_multiplier << level
+        return filters_at(level, self.network.filter_multiplier)
 
     def cell_at(self, layer: int) -> Cell:
         """The cell of layer 1..L."""
@@ -275,12 +296,15 @@ class Genotype(Settings):
         return names[self.up_arrows.index(arrow)] if names else "bilinear"
 
     def skip(self, arrow: Arrow) -> Skip:
-        """How a feature of the way down joins at an up move."""
+        """How an encoder feature joins at an up move."""
         return self.network.skips[self.up_arrows.index(arrow)] if self.network.skips else "none"
 
-    def descent(self, level: int, layer: int) -> Node:
-        """The last node of `level` before `layer` from which the network goes down: what a skip brings back, and whose
-        pooling an unpooling undoes. There is one for every level below which a node of `layer` - 1 lies."""
+    def encoder_node(self, level: int, layer: int) -> Node:
+        """The last node of `level` before `layer` from which the network goes down.
+
+        A skip joins its feature, and an unpooling undoes its pooling. There is one for every level below which a node
+        of `layer` - 1 lies.
+        """
         return max(
             arrow.source
             for arrow in self.arrows
@@ -303,6 +327,7 @@ class Genotype(Settings):
     def parse(cls, data: Mapping[str, Any], where: str = "") -> Genotype:
         """A genotype from plain data. Raises: GenotypeError: one line on what is wrong."""
         refuse_newer(data, GENOTYPE_VERSION, "genotype", where, GenotypeError)
+        refuse_missing_plugins(data, where, GenotypeError)
         return parse(cls, data, where, GenotypeError)
 
     @classmethod

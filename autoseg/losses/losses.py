@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from autoseg.loss_terms import AnyTerm, CrossEntropyTerm, options_of
+from autoseg.config.losses import AnyTerm, CrossEntropyTerm, options_of
 from autoseg.losses.pixel_losses import boundary, boundary_weights, focal, ohem, pixel_weights
 from autoseg.losses.region_losses import dice, lovasz
 from autoseg.losses.target import Target

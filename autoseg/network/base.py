@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from autoseg.config.base import Settings
 from autoseg.ops.heads import logits_of
 from autoseg.ops.resize import Size, resize
-from autoseg.settings import Settings
 
 
 class SegmentationNetwork(nn.Module):

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.genotype.schema import Edge
-from autoseg.ops.operations import Norm, ReluConvNorm
-from autoseg.ops.registry import PRIMITIVES
+from autoseg.ops.layers import Norm, ReluConvNorm
 from autoseg.ops.resize import Size, resize
+from autoseg.registry import OPERATIONS
 
 
 class Cell(nn.Module):
     """One node of a network: H(l-1) of each arrow into it, H(l-2) -> (N, blocks * channels, H, W).
 
-    What arrives is summed before the cell. On a path's down move, `stride` 2, the stride is in the operations that read
-    H(l-1) and H(l-2). H(l-2) is brought to the size at which H(l-1) enters. No ReLU or BN after the sums
+    The preprocessed inputs are summed before the cell. On a path's down move, `stride` 2, the stride is in the
+    operations that read H(l-1) and H(l-2). H(l-2) is resized to the size of H(l-1). No ReLU or BN after the sums
     (Auto-DeepLab's code).
     """
 
@@ -25,33 +25,35 @@ class Cell(nn.Module):
         self,
         edges: Sequence[Sequence[Edge]],
         channels: int,
-        arrivals: Sequence[nn.Module],
+        preprocess: Sequence[nn.Module],
         prev_prev_channels: int,
         stride: int,
         norm: Norm,
     ) -> None:
-        """arrivals: of each arrow, see `autoseg.network.preprocess`."""
+        """preprocess: one module an arrow, see `autoseg.network.preprocess`."""
         super().__init__()
         self.drop_probability = 0.0
         self._keep: Tensor | None = None  # 1 - drop_probability on the device, which a recorded step reads anew
-        self.preprocess_prev = arrivals[0] if len(arrivals) == 1 else nn.ModuleList(arrivals)
+        self.preprocess_prev = preprocess[0] if len(preprocess) == 1 else nn.ModuleList(preprocess)
         reads_prev_prev = any(edge.state == 0 for block in edges for edge in block)
         self.preprocess_prev_prev = ReluConvNorm(prev_prev_channels, channels, norm) if reads_prev_prev else None
+        self.operations = tuple(tuple(edge.operation for edge in block) for block in edges)
         self.states = tuple(tuple(edge.state for edge in block) for block in edges)
         self.blocks = nn.ModuleList(
             nn.ModuleList(
-                PRIMITIVES[edge.operation](channels=channels, stride=stride if edge.state < 2 else 1, norm=norm)
-                for edge in block
+                OPERATIONS[edge.operation].build(channels, stride if edge.state < 2 else 1, norm) for edge in block
             )
             for block in edges
         )
         self.out_channels = len(self.blocks) * channels
 
-    def forward(self, prev: Sequence[Tensor], prev_prev: Tensor, size: Size, descent: Tensor | None = None) -> Tensor:
-        """The cell's output; `size` is the output's (H, W), `descent` the way down's feature there, if it is needed."""
-        ways = self.preprocess_prev if isinstance(self.preprocess_prev, nn.ModuleList) else [self.preprocess_prev]
-        arrived = [arrival(features, size, descent) for arrival, features in zip(ways, prev, strict=True)]
-        entering: Tensor = sum(arrived[1:], arrived[0])
+    def forward(
+        self, prev: Sequence[Tensor], prev_prev: Tensor, size: Size, encoder_feature: Tensor | None = None
+    ) -> Tensor:
+        """The cell's output; `size` is the output's (H, W), `encoder_feature` the encoder's there, if it is needed."""
+        modules = self.preprocess_prev if isinstance(self.preprocess_prev, nn.ModuleList) else [self.preprocess_prev]
+        summands = [module(features, size, encoder_feature) for module, features in zip(modules, prev, strict=True)]
+        entering: Tensor = sum(summands[1:], summands[0])
         states = [self._bring(prev_prev, (entering.shape[-2], entering.shape[-1])), entering]
         for block, sources in zip(self.blocks, self.states, strict=True):
             branches = [

@@ -9,7 +9,7 @@ from torch import nn
 from autoseg.genotype.node_inputs import JOINING_DECODERS, decoder_nodes, end_nodes
 from autoseg.genotype.schema import Genotype
 from autoseg.ops.heads import AsppDecoder, ClassifierDecoder, DeepLabV3PlusDecoder, FcnDecoder, UNetDecoder
-from autoseg.ops.operations import Norm
+from autoseg.ops.layers import Norm
 from autoseg.space.trellis import Node
 
 

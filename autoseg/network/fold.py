@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from autoseg.errors import ConfigError
+from autoseg.ops.layers import Pairs
 from autoseg.ops.memory_format import preferred_format
-from autoseg.ops.operations import Pairs
 
 Module = TypeVar("Module", bound=nn.Module)
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}

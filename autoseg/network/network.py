@@ -16,7 +16,7 @@ from autoseg.network.cell import Cell
 from autoseg.network.decoders import build_decoder
 from autoseg.network.preprocess import build_preprocess
 from autoseg.ops.heads import AuxiliaryHead, Doubling, Stem, number_of_outputs
-from autoseg.ops.operations import Norm
+from autoseg.ops.layers import Norm
 from autoseg.ops.resize import level_size, resize
 from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Move, Node
 
@@ -27,7 +27,7 @@ HEAD_BN_EPS = 1e-5
 class Network(SegmentationNetwork):
     """The discrete network of a genotype (Auto-DeepLab, section 4.2). Images of any height and width from 32 up.
 
-    A network of several paths sums what arrives at a node before its cell, and its decoder reads the features of all
+    A network of several paths sums the inputs of a node before its cell, and its decoder reads the features of all
     nodes of the last layer, resized to the finest and concatenated (HRNetV2, Wang et al. 2020).
     forward: (N, Cin, H, W) normalised images -> logits (N, num_classes, H, W).
     """
@@ -52,10 +52,10 @@ class Network(SegmentationNetwork):
         widths = dict(zip((FIRST_STEM_NODE, STEM_NODE), self.stem.out_channels, strict=True))
         self.node_inputs = node_inputs(genotype)
         self.cells = nn.ModuleList()
-        for reading in self.node_inputs:
-            cell = _build_cell(genotype, reading, widths, norm)
+        for inputs in self.node_inputs:
+            cell = _build_cell(genotype, inputs, widths, norm)
             self.cells.append(cell)
-            widths[reading.node] = cell.out_channels
+            widths[inputs.node] = cell.out_channels
 
         self.end_nodes, self.decoder_nodes = end_nodes(genotype), decoder_nodes(genotype)
         self.auxiliary_node = auxiliary_node(genotype)
@@ -77,12 +77,12 @@ class Network(SegmentationNetwork):
         """What `forward_with_auxiliary` enlarges."""
         size = (images.shape[-2], images.shape[-1])
         features: dict[Node, Tensor] = dict(zip((FIRST_STEM_NODE, STEM_NODE), self.stem(images), strict=True))
-        for reading, cell in zip(self.node_inputs, self.cells, strict=True):
-            features[reading.node] = cell(
-                [features[arrow.source] for arrow in reading.arrows],
-                features[reading.prev_prev],
-                level_size(size, self.genotype.stride(reading.node.level)),
-                None if reading.descent is None else features[reading.descent],
+        for inputs, cell in zip(self.node_inputs, self.cells, strict=True):
+            features[inputs.node] = cell(
+                [features[arrow.source] for arrow in inputs.arrows],
+                features[inputs.prev_prev],
+                level_size(size, self.genotype.stride(inputs.node.level)),
+                None if inputs.encoder_node is None else features[inputs.encoder_node],
             )
         end = _concatenate([features[node] for node in self.end_nodes])
         logits = self.decoder(F.relu(end), [features[node] for node in self.decoder_nodes])
@@ -93,8 +93,8 @@ class Network(SegmentationNetwork):
 
     def set_drop_path(self, greatest: float, progress: float) -> None:
         """Scheduled drop path: probability `greatest * progress * layer / layers`; `progress` goes from 0 to 1."""
-        for reading, cell in zip(self.node_inputs, self.cells, strict=True):
-            probability = greatest * progress * reading.node.layer / self.genotype.layers
+        for inputs, cell in zip(self.node_inputs, self.cells, strict=True):
+            probability = greatest * progress * inputs.node.layer / self.genotype.layers
             cell.set_drop_probability(probability)  # type: ignore[operator]
 
 
@@ -111,18 +111,18 @@ def build_network(
     return Network(genotype, num_classes, auxiliary, in_channels, single_output)
 
 
-def _build_cell(genotype: Genotype, reading: NodeInputs, widths: dict[Node, int], norm: Norm) -> Cell:
+def _build_cell(genotype: Genotype, inputs: NodeInputs, widths: dict[Node, int], norm: Norm) -> Cell:
     """The cell of a node, for nodes before it whose features have `widths` channels."""
-    joined = 0 if reading.descent is None else widths[reading.descent]
-    arrivals = [
-        build_preprocess(genotype, arrow, widths[arrow.source], joined, norm) for arrow in reading.arrows
+    joined = 0 if inputs.encoder_node is None else widths[inputs.encoder_node]
+    preprocess = [
+        build_preprocess(genotype, arrow, widths[arrow.source], joined, norm) for arrow in inputs.arrows
     ]  # fmt: skip
-    down = genotype.is_path and reading.arrows[0].move is Move.DOWN
+    down = genotype.is_path and inputs.arrows[0].move is Move.DOWN
     return Cell(
-        genotype.cell_at(reading.node.layer),
-        genotype.filters(reading.node.level),
-        arrivals,
-        widths[reading.prev_prev],
+        genotype.cell_at(inputs.node.layer),
+        genotype.filters(inputs.node.level),
+        preprocess,
+        widths[inputs.prev_prev],
         2 if down else 1,
         norm,
     )

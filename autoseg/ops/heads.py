@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from autoseg.errors import ConfigError
 from autoseg.ops.interleave import is_channels_last
-from autoseg.ops.operations import Norm, Pairs
+from autoseg.ops.layers import Norm, Pairs
 from autoseg.ops.resize import Size, resize
 from autoseg.ops.upsample import TransposedConv, build_upsampler
 
@@ -226,9 +226,9 @@ class DeepLabV3PlusDecoder(nn.Module):
 
 
 class UNetDecoder(nn.Module):
-    """U-Net's way up (Ronneberger et al. 2015): -> logits (N, K, H, W) at the size of the last of `finer`.
+    """U-Net's decoder (Ronneberger et al. 2015): -> logits (N, K, H, W) at the size of the last of `finer`.
 
-    Each doubling: the upsampler (with BN, unless bilinear), concatenation with the way down's feature of that size
+    Each doubling: the upsampler (with BN, unless bilinear), concatenation with the encoder feature of that size
     after a ReLU, two 3x3 convolutions with BN and ReLU. As in U-Net these have as many filters as that feature, but no
     more than `filters`; an upsampler has as many outputs.
     """

@@ -52,7 +52,7 @@ def cut(output: Tensor, size: Sequence[int] | None) -> Tensor:
 def every_second(features: Tensor) -> Tensor:
     """Every second row and column, the first ones included, in the same memory format.
 
-    For a 1x1 convolution instead of its stride of 2, whose way back corrupts memory in PyTorch 2.13 on a CPU, in
+    For a 1x1 convolution instead of its stride of 2, whose backward pass corrupts memory in PyTorch 2.13 on a CPU, in
     channels_last and with fewer than 16 input channels.
     """
     picked = features[:, :, ::2, ::2]

@@ -1,142 +1,139 @@
-"""The operations of a discrete cell. Each maps (N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride)).
+"""The operations of a cell, one record each. This file loads without torch.
 
-`norm` makes a normalisation layer for a number of channels.
+An operation maps (N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride)). In a search the stride is 1; in a decoded
+path's down moves it is 2. To add one, write its record here, or in a file of your own (`docs/extending.md`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
-from torch.nn import functional as F
+from autoseg.registry import FusedForm, Operation, register
 
-from autoseg.ops.resize import level_size, resize
+if TYPE_CHECKING:
+    from torch import nn
 
-Norm = Callable[[int], nn.Module]
-Pairs = tuple[tuple[str, str], ...]
-"""Names of a module's convolutions and of the normalisation that reads each of them alone: `network.fold` merges them.
-"""
+    from autoseg.ops.layers import Norm
 
 
-class ReluConvNorm(nn.Module):
-    """ReLU, 1x1 convolution, normalisation: brings a cell's input to its width. (N, Cin, H, W) -> (N, Cout, H, W)."""
-
-    conv_norms: ClassVar[Pairs] = (("conv", "norm"),)
-
-    def __init__(self, in_channels: int, out_channels: int, norm: Norm) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
-        self.norm = norm(out_channels)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """See the class."""
-        normalised: Tensor = self.norm(self.conv(F.relu(features)))
-        return normalised
+# --- without weights --------------------------------------------------------------------------------------------------
 
 
-class SepConv(nn.Module):
-    """Depthwise-separable convolution: [ReLU, depthwise, 1x1, BN] twice, any stride in the first depthwise."""
+def _free(channels: int) -> int:
+    return 0
 
-    conv_norms: ClassVar[Pairs] = (("pointwise1", "norm1"), ("pointwise2", "norm2"))
 
-    def __init__(self, channels: int, kernel_size: int, stride: int, norm: Norm) -> None:
-        super().__init__()
-        self.depthwise1 = nn.Conv2d(
-            channels, channels, kernel_size, stride, kernel_size // 2, groups=channels, bias=False
+def _zero(channels: int, stride: int, norm: Norm) -> nn.Module:
+    from autoseg.ops.layers import Zero
+
+    return Zero(stride)
+
+
+def _skip(channels: int, stride: int, norm: Norm) -> nn.Module:
+    """The identity; at stride 2 bilinear halving, which needs no parameters (the paper leaves this open)."""
+    from autoseg.ops.layers import Strided
+
+    return Strided(stride)
+
+
+def _avg_pool(channels: int, stride: int, norm: Norm) -> nn.Module:
+    """3x3 average pooling over the pixels inside the image."""
+    from torch import nn
+
+    return nn.AvgPool2d(3, stride, 1, count_include_pad=False)
+
+
+def _max_pool(channels: int, stride: int, norm: Norm) -> nn.Module:
+    from torch import nn
+
+    return nn.MaxPool2d(3, stride, 1)
+
+
+register(Operation("none", "none", _free, _zero, FusedForm("none")))
+register(Operation("skip_connect", "skip", _free, _skip, FusedForm("skip")))
+register(Operation("avg_pool_3x3", "avg pool 3x3", _free, _avg_pool, FusedForm("avg_pool", 3)))
+register(Operation("max_pool_3x3", "max pool 3x3", _free, _max_pool, FusedForm("max_pool", 3)))
+
+
+# --- convolutions -----------------------------------------------------------------------------------------------------
+
+
+def _separable(kernel_size: int) -> Operation:
+    """Depthwise-separable convolution: [ReLU, depthwise, 1x1, BN] twice, any stride in the first depthwise one."""
+
+    def build(channels: int, stride: int, norm: Norm) -> nn.Module:
+        from torch import nn
+
+        from autoseg.ops.layers import Chain, depthwise, pointwise
+
+        return Chain(
+            relu1=nn.ReLU(),
+            depthwise1=depthwise(channels, kernel_size, stride),
+            pointwise1=pointwise(channels, channels),
+            norm1=norm(channels),
+            relu2=nn.ReLU(),
+            depthwise2=depthwise(channels, kernel_size),
+            pointwise2=pointwise(channels, channels),
+            norm2=norm(channels),
         )
-        self.pointwise1 = nn.Conv2d(channels, channels, 1, bias=False)
-        self.norm1 = norm(channels)
-        self.depthwise2 = nn.Conv2d(channels, channels, kernel_size, 1, kernel_size // 2, groups=channels, bias=False)
-        self.pointwise2 = nn.Conv2d(channels, channels, 1, bias=False)
-        self.norm2 = norm(channels)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """See the class."""
-        features = self.norm1(self.pointwise1(self.depthwise1(F.relu(features))))
-        features = self.norm2(self.pointwise2(self.depthwise2(F.relu(features))))
-        return features
+    size = f"{kernel_size}x{kernel_size}"
+    return Operation(
+        f"sep_conv_{size}", f"sep {size}", lambda c: 2 * (kernel_size**2 * c + c**2), build,
+        FusedForm("separable", kernel_size),
+    )  # fmt: skip
 
 
-class AtrousConv(nn.Module):
-    """ReLU, dense convolution at rate 2, BN (Auto-DeepLab's code); with stride 2 a bilinear halving and rate 1."""
+def _atrous(kernel_size: int) -> Operation:
+    """ReLU, dense convolution at rate 2, BN (Auto-DeepLab's code); at stride 2 a bilinear halving and rate 1."""
 
-    conv_norms: ClassVar[Pairs] = (("conv", "norm"),)
+    def build(channels: int, stride: int, norm: Norm) -> nn.Module:
+        from torch import nn
 
-    def __init__(self, channels: int, kernel_size: int, stride: int, norm: Norm) -> None:
-        super().__init__()
-        self.stride = stride
-        rate = 2 if stride == 1 else 1
-        self.conv = nn.Conv2d(
-            channels, channels, kernel_size, padding=rate * (kernel_size // 2), dilation=rate, bias=False
+        from autoseg.ops.layers import Chain, Strided, dense
+
+        return Chain(
+            relu=nn.ReLU(),
+            halve=Strided(stride),
+            conv=dense(channels, kernel_size, rate=2 if stride == 1 else 1),
+            norm=norm(channels),
         )
-        self.norm = norm(channels)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """See the class."""
-        features = self.norm(self.conv(_strided(F.relu(features), self.stride)))
-        return features
+    size = f"{kernel_size}x{kernel_size}"
+    return Operation(
+        f"atrous_conv_{size}", f"atrous {size}", lambda c: kernel_size**2 * c**2, build,
+        FusedForm("atrous", kernel_size),
+    )  # fmt: skip
 
 
-class DilConv(nn.Module):
+def _dilated(kernel_size: int) -> Operation:
     """Dilated separable convolution of DARTS (Liu et al. 2019): ReLU, depthwise at rate 2, 1x1, BN; any stride."""
 
-    conv_norms: ClassVar[Pairs] = (("pointwise", "norm"),)
+    def build(channels: int, stride: int, norm: Norm) -> nn.Module:
+        from torch import nn
 
-    def __init__(self, channels: int, kernel_size: int, stride: int, norm: Norm) -> None:
-        super().__init__()
-        self.depthwise = nn.Conv2d(
-            channels, channels, kernel_size, stride, kernel_size - 1, dilation=2, groups=channels, bias=False
+        from autoseg.ops.layers import Chain, depthwise, pointwise
+
+        return Chain(
+            relu=nn.ReLU(),
+            depthwise=depthwise(channels, kernel_size, stride, rate=2),
+            pointwise=pointwise(channels, channels),
+            norm=norm(channels),
         )
-        self.pointwise = nn.Conv2d(channels, channels, 1, bias=False)
-        self.norm = norm(channels)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """See the class."""
-        features = self.norm(self.pointwise(self.depthwise(F.relu(features))))
-        return features
-
-
-class AvgPool(nn.Module):
-    """3x3 average pooling over the pixels inside the image."""
-
-    def __init__(self, channels: int, kernel_size: int, stride: int, norm: Norm) -> None:
-        super().__init__()
-        self.kernel_size, self.stride = kernel_size, stride
-
-    def forward(self, features: Tensor) -> Tensor:
-        """See the class."""
-        return avg_pool(features, self.kernel_size, self.stride)
+    size = f"{kernel_size}x{kernel_size}"
+    return Operation(
+        f"dil_conv_{size}", f"dil {size}", lambda c: kernel_size**2 * c + c**2, build,
+        FusedForm("dilated", kernel_size),
+    )  # fmt: skip
 
 
-class MaxPool(nn.Module):
-    """3x3 max pooling."""
-
-    def __init__(self, channels: int, kernel_size: int, stride: int, norm: Norm) -> None:
-        super().__init__()
-        self.kernel_size, self.stride = kernel_size, stride
-
-    def forward(self, features: Tensor) -> Tensor:
-        """See the class."""
-        return F.max_pool2d(features, self.kernel_size, self.stride, self.kernel_size // 2)
+def _register(make: Callable[[int], Operation], *kernel_sizes: int) -> None:
+    for kernel_size in kernel_sizes:
+        register(make(kernel_size))
 
 
-class SkipConnect(nn.Module):
-    """The identity; with stride 2, bilinear halving, which needs no parameters (the paper leaves this open)."""
-
-    def __init__(self, channels: int, stride: int, norm: Norm) -> None:
-        super().__init__()
-        self.stride = stride
-
-    def forward(self, features: Tensor) -> Tensor:
-        """See the class."""
-        return _strided(features, self.stride)
-
-
-def avg_pool(features: Tensor, kernel_size: int, stride: int = 1) -> Tensor:
-    """Average pooling that leaves padding out of the mean."""
-    return F.avg_pool2d(features, kernel_size, stride, kernel_size // 2, count_include_pad=False)
-
-
-def _strided(features: Tensor, stride: int) -> Tensor:
-    return resize(features, level_size((features.shape[-2], features.shape[-1]), stride))
+_register(_separable, 3, 5)
+_register(_atrous, 3, 5)
+_register(_dilated, 3, 5)

@@ -70,7 +70,7 @@ class Cascade(nn.Module):
     """Steps whose inputs are concatenated, without concatenating them: (N, Cin, ...) -> maps of (N, Cout, ...).
 
     Every source, the input or a step's maps, is convolved once, for all steps that read it, and the parts are summed:
-    the same products, fewer and wider convolutions, and nothing but the sources is kept for the way back.
+    the same products, fewer and wider convolutions, and nothing but the sources is kept for the backward pass.
     `weights[n]` is the kernel over source n; its output channels are those of the steps that read n, in their order.
     """
 

@@ -23,7 +23,7 @@ class Carafe(nn.Module):
 
     The paper's defaults: 64 compressed channels, encoder 3x3, reassembly 5x5, one group. Outside the image are zeros.
     What a pixel may see is copied side by side, so that reassembly is a product of matrices a pixel, at the price of 25
-    maps of low resolution that are kept for the way back; the result is in channels_last memory.
+    maps of low resolution that are kept for the backward pass; the result is in channels_last memory.
     """
 
     def __init__(

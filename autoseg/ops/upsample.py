@@ -149,7 +149,7 @@ def max_pool_2x2(guide: Tensor) -> Tensor:
     """2x2 max pooling of windows that may reach over the border."""
     if not torch.compiler.is_exporting():
         return F.max_pool2d(guide, 2, ceil_mode=True)
-    # ceil_mode ties a graph to its example; the slices' way back takes over ten times as long
+    # ceil_mode ties a graph to its example; the slices' backward pass takes over ten times as long
     a, b, c, d = _windows(guide)
     return torch.maximum(torch.maximum(a, b), torch.maximum(c, d))
 

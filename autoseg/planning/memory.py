@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.analysis.memory_tracker import LiveStorages, SavedStorages, tensor_bytes
-from autoseg.config import LEAST_INPUT_SIDE, SearchConfig, SearchSchedule
+from autoseg.config.base import LEAST_INPUT_SIDE
+from autoseg.config.training import SearchConfig, SearchSchedule
 from autoseg.data.dataset import open_dataset
 from autoseg.engine.search import SearchTask
 from autoseg.engine.trainer import autocast
@@ -42,7 +43,7 @@ from autoseg.planning.predicted_memory import (
 )
 from autoseg.supernet import Supernet, choose_kernels
 from autoseg.supernet.fast.cell import Feature
-from autoseg.supernet.supernet import cell_name
+from autoseg.supernet.reference import cell_name
 
 SMALLEST_BATCH, LARGEST_BATCH = 2, 65536
 LARGEST_CROP = 16384

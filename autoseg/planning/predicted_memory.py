@@ -17,7 +17,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
 from autoseg.analysis.memory_tracker import LiveStorages
-from autoseg.config import DataConfig, GeneratedConfig, TrainingConfig
+from autoseg.config.data import DataConfig, GeneratedConfig
+from autoseg.config.training import TrainingConfig
 from autoseg.data.dataset import resolve
 from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.search import SearchTask

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from autoseg.config import SearchConfig
+from autoseg.config.training import SearchConfig
 from autoseg.data.loading.splits import halve
 from autoseg.engine.accumulation import steps_in_epoch
 from autoseg.engine.cuda_graphs import EAGER_STEPS

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from autoseg.analysis.memory_tracker import LiveStorages, SavedStorages, tensor_bytes
-from autoseg.config import RetrainConfig
+from autoseg.config.training import RetrainConfig
 from autoseg.data.dataset import open_dataset
 from autoseg.engine.retrain import RetrainTask
 from autoseg.planning.predicted_memory import (

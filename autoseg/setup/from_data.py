@@ -10,10 +10,10 @@ import statistics
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from autoseg.config import LEAST_INPUT_SIDE, RetrainConfig, SearchConfig, SearchSchedule, TrainingConfig
+from autoseg.config.base import LEAST_INPUT_SIDE, parse
+from autoseg.config.training import RetrainConfig, SearchConfig, SearchSchedule, TrainingConfig
 from autoseg.data.dataset import SegmentationDataset
 from autoseg.engine.evaluate import spaced
-from autoseg.settings import parse
 from autoseg.space.schema import genotype_names, space_names
 
 Config = TypeVar("Config", SearchConfig, RetrainConfig)

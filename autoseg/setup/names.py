@@ -7,9 +7,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from autoseg.config.base import merge
 from autoseg.errors import ConfigError
 from autoseg.files import read_yaml
-from autoseg.settings import merge
 from autoseg.space.schema import SearchSpace, genotype_names, space_names
 from autoseg.zoo.architecture import Architecture, load_architecture
 from autoseg.zoo.schema import ALIASES, NETWORKS, FixedNetwork, is_network_name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from autoseg.config import RetrainConfig, SearchConfig, TrainingConfig
+from autoseg.config.training import RetrainConfig, SearchConfig, TrainingConfig
 from autoseg.engine.device_check import prepare
 from autoseg.engine.environment import pick_device
 from autoseg.errors import ConfigError

@@ -10,12 +10,13 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from autoseg.config import DataConfig, RetrainConfig, RetrainSchedule, SearchConfig, SearchSchedule, data_settings
+from autoseg.config.base import Settings, merge, parse
+from autoseg.config.data import DataConfig, data_settings
+from autoseg.config.training import RetrainConfig, RetrainSchedule, SearchConfig, SearchSchedule
 from autoseg.data.dataset import resolve
 from autoseg.errors import ConfigError
 from autoseg.files import read_yaml
 from autoseg.genotype.schema import Genotype
-from autoseg.settings import Settings, merge, parse
 from autoseg.setup.preflight import check_device
 from autoseg.space.schema import SearchSpace, load_space
 from autoseg.zoo.architecture import Architecture, load_architecture, parse_architecture

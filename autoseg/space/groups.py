@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from functools import cached_property
 from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from autoseg.settings import Flag, Number, Settings, Whole
+from autoseg.config.base import Flag, Number, Settings, Whole
+from autoseg.registry import OPERATIONS
 from autoseg.space.resolution import PLAIN_UPSAMPLERS, check_upsamplers
 
 PAPER_OPERATIONS = (
@@ -23,8 +23,6 @@ PAPER_OPERATIONS = (
     "atrous_conv_5x5",
 )
 """The operations that compete in Auto-DeepLab (section 3.1)."""
-OPERATIONS = (*PAPER_OPERATIONS, "dil_conv_3x3", "dil_conv_5x5")
-"""Every operation that a cell may choose, those of DARTS included; `autoseg.ops.registry` builds them."""
 
 Positive = Annotated[Whole, Field(ge=1, le=4096)]
 Temperature = Annotated[Number, Field(gt=0, le=1000)]
@@ -36,16 +34,14 @@ class CellSpec(Settings):
     blocks: Annotated[Whole, Field(ge=1, le=16)] = 5
     operations: tuple[str, ...] = PAPER_OPERATIONS
     up_cell: Flag = False
-    """The cells of the way up have an alpha and a cell of their own, as in NAS-Unet (Weng et al. 2019)."""
+    """The cells of the up path have an alpha and a cell of their own, as in NAS-Unet (Weng et al. 2019)."""
 
     @field_validator("operations")
     @classmethod
     def _operations_are_known(cls, operations: tuple[str, ...]) -> tuple[str, ...]:
         for operation in operations:
             if operation not in OPERATIONS:
-                near = difflib.get_close_matches(operation, OPERATIONS, n=1)
-                hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(OPERATIONS)}"
-                raise ValueError(f"unknown operation '{operation}' ({hint})")
+                raise ValueError(OPERATIONS.unknown(operation))
         if len(set(operations)) != len(operations):
             raise ValueError("an operation is named twice; name each once")
         if not set(operations) - {"none"}:
@@ -62,7 +58,7 @@ class NetworkSpec(Settings):
     """F: the filters of a block at the smallest stride; doubled at each further one."""
     moves: tuple[Literal["up", "same", "down"], ...] = ("up", "same", "down")
     down_layers: Positive | None = None
-    """Layers of the way down, where no move goes up; in the others none goes down, and the last layer has the smallest
+    """Layers of the down path, where no move goes up; in the others none goes down, and the last layer has the smallest
     stride (an hourglass, as U-Net). Left out, moves come in any order, and any level may be the last."""
     paths: Literal["single", "multi"] = "single"
     """`multi`: beta is a sigmoid of each arrow, and several arrows into and out of a node stay (DiNTS, He 2021)."""
@@ -133,8 +129,8 @@ class DecoderSpec(Settings):
 
     name: Literal["deeplabv3plus", "aspp", "unet", "fcn", "classifier"] = "deeplabv3plus"
     """`aspp`: ASPP at the path's end; `deeplabv3plus`: then a low-level feature (Chen et al. 2018); `unet`: then
-    doublings, each joined by the feature of the way down (Ronneberger et al. 2015); `fcn`: score maps of the strides on
-    the way down, summed from coarse to fine (Long et al. 2015); `classifier`: a 1x1 convolution alone."""
+    doublings, each joined by the encoder feature (Ronneberger et al. 2015); `fcn`: score maps of the encoder's
+    strides, summed from coarse to fine (Long et al. 2015); `classifier`: a 1x1 convolution alone."""
     filters: Positive = 256
     aspp_rates: tuple[Positive, ...] = (96, 192, 288)
     """Divided by the output stride: 12, 24 and 36 at stride 8."""

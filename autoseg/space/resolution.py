@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import field_validator
 
-from autoseg.settings import Settings
+from autoseg.config.base import Settings
 
 UPSAMPLERS = (
     "nearest",
@@ -76,7 +76,7 @@ class ResolutionSpec(Settings):
     shared_by: Literal["level", "arrow"] = "level"
     """One choice for all up moves into a level, or one for each arrow of the trellis."""
     skips: tuple[Skip, ...] = ("none",)
-    """From the way down into each level of the way up; a space with `network.down_layers` only."""
+    """Skips from the encoder into each level of the up path; a space with `network.down_layers` only."""
 
     @field_validator("upsamplers")
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -11,9 +11,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
+from autoseg.config.base import Settings, Whole, parse
 from autoseg.errors import AutosegError, GenotypeError, SearchSpaceError
 from autoseg.files import read_yaml
-from autoseg.settings import Settings, Whole, parse
+from autoseg.registry import OPERATIONS
 from autoseg.space.cell import CellTopology
 from autoseg.space.groups import (
     BatchNormSpec,
@@ -26,7 +27,7 @@ from autoseg.space.groups import (
     StemSpec,
 )
 from autoseg.space.resolution import PLAIN_UPSAMPLERS, GammaSite, ResolutionSpec
-from autoseg.space.trellis import Arrow, Move, Trellis
+from autoseg.space.trellis import Arrow, Move, Trellis, filters_at
 
 SPACE_VERSION = 1
 
@@ -64,6 +65,25 @@ def refuse_newer(data: Mapping[str, Any], newest: int, what: str, where: str, er
         )
 
 
+def refuse_missing_plugins(data: Mapping[str, Any], where: str, error: type[AutosegError]) -> None:
+    """Refuse data with an operation of a plugin that is not loaded, and say which plugin it is."""
+    plugins = data.get("plugins")
+    for operation, plugin in plugins.items() if isinstance(plugins, Mapping) else ():
+        if operation not in OPERATIONS:
+            raise error(
+                f"operation '{operation}'{f' in {where}' if where else ''} comes from the plugin {plugin}, which is not"
+                f" given; add --plugin {plugin}",
+                code="plugin-not-given",
+            )
+
+
+def write_plugins(data: dict[str, Any], operations: Iterable[str]) -> None:
+    """Put into plain data which of the operations came from which plugin; no key where all ship with autoseg."""
+    owners = {name: plugin for name in operations if (plugin := OPERATIONS.plugin_of(name)) is not None}
+    if owners:
+        data["plugins"] = owners
+
+
 class SearchSpace(Settings):
     """Everything that defines a search space. `SearchSpace.load("auto_deeplab")` reads one."""
 
@@ -80,6 +100,15 @@ class SearchSpace(Settings):
     """Of the decoded network; the supernet's has no affine parameters and the usual constants."""
     decoding: DecodingSpec = DecodingSpec()
     relaxation: RelaxationSpec = RelaxationSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plugins_are_loaded(cls, data: Any) -> Any:
+        """`plugins`, which files have, is made anew when the space is written."""
+        if not isinstance(data, Mapping):
+            return data
+        refuse_missing_plugins(data, "", SearchSpaceError)
+        return {key: value for key, value in data.items() if key != "plugins" or not isinstance(value, Mapping)}
 
     @field_validator("version")
     @classmethod
@@ -133,6 +162,7 @@ class SearchSpace(Settings):
         for group, plain in (("relaxation", RelaxationSpec()), ("resolution", ResolutionSpec())):
             if getattr(self, group) == plain:
                 del data[group]
+        write_plugins(data, self.cell.operations)
         return without_defaults(data, self)
 
     @cached_property
@@ -141,6 +171,10 @@ class SearchSpace(Settings):
         network = self.network
         return Trellis(network.layers, network.strides, network.moves, network.down_layers)
 
+    def filters(self, level: int) -> int:
+        """Filters of a block of the supernet at a level."""
+        return filters_at(level, self.network.filter_multiplier)
+
     @cached_property
     def topology(self) -> CellTopology:
         """The edges of the cell."""
@@ -148,7 +182,7 @@ class SearchSpace(Settings):
 
     @cached_property
     def cells(self) -> int:
-        """Cells that are searched: one for all layers, or one for the way down and one for the way up."""
+        """Cells that are searched: one for all layers, or one for the down path and one for the up path."""
         return 2 if self.cell.up_cell else 1
 
     def cell_of(self, layer: int) -> int:
@@ -201,6 +235,7 @@ class SearchSpace(Settings):
     def parse(cls, data: Mapping[str, Any], where: str = "") -> SearchSpace:
         """A space from plain data. Raises: SearchSpaceError: one line on what is wrong."""
         refuse_newer(data, SPACE_VERSION, "search space", where, SearchSpaceError)
+        refuse_missing_plugins(data, where, SearchSpaceError)
         return parse(cls, data, where, SearchSpaceError)
 
     @classmethod

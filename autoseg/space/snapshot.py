@@ -18,8 +18,8 @@ class ArchProbs:
     """alpha [edge, operation] and beta [layer, level, move] of one moment of a search, in float64.
 
     `beta_probs` is 0 on arrows that are not legal; over the legal arrows that leave a node it sums to 1 (eq. 7-8), or
-    is a sigmoid of each (`network.paths: multi`). With `cell.up_cell` alpha has the edges of the cell of the way down,
-    then those of the way up. None in spaces without: `edge_logits` [edge] (PC-DARTS), `gamma_logits` [site, upsampler]
+    is a sigmoid of each (`network.paths: multi`). With `cell.up_cell` alpha has the edges of the cell of the down path,
+    then those of the up path. None in spaces without: `edge_logits` [edge] (PC-DARTS), `gamma_logits` [site, upsampler]
     (rows and columns are the space's `gamma_sites` and `upsamplers`), `skip_logits` [level, skip].
     Raises: CheckpointError: shapes that are not the space's, or values that are not finite.
     """
@@ -89,7 +89,7 @@ class ArchProbs:
 
     @cached_property
     def skip_probs(self) -> np.ndarray | None:
-        """Softmax over the skip connections into each level of the way up, [level, skip]."""
+        """Softmax over the skip connections into each level of the up path, [level, skip]."""
         if self.skip_logits is None:
             return None
         return _softmax(self.skip_logits, np.ones_like(self.skip_logits, dtype=bool))

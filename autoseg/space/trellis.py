@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from itertools import pairwise
 from typing import NamedTuple
@@ -44,6 +44,19 @@ class Arrow(NamedTuple):
 
 FIRST_STEM_NODE = Node(-1, 0)
 STEM_NODE = Node(0, 0)
+
+
+def nearest_level(level: int, levels: Iterable[int]) -> int:
+    """The level of the node that a node at `level` takes as H(l-2), where nodes at `levels` exist two layers ago.
+
+    A tie goes to the finer level.
+    """
+    return min(levels, key=lambda other: (abs(other - level), other))
+
+
+def filters_at(level: int, filter_multiplier: int) -> int:
+    """Filters of a block: F at the smallest stride, doubled at each further one."""
+    return filter_multiplier << level
 
 
 class Trellis:
@@ -120,11 +133,14 @@ class Trellis:
         """The node that `node` reads as H(l-2): the same level two layers ago, or the nearest that exists there."""
         if node.layer == 1:
             return FIRST_STEM_NODE
-        return min(self.nodes_at(node.layer - 2), key=lambda other: (abs(other.level - node.level), other.level))
+        layer = node.layer - 2
+        return Node(layer, nearest_level(node.level, (other.level for other in self.nodes_at(layer))))
 
     def skip_sources(self, level: int) -> list[Node]:
-        """The nodes from which a path may leave `level` downwards, by layer: what a way back up to it can be joined by,
-        and where the pooling was made that an unpooling undoes."""
+        """The nodes from which a path may leave `level` downwards, by layer.
+
+        Their features may join the up path at that level, and an unpooling undoes their pooling.
+        """
         return sorted(arrow.source for arrow in self.arrows if arrow.source.level == level and arrow.move is Move.DOWN)
 
     def legal(self) -> np.ndarray:

@@ -20,7 +20,7 @@ def relative_costs(space: SearchSpace, num_classes: int) -> Tensor:
     On up moves upsamplers have the filters of the level above, in the decoder the score maps of the classes. 0 for
     upsamplers that do not compete at a site, and where none costs anything. float64, on the CPU.
     """
-    widths = {space.gamma_row(arrow): _filters(space, arrow.target.level) for arrow in space.trellis.arrows}
+    widths = {space.gamma_row(arrow): space.filters(arrow.target.level) for arrow in space.trellis.arrows}
     widths |= {space.decoder_row(level): num_classes for level in space.decoder_stages}
     rows = []
     for row, site in enumerate(space.gamma_sites):
@@ -36,7 +36,3 @@ def multiply_adds_per_pixel(name: str, channels: int) -> float:
         upsampler = build_upsampler(name, channels, channels).eval()
         features, guide = (torch.empty(1, channels, side, side) for side in (SIDE, 2 * SIDE))
     return count_multiply_adds(upsampler, features, (2 * SIDE, 2 * SIDE), guide) / SIDE**2
-
-
-def _filters(space: SearchSpace, level: int) -> int:
-    return space.network.filter_multiplier << level

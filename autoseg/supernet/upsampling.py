@@ -156,7 +156,7 @@ class Upsampling(nn.Module):
         levels = range(len(space.network.strides) - 1) if hourglass else ()
         self.sources = {level: space.trellis.skip_sources(level) for level in levels}
         self.skips = nn.ModuleList(
-            SkipFeature([width(node) for node in nodes], self._filters(level))
+            SkipFeature([width(node) for node in nodes], space.filters(level))
             for level, nodes in self.sources.items()
             if self.joins
         )
@@ -187,7 +187,7 @@ class Upsampling(nn.Module):
         nodes, probs, guide = [features[node] for node in self.sources[level]], way_up.descent_probs[level], None
         if self.unpools:
             with torch.no_grad():
-                narrow = (to_width(of.plain, self._filters(level)) for of in nodes)
+                narrow = (to_width(of.plain, self.space.filters(level)) for of in nodes)
                 guide = torch.stack([prob * one for prob, one in zip(probs.unbind(), narrow, strict=True)]).sum(0)
         return EncoderFeatures(self.skips[level](nodes, probs) if self.joins else None, guide)
 
@@ -221,9 +221,6 @@ class Upsampling(nn.Module):
             if level - 1 in scores:
                 total = total + scores[level - 1]
         return total
-
-    def _filters(self, level: int) -> int:
-        return self.space.network.filter_multiplier << level
 
 
 def competes(space: SearchSpace) -> bool:

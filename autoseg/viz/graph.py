@@ -5,6 +5,7 @@ from __future__ import annotations
 import networkx as nx
 
 from autoseg.genotype.schema import Cell, Genotype
+from autoseg.registry import OPERATIONS
 from autoseg.space.cell import PREV, PREV_PREV, state_name
 from autoseg.space.trellis import STEM_NODE, Node
 from autoseg.viz.wiring import decoder_inputs, decoder_nodes, enlargements, is_plain, joins, move_name, up_names
@@ -16,12 +17,6 @@ CONCAT = "concat"
 INPUTS = (state_name(PREV_PREV), state_name(PREV))
 
 _SHORT = {
-    "skip_connect": "skip",
-    "sep_conv": "sep",
-    "atrous_conv": "atrous",
-    "dil_conv": "dil",
-    "avg_pool": "avg pool",
-    "max_pool": "max pool",
     "transposed_conv": "t-conv",
     "pixel_shuffle_icnr": "shuffle ICNR",
     "pixel_shuffle": "shuffle",
@@ -35,6 +30,8 @@ _SHORT = {
 
 def short_name(operation: str) -> str:
     """`sep_conv_3x3` as `sep 3x3`, for labels, upsamplers too; what is not known keeps its words."""
+    if operation in OPERATIONS:
+        return OPERATIONS[operation].label
     for long, short in _SHORT.items():
         if operation == long or operation.startswith(f"{long}_"):
             return (short + operation.removeprefix(long)).replace("_", " ")

@@ -69,14 +69,14 @@ def enlargements(genotype: Genotype) -> list[Enlargement]:
 def joins(genotype: Genotype) -> list[Join]:
     """The skip connections of the up moves, then those of the decoder."""
     found = [
-        Join(genotype.descent(arrow.target.level, arrow.target.layer), arrow.target, genotype.skip(arrow))
+        Join(genotype.encoder_node(arrow.target.level, arrow.target.layer), arrow.target, genotype.skip(arrow))
         for arrow in genotype.up_arrows
         if genotype.skip(arrow) != "none"
     ]
     nodes, name = decoder_nodes(genotype), genotype.decoder.name
     if name in JOINING_DECODERS:
         how: Skip = "concat" if name == "unet" else "add"
-        return found + [Join(genotype.descent(node.level, genotype.layers + 1), node, how) for node in nodes[1:]]
+        return found + [Join(genotype.encoder_node(node.level, genotype.layers + 1), node, how) for node in nodes[1:]]
     if name == "deeplabv3plus":
         return [*found, Join(low_level_node(genotype), nodes[-1], "concat")]
     return found

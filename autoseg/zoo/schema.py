@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from autoseg.config.base import Flag, Number, Settings, Whole, parse
 from autoseg.errors import ConfigError
-from autoseg.settings import Flag, Number, Settings, Whole, parse
 from autoseg.space.resolution import parse_upsampler
 
 UNET_UPSAMPLER = "transposed_conv_2x2"

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from autoseg.network.base import SegmentationNetwork
 from autoseg.ops.heads import Doubling
 from autoseg.ops.interleave import cut, is_channels_last
-from autoseg.ops.operations import Norm, Pairs
+from autoseg.ops.layers import Norm, Pairs
 from autoseg.ops.resize import Size
 from autoseg.zoo.initialisation import he_initialise
 from autoseg.zoo.layers import ConvRelu, initialise_score

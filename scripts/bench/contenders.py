@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from autoseg.config import SearchSchedule
+from autoseg.config.training import SearchSchedule
 from autoseg.engine.optim import build_optimizer
 from autoseg.engine.trainer import autocast
 from autoseg.errors import ConfigError

@@ -21,7 +21,8 @@ from bench_inference import bench_inference, bench_training
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from autoseg.config import SearchConfig
+from autoseg.config.base import merge
+from autoseg.config.training import SearchConfig
 from autoseg.engine import steps
 from autoseg.engine.search import SearchTask
 from autoseg.genotype.sample import sample_genotype
@@ -29,7 +30,6 @@ from autoseg.genotype.schema import Genotype
 from autoseg.network import build_network
 from autoseg.planning import memory as plan
 from autoseg.planning import time as step_time
-from autoseg.settings import merge
 from autoseg.setup.settings import search_settings
 from autoseg.space.schema import SearchSpace
 from gpu.bench_rows import (

@@ -20,7 +20,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import autoseg
-from autoseg.config import DataConfig, RetrainConfig, SearchConfig
+from autoseg.config.base import merge
+from autoseg.config.data import DataConfig
+from autoseg.config.training import RetrainConfig, SearchConfig
 from autoseg.data.dataset import open_dataset
 from autoseg.data.loading.cache import keep_samples
 from autoseg.engine.environment import pick_device
@@ -32,7 +34,6 @@ from autoseg.engine.search import SearchTask
 from autoseg.errors import AutosegError, Interrupted
 from autoseg.files import read_yaml, write_atomically
 from autoseg.planning.time import WARM_UP
-from autoseg.settings import merge
 from autoseg.setup.settings import retrain_settings, search_settings
 from gpu.bench_rows import DRY_SPACE
 from gpu.environment import describe

@@ -12,10 +12,10 @@ from PIL import Image
 from tiny_runs import call, files_of, write_folder
 
 from autoseg.cli.main import run
-from autoseg.config import DataConfig, data_settings
+from autoseg.config.base import parse
+from autoseg.config.data import DataConfig, data_settings
 from autoseg.data.check import scan as scanning
 from autoseg.data.dataset import open_dataset, resolve
-from autoseg.settings import parse
 
 TRAIN = 16
 

@@ -12,7 +12,7 @@ from PIL import Image
 from tiny_runs import call, files_of
 
 from autoseg.cli.main import run
-from autoseg.config import InferenceConfig
+from autoseg.config.inference import InferenceConfig
 from autoseg.engine.predict import label_map, load_network
 from cli.error_lines import check_line
 

@@ -19,7 +19,8 @@ from PIL import Image
 from pretend_mps import MPS, pretended_mps
 from tiny_runs import RETRAIN, SEARCH, call, checkpoint, rows, write_config, write_folder
 
-from autoseg.config import AugmentConfig, DataConfig
+from autoseg.config.data import DataConfig
+from autoseg.config.training import AugmentConfig
 from autoseg.data.dataset import open_dataset, resolve
 from autoseg.data.loading.loader import BatchLoader, evaluation_batches
 from autoseg.engine.device_check import prepare
@@ -167,7 +168,7 @@ def test_images_lie_there_channels_first(mac: None) -> None:
 
 @pytest.mark.parametrize("name", ["cross_entropy", "focal", "dice", "lovasz", "boundary", "ohem"])
 def test_losses(name: str, mac: None) -> None:
-    from autoseg.config import TrainingConfig
+    from autoseg.config.training import TrainingConfig
 
     (term,) = TrainingConfig(loss=(name,)).loss
     logits, masks = torch.randn(2, 5, 12, 9), torch.randint(5, (2, 12, 9))

@@ -9,11 +9,11 @@ import pytest
 from small_networks import hourglass, hourglass_space, random_probs, several_paths
 from tiny_runs import SEARCH, call
 
-from autoseg.config import SearchConfig
+from autoseg.config.base import parse
+from autoseg.config.training import SearchConfig
 from autoseg.engine.run_directory import Run
 from autoseg.genotype.decode import decode
 from autoseg.genotype.schema import Genotype
-from autoseg.settings import parse
 from autoseg.space.snapshot import ArchProbs
 
 

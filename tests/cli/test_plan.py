@@ -12,9 +12,9 @@ from tiny_runs import SPACE, call, write_config
 
 import autoseg
 from autoseg.cli.main import run
-from autoseg.config import SearchConfig
+from autoseg.config.base import merge, parse, parse_assignments
+from autoseg.config.training import SearchConfig
 from autoseg.planning.memory import Setting, predict_memory
-from autoseg.settings import merge, parse, parse_assignments
 from cli.error_lines import check_line
 
 CPU = torch.device("cpu")

@@ -106,7 +106,7 @@ def test_samples_that_are_in_use_are_done_without(
     windows: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Another program has mapped some that are out of date, which cannot be removed."""
-    from autoseg.config import DataConfig
+    from autoseg.config.data import DataConfig
     from autoseg.data.dataset import open_dataset, resolve
 
     monkeypatch.setattr("time.sleep", lambda seconds: None)

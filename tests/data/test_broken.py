@@ -19,12 +19,12 @@ import pytest
 from error_codes import raises_code
 from PIL import Image
 
-from autoseg.config import DataConfig
+from autoseg.config.base import parse
+from autoseg.config.data import DataConfig
 from autoseg.data.base import SegmentationDataset
 from autoseg.data.dataset import open_dataset, resolve
 from autoseg.data.loading.cache import keep_samples
 from autoseg.errors import DataError
-from autoseg.settings import parse
 
 RNG = np.random.default_rng(0)
 PHOTO = RNG.integers(0, 256, (40, 48, 3), dtype=np.uint8)

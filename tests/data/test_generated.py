@@ -6,13 +6,13 @@ import torch
 from error_codes import raises_code
 from torch import nn
 
-from autoseg.config import DataConfig, GeneratedConfig
+from autoseg.config.base import parse
+from autoseg.config.data import DataConfig, GeneratedConfig
 from autoseg.data.base import SegmentationDataset
 from autoseg.data.dataset import open_dataset, resolve
 from autoseg.data.generated import CLASSES, GeneratedDataset
 from autoseg.data.statistics import count_classes
 from autoseg.errors import DataError
-from autoseg.settings import parse
 
 
 def generated(split: str = "train", **settings: object) -> SegmentationDataset:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from autoseg.config import DataConfig, data_settings
+from autoseg.config.base import parse
+from autoseg.config.data import DataConfig, data_settings
 from autoseg.data.dataset import open_dataset, resolve, verify
 from autoseg.data.loading.loader import evaluation_batches
 from autoseg.data.statistics import count_classes
-from autoseg.settings import parse
 
 DATA_SETS = Path(__file__).parents[2] / "data_sets"
 

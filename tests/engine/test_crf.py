@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autoseg.cli.main import run
-from autoseg.config import CrfConfig, DataConfig, InferenceConfig
+from autoseg.config.data import DataConfig
+from autoseg.config.inference import CrfConfig, InferenceConfig
 from autoseg.data.augment.sample import normalisation
 from autoseg.data.dataset import open_dataset, resolve
 from autoseg.engine.crf import colours_of, refine

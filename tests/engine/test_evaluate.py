@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 import autoseg
 from autoseg.cli.main import run
-from autoseg.config import SCALES, DataConfig, InferenceConfig
+from autoseg.config.data import DataConfig
+from autoseg.config.inference import SCALES, InferenceConfig
 from autoseg.data.dataset import open_dataset, resolve
 from autoseg.engine.evaluate import Details, evaluate_network, spaced
 from autoseg.engine.inference import score_bands

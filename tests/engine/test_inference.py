@@ -10,7 +10,8 @@ from tiny_runs import GENOTYPE
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.config import LEAST_INPUT_SIDE, InferenceConfig
+from autoseg.config.base import LEAST_INPUT_SIDE
+from autoseg.config.inference import InferenceConfig
 from autoseg.engine import inference as bands
 from autoseg.engine.inference import resized_bands, score_bands
 from autoseg.genotype.schema import Genotype

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from autoseg.config import LrScheduleConfig, OptimizerConfig
+from autoseg.config.training import LrScheduleConfig, OptimizerConfig
 from autoseg.engine.optim import build_optimizer, learning_rate, set_learning_rate
 
 STEPS, PER_EPOCH = 40, 8

@@ -11,13 +11,13 @@ import pytest
 import torch
 from tiny_runs import RETRAIN, SEARCH, SPACE, assert_same_state, call, rows, write_config
 
-from autoseg.config import SearchConfig
+from autoseg.config.base import merge
+from autoseg.config.training import SearchConfig
 from autoseg.data.dataset import open_dataset
 from autoseg.engine.search import SearchTask
 from autoseg.engine.trainer import seed_of
 from autoseg.genotype.schema import Genotype
 from autoseg.planning.memory import predict_memory
-from autoseg.settings import merge
 from autoseg.setup.settings import search_settings
 
 RELAXATIONS: dict[str, dict[str, Any]] = {

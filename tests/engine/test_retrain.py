@@ -18,14 +18,14 @@ from torch.nn import functional as F
 
 import autoseg
 from autoseg.cli.main import run
-from autoseg.config import RetrainSchedule
+from autoseg.config.base import parse
+from autoseg.config.training import RetrainSchedule
 from autoseg.engine.predict import load_network
 from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.trainer import seed_step
 from autoseg.errors import ConfigError, DataError
 from autoseg.genotype.schema import Genotype
 from autoseg.losses.losses import SegmentationLoss, sample_pixels
-from autoseg.settings import parse
 
 PLAIN = {
     "drop_path": 0.0,

@@ -11,7 +11,7 @@ import yaml
 from error_codes import raises_code
 from tiny_runs import SEARCH, assert_same_run, call, write_config
 
-from autoseg.config import GeneratedConfig
+from autoseg.config.data import GeneratedConfig
 from autoseg.engine import run_directory as run_module
 from autoseg.engine.log import Progress, show_seconds
 from autoseg.engine.run_directory import Run, refuse_used

@@ -17,13 +17,13 @@ from tiny_runs import SEARCH, assert_same_run, call, checkpoint, rows, search_ta
 from torch.nn import functional as F
 
 from autoseg.cli.main import run
-from autoseg.config import SearchSchedule
+from autoseg.config.base import parse
+from autoseg.config.training import SearchSchedule
 from autoseg.data.loading.loader import epoch_order
 from autoseg.data.statistics import repeat_factors
 from autoseg.engine.search import SearchTask
 from autoseg.errors import ConfigError, DataError, RunError
 from autoseg.losses.losses import SegmentationLoss
-from autoseg.settings import parse
 from autoseg.space.snapshot import ArchProbs
 
 
@@ -264,7 +264,7 @@ def test_a_diverged_loss_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from autoseg.api.runs import search
+    from autoseg.api.search import search
 
     nothing = torch.tensor(float("nan"))
     monkeypatch.setattr(SearchTask, "step", lambda *_: {"train": {"loss": nothing, "lr": 0.1}})

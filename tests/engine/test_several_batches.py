@@ -29,7 +29,8 @@ from tiny_runs import (
 from torch import Tensor
 
 from autoseg.cli.main import run
-from autoseg.config import RetrainConfig
+from autoseg.config.base import parse
+from autoseg.config.training import RetrainConfig
 from autoseg.data.dataset import open_dataset, resolve
 from autoseg.engine.cuda_graphs import Inputs, Recordings
 from autoseg.engine.moving_average import MovingAverage
@@ -38,7 +39,6 @@ from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.steps import Gradients, accumulated, make_scaler, take_step
 from autoseg.engine.trainer import autocast
 from autoseg.errors import ConfigError
-from autoseg.settings import parse
 from autoseg.supernet import build_supernet
 from engine.test_steps import HALVES, StandIn, Watch
 
@@ -258,7 +258,7 @@ def test_fp16_computes_in_float16_and_keeps_float32_weights() -> None:
     "optimizer", [{"name": "sgd"}, {"name": "sgd", "nesterov": True}, {"name": "adam"}, {"name": "adamw"}]
 )
 def test_a_step_without_finite_gradients_is_left_out_and_the_scale_halved(optimizer: dict[str, Any]) -> None:
-    from autoseg.config import OptimizerConfig
+    from autoseg.config.training import OptimizerConfig
 
     parameter = torch.nn.Parameter(torch.ones(3))
     built = build_optimizer(parse(OptimizerConfig, {**optimizer, "lr": 0.1}), [parameter], fused=True)

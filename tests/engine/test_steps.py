@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from autoseg.cli.main import run
-from autoseg.config import SearchSchedule
+from autoseg.config.training import SearchSchedule
 from autoseg.engine import search
 from autoseg.engine.cuda_graphs import EAGER_STEPS, CudaGraphs, Recorder, Recordings, relative_difference
 from autoseg.engine.search import SearchTask

@@ -14,10 +14,10 @@ from supernet.test_upsampling import SPACES, UPSAMPLERS, images_of, space_of
 from tiny_runs import SEARCH, write_config
 
 from autoseg.cli.main import run
+from autoseg.config.base import merge
 from autoseg.engine.steps import CudaGraphs, Gradients
 from autoseg.errors import ConfigError
 from autoseg.losses.losses import SegmentationLoss
-from autoseg.settings import merge
 from autoseg.space.schema import SearchSpace
 from autoseg.supernet import build_supernet
 from autoseg.supernet.upsampler_cost import multiply_adds_per_pixel, relative_costs

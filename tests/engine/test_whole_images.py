@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from autoseg.config import DataConfig, InferenceConfig
+from autoseg.config.data import DataConfig
+from autoseg.config.inference import InferenceConfig
 from autoseg.data.base import SegmentationDataset
 from autoseg.engine.evaluate import evaluate_network
 from autoseg.metrics.confusion import Scores

@@ -11,7 +11,7 @@ import torch
 from autoseg.export import ExportReport, export_network
 from autoseg.genotype.schema import Genotype
 from autoseg.network import Network, build_network
-from autoseg.space.groups import OPERATIONS
+from autoseg.registry import OPERATIONS
 
 CLASSES = ("sky", "road", "tree", "car", "4")
 METADATA: dict[str, Any] = {

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from autoseg.config.base import merge
 from autoseg.genotype.schema import Cell, Genotype
-from autoseg.settings import merge
 from autoseg.space.schema import SearchSpace
 from autoseg.space.snapshot import ArchProbs, logits_shapes
 

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from error_codes import raises_code
 
+from autoseg.config.base import merge
 from autoseg.errors import GenotypeError
 from autoseg.genotype.contains import check_in_space
 from autoseg.genotype.sample import sample_genotype
 from autoseg.genotype.schema import Genotype
-from autoseg.settings import merge
 from autoseg.space.schema import SearchSpace, genotype_names
 from genotype.spaces import KINDS, space_of
 

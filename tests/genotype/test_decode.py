@@ -11,7 +11,7 @@ from error_codes import raises_code
 
 from autoseg.errors import GenotypeError
 from autoseg.genotype.decode import arrow_score, decode, decode_cell, decode_path
-from autoseg.space.groups import OPERATIONS
+from autoseg.registry import OPERATIONS
 from autoseg.space.schema import SearchSpace
 from autoseg.space.snapshot import ArchProbs
 from autoseg.space.trellis import STEM_NODE, Trellis
@@ -187,7 +187,7 @@ def test_cell_equals_brute_force(kind: str) -> None:
     rng = np.random.default_rng([13, len(kind)])
     for _ in range(60):
         count = int(rng.integers(2, 9))
-        operations = [str(operation) for operation in rng.permutation(OPERATIONS)[:count]]
+        operations = [str(operation) for operation in rng.permutation(list(OPERATIONS))[:count]]
         space = make_space(cell={"blocks": int(rng.integers(1, 7)), "operations": operations})
         shape = (len(space.topology.edges), count)
         if kind == "ties":

@@ -9,12 +9,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from autoseg.analysis.flops import count_multiply_adds
-from autoseg.genotype.flops import Costs, operation_cost, topology_cost, upsampler_cost
+from autoseg.genotype.flops import Costs, topology_cost, upsampler_cost
 from autoseg.genotype.sample import sample_cell, sample_genotype
 from autoseg.network import build_network
-from autoseg.ops.registry import PRIMITIVES
 from autoseg.ops.upsample import build_upsampler
-from autoseg.space.groups import OPERATIONS
+from autoseg.registry import OPERATIONS
 from autoseg.space.resolution import UPSAMPLERS
 from autoseg.space.trellis import Arrow, Move, Node
 from genotype.spaces import space_of
@@ -23,12 +22,12 @@ SIZE = (32, 48)
 PIXELS = 32 * 48
 
 
-@pytest.mark.parametrize("name", [name for name in OPERATIONS if name != "none"])
+@pytest.mark.parametrize("name", OPERATIONS)
 def test_operations(name: str) -> None:
     with torch.device("meta"):
-        operation = PRIMITIVES[name](channels=6, stride=1, norm=nn.BatchNorm2d).eval()
+        operation = OPERATIONS[name].build(6, 1, nn.BatchNorm2d).eval()
         counted = count_multiply_adds(operation, torch.empty(1, 6, *SIZE))
-    assert counted == operation_cost(name, 6) * PIXELS
+    assert counted == OPERATIONS[name].multiply_adds(6) * PIXELS
 
 
 @pytest.mark.parametrize("name", [*UPSAMPLERS, "pixel_dcl_5x5", "ipixel_dcl_equations_5x5", "pixel_dcl_equations_1x1"])
@@ -82,7 +81,7 @@ def test_layers_take_the_cell_of_their_way_and_the_stem_its_channels() -> None:
     costs = Costs.of_genotype(genotype)
     assert (costs.channels(Node(-1, 0)), costs.channels(Node(0, 0))) == (4, 6)
     assert genotype.up_cell is not None
-    of = [sum(operation_cost(edge.operation, 2) for block in cell for edge in block) / 16
+    of = [sum(OPERATIONS[edge.operation].multiply_adds(2) for block in cell for edge in block) / 16
           for cell in (genotype.cell, genotype.up_cell)]  # fmt: skip
     assert [costs.cell(Node(layer, 0)) for layer in range(1, 6)] == [of[0]] * 2 + [of[1]] * 3
     assert topology_cost(genotype) > 0

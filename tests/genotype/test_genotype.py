@@ -8,11 +8,11 @@ import pytest
 from error_codes import raises_code
 from pydantic import ValidationError
 
-from autoseg.config import RetrainSchedule
+from autoseg.config.base import parse
+from autoseg.config.training import RetrainSchedule
 from autoseg.errors import GenotypeError
 from autoseg.files import read_yaml
 from autoseg.genotype.schema import GENOTYPE_VERSION, Genotype
-from autoseg.settings import parse
 from autoseg.space.schema import SearchSpace, genotype_names
 from autoseg.space.trellis import Move
 
@@ -112,7 +112,7 @@ def test_what_follows_from_several_paths() -> None:
     assert [genotype.nodes_at(layer) for layer in (1, 2, 3)] == [[(1, 0), (1, 1)], [(2, 0), (2, 1)], [(3, 0)]]
     assert [(arrow.source, arrow.target) for arrow in genotype.up_arrows] == [((1, 1), (2, 0)), ((2, 1), (3, 0))]
     assert [genotype.upsampler(arrow) for arrow in genotype.up_arrows] == ["carafe", "pixel_dcl"]
-    assert [genotype.descent(0, layer) for layer in (1, 2, 3)] == [(0, 0), (1, 0), (1, 0)]
+    assert [genotype.encoder_node(0, layer) for layer in (1, 2, 3)] == [(0, 0), (1, 0), (1, 0)]
     assert genotype.to_dict()["network"] == network
     assert (
         Genotype.parse(data(network={**network, "arrows": [layer[::-1] for layer in arrows]})).arrows == genotype.arrows
@@ -126,7 +126,7 @@ def test_what_follows_from_an_hourglass() -> None:
     assert [genotype.cell_at(layer) == genotype.cell for layer in range(1, 7)] == [True] * 3 + [False] * 3
     assert [genotype.skip(arrow) for arrow in genotype.up_arrows] == ["concat", "add"]
     assert [genotype.upsampler(arrow) for arrow in genotype.up_arrows] == ["bilinear"] * 2
-    assert (genotype.descent(1, 4), genotype.descent(0, 6)) == ((1, 1), (0, 0))
+    assert (genotype.encoder_node(1, 4), genotype.encoder_node(0, 6)) == ((1, 1), (0, 0))
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from autoseg.config import RetrainSchedule
+from autoseg.config.base import parse
+from autoseg.config.training import RetrainSchedule
 from autoseg.losses.losses import SegmentationLoss, sample_pixels, segmentation_loss
 from autoseg.losses.pixel_losses import boundary_closeness
-from autoseg.settings import parse
 
 WEIGHTS = (0.5, 2.0, 0.0, 1.25)
 CLASSES = len(WEIGHTS)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from autoseg.genotype.schema import Edge, Genotype
-from autoseg.space.groups import OPERATIONS
+from autoseg.registry import OPERATIONS
 
 EVERY_OPERATION = (
     ("prev_prev skip_connect", "prev sep_conv_3x3", "prev avg_pool_3x3", "prev_prev atrous_conv_3x3"),

@@ -16,8 +16,8 @@ from autoseg.errors import ConfigError
 from autoseg.genotype.schema import Genotype
 from autoseg.network import Network, build_network, fold_batch_norm, for_inference
 from autoseg.ops.heads import AsppDecoder, AuxiliaryHead, DeepLabV3PlusDecoder, FcnDecoder, Stem, UNetDecoder
-from autoseg.ops.operations import ReluConvNorm
-from autoseg.ops.registry import PRIMITIVES
+from autoseg.ops.layers import ReluConvNorm
+from autoseg.registry import OPERATIONS
 from network.genotypes import EVERY_OPERATION, make_genotype, make_hourglass, make_multi
 
 CPU = torch.device("cpu")
@@ -58,9 +58,9 @@ def assert_equal(result: Tensor, expected: Tensor) -> None:
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("name", PRIMITIVES)
+@pytest.mark.parametrize("name", OPERATIONS)
 def test_every_operation_folds(name: str, stride: int) -> None:
-    operation = trained(PRIMITIVES[name](channels=3, stride=stride, norm=NORM).double())
+    operation = trained(OPERATIONS[name].build(3, stride, NORM).double())
     folded = fold_batch_norm(operation)
     assert batch_norms(folded) == []
     for size in [(1, 1), (5, 5), (6, 9)]:

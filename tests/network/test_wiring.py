@@ -12,7 +12,6 @@ from autoseg.genotype.contains import check_in_space
 from autoseg.genotype.schema import Genotype
 from autoseg.network.network import Network, build_network
 from autoseg.network.preprocess import Preprocess, UpsamplePreprocess
-from autoseg.ops.operations import AtrousConv, MaxPool, SepConv, SkipConnect
 from autoseg.ops.resize import resize
 from autoseg.ops.upsample import MaxUnpool, TransposedConv
 from autoseg.space.schema import SearchSpace
@@ -62,8 +61,8 @@ def moves_of(name: str) -> str:
     return "".join(move.name[0] for move in Genotype.load(name).moves)
 
 
-def operations_of(cells: list[tuple[Node, nn.Module]]) -> set[type[nn.Module]]:
-    return {type(operation) for _, cell in cells for block in cell.blocks for operation in block}  # type: ignore[union-attr]
+def operations_of(cells: list[tuple[Node, nn.Module]]) -> set[str]:
+    return {operation for _, cell in cells for block in cell.operations for operation in block}  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -99,7 +98,7 @@ def test_every_layer_reads_the_one_before_it_and_nothing_older(name: str) -> Non
     for reading, cell in zip(traced.network.node_inputs, traced.network.cells, strict=True):
         assert cell.preprocess_prev_prev is None
         assert traced.read[cell.preprocess_prev][0] is traced.made[before]
-        assert (reading.descent is not None) == isinstance(cell.preprocess_prev, UpsamplePreprocess)
+        assert (reading.encoder_node is not None) == isinstance(cell.preprocess_prev, UpsamplePreprocess)
         before = reading.node
 
 
@@ -124,7 +123,7 @@ def test_unet_concatenates_the_way_downs_feature_at_every_level() -> None:
 
 def test_unet_goes_down_by_stride_and_convolves_both_ways() -> None:
     traced = trace("unet_shaped")
-    assert operations_of(traced.cells(*Move)) == {SepConv}
+    assert operations_of(traced.cells(*Move)) == {"sep_conv_3x3"}
     for node, cell in traced.cells(Move.DOWN):
         first = cell.blocks[0][0]
         assert first.depthwise1.stride == (2, 2)
@@ -135,8 +134,8 @@ def test_unet_goes_down_by_stride_and_convolves_both_ways() -> None:
 def test_fcn8s_adds_at_the_two_coarsest_doublings_and_does_nothing_else_on_the_way_up() -> None:
     traced = trace("fcn8s_shaped")
     ups = traced.cells(Move.UP)
-    assert operations_of(ups) == {SkipConnect}
-    assert operations_of(traced.cells(Move.SAME, Move.DOWN)) == {MaxPool, SepConv}
+    assert operations_of(ups) == {"skip_connect"}
+    assert operations_of(traced.cells(Move.SAME, Move.DOWN)) == {"max_pool_3x3", "sep_conv_3x3"}
     for number, (node, cell) in enumerate(ups):
         arrival = cell.preprocess_prev
         if number >= 2:
@@ -153,8 +152,8 @@ def test_fcn8s_adds_at_the_two_coarsest_doublings_and_does_nothing_else_on_the_w
 def test_deeplabv3_has_atrous_convolutions_and_comes_up_bilinearly_with_nothing_joined() -> None:
     traced = trace("deeplabv3_shaped")
     ups = traced.cells(Move.UP)
-    assert operations_of(ups) == {SkipConnect}
-    assert operations_of(traced.cells(Move.DOWN)) == {AtrousConv}
+    assert operations_of(ups) == {"skip_connect"}
+    assert operations_of(traced.cells(Move.DOWN)) == {"atrous_conv_3x3"}
     assert all(isinstance(cell.preprocess_prev, Preprocess) for _, cell in ups)
     assert max(node.level for node in traced.made) == 3  # stride 8
     at_stride_8 = traced.network.cells[4]
@@ -163,8 +162,8 @@ def test_deeplabv3_has_atrous_convolutions_and_comes_up_bilinearly_with_nothing_
 
 def test_segnet_unpools_to_where_the_way_down_had_its_maxima() -> None:
     traced = trace("segnet_shaped")
-    assert operations_of(traced.cells(Move.UP)) == {SepConv}
-    assert MaxPool in operations_of(traced.cells(Move.DOWN))
+    assert operations_of(traced.cells(Move.UP)) == {"sep_conv_3x3"}
+    assert "max_pool_3x3" in operations_of(traced.cells(Move.DOWN))
     for node, cell in traced.cells(Move.UP):
         ascent = cell.preprocess_prev
         assert isinstance(ascent, UpsamplePreprocess)

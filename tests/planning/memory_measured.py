@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.profiler import ProfilerActivity, profile
 
-from autoseg.config import SearchConfig
+from autoseg.config.base import merge, parse
+from autoseg.config.training import SearchConfig
 from autoseg.data.dataset import open_dataset, resolve
 from autoseg.engine.search import SearchTask
-from autoseg.settings import merge, parse
 
 
 def search_config(space: Mapping[str, Any], **search: Any) -> SearchConfig:

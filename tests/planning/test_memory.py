@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny_runs import SPACE
 
+from autoseg.config.base import merge
 from autoseg.planning.memory import Limits, Planner, Setting, largest_that_fits, predict_memory
 from autoseg.planning.predicted_memory import (
     CUBLAS_WORKSPACE_BYTES,
@@ -17,7 +18,6 @@ from autoseg.planning.predicted_memory import (
     Peak,
     recorded_bytes,
 )
-from autoseg.settings import merge
 from planning.memory_measured import allocated_peak, held_bytes, iterate, real_task, search_config
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

@@ -11,10 +11,10 @@ from tiny_runs import DATA as RETRAIN_DATA
 from tiny_runs import GENOTYPE, SPACE, call, rows, write_config, write_folder
 
 from autoseg.cli.main import run
-from autoseg.config import RetrainSchedule, SearchSchedule
+from autoseg.config.base import merge
+from autoseg.config.training import RetrainSchedule, SearchSchedule
 from autoseg.data.dataset import open_dataset
 from autoseg.engine.accumulation import steps_in_epoch
-from autoseg.settings import merge
 from autoseg.setup import from_data
 from autoseg.setup.from_data import LEAST_STEPS, QUICK_STEPS, guide, propose
 from autoseg.setup.settings import retrain_settings

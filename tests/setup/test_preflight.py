@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GP
 OPENS_DATA = (
     "autoseg.setup.settings.data_settings",
     "autoseg.setup.settings.resolve",
-    "autoseg.api.runs.open_dataset",
+    "autoseg.api.run.open_dataset",
     "autoseg.api.plan.open_dataset",
     "autoseg.data.dataset.open_dataset",
     "autoseg.data.loading.cache.keep_samples",
@@ -182,7 +182,7 @@ def test_accumulation_is_counted_before_an_image_is_decoded(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("autoseg.api.runs.keep_samples", lambda *_: pytest.fail("images were decoded"))
+    monkeypatch.setattr("autoseg.api.run.keep_samples", lambda *_: pytest.fail("images were decoded"))
     config = write_config(tmp_path / "c.yaml", {"search": SEARCH, "retrain": RETRAIN}[kind])
     setting = f"--set={kind}.accumulate={accumulate}"
     line = line_of(capsys, kind, "--config", config, "--out", tmp_path / "out", setting)

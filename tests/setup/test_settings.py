@@ -10,11 +10,12 @@ import pytest
 from error_codes import raises_code
 from tiny_runs import DATA, GENOTYPE, RETRAIN, SEARCH, SPACE, write_config, write_folder
 
-from autoseg.config import DataConfig, SearchSchedule
+from autoseg.config.base import merge
+from autoseg.config.data import DataConfig
+from autoseg.config.training import SearchSchedule
 from autoseg.data.dataset import resolve
 from autoseg.errors import ConfigError, DataError, GenotypeError, SearchSpaceError
 from autoseg.genotype.schema import Genotype
-from autoseg.settings import merge
 from autoseg.setup.settings import data_for_run, first_difference, retrain_settings, search_settings
 from autoseg.space.schema import SearchSpace
 

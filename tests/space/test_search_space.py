@@ -8,10 +8,10 @@ import pytest
 from error_codes import raises_code
 from pydantic import ValidationError
 
-from autoseg.config import RetrainSchedule, SearchSchedule
+from autoseg.config.base import parse
+from autoseg.config.training import RetrainSchedule, SearchSchedule
 from autoseg.errors import SearchSpaceError
 from autoseg.files import read_yaml, to_yaml
-from autoseg.settings import parse
 from autoseg.space.schema import SPACE_VERSION, SearchSpace, genotype_names, load_space, space_names
 
 FILES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))

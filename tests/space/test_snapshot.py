@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from error_codes import raises_code
 
+from autoseg.config.base import merge
 from autoseg.errors import CheckpointError
-from autoseg.settings import merge
 from autoseg.space.schema import SearchSpace
 from autoseg.space.snapshot import ArchProbs, logits_shapes
 

@@ -5,7 +5,7 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 
-from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Arrow, Move, Node, Trellis
+from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Arrow, Move, Node, Trellis, filters_at, nearest_level
 
 ALL = ("up", "same", "down")
 STRIDES = [(4,), (1, 2), (4, 8), (2, 4, 8), (8, 16, 32), (4, 8, 16, 32), (1, 2, 4, 8, 16, 32)]
@@ -135,3 +135,15 @@ def test_prev_prev_exists_two_layers_before_and_none_is_nearer() -> None:
                 assert found in trellis.graph
                 distances = [abs(other.level - node.level) for other in trellis.nodes_at(node.layer - 2)]
                 assert abs(found.level - node.level) == min(distances)
+
+
+@pytest.mark.parametrize(
+    ("level", "levels", "expected"),
+    [(1, [0, 1, 2], 1), (1, [2, 0], 0), (3, [0, 1], 1), (0, [2, 3], 2), (2, [0, 3], 3)],
+)
+def test_the_nearest_level_is_taken_and_of_two_the_finer(level: int, levels: list[int], expected: int) -> None:
+    assert nearest_level(level, levels) == expected
+
+
+def test_filters_double_from_one_level_to_the_next() -> None:
+    assert [filters_at(level, 20) for level in range(4)] == [20, 40, 80, 160]

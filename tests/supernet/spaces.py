@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from autoseg.space.groups import OPERATIONS
+from autoseg.registry import OPERATIONS
 from autoseg.space.schema import SearchSpace
 from autoseg.supernet import Supernet, build_supernet
 
@@ -16,7 +16,7 @@ def small_space(
     layers: int = 4,
     blocks: int = 2,
     strides: Sequence[int] = (4, 8, 16, 32),
-    operations: Sequence[str] = OPERATIONS,
+    operations: Sequence[str] = tuple(OPERATIONS),
     filters: int = 2,
     stem: tuple[list[int], list[int]] | None = None,
     **network: Any,

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from autoseg.config import KernelConfig
+from autoseg.config.training import KernelConfig
 from autoseg.errors import ConfigError
 from autoseg.space.groups import PAPER_OPERATIONS
 from autoseg.space.schema import SearchSpace

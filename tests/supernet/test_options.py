@@ -11,7 +11,8 @@ from oracles import largest_difference
 
 from autoseg.analysis.flops import count_cost
 from autoseg.genotype.sample import sample_genotype
-from autoseg.space.groups import OPERATIONS, RelaxationSpec
+from autoseg.registry import OPERATIONS
+from autoseg.space.groups import RelaxationSpec
 from autoseg.space.schema import SearchSpace
 from autoseg.supernet import Supernet, build_supernet
 from supernet.oracle_options import options_pairs, options_textbook_of

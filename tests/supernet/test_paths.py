@@ -10,7 +10,8 @@ import torch
 from oracles import largest_difference, parameter_pairs, textbook_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from autoseg.space.groups import OPERATIONS, PAPER_OPERATIONS
+from autoseg.registry import OPERATIONS
+from autoseg.space.groups import PAPER_OPERATIONS
 from autoseg.supernet import Supernet, build_supernet
 from supernet.spaces import small_space, supernet_of
 
@@ -19,7 +20,7 @@ SPACES = {
     "of the paper": small_space(layers=3, blocks=3, operations=PAPER_OPERATIONS),
     "dilated alone": small_space(layers=3, blocks=2, operations=["none", "dil_conv_5x5", "dil_conv_3x3"]),
     "free alone": small_space(layers=3, blocks=2, operations=["max_pool_3x3", "skip_connect", "avg_pool_3x3"]),
-    "any order": small_space(layers=3, blocks=2, operations=OPERATIONS[::-1]),
+    "any order": small_space(layers=3, blocks=2, operations=list(OPERATIONS)[::-1]),
 }
 
 

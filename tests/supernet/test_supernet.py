@@ -8,7 +8,7 @@ import pytest
 import torch
 from oracles import largest_difference, parameter_pairs, textbook_of
 
-from autoseg.space.groups import OPERATIONS
+from autoseg.registry import OPERATIONS
 from autoseg.space.schema import SearchSpace
 from supernet.spaces import small_space, supernet_of
 

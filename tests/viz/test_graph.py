@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from autoseg.genotype.schema import Genotype
+from autoseg.registry import OPERATIONS
 from autoseg.space.cell import state_name
-from autoseg.space.groups import OPERATIONS
 from autoseg.viz.graph import cell_graph, cell_names, genotype_graph, path_graph, short_name
 from autoseg.viz.layout import Box, CellLayout, Wire, cell_layout, separate
 
@@ -23,7 +23,7 @@ def random_genotype(blocks: int, seed: int, inputs: int = 2) -> Genotype:
     rng = np.random.default_rng(seed)
     cell = [
         [
-            {"input": state_name(int(state)), "operation": str(rng.choice(OPERATIONS[1:]))}
+            {"input": state_name(int(state)), "operation": str(rng.choice(list(OPERATIONS)[1:]))}
             for state in sorted(rng.integers(0, block + 2, inputs))
         ]
         for block in range(blocks)

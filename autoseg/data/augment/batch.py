@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autoseg.config import AugmentConfig
+from autoseg.config.training import AugmentConfig
 from autoseg.data.augment.parameters import CoarseMask, View, Window, draw_view, rotation_margins
 from autoseg.data.augment.sample import FULL_SCALES, GREY, gaussian, normalisation, turned, value_range
 from autoseg.data.loading.packed import to_labels

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autoseg.config import AugmentConfig
+from autoseg.config.training import AugmentConfig
 
 PLACES = 10
 """That are tried for `max_class_share`, as mmsegmentation does for its `cat_max_ratio`."""

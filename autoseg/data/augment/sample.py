@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from autoseg.config import AugmentConfig
+from autoseg.config.training import AugmentConfig
 from autoseg.data.augment.parameters import CoarseMask, Window, draw_view, rotation_margins
 from autoseg.data.base import LabelMask, Sample, nearest
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from autoseg.config import LEAST_INPUT_SIDE
+from autoseg.config.base import LEAST_INPUT_SIDE
 from autoseg.data.check.duplicates import same_files
 from autoseg.data.check.inspection import show_size
 from autoseg.data.check.summary import ClassCounter, Scan, SplitSummary

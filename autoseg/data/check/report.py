@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from autoseg.config import IMAGENET_MEAN, IMAGENET_STD, DataConfig
+from autoseg.config.data import IMAGENET_MEAN, IMAGENET_STD, DataConfig
 from autoseg.data.base import Sample, resize_image, resize_mask
 from autoseg.data.check.problems import KINDS, Problem, find_problems
 from autoseg.data.check.scan import scan_dataset

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.config import DataConfig
+from autoseg.config.data import DataConfig
 from autoseg.data.base import LABELS, LabelMask, lookup_table
 from autoseg.data.check.inspection import FileKind, PairFacts
 from autoseg.data.discovery.pairs import Pair

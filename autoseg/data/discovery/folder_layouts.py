@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from autoseg.config import SplitConfig
+from autoseg.config.data import SplitConfig
 from autoseg.data.discovery.folder_names import find_splits, image_folders, split_of
 from autoseg.data.discovery.pairs import is_hidden, pairs_in_one_folder
 from autoseg.data.io.colour_tables import Colours

@@ -12,7 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-from autoseg.config import SplitConfig
+from autoseg.config.data import SplitConfig
 from autoseg.data.discovery.pairs import Index, index_files, is_hidden, match_names, shared_length
 from autoseg.data.io.images import IMAGE_SUFFIXES
 from autoseg.errors import DataError

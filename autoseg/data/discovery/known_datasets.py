@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from autoseg.config import SplitConfig
+from autoseg.config.data import SplitConfig
 from autoseg.data.discovery.class_names import (
     ADE20K,
     ADE20K_MAP,

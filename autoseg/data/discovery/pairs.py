@@ -11,7 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TypeAlias
 
-from autoseg.config import SplitConfig
+from autoseg.config.data import SplitConfig
 from autoseg.data.io.images import IMAGE_SUFFIXES
 from autoseg.data.wording import counted
 from autoseg.errors import DataError

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.config import LEAST_INPUT_SIDE
+from autoseg.config.base import LEAST_INPUT_SIDE
 from autoseg.errors import DataError
 from autoseg.files import one_line
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from autoseg.config import AugmentConfig
+from autoseg.config.training import AugmentConfig
 from autoseg.data.augment.batch import BatchAugment
 from autoseg.data.augment.parameters import CoarseMask
 from autoseg.data.augment.sample import augment, full_scale, normalisation, normalised

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.supernet.fast.mixed_op import Factors
-from autoseg.supernet.fast.weights import ATROUS, BYPASS, DILATED, FREE, SEPARABLE, EdgeGroup
+from autoseg.supernet.fast.weights import BYPASS, FREE, WEIGHTED, EdgeGroup, of_kind
 
 CellKind = tuple[int, int]
 """Groups of a cell's states and channels of its weights: cells that agree in both take alpha alike."""
@@ -23,8 +23,8 @@ class AlphaFactors(nn.Module):
     def __init__(self, readings: dict[int, Sequence[EdgeGroup]], kinds: Iterable[CellKind], operations: Sequence[str]):
         """readings: of a cell, by the number of its groups."""
         super().__init__()
-        weighted = [operations.index(name) for of in (SEPARABLE, DILATED, ATROUS) for name in operations if name in of]
-        free = [operations.index(name) for name in operations if name in FREE]
+        weighted = [operations.index(name) for kind in WEIGHTED for name in of_kind(operations, kind)]
+        free = [operations.index(name) for name in of_kind(operations, *FREE)]
         bypass = [operations.index(name) for name in operations if name == BYPASS]
         width = len(operations)
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from autoseg.config import KernelConfig
+from autoseg.config.training import KernelConfig
 from autoseg.errors import ConfigError
 from autoseg.space.schema import SearchSpace
 

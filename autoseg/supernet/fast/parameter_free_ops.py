@@ -14,52 +14,52 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autoseg.supernet.fast.channel_groups import LAYOUTS, Layout
+from autoseg.supernet.fast.weights import FREE, fused_form, of_kind
 
 aten = torch.ops.aten
 
 
 class _Skip:
-    @staticmethod
-    def forward(state: Tensor) -> Tensor:
+    """The identity."""
+
+    def __init__(self, kernel_size: int) -> None:
+        self.size, self.padding = kernel_size, kernel_size // 2
+
+    def forward(self, state: Tensor) -> Tensor:
         return state
 
-    @staticmethod
-    def backward(grad: Tensor, state: Tensor, again: bool) -> tuple[Tensor, Tensor | None]:
+    def backward(self, grad: Tensor, state: Tensor, again: bool) -> tuple[Tensor, Tensor | None]:
+        """The gradient of the state and, where it is asked for `again` or at hand, what `forward` returned."""
         return grad, state
 
 
-class _AvgPool:
+class _AvgPool(_Skip):
     """Around the border, the mean of the pixels that are there."""
 
-    @staticmethod
-    def forward(state: Tensor) -> Tensor:
-        return F.avg_pool2d(state, 3, 1, 1, count_include_pad=False)
+    def forward(self, state: Tensor) -> Tensor:
+        return F.avg_pool2d(state, self.size, 1, self.padding, count_include_pad=False)
 
-    @staticmethod
-    def backward(grad: Tensor, state: Tensor, again: bool) -> tuple[Tensor, Tensor | None]:
-        of_state = aten.avg_pool2d_backward(grad, state, [3, 3], [1, 1], [1, 1], False, False, None)
-        return of_state, _AvgPool.forward(state) if again else None
+    def backward(self, grad: Tensor, state: Tensor, again: bool) -> tuple[Tensor, Tensor | None]:
+        size, padding = [self.size] * 2, [self.padding] * 2
+        of_state = aten.avg_pool2d_backward(grad, state, size, [1, 1], padding, False, False, None)
+        return of_state, self.forward(state) if again else None
 
 
-class _MaxPool:
-    @staticmethod
-    def forward(state: Tensor) -> Tensor:
-        return F.max_pool2d(state, 3, 1, 1)
+class _MaxPool(_Skip):
+    def forward(self, state: Tensor) -> Tensor:
+        return F.max_pool2d(state, self.size, 1, self.padding)
 
-    @staticmethod
-    def backward(grad: Tensor, state: Tensor, again: bool) -> tuple[Tensor, Tensor | None]:
-        result, where = aten.max_pool2d_with_indices(state, [3, 3], [1, 1], [1, 1])
-        of_state = aten.max_pool2d_with_indices_backward(grad, state, [3, 3], [1, 1], [1, 1], [1, 1], False, where)
+    def backward(self, grad: Tensor, state: Tensor, again: bool) -> tuple[Tensor, Tensor | None]:
+        size, padding = [self.size] * 2, [self.padding] * 2
+        result, where = aten.max_pool2d_with_indices(state, size, [1, 1], padding)
+        of_state = aten.max_pool2d_with_indices_backward(grad, state, size, [1, 1], padding, [1, 1], False, where)
         return of_state, result
 
 
-FREE_OPERATIONS: dict[str, type[_Skip] | type[_AvgPool] | type[_MaxPool]] = {
-    "skip_connect": _Skip,
-    "avg_pool_3x3": _AvgPool,
-    "max_pool_3x3": _MaxPool,
-}
-"""Operations without weights, done once for all edges that read a state; `backward` gives the gradient of the state
-and, where it is asked for `again` or at hand, what `forward` returned."""
+def free_operation(name: str) -> _Skip:
+    """An operation without weights, done once for all edges that read a state."""
+    form = fused_form(name)
+    return {"skip": _Skip, "avg_pool": _AvgPool, "max_pool": _MaxPool}[form.kind](form.kernel_size)
 
 
 class FreeOperations:
@@ -72,7 +72,7 @@ class FreeOperations:
         """shared: all groups read the same edges."""
         self.groups, self.edges, self.channels, self.shared = groups, edges, channels, shared
         self.layout: Layout = LAYOUTS["channels_last"]
-        self.operations = [FREE_OPERATIONS[name] for name in operations if name in FREE_OPERATIONS]
+        self.operations = [free_operation(name) for name in of_kind(operations, *FREE)]
 
     @property
     def factors(self) -> int:

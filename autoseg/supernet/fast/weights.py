@@ -14,13 +14,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-SEPARABLE = {"sep_conv_3x3": 3, "sep_conv_5x5": 5}
-DILATED = {"dil_conv_3x3": 3, "dil_conv_5x5": 5}
-ATROUS = {"atrous_conv_3x3": 3, "atrous_conv_5x5": 5}
-FREE = ("skip_connect", "avg_pool_3x3", "max_pool_3x3")
-"""Operations without weights."""
+from autoseg.registry import OPERATIONS, FusedForm
+
 BYPASS = "bypass"
 """The channels that pass by the operations (PC-DARTS): a column of the mixture, no operation of a space."""
+
+
+WEIGHTED = ("separable", "dilated", "atrous")
+"""The kinds of operations with weights (`autoseg.registry.FusedForm`), in the order in which they are stacked."""
+FREE = ("skip", "avg_pool", "max_pool")
+"""The kinds without weights."""
+
+
+def fused_form(operation: str) -> FusedForm:
+    """How an operation is computed with others; a column that is no operation has no form."""
+    record = OPERATIONS.get(operation)
+    return FusedForm("none") if record is None or record.fused is None else record.fused
+
+
+def of_kind(operations: Sequence[str], *kinds: str) -> list[str]:
+    """Those of some operations whose fused form is of one of the kinds."""
+    return [name for name in operations if fused_form(name).kind in kinds]
 
 
 class Kernels(NamedTuple):
@@ -33,7 +47,7 @@ class Kernels(NamedTuple):
     @classmethod
     def of(cls, operations: Sequence[str]) -> Kernels:
         """Those among a search space's operations."""
-        return cls(*(tuple(of[name] for name in operations if name in of) for of in (SEPARABLE, DILATED, ATROUS)))
+        return cls(*(tuple(fused_form(name).kernel_size for name in of_kind(operations, kind)) for kind in WEIGHTED))
 
     @property
     def depthwise(self) -> int:

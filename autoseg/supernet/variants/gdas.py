@@ -23,8 +23,8 @@ from autoseg.supernet.fast.cell import Feature, SearchCell, state_order
 from autoseg.supernet.fast.channel_groups import LAYOUTS, Layout
 from autoseg.supernet.fast.kernels import KernelChoice, for_sampled
 from autoseg.supernet.fast.mixed_op import BN_EPS, BN_MOMENTUM, RATE, StackedNorm
-from autoseg.supernet.fast.parameter_free_ops import FREE_OPERATIONS
-from autoseg.supernet.fast.weights import ATROUS, DILATED, SEPARABLE, CellWeights, EdgeGroup
+from autoseg.supernet.fast.parameter_free_ops import free_operation
+from autoseg.supernet.fast.weights import FREE, WEIGHTED, CellWeights, EdgeGroup, fused_form, of_kind
 from autoseg.supernet.variants.partial_channels import shuffle
 
 Slots = dict[str, list[int]]
@@ -58,9 +58,7 @@ class Pieces:
 
     def __init__(self, weights: CellWeights, operations: Sequence[str], order: Sequence[int]) -> None:
         """order: the edges' numbers as `CellWeights.atrous` has them."""
-        separable, dilated, atrous = (
-            [name for name in operations if name in of] for of in (SEPARABLE, DILATED, ATROUS)
-        )
+        separable, dilated, atrous = (of_kind(operations, kind) for kind in WEIGHTED)
         stages = {"depthwise1": separable, "depthwise2": separable, "dilated": dilated, "atrous": atrous}
         self._pieces: dict[tuple[str, str], Sequence[Tensor]] = {
             (stage, name): weight.split(weights.channels)
@@ -87,8 +85,7 @@ class SampledEdges(nn.Module):
         super().__init__()
         self.numbers, self.operations, self.channels = reading.numbers, tuple(operations), channels
         self.groups, self.edges = len(reading.groups), len(reading.groups[0])
-        separable = [name for name in operations if name in SEPARABLE]
-        weighted = [name for name in operations if name in (*SEPARABLE, *DILATED, *ATROUS)]
+        separable, weighted = of_kind(operations, "separable"), of_kind(operations, *WEIGHTED)
         slots = len(self.numbers)
         self.inner_norm = SampledNorm(separable, slots, channels) if separable else None
         self.norm = SampledNorm(weighted, slots, channels) if weighted else None
@@ -109,9 +106,9 @@ class SampledEdges(nn.Module):
         for name, slots in taken.items():
             for slot in slots if name == "none" else ():
                 results[slot] = torch.zeros_like(groups[0])
-            if name in FREE_OPERATIONS:
-                used = {slot // self.edges for slot in slots}
-                outputs = {group: FREE_OPERATIONS[name].forward(groups[group]) for group in used}
+            if fused_form(name).kind in FREE:
+                used, operation = {slot // self.edges for slot in slots}, free_operation(name)
+                outputs = {group: operation.forward(groups[group]) for group in used}
                 for slot in slots:
                     results[slot] = outputs[slot // self.edges] * weights[self.numbers[slot]].to(state.dtype)
         stacked = torch.cat([results[slot] for slot in range(len(self.numbers))], 1)
@@ -121,10 +118,8 @@ class SampledEdges(nn.Module):
         self, groups: Sequence[Tensor], taken: Slots, pieces: Pieces, weights: Sequence[Tensor]
     ) -> dict[int, Tensor]:
         """The results of the operations with weights, by slot."""
-        separable, dilated, atrous = (
-            {name: slots for name, slots in taken.items() if name in of and slots}
-            for of in (SEPARABLE, DILATED, ATROUS)
-        )
+        used = {name: slots for name, slots in taken.items() if slots}
+        separable, dilated, atrous = ({name: used[name] for name in of_kind(list(used), kind)} for kind in WEIGHTED)
         weighted = {**separable, **dilated, **atrous}
         if not weighted or self.norm is None:
             return {}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from autoseg.config import AugmentConfig
+from autoseg.config.training import AugmentConfig
 from autoseg.data.augment.batch import BatchAugment
 from autoseg.data.augment.parameters import CoarseMask
 from autoseg.data.augment.sample import augment, full_scale, gaussian, to_tensor, turned

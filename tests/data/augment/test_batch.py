@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from autoseg.config import AugmentConfig
+from autoseg.config.training import AugmentConfig
 from autoseg.data.augment.batch import BatchAugment
 from autoseg.data.augment.sample import augment
 from autoseg.data.base import Sample

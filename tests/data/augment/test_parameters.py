@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from autoseg.config import AugmentConfig
+from autoseg.config.training import AugmentConfig
 from autoseg.data.augment.parameters import CoarseMask, View, Window, draw_view, rotation_margins
 
 EVERYTHING = AugmentConfig(colour=0.3, rotate=20, blur=0.5, cutout=0.5, max_class_share=0.6)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from autoseg.config import AugmentConfig
+from autoseg.config.training import AugmentConfig
 from autoseg.data.augment.sample import augment, to_tensor
 from autoseg.data.base import Sample
 

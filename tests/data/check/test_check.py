@@ -16,7 +16,8 @@ import pytest
 from error_codes import raises_code
 from PIL import Image
 
-from autoseg.config import DataConfig, data_settings
+from autoseg.config.base import parse
+from autoseg.config.data import DataConfig, data_settings
 from autoseg.data.check.duplicates import same_files
 from autoseg.data.check.inspection import count_labels, look_at_image
 from autoseg.data.check.report import DataReport, check_dataset
@@ -24,7 +25,6 @@ from autoseg.data.dataset import open_dataset, resolve, verify
 from autoseg.data.io.images import read_image
 from autoseg.errors import DataError
 from autoseg.files import to_yaml
-from autoseg.settings import parse
 from data.test_broken import BROKEN, SETS, WELL
 from data.test_broken import root as broken_root
 

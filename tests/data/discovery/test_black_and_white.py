@@ -8,7 +8,8 @@ import pytest
 from error_codes import raises_code
 from PIL import Image
 
-from autoseg.config import DataConfig
+from autoseg.config.base import parse
+from autoseg.config.data import DataConfig
 from autoseg.data.check.report import check_dataset
 from autoseg.data.dataset import describe_dataset, open_dataset, resolve
 from autoseg.data.discovery.infer_classes import classes_of
@@ -16,7 +17,6 @@ from autoseg.data.io.colour_tables import table_beside
 from autoseg.data.io.images import are_black_and_white, read_mask
 from autoseg.data.wording import counted
 from autoseg.errors import ConfigError, DataError
-from autoseg.settings import parse
 
 SIZE = (56, 72)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tiny_runs import write_folder
 
-from autoseg.config import DataConfig
+from autoseg.config.data import DataConfig
 from autoseg.data.check.report import check_dataset
 from autoseg.data.dataset import resolve
 

@@ -9,11 +9,11 @@ import pytest
 from error_codes import raises_code
 from PIL import Image
 
-from autoseg.config import DataConfig, SplitConfig, data_settings
+from autoseg.config.base import parse
+from autoseg.config.data import DataConfig, SplitConfig, data_settings
 from autoseg.data.dataset import open_dataset, resolve, verify
 from autoseg.errors import DataError
 from autoseg.files import read_yaml, to_yaml
-from autoseg.settings import parse
 
 Write = Callable[..., None]
 TRAIN_VAL, TRAINING_VALIDATION = ("train", "val"), ("training", "validation")

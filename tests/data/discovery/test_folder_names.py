@@ -8,14 +8,14 @@ import pytest
 from error_codes import raises_code
 from PIL import Image
 
-from autoseg.config import DataConfig, SplitConfig
+from autoseg.config.base import parse
+from autoseg.config.data import DataConfig, SplitConfig
 from autoseg.data.check.report import check_dataset
 from autoseg.data.dataset import describe_dataset, open_dataset, resolve
 from autoseg.data.discovery.folder_layouts import with_validation
 from autoseg.data.discovery.folder_names import words_of
 from autoseg.data.discovery.pairs import match_names, shared_length
 from autoseg.errors import DataError
-from autoseg.settings import parse
 
 Write = Callable[..., None]
 ISIC = "ISIC2018_Task1-2_{}_Input/ISIC_{{}}.jpg", "ISIC2018_Task1_{}_GroundTruth/ISIC_{{}}_segmentation.png"

@@ -13,7 +13,8 @@ import torch
 from error_codes import raises_code
 from PIL import Image
 
-from autoseg.config import DataConfig, data_settings
+from autoseg.config.base import parse
+from autoseg.config.data import DataConfig, data_settings
 from autoseg.data.dataset import describe_dataset, open_dataset, resolve
 from autoseg.data.discovery.class_names import (
     ADE20K,
@@ -29,7 +30,6 @@ from autoseg.data.loading.cache import keep_samples
 from autoseg.data.loading.loader import evaluation_batches
 from autoseg.errors import DataError
 from autoseg.files import read_yaml, to_yaml
-from autoseg.settings import parse
 
 SIZE = (40, 48)
 GREY = np.full((*SIZE, 3), 90, dtype=np.uint8)

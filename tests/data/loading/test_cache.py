@@ -18,7 +18,8 @@ import torch
 from error_codes import raises_code
 from tiny_runs import RETRAIN, assert_same_run, call, write_config, write_folder
 
-from autoseg.config import DataConfig
+from autoseg.config.base import parse
+from autoseg.config.data import DataConfig
 from autoseg.data.base import SegmentationDataset
 from autoseg.data.dataset import open_dataset, resolve
 from autoseg.data.loading import cache as store
@@ -26,7 +27,6 @@ from autoseg.data.loading.cache import cache_folder, fingerprint, keep_samples, 
 from autoseg.data.loading.loader import evaluation_batches
 from autoseg.data.loading.mapped import MappedSamples, SamplesError
 from autoseg.errors import DataError
-from autoseg.settings import parse
 from data.samples import ArrayDataset, random_dataset
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from error_codes import raises_code
 
-from autoseg.config import AugmentConfig
+from autoseg.config.training import AugmentConfig
 from autoseg.data.loading.loader import BatchLoader, epoch_order, evaluation_batches
 from autoseg.errors import DataError
 from data.samples import ArrayDataset, random_dataset

@@ -1,12 +1,15 @@
-"""What is told of spaces and genotypes that come back up."""
+"""What is told of spaces, genotypes and trained networks."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import yaml
 from small_networks import down_to_8, genotype, hourglass, hourglass_space, open_space, several_paths
+from tiny_runs import SPACE, write_config
 
-from autoseg.api.describe import describe, describe_choices, describe_levels
+import autoseg
+from autoseg.api.show import describe, describe_choices, describe_levels
 from autoseg.files import to_yaml
 from autoseg.genotype.schema import Genotype
 from autoseg.space.schema import SearchSpace
@@ -74,3 +77,17 @@ def test_a_space_of_several_paths_says_what_stays(tmp_path: Path) -> None:
     assert found["arrows"] == "several stay, threshold 0.3, at most 2.5 billion multiply-adds a megapixel"
     assert "path prior" not in found
     assert "at 32x32 with 3 classes" in found["supernet"]
+
+
+def test_a_space_and_a_retrained_network(retrained: Path, tmp_path: Path) -> None:
+    (space,) = describe(write_config(tmp_path / "s.yaml", SPACE), 7, (96, 96))
+    assert space["cell"] == "1 blocks, 2 edges, 3 operations"
+    assert space["paths"] == "4"
+    assert "at 96x96 with 7 classes" in space["supernet"]
+    (network,) = describe(str(retrained), 7, (64, 64))
+    assert network["layers"] == "2, path 8 4"
+    config = yaml.safe_load((retrained / "config.yaml").read_text())
+    parameters = sum(parameter.numel() for parameter in autoseg.load_network(retrained)[0].parameters())
+    assert config["data"]["num_classes"] == 7
+    assert network["network"].startswith(f"{parameters / 1e6:.2f}M parameters ({parameters:,})")
+    assert network["field of view"] == "the whole image"  # ASPP pools it

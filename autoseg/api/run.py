@@ -1,4 +1,4 @@
-"""Searching and retraining."""
+"""The common course of a search and of a retraining: check, guide, read, train."""
 
 from __future__ import annotations
 
@@ -8,79 +8,25 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 
-from autoseg.config import DataConfig, RetrainConfig, SearchConfig, SearchSchedule, TrainingConfig
+from autoseg.config.base import parse
+from autoseg.config.training import RetrainConfig, SearchConfig, SearchSchedule, TrainingConfig
 from autoseg.data.dataset import SegmentationDataset, describe_dataset, open_dataset
 from autoseg.data.loading.cache import keep_samples
 from autoseg.engine.environment import describe_environment, pick_device
 from autoseg.engine.log import Progress
 from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.run_directory import Run, refuse_used
-from autoseg.engine.search import SearchTask
 from autoseg.engine.trainer import Trainer, TrainingTask
 from autoseg.errors import ConfigError, RunError
 from autoseg.files import read_yaml, write_text
 from autoseg.planning.device import memory_errors
 from autoseg.planning.fit import fit_to_device, smaller_settings
-from autoseg.settings import parse
 from autoseg.setup.from_data import guide, is_shipped
 from autoseg.setup.preflight import check_device
-from autoseg.setup.settings import Source, first_difference, retrain_settings, search_settings
-from autoseg.space.schema import SearchSpace
-from autoseg.zoo.architecture import Architecture
+from autoseg.setup.settings import first_difference
 from autoseg.zoo.match_cost import CostTarget
 
 Config = TypeVar("Config", SearchConfig, RetrainConfig)
-
-
-def search(
-    space: Source | SearchSpace | None = None,
-    data: Source | DataConfig | None = None,
-    out: str | Path = "runs/search",
-    *,
-    config: str | Path | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    quick: bool = False,
-    resume: bool = False,
-    show_progress: bool = True,
-) -> Run:
-    """Search a space on a data set and leave a run directory.
-
-    `overrides`: nested settings, such as `{"search": {"epochs": 10}, "seed": 1}`. What is set nowhere and does not fit
-    the data is proposed (`api.guidance`), and printed; `quick`: for a first look in minutes. `resume`: go on with the
-    run in `out`, with its own settings, or start it where there is none.
-    Raises: AutosegError: something that was given is wrong. Interrupted: stopped, after a clean save.
-    """
-    given = Given(space, data, config, overrides)
-
-    def resolve(own: Path | None) -> SearchConfig:
-        return search_settings(space, data, config or own, overrides)
-
-    return _carry_out(SearchConfig, SearchTask, out, resolve, given, resume, quick, show_progress)
-
-
-def retrain(
-    architecture: Source | Architecture | None = None,
-    data: Source | DataConfig | None = None,
-    out: str | Path = "runs/retrain",
-    *,
-    config: str | Path | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    match: CostTarget | None = None,
-    quick: bool = False,
-    resume: bool = False,
-    show_progress: bool = True,
-) -> Run:
-    """Train a network from scratch and leave a run directory; the other arguments are those of `search`.
-
-    `architecture`: a genotype, or a network of the literature (`FixedNetwork`), by name, file, run directory or as
-    settings. `match`: choose the width of the latter for this cost (`cost_target`), and train it as the other one is.
-    """
-    given = Given(architecture, data, config, overrides, match)
-
-    def resolve(own: Path | None) -> RetrainConfig:
-        return retrain_settings(architecture, data, config or own, overrides, match)
-
-    return _carry_out(RetrainConfig, RetrainTask, out, resolve, given, resume, quick, show_progress)
 
 
 class Given(NamedTuple):
@@ -131,7 +77,7 @@ class _Guided(Generic[Config]):
         return proposed
 
 
-def _carry_out(
+def carry_out(
     model: type[Config],
     make_task: Callable[[Config, SegmentationDataset, SegmentationDataset, torch.device], TrainingTask],
     out: str | Path,

@@ -12,7 +12,7 @@ from torch import nn
 
 from autoseg.analysis.flops import count_cost
 from autoseg.analysis.trace import receptive_field
-from autoseg.config import LEAST_INPUT_SIDE
+from autoseg.config.base import LEAST_INPUT_SIDE
 from autoseg.errors import ConfigError
 from autoseg.genotype.schema import Genotype
 from autoseg.setup.names import look_up, with_changes
@@ -228,7 +228,7 @@ def _skip(genotype: Genotype, arrow: Arrow) -> str:
     how = genotype.skip(arrow)
     if how == "none":
         return how
-    layer = genotype.descent(arrow.target.level, arrow.target.layer).layer
+    layer = genotype.encoder_node(arrow.target.level, arrow.target.layer).layer
     return f"{how} from {f'layer {layer}' if layer else 'the stem'}"
 
 

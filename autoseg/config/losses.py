@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from autoseg.settings import Flag, Fraction, Number, Settings, Whole
+from autoseg.config.base import Flag, Fraction, Number, Settings, Whole
 
 Weight = Annotated[Number, Field(gt=0, le=1000)]
 

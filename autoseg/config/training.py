@@ -1,152 +1,18 @@
-"""Every setting of a run, as frozen models; unknown keys are errors that suggest the right one.
+"""Settings of a search and of a retraining: optimizer, schedule, augmentation, loss, kernels, and whole runs.
 
-Letters: H height and W width in pixels. Ratios are fractions of 1. Learning rates are per step.
+Ratios are fractions of 1. Learning rates are per step.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
+from autoseg.config.base import Flag, Fraction, Number, Settings, Size, Whole
+from autoseg.config.data import DataConfig
+from autoseg.config.losses import SMOOTHED, CrossEntropyTerm, Loss
 from autoseg.device_names import DeviceName
-from autoseg.errors import DataError
-from autoseg.files import read_yaml
-from autoseg.loss_terms import SMOOTHED, CrossEntropyTerm, Loss
-from autoseg.settings import Flag, Fraction, Number, Settings, Whole
-
-LEAST_INPUT_SIDE = 32
-"""Pixels: the least height and width of a network's input, its greatest stride."""
-Size = tuple[Annotated[Whole, Field(ge=LEAST_INPUT_SIDE)], Annotated[Whole, Field(ge=LEAST_INPUT_SIDE)]]
-Rgb = tuple[Number, ...]
-"""One number a channel."""
-Byte = Annotated[Whole, Field(ge=0, le=255)]
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-# --- data ------------------------------------------------------------------------------------------------------------
-
-
-class SplitConfig(Settings):
-    """Where the images and masks of one split lie, relative to `root`. `*` for a folder is any, in both the same."""
-
-    images: str | None = None
-    masks: str | None = None
-    list: str | None = None
-    """A text file: a stem a line (found in `images` and `masks`), or a pair `image mask` a line; or a CSV of these."""
-    image_suffix: str | None = None
-    """What the stems of all images end in and their masks' do not; other files in the folder are no images."""
-    mask_suffix: str | None = None
-    """What the stems of all masks have more than their images'; left out, the usual endings are tried."""
-    part: Literal["train", "val"] | None = None
-    """Of images without splits of their own: what the split by seed gives to training, or to validation."""
-
-    @model_validator(mode="after")
-    def _enough(self) -> SplitConfig:
-        if self.list is None and (self.images is None or self.masks is None):
-            raise ValueError("needs either 'list' or both 'images' and 'masks'")
-        return self
-
-
-class GeneratedConfig(Settings):
-    """The built-in generated set: textured shapes of several classes, sizes and depths, with noise."""
-
-    size: Size = (96, 96)
-    train: Annotated[Whole, Field(ge=1)] = 256
-    val: Annotated[Whole, Field(ge=1)] = 64
-    test: Annotated[Whole, Field(ge=1)] = 64
-    noise: Annotated[Number, Field(ge=0, le=1)] = 0.08
-    """Standard deviation of the pixel noise; images are in 0..1."""
-    seed: Annotated[Whole, Field(ge=0)] = 0
-
-
-class DataConfig(Settings):
-    """A data set: where it lies, its classes, and the size at which it is used."""
-
-    layout: Literal[
-        "auto", "generated", "folder", "list",
-        "cityscapes", "kitti", "voc", "ade20k", "coco_stuff", "camvid", "camvid_colour", "mapillary", "pet",
-    ] = "auto"  # fmt: skip
-    """auto: found by looking at the folder."""
-    root: str | None = None
-    splits: dict[str, SplitConfig] | None = None
-    """Left out, the splits are found by looking at the folder."""
-    val_share: Annotated[Number, Field(gt=0, lt=1)] = 0.2
-    """Share of the images for validation, or of those for training, where none are set aside for it."""
-    split_seed: Annotated[Whole, Field(ge=0)] = 0
-    """Which images these are."""
-    classes: tuple[str, ...] | None = None
-    num_classes: Annotated[Whole, Field(ge=2, le=65535)] | None = None
-    """Left out, the number of `classes`, or else found by reading the training masks."""
-    ignore_label: Annotated[Whole, Field(ge=0, le=65535)] | None = None
-    """Left out, the layout's own (CamVid: 11), or else 255."""
-    label_map: dict[int, Whole] | None = None
-    """Label in the mask file -> label used; labels that are not named stay. Left out, the layout's own."""
-    colours: dict[str | int, tuple[Byte, Byte, Byte]] | None = None
-    """Of colour-coded masks: name of a class, or label -> [red, green, blue]. What is named `ignore` or `void` is
-    ignored. Left out, a table beside the data is used (label_colors.txt, class_dict.csv, labelmap.txt)."""
-    mask_threshold: Annotated[Whole, Field(ge=1, le=65535)] | None = None
-    """Of black and white masks whose edges are blurred or that are JPEGs: so much or more is class 1, less is class 0.
-    Left out, 128 where the masks look so."""
-    on_bad_file: Literal["fail", "skip"] = "fail"
-    """The first pair that cannot be used ends the run, or all of them are left out and counted."""
-    resize: Size | None = None
-    """Bring every image and mask to this (H, W) first; masks by nearest neighbour."""
-    channels: Annotated[Whole, Field(ge=1, le=1024)] | None = None
-    """Of the images; left out, those of the first."""
-    pixel_type: Literal["uint8", "uint16", "float32"] | None = None
-    """Of the images; left out, that of the first. The first two are scaled to 0..1, floats stay as they are."""
-    normalise: Literal["imagenet", "data"] | None = None
-    """Where `mean` and `std` come from; left out, ImageNet's for colours of 8 or 16 bit, else from training images."""
-    mean: Rgb = ()
-    """Of each channel, as shares of the full scale; left out, as `normalise` says, as is `std`."""
-    std: Rgb = ()
-    generated: GeneratedConfig = GeneratedConfig()
-
-    @field_validator("std")
-    @classmethod
-    def _std_is_positive(cls, std: Rgb) -> Rgb:
-        if min(std, default=1) <= 0:
-            raise ValueError("every value must be greater than 0")
-        return std
-
-    @field_validator("mean", "std", mode="before")
-    @classmethod
-    def _left_out(cls, value: object) -> object:
-        return () if value is None else value
-
-    @field_validator("colours", mode="before")
-    @classmethod
-    def _labels_are_numbers(cls, colours: object) -> object:
-        if not isinstance(colours, dict):
-            return colours
-        return {int(key) if isinstance(key, str) and key.isdecimal() else key: rgb for key, rgb in colours.items()}
-
-    @model_validator(mode="after")
-    def _colours_and_channels_agree(self) -> DataConfig:
-        if self.colours is not None and len({type(key) for key in self.colours}) != 1:
-            raise ValueError("'colours' needs names of classes, or labels, for all colours alike")
-        if self.channels and any(len(values) not in (0, self.channels) for values in (self.mean, self.std)):
-            raise ValueError(f"'mean' and 'std' need one number for each of {self.channels} channels")
-        if self.mean and self.std and len(self.mean) != len(self.std):
-            raise ValueError("'mean' and 'std' need as many numbers as each other, one a channel")
-        return self
-
-    @model_validator(mode="after")
-    def _classes_agree(self) -> DataConfig:
-        if self.classes is not None:
-            if len(self.classes) < 2:
-                raise ValueError("'classes' needs at least two names")
-            if self.num_classes not in (None, len(self.classes)):
-                raise ValueError(f"num_classes is {self.num_classes}, but 'classes' has {len(self.classes)} names")
-        if self.layout != "generated" and self.root is None:
-            raise ValueError("needs 'root', the folder of the data set (or layout: generated)")
-        return self
-
-
-# --- optimisation ----------------------------------------------------------------------------------------------------
 
 
 class OptimizerConfig(Settings):
@@ -288,7 +154,7 @@ class SearchSchedule(TrainingConfig):
     train_a_fraction: Annotated[Number, Field(gt=0, lt=1)] = 0.5
     """Share of the training set that is trainA (weights); the rest is trainB (architecture)."""
     checkpoint_cells: Flag = False
-    """Keep only the output of each cell for the way back and evaluate the cell again there: less memory, more time."""
+    """Keep only the output of each cell and compute the cell again in the backward pass: less memory, more time."""
     kernels: KernelConfig = KernelConfig()
     """With which kernels the supernet is computed; they change no result."""
 
@@ -318,49 +184,6 @@ class RetrainSchedule(TrainingConfig):
     al. 2015, section 3.4, where it stands for training on patches)."""
     compile: Flag = False
     """Compile the training step's forward and backward pass with torch.compile; needs a C++ compiler and minutes."""
-
-
-# --- inference -------------------------------------------------------------------------------------------------------
-
-SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-"""Of multi-scale inference, as in DeepLab v3."""
-
-
-class CrfConfig(Settings):
-    """A dense CRF after prediction (Krähenbühl and Koltun 2011): one kernel of place and colour, one of place alone.
-
-    The defaults are those of DeepLab v2's published scripts for ResNet-101.
-    """
-
-    iterations: Annotated[Whole, Field(ge=1, le=1000)] = 10
-    """Of the mean field."""
-    bilateral_weight: Annotated[Number, Field(ge=0)] = 4.0
-    bilateral_xy_std: Annotated[Number, Field(ge=0.5)] = 67.0
-    """In pixels, as the other `xy_std`."""
-    bilateral_rgb_std: Annotated[Number, Field(ge=0.5)] = 3.0
-    """In grey levels, 0..255."""
-    gaussian_weight: Annotated[Number, Field(ge=0)] = 3.0
-    gaussian_xy_std: Annotated[Number, Field(ge=0.5)] = 1.0
-
-
-class InferenceConfig(Settings):
-    """How a trained network is asked: at which scales, mirrored too or not, and what is made of the answers."""
-
-    scales: Annotated[tuple[Annotated[Number, Field(gt=0, le=8)], ...], Field(min_length=1)] = (1.0,)
-    """Of the images, whose size is rounded to whole pixels and is at least 32 each way."""
-    flip: Flag = False
-    fuse: Literal["mean", "max"] = "mean"
-    """What several answers become: the mean of their probabilities, or each class's greatest logit (DeepLab v2)."""
-    crf: CrfConfig | None = None
-    """Left out, none."""
-    window: Size | None = None
-    """Height and width of sliding windows, in which each scaled image is seen; left out, images are seen whole. A
-    longer window than the image is cut to it."""
-    overlap: Annotated[Number, Field(ge=0, le=0.95)] = 0.5
-    """Share of a window's length by which neighbours overlap, at least; their logits are blended there."""
-
-
-# --- whole runs ------------------------------------------------------------------------------------------------------
 
 
 class SearchConfig(Settings):
@@ -404,24 +227,3 @@ class RetrainConfig(Settings):
     def to_dict(self) -> dict[str, Any]:
         """Plain data for YAML, without what is not given."""
         return {key: value for key, value in super().to_dict().items() if value is not None}
-
-
-def data_settings(source: str | Path) -> dict[str, Any]:
-    """What `--data` means: `generated`, a folder, or a data YAML (whose relative `root` counts from its own folder).
-
-    Raises: DataError: there is no such folder or file.
-    """
-    if str(source) == "generated":
-        return {"layout": "generated"}
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return {"layout": "auto", "root": str(path.resolve())}
-    if path.suffix not in (".yaml", ".yml"):
-        raise DataError(
-            f"{path} is no folder; give --data a folder of images and masks, a data YAML, or 'generated'",
-            code="folder-missing",
-        )
-    settings = read_yaml(path, DataError)
-    if isinstance(settings.get("root"), str):
-        settings["root"] = str((path.parent / Path(settings["root"]).expanduser()).resolve())
-    return settings

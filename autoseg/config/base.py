@@ -1,4 +1,4 @@
-"""Reading settings: the model that all are made of, and one clear line for a mistake."""
+"""The base model of all settings, their merging, and one clear line for a mistake."""
 
 from __future__ import annotations
 
@@ -22,6 +22,10 @@ Number = Annotated[float, Strict()]
 Flag = Annotated[bool, Strict()]
 """`true` or `false`; neither 1 nor `"yes"`."""
 Fraction = Annotated[Number, Field(ge=0, le=1)]
+LEAST_INPUT_SIDE = 32
+"""Pixels: the least height and width of a network's input, its greatest stride."""
+Size = tuple[Annotated[Whole, Field(ge=LEAST_INPUT_SIDE)], Annotated[Whole, Field(ge=LEAST_INPUT_SIDE)]]
+"""Height and width, in pixels."""
 
 
 class Settings(BaseModel):

@@ -7,19 +7,11 @@ import pytest
 from error_codes import raises_code
 from pydantic import ValidationError
 
-from autoseg.config import (
-    DataConfig,
-    LrScheduleConfig,
-    OptimizerConfig,
-    RetrainConfig,
-    RetrainSchedule,
-    SearchConfig,
-    SearchSchedule,
-    data_settings,
-)
-from autoseg.errors import ConfigError, DataError, RunError
+from autoseg.config.base import Settings, merge, parse, parse_assignments
+from autoseg.config.data import DataConfig
+from autoseg.config.training import OptimizerConfig, RetrainConfig, SearchConfig
+from autoseg.errors import ConfigError, RunError
 from autoseg.files import parse_yaml, read_yaml, to_yaml
-from autoseg.settings import Settings, merge, parse, parse_assignments
 
 
 def run(**changes: Any) -> dict[str, Any]:
@@ -212,10 +204,6 @@ def test_lists_become_tuples_and_whole_numbers_floats() -> None:
     assert parse(DataConfig, {"root": "x", "mean": [0, 0, 0]}).mean == (0.0, 0.0, 0.0)
 
 
-def test_label_map_takes_keys_as_assignments_and_json_write_them() -> None:
-    assert parse(DataConfig, {"root": "x", "label_map": {"7": 0, 8: 255}}).label_map == {7: 0, 8: 255}
-
-
 def test_settings_are_frozen() -> None:
     config = parse(SearchConfig, run())
     with pytest.raises(ValidationError, match="frozen"):
@@ -223,21 +211,6 @@ def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         config.search.optimizer.lr = 3.0  # type: ignore[misc]
     assert config == parse(SearchConfig, run())
-
-
-def test_the_search_defaults_are_the_paper_s() -> None:
-    schedule = SearchSchedule()
-    assert (schedule.epochs, schedule.arch_start_epoch, schedule.batch_size, schedule.crop) == (40, 20, 2, (321, 321))
-    assert schedule.optimizer == OptimizerConfig(name="sgd", lr=0.025, momentum=0.9, weight_decay=3e-4)
-    assert schedule.schedule == LrScheduleConfig(name="cosine", min_lr=1e-3)
-    assert (schedule.arch_optimizer.name, schedule.arch_optimizer.lr) == ("adam", 3e-3)
-    assert schedule.arch_optimizer.weight_decay == 1e-3
-
-
-def test_schedules_that_are_partly_given_keep_the_other_defaults() -> None:
-    schedule = parse(RetrainSchedule, {"optimizer": {"lr": 0.1}})
-    assert schedule.optimizer.lr == 0.1
-    assert schedule.schedule.name == "poly"
 
 
 # --- YAML -------------------------------------------------------------------------------------------------------------
@@ -346,34 +319,3 @@ def test_merge_goes_into_mappings_and_replaces_the_rest() -> None:
 def test_the_last_of_several_overrides_wins() -> None:
     assert merge({"a": 1}, {"a": 2, "b": {"x": 1}}, {"a": 3, "b": {"y": 2}}) == {"a": 3, "b": {"x": 1, "y": 2}}
     assert merge({}) == {}
-
-
-# --- data -------------------------------------------------------------------------------------------------------------
-
-
-def test_data_generated_and_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert data_settings("generated") == {"layout": "generated"}
-    assert parse(DataConfig, data_settings("generated")).generated.size == (96, 96)
-    (tmp_path / "set").mkdir()
-    monkeypatch.chdir(tmp_path)
-    assert data_settings("set") == {"layout": "auto", "root": str(tmp_path / "set")}  # absolute, for runs/a/config.yaml
-    assert parse(DataConfig, data_settings(tmp_path / "set")).root == str(tmp_path / "set")
-
-
-def test_data_yaml_counts_a_relative_root_from_its_own_folder(tmp_path: Path) -> None:
-    path = tmp_path / "sets" / "mine.yaml"
-    path.parent.mkdir()
-    path.write_text("root: ../images\nnum_classes: 3\n")
-    assert data_settings(path) == {"root": str(tmp_path / "images"), "num_classes": 3}
-    path.write_text("root: /somewhere/else\n")
-    assert data_settings(path) == {"root": "/somewhere/else"}
-
-
-def test_data_that_is_not_there(tmp_path: Path) -> None:
-    with raises_code(DataError, "folder-missing", tmp_path / "none", "--data"):
-        data_settings(tmp_path / "none")
-    with raises_code(DataError, "file-missing", tmp_path / "none.yaml"):
-        data_settings(tmp_path / "none.yaml")
-    (tmp_path / "a.png").write_bytes(b"")
-    with raises_code(DataError, "folder-missing", tmp_path / "a.png"):
-        data_settings(tmp_path / "a.png")

@@ -1,17 +1,17 @@
-"""Measuring, using and exporting what was trained."""
+"""`autoseg.evaluate`: measure a retrained network."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoseg.config import DataConfig, InferenceConfig, RetrainConfig
-from autoseg.errors import ConfigError, ExportError, RunError
+from autoseg.config.data import DataConfig
+from autoseg.config.inference import InferenceConfig
+from autoseg.errors import ConfigError, RunError
 from autoseg.files import write_text
-from autoseg.genotype.schema import Genotype
-from autoseg.settings import parse
+from autoseg.setup.trained_network import IN_WINDOWS, Inference, inference_settings, load_for_inference
 
 if TYPE_CHECKING:
     import torch
@@ -19,11 +19,6 @@ if TYPE_CHECKING:
     from autoseg.data.base import SegmentationDataset
     from autoseg.metrics.confusion import Scores
     from autoseg.network.base import SegmentationNetwork
-
-Inference = InferenceConfig | Mapping[str, Any]
-
-IN_WINDOWS = "see large images in pieces: --window 512 512"
-"""What to do where the memory does not suffice."""
 
 
 def evaluate(
@@ -57,11 +52,11 @@ def evaluate(
     from autoseg.data.dataset import open_dataset
     from autoseg.setup.settings import data_for_run
 
-    asked = _asked(inference)
+    asked = inference_settings(inference)
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}, but at least 1 image must come at once", code="batch-too-small")
     file, picture = _targets(Path(run), split, None if out is None else Path(out), plot)
-    network, config, saved, target = _network_of(run, checkpoint, device, precision, output_stride, asked)
+    network, config, saved, target = load_for_inference(run, checkpoint, device, precision, output_stride, asked)
     settings = data_for_run(config.data, data, overrides)
     dataset = open_dataset(settings, split)
     scores, measured = _measure(network, dataset, settings, target, asked, batch_size, show_progress)
@@ -111,111 +106,6 @@ def _conditions(
     }
 
 
-def predict(
-    run: str | Path,
-    images: Sequence[str | Path],
-    out: str | Path,
-    *,
-    inference: Inference | None = None,
-    checkpoint: str = "best",
-    device: str = "auto",
-    precision: str = "float32",
-    output_stride: int | None = None,
-    show_progress: bool = True,
-) -> list[tuple[Path, Path]]:
-    """Label images, or folders of them: OUT/labels/NAME.png and OUT/overlays/NAME.png at each image's own size.
-
-    `inference`, `precision` and `output_stride` as for `evaluate`.
-    A label PNG holds the labels as pixel values and shows them in colour. Returns both paths of each image.
-    Raises: AutosegError: something that was given is wrong; nothing is written over.
-    """
-    from autoseg.engine.log import Progress
-    from autoseg.engine.predict import find_images, predict_files
-    from autoseg.planning.device import memory_errors
-
-    asked = _asked(inference)
-    network, config, _, target = _network_of(run, checkpoint, device, precision, output_stride, asked)
-    files = []
-    found = find_images(images)
-    with memory_errors(target, IN_WINDOWS), Progress("predict", len(found), enabled=show_progress) as progress:
-        for pair in predict_files(network, images, Path(out), config.data, target, asked):
-            files.append(pair)
-            progress.update(len(files))
-    return files
-
-
-def _asked(inference: Inference | None) -> InferenceConfig:
-    """The settings, checked. Raises: ConfigError: one is wrong, or the CRF is not installed."""
-    from autoseg.engine.crf import load_densecrf
-
-    asked = inference if isinstance(inference, InferenceConfig) else parse(InferenceConfig, inference or {})
-    if asked.crf is not None:
-        load_densecrf()
-    return asked
-
-
-def _network_of(
-    run: str | Path, checkpoint: str, device: str, precision: str, output_stride: int | None, asked: InferenceConfig
-) -> tuple[SegmentationNetwork, RetrainConfig, dict[str, Any], torch.device]:
-    """As `load_network`, with the network ready for use on the device, which comes last.
-
-    Raises: ConfigError: a CRF is asked for, which knows colours, and the images have none.
-    """
-    from autoseg.engine.device_check import prepare
-    from autoseg.engine.environment import pick_device
-    from autoseg.engine.predict import load_network
-    from autoseg.network import for_inference
-
-    target = pick_device(device)
-    prepare(target)
-    network, config, saved = load_network(run, _which(checkpoint), output_stride)
-    if asked.crf is not None and network.in_channels != 3:
-        raise ConfigError(
-            f"the CRF needs images of 3 channels, but the network's have {network.in_channels}", code="crf-needs-colour"
-        )
-    return for_inference(network, target, precision), config, saved, target
-
-
-def export_model(
-    source: str | Path, out: str | Path, format: str, *, checkpoint: str = "best", overwrite: bool = False
-) -> str:
-    """Export a retrained network (onnx, pt2, safetensors), or any genotype (json, graphml, dot).
-
-    A network's file is checked against the network; returns one line that says how they compare.
-    Raises: AutosegError: something that was given is wrong, or the file differs from the network.
-    """
-    from autoseg.export import GENOTYPE_FORMATS, NETWORK_FORMATS, export_genotype, export_network
-    from autoseg.zoo.architecture import load_architecture
-
-    if format not in (*NETWORK_FORMATS, *GENOTYPE_FORMATS):
-        raise ExportError(
-            f"unknown format '{format}' (known: {', '.join((*NETWORK_FORMATS, *GENOTYPE_FORMATS))})",
-            code="unknown-format",
-        )
-    if format in GENOTYPE_FORMATS:
-        genotype = load_architecture(source)
-        if not isinstance(genotype, Genotype):
-            raise ExportError(
-                f"{format} is for genotypes, and {genotype.name} is a network of the literature; train it and take one"
-                f" of {', '.join(NETWORK_FORMATS)}",
-                code="format-needs-genotype",
-            )
-        path = export_genotype(genotype, out, format, overwrite=overwrite)  # type: ignore[arg-type]
-        return f"wrote {path}"
-    from autoseg.engine.predict import load_network
-
-    network, config, _ = load_network(source, _which(checkpoint))
-    metadata = {
-        "num_classes": config.data.num_classes,
-        "classes": list(config.data.classes or ()),
-        "ignore_label": config.data.ignore_label,
-        "mean": list(config.data.mean),
-        "std": list(config.data.std),
-        "resize": list(config.data.resize) if config.data.resize else None,
-    }
-    return str(export_network(network, out, format, metadata=metadata, overwrite=overwrite))  # type: ignore[arg-type]
-
-
 def _targets(run: Path, split: str, out: Path | None, plot: bool) -> tuple[Path, Path]:
     """The JSON of an evaluation, and the stem of its pictures: in the run, or new files.
 
@@ -248,9 +138,3 @@ def _refuse_target(path: Path) -> None:
             f"{path.parent}, the folder of {path.name}, does not exist; create it, or give another --out",
             code="folder-missing",
         )
-
-
-def _which(checkpoint: str) -> Any:
-    if checkpoint not in ("best", "last"):
-        raise ConfigError(f"checkpoint must be best or last, not {checkpoint}", code="unknown-checkpoint")
-    return checkpoint

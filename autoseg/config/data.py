@@ -1,0 +1,156 @@
+"""Settings of a data set: where it lies, its classes, and the size at which it is used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from autoseg.config.base import Number, Settings, Size, Whole
+from autoseg.errors import DataError
+from autoseg.files import read_yaml
+
+Rgb = tuple[Number, ...]
+"""One number a channel."""
+Byte = Annotated[Whole, Field(ge=0, le=255)]
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class SplitConfig(Settings):
+    """Where the images and masks of one split lie, relative to `root`. `*` for a folder is any, in both the same."""
+
+    images: str | None = None
+    masks: str | None = None
+    list: str | None = None
+    """A text file: a stem a line (found in `images` and `masks`), or a pair `image mask` a line; or a CSV of these."""
+    image_suffix: str | None = None
+    """What the stems of all images end in and their masks' do not; other files in the folder are no images."""
+    mask_suffix: str | None = None
+    """What the stems of all masks have more than their images'; left out, the usual endings are tried."""
+    part: Literal["train", "val"] | None = None
+    """Of images without splits of their own: what the split by seed gives to training, or to validation."""
+
+    @model_validator(mode="after")
+    def _enough(self) -> SplitConfig:
+        if self.list is None and (self.images is None or self.masks is None):
+            raise ValueError("needs either 'list' or both 'images' and 'masks'")
+        return self
+
+
+class GeneratedConfig(Settings):
+    """The built-in generated set: textured shapes of several classes, sizes and depths, with noise."""
+
+    size: Size = (96, 96)
+    train: Annotated[Whole, Field(ge=1)] = 256
+    val: Annotated[Whole, Field(ge=1)] = 64
+    test: Annotated[Whole, Field(ge=1)] = 64
+    noise: Annotated[Number, Field(ge=0, le=1)] = 0.08
+    """Standard deviation of the pixel noise; images are in 0..1."""
+    seed: Annotated[Whole, Field(ge=0)] = 0
+
+
+class DataConfig(Settings):
+    """A data set: where it lies, its classes, and the size at which it is used."""
+
+    layout: Literal[
+        "auto", "generated", "folder", "list",
+        "cityscapes", "kitti", "voc", "ade20k", "coco_stuff", "camvid", "camvid_colour", "mapillary", "pet",
+    ] = "auto"  # fmt: skip
+    """auto: found by looking at the folder."""
+    root: str | None = None
+    splits: dict[str, SplitConfig] | None = None
+    """Left out, the splits are found by looking at the folder."""
+    val_share: Annotated[Number, Field(gt=0, lt=1)] = 0.2
+    """Share of the images for validation, or of those for training, where none are set aside for it."""
+    split_seed: Annotated[Whole, Field(ge=0)] = 0
+    """Which images these are."""
+    classes: tuple[str, ...] | None = None
+    num_classes: Annotated[Whole, Field(ge=2, le=65535)] | None = None
+    """Number of classes. Default: the number of names in `classes`, or else what the training masks hold."""
+    ignore_label: Annotated[Whole, Field(ge=0, le=65535)] | None = None
+    """Left out, the layout's own (CamVid: 11), or else 255."""
+    label_map: dict[int, Whole] | None = None
+    """Label in the mask file -> label used; labels that are not named stay. Left out, the layout's own."""
+    colours: dict[str | int, tuple[Byte, Byte, Byte]] | None = None
+    """Of colour-coded masks: name of a class, or label -> [red, green, blue]. What is named `ignore` or `void` is
+    ignored. Left out, a table beside the data is used (label_colors.txt, class_dict.csv, labelmap.txt)."""
+    mask_threshold: Annotated[Whole, Field(ge=1, le=65535)] | None = None
+    """Of black and white masks whose edges are blurred or that are JPEGs: so much or more is class 1, less is class 0.
+    Left out, 128 where the masks look so."""
+    on_bad_file: Literal["fail", "skip"] = "fail"
+    """The first pair that cannot be used ends the run, or all of them are left out and counted."""
+    resize: Size | None = None
+    """Bring every image and mask to this (H, W) first; masks by nearest neighbour."""
+    channels: Annotated[Whole, Field(ge=1, le=1024)] | None = None
+    """Number of image channels. Default: the channels of the first image."""
+    pixel_type: Literal["uint8", "uint16", "float32"] | None = None
+    """Pixel type of the images. Default: that of the first image. Integers are scaled to 0..1, floats are not."""
+    normalise: Literal["imagenet", "data"] | None = None
+    """Where `mean` and `std` come from; left out, ImageNet's for colours of 8 or 16 bit, else from training images."""
+    mean: Rgb = ()
+    """Of each channel, as shares of the full scale; left out, as `normalise` says, as is `std`."""
+    std: Rgb = ()
+    generated: GeneratedConfig = GeneratedConfig()
+
+    @field_validator("std")
+    @classmethod
+    def _std_is_positive(cls, std: Rgb) -> Rgb:
+        if min(std, default=1) <= 0:
+            raise ValueError("every value must be greater than 0")
+        return std
+
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _left_out(cls, value: object) -> object:
+        return () if value is None else value
+
+    @field_validator("colours", mode="before")
+    @classmethod
+    def _labels_are_numbers(cls, colours: object) -> object:
+        if not isinstance(colours, dict):
+            return colours
+        return {int(key) if isinstance(key, str) and key.isdecimal() else key: rgb for key, rgb in colours.items()}
+
+    @model_validator(mode="after")
+    def _colours_and_channels_agree(self) -> DataConfig:
+        if self.colours is not None and len({type(key) for key in self.colours}) != 1:
+            raise ValueError("'colours' needs names of classes, or labels, for all colours alike")
+        if self.channels and any(len(values) not in (0, self.channels) for values in (self.mean, self.std)):
+            raise ValueError(f"'mean' and 'std' need one number for each of {self.channels} channels")
+        if self.mean and self.std and len(self.mean) != len(self.std):
+            raise ValueError("'mean' and 'std' need as many numbers as each other, one a channel")
+        return self
+
+    @model_validator(mode="after")
+    def _classes_agree(self) -> DataConfig:
+        if self.classes is not None:
+            if len(self.classes) < 2:
+                raise ValueError("'classes' needs at least two names")
+            if self.num_classes not in (None, len(self.classes)):
+                raise ValueError(f"num_classes is {self.num_classes}, but 'classes' has {len(self.classes)} names")
+        if self.layout != "generated" and self.root is None:
+            raise ValueError("needs 'root', the folder of the data set (or layout: generated)")
+        return self
+
+
+def data_settings(source: str | Path) -> dict[str, Any]:
+    """What `--data` means: `generated`, a folder, or a data YAML (whose relative `root` counts from its own folder).
+
+    Raises: DataError: there is no such folder or file.
+    """
+    if str(source) == "generated":
+        return {"layout": "generated"}
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return {"layout": "auto", "root": str(path.resolve())}
+    if path.suffix not in (".yaml", ".yml"):
+        raise DataError(
+            f"{path} is no folder; give --data a folder of images and masks, a data YAML, or 'generated'",
+            code="folder-missing",
+        )
+    settings = read_yaml(path, DataError)
+    if isinstance(settings.get("root"), str):
+        settings["root"] = str((path.parent / Path(settings["root"]).expanduser()).resolve())
+    return settings

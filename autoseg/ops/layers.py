@@ -1,0 +1,93 @@
+"""Small layers that operations, cells, heads and networks are made of.
+
+Letters: N images, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from itertools import pairwise
+from typing import ClassVar
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from autoseg.ops.resize import level_size, resize
+
+Norm = Callable[[int], nn.Module]
+"""Makes a normalisation layer for a number of channels."""
+Pairs = tuple[tuple[str, str], ...]
+"""Names of a module's convolutions and of the normalisation that reads each of them alone: `network.fold` merges them.
+"""
+
+
+class ReluConvNorm(nn.Module):
+    """ReLU, 1x1 convolution, normalisation: brings a cell's input to its width. (N, Cin, H, W) -> (N, Cout, H, W)."""
+
+    conv_norms: ClassVar[Pairs] = (("conv", "norm"),)
+
+    def __init__(self, in_channels: int, out_channels: int, norm: Norm) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.norm = norm(out_channels)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """See the class."""
+        normalised: Tensor = self.norm(self.conv(F.relu(features)))
+        return normalised
+
+
+class Chain(nn.Sequential):
+    """Named layers, one after the other. A normalisation right behind a convolution can be merged into it."""
+
+    def __init__(self, **layers: nn.Module) -> None:
+        super().__init__(OrderedDict(layers))
+        convs = (nn.Conv2d, nn.ConvTranspose2d)
+        self.conv_norms: Pairs = tuple(
+            (before, after)
+            for (before, conv), (after, norm) in pairwise(layers.items())
+            if isinstance(conv, convs) and not isinstance(norm, (*convs, nn.ReLU))
+        )
+
+
+class Strided(nn.Module):
+    """The identity at stride 1; at stride 2 bilinear halving. (N, C, H, W) -> (N, C, ceil(H / s), ceil(W / s))."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, features: Tensor) -> Tensor:
+        """See the class."""
+        return resize(features, level_size((features.shape[-2], features.shape[-1]), self.stride))
+
+
+class Zero(nn.Module):
+    """Zeros in place of features. (N, C, H, W) -> (N, C, ceil(H / s), ceil(W / s))."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, features: Tensor) -> Tensor:
+        """See the class."""
+        return features.new_zeros(
+            *features.shape[:2], *level_size((features.shape[-2], features.shape[-1]), self.stride)
+        )
+
+
+def depthwise(channels: int, kernel_size: int, stride: int = 1, rate: int = 1) -> nn.Conv2d:
+    """A k x k convolution of each channel by itself, without bias, padded so that stride 1 keeps the size."""
+    padding = rate * (kernel_size // 2)
+    return nn.Conv2d(channels, channels, kernel_size, stride, padding, rate, groups=channels, bias=False)
+
+
+def pointwise(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """A 1x1 convolution without bias."""
+    return nn.Conv2d(in_channels, out_channels, 1, bias=False)
+
+
+def dense(channels: int, kernel_size: int, stride: int = 1, rate: int = 1) -> nn.Conv2d:
+    """A k x k convolution of all channels, without bias, padded so that stride 1 keeps the size."""
+    return nn.Conv2d(channels, channels, kernel_size, stride, rate * (kernel_size // 2), rate, bias=False)

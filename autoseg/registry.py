@@ -1,0 +1,167 @@
+"""Records: everything that a space, a genotype or a config file can name. Loads without torch.
+
+A record holds the name, what pictures call it, what it costs, and the function that builds it. It stands in the file
+that implements it, and it imports torch only when it builds. `OPERATIONS["sep_conv_3x3"].build(32, 1, norm)`.
+A user's own file registers records in the same way (`autoseg.plugins`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+
+from autoseg.errors import PluginError
+
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+class FusedForm(NamedTuple):
+    """How `autoseg.supernet.fast` computes an operation together with others of its kind."""
+
+    kind: Literal["none", "skip", "avg_pool", "max_pool", "separable", "dilated", "atrous"]
+    """separable: [ReLU, depthwise, 1x1, BN] twice; dilated: once, at rate 2; atrous: ReLU, dense convolution at rate 2,
+    BN. The first four have no weights."""
+    kernel_size: int = 1
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operation of a cell: (N, C, H, W) -> (N, C, ceil(H / stride), ceil(W / stride)).
+
+    Args:
+        name: What spaces and genotypes call it, such as `sep_conv_3x3`.
+        label: What pictures call it, such as `sep 3x3`.
+        multiply_adds: From the number of channels C to the multiply-adds for one output pixel at stride 1: products of
+            convolutions and matrices.
+        build: Called with (channels, stride, norm), where norm makes a normalisation layer of a number of channels;
+            returns a torch module. The module must not change its input, which other operations read too.
+        fused: How the fast supernet computes it. Left out, a space that has it is searched through
+            `autoseg.supernet.reference`, which is slower.
+    """
+
+    name: str
+    label: str
+    multiply_adds: Callable[[int], float]
+    build: Callable[[int, int, Callable[[int], Any]], Any]
+    fused: FusedForm | None = None
+
+
+class Record(Protocol):
+    """What all records have in common."""
+
+    @property
+    def name(self) -> str:
+        """What files call it."""
+        ...
+
+
+R = TypeVar("R", bound=Record)
+
+
+class Registry(Mapping[str, R]):
+    """Name -> record, a plain dictionary that is filled when it is first read.
+
+    home: the module that registers what ships with autoseg, imported at the first look.
+    """
+
+    def __init__(self, kind: str, home: str) -> None:
+        self.kind = kind
+        self._home = home
+        self._records: dict[str, R] = {}
+        self._plugins: dict[str, str] = {}
+        self._loaded = False
+
+    def add(self, record: R) -> R:
+        """Register a record. Raises: PluginError: its name is taken or no name, or it lacks something."""
+        plugin = _plugin[-1] if _plugin else _origin(record)
+        place = f"{plugin}: " if plugin else ""
+        if plugin:
+            self._load()
+        if not isinstance(record.name, str) or not NAME.fullmatch(record.name):
+            raise PluginError(
+                f"{place}the {self.kind} name {record.name!r} is no name; take lower-case letters, digits and"
+                " underscores, such as my_conv_3x3",
+                code="plugin-name-invalid",
+            )
+        for field in fields(record):  # type: ignore[arg-type]  # every record is a dataclass
+            required = "Callable" in str(field.type) and "None" not in str(field.type)
+            if required and not callable(getattr(record, field.name)):
+                raise PluginError(
+                    f"{place}{self.kind} '{record.name}' gives no {field.name}; it must be a function",
+                    code="plugin-lacks-function",
+                )
+        if record.name in self._records:
+            owner = self._plugins.get(record.name, "autoseg itself")
+            raise PluginError(
+                f"{place}{self.kind} '{record.name}' is registered already, by {owner}; give it another name",
+                code="plugin-name-taken",
+            )
+        self._records[record.name] = record
+        if plugin:
+            self._plugins[record.name] = plugin
+        return record
+
+    def discard(self, plugin: str) -> None:
+        """Forget what a plugin registered."""
+        for name in [name for name, owner in self._plugins.items() if owner == plugin]:
+            del self._records[name], self._plugins[name]
+
+    def plugin_of(self, name: str) -> str | None:
+        """The plugin that registered a record, as `--plugin` takes it; None for what ships with autoseg."""
+        return self._plugins.get(name)
+
+    def unknown(self, name: str, hide: Collection[str] = ()) -> str:
+        """What to say of a name that is not there, with the nearest that is. hide: names that are not meant here."""
+        known = [each for each in self if each not in hide]
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+        return f"unknown {self.kind} '{name}' ({hint})"
+
+    def _load(self) -> None:
+        if not self._loaded:
+            self._loaded = True
+            importlib.import_module(self._home)
+
+    def __getitem__(self, name: str) -> R:
+        self._load()
+        return self._records[name]
+
+    def __iter__(self) -> Iterator[str]:
+        self._load()
+        return iter(self._records)
+
+    def __len__(self) -> int:
+        self._load()
+        return len(self._records)
+
+
+OPERATIONS: Registry[Operation] = Registry("operation", "autoseg.ops.operations")
+"""Every operation that a cell may choose."""
+
+REGISTRIES: Mapping[type, Registry[Any]] = {Operation: OPERATIONS}
+"""The registry of each kind of record."""
+
+_plugin: list[str] = []
+"""The plugin that is being loaded, if any."""
+
+
+def register(record: R) -> R:
+    """Make a record known to spaces, genotypes and config files, and return it.
+
+    Raises: PluginError: it is no record, its name is taken, or it lacks something that its kind needs.
+    """
+    registry = REGISTRIES.get(type(record))
+    if registry is None:
+        known = ", ".join(f"autoseg.{kind.__name__}" for kind in REGISTRIES)
+        raise PluginError(f"{record!r} cannot be registered; give one of {known}", code="plugin-record-invalid")
+    return registry.add(record)  # type: ignore[no-any-return]
+
+
+def _origin(record: Record) -> str:
+    """The module of a record that was registered without `load_plugin`; empty for what ships with autoseg."""
+    module: str = getattr(getattr(record, "build", None), "__module__", "") or ""
+    return "" if module.split(".")[0] == "autoseg" else module

@@ -1,0 +1,53 @@
+"""From a search space to its supernet: the fused one where it can be, else the reference."""
+
+from __future__ import annotations
+
+from autoseg.errors import SearchSpaceError
+from autoseg.ops.check import check_operations
+from autoseg.registry import OPERATIONS
+from autoseg.space.schema import SearchSpace
+from autoseg.supernet.fast.supernet import FusedSupernet
+from autoseg.supernet.reference import Supernet
+
+
+def build_supernet(
+    space: SearchSpace,
+    num_classes: int,
+    arch_init_std: float = 1e-3,
+    in_channels: int = 3,
+    single_output: bool = False,
+) -> Supernet:
+    """The supernet of a space with fresh weights.
+
+    Args:
+        space: The search space.
+        num_classes: Number of classes K, at least 2.
+        arch_init_std: Standard deviation of the initial logits of alpha, beta and gamma.
+        in_channels: Number of image channels.
+        single_output: One output for two classes; the logits are then 0 and that output.
+
+    Returns:
+        A module that maps normalised images (N, in_channels, H, W) to logits (N, K, H, W).
+
+    Raises:
+        ConfigError: A single output for more than two classes.
+        PluginError: A user's own operation does not do what a cell needs.
+        SearchSpaceError: An operation without a fused form in a space with PC-DARTS or GDAS.
+    """
+    check_operations(space.cell.operations)
+    unfused = unfused_operations(space)
+    if not unfused:
+        return FusedSupernet(space, num_classes, arch_init_std, in_channels, single_output)
+    for key in ("pc_darts", "gdas"):
+        if getattr(space.relaxation, key) is not None:
+            raise SearchSpaceError(
+                f"relaxation.{key} needs operations with a fused form, which '{unfused[0]}' of space '{space.name}' has"
+                f" not; leave relaxation.{key} or the operation out",
+                code="operation-without-fused-form",
+            )
+    return Supernet(space, num_classes, arch_init_std, in_channels, single_output)
+
+
+def unfused_operations(space: SearchSpace) -> list[str]:
+    """The operations of a space that have no fused form: with any of them the search runs through the reference."""
+    return [name for name in space.cell.operations if OPERATIONS[name].fused is None]

@@ -1,0 +1,328 @@
+"""The supernet as the papers write it: one module an edge, operation and arrow, and autograd for everything.
+
+Read this file beside Auto-DeepLab (Liu et al. 2019), section 3. It runs any registered operation. Where all operations
+of a space have a fused form, `autoseg.supernet.fast` computes the same faster; `docs/fused_supernet.md` says how.
+
+Symbols of the paper and their names here:
+    s H^l                features[Node(l, level)], the output of the cell at layer l and stride s
+    H^{l-1}, H^{l-2}     prev, prev_prev: states 0 and 1 of a cell are prev_prev and prev
+    O^k_{j->i}, alpha    operation k on the edge from state j to block i, and its weight
+    beta                 the weight of an arrow from stride to stride
+Letters: N images, C filters of a block, B blocks, K classes, H and W height and width.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from autoseg.genotype.schema import Genotype
+from autoseg.network.preprocess import FactorizedReduce, Preprocess
+from autoseg.ops.check import check_output
+from autoseg.ops.heads import Aspp, Stem, logits_of, number_of_outputs
+from autoseg.ops.resize import Size, level_size, sum_resized
+from autoseg.registry import OPERATIONS
+from autoseg.space.cell import CellTopology
+from autoseg.space.schema import SearchSpace
+from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Arrow, Move, Node
+from autoseg.supernet.arch_parameters import ArchParameters
+from autoseg.supernet.fast.cell import Feature
+from autoseg.supernet.fast.kernels import KernelChoice
+from autoseg.supernet.fast.mixed_op import StackedNorm, checkpoint_contexts
+from autoseg.supernet.upsampling import MixedUpsample, UpsampleInput, Upsampling, UpsamplingChoices, competes
+
+Features = dict[Node, Feature]
+
+
+class MixedOperation(nn.Module):
+    """Equation 3: O_{j->i}(H_j) = sum over k of alpha^k_{j->i} * O^k_{j->i}(H_j). (N, C, H, W) -> (N, C, H, W)."""
+
+    def __init__(self, operations: Sequence[str], channels: int) -> None:
+        super().__init__()
+        self.names = tuple(operations)
+        self.operations = nn.ModuleList(OPERATIONS[name].build(channels, 1, StackedNorm) for name in operations)
+        self._unchecked = {name for name in operations if OPERATIONS.plugin_of(name) is not None}
+
+    def forward(self, state: Tensor, alpha: Tensor) -> Tensor:
+        """alpha: (operations,)."""
+        total: Tensor | None = None
+        for name, weight, operation in zip(self.names, alpha.unbind(), self.operations, strict=True):
+            output = operation(state)
+            if name in self._unchecked:  # a user's own operation, once
+                check_output(name, state, output)
+                self._unchecked.discard(name)
+            total = weight * output if total is None else total + weight * output
+        assert total is not None  # a space has at least one operation
+        return total
+
+
+class ReferenceCell(nn.Module):
+    """Equations 1, 2, 5 and 6 at one node: sum over the arrows of beta * Cell(H^{l-1} through the arrow, H^{l-2}).
+
+    The arrows share the weights of the operations, which the paper leaves open. Each has a preprocessing and the
+    statistics of BatchNorm to itself.
+    """
+
+    def __init__(
+        self,
+        arrows: Sequence[tuple[int, Move]],
+        prev_prev_channels: int,
+        channels: int,
+        topology: CellTopology,
+        operations: Sequence[str],
+        mix_before_cell: bool = False,
+        upsample: Callable[[int, int], nn.Module] | None = None,
+    ) -> None:
+        """arrows: channels and move of each arrow into the node. upsample: makes an up move of the channels before and
+        after, where upsamplers or skip connections compete."""
+        super().__init__()
+        self.topology, self.mix_before_cell = topology, mix_before_cell
+        self.preprocess_prev_prev = Preprocess(prev_prev_channels, channels, True, StackedNorm)
+        self.preprocess_prev = nn.ModuleList(
+            _build_preprocess(width, channels, move, upsample) for width, move in arrows
+        )
+        edges = nn.ModuleList(MixedOperation(operations, channels) for _ in topology.edges)
+        shared = {id(parameter): parameter for parameter in edges.parameters()}
+        others = 0 if mix_before_cell else len(arrows) - 1
+        # a copy that takes the same parameters, and statistics of its own
+        self.edges = nn.ModuleList([edges, *(copy.deepcopy(edges, dict(shared)) for _ in range(others))])
+
+    def forward(self, prev_prev: Feature, prevs: Sequence[Any], alpha: Tensor, betas: Tensor, size: Size) -> Feature:
+        """The node's feature, (N, B*C, H, W) with `size` = (H, W).
+
+        prevs: H^{l-1} as each arrow takes it. alpha: (edges, operations). betas: (arrows,).
+        """
+        h_prev_prev = self.preprocess_prev_prev(prev_prev.plain, size)
+        h_prev = [preprocess(prev, size) for preprocess, prev in zip(self.preprocess_prev, prevs, strict=True)]
+        if self.mix_before_cell:  # Dynamic Routing (Li et al. 2020)
+            h_prev, betas = [_weighted_sum(betas, h_prev)], torch.ones_like(betas[:1])
+        outputs = [self._cell(edges, h_prev_prev, prev, alpha) for edges, prev in zip(self.edges, h_prev, strict=True)]
+        output = _weighted_sum(betas, outputs)
+        return Feature(output, F.relu(output))
+
+    def _cell(self, edges: nn.Module, prev_prev: Tensor, prev: Tensor, alpha: Tensor) -> Tensor:
+        """Equation 1: block i is the sum over the states j before it of O_{j->i}(H_j); the blocks concatenated."""
+        assert isinstance(edges, nn.ModuleList)
+        states = [prev_prev, prev]
+        for block in range(self.topology.blocks):
+            inputs = [
+                edges[number](states[self.topology.edges[number][1]], alpha[number])
+                for number in self.topology.edges_into(block)
+            ]
+            states.append(sum(inputs[1:], inputs[0]))
+        return torch.cat(states[2:], 1)
+
+
+class SearchHead(nn.Module):
+    """ASPP of one stride with as many filters a branch as its input has channels, and a classifier (section 4.1)."""
+
+    def __init__(self, channels: int, num_classes: int, rate: int) -> None:
+        super().__init__()
+        self.aspp = Aspp(channels, channels, [rate], StackedNorm)
+        self.classifier = nn.Conv2d(self.aspp.out_channels, num_classes, 1)
+
+    def forward(self, activated: Tensor) -> Tensor:
+        """(N, channels, h, w) after a ReLU -> logits (N, num_classes, h, w)."""
+        logits: Tensor = self.classifier(self.aspp(activated))
+        return logits
+
+
+class Supernet(nn.Module):
+    """Every path and operation of a search space at once, weighted by alpha and beta (Auto-DeepLab, section 3).
+
+    Where upsamplers or skip connections compete, also all of these, weighted by gamma and the probabilities of skips.
+
+    forward: (N, Cin, H, W) normalised images, any H and W from 32 up -> logits (N, num_classes, H, W).
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        num_classes: int,
+        arch_init_std: float = 1e-3,
+        in_channels: int = 3,
+        single_output: bool = False,
+    ) -> None:
+        super().__init__()
+        self.space, self.num_classes = space, num_classes
+        self._outputs = number_of_outputs(num_classes, single_output)
+        self.last_levels: frozenset[int] | None = None
+        """The levels of the last layer whose heads count; None for all."""
+        self.checkpoint_cells = False
+        """Keep no more than the output of each cell for the backward pass, and evaluate the cell again there."""
+        self.kernels = KernelChoice()
+        self.arch = ArchParameters(space, arch_init_std)
+        self.stem = Stem(space.stem.channels, space.stem.strides, StackedNorm, in_channels)
+        trellis, resolution = space.trellis, space.resolution
+        upsample = partial(MixedUpsample, upsamplers=resolution.upsamplers, skips=resolution.skips)
+        self.cells = nn.ModuleDict(
+            {cell_name(node): self._build_cell(node, upsample if competes(space) else None) for node in trellis.nodes}
+        )
+        self.heads = nn.ModuleList(
+            self._build_head(self._width(node), trellis.strides[node.level])
+            for node in trellis.nodes_at(trellis.layers)
+        )
+        upsamples = competes(space) or space.decoder_stages
+        self.upsampling = Upsampling(space, self._width, self._outputs) if upsamples else None
+
+    def _build_cell(self, node: Node, upsample: Callable[[int, int], nn.Module] | None) -> nn.Module:
+        return ReferenceCell(
+            [(self._width(arrow.source), arrow.move) for arrow in self.space.trellis.arrows_into(node)],
+            self._width(self.space.trellis.prev_prev(node)),
+            self.space.filters(node.level),
+            self.space.topology,
+            self.space.cell.operations,
+            self.space.relaxation.mix_before_cell,
+            upsample,
+        )
+
+    def _build_head(self, width: int, stride: int) -> nn.Module:
+        if self.space.head.name == "classifier":
+            return nn.Conv2d(width, self._outputs, 1)
+        return SearchHead(width, self._outputs, max(1, self.space.head.aspp_rate // stride))
+
+    def _width(self, node: Node) -> int:
+        """Channels of a node's feature."""
+        if node.layer < 1:
+            return self.stem.out_channels[node.layer + 1]
+        return self.space.cell.blocks * self.space.filters(node.level)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, num_classes, H, W) of normalised images (N, Cin, H, W)."""
+        trellis, size = self.space.trellis, (images.shape[-2], images.shape[-1])
+        features: Features = {
+            node: Feature(feature, F.relu(feature))
+            for node, feature in zip((FIRST_STEM_NODE, STEM_NODE), self.stem(images), strict=True)
+        }
+        alphas = self.arch.of_cells(self.arch.alpha_probs())
+        betas = self.arch.beta_of_arrows()
+        choices = None if self.upsampling is None else self.upsampling.way_up(self.arch)
+        for layer in range(1, trellis.layers + 1):
+            for node in trellis.nodes_at(layer):
+                arrows = trellis.arrows_into(node)
+                features[node] = self._run(
+                    self.cells[cell_name(node)],
+                    features[trellis.prev_prev(node)],
+                    [self._arriving(arrow, features, choices) for arrow in arrows],
+                    alphas[self.space.cell_of(layer)],
+                    torch.stack([betas[arrow] for arrow in arrows]),
+                    level_size(size, trellis.strides[node.level]),
+                )
+            if layer == trellis.down_layers and self.upsampling is not None and choices is not None:
+                for level in self.upsampling.sources:
+                    choices.brought[level] = self.upsampling.bring(level, features, choices)
+        scores = {
+            node.level: head(features[node].activated)
+            for head, node in zip(self.heads, trellis.nodes_at(trellis.layers), strict=True)
+            if self.last_levels is None or node.level in self.last_levels
+        }
+        if self.upsampling is not None and choices is not None and self.space.decoder_stages:
+            return logits_of(sum_resized([self.upsampling.decode(scores, features, choices)], size))
+        return logits_of(sum_resized(list(scores.values()), size))
+
+    def _run(self, cell: nn.Module, *arguments: Any) -> Feature:
+        """The feature of a node."""
+        if not (self.checkpoint_cells and torch.is_grad_enabled()):
+            feature: Feature = cell(*arguments)
+            return feature
+        again: Feature = checkpoint(cell, *arguments, use_reentrant=False, context_fn=checkpoint_contexts)
+        return again
+
+    def _arriving(self, arrow: Arrow, features: Features, choices: UpsamplingChoices | None) -> Feature | UpsampleInput:
+        """What an arrow takes to the node that it leads to."""
+        if arrow.move is Move.UP and competes(self.space) and self.upsampling is not None and choices is not None:
+            return self.upsampling.ascending(arrow, features, choices)
+        return features[arrow.source]
+
+    # --- what a search asks of it -------------------------------------------------------------------------------------
+
+    def choose(self, genotype: Genotype) -> None:
+        """Compute from now on only what a genotype of this space chose, with the supernet's weights.
+
+        Its features off the path are zero, where the discrete network has H(l-2) of the path resized: what is lost
+        when a relaxed network is made discrete and not retrained. Raises: GenotypeError: it is not of this space.
+        """
+        self.arch.choose(genotype)
+        self.last_levels = frozenset(node.level for node in genotype.nodes_at(genotype.layers))
+
+    def weights(self) -> list[nn.Parameter]:
+        """Every parameter but the architecture's."""
+        return [parameter for name, parameter in self.named_parameters() if not name.startswith("arch.")]
+
+    def train_weights(self) -> None:
+        """From now on gradients reach the weights alone."""
+        self._require(weights=True, arch=False)
+
+    def train_architecture(self) -> None:
+        """From now on gradients reach the architecture alone."""
+        self._require(weights=False, arch=True)
+
+    def _require(self, weights: bool, arch: bool) -> None:
+        for parameter in self.weights():
+            parameter.requires_grad_(weights)
+        self.arch.requires_grad_(arch)
+
+    def use_kernels(self, choice: KernelChoice) -> None:
+        """Compute with these kernels from now on, as far as they apply: here, cuDNN's algorithms alone."""
+        self.kernels = choice
+
+    @contextmanager
+    def on_streams(self, streams: Sequence[torch.cuda.Stream]) -> Iterator[None]:
+        """Around one forward pass and its backward pass: where cells may run side by side; here, they do not."""
+        yield
+
+
+class _Plain(nn.Module):
+    """A preprocessing of the discrete networks, called with a `Feature`."""
+
+    def __init__(self, preprocess: nn.Module) -> None:
+        super().__init__()
+        self.preprocess = preprocess
+
+    def forward(self, feature: Feature, size: Size) -> Tensor:
+        """(N, Cin, h, w) -> (N, C, H, W)."""
+        result: Tensor = self.preprocess(feature.plain, size)
+        return result
+
+
+class _Upsampled(nn.Module):
+    """An up move on which upsamplers or skip connections compete, and BN."""
+
+    def __init__(self, upsample: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.upsample, self.norm = upsample, StackedNorm(channels)
+
+    def forward(self, arriving: UpsampleInput, size: Size) -> Tensor:
+        """(N, Cin, h, w) and what joins it -> (N, C, H, W)."""
+        (feature,) = self.upsample(arriving, size)
+        normalised: Tensor = self.norm(feature)
+        return normalised
+
+
+def _build_preprocess(
+    in_channels: int, channels: int, move: Move, upsample: Callable[[int, int], nn.Module] | None
+) -> nn.Module:
+    """Brings H^{l-1} to a node: resized or halved, ReLU, 1x1 convolution, BN."""
+    if move is Move.UP and upsample is not None:
+        return _Upsampled(upsample(in_channels, channels), channels)
+    if move is Move.DOWN:
+        return _Plain(FactorizedReduce(in_channels, channels, StackedNorm))
+    return _Plain(Preprocess(in_channels, channels, True, StackedNorm))
+
+
+def _weighted_sum(weights: Tensor, features: Sequence[Tensor]) -> Tensor:
+    parts = [weight * feature for weight, feature in zip(weights.unbind(), features, strict=True)]
+    return sum(parts[1:], parts[0])
+
+
+def cell_name(node: Node) -> str:
+    """The key of a node's cell in `Supernet.cells`."""
+    return f"layer{node.layer}_level{node.level}"

@@ -1,0 +1,47 @@
+"""Drawing through the Python API."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from error_codes import raises_code
+from PIL import Image
+from tiny_runs import GENOTYPE, SPACE, write_config
+
+import autoseg
+from autoseg.errors import ConfigError
+
+
+def test_plot_a_search(search_run: Path) -> None:
+    files = autoseg.plot(search_run)
+    assert {path.parent for path in files} == {search_run / "figures"}
+    assert {path.name for path in files} == {
+        f"{stem}.{suffix}" for stem in ("trellis", "alpha", "history") for suffix in ("svg", "png", "pdf")
+    }
+    autoseg.decode(search_run)
+    assert {path.stem for path in autoseg.plot(search_run)} == {"trellis", "alpha", "history", "cell"}
+
+
+def test_plot_a_retraining_a_genotype_and_a_space(retrained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "figures"
+    genotype = write_config(tmp_path / "g.yaml", GENOTYPE)
+    space = write_config(tmp_path / "s.yaml", SPACE)
+    for source, stems in (
+        (retrained, {"path", "cell", "history"}),
+        (genotype, {"path", "cell"}),
+        ("auto_deeplab_s", {"path", "cell"}),
+        (space, {"trellis"}),
+        ("tiny", {"trellis"}),
+    ):
+        files = autoseg.plot(source, out / Path(source).name, ("svg", "png"))
+        assert {path.name for path in files} == {f"{stem}.{suffix}" for stem in stems for suffix in ("svg", "png")}
+        for path in files:
+            if path.suffix == ".png":
+                with Image.open(path) as image:
+                    assert min(image.size) > 100
+                    assert len(image.convert("RGB").getcolors(1 << 24)) > 3
+            else:
+                assert path.read_text().lstrip().startswith("<?xml")
+    for formats in ((), ("gif",)):
+        with raises_code(ConfigError, "unknown-format", "svg", "png", "pdf", *formats):
+            autoseg.plot("tiny", tmp_path, formats)
