@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from autoseg.analysis.flops import count_cost
-from autoseg.analysis.trace import receptive_field
+from autoseg.analysis.receptive_field import receptive_field
 from autoseg.config.base import LEAST_INPUT_SIDE
 from autoseg.errors import ConfigError
 from autoseg.genotype.schema import Genotype
