@@ -165,10 +165,8 @@ def predict_memory(config: SearchConfig | RetrainConfig, device: torch.device, s
     The device need not be there. fp16 counts as bf16, which takes as much.
     """
     _, schedule = schedule_of(config)
-    with own_random_state(CPU):
-        stand_in = _stand_in(config, device)
-    with followed(stand_in, device) as (task, live):
-        del stand_in
+    # making a task seeds the random numbers, and so does a step of a retraining
+    with own_random_state(CPU), followed(_stand_in(config, device), device) as (task, live):
         network, optimizers = _network(task), _optimizers(task)
         own = [*network.parameters(), *network.buffers()]
         live.add(own)
