@@ -141,7 +141,7 @@ def test_without_data_and_with_data_the_same_kernels_are_counted() -> None:
     task = stand_in_task(config, CPU)
     device = torch.device("cuda")
     with followed(task, device) as (copy, live):
-        for optimizer in (copy.optimizer, copy.architect.optimizer):
+        for optimizer in (copy.optimizer, copy.arch_optimizer):
             make_state(optimizer, device)
         batch = random_batch(copy)
         with Kernels(live) as without:

@@ -573,8 +573,8 @@ def test_intervals_by_events_are_those_between_the_works(fake_card: bench_child.
 
 def test_steps_without_streams_get_a_recorder_of_their_own(fake_card: bench_child.Bench) -> None:
     config = bench_child.settings_of(bench_rows.W1, dry=True)
-    assert fake_card._task(config, bench_rows.W1).gradients.recorder is None  # a CPU records nothing
-    recorder = fake_card._task(config, bench_rows.W1._replace(streams=False)).gradients.recorder
+    assert fake_card._task(config, bench_rows.W1).gradients.recordings.recorder is None  # a CPU records nothing
+    recorder = fake_card._task(config, bench_rows.W1._replace(streams=False)).gradients.recordings.recorder
     assert recorder is not None
     assert list(recorder.streams) == []
 

@@ -104,7 +104,7 @@ def carry_out(
     _write_left_out(run, train, val)
     task.begin(run)
     with memory_errors(device, f"start anew with {smaller_settings(settings)}; {run.path} holds what was done"):
-        Trainer(task, run, show_progress)()
+        Trainer(task, run, show_progress).run()
     return run
 
 

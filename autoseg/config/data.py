@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,11 +11,14 @@ from pydantic import Field, field_validator, model_validator
 from autoseg.config.base import Number, Settings, Size, Whole
 from autoseg.errors import DataError
 from autoseg.files import read_yaml
+from autoseg.library import hint, library, names_in
 
 Rgb = tuple[Number, ...]
 """One number a channel."""
 Byte = Annotated[Whole, Field(ge=0, le=255)]
 
+LAYOUTS = ("auto", "generated", "folder", "list")
+"""Values of `data.layout` that are no data set in `data_sets/`."""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -54,11 +58,9 @@ class GeneratedConfig(Settings):
 class DataConfig(Settings):
     """A data set: where it lies, its classes, and the size at which it is used."""
 
-    layout: Literal[
-        "auto", "generated", "folder", "list",
-        "cityscapes", "kitti", "voc", "ade20k", "coco_stuff", "camvid", "camvid_colour", "mapillary", "pet",
-    ] = "auto"  # fmt: skip
-    """auto: found by looking at the folder."""
+    layout: str = "auto"
+    """auto: found by looking at the folder; or `generated`, `folder`, `list`, a name in `data_sets/`, or the path of a
+    YAML file of your own like those."""
     root: str | None = None
     splits: dict[str, SplitConfig] | None = None
     """Left out, the splits are found by looking at the folder."""
@@ -93,6 +95,15 @@ class DataConfig(Settings):
     """Of each channel, as shares of the full scale; left out, as `normalise` says, as is `std`."""
     std: Rgb = ()
     generated: GeneratedConfig = GeneratedConfig()
+
+    @field_validator("layout")
+    @classmethod
+    def _layout_is_known(cls, layout: str) -> str:
+        known = (*LAYOUTS, *names_in(library("data_sets")))
+        if layout not in known and not _is_yaml(layout):
+            advice = hint(layout, known, "; or the path of a YAML file")
+            raise ValueError(f"unknown layout {layout!r} ({advice})")
+        return layout
 
     @field_validator("std")
     @classmethod
@@ -136,21 +147,34 @@ class DataConfig(Settings):
 
 
 def data_settings(source: str | Path) -> dict[str, Any]:
-    """What `--data` means: `generated`, a folder, or a data YAML (whose relative `root` counts from its own folder).
+    """What `--data` means: `generated`, a folder, a data YAML, or the YAML of a known data set, which says no `root`.
 
-    Raises: DataError: there is no such folder or file.
+    Relative paths in a data YAML count from its own folder. Raises: DataError: there is no such folder or file.
     """
     if str(source) == "generated":
         return {"layout": "generated"}
     path = Path(source).expanduser()
     if path.is_dir():
         return {"layout": "auto", "root": str(path.resolve())}
-    if path.suffix not in (".yaml", ".yml"):
+    if not _is_yaml(path):
         raise DataError(
             f"{path} is no folder; give --data a folder of images and masks, a data YAML, or 'generated'",
             code="folder-missing",
         )
     settings = read_yaml(path, DataError)
-    if isinstance(settings.get("root"), str):
-        settings["root"] = str((path.parent / Path(settings["root"]).expanduser()).resolve())
-    return settings
+    if "title" in settings:
+        shipped = path.resolve().parent == library("data_sets").resolve()
+        return {"layout": path.stem if shipped else str(path.resolve())}
+    return with_absolute_paths(settings, path.parent)
+
+
+def with_absolute_paths(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Settings of data from a file in `folder`, from which the paths in `root` and `layout` count."""
+    paths = {key: settings[key] for key in ("root", "layout") if isinstance(settings.get(key), str)}
+    if not _is_yaml(paths.get("layout", "")):
+        paths.pop("layout", None)
+    return {**settings, **{key: str((folder / Path(path).expanduser()).resolve()) for key, path in paths.items()}}
+
+
+def _is_yaml(path: str | Path) -> bool:
+    return Path(path).suffix in (".yaml", ".yml")

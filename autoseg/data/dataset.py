@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from autoseg.config.data import DataConfig
-from autoseg.data.base import Sample, SegmentationDataset
-from autoseg.data.discovery.folder import FolderDataset
+from autoseg.data.base import CACHE_BYTES, Sample, SegmentationDataset
 from autoseg.data.discovery.folder_layouts import checked_root
-from autoseg.data.discovery.known_datasets import TITLES
-from autoseg.data.discovery.pairs import BadFiles, Pair, list_pairs
+from autoseg.data.discovery.known_datasets import title_of
+from autoseg.data.discovery.pairs import BadFiles, Pair, list_pairs, within
 from autoseg.data.generated import GeneratedDataset
+from autoseg.data.io.colour_tables import Colours, mask_table
+from autoseg.data.io.images import image_size, read_image, read_mask
 from autoseg.data.loading.threads import in_threads
 from autoseg.data.resolve import resolve_classes, resolve_layout, resolve_normalisation, resolve_pixels
 from autoseg.data.wording import counted
@@ -20,7 +25,83 @@ from autoseg.errors import DataError
 
 __all__ = ["Sample", "SegmentationDataset", "describe_dataset", "in_threads", "open_dataset", "resolve", "verify"]
 
+LEAST_SIDE = 8
+"""Pixels; what is smaller is no image to segment."""
+
 _log = logging.getLogger(__name__)
+
+
+class FolderDataset(SegmentationDataset):
+    """Image and mask files. `pairs`: (name, image, mask) a sample, as `list_pairs` gives.
+
+    `colours`: of the classes, where masks are colour-coded; `mask_threshold`: where they are in shades of grey.
+    Images are brought to `channels` and `pixel_type`.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        pairs: Sequence[Pair],
+        classes: Sequence[str],
+        ignore_label: int = 255,
+        label_map: Mapping[int, int] | None = None,
+        resize: tuple[int, int] | None = None,
+        cache_bytes: int = CACHE_BYTES,
+        channels: int = 3,
+        pixel_type: str = "uint8",
+        colours: Colours | None = None,
+        mask_threshold: int | None = None,
+    ) -> None:
+        names = [name for name, _, _ in pairs]
+        super().__init__(names, classes, ignore_label, label_map, resize, cache_bytes, channels, pixel_type)
+        self._root = root
+        self._pairs = list(pairs)
+        self.colours = colours
+        self.mask_threshold = mask_threshold
+        self._table = mask_table(colours, mask_threshold, ignore_label)
+
+    def read(self, index: int) -> tuple[NDArray[Any], NDArray[np.integer[Any]]]:
+        """Image (H, W, C) and mask (H, W) as the files hold them.
+
+        Raises: DataError: a file that cannot be read, or an image and a mask of different sizes.
+        """
+        _, image_path, mask_path = self._pairs[index]
+        mask = read_mask(mask_path, self._table)
+        image = read_image(image_path, (mask.shape[0], mask.shape[1]), self.channels, self.image_dtype.name)
+        if image.shape[:2] != mask.shape:
+            raise DataError(
+                f"{image_path} is {_size(image)} pixels, but its mask {mask_path} is {_size(mask)}; make them equal",
+                code="mask-size-differs",
+            )
+        if min(mask.shape) < LEAST_SIDE:
+            raise DataError(
+                f"{image_path} is {_size(image)} pixels, but images need at least {LEAST_SIDE} each way; remove it",
+                code="image-too-small",
+            )
+        return image, mask
+
+    def stored_size(self, index: int) -> tuple[int, int]:
+        """(H, W), from the header of the mask's file. Raises: DataError: it cannot be read."""
+        return image_size(self._pairs[index][2])
+
+    def sources(self) -> list[tuple[str, str]]:
+        """The two files of each sample, and how large and how old they are."""
+        return [(f"{image}\n{mask}", f"{_state(image)} {_state(mask)}") for _, image, mask in self._pairs]
+
+    def image_path(self, index: int) -> Path:
+        """The image's file."""
+        return self._pairs[index][1]
+
+    def where(self, index: int) -> str:
+        """The mask's file, from the data set's folder on."""
+        return within(self._root, self._pairs[index][2])
+
+    def leave_out(self, reasons: Mapping[int, str]) -> None:
+        """Take samples out, index -> reason, and note them in `left_out`."""
+        self.left_out += [(self.names[index], reason) for index, reason in sorted(reasons.items())]
+        kept = [index for index in range(len(self)) if index not in reasons]
+        self.names, self._pairs = [self.names[index] for index in kept], [self._pairs[index] for index in kept]
+        self._cache = {new: self._cache[old] for new, old in enumerate(kept) if old in self._cache}
 
 
 def resolve(config: DataConfig) -> DataConfig:
@@ -55,6 +136,23 @@ def open_dataset(config: DataConfig, split: str) -> SegmentationDataset:
     return _checked(_open(config, split), config, split)
 
 
+def folder_dataset(config: DataConfig, pairs: Sequence[Pair], cache_bytes: int = CACHE_BYTES) -> FolderDataset:
+    """The samples of some pairs as `config` has them, which need not be resolved wholly."""
+    return FolderDataset(
+        Path(config.root or ""),
+        pairs,
+        config.classes or (),
+        255 if config.ignore_label is None else config.ignore_label,
+        config.label_map,
+        config.resize,
+        cache_bytes,
+        config.channels or 3,
+        config.pixel_type or "uint8",
+        config.colours,
+        config.mask_threshold,
+    )
+
+
 def describe_dataset(config: DataConfig) -> str:
     """One line on what a data set is: `Cityscapes: 2,975 train, 500 val, 19 classes`.
 
@@ -65,7 +163,8 @@ def describe_dataset(config: DataConfig) -> str:
         counts = {name: getattr(config.generated, name) for name in ("train", "val", "test")}
     else:
         counts = {split: _count(config, split) for split in config.splits or {}}
-    title = TITLES[config.layout]
+    title = title_of(config.layout)
+    in_colour = config.colours and "colour" not in title
     if config.layout in ("folder", "list"):
         title = f"{Path(config.root or '').name} ({title})"
     parts = [*(f"{count:,} {split}" for split, count in counts.items()), counted(config.num_classes or 0, "class")]
@@ -73,7 +172,7 @@ def describe_dataset(config: DataConfig) -> str:
         parts.append(f"{counted(config.channels or 3, 'channel')} of {config.pixel_type}")
     if any(split.part for split in (config.splits or {}).values()):
         parts.append(f"split by seed {config.split_seed} (data.val_share {config.val_share:g})")
-    if config.colours and config.layout != "camvid_colour":
+    if in_colour:
         parts.append("masks in colour")
     if config.mask_threshold is not None:
         parts.append(f"{config.mask_threshold} or more is class 1")
@@ -124,31 +223,19 @@ def _count(config: DataConfig, split: str) -> int:
 
 
 def _open(config: DataConfig, split: str) -> SegmentationDataset:
-    ignore_label = 255 if config.ignore_label is None else config.ignore_label
     if config.layout == "generated":
         return GeneratedDataset(
             config.generated,
             split,
             config.classes,
-            ignore_label,
+            255 if config.ignore_label is None else config.ignore_label,
             config.label_map,
             config.resize,
             channels=config.channels or 3,
             pixel_type=config.pixel_type or "uint8",
         )
     bad = BadFiles(config.on_bad_file == "skip")
-    dataset = FolderDataset(
-        Path(config.root or ""),
-        _pairs(config, split, bad),
-        config.classes or (),
-        ignore_label,
-        config.label_map,
-        config.resize,
-        channels=config.channels or 3,
-        pixel_type=config.pixel_type or "uint8",
-        colours=config.colours,
-        mask_threshold=config.mask_threshold,
-    )
+    dataset = folder_dataset(config, _pairs(config, split, bad))
     dataset.left_out = bad.left_out
     return dataset
 
@@ -183,3 +270,16 @@ def _checked(dataset: SegmentationDataset, config: DataConfig, split: str) -> Se
         f" {names}; the first since {dataset.left_out[0][1]}"
     )
     return dataset
+
+
+def _size(array: NDArray[Any]) -> str:
+    return f"{array.shape[1]}x{array.shape[0]}"
+
+
+def _state(path: Path) -> str:
+    """Bytes and time of the last change, in nanoseconds; of a file that is not there, nothing."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns}"

@@ -9,22 +9,19 @@ from typing import Any
 
 from autoseg.config.data import IMAGENET_MEAN, IMAGENET_STD, DataConfig
 from autoseg.data.base import SegmentationDataset
-from autoseg.data.discovery.class_names import STANDARD_MAPS
 from autoseg.data.discovery.folder_layouts import FoundLayout, with_validation
 from autoseg.data.discovery.infer_classes import binary_map, find_classes, labels_in
-from autoseg.data.discovery.known_datasets import find_layout
+from autoseg.data.discovery.known_datasets import find_layout, known_label_maps
 from autoseg.data.discovery.pairs import Pair
 from autoseg.data.generated import CLASSES
 from autoseg.data.io.colour_tables import Colour, mask_table, named_classes, table_beside
-from autoseg.data.io.images import are_black_and_white, image_format, is_coloured
+from autoseg.data.io.images import FIRST_FILES, are_black_and_white, first_in_colour, image_format
 from autoseg.data.statistics import channel_statistics
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
 MIDDLE = 128
 """Of the shades of grey."""
-FIRST_IMAGES = 10
-"""So many are tried for one that can be read and tells what all are like."""
 
 
 def resolve_layout(config: DataConfig, root: Path) -> DataConfig:
@@ -41,7 +38,7 @@ def resolve_layout(config: DataConfig, root: Path) -> DataConfig:
     changes: dict[str, Any] = {"layout": found.name, "root": str(root), "splits": splits}
     own = config.num_classes or len(config.classes or ())
     # a label map that a layout gave to another folder does not hold for this one
-    foreign = config.label_map in STANDARD_MAPS and found.label_map is not None
+    foreign = found.label_map is not None and config.label_map in known_label_maps()
     if own in (0, len(found.classes or ())) and (config.label_map is None or foreign):
         if config.ignore_label is None:
             changes["ignore_label"] = found.ignore_label
@@ -64,7 +61,7 @@ def resolve_classes(config: DataConfig, pairs: Sequence[Pair]) -> DataConfig:
     """
     if config.layout == "generated":
         return _with_classes(config, _generated_classes(config))
-    if config.colours is None and config.root and _any_in_colour(pairs):
+    if config.colours is None and config.root and first_in_colour(mask for _, _, mask in pairs):
         config = config.model_copy(update={"colours": colours_beside(config)})
     config = resolve_threshold(config, pairs)
     named = named_classes(config.colours or {})
@@ -87,7 +84,7 @@ def resolve_threshold(config: DataConfig, pairs: Sequence[Pair]) -> DataConfig:
     said = config.colours or config.label_map or config.mask_threshold is not None
     if said or (config.num_classes or len(config.classes or ())) not in (0, 2):
         return config
-    if not are_black_and_white([mask for _, _, mask in islice(pairs, FIRST_IMAGES)]):
+    if not are_black_and_white([mask for _, _, mask in islice(pairs, FIRST_FILES)]):
         return config
     return config.model_copy(update={"mask_threshold": MIDDLE})
 
@@ -111,7 +108,7 @@ def resolve_pixels(config: DataConfig, images: Sequence[Path]) -> DataConfig:
     if config.channels and config.pixel_type:
         return config
     channels, pixel_type = 3, "uint8"
-    for path in islice(images, FIRST_IMAGES):
+    for path in islice(images, FIRST_FILES):
         try:
             channels, pixel_type = image_format(path)
             break
@@ -168,13 +165,3 @@ def _generated_classes(config: DataConfig) -> tuple[str, ...]:
     ignored = 255 if config.ignore_label is None else config.ignore_label
     used = {config.label_map.get(label, label) for label in range(len(CLASSES))} - {ignored}
     return tuple(f"class_{label}" for label in range(max(used, default=0) + 1))
-
-
-def _any_in_colour(pairs: Sequence[Pair]) -> bool:
-    """Whether the first mask that can be read is in colour."""
-    for _, _, mask in islice(pairs, FIRST_IMAGES):
-        try:
-            return is_coloured(mask)
-        except DataError:
-            continue
-    return False

@@ -1,11 +1,51 @@
-"""Steps whose gradients come from several batches: how many an epoch has, and what differs from one large batch."""
+"""Steps whose gradients are summed over several batches: the sum, their number, and how they differ from large batches.
+
+A reader of the algorithm may take `accumulated` for the gradients of one batch and skip this file.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
 
 from autoseg.config.training import TrainingConfig
+from autoseg.engine.cuda_graphs import Inputs
 from autoseg.errors import ConfigError
+from autoseg.losses.losses import SegmentationLoss
+
+
+def accumulated(
+    parameters: Sequence[torch.nn.Parameter],
+    loss: SegmentationLoss,
+    batches: Sequence[Inputs],
+    gradients: Callable[[Inputs], Tensor],
+) -> Tensor:
+    """The loss of some batches as of one that holds them all; its gradients are in `.grad`.
+
+    batches: images (N, C, H, W), masks (N, H, W), and the masks before pixels were left out of them, if any were.
+    gradients: returns the loss of one batch and leaves its gradients in `.grad`. It takes the batch and, if there are
+    several, the batch's share of each term of the loss (`SegmentationLoss.shares`).
+
+    Gradients and loss equal those of one large batch, except for what a network or a loss computes over a whole batch:
+    BatchNorm's statistics, and the losses that `SegmentationLoss.shares` names.
+    """
+    if len(batches) == 1:
+        return gradients(batches[0])
+    losses: list[Tensor] = []
+    total: list[Tensor] = []
+    for batch, share in zip(batches, loss.shares([masks[1:] for masks in batches]), strict=True):
+        losses.append(gradients((*batch, share)))
+        found = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if total:
+            torch._foreach_add_(total, found)
+        else:
+            total = [gradient.clone() for gradient in found]  # the next batch may overwrite them
+    trained = [parameter for parameter in parameters if parameter.grad is not None]
+    for parameter, gradient in zip(trained, total, strict=True):
+        parameter.grad = gradient
+    return torch.stack(losses).sum()
 
 
 def steps_in_epoch(batches: int, accumulate: int, most: int | None, place: str) -> int:

@@ -13,7 +13,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -37,28 +37,12 @@ Compute = Callable[[Inputs, Sequence[torch.cuda.Stream]], Tensor]
 _log = logging.getLogger(__name__)
 
 
-class Recorder(Protocol):
-    """Records work whose tensors stay where they are, to repeat it."""
-
-    @property
-    def streams(self) -> Sequence[torch.cuda.Stream]:
-        """For the levels of a supernet; there may be none."""
-        ...
-
-    def run(self, work: Callable[[], T]) -> T:
-        """Do some work as it will be recorded."""
-        ...
-
-    def record(self, work: Callable[[], T]) -> tuple[T, Callable[[], None]]:
-        """The results of some work, without values, and what gives them their values each time it is called."""
-        ...
-
-
 class CudaGraphs:
-    """Records CUDA graphs. They share their memory: a replay may overwrite the results of graphs recorded after it.
+    """Records work as CUDA graphs, to repeat it on tensors that stay where they are.
 
-    Warm-up and recording use the same streams, none of them the default one: autograd runs the backward pass on the
-    streams of the forward pass, and a recording must not meet any other.
+    The graphs share their memory: a replay may overwrite the results of graphs recorded after it. Warm-up and recording
+    use the same streams, none of them the default one: autograd runs the backward pass on the streams of the forward
+    pass, and a recording must not meet any other.
     """
 
     def __init__(self, device: torch.device, levels: int = 0) -> None:
@@ -67,7 +51,7 @@ class CudaGraphs:
 
     @cached_property
     def streams(self) -> Sequence[torch.cuda.Stream]:
-        """One a level."""
+        """One stream a level; there may be none."""
         return [torch.cuda.Stream(self._device) for _ in range(self._levels)]  # type: ignore[no-untyped-call]
 
     @cached_property
@@ -79,7 +63,7 @@ class CudaGraphs:
         return torch.cuda.graph_pool_handle()
 
     def run(self, work: Callable[[], T]) -> T:
-        """See `Recorder`."""
+        """Do some work eagerly, on the stream on which it will be recorded."""
         current = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
@@ -88,7 +72,7 @@ class CudaGraphs:
         return result
 
     def record(self, work: Callable[[], T]) -> tuple[T, Callable[[], None]]:
-        """See `Recorder`."""
+        """Record some work: its results, without values, and a call that gives them their values each time."""
         graph = torch.cuda.CUDAGraph()
         # thread_local: a loader's thread that pins memory may go on meanwhile
         recording = torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local")
@@ -116,7 +100,7 @@ class Recordings:
 
     def __init__(
         self,
-        recorder: Recorder | None,
+        recorder: CudaGraphs | None,
         changed: Callable[[], Iterable[Tensor]],
         compare: bool = True,
         precision: str = "float32",

@@ -1,4 +1,4 @@
-"""Optimisers, and learning rates as a pure function of the step, so that a resumed run needs no schedule's state."""
+"""Optimizers, their step, and learning rates as a function of the step: a resumed run needs no schedule's state."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ def build_optimizer(
     fused: one kernel for all parameters, which a gradient scaler needs to leave a step out without waiting for the
     device; None leaves the choice to PyTorch.
     """
+    parameters = list(parameters)
     if config.name == "sgd":
-        return torch.optim.SGD(
+        sgd = torch.optim.SGD(
             parameters,
             lr=config.lr,
             momentum=config.momentum,
@@ -28,6 +29,12 @@ def build_optimizer(
             nesterov=config.nesterov and config.momentum > 0,
             fused=fused,
         )
+        if fused and config.momentum > 0:
+            # PyTorch 2.13's fused SGD goes on from a momentum without values if a scaler leaves its first step out, as
+            # it often does; from zeros the first step is the same as from none
+            for parameter in parameters:
+                sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return sgd
     kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
     return kind(parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=fused)
 
@@ -55,3 +62,19 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Use `lr` from the next step on."""
     for group in optimizer.param_groups:
         group["lr"] = lr
+
+
+def optimizer_step(
+    optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, clip_grad_norm: float | None = None
+) -> None:
+    """Clip the gradients and take one optimizer step, without waiting for the device.
+
+    In fp16 the scaler leaves a step out if its gradients are not finite, and halves its factor. The optimizer must then
+    be a fused one, which looks on the device; any other makes the host wait for the answer.
+    """
+    scaler.unscale_(optimizer)
+    if clip_grad_norm is not None:
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, clip_grad_norm)
+    scaler.step(optimizer)
+    scaler.update()

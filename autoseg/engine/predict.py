@@ -20,8 +20,8 @@ from autoseg.config.inference import InferenceConfig
 from autoseg.config.training import RetrainConfig
 from autoseg.data.augment.sample import full_scale, to_tensor
 from autoseg.data.base import Sample, resize_image
-from autoseg.data.discovery.folder import LEAST_SIDE
-from autoseg.data.io.images import IMAGE_SUFFIXES, read_image
+from autoseg.data.dataset import LEAST_SIDE
+from autoseg.data.io.images import IMAGE_SUFFIXES, is_image, read_image
 from autoseg.engine.checkpoint import fitting, load_checkpoint
 from autoseg.engine.crf import refined
 from autoseg.engine.inference import PLAIN, resized_bands, score_bands
@@ -109,7 +109,7 @@ def find_images(sources: Sequence[str | Path]) -> list[Path]:
     found: list[Path] = []
     for source in map(Path, sources):
         if source.is_dir():
-            inside = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+            inside = sorted(path for path in source.rglob("*") if is_image(path.name))
             if not inside:
                 raise DataError(
                     f"{source} holds no images ({', '.join(IMAGE_SUFFIXES)}); give a folder that does", code="no-images"

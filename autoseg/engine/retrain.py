@@ -11,16 +11,16 @@ from torch import Tensor, nn
 
 from autoseg.config.training import RetrainConfig, RetrainSchedule
 from autoseg.data.dataset import SegmentationDataset
-from autoseg.engine.accumulation import accumulation_notes, steps_in_epoch
+from autoseg.engine.accumulation import accumulated, accumulation_notes, steps_in_epoch
 from autoseg.engine.checkpoint import Kind
 from autoseg.engine.compiling import compiled
 from autoseg.engine.cuda_graphs import CudaGraphs, Inputs, Recordings
+from autoseg.engine.mixed_precision import autocast, loss_scale, make_scaler
 from autoseg.engine.moving_average import MovingAverage
-from autoseg.engine.optim import build_optimizer, learning_rate, set_learning_rate
+from autoseg.engine.optim import build_optimizer, learning_rate, optimizer_step, set_learning_rate
 from autoseg.engine.run_directory import Run
-from autoseg.engine.steps import accumulated, loss_scale, make_scaler, take_step
-from autoseg.engine.trainer import Figures, autocast, seed_step
-from autoseg.engine.training import batches_of_steps, make_loader, make_loss, validation_figures
+from autoseg.engine.trainer import Figures
+from autoseg.engine.training import batches_of_steps, make_loader, make_loss, seed_step, validation_figures
 from autoseg.errors import ConfigError, DataError
 from autoseg.genotype.schema import Genotype
 from autoseg.losses.losses import sample_pixels
@@ -72,9 +72,8 @@ class RetrainTask:
         self.forward = compiled(forward, device) if self.schedule.compile else forward
         self.parameters = list(self.network.parameters())
         self.scaler = make_scaler(self.schedule.precision, device)
-        self.optimizer = build_optimizer(
-            self.schedule.optimizer, self.parameters, fused=self.scaler is not None or None
-        )
+        fused = self.scaler.is_enabled() or None  # see `optimizer_step`
+        self.optimizer = build_optimizer(self.schedule.optimizer, self.parameters, fused)
         self.loss = make_loss(self.schedule, train, device)
         normalised = any(isinstance(module, nn.BatchNorm2d) for module in self.network.modules())
         self.notes: Sequence[str] = accumulation_notes(self.schedule, "retrain", normalised, self.loss.inexact)
@@ -102,15 +101,18 @@ class RetrainTask:
 
     def step(self, batches: Sequence[tuple[Tensor, Tensor]], epoch: int, step: int) -> Figures:
         """One step of the weights on `accumulate` batches."""
-        steps = self.schedule.epochs * self.steps_per_epoch
-        lr = learning_rate(self.schedule.optimizer.lr, self.schedule.schedule, step, steps, self.steps_per_epoch)
+        schedule = self.schedule
+        steps = schedule.epochs * self.steps_per_epoch
+        lr = learning_rate(schedule.optimizer.lr, schedule.schedule, step, steps, self.steps_per_epoch)
         set_learning_rate(self.optimizer, lr)
         seed_step(self.config.seed, step)
         self.network.train()
-        self.network.set_drop_path(self.schedule.drop_path, step / steps)
+        self.network.set_drop_path(schedule.drop_path, step / steps)
 
-        loss = accumulated(self.parameters, self.loss, [self._prepared(*batch) for batch in batches], self._gradients)
-        take_step(self.optimizer, self.parameters, self.schedule.clip_grad_norm, self.scaler)
+        # `_forward_backward` is the forward pass, the loss and the backward pass
+        prepared = [self._prepared(*batch) for batch in batches]
+        loss = accumulated(self.parameters, self.loss, prepared, self._gradients)
+        optimizer_step(self.optimizer, self.scaler, schedule.clip_grad_norm)
         if self.average is not None:
             self.average.update(self.network)
         return {"train": {"loss": loss, "lr": lr, **loss_scale(self.scaler, loss)}}
@@ -121,12 +123,15 @@ class RetrainTask:
         drawn = sample_pixels(masks, self.schedule.loss_sampling, self.train_set.ignore_label)
         return images.contiguous(memory_format=preferred_format(self.device)), drawn, masks
 
-    def _gradients(self, batch: Inputs, share: Tensor | None) -> Tensor:
-        inputs = batch if share is None else (*batch, share)
-        return self.recordings("weights", inputs, self.parameters, self._compute)
+    def _gradients(self, inputs: Inputs) -> Tensor:
+        """`_forward_backward`, eagerly or replayed from a CUDA graph."""
+        return self.recordings("weights", inputs, self.parameters, lambda given, _: self._forward_backward(given))
 
-    def _compute(self, inputs: Inputs, streams: Sequence[torch.cuda.Stream] = ()) -> Tensor:
-        """Forward and backward pass; inputs: see `_prepared`, and a batch's shares if it does not stand alone."""
+    def _forward_backward(self, inputs: Inputs) -> Tensor:
+        """Forward pass, loss and backward pass of one batch.
+
+        inputs: see `_prepared`, and the batch's share of each term of the loss if the step has several batches.
+        """
         images, masks, whole, *share = inputs
         self.optimizer.zero_grad(set_to_none=True)
         with autocast(self.device, self.schedule.precision):
@@ -134,7 +139,7 @@ class RetrainTask:
         loss = self.loss(logits, masks, whole, *share)
         if auxiliary is not None:
             loss = loss + self.schedule.auxiliary_weight * self.loss(auxiliary, masks, whole, *share)
-        (loss if self.scaler is None else self.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
     def batches(self, epoch: int, start_step: int) -> Iterator[Sequence[tuple[Tensor, Tensor]]]:
@@ -160,7 +165,7 @@ class RetrainTask:
             "network": self.network.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            **({} if self.scaler is None else {"scaler": self.scaler.state_dict()}),
+            **({"scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else {}),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -169,7 +174,7 @@ class RetrainTask:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        if self.scaler is not None:
+        if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
 
 

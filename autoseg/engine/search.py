@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from autoseg.config.training import SearchConfig
+from autoseg.config.training import SearchConfig, SearchSchedule
 from autoseg.data.dataset import SegmentationDataset
 from autoseg.data.loading.loader import BatchLoader
 from autoseg.data.loading.splits import halve
-from autoseg.engine.accumulation import accumulation_notes, steps_in_epoch
-from autoseg.engine.architect import Architect
+from autoseg.engine.accumulation import accumulated, accumulation_notes, steps_in_epoch
 from autoseg.engine.checkpoint import Kind
-from autoseg.engine.optim import build_optimizer, learning_rate, set_learning_rate
+from autoseg.engine.cuda_graphs import CudaGraphs, Inputs, Recordings
+from autoseg.engine.mixed_precision import autocast, loss_scale, make_scaler
+from autoseg.engine.optim import build_optimizer, learning_rate, optimizer_step, set_learning_rate
 from autoseg.engine.run_directory import Run
-from autoseg.engine.steps import HALVES, Gradients, loss_scale, make_recorder, make_scaler, take_step
-from autoseg.engine.trainer import Figures, seed_of
-from autoseg.engine.training import batches_of_steps, make_loader, make_loss, validation_figures
-from autoseg.errors import DataError
+from autoseg.engine.trainer import Figures
+from autoseg.engine.training import batches_of_steps, make_loader, make_loss, seed_of, validation_figures
+from autoseg.errors import ConfigError, DataError
 from autoseg.files import to_yaml, write_text
+from autoseg.losses.losses import SegmentationLoss
 from autoseg.space.schema import SearchSpace
-from autoseg.supernet import build_supernet
+from autoseg.supernet import Supernet, build_supernet
 from autoseg.supernet.fast.kernels import choose_kernels
+from autoseg.supernet.upsampler_cost import relative_costs
 
 Batch = tuple[Tensor, Tensor]
+"""Images (N, C, H, W) and masks (N, H, W)."""
+Half = Literal["weights", "architecture"]
+HALVES: tuple[Half, Half] = ("weights", "architecture")
+"""What the two levels of the search train."""
 
 
 class SearchTask:
@@ -65,9 +71,6 @@ class SearchTask:
         ).to(device)
         self.supernet.checkpoint_cells = self.schedule.checkpoint_cells
         self.supernet.use_kernels(choose_kernels(self.schedule.kernels, device, self.space))
-        self.scalers = {half: make_scaler(self.schedule.precision, device) for half in HALVES}
-        fused = self.schedule.precision == "fp16" or None
-        self.optimizer = build_optimizer(self.schedule.optimizer, self.supernet.weights(), fused)
         self.loss = make_loss(self.schedule, train, device)
         self.gradients = Gradients(
             self.supernet,
@@ -76,9 +79,12 @@ class SearchTask:
             make_recorder(self.supernet, self.schedule, device),
             self.schedule.upsampler_cost,
             compare=self.schedule.cuda_graphs == "auto",
-            scalers=self.scalers,
         )
-        self.architect = Architect(self.gradients, self.schedule)
+        self.scalers = self.gradients.scalers
+        fused = self.schedule.precision == "fp16" or None  # see `optimizer_step`
+        parameters = self.gradients.parameters
+        self.optimizer = build_optimizer(self.schedule.optimizer, parameters["weights"], fused)
+        self.arch_optimizer = build_optimizer(self.schedule.arch_optimizer, parameters["architecture"], fused)
         self.notes: Sequence[str] = accumulation_notes(
             self.schedule, "search", batch_norm=True, inexact=self.loss.inexact
         )
@@ -90,41 +96,44 @@ class SearchTask:
     # --- one iteration --------------------------------------------------------------------------------------------
 
     def step(self, batches: tuple[Sequence[Batch], Sequence[Batch] | None], epoch: int, step: int) -> Figures:
-        """Batches from trainA: weight step. Batches from trainB, once the architecture has started: its step."""
+        """One iteration: the weights on trainA, then the architecture on trainB (Auto-DeepLab, section 4.1).
+
+        The architecture step is first-order: it takes the weights as they are (DARTS, section 2.3, with xi = 0).
+        batches: `accumulate` batches of trainA and as many of trainB; None for trainB until the architecture starts.
+        """
         batches_a, batches_b = batches
-        steps = self.schedule.epochs * self.steps_per_epoch
-        lr = learning_rate(self.schedule.optimizer.lr, self.schedule.schedule, step, steps, self.steps_per_epoch)
+        schedule, gradients, scalers = self.schedule, self.gradients, self.scalers
+        steps = schedule.epochs * self.steps_per_epoch
+        lr = learning_rate(schedule.optimizer.lr, schedule.schedule, step, steps, self.steps_per_epoch)
+        set_learning_rate(self.optimizer, lr)
         if not self.supernet.training:  # telling every module so takes milliseconds
             self.supernet.train()
 
-        self._sample(2 * step)
-        loss = self.weight_step(self._to_device(batches_a), lr)
-        figures: dict[str, Mapping[str, float | Tensor]] = {
-            "train": {"loss": loss, "lr": lr, **loss_scale(self.scalers["weights"], loss)}
-        }
-        if batches_b is not None:
-            self._sample(2 * step + 1)
-            loss = self.architect.step(self._to_device(batches_b))
-            figures["arch"] = {"loss": loss, **loss_scale(self.scalers["architecture"], loss)}
-        return figures
+        # the weights, on trainA; `Gradients.forward_backward` is the forward pass, the loss and the backward pass
+        gradients.freeze("architecture")
+        self._sample_operations(2 * step)
+        loss = gradients("weights", *self._to_device(batches_a))
+        optimizer_step(self.optimizer, scalers["weights"], schedule.clip_grad_norm)
+        figures: Figures = {"train": {"loss": loss, "lr": lr, **loss_scale(scalers["weights"], loss)}}
+        if batches_b is None:
+            return figures
 
-    def _sample(self, number: int) -> None:
-        """Sample the operations of the pass with this number, where the space asks for it (GDAS)."""
+        # the architecture, on trainB
+        gradients.freeze("weights")
+        self._sample_operations(2 * step + 1)
+        loss = gradients("architecture", *self._to_device(batches_b))
+        optimizer_step(self.arch_optimizer, scalers["architecture"])
+        return {**figures, "arch": {"loss": loss, **loss_scale(scalers["architecture"], loss)}}
+
+    def _sample_operations(self, number: int) -> None:
+        """Sample the operations of the pass with this number, if the space asks for it (GDAS)."""
         if self.space.relaxation.gdas is not None:
             first, last = self.space.relaxation.gdas
             share = number / (2 * self.schedule.epochs * self.steps_per_epoch - 1)
             self.supernet.arch.draw(seed_of(self.config.seed, number), first + (last - first) * share)
 
-    def weight_step(self, batches: Sequence[Batch], lr: float) -> Tensor:
-        """One step of the weights, the architecture held fixed; returns the loss before it."""
-        set_learning_rate(self.optimizer, lr)
-        loss = self.gradients("weights", *batches)
-        parameters = self.gradients.parameters["weights"]
-        take_step(self.optimizer, parameters, self.schedule.clip_grad_norm, self.scalers["weights"])
-        return loss
-
     def batches(self, epoch: int, start_step: int) -> Iterator[tuple[Sequence[Batch], Sequence[Batch] | None]]:
-        """Batches of each step from trainA and trainB; before the architecture starts, None instead of the latter."""
+        """Batches of each step from trainA and trainB; None for trainB until the architecture starts."""
         place = epoch, start_step, self.steps_per_epoch, self.schedule.accumulate
         from_a = batches_of_steps(self.loader_a, *place)
         if epoch < self.schedule.arch_start_epoch:
@@ -162,11 +171,11 @@ class SearchTask:
 
     def state(self) -> dict[str, Any]:
         """Weights, logits, both optimizers, and the loss scales of fp16."""
-        scalers = {half: scaler.state_dict() for half, scaler in self.scalers.items() if scaler is not None}
+        scalers = {half: scaler.state_dict() for half, scaler in self.scalers.items() if scaler.is_enabled()}
         return {
             "supernet": self.supernet.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "architect": self.architect.state(),
+            "architect": self.arch_optimizer.state_dict(),
             **({"scalers": scalers} if scalers else {}),
         }
 
@@ -174,7 +183,101 @@ class SearchTask:
         """Go back to a state."""
         self.supernet.load_state_dict(state["supernet"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.architect.load_state(state["architect"])
+        self.arch_optimizer.load_state_dict(state["architect"])
         for half, scaler in self.scalers.items():
-            if scaler is not None:
+            if scaler.is_enabled():
                 scaler.load_state_dict(state["scalers"][half])
+
+
+class Gradients:
+    """The loss of batches, and its gradients in `.grad` of the weights or of the architecture of a supernet."""
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        precision: str,
+        loss: SegmentationLoss,
+        recorder: CudaGraphs | None = None,
+        upsampler_cost: float = 0.0,
+        compare: bool = False,
+    ) -> None:
+        """upsampler_cost: weight of the cost of gamma's choices in the loss of the architecture. compare: see
+        `Recordings`.
+
+        Raises: ConfigError: such a weight in a space without gamma.
+        """
+        self.supernet, self.precision, self.loss = supernet, precision, loss
+        self.gamma_costs = _gamma_costs(supernet, upsampler_cost)
+        self.parameters: dict[Half, list[torch.nn.Parameter]] = {
+            "weights": supernet.weights(),
+            "architecture": list(supernet.arch.parameters()),
+        }
+        # gradients of the halves differ by orders of magnitude, so each has its own scale
+        device = self.parameters["architecture"][0].device
+        self.scalers = {half: make_scaler(precision, device) for half in HALVES}
+        self.recordings = Recordings(recorder, supernet.buffers, compare, precision)
+
+    def freeze(self, half: Half) -> None:
+        """Keep gradients from one half and let them reach the other."""
+        for name, parameters in self.parameters.items():
+            for parameter in parameters:
+                parameter.requires_grad_(name != half)
+
+    def __call__(self, half: Half, *batches: Batch) -> Tensor:
+        """The loss of batches as of one that holds them all; the other half should be frozen.
+
+        `.grad` of the other half means nothing afterwards.
+        """
+
+        def compute(inputs: Inputs, streams: Sequence[torch.cuda.Stream]) -> Tensor:
+            return self.forward_backward(half, inputs, 1 / len(batches), streams)
+
+        def gradients(inputs: Inputs) -> Tensor:
+            return self.recordings(half, inputs, self.parameters[half], compute, self.supernet.training)
+
+        return accumulated(self.parameters[half], self.loss, batches, gradients)
+
+    def forward_backward(
+        self, half: Half, inputs: Inputs, part: float = 1.0, streams: Sequence[torch.cuda.Stream] = ()
+    ) -> Tensor:
+        """Forward pass, loss and backward pass of one batch, which is a `part` of its step's batches.
+
+        inputs: images, masks and, if the step has several batches, the batch's share of each term of the loss. streams:
+        for the levels of the supernet; none: one level after the other.
+        """
+        images, masks, *share = inputs
+        for parameter in self.parameters[half]:
+            parameter.grad = None  # not zeros: a recorded step leaves its gradients in tensors of its own
+        with self.supernet.kernels.in_use(), self.supernet.on_streams(streams):
+            with autocast(images.device, self.precision):
+                logits = self.supernet(images)
+            loss = self.loss(logits, masks, None, *share)
+            gamma_probs = self.supernet.arch.gamma_probs()
+            if half == "architecture" and self.gamma_costs is not None and gamma_probs is not None:
+                loss = loss + (self.gamma_costs * gamma_probs).sum() * part
+            self.scalers[half].scale(loss).backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+
+def make_recorder(supernet: Supernet, schedule: SearchSchedule, device: torch.device) -> CudaGraphs | None:
+    """What records the steps of a search; None if they stay eager.
+
+    With operations that are sampled anew for each step (GDAS), no two steps are the same work.
+    """
+    if device.type != "cuda" or not schedule.cuda_graphs or supernet.space.relaxation.gdas is not None:
+        return None
+    return CudaGraphs(device, len(supernet.space.network.strides))
+
+
+def _gamma_costs(supernet: Supernet, weight: float) -> Tensor | None:
+    """[site, upsampler]: the factor of gamma's probabilities in the loss; None without a weight."""
+    if not weight:
+        return None
+    logits, space = supernet.arch.gamma_logits, supernet.space
+    if logits is None:
+        raise ConfigError(
+            f"search.upsampler_cost is {weight:g}, but in space '{space.name}' no upsamplers compete; leave it out, or"
+            " name several in resolution.upsamplers or decoder.upsamplers",
+            code="no-competing-upsamplers",
+        )
+    return relative_costs(space, supernet.num_classes).to(logits) * (weight / len(logits))

@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from types import FrameType, TracebackType
 from typing import Any, Protocol
 
@@ -97,13 +98,13 @@ class StopRequest:
 
 
 class Trainer:
-    """Runs a task to its end, or until it is asked to stop.
+    """Runs a task to its end, or until it is asked to stop: `Trainer(task, run).run()`.
 
     Raises: Interrupted: stopped, after a clean save. RunError: the loss is no longer finite.
     """
 
-    def __init__(self, task: TrainingTask, run: Run, show_progress: bool = True) -> None:
-        self.task, self.run, self.show_progress = task, run, show_progress
+    def __init__(self, task: TrainingTask, run_directory: Run, show_progress: bool = True) -> None:
+        self.task, self.run_directory, self.show_progress = task, run_directory, show_progress
         self.epoch, self.step_in_epoch = 0, 0
         self.best_miou: float | None = None
         self.seconds = 0.0
@@ -115,51 +116,41 @@ class Trainer:
         """Steps done over the whole run."""
         return self.epoch * self.task.steps_per_epoch + self.step_in_epoch
 
-    def __call__(self) -> None:
-        """Go on from the last checkpoint, or from the beginning where there is none."""
+    def run(self) -> None:
+        """Do the epochs that are left, from the last checkpoint or from the beginning."""
         self._restore()
-        total = self.task.schedule.epochs * self.task.steps_per_epoch
-        progress = Progress(self.task.kind, total, self.done, self.show_progress)
+        task, schedule = self.task, self.task.schedule
+        total = schedule.epochs * task.steps_per_epoch
+        progress = Progress(task.kind, total, self.done, self.show_progress)
         self._since = self._saved = time.monotonic()
-        try:
-            with StopRequest() as stop, progress:
-                progress.update(self.done, miou=self.best_miou)
-                while self.epoch < self.task.schedule.epochs:
-                    self._run_epoch(stop, progress)
-        finally:
-            self.run.close()
+        with closing(self.run_directory), StopRequest() as stop, progress:
+            progress.update(self.done, miou=self.best_miou)
+            while self.epoch < schedule.epochs:
+                for batches in task.batches(self.epoch, self.step_in_epoch):
+                    figures = task.step(batches, self.epoch, self.done)
+                    self.step_in_epoch += 1
+                    self._note_finite(figures)
+                    epoch_ends = self.step_in_epoch == task.steps_per_epoch
+                    shown: dict[str, Any] = {}
+                    if epoch_ends or self.done % schedule.log_every == 0:
+                        loss = self._log(figures)["train"]["loss"]
+                        shown = {"epoch": f"{self.epoch + 1}/{schedule.epochs}", "loss": loss}
+                    progress.update(self.done, **shown)
+                    if not epoch_ends:
+                        self._pause(stop)
 
-    def _run_epoch(self, stop: StopRequest, progress: Progress) -> None:
-        task, schedule = self.task, self.task.schedule
-        for batch in task.batches(self.epoch, self.step_in_epoch):
-            figures = task.step(batch, self.epoch, self.done)
-            self.step_in_epoch += 1
-            self._note_finite(figures)
-            if self.done % schedule.log_every == 0 or self.step_in_epoch == task.steps_per_epoch:
-                figures = self._log(figures)
-                progress.update(self.done, epoch=f"{self.epoch + 1}/{schedule.epochs}", loss=figures["train"]["loss"])
-            else:
-                progress.update(self.done)
-            if self.step_in_epoch < task.steps_per_epoch:
+                is_best = False
+                if self.epoch + 1 == schedule.epochs or (self.epoch + 1) % schedule.validate_every == 0:
+                    val = self._log(task.validate(self.run_directory, self.epoch))["val"]
+                    is_best = self.best_miou is None or val["miou"] > self.best_miou
+                    self.best_miou = val["miou"] if is_best else self.best_miou
+                    progress.update(self.done, miou=val["miou"], entropy=_entropies(val))
+                task.end_epoch(self.run_directory, self.epoch)
+                self.epoch, self.step_in_epoch = self.epoch + 1, 0
+                if is_best:
+                    self._save("best.pt")
+                self._save("last.pt")
                 self._pause(stop)
-        self._end_epoch(progress)
-        self._pause(stop)
-
-    def _end_epoch(self, progress: Progress) -> None:
-        task, schedule = self.task, self.task.schedule
-        last = self.epoch + 1 == schedule.epochs
-        is_best = False
-        if last or (self.epoch + 1) % schedule.validate_every == 0:
-            figures = self._log(task.validate(self.run, self.epoch))
-            miou = float(figures["val"]["miou"])
-            is_best = self.best_miou is None or miou > self.best_miou
-            self.best_miou = miou if is_best else self.best_miou
-            progress.update(self.done, miou=miou, entropy=_entropies(figures["val"]))
-        task.end_epoch(self.run, self.epoch)
-        self.epoch, self.step_in_epoch = self.epoch + 1, 0
-        if is_best:
-            self._save("best.pt")
-        self._save("last.pt")
 
     def _pause(self, stop: StopRequest) -> None:
         """Save where it is time to, and stop where that was asked for."""
@@ -170,7 +161,7 @@ class Trainer:
         if stop.requested and self.epoch < self.task.schedule.epochs:
             raise Interrupted(
                 f"stopped at epoch {self.epoch + 1}, step {self.step_in_epoch}; everything is saved:"
-                f" `autoseg {self.task.kind} --out {shell_quoted(str(self.run.path))} --resume` goes on"
+                f" `autoseg {self.task.kind} --out {shell_quoted(str(self.run_directory.path))} --resume` goes on"
             )
 
     def _log(self, figures: Figures) -> dict[str, dict[str, float]]:
@@ -178,7 +169,7 @@ class Trainer:
         self._check_finite()
         numbers = {kind: {name: float(value) for name, value in row.items()} for kind, row in figures.items()}
         for kind, row in numbers.items():
-            self.run.log(kind, self.epoch, self.done, **row)
+            self.run_directory.log(kind, self.epoch, self.done, **row)
         return numbers
 
     def _note_finite(self, figures: Figures) -> None:
@@ -195,7 +186,8 @@ class Trainer:
             if not bool(finite):
                 raise RunError(
                     f"the {kind} loss is no longer finite at epoch {self.epoch + 1}, step {self.step_in_epoch} of"
-                    f" {self.run.path}; start again with a lower learning rate ({self.task.kind}.optimizer.lr)",
+                    f" {self.run_directory.path}; start again with a lower learning rate"
+                    f" ({self.task.kind}.optimizer.lr)",
                     code="loss-not-finite",
                 )
 
@@ -209,19 +201,19 @@ class Trainer:
             "step_in_epoch": self.step_in_epoch,
             "best_miou": self.best_miou,
             "seconds": self.seconds,
-            "metrics_bytes": self.run.metrics_size(),
+            "metrics_bytes": self.run_directory.metrics_size(),
             "state": self.task.state(),
         }
-        save_checkpoint(self.run.checkpoints / name, self.task.kind, self.task.architecture, contents)
+        save_checkpoint(self.run_directory.checkpoints / name, self.task.kind, self.task.architecture, contents)
 
     def _restore(self) -> None:
-        if not (self.run.checkpoints / "last.pt").exists():
-            self.run.rewind(0, 0)
+        if not (self.run_directory.checkpoints / "last.pt").exists():
+            self.run_directory.rewind(0, 0)
             return
-        saved = restore(self.task, self.run)
+        saved = restore(self.task, self.run_directory)
         self.epoch, self.step_in_epoch = saved["epoch"], saved["step_in_epoch"]
         self.best_miou, self.seconds = saved["best_miou"], saved["seconds"]
-        self.run.rewind(saved["metrics_bytes"], self.done)
+        self.run_directory.rewind(saved["metrics_bytes"], self.done)
 
 
 def restore(task: TrainingTask, run: Run) -> dict[str, Any]:
@@ -237,22 +229,3 @@ def _entropies(figures: Mapping[str, float]) -> str | None:
     if "alpha_entropy" not in figures:
         return None
     return f"{figures['alpha_entropy']:.2f}/{figures['beta_entropy']:.2f}"
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Automatic mixed precision in bf16 or fp16, or nothing.
-
-    A step reads each weight once: a cache of their casts would save nothing, and would cross streams.
-    """
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None, cache_enabled=False)
-
-
-def seed_step(seed: int, step: int) -> None:
-    """Make dropout and drop path depend on the step's number alone."""
-    torch.manual_seed(seed_of(seed, step))
-
-
-def seed_of(seed: int, number: int) -> int:
-    """The seed of one of many numbered things of a run."""
-    return (seed * 1_000_003 + number) % 2**31

@@ -96,3 +96,13 @@ def validation_figures(
         "pixel_accuracy": scores.pixel_accuracy,
         "mean_accuracy": scores.mean_accuracy,
     }
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Make dropout and drop path depend on the step's number alone."""
+    torch.manual_seed(seed_of(seed, step))
+
+
+def seed_of(seed: int, number: int) -> int:
+    """The seed of one of many numbered things of a run."""
+    return (seed * 1_000_003 + number) % 2**31

@@ -105,7 +105,8 @@ def check_output(name: str, state: Tensor, output: Tensor, stride: int = 1) -> N
             f" {_shape(expected)}",
             code="operation-changes-size",
         )
-    if not output.is_meta and bool(state.isfinite().all()) and not bool(output.isfinite().all()):
+    has_values = type(output) is Tensor and not output.is_meta  # predicting memory runs on tensors without any
+    if has_values and bool(state.isfinite().all()) and not bool(output.isfinite().all()):
         raise PluginError(
             f"{_who(name)} returns numbers that are not finite (NaN or infinite) for finite input",
             code="operation-not-finite",

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from autoseg.analysis.memory_tracker import LiveStorages, SavedStorages, tensor_bytes
 from autoseg.config.training import SearchConfig, SearchSchedule
 from autoseg.data.dataset import open_dataset
+from autoseg.engine.mixed_precision import autocast
+from autoseg.engine.optim import optimizer_step
 from autoseg.engine.search import SearchTask
-from autoseg.engine.trainer import autocast
 from autoseg.errors import ConfigError
 from autoseg.ops.resize import Size
 from autoseg.planning.predicted_memory import (
@@ -116,7 +117,7 @@ def predict_memory(config: SearchConfig, device: torch.device, steps: Sequence[S
         del stand_in
         own = [*task.supernet.parameters(), *task.supernet.buffers()]
         live.add(own)
-        optimizers = (task.optimizer, task.architect.optimizer)
+        optimizers = (task.optimizer, task.arch_optimizer)
         for optimizer in optimizers:
             make_state(optimizer, device)
         batches = {step: random_batch(task) for step in STEPS}
@@ -146,11 +147,15 @@ def predict_memory(config: SearchConfig, device: torch.device, steps: Sequence[S
 
 
 def take_step(task: SearchTask, step: Step, batches: Sequence[Batch]) -> None:
-    """One weight step or one architecture step on batches that are accumulated."""
+    """One weight step or one architecture step on batches that are accumulated: half of `SearchTask.step`."""
     if step == "weight":
-        task.weight_step(batches, task.schedule.optimizer.lr)
+        task.gradients.freeze("architecture")
+        task.gradients("weights", *batches)
+        optimizer_step(task.optimizer, task.scalers["weights"], task.schedule.clip_grad_norm)
     else:
-        task.architect.step(batches)
+        task.gradients.freeze("weights")
+        task.gradients("architecture", *batches)
+        optimizer_step(task.arch_optimizer, task.scalers["architecture"])
 
 
 def _followable(config: SearchConfig) -> SearchConfig:
@@ -180,7 +185,7 @@ def _graph_bytes(task: SearchTask, peaks: dict[Step, Peak], batch: Batch, live: 
         task.supernet(batch[0])
         task.supernet.train()
 
-    beside = bytes_beside((task.optimizer.step, task.architect.optimizer.step, validate), live)
+    beside = bytes_beside((task.optimizer.step, task.arch_optimizer.step, validate), live)
     streams = len(task.space.network.strides) + 1
     return recorded_bytes(peaks, tensor_bytes(batch), beside, streams, task.schedule.arch_start_epoch > 0)
 

@@ -5,13 +5,12 @@ defaults < the space's or genotype's recommended schedule < `config` file < argu
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from autoseg.config.base import Settings, merge, parse
-from autoseg.config.data import DataConfig, data_settings
+from autoseg.config.data import DataConfig, data_settings, with_absolute_paths
 from autoseg.config.training import RetrainConfig, RetrainSchedule, SearchConfig, SearchSchedule
 from autoseg.data.dataset import resolve
 from autoseg.errors import ConfigError
@@ -149,7 +148,7 @@ def data_for_run(own: DataConfig, data: Source | None, overrides: Mapping[str, A
             settings |= {key: given.get(key) for key in ("classes", "num_classes")}
     merged = merge(settings, changes)
     if "root" in changes:
-        merged |= {"splits": changes.get("splits"), "layout": changes.get("layout", "auto")}
+        merged |= {"splits": changes.get("splits"), "layout": changes.get("layout", given.get("layout", "auto"))}
     if merged["channels"] not in (None, own.channels):
         raise ConfigError(
             f"data.channels is {merged['channels']}, but the network was trained on images of {own.channels};"
@@ -197,9 +196,8 @@ def _merged_data(data: Source | DataConfig | None, config: str | Path | None, in
     """The settings of the data: those of the config file, then what `data` says, then the overrides."""
     if isinstance(in_file, str):
         in_file = data_settings(Path(config or "").parent / in_file if in_file != "generated" else in_file)
-    elif isinstance(in_file, dict) and isinstance(in_file.get("root"), str):
-        root = os.path.abspath(Path(config or "").parent / Path(in_file["root"]).expanduser())
-        in_file = {**in_file, "root": root}
+    elif isinstance(in_file, dict):
+        in_file = with_absolute_paths(in_file, Path(config or "").parent)
     sources = (in_file, None if data is None else _data(data, in_file), in_overrides)
     merged = merge({}, *({"data": source} for source in sources if source is not None))
     if not merged:

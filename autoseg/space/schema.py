@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from autoseg.config.base import Settings, Whole, parse
 from autoseg.errors import AutosegError, GenotypeError, SearchSpaceError
 from autoseg.files import read_yaml
+from autoseg.library import hint, library, names_in
 from autoseg.registry import DECODERS, OPERATIONS, UPSAMPLERS, Registry
 from autoseg.space.cell import CellTopology
 from autoseg.space.groups import (
@@ -275,21 +274,14 @@ def without_defaults(data: dict[str, Any], settings: Settings) -> dict[str, Any]
 # --- files that are found by name ----------------------------------------------------------------------------------
 
 
-def _library() -> Path:
-    """The folder `search_spaces/`: inside the package when installed from a wheel, beside it in a checkout."""
-    package = Path(str(resources.files("autoseg")))
-    installed = package / "search_spaces"
-    return installed if installed.is_dir() else package.parent / "search_spaces"
-
-
 def space_names() -> list[str]:
     """The spaces that ship with autoseg."""
-    return sorted(path.stem for path in _library().glob("*.yaml"))
+    return names_in(library("search_spaces"))
 
 
 def genotype_names() -> list[str]:
     """The networks that ship with autoseg as genotypes."""
-    return sorted(path.stem for path in (_library() / "genotypes").glob("*.yaml"))
+    return names_in(library("search_spaces") / "genotypes")
 
 
 def find_file(name_or_path: str | Path, what: str, error: type[AutosegError]) -> Path:
@@ -297,17 +289,16 @@ def find_file(name_or_path: str | Path, what: str, error: type[AutosegError]) ->
 
     Raises: `error`: neither a known name nor a file.
     """
-    text = str(name_or_path)
-    folder, names = (
-        (_library() / "genotypes", genotype_names()) if error is GenotypeError else (_library(), space_names())
-    )
-    if text in names:
+    text, folder = str(name_or_path), library("search_spaces")
+    if error is GenotypeError:
+        folder /= "genotypes"
+    if text in names_in(folder):
         return folder / f"{text}.yaml"
     path = Path(text).expanduser()
     if path.is_file():
         return path
-    near = difflib.get_close_matches(text, names, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names)}; or give the path of a YAML file"
+    advice = hint(text, names_in(folder), "; or give the path of a YAML file")
     raise error(
-        f"unknown {what} {text!r} ({hint})", code="unknown-genotype" if error is GenotypeError else "unknown-space"
+        f"unknown {what} {text!r} ({advice})",
+        code="unknown-genotype" if error is GenotypeError else "unknown-space",
     )

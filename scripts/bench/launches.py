@@ -190,7 +190,7 @@ def count_steps(config: SearchConfig, kernels: KernelChoice | None = None) -> di
     task.supernet.use_kernels(kernels._replace(depthwise="convolution"))
     with followed(task, device) as (copy, live):
         follow_streams(copy.supernet, live)
-        for optimizer in (copy.optimizer, copy.architect.optimizer):
+        for optimizer in (copy.optimizer, copy.arch_optimizer):
             make_state(optimizer, device)
         batch, found = random_batch(copy), {}
         for step in STEPS:

@@ -23,8 +23,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from autoseg.config.base import merge
 from autoseg.config.training import SearchConfig
-from autoseg.engine import steps
-from autoseg.engine.search import SearchTask
+from autoseg.engine.cuda_graphs import CudaGraphs
+from autoseg.engine.search import HALVES, Half, SearchTask
 from autoseg.genotype.sample import sample_genotype
 from autoseg.genotype.schema import Genotype
 from autoseg.network import build_network
@@ -103,13 +103,13 @@ class Bench:
         with self._memory() as memory, self._log_lines() as lines:
             task = self._task(config, setting)
             works = works_of(task)
-            first = [gradient_norm(task, *one) for one in zip(works, steps.HALVES, strict=True)]
+            first = [gradient_norm(task, *one) for one in zip(works, HALVES, strict=True)]
             for _ in range(step_time.WARM_UP.get(self.device.type, 1)):
                 for work in works:
                     work()
-            later = [gradient_norm(task, *one) for one in zip(works, steps.HALVES, strict=True)]
+            later = [gradient_norm(task, *one) for one in zip(works, HALVES, strict=True)]
             weight, architecture = self._step_milliseconds(works)
-        recorded = task.gradients.recorder is not None
+        recorded = task.gradients.recordings.recorder is not None
         found: dict[str, Any] = {
             "settings": config.search.to_dict(),
             "weight_ms": statistics.median(weight),
@@ -137,7 +137,7 @@ class Bench:
         torch.manual_seed(0)
         task = plan.stand_in_task(config, self.device)
         if self.on_gpu and setting.graphs and not setting.streams:
-            task.gradients.recorder = steps.CudaGraphs(self.device, 0)
+            task.gradients.recordings.recorder = CudaGraphs(self.device, 0)
         return task
 
     def _step_milliseconds(self, works: Sequence[Callable[[], None]]) -> tuple[list[float], list[float]]:
@@ -261,7 +261,7 @@ def works_of(task: SearchTask) -> list[Callable[[], None]]:
     return [lambda step=step, batch=batch: plan.take_step(task, step, [batch]) for step, batch in batches.items()]
 
 
-def gradient_norm(task: SearchTask, work: Callable[[], None], half: steps.Half) -> float:
+def gradient_norm(task: SearchTask, work: Callable[[], None], half: Half) -> float:
     """The length of the gradient of a step, which it makes."""
     work()
     found = [parameter.grad for parameter in task.gradients.parameters[half] if parameter.grad is not None]

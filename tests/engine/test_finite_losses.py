@@ -58,7 +58,7 @@ def test_nothing_is_saved_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_losses_are_read_where_they_are_logged_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Noting that a loss on a device without values (meta) is finite reads none; looking does."""
-    loop = Trainer(search_task(), run=None)  # type: ignore[arg-type]
+    loop = Trainer(search_task(), run_directory=None)  # type: ignore[arg-type]
     for _ in range(3):
         loop._note_finite({"train": {"loss": torch.ones((), device="meta"), "lr": 0.1}, "arch": {"loss": 1.0}})
     assert loop._finite["train"].is_meta

@@ -15,7 +15,7 @@ from autoseg.config.base import merge
 from autoseg.config.training import SearchConfig
 from autoseg.data.dataset import open_dataset
 from autoseg.engine.search import SearchTask
-from autoseg.engine.trainer import seed_of
+from autoseg.engine.training import seed_of
 from autoseg.genotype.schema import Genotype
 from autoseg.planning.memory import predict_memory
 from autoseg.setup.settings import search_settings

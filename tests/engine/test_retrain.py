@@ -22,7 +22,7 @@ from autoseg.config.base import parse
 from autoseg.config.training import RetrainSchedule
 from autoseg.engine.predict import load_network
 from autoseg.engine.retrain import RetrainTask
-from autoseg.engine.trainer import seed_step
+from autoseg.engine.training import seed_step
 from autoseg.errors import ConfigError, DataError
 from autoseg.genotype.schema import Genotype
 from autoseg.losses.losses import SegmentationLoss, sample_pixels

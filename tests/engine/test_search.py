@@ -84,7 +84,8 @@ def test_halves_too_small_for_a_batch() -> None:
 
 
 def test_a_weight_step_is_sgd_on_the_weights_and_leaves_the_architecture_alone() -> None:
-    schedule = {"optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}}
+    optimizer = {"name": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}
+    schedule = {"optimizer": optimizer, "schedule": {"name": "constant"}}
     task, twin = search_task(**schedule), search_task(**schedule)
     (images, masks), _ = batches(task)
     before, arch = weights(task), logits(task)
@@ -93,8 +94,7 @@ def test_a_weight_step_is_sgd_on_the_weights_and_leaves_the_architecture_alone()
     gradients = torch.autograd.grad(loss, twin.supernet.weights(), materialize_grads=True)
     expected = [old - 0.05 * (gradient + 0.01 * old) for old, gradient in zip(before, gradients, strict=True)]
 
-    task.supernet.train()
-    reported = task.weight_step([(images, masks)], lr=0.05)
+    reported = task.step(([(images, masks)], None), 0, 0)["train"]["loss"]
     assert float(reported) == pytest.approx(float(loss.detach()), rel=1e-6)
     for new, wanted in zip(weights(task), expected, strict=True):
         assert torch.allclose(new, wanted, atol=1e-6)
@@ -104,45 +104,57 @@ def test_a_weight_step_is_sgd_on_the_weights_and_leaves_the_architecture_alone()
 
 
 def test_an_architecture_step_is_adam_on_the_logits_and_leaves_the_weights_alone() -> None:
+    """It takes the weights as the weight step of the iteration left them."""
     schedule = {"arch_optimizer": {"name": "adam", "lr": 0.02, "betas": [0.5, 0.999], "weight_decay": 0.001}}
     task, twin = search_task(**schedule), search_task(**schedule)
-    _, (images, masks) = batches(task)
-    before, arch = weights(task), logits(task)
-    loss = F.cross_entropy(twin.supernet.train()(images), masks, ignore_index=255)
+    batch_a, (images, masks) = batches(task)
+    twin.step(([batch_a], None), 1, 4)
+    moved, arch = weights(twin), logits(twin)
+    twin.supernet.requires_grad_(True)
+    loss = F.cross_entropy(twin.supernet(images), masks, ignore_index=255)
     gradients = torch.autograd.grad(loss, list(twin.supernet.arch.parameters()))
     expected = []
     for old, gradient in zip(arch, gradients, strict=True):
         decayed = gradient + 0.001 * old  # Adam's first step: the moving averages, corrected, are g and g squared
         expected.append(old - 0.02 * decayed / (decayed.abs() + 1e-8))
 
-    task.supernet.train()
-    reported = task.architect.step([(images, masks)])
+    reported = task.step(([batch_a], [(images, masks)]), 1, 4)["arch"]["loss"]
     assert float(reported) == pytest.approx(float(loss.detach()), rel=1e-6)
     for new, wanted in zip(logits(task), expected, strict=True):
         assert torch.allclose(new, wanted, atol=1e-5)
-    assert equal(weights(task), before)
-    assert all(parameter.grad is None for parameter in task.supernet.weights())
+    assert not equal(logits(task), arch)
+    assert equal(weights(task), moved)
 
 
-def test_an_iteration_steps_the_weights_on_a_and_then_the_architecture_on_b(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_iteration_steps_the_weights_on_a_and_then_the_architecture_on_b() -> None:
+    """In each half the other one is frozen."""
     task, calls = search_task(), []
     batch_a, batch_b = batches(task)
-    monkeypatch.setattr(task, "weight_step", lambda batches, lr: calls.append(("weights", batches[0][0], lr)) or 1.0)
-    monkeypatch.setattr(task.architect, "step", lambda batches: calls.append(("arch", batches[0][0])) or 2.0)
-    assert task.step(([batch_a], [batch_b]), 1, 4)["arch"] == {"loss": 2.0}
-    assert [call[0] for call in calls] == ["weights", "arch"]
-    assert torch.equal(calls[0][1], batch_a[0])
-    assert torch.equal(calls[1][1], batch_b[0])
+    halves = (task.supernet.weights(), list(task.supernet.arch.parameters()))
+
+    def trained() -> list[bool]:
+        return [bool(flag) for half in halves for flag in {parameter.requires_grad for parameter in half}]
+
+    task.supernet.register_forward_pre_hook(lambda _, images: calls.append((images[0], trained())))
+    task.optimizer.register_step_pre_hook(lambda *_: calls.append(("weights", trained())))
+    task.arch_optimizer.register_step_pre_hook(lambda *_: calls.append(("architecture", trained())))
+    assert set(task.step(([batch_a], [batch_b]), 1, 4)) == {"train", "arch"}
+    (first, *flags_a), (second, *_), (third, *flags_b), (fourth, *_) = calls
+    assert (second, fourth) == ("weights", "architecture")
+    assert torch.equal(first, batch_a[0])
+    assert torch.equal(third, batch_b[0])
+    assert (flags_a, flags_b) == ([[True, False]], [[False, True]])
+    calls.clear()
     assert set(task.step(([batch_a], None), 0, 0)) == {"train"}
-    assert [call[0] for call in calls] == ["weights", "arch", "weights"]
+    assert [call[0] for call in calls[1:]] == ["weights"]
 
 
 def test_gradients_of_the_weights_are_clipped() -> None:
-    task = search_task(clip_grad_norm=0.01, optimizer={"name": "sgd", "lr": 1.0, "momentum": 0, "weight_decay": 0})
+    optimizer = {"name": "sgd", "lr": 1.0, "momentum": 0, "weight_decay": 0}
+    task = search_task(clip_grad_norm=0.01, optimizer=optimizer, schedule={"name": "constant"})
     (images, masks), _ = batches(task)
     before = weights(task)
-    task.supernet.train()
-    task.weight_step([(images, masks)], lr=1.0)
+    task.step(([(images, masks)], None), 0, 0)
     moved = [new - old for new, old in zip(weights(task), before, strict=True)]
     assert math.sqrt(sum(float((step**2).sum()) for step in moved)) == pytest.approx(0.01, rel=1e-3)
 
@@ -161,7 +173,7 @@ def test_bf16_and_class_weights_train() -> None:
         search_task(class_weights=[1, 2])
 
 
-def test_both_steps_minimise_the_loss_of_the_settings() -> None:
+def test_both_steps_minimise_the_loss_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     terms = [{"name": "focal", "weight": 0.5, "gamma": 1.0}, "lovasz"]
     task, twin = search_task(loss=terms, class_weights="inverse"), search_task(class_weights="inverse")
     (images, masks), (images_b, masks_b) = batches(task)
@@ -169,9 +181,11 @@ def test_both_steps_minimise_the_loss_of_the_settings() -> None:
     twin.supernet.train()
     expected = [loss(twin.supernet(given), labels).item() for given, labels in ((images, masks), (images_b, masks_b))]
     plain = twin.loss(twin.supernet(images), masks).item()
-    task.supernet.train()
-    assert float(task.weight_step([(images, masks)], lr=0.0)) == pytest.approx(expected[0], rel=1e-5)
-    assert float(task.architect.step([(images_b, masks_b)])) == pytest.approx(expected[1], rel=1e-5)
+    # so that both losses are those of the same weights
+    monkeypatch.setattr("autoseg.engine.search.learning_rate", lambda *_: 0.0)
+    figures = task.step(([(images, masks)], [(images_b, masks_b)]), 1, 4)
+    assert float(figures["train"]["loss"]) == pytest.approx(expected[0], rel=1e-5)
+    assert float(figures["arch"]["loss"]) == pytest.approx(expected[1], rel=1e-5)
     assert expected[0] != pytest.approx(plain, rel=1e-2)
 
 

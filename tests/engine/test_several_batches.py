@@ -32,15 +32,16 @@ from autoseg.cli.main import run
 from autoseg.config.base import parse
 from autoseg.config.training import RetrainConfig
 from autoseg.data.dataset import open_dataset, resolve
+from autoseg.engine.accumulation import accumulated
 from autoseg.engine.cuda_graphs import Inputs, Recordings
+from autoseg.engine.mixed_precision import autocast, make_scaler
 from autoseg.engine.moving_average import MovingAverage
-from autoseg.engine.optim import build_optimizer
+from autoseg.engine.optim import build_optimizer, optimizer_step
 from autoseg.engine.retrain import RetrainTask
-from autoseg.engine.steps import Gradients, accumulated, make_scaler, take_step
-from autoseg.engine.trainer import autocast
+from autoseg.engine.search import Gradients
 from autoseg.errors import ConfigError
 from autoseg.supernet import build_supernet
-from engine.test_steps import HALVES, StandIn, Watch
+from engine.test_steps import HALVES, StandIn, Watch, freeze_other_half
 
 CPU = torch.device("cpu")
 EXACT = [term for term in TERMS if term["name"] in ("cross_entropy", "focal", "boundary")]
@@ -135,6 +136,7 @@ def test_a_supernets_gradients_are_those_of_the_large_batch(half: Any, term: str
     masks = labelled()[1].repeat_interleave(4, 1).repeat_interleave(4, 2)
     found = {}
     for name, batches in (("large", [(images, masks)]), ("parts", parts_of(images, masks))):
+        freeze_other_half(gradients, half)
         loss = gradients(half, *batches)
         found[name] = [loss, *(each.grad.clone() for each in gradients.parameters[half] if each.grad is not None)]
     assert len(found["large"]) > 1
@@ -147,12 +149,15 @@ def test_a_searchs_recorded_parts_are_the_eager_ones() -> None:
     masks = labelled()[1].repeat_interleave(4, 1).repeat_interleave(4, 2)
     batches = list(zip(torch.split(images, 2), torch.split(masks, 2), strict=True))
     eager, recorded = (supernet_gradients("cross_entropy", recorder) for recorder in (None, StandIn))
+    for gradients in (eager, recorded):
+        gradients.freeze("architecture")
     for _ in range(3):
         assert torch.equal(*(gradients("weights", *batches) for gradients in (eager, recorded)))
         for one, other in zip(eager.parameters["weights"], recorded.parameters["weights"], strict=True):
             assert (one.grad is None) == (other.grad is None)
             assert one.grad is None or torch.equal(one.grad, other.grad)
-    assert (recorded.recorder.runs, recorded.recorder.records, recorded.recorder.replays) == (3, 1, 6)
+    recorder = recorded.recordings.recorder
+    assert (recorder.runs, recorder.records, recorder.replays) == (3, 1, 6)
 
 
 def unet_task(**retrain: Any) -> RetrainTask:
@@ -263,18 +268,42 @@ def test_a_step_without_finite_gradients_is_left_out_and_the_scale_halved(optimi
     parameter = torch.nn.Parameter(torch.ones(3))
     built = build_optimizer(parse(OptimizerConfig, {**optimizer, "lr": 0.1}), [parameter], fused=True)
     scaler = make_scaler("fp16", CPU)
-    assert scaler is not None
     trace = []
     for factor in (1.0, float("inf"), float("nan"), 1.0):
         built.zero_grad()
         scaler.scale(parameter.sum() * factor).backward()
-        take_step(built, [parameter], 5.0, scaler)
+        optimizer_step(built, scaler, 5.0)
         trace.append((parameter.detach().clone(), scaler.get_scale()))
     assert [scale for _, scale in trace] == [65536, 32768, 16384, 16384]
     assert torch.equal(trace[0][0], trace[1][0])
     assert torch.equal(trace[1][0], trace[2][0])
     assert not torch.equal(trace[2][0], trace[3][0])
     assert bool(trace[3][0].isfinite().all())
+
+
+@pytest.mark.parametrize(
+    "optimizer", [{"name": "sgd"}, {"name": "sgd", "nesterov": True}, {"name": "sgd", "momentum": 0}]
+)
+def test_a_first_step_that_is_left_out_leaves_no_momentum(optimizer: dict[str, Any]) -> None:
+    """As the first steps in fp16, whose scale is too large. What has no values is filled with NaN here."""
+    from autoseg.config.training import OptimizerConfig
+
+    found = []
+    torch.use_deterministic_algorithms(True)
+    try:
+        for factors in ((1.0,), (float("inf"), 1.0)):
+            parameter = torch.nn.Parameter(torch.ones(3))
+            built = build_optimizer(parse(OptimizerConfig, {**optimizer, "lr": 0.1}), [parameter], fused=True)
+            scaler = make_scaler("fp16", CPU)
+            for factor in factors:
+                built.zero_grad()
+                scaler.scale(parameter.sum() * factor).backward()
+                optimizer_step(built, scaler)
+            found.append(parameter.detach())
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert bool((found[0] < 1).all())
+    assert torch.equal(*found)
 
 
 def test_the_scale_changes_no_gradient() -> None:
@@ -285,8 +314,8 @@ def test_the_scale_changes_no_gradient() -> None:
         optimizer = torch.optim.SGD([parameter], lr=0.5, fused=True)
         scaler = make_scaler(precision, CPU)
         loss = (parameter * torch.tensor([3.0, 4.0])).sum()
-        (loss if scaler is None else scaler.scale(loss)).backward()
-        take_step(optimizer, [parameter], 1.0, scaler)
+        scaler.scale(loss).backward()
+        optimizer_step(optimizer, scaler, 1.0)
         steps.append(parameter.detach())
     torch.testing.assert_close(*steps)
     torch.testing.assert_close(steps[0], torch.tensor([1 - 0.3, -2 - 0.4]))
@@ -449,13 +478,14 @@ def test_whole_iterations_of_a_search_never_wait_for_a_gpu(graphs: Any) -> None:
             task.step(step, 1, 4)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert (task.gradients.recorder is None) == (graphs is False)
+    assert (task.gradients.recordings.recorder is None) == (graphs is False)
 
 
 @pytest.mark.gpu
 def test_the_gradients_of_several_batches_on_a_gpu() -> None:
     gradients = supernet_gradients("cross_entropy")
     gradients.supernet.cuda()
+    gradients.freeze("architecture")
     images = torch.randn(6, 3, 36, 48, dtype=torch.float64, device="cuda")
     masks = labelled()[1].repeat_interleave(4, 1).repeat_interleave(4, 2).cuda()
     found = []
@@ -469,8 +499,8 @@ def test_the_gradients_of_several_batches_on_a_gpu() -> None:
 def test_accumulated_asks_for_each_batch_once() -> None:
     parameter, seen = torch.nn.Parameter(torch.zeros(1)), []
 
-    def gradients(batch: Inputs, share: Tensor | None) -> Tensor:
-        seen.append((batch, share))
+    def gradients(inputs: Inputs) -> Tensor:
+        seen.append(inputs)
         parameter.grad = torch.ones(1)
         return torch.ones(())
 
@@ -478,4 +508,4 @@ def test_accumulated_asks_for_each_batch_once() -> None:
     masks = torch.zeros(1, 2, 2, dtype=torch.int64)
     assert float(accumulated([parameter], loss, [(masks, masks)] * 3, gradients)) == 3
     assert parameter.grad.tolist() == [3]
-    assert len(seen) == 3
+    assert [share.tolist() for _, _, share in seen] == [[pytest.approx(1 / 3)]] * 3

@@ -20,9 +20,8 @@ from torch.utils._pytree import tree_leaves
 from autoseg.cli.main import run
 from autoseg.config.training import SearchSchedule
 from autoseg.engine import search
-from autoseg.engine.cuda_graphs import EAGER_STEPS, CudaGraphs, Recorder, Recordings, relative_difference
-from autoseg.engine.search import SearchTask
-from autoseg.engine.steps import HALVES, Gradients, Half, make_recorder
+from autoseg.engine.cuda_graphs import EAGER_STEPS, CudaGraphs, Recordings, relative_difference
+from autoseg.engine.search import HALVES, Gradients, Half, SearchTask, make_recorder
 from autoseg.losses.losses import SegmentationLoss
 from autoseg.space.schema import SearchSpace
 from autoseg.supernet import KernelChoice, Supernet, build_supernet
@@ -34,7 +33,7 @@ ALTERNATING: list[tuple[Half, int]] = [("weights", 2)] * 5 + [(half, 2) for _ in
 WITH_SHORT_BATCHES = [step for of_epoch in [ALTERNATING[-4:] + [(half, 3) for half in HALVES]] * 5 for step in of_epoch]
 
 
-class StandIn:
+class StandIn(CudaGraphs):
     """Records on a CPU: recording leaves no values, and replaying does the work again and touches what it wrote."""
 
     streams: Sequence[Any] = ()
@@ -72,12 +71,17 @@ class StandIn:
         return loss, replay
 
 
+def freeze_other_half(gradients: Gradients, half: Half) -> None:
+    """As `SearchTask.step` does before it takes the gradients of a half."""
+    gradients.freeze(HALVES[half == "weights"])
+
+
 class Training:
     """A supernet, its gradients and its optimisers."""
 
     def __init__(
         self,
-        recorder: Callable[[Supernet], Recorder | None] = lambda _: None,
+        recorder: Callable[[Supernet], CudaGraphs | None] = lambda _: None,
         device: torch.device | None = None,
         dtype: torch.dtype = torch.float32,
         precision: str = "float32",
@@ -102,6 +106,7 @@ class Training:
         batch = torch.randn(images, 3, 33, 49, generator=generator).to(self.device, self.dtype)
         masks = torch.randint(3, (images, 33, 49), generator=generator)
         masks[:, :5] = 255
+        freeze_other_half(self.gradients, half)
         loss = self.gradients(half, (batch, masks.to(self.device)))
         self.optimizers[half].step()
         return loss
@@ -138,7 +143,7 @@ def test_recorded_steps_are_eager_ones_bit_for_bit(halves: list[tuple[Half, int]
         assert_same_state(eager.state(), recorded.state())
     assert all(torch.equal(*pair) for pair in losses)  # the early ones still: no replay has overwritten them
     kinds = len(set(halves))
-    recorder = recorded.gradients.recorder
+    recorder = recorded.gradients.recordings.recorder
     assert (recorder.records, recorder.runs) == (kinds, kinds * EAGER_STEPS)
     assert recorder.replays == len(halves) - recorder.runs
 
@@ -160,7 +165,7 @@ def test_evaluation_in_between() -> None:
         for training in (eager, recorded):
             training.steps(ALTERNATING, first)
         assert torch.equal(eager.evaluate(), recorded.evaluate())
-    assert recorded.gradients.recorder.records == 2
+    assert recorded.gradients.recordings.recorder.records == 2
     assert_same_state(eager.state(), recorded.state())
 
 
@@ -173,7 +178,7 @@ def test_an_earlier_state_is_loaded_into_a_recorded_search() -> None:
     training.load(state)
     assert all(torch.equal(*pair) for pair in zip(training.steps(ALTERNATING, 20), losses, strict=True))
     assert_same_state(expected, training.state())
-    assert training.gradients.recorder.records == 2
+    assert training.gradients.recordings.recorder.records == 2
 
 
 def test_the_callers_batches_are_left_alone() -> None:
@@ -182,16 +187,17 @@ def test_the_callers_batches_are_left_alone() -> None:
     given = copy.deepcopy(batches)
     for batch in batches:
         training.gradients("weights", batch)
-    assert training.gradients.recorder.replays == 2
+    assert training.gradients.recordings.recorder.replays == 2
     assert all(torch.equal(*pair) for pair in zip(tree_leaves(batches), tree_leaves(given), strict=True))
 
 
 def test_further_shapes_stay_eager() -> None:
     eager, recorded = Training(), Training(StandIn)
-    recorded.gradients.recordings = Recordings(recorded.gradients.recorder, recorded.supernet.buffers, False, most=2)
+    recorder = recorded.gradients.recordings.recorder
+    recorded.gradients.recordings = Recordings(recorder, recorded.supernet.buffers, False, most=2)
     for training in (eager, recorded):
         training.steps(WITH_SHORT_BATCHES)
-    assert recorded.gradients.recorder.records == 2
+    assert recorded.gradients.recordings.recorder.records == 2
     assert_same_state(eager.state(), recorded.state())
 
 
@@ -204,12 +210,12 @@ def cannot_record(work: Callable[[], Tensor]) -> None:
 
 def test_a_step_that_cannot_be_recorded_goes_on_eagerly_with_one_line(caplog: pytest.LogCaptureFixture) -> None:
     eager, recorded = Training(), Training(StandIn)
-    recorded.gradients.recorder.record = cannot_record  # type: ignore[method-assign,union-attr]
+    recorded.gradients.recordings.recorder.record = cannot_record  # type: ignore[method-assign,union-attr]
     for number, (half, images) in enumerate(ALTERNATING):
         losses = [training.step(half, number, images) for training in (eager, recorded)]
         assert torch.equal(*losses)
     assert_same_state(eager.state(), recorded.state())
-    assert recorded.gradients.recorder is None
+    assert recorded.gradients.recordings.recorder is None
     assert [record.getMessage() for record in caplog.records] == [
         "the step of the weights cannot be recorded as a CUDA graph (CUDA out of memory); going on without CUDA graphs,"
         " which is slower"
@@ -240,9 +246,9 @@ class Faulty(StandIn):
         return loss, wrong
 
 
-def comparing(recorder: Callable[[Supernet], Recorder], precision: str = "float32") -> Training:
+def comparing(recorder: Callable[[Supernet], CudaGraphs], precision: str = "float32") -> Training:
     training = Training(recorder, precision=precision)
-    recordings = Recordings(training.gradients.recorder, training.supernet.buffers, True, precision)
+    recordings = Recordings(training.gradients.recordings.recorder, training.supernet.buffers, True, precision)
     training.gradients.recordings = recordings
     return training
 
@@ -252,7 +258,7 @@ def test_a_right_recording_is_compared_once_and_leaves_no_trace() -> None:
     for number, (half, images) in enumerate(ALTERNATING):
         assert torch.equal(eager.step(half, number, images), recorded.step(half, number, images))
         assert_same_state(eager.state(), recorded.state())
-    recorder = recorded.gradients.recorder
+    recorder = recorded.gradients.recordings.recorder
     assert recorder.records == 2
     # the step that records is compared; each later one is replayed
     assert recorder.replays == len(ALTERNATING) - recorder.runs
@@ -285,7 +291,7 @@ def test_a_recording_that_differs_is_dropped_with_a_line(
     for number, (half, images) in enumerate(ALTERNATING):
         assert torch.equal(eager.step(half, number, images), recorded.step(half, number, images))
         assert_same_state(eager.state(), recorded.state())
-    assert recorded.gradients.recorder is None
+    assert recorded.gradients.recordings.recorder is None
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith("the recorded step of the weights has other gradients than the eager one (by ")
     assert line.endswith("; going on without CUDA graphs, which is slower")
@@ -303,8 +309,8 @@ def test_a_step_without_finite_gradients_proves_nothing() -> None:
     for given in (endless, endless, batch, batch):
         training.load(state)
         training.gradients("weights", given)
-        replays.append(training.gradients.recorder.replays)
-    assert (training.gradients.recorder.records, replays) == (1, [1, 2, 3, 4])
+        replays.append(training.gradients.recordings.recorder.replays)
+    assert (training.gradients.recordings.recorder.records, replays) == (1, [1, 2, 3, 4])
     assert len(training.gradients.recordings._trusted) == 1
 
 
@@ -314,18 +320,18 @@ def test_an_eager_step_runs_out_of_memory_beside_recordings(
 ) -> None:
     """As the first steps of the architecture may: the recordings are given up, and the step is computed again."""
     eager, recorded = Training(), comparing(StandIn) if compare else Training(StandIn)
-    compute, fails = recorded.gradients._compute, [True]
+    forward_backward, fails = recorded.gradients.forward_backward, [True]
 
     def short(half: Half, *arguments: Any) -> Tensor:
         if half == "architecture" and recorded.gradients.recordings._graphs and fails.pop():
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return compute(half, *arguments)
+        return forward_backward(half, *arguments)
 
-    monkeypatch.setattr(recorded.gradients, "_compute", short)
+    monkeypatch.setattr(recorded.gradients, "forward_backward", short)
     for number, (half, images) in enumerate(ALTERNATING):
         assert torch.equal(eager.step(half, number, images), recorded.step(half, number, images))
         assert_same_state(eager.state(), recorded.state())
-    assert recorded.gradients.recorder is None
+    assert recorded.gradients.recordings.recorder is None
     assert fails == []
     (line,) = [record.getMessage() for record in caplog.records]
     assert line == (
@@ -339,7 +345,7 @@ def test_a_lack_of_memory_without_recordings_is_the_runs(monkeypatch: pytest.Mon
     def short(*_: Any) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(training.gradients, "_compute", short)
+    monkeypatch.setattr(training.gradients, "forward_backward", short)
     with pytest.raises(torch.OutOfMemoryError):
         training.step("weights", 0)
 
@@ -364,7 +370,7 @@ def test_stand_ins_without_data_are_not_recorded() -> None:
     images, masks = torch.randn(2, 3, 33, 33), torch.zeros(2, 33, 33, dtype=torch.int64)
     for _ in range(EAGER_STEPS + 1):
         training.gradients("weights", (images.as_subclass(NoData), masks))
-    recorder = training.gradients.recorder
+    recorder = training.gradients.recordings.recorder
     assert (recorder.runs, recorder.records) == (0, 0)
 
 
@@ -453,6 +459,7 @@ def test_a_step_neither_copies_from_the_cpu_nor_reads_values(
     images, masks = torch.empty(2, 3, 65, 97, device="meta"), torch.empty(2, 65, 97, device="meta", dtype=torch.int64)
     with Watch() as watch:
         for half in HALVES:
+            freeze_other_half(gradients, half)
             gradients(half, (images, masks))
     assert watch.mixed == set()
     assert {"convolution_backward", "native_batch_norm", "nll_loss2d_backward", "index"} <= watch.operations
@@ -462,11 +469,11 @@ def test_a_step_neither_copies_from_the_cpu_nor_reads_values(
 # --- CUDA graphs, on a GPU --------------------------------------------------------------------------------------------
 
 
-def with_streams(supernet: Supernet) -> Recorder:
+def with_streams(supernet: Supernet) -> CudaGraphs:
     return CudaGraphs(CUDA, 3)
 
 
-def without_streams(supernet: Supernet) -> Recorder:
+def without_streams(supernet: Supernet) -> CudaGraphs:
     return CudaGraphs(CUDA, 0)
 
 
@@ -499,7 +506,7 @@ def test_cuda_graphs_equal_eager_steps(
     precision: str,
     tolerance: float,
     checkpoint: bool,
-    recorder: Callable[[Supernet], Recorder],
+    recorder: Callable[[Supernet], CudaGraphs],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A GPU adds up some sums in another order each time, in eager steps too, so not bit for bit."""
@@ -546,6 +553,7 @@ def test_an_eager_step_never_waits_for_the_gpu() -> None:
     torch.cuda.set_sync_debug_mode("error")
     try:
         for half in HALVES:
+            freeze_other_half(training.gradients, half)
             training.gradients(half, batch)
     finally:
         torch.cuda.set_sync_debug_mode("default")

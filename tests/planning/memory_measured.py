@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -57,19 +57,26 @@ def held_bytes(config: SearchConfig) -> int:
     iterate(task, 1)
     parameters = list(task.supernet.parameters())
     fixed = sum(2 * parameter.nbytes for parameter in parameters)
-    for optimizer in (task.optimizer, task.architect.optimizer):
+    for optimizer in (task.optimizer, task.arch_optimizer):
         tensors = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
         fixed += sum(tensor.nbytes for tensor in tensors)
     batch_a, batch_b = next(iter(task.batches(task.schedule.arch_start_epoch, 0)))
     assert batch_b is not None
-    weight = _saved(task.supernet, lambda: task.weight_step(batch_a, 0.01))
-    architecture = _saved(task.supernet, lambda: task.architect.step(batch_b))
+    weight = _saved(task.supernet, lambda: task.step((batch_a, None), 0, 0))
+    architecture = _saved(task.supernet, lambda: architecture_step(task, batch_b))
     if not task.supernet.checkpoint_cells:
         return fixed + max(weight, architecture)
     task.supernet.checkpoint_cells = False
     task.supernet.train_weights()
     cells = [_saved_by_calls_of(cell, task.supernet, batch_a[0][0]) for cell in task.supernet.cells.values()]
     return fixed + max(weight, architecture) + max(cells)
+
+
+def architecture_step(task: SearchTask, batches: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """The second half of `SearchTask.step` alone."""
+    task.gradients.freeze("weights")
+    task.gradients("architecture", *batches)
+    task.arch_optimizer.step()
 
 
 def _hooks(network: nn.Module, seen: dict[int, int]) -> saved_tensors_hooks:

@@ -173,7 +173,7 @@ def test_a_run_is_refused_before_an_image_is_decoded_or_a_folder_made(
         monkeypatch.setattr(fitting, name, lambda device: 5 * 10**6)
     for name in ("keep_samples", "describe_environment"):
         monkeypatch.setattr(f"autoseg.api.run.{name}", lambda *_, name=name: pytest.fail(f"{name} was reached"))
-    monkeypatch.setattr("autoseg.data.discovery.folder.FolderDataset.read", lambda *_: pytest.fail("an image was read"))
+    monkeypatch.setattr("autoseg.data.dataset.FolderDataset.read", lambda *_: pytest.fail("an image was read"))
     for command in (
         ["search", "--space", write_config(tmp_path / "space.yaml", SPACE)],
         ["retrain", "--network", "unet", "--set=network.width=0.1"],

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from autoseg.data.base import LABELS
-from autoseg.data.discovery.folder import LEAST_SIDE
+from autoseg.data.dataset import LEAST_SIDE
 from autoseg.data.discovery.pairs import Pair
 from autoseg.data.io.arrays import npy_shape
 from autoseg.data.io.colour_tables import MaskTable

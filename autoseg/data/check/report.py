@@ -9,9 +9,10 @@ from typing import Any
 from autoseg.config.data import IMAGENET_MEAN, IMAGENET_STD, DataConfig
 from autoseg.data.base import Sample, resize_image, resize_mask
 from autoseg.data.check.problems import KINDS, Problem, find_problems
-from autoseg.data.check.scan import ProgressCall, dataset_of, scan_dataset
+from autoseg.data.check.scan import ProgressCall, scan_dataset
 from autoseg.data.check.summary import Scan, SplitSummary, pick_samples, summarise
-from autoseg.data.discovery.known_datasets import TITLES
+from autoseg.data.dataset import folder_dataset
+from autoseg.data.discovery.known_datasets import title_of
 from autoseg.data.io.colour_tables import named_classes
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
@@ -43,7 +44,7 @@ class DataReport:
             parts.append(f"split by seed {config.split_seed}")
         if config.mask_threshold is not None:
             parts.append(f"{config.mask_threshold} or more is class 1")
-        return f"{TITLES[config.layout]} in {config.root}: {', '.join(parts)}"
+        return f"{title_of(config.layout)} in {config.root}: {', '.join(parts)}"
 
     @property
     def stopping(self) -> int:
@@ -73,7 +74,7 @@ class DataReport:
         """
         found = []
         for split, index in pick_samples(self.scan):
-            dataset = dataset_of(self.scan.config, [self.scan.pairs[split][index]])
+            dataset = folder_dataset(self.scan.config, [self.scan.pairs[split][index]], cache_bytes=0)
             found.append((f"{split}/{dataset.names[0]}", _reduced(dataset.decode(0))))
         return found
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,12 @@ from autoseg.config.data import DataConfig
 from autoseg.data.check.inspection import Fault, PairFacts, inspect_pair
 from autoseg.data.check.problems import NEEDED, Problem
 from autoseg.data.check.summary import ClassCounter, Scan
-from autoseg.data.discovery.folder import FolderDataset
+from autoseg.data.dataset import folder_dataset
 from autoseg.data.discovery.folder_layouts import checked_root
 from autoseg.data.discovery.infer_classes import MOST_IN_A_MASK, binary_map, classes_of
 from autoseg.data.discovery.pairs import BadFiles, Pair, list_pairs, within
 from autoseg.data.io.colour_tables import Colour, mask_table, named_classes
-from autoseg.data.io.images import is_coloured
+from autoseg.data.io.images import first_in_colour
 from autoseg.data.loading.threads import in_threads
 from autoseg.data.resolve import (
     colours_beside,
@@ -39,8 +38,6 @@ from autoseg.errors import DataError
 
 MOST_COLOURS = 256
 """Of colour-coded masks without a table: where there are more, none is made."""
-FIRST_MASKS = 10
-"""So many are tried for one that can be read and tells whether masks are in colour."""
 
 ProgressCall = Callable[[int, int], None]
 Pairs = Mapping[str, Sequence[Pair]]
@@ -64,27 +61,10 @@ def scan_dataset(config: DataConfig, split: str | None, progress: ProgressCall |
     usable = _usable(scan, "train")
     if usable:
         try:
-            config = resolve_normalisation(config, lambda: dataset_of(config, usable))
+            config = resolve_normalisation(config, lambda: folder_dataset(config, usable, cache_bytes=0))
         except DataError as reason:
             problems.append(Problem("layout", "train", "", str(reason), stops=True))
     return scan._replace(config=config), problems
-
-
-def dataset_of(config: DataConfig, pairs: Sequence[Pair]) -> FolderDataset:
-    """Some samples, as a run would have them, that are kept nowhere."""
-    return FolderDataset(
-        Path(config.root or ""),
-        pairs,
-        config.classes or (),
-        255 if config.ignore_label is None else config.ignore_label,
-        config.label_map,
-        config.resize,
-        cache_bytes=0,
-        channels=config.channels or 3,
-        pixel_type=config.pixel_type or "uint8",
-        colours=config.colours,
-        mask_threshold=config.mask_threshold,
-    )
 
 
 def _usable(scan: Scan, split: str) -> list[Pair]:
@@ -145,7 +125,7 @@ def _inspect(config: DataConfig, pairs: Pairs, progress: ProgressCall | None) ->
 
 def _resolve_colours(config: DataConfig, pairs: Sequence[Pair], problems: list[Problem]) -> DataConfig:
     """With the colours of a table beside the data, or else those of the masks, under names to be replaced."""
-    first = _first_in_colour(pairs)
+    first = first_in_colour(mask for _, _, mask in pairs)
     if config.colours is not None or first is None:
         return config
     if table := colours_beside(config):
@@ -162,16 +142,6 @@ def _resolve_colours(config: DataConfig, pairs: Sequence[Pair], problems: list[P
     )
     problems.append(Problem("layout", "train", name, text, stops=True))
     return config.model_copy(update={"colours": dict(zip(names, colours, strict=True))})
-
-
-def _first_in_colour(pairs: Sequence[Pair]) -> Path | None:
-    """The first mask that can be read, if it is in colour."""
-    for _, _, mask in islice(pairs, FIRST_MASKS):
-        try:
-            return mask if is_coloured(mask) else None
-        except DataError:
-            continue
-    return None
 
 
 def _colours_of(masks: Sequence[Path]) -> list[Colour] | None:

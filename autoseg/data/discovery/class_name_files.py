@@ -7,9 +7,11 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from autoseg.data.io.colour_tables import IGNORED_NAMES
+from autoseg.data.io.colour_tables import IGNORED_NAMES, Colour
+from autoseg.errors import DataError
+from autoseg.files import one_line
 
 FILES = (
     *("classes.txt", "class_names.txt", "names.txt", "labels.txt", "_classes.csv", "train/_classes.csv"),
@@ -20,6 +22,15 @@ LARGEST = 2**20
 LONGEST = 80
 """Letters of a name."""
 _NUMBERED = re.compile(r"(\d+)\s*[:,;\s]\s*(\S.*)")
+
+
+class ClassRow(NamedTuple):
+    """A label of a data set's own table."""
+
+    name: str
+    used: bool = True
+    """False: it is ignored."""
+    colour: Colour | None = None
 
 
 def names_beside(root: Path, count: int) -> tuple[str, ...] | None:
@@ -37,6 +48,39 @@ def names_beside(root: Path, count: int) -> tuple[str, ...] | None:
         except (OSError, ValueError, TypeError):  # something else of that name
             continue
     return None
+
+
+def read_class_table(file: Path) -> list[ClassRow]:
+    """The rows of a data set's own table, one a label from its first on; none where the file is no such table.
+
+    JSON with `labels`, each with `color` and perhaps `readable` or `name` and `evaluate` (Mapillary); or columns with
+    tabs between: a number first, and names last, of which the one before a comma counts (ADE20K).
+    Raises: DataError: it cannot be read, or a file `.json` is no JSON.
+    """
+    try:
+        if file.suffix == ".json":
+            return _json_rows(json.loads(file.read_text(encoding="utf-8")))
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except (OSError, ValueError, RecursionError) as reason:
+        form = "JSON" if file.suffix == ".json" else "text"
+        raise DataError(
+            f"{file} cannot be read as {form} ({one_line(reason)}); restore or remove it", code="file-unreadable"
+        ) from None
+    names = [line.split("\t")[-1].split(",")[0].strip() for line in lines if line[:1].isdecimal()]
+    return [ClassRow(name) for name in names] if all(names) else []
+
+
+def _json_rows(content: Any) -> list[ClassRow]:
+    labels = content.get("labels") if isinstance(content, dict) else None
+    if not isinstance(labels, list):
+        return []
+    if not all(isinstance(label, dict) and len(label.get("color", ())) == 3 for label in labels):
+        return []
+    return [
+        ClassRow(str(label.get("readable", label.get("name", number))), label.get("evaluate", True), (red, green, blue))
+        for number, label in enumerate(labels)
+        for red, green, blue in [label["color"]]
+    ]
 
 
 def _read(file: Path) -> tuple[str, ...]:

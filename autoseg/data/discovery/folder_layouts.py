@@ -1,27 +1,19 @@
-"""Finding out how a folder of images and masks is arranged: any folder here, the known data sets in `benchmarks`."""
+"""Finding out how any folder of images and masks is arranged; `known_datasets` has the sets that have names."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 from autoseg.config.data import SplitConfig
-from autoseg.data.discovery.folder_names import find_splits, image_folders, split_of
+from autoseg.data.discovery.folder_names import find_splits, split_of
 from autoseg.data.discovery.pairs import is_hidden, pairs_in_one_folder
 from autoseg.data.io.colour_tables import Colours
 from autoseg.errors import DataError
 
 SPLITS = {"train": ("train", "training"), "val": ("val", "validation", "valid", "dev"), "test": ("test", "testing")}
 """Name of a split -> folder and file names that mean it."""
-
-_KNOWN = (
-    "folders of images and of masks by their names, such as train/ with train_masks/, images/train with masks/train,"
-    " or images/ with labels/, annotations/ or gt/; a.jpg beside a_mask.png; JPEGImages with SegmentationClass; the"
-    " folders of Cityscapes, ADE20K, COCO-Stuff, Mapillary, CamVid, Oxford-IIIT Pet; and train.txt or train.csv, which"
-    " lists images and masks"
-)
 
 
 @dataclass(frozen=True)
@@ -34,9 +26,6 @@ class FoundLayout:
     label_map: Mapping[int, int] | None = None
     ignore_label: int | None = None
     colours: Colours | None = None
-
-
-Find: TypeAlias = Callable[[Path], FoundLayout | None]
 
 
 def checked_root(root: str | Path) -> Path:
@@ -74,7 +63,7 @@ def find_folder(root: Path) -> FoundLayout | None:
         return FoundLayout("folder", named)
     if listed := find_lists(root):
         return listed
-    found = by_seed(unsplit.images, unsplit.masks) if unsplit else dict(_one_folder(root))
+    found = with_validation({"train": unsplit}) if unsplit else dict(_one_folder(root))
     return FoundLayout("folder", found) if found else None
 
 
@@ -84,25 +73,9 @@ def find_lists(root: Path) -> FoundLayout | None:
     return FoundLayout("list", found) if found else None
 
 
-def no_layout(root: Path) -> DataError:
-    """The error of a folder that is none of them."""
-    places = image_folders(root)
-    held = f" (images are in {', '.join(places[:4])}{', ...' * (len(places) > 4)})" if places else ""
-    return DataError(
-        f"{root} has no layout that is known{held}; looked for {_KNOWN}; or say where they lie with data.splits",
-        code="unknown-layout",
-    )
-
-
 def pick(root: Path, names: list[str] | tuple[str, ...]) -> str | None:
     """The first of `names` that is there."""
     return next((name for name in names if (root / name).exists()), None)
-
-
-def by_seed(images: str | None, masks: str | None, listing: str | None = None) -> dict[str, SplitConfig]:
-    """Training and validation of images that have no splits of their own."""
-    whole = SplitConfig(images=images, masks=masks, list=listing)
-    return {part: whole.model_copy(update={"part": part}) for part in ("train", "val")}
 
 
 def with_validation(splits: Mapping[str, SplitConfig]) -> dict[str, SplitConfig]:
@@ -123,7 +96,7 @@ def _lists(root: Path) -> Iterator[tuple[str, SplitConfig]]:
             found = True
             yield split, SplitConfig(images=folders[0], masks=folders[1], list=file)
     if not found and (file := pick(root, ("pairs.csv", "data.csv", "dataset.csv", "images.csv", "list.csv"))):
-        yield from by_seed(*folders, file).items()
+        yield from with_validation({"train": SplitConfig(images=folders[0], masks=folders[1], list=file)}).items()
 
 
 def _one_folder(root: Path) -> Iterator[tuple[str, SplitConfig]]:
@@ -136,4 +109,4 @@ def _one_folder(root: Path) -> Iterator[tuple[str, SplitConfig]]:
             found = True
             yield split, SplitConfig(images=folder, masks=folder)
     if not found and pairs_in_one_folder(root):
-        yield from by_seed(".", ".").items()
+        yield from with_validation({"train": SplitConfig(images=".", masks=".")}).items()

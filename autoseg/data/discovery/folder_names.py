@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from autoseg.config.data import SplitConfig
 from autoseg.data.discovery.pairs import Index, index_files, is_hidden, match_names, shared_length
-from autoseg.data.io.images import IMAGE_SUFFIXES
+from autoseg.data.io.images import is_image
 from autoseg.errors import DataError
 
 SPLIT_WORDS = {
@@ -110,7 +110,7 @@ def _leaves(root: Path) -> Iterator[tuple[tuple[str, ...], str]]:
     for count, (place, folders, names) in enumerate(os.walk(root, followlinks=True)):
         parts = Path(place).relative_to(root).parts
         folders[:] = sorted(name for name in folders if not is_hidden(name)) if len(parts) < DEEPEST else []
-        images = [name for name in names if not is_hidden(name) and name.lower().endswith(IMAGE_SUFFIXES)]
+        images = [name for name in names if not is_hidden(name) and is_image(name)]
         if images or (parts and not folders):
             yield parts, Path(min(images)).suffix.lower() if images else ""
         for name in folders:  # a walk passes over what may not be looked into; it is said when it is listed

@@ -1,59 +1,218 @@
-"""Recognising the data sets that everyone measures on, each by what only it has."""
+"""Recognising the data sets that everyone measures on: each is a YAML file in `data_sets/`, or one of the user's own.
+
+A file holds `KnownDataset`'s keys and those of one `Form`. A set that comes in several forms lists under `forms` what
+each has that differs from the keys above; the first form that fits a folder counts. In paths and names `{split}` is
+what `splits` gives for a split, and `{a,b}` is `a` or else `b`, as in a shell.
+"""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from functools import cache, partial
+from glob import iglob
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from autoseg.config.data import SplitConfig
-from autoseg.data.discovery.class_names import (
-    ADE20K,
-    ADE20K_MAP,
-    CAMVID,
-    CAMVID_IGNORE,
-    CITYSCAPES,
-    CITYSCAPES_MAP,
-    COCO_PIXELMAPS,
-    COCO_PIXELMAPS_MAP,
-    COCO_STUFF,
-    COCO_STUFF_MAP,
-    IGNORE,
-    PET,
-    PET_MAP,
-    VOC,
-    camvid_colours,
-)
-from autoseg.data.discovery.folder_layouts import (
-    SPLITS,
-    Find,
-    FoundLayout,
-    by_seed,
-    find_folder,
-    find_lists,
-    no_layout,
-    pick,
-)
-from autoseg.data.discovery.folder_names import split_of
-from autoseg.data.discovery.pairs import is_hidden, read_list
-from autoseg.data.io.colour_tables import Colour
-from autoseg.data.io.images import is_coloured
+from pydantic import Field, field_validator, model_validator
+
+from autoseg.config.base import Flag, Settings, Whole, merge, parse
+from autoseg.config.data import Byte, SplitConfig
+from autoseg.data.discovery.class_name_files import ClassRow, read_class_table
+from autoseg.data.discovery.folder_layouts import FoundLayout, find_folder, find_lists, pick
+from autoseg.data.discovery.folder_names import image_folders, split_of
+from autoseg.data.discovery.pairs import image_files, is_hidden, read_list
+from autoseg.data.io.colour_tables import IGNORED_NAMES, Colour
+from autoseg.data.io.images import first_in_colour
 from autoseg.errors import DataError
-from autoseg.files import one_line
+from autoseg.files import read_yaml
+from autoseg.library import hint, library, names_in
 
-_CAMVID_STEM = re.compile(r"(0001TP|0006R0|0016E5|Seq05VD)_")
-_VOC_STEM = re.compile(r"(\d{4}_)?\d{6}")
+Labels = tuple[Annotated[Whole, Field(ge=0, le=65535)] | Annotated[str, Field(pattern=r"^\d+-\d+$")], ...]
+"""Labels, or ranges of them: `7`, `1-150`."""
+Find = Callable[[Path], FoundLayout | None]
+
+FIRST_NAMES = 50
+"""Names of images or masks at which `Detect` looks."""
+TITLES = {
+    "folder": "a folder of images and masks",
+    "list": "lists of images and masks",
+    "generated": "generated images",
+}
+"""What is no known data set."""
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_FORM_LESS = ("title", "labels_of", "variant_of", "forms")
+_LABELS = ("classes", "labels", "ignored_labels", "ignore_label")
+_KNOWN = (
+    "folders of images and of masks by their names, such as train/ with train_masks/, images/train with masks/train,"
+    " or images/ with labels/, annotations/ or gt/; a.jpg beside a_mask.png; JPEGImages with SegmentationClass; the"
+    " folders of {}; and train.txt or train.csv, which lists images and masks"
+)
+
+
+class Detect(Settings):
+    """What shows, besides its folders, that a folder is a data set; all conditions that are given must hold."""
+
+    files: tuple[str, ...] = ()
+    """Files or folders that must be there, as globs."""
+    image_names: str | None = None
+    """A glob that the name, without suffix, of one of the first images fits."""
+    mask_names: str | None = None
+    """The same of masks."""
+    masks_in_colour: Flag | None = None
+    """Whether the first mask that can be read is in colour."""
+
+
+class Form(Settings):
+    """One way in which a data set comes: where its files lie, and what their labels mean."""
+
+    detect: Detect = Detect()
+    splits: Literal["any"] | Annotated[dict[str, str], Field(min_length=1)]
+    """Split -> what stands for `{split}` in the paths. any: any folders of images and masks whose names tell splits."""
+    images: str | None = None
+    masks: str | None = None
+    list: str | None = None
+    """The file that lists a split's images; left out, all images of the folder count."""
+    image_suffix: str | None = None
+    mask_suffix: str | None = None
+    """As in `data.splits`."""
+    classes: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
+    class_file: str | None = None
+    """A file of the data set's own that names the classes: `read_class_table` reads it."""
+    labels: Labels | None = None
+    """The label in the masks of each class; left out, 0, 1, ..."""
+    ignored_labels: Labels = ()
+    """Other labels in the masks, beside those in `labels`; they are ignored."""
+    ignore_label: Annotated[Whole, Field(ge=0, le=65535)] | None = None
+    """Left out, 255."""
+    colours: dict[str, tuple[tuple[Byte, Byte, Byte], ...]] | None = None
+    """Of colour-coded masks: class -> its colour, or several; what is named `ignore` or `void` is ignored."""
+
+    @field_validator("colours", mode="before")
+    @classmethod
+    def _one_or_several(cls, colours: object) -> object:
+        if not isinstance(colours, dict):
+            return colours
+        one = (isinstance(some, list) and some and isinstance(some[0], int) for some in colours.values())
+        return {name: [some] if single else some for (name, some), single in zip(colours.items(), one, strict=True)}
+
+    @model_validator(mode="after")
+    def _enough(self) -> Form:
+        if self.splits != "any" and (self.images is None or self.masks is None):
+            raise ValueError("needs 'images' and 'masks', the folders of each split (or splits: any)")
+        stored, number = numbers(self.labels or ()), len(self.classes or ())
+        if stored and len(stored) != number:
+            raise ValueError(f"'classes' has {number} names, but 'labels' {len(stored)} labels")
+        if stored and self.colours:
+            raise ValueError("'labels' and 'colours' both say which class is which; leave one out (labels: null)")
+        numbers(self.ignored_labels)
+        for name in self.colours or ():
+            if name not in (self.classes or ()) and name.lower() not in IGNORED_NAMES:
+                raise ValueError(f"'colours' has {name!r}, which is none of 'classes'")
+        return self
+
+
+class KnownDataset(Settings):
+    """A data set that is recognised. Its file also has the keys of `Form`, which hold for all of `forms`."""
+
+    name: str
+    """`data.layout`: the file's name, or the path of a file of the user's own."""
+    title: str
+    labels_of: str | None = None
+    """The known data set whose classes and labels these are."""
+    variant_of: str | None = None
+    """The known data set for which this one is found, too, where that is named."""
+    forms: Annotated[tuple[Form, ...], Field(min_length=1)]
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def read_known(path: Path, name: str) -> KnownDataset:
+    """The data set that a file describes. Raises: DataError: one line on what is wrong, with file and key."""
+    data = read_yaml(path, DataError)
+    own = {key: data.pop(key) for key in _FORM_LESS if key in data}
+    for stray in (key for key in data if key not in Form.model_fields):
+        advice = hint(stray, (*_FORM_LESS, *Form.model_fields))
+        raise DataError(f"unknown key '{stray}' ({path}) ({advice})", code="unknown-setting")
+    if isinstance(source := own.get("labels_of"), str):
+        data = _labels_of(source, path) | data
+    forms = own.pop("forms", [{}])
+    if isinstance(forms, list) and all(isinstance(form, dict) for form in forms):
+        wheres = [str(path)] if len(forms) == 1 else [f"{path}, form {place}" for place in range(1, len(forms) + 1)]
+        forms = [parse(Form, merge(data, form), where, DataError) for form, where in zip(forms, wheres, strict=True)]
+    return parse(KnownDataset, {"name": name, "forms": forms, **own}, str(path), DataError)
+
+
+def _labels_of(source: str, path: Path) -> dict[str, Any]:
+    """What the known data set `source`, which `path` names, says of classes and labels."""
+    if source not in (known := names_in(library("data_sets"))):
+        raise DataError(
+            f"labels_of: unknown data set '{source}' ({path}) ({hint(source, known)})", code="unknown-layout"
+        )
+    data = read_yaml(library("data_sets") / f"{source}.yaml", DataError)
+    base = _labels_of(data["labels_of"], path) if "labels_of" in data else {}
+    return base | {key: data[key] for key in _LABELS if key in data}
+
+
+def known_datasets() -> tuple[KnownDataset, ...]:
+    """Those in `data_sets/`, in the order of the alphabet."""
+    return _read_all(library("data_sets"))
+
+
+@cache
+def _read_all(folder: Path) -> tuple[KnownDataset, ...]:
+    return tuple(read_known(folder / f"{name}.yaml", name) for name in names_in(folder))
+
+
+def title_of(layout: str) -> str:
+    """A layout in words. A file of the user's own that is gone by now has its name."""
+    titles = TITLES | {known.name: known.title for known in known_datasets()}
+    if layout in titles:
+        return titles[layout]
+    try:
+        return read_known(Path(layout), layout).title
+    except DataError:
+        return Path(layout).stem
+
+
+def known_label_maps() -> list[dict[int, int]]:
+    """What known data sets say of labels in masks, where it is not that they are the classes' numbers."""
+    maps = (_labels(form)[0] for known in known_datasets() for form in known.forms)
+    return [label_map for label_map in maps if label_map]
+
+
+def numbers(labels: Labels) -> list[int]:
+    """Labels and ranges of them one by one. Raises: ValueError: a range that ends before it begins, or too high."""
+    found: list[int] = []
+    for label in labels:
+        first, last = (label, label) if isinstance(label, int) else map(int, label.split("-"))
+        if not first <= last <= 65535:
+            raise ValueError(f"{label} is no range of labels, which are 0..65535")
+        found += range(first, last + 1)
+    return found
+
+
+def alternatives(pattern: str) -> list[str]:
+    """`a{b,c}` as `ab`, `ac`; the first braces change slowest."""
+    if (found := _BRACES.search(pattern)) is None:
+        return [pattern]
+    both = pattern[: found.start()], pattern[found.end() :]
+    return [text for choice in found[1].split(",") for text in alternatives(choice.join(both))]
+
+
+# --- matching ---------------------------------------------------------------------------------------------------------
 
 
 def find_layout(root: Path, name: str = "auto") -> tuple[Path, FoundLayout]:
     """What `root` is: the layout of that name, or the most specific one that fits, and the folder that it is in.
 
-    That is `root`, or the only folder in it, as archives have it. Raises: DataError: none fits, or not the one named.
+    That is `root`, or the only folder in it, as archives have it. `name`: one of `data_sets/`, `folder`, `list`, or
+    the path of a YAML file like those. Raises: DataError: none fits, or not the one named; or a file with a mistake.
     """
-    wanted = list(LAYOUTS.values()) if name == "auto" else [LAYOUTS[name]]
+    wanted = _finders(name)
     try:
         places = [root]
         while inside := _only_folder(places[-1]):
@@ -68,235 +227,130 @@ def find_layout(root: Path, name: str = "auto") -> tuple[Path, FoundLayout]:
             f"{place} cannot be looked into ({reason.strerror}); change its permissions", code="folder-unreadable"
         ) from None
     if name == "auto":
-        raise no_layout(root)
+        raise _no_layout(root)
     raise DataError(
-        f"{root} is not laid out as {TITLES[name]}; correct data.root, or leave data.layout out", code="layout-differs"
+        f"{root} is not laid out as {title_of(name)}; correct data.root, or leave data.layout out",
+        code="layout-differs",
     )
 
 
-def _cityscapes(root: Path) -> FoundLayout | None:
-    """leftImg8bit/train/CITY/*_leftImg8bit.png, gtFine/train/CITY/*_gtFine_labelIds.png (or labelTrainIds)."""
-    masks = pick(root, ("gtFine", "gtCoarse"))
-    if masks is None or not (root / "leftImg8bit").is_dir():
+def _finders(name: str) -> list[Find]:
+    """What is tried on a folder, in turn: forms with folders of their own, forms in any folders, and any folders."""
+    folder: Find = cache(find_folder)  # several forms ask for it
+    others = {"folder": folder, "list": find_lists}
+    if name in others:
+        return [others[name]]
+    chosen = [known for known in known_datasets() if name in ("auto", known.name, known.variant_of)]
+    if not chosen:
+        path = Path(name).expanduser().resolve()
+        chosen = [read_known(path, str(path))]
+    forms = [(known, form) for known in chosen for form in known.forms]
+    forms.sort(key=lambda both: both[1].splits == "any")
+    found: list[Find] = [partial(_match, known.name, form, folder) for known, form in forms]
+    return [*found, *others.values()] if name == "auto" else found
+
+
+def _match(name: str, form: Form, find_any: Find, root: Path) -> FoundLayout | None:
+    """`root` as a form of a data set; None where it is not."""
+    splits = _splits(form, find_any, root)
+    if not splits or not _is_detected(form.detect, root, splits):
         return None
-    kinds = (f"_{masks}_labelTrainIds", f"_{masks}_labelIds")
-    ending = next((kind for kind in kinds if _any_file(root / masks, f"*{kind}.png")), None)
-    if ending is None:
-        return None
-    splits = {
-        split: SplitConfig(images=f"leftImg8bit/{split}", masks=f"{masks}/{split}", mask_suffix=ending)
-        for split in SPLITS
-        if (root / "leftImg8bit" / split).is_dir() and (root / masks / split).is_dir()
-    }
-    label_map = {} if ending.endswith("TrainIds") else CITYSCAPES_MAP
-    return FoundLayout("cityscapes", splits, CITYSCAPES, label_map, IGNORE) if splits else None
+    classes, (label_map, colours) = form.classes, _labels(form)
+    if form.class_file is not None:
+        file = pick(root, alternatives(form.class_file))
+        table = read_class_table(root / file) if file else []
+        if classes is not None:
+            classes = tuple(row.name for row in table) if len(table) == len(classes) else classes
+        elif table:
+            classes, label_map, colours = _from_table(table, _ignored(form))
+            colours = colours if _is_coloured(root, splits) else {}
+        else:
+            return None
+    if classes is None:
+        return FoundLayout(name, splits)
+    return FoundLayout(name, splits, classes, label_map, _ignored(form), colours or None)
 
 
-def _kitti(root: Path) -> FoundLayout | None:
-    """training/image_2, training/semantic; the labels are those of Cityscapes."""
-    images, masks = pick(root, ("training/image_2",)), pick(root, ("training/semantic",))
-    return (
-        FoundLayout("kitti", by_seed(images, masks), CITYSCAPES, CITYSCAPES_MAP, IGNORE) if images and masks else None
-    )
-
-
-def _mapillary(root: Path) -> FoundLayout | None:
-    """training/images, training/labels or training/v2.0/labels, and config.json with the labels."""
-    for version in ("v2.0", "v1.2", ""):
-        file = pick(root, [f"config_{version}.json"] if version else ["config.json"])
-        masks = "/".join(part for part in (version, "labels") if part)
-        if version and file is None:
-            file = pick(root, ["config.json"])
-        splits = {
-            split: SplitConfig(images=f"{folder}/images", masks=f"{folder}/{masks}")
-            for split, (_, folder, *_) in SPLITS.items()
-            if (root / folder / "images").is_dir() and (root / folder / masks).is_dir()
-        }
-        if file and splits and (labels := _mapillary_labels(root / file)):
-            return _mapillary_of(root, splits, labels)
-    return None
-
-
-def _mapillary_of(root: Path, splits: dict[str, SplitConfig], labels: list[dict[str, Any]]) -> FoundLayout:
-    evaluated = [number for number, label in enumerate(labels) if label.get("evaluate", True)]
-    label_map = dict.fromkeys(range(len(labels)), IGNORE) | {number: train for train, number in enumerate(evaluated)}
-    classes = tuple(str(labels[number].get("readable", labels[number].get("name", number))) for number in evaluated)
+def _from_table(
+    table: Sequence[ClassRow], ignored: int
+) -> tuple[tuple[str, ...], dict[int, int], dict[str | int, Colour]]:
+    """Classes, label map and colours by a table; of labels with one colour, the first has it."""
+    used = [label for label, row in enumerate(table) if row.used]
+    label_map = dict.fromkeys(range(len(table)), ignored) | {label: number for number, label in enumerate(used)}
     colours: dict[str | int, Colour] = {}
-    if _first_is_coloured(root / (_first(splits).masks or "")):
-        for number, label in enumerate(labels):
-            red, green, blue = label["color"]
-            if (red, green, blue) not in colours.values():
-                colours[number] = red, green, blue
-    return FoundLayout("mapillary", splits, classes, label_map, IGNORE, colours or None)
+    for label, row in enumerate(table):
+        if row.colour is not None and row.colour not in colours.values():
+            colours[label] = row.colour
+    return tuple(table[label].name for label in used), label_map, colours
 
 
-def _mapillary_labels(file: Path) -> list[dict[str, Any]] | None:
-    """The labels of config.json, or None where it is some other file. Raises: DataError: it is no JSON."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as reason:
-        raise DataError(
-            f"{file} cannot be read as JSON ({one_line(reason)}); restore or remove it", code="file-unreadable"
-        ) from None
-    labels = content.get("labels") if isinstance(content, dict) else None
-    if not isinstance(labels, list) or not labels:
-        return None
-    fits = all(isinstance(label, dict) and len(label.get("color", ())) == 3 for label in labels)
-    return labels if fits else None
+def _labels(form: Form) -> tuple[dict[int, int], dict[str | int, Colour]]:
+    """Label map and colours that a form says; colours have the labels 0, 1, ... in their order."""
+    classes, ignored = form.classes or (), _ignored(form)
+    if form.colours is not None:
+        rows = [(name, colour) for name, colours in form.colours.items() for colour in colours]
+        label_map = {n: classes.index(name) if name in classes else ignored for n, (name, _) in enumerate(rows)}
+        return label_map, {number: colour for number, (_, colour) in enumerate(rows)}
+    if form.labels is None:
+        return {}, {}
+    used = {label: number for number, label in enumerate(numbers(form.labels))}
+    return dict.fromkeys(numbers(form.ignored_labels), ignored) | used, {}
 
 
-def _ade20k(root: Path) -> FoundLayout | None:
-    """images/training/ADE_train_*.jpg, annotations/training/*.png; 0 is ignored."""
-    splits = {
-        split: SplitConfig(images=f"images/{folder}", masks=f"annotations/{folder}")
-        for split, folder in (("train", "training"), ("val", "validation"))
-        if (root / "images" / folder).is_dir() and (root / "annotations" / folder).is_dir()
-    }
-    named = (root / "objectInfo150.txt").is_file()
-    if not splits or not (named or _any_file(root / (_first(splits).images or ""), "ADE_*")):
-        return None
-    classes = _object_info(root / "objectInfo150.txt") if named else None
-    return FoundLayout("ade20k", splits, classes or ADE20K, ADE20K_MAP, IGNORE)
+def _ignored(form: Form) -> int:
+    return 255 if form.ignore_label is None else form.ignore_label
 
 
-def _object_info(file: Path) -> tuple[str, ...] | None:
-    """The names in objectInfo150.txt, the first word of each; None where these are not 150."""
-    try:
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return None
-    rows = [line.split("\t") for line in lines if line[:1].isdecimal()]
-    names = tuple(row[-1].split(",")[0].strip() for row in rows)
-    return names if len(names) == 150 and all(names) else None
+def _splits(form: Form, find_any: Find, root: Path) -> Mapping[str, SplitConfig]:
+    """The splits of `form` that are in `root`."""
+    if form.splits == "any":
+        found = find_any(root)
+        splits = {} if found is None else found.splits
+        return {} if any(place.part or not (place.images and place.masks) for place in splits.values()) else splits
+    places = {split: _place(root, form, value) for split, value in form.splits.items()}
+    return {split: place for split, place in places.items() if place is not None}
 
 
-def _coco_stuff(root: Path) -> FoundLayout | None:
-    """train2017 (or images/train2017), stuffthingmaps/train2017 or the pixel maps of the stuff task."""
-    splits: dict[str, SplitConfig] = {}
-    for split in ("train", "val"):
-        year = f"{split}2017"
-        masks = pick(
-            root,
-            [
-                *(f"{folder}/{year}" for folder in ("stuffthingmaps", "stuffthingmaps_trainval2017", "pixelmaps")),
-                *(f"{folder}stuff_{year}_pixelmaps" for folder in ("", "annotations/", "pixelmaps/")),
-                f"annotations/{year}",
-            ],
-        )
-        if (images := pick(root, (f"images/{year}", year))) and masks:
-            splits[split] = SplitConfig(images=images, masks=masks)
-    if not splits:
-        return None
-    folder = _first(splits).masks or ""
-    if "stuff_" in folder:
-        return FoundLayout("coco_stuff", splits, COCO_PIXELMAPS, COCO_PIXELMAPS_MAP, IGNORE)
-    trained = _any_file(root / folder, "*_labelTrainIds.png")
-    return FoundLayout("coco_stuff", splits, COCO_STUFF, {} if trained else COCO_STUFF_MAP, IGNORE)
+def _place(root: Path, form: Form, value: str) -> SplitConfig | None:
+    """Where a split lies; None where a part of it is missing."""
+    places: dict[str, Any] = {}
+    for key in ("images", "masks", "list"):
+        if template := getattr(form, key):
+            place = pick(root, alternatives(template.replace("{split}", value)))
+            if place is None:
+                return None
+            places[key] = place
+    return SplitConfig(**places, image_suffix=form.image_suffix, mask_suffix=form.mask_suffix)
 
 
-def _voc(root: Path) -> FoundLayout | None:
-    """JPEGImages, SegmentationClassAug or SegmentationClass, ImageSets/Segmentation/train.txt (or train_aug.txt)."""
-    masks = pick(root, ("SegmentationClassAug", "SegmentationClass"))
-    if masks is None or not (root / "JPEGImages").is_dir():
-        return None
-    lists = "ImageSets/SegmentationAug", "ImageSets/Segmentation"
-    splits: dict[str, SplitConfig] = {}
-    for split, aliases in SPLITS.items():
-        names = ("train_aug", "trainaug", *aliases) if (split, masks) == ("train", "SegmentationClassAug") else aliases
-        if file := pick(root, [f"{folder}/{name}.txt" for folder in lists for name in names]):
-            splits[split] = SplitConfig(images="JPEGImages", masks=masks, list=file)
-    if not splits:
-        return None
-    first = read_list(root / (_first(splits).list or ""))[0][0]
-    own = _VOC_STEM.fullmatch(Path(first).stem) is not None
-    return FoundLayout("voc", splits, VOC if own else None, None, IGNORE if own else None)
+def _is_detected(detect: Detect, root: Path, splits: Mapping[str, SplitConfig]) -> bool:
+    """Whether all conditions hold in `root`."""
+    for pattern in detect.files:
+        if not any(any(iglob(name, root_dir=root, recursive=True)) for name in alternatives(pattern)):
+            return False
+    return (
+        (detect.image_names is None or _is_any_named(detect.image_names, root, splits, "images"))
+        and (detect.mask_names is None or _is_any_named(detect.mask_names, root, splits, "masks"))
+        and (detect.masks_in_colour is None or _is_coloured(root, splits) == detect.masks_in_colour)
+    )
 
 
-def _camvid(root: Path) -> FoundLayout | None:
-    """CamVid's frames, in any arrangement with splits: SegNet's labels, or the original colours."""
-    found = find_folder(root)
-    if found is None or any(config.part for config in found.splits.values()):
-        return None
-    config = _first(found.splits)
-    if config.images is None or config.masks is None or not _camvid_frames(root / config.images):
-        return None
-    if _first_is_coloured(root / config.masks):
-        return _in_camvid_colours(found.splits)
-    return FoundLayout("camvid", found.splits, CAMVID, None, CAMVID_IGNORE)
-
-
-def _camvid_colour(root: Path) -> FoundLayout | None:
-    """701_StillsRaw_full, LabeledApproved_full."""
-    images, masks = pick(root, ("701_StillsRaw_full",)), pick(root, ("LabeledApproved_full",))
-    return _in_camvid_colours(by_seed(images, masks)) if images and masks else None
-
-
-def _in_camvid_colours(splits: Mapping[str, SplitConfig]) -> FoundLayout:
-    colours, groups = camvid_colours()
-    return FoundLayout("camvid_colour", splits, CAMVID, groups, CAMVID_IGNORE, colours)
-
-
-def _camvid_frames(folder: Path) -> bool:
-    return folder.is_dir() and any(_CAMVID_STEM.match(path.name) for path in islice(sorted(folder.iterdir()), 50))
-
-
-def _pet(root: Path) -> FoundLayout | None:
-    """images/*.jpg, annotations/trimaps/*.png, annotations/trainval.txt and test.txt."""
-    images, masks = pick(root, ("images",)), pick(root, ("annotations/trimaps",))
-    if images is None or masks is None:
-        return None
-    splits = by_seed(images, masks, pick(root, ("annotations/trainval.txt",)))
-    if test := pick(root, ("annotations/test.txt",)):
-        splits["test"] = SplitConfig(images=images, masks=masks, list=test)
-    return FoundLayout("pet", splits, PET, PET_MAP, IGNORE)
-
-
-LAYOUTS: dict[str, Find] = {
-    "cityscapes": _cityscapes,
-    "kitti": _kitti,
-    "mapillary": _mapillary,
-    "ade20k": _ade20k,
-    "coco_stuff": _coco_stuff,
-    "voc": _voc,
-    "camvid_colour": _camvid_colour,
-    "camvid": _camvid,
-    "pet": _pet,
-    "folder": find_folder,
-    "list": find_lists,
-}
-"""The most specific first."""
-TITLES = {
-    "cityscapes": "Cityscapes",
-    "kitti": "KITTI",
-    "mapillary": "Mapillary Vistas",
-    "ade20k": "ADE20K",
-    "coco_stuff": "COCO-Stuff",
-    "voc": "PASCAL VOC",
-    "camvid": "CamVid",
-    "camvid_colour": "CamVid (colour-coded)",
-    "pet": "Oxford-IIIT Pet",
-    "folder": "a folder of images and masks",
-    "list": "lists of images and masks",
-    "generated": "generated images",
-}
-
-
-def _first(splits: Mapping[str, SplitConfig]) -> SplitConfig:
-    return next(iter(splits.values()))
-
-
-def _any_file(folder: Path, pattern: str) -> bool:
-    return next(folder.rglob(pattern), None) is not None
-
-
-def _first_is_coloured(folder: Path) -> bool:
-    """Whether the first mask that can be read is in colour."""
-    for path in islice((path for path in folder.rglob("*.png") if path.is_file()), 5):
-        try:
-            return is_coloured(path)
-        except DataError:
-            continue
+def _is_any_named(pattern: str, root: Path, splits: Mapping[str, SplitConfig], key: Literal["images", "masks"]) -> bool:
+    """Whether one of the first names fits `pattern`, in the first split that has any."""
+    for place in splits.values():
+        if place.list is not None and key == "images":
+            found = (Path(entry[0]) for entry in read_list(root / place.list))
+        else:
+            found = (path for _, path in image_files(root, getattr(place, key)))
+        if names := [path.stem for path in islice(found, FIRST_NAMES)]:
+            return any(fnmatchcase(name, choice) for name in names for choice in alternatives(pattern))
     return False
+
+
+def _is_coloured(root: Path, splits: Mapping[str, SplitConfig]) -> bool:
+    """Whether the first mask that can be read is in colour."""
+    masks = next(iter(splits.values())).masks or ""
+    return first_in_colour(path for _, path in image_files(root, masks)) is not None
 
 
 def _only_folder(root: Path) -> Path | None:
@@ -304,3 +358,14 @@ def _only_folder(root: Path) -> Path | None:
     inside = [path for path in islice(root.iterdir(), 20) if not is_hidden(path.name)]
     alone = len(inside) == 1 and inside[0].is_dir() and not inside[0].is_symlink()
     return inside[0] if alone and split_of(inside[0].name) is None else None
+
+
+def _no_layout(root: Path) -> DataError:
+    """The error of a folder that is no data set."""
+    places = image_folders(root)
+    held = f" (images are in {', '.join(places[:4])}{', ...' * (len(places) > 4)})" if places else ""
+    looked_for = _KNOWN.format(", ".join(known.title for known in known_datasets()))
+    return DataError(
+        f"{root} has no layout that is known{held}; looked for {looked_for}; or say where they lie with data.splits",
+        code="unknown-layout",
+    )

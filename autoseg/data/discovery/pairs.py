@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from autoseg.config.data import SplitConfig
-from autoseg.data.io.images import IMAGE_SUFFIXES
+from autoseg.data.io.images import IMAGE_SUFFIXES, is_image
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
 from autoseg.files import one_line
@@ -100,7 +100,7 @@ def pairs_in_one_folder(folder: Path, most: int = 20_000) -> bool:
     looked = 0
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not is_hidden(name))
-        stems = {Path(name).stem for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES}
+        stems = {Path(name).stem for name in names if is_image(name)}
         if any(_mask_among(stem, stems) for stem in stems):
             return True
         looked += len(names) + 1
@@ -285,12 +285,17 @@ def index_files(root: Path, folder: str) -> Index:
     Raises: DataError: there is no such folder, or it cannot be looked into.
     """
     files: dict[str, list[Path]] = {}
+    for name, path in image_files(root, folder):
+        files.setdefault(name, []).append(path)
+    return files
+
+
+def image_files(root: Path, folder: str) -> Iterator[tuple[str, Path]]:
+    """The names and files of `index_files` one by one, in the order of their names. Raises: DataError: as there."""
     for prefix, place in _folders(root, folder):
         for path in _walk(place, ()):
-            if path.suffix.lower() in IMAGE_SUFFIXES:
-                name = prefix + path.relative_to(place).with_suffix("").as_posix()
-                files.setdefault(name, []).append(path)
-    return files
+            if is_image(path.name):
+                yield prefix + path.relative_to(place).with_suffix("").as_posix(), path
 
 
 def is_hidden(name: str) -> bool:
@@ -416,4 +421,4 @@ def _listed(root: Path, name: str) -> Path:
 
 def _without_suffix(name: str) -> str:
     path = Path(name)
-    return path.with_suffix("").as_posix() if path.suffix.lower() in IMAGE_SUFFIXES else path.as_posix()
+    return path.with_suffix("").as_posix() if is_image(path.name) else path.as_posix()

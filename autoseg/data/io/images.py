@@ -9,7 +9,8 @@ import contextlib
 import logging
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ from autoseg.errors import DataError
 from autoseg.files import one_line
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".npy")
+FIRST_FILES = 10
+"""So many images or masks are tried for one that can be read and tells what all are like."""
 
 DARK, BRIGHT = 32, 224
 """Below the one and from the other on lie the two values of black and white masks."""
@@ -47,6 +50,11 @@ _TIFF = (".tif", ".tiff")
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # it speaks of each TIFF that `read_tiff` reads
 _BITS_PER_SAMPLE, _SUBFILE_TYPE = 258, 254
+
+
+def is_image(name: str) -> bool:
+    """Whether a file holds an image or a mask, by its name."""
+    return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def read_image(
@@ -114,6 +122,16 @@ def is_coloured(path: Path) -> bool:
         return False
     channels = np.asarray(image)[:, :, :3]
     return bool((channels != channels[:, :, :1]).any())
+
+
+def first_in_colour(masks: Iterable[Path]) -> Path | None:
+    """The first mask that can be read, if it is in colour."""
+    for path in islice(masks, FIRST_FILES):
+        try:
+            return path if is_coloured(path) else None
+        except DataError:  # it is said when the mask is read
+            continue
+    return None
 
 
 def are_black_and_white(masks: Sequence[Path]) -> bool:

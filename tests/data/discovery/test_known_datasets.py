@@ -16,21 +16,15 @@ from PIL import Image
 from autoseg.config.base import parse
 from autoseg.config.data import DataConfig, data_settings
 from autoseg.data.dataset import describe_dataset, open_dataset, resolve
-from autoseg.data.discovery.class_names import (
-    ADE20K,
-    CAMVID,
-    CITYSCAPES,
-    COCO_PIXELMAPS,
-    COCO_STUFF,
-    VOC,
-    camvid_colours,
-)
-from autoseg.data.discovery.known_datasets import LAYOUTS
+from autoseg.data.discovery.known_datasets import known_datasets
 from autoseg.data.loading.cache import keep_samples
 from autoseg.data.loading.loader import evaluation_batches
 from autoseg.errors import DataError
 from autoseg.files import read_yaml, to_yaml
 
+FORMS = {known.name: known.forms for known in known_datasets()}
+ADE20K, CAMVID, CITYSCAPES, VOC = (FORMS[name][0].classes for name in ("ade20k", "camvid", "cityscapes", "voc"))
+COCO_STUFF, COCO_PIXELMAPS = (FORMS["coco_stuff"][form].classes for form in (1, 2))
 SIZE = (40, 48)
 GREY = np.full((*SIZE, 3), 90, dtype=np.uint8)
 
@@ -193,9 +187,9 @@ def test_camvid_in_its_own_colours(image: str, mask: str, splits: str, tmp_path:
 
 
 def test_the_colours_of_camvid_differ() -> None:
-    colours, groups = camvid_colours()
-    assert (len(colours), len(set(colours.values())), len(groups)) == (32, 32, 32)
-    assert sorted(set(groups.values())) == list(range(12))
+    groups = FORMS["camvid_colour"][0].colours or {}
+    colours = [colour for group in groups.values() for colour in group]
+    assert (len(colours), len(set(colours)), len(groups)) == (32, 32, 12)
 
 
 @pytest.mark.parametrize("coloured", [False, True])
@@ -322,7 +316,7 @@ def test_list_of_pairs_with_spaces_in_their_names(tmp_path: Path) -> None:
 def test_a_layout_that_is_named(tmp_path: Path) -> None:
     unsplit(tmp_path)
     assert resolve(config(tmp_path, layout="folder")).layout == "folder"
-    for name in set(LAYOUTS) - {"folder"}:
+    for name in ("list", *FORMS):
         with raises_code(DataError, "layout-differs", tmp_path, "data.root", "data.layout"):
             resolve(config(tmp_path, layout=name))
 
