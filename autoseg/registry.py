@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
@@ -226,6 +226,10 @@ class Registry(Mapping[str, R]):
     def plugin_of(self, name: str) -> str | None:
         """The plugin that registered a record, as `--plugin` takes it; None for what ships with autoseg."""
         return self._plugins.get(name)
+
+    def owners(self, names: Iterable[str]) -> dict[str, str]:
+        """Name -> plugin, of those that are from a plugin."""
+        return {name: self._plugins[name] for name in names if name in self._plugins}
 
     def unknown(self, name: str, hide: Collection[str] = ()) -> str:
         """What to say of a name that is not there, with the nearest that is. hide: names that are not meant here."""

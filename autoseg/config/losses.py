@@ -1,4 +1,4 @@
-"""The terms that a loss is a weighted sum of, as settings. The records of `autoseg.registry.LOSSES` have their options."""
+"""The terms that a loss is a weighted sum of, as settings; the records of the losses have their options."""
 
 from __future__ import annotations
 

@@ -61,14 +61,15 @@ class SegmentationLoss:
         parts = [term.weight * LOSSES[term.name].function(logits, target, **term.options) for term in self.terms]
         if shares is not None:
             parts = [part * share for part, share in zip(parts, shares.unbind(), strict=True)]
-        return sum(parts[1:], parts[0])
+        total: Tensor = sum(parts[1:], parts[0])
+        return total
 
     def shares(self, batches: Sequence[Sequence[Tensor]]) -> list[Tensor]:
         """What each of some batches counts in each term of the loss over all of them, (terms,) float32 each.
 
         batches: masks (N, H, W), and `whole` where it is given. With these shares the batches' losses add up to the
-        loss over all of them, exactly for terms with `pixel_weights`. The others (ohem, dice, lovasz) look at a batch as a
-        whole: there, the batches count alike.
+        loss over all of them, exactly for terms with `pixel_weights`. The others (ohem, dice, lovasz) look at a batch
+        as a whole: there, the batches count alike.
         """
         rows = []
         for masks, *whole in batches:

@@ -87,7 +87,7 @@ def _try_upsampler(name: str, plugin: str) -> None:
                 " it is called with (features, size, guide)",
                 code="upsampler-changes-size",
             )
-        if not bool(output.isfinite().all()):
+        if _is_broken(output):
             raise PluginError(
                 f"{who} returns numbers that are not finite (NaN or infinite) for finite input",
                 code="upsampler-not-finite",
@@ -105,12 +105,17 @@ def check_output(name: str, state: Tensor, output: Tensor, stride: int = 1) -> N
             f" {_shape(expected)}",
             code="operation-changes-size",
         )
-    has_values = type(output) is Tensor and not output.is_meta  # predicting memory runs on tensors without any
-    if has_values and bool(state.isfinite().all()) and not bool(output.isfinite().all()):
+    if _is_broken(output) and not _is_broken(state):
         raise PluginError(
             f"{_who(name)} returns numbers that are not finite (NaN or infinite) for finite input",
             code="operation-not-finite",
         )
+
+
+def _is_broken(output: Tensor) -> bool:
+    """Whether some value is not finite; no for tensors without values, on which memory is predicted."""
+    has_values = type(output) is Tensor and not output.is_meta
+    return has_values and not bool(output.isfinite().all())
 
 
 def _check_cost(name: str, registry: Registry[Any], *arguments: int) -> None:

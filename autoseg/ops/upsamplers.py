@@ -107,7 +107,7 @@ register(_pixel_dcl("", lambda k: 9 * k**2, reads_input=True))
 register(_pixel_dcl("_equations", lambda k: 10 * k**2, reads_input=True, variant="equations"))
 
 
-# --- those that read a guide, or the features, for where to resample ---------------------------------------------------
+# --- unpooling, and resampling that is predicted ----------------------------------------------------------------------
 
 
 def _max_unpool_cost(channels: int, guide_channels: int) -> int:

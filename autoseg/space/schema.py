@@ -13,7 +13,7 @@ from autoseg.config.base import Settings, Whole, parse
 from autoseg.errors import AutosegError, GenotypeError, SearchSpaceError
 from autoseg.files import read_yaml
 from autoseg.library import hint, library, names_in
-from autoseg.registry import DECODERS, OPERATIONS, UPSAMPLERS, Registry
+from autoseg.registry import DECODERS, OPERATIONS, REGISTRIES, UPSAMPLERS
 from autoseg.space.cell import CellTopology
 from autoseg.space.groups import (
     BatchNormSpec,
@@ -68,7 +68,7 @@ def refuse_missing_plugins(data: Mapping[str, Any], where: str, error: type[Auto
     """Refuse data with an operation or another record of a plugin that is not loaded, and say which plugin it is."""
     plugins = data.get("plugins")
     for name, plugin in plugins.items() if isinstance(plugins, Mapping) else ():
-        if not any(name in registry for registry in (OPERATIONS, UPSAMPLERS, DECODERS)):
+        if not any(name in registry for registry in REGISTRIES.values()):
             raise error(
                 f"'{name}'{f' in {where}' if where else ''} comes from the plugin {plugin}, which is not given; add"
                 f" --plugin {plugin}",
@@ -79,12 +79,7 @@ def refuse_missing_plugins(data: Mapping[str, Any], where: str, error: type[Auto
 def write_plugins(data: dict[str, Any], operations: Iterable[str], upsamplers: Iterable[str], decoder: str) -> None:
     """Put into plain data which of these came from which plugin; no key where all ship with autoseg."""
     bases = [parse_upsampler(name).base for name in upsamplers]
-    used: tuple[tuple[Registry[Any], Iterable[str]], ...] = (
-        (OPERATIONS, operations), (UPSAMPLERS, bases), (DECODERS, [decoder])
-    )  # fmt: skip
-    owners = {
-        name: plugin for registry, names in used for name in names if (plugin := registry.plugin_of(name)) is not None
-    }
+    owners = OPERATIONS.owners(operations) | UPSAMPLERS.owners(bases) | DECODERS.owners([decoder])
     if owners:
         data["plugins"] = owners
 

@@ -14,7 +14,10 @@ from pydantic import Field, field_validator, model_validator
 from autoseg.config.base import NamedSettings, Number, Whole, parse
 from autoseg.errors import ConfigError
 from autoseg.registry import NETWORKS, Network
+from autoseg.space.schema import refuse_missing_plugins
 
+UNET_UPSAMPLER = "transposed_conv_2x2"
+"""U-Net's own way up: a transposed convolution of kernel 2, with bias."""
 Dropout = Annotated[Number, Field(ge=0, lt=1)]
 
 RECOMMENDED: dict[str, Any] = {
@@ -64,6 +67,7 @@ class FixedNetwork(NamedSettings):
         every = {key for each in NETWORKS.values() for key in each.options.model_fields}
         options, own = every - set(FixedNetwork.model_fields), record.options.model_fields
         given = {key: value for key, value in data.items() if value is not None or key not in options}
+        given.pop("plugins", None)  # made anew when the network is written
         for key in given:
             if key in options and key not in own:
                 has = ", ".join(key for key in own if key != "name")
@@ -93,10 +97,20 @@ class FixedNetwork(NamedSettings):
         """Its record."""
         return NETWORKS[self.name]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for YAML; which plugin the network is from, if any."""
+        owners = NETWORKS.owners([self.name])
+        return super().to_dict() | ({"plugins": owners} if owners else {})
+
     @classmethod
     def parse(cls, data: Mapping[str, Any] | str, where: str = "") -> FixedNetwork:
-        """A network from its name, or from plain data. Raises: ConfigError: one line on what is wrong."""
-        return parse(cls, {"name": data} if isinstance(data, str) else data, where, ConfigError)
+        """A network from its name, or from plain data.
+
+        Raises: ConfigError: one line on what is wrong, or which plugin is not loaded.
+        """
+        data = {"name": data} if isinstance(data, str) else data
+        refuse_missing_plugins(data, where, ConfigError)
+        return parse(cls, data, where, ConfigError)
 
 
 def _find(name: object) -> Network | None:

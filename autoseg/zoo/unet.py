@@ -21,8 +21,8 @@ from autoseg.ops.layers import Norm, Pairs
 from autoseg.ops.resize import Size
 from autoseg.zoo.initialisation import he_initialise
 from autoseg.zoo.layers import ConvRelu, initialise_score
-from autoseg.zoo.networks.unet import UNET_UPSAMPLER
 from autoseg.zoo.output_stride import MaxPool
+from autoseg.zoo.schema import UNET_UPSAMPLER
 from autoseg.zoo.width import scaled
 
 CHANNELS = (64, 128, 256, 512, 1024)

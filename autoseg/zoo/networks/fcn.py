@@ -9,7 +9,7 @@ from pydantic import model_validator
 from autoseg.config.base import Flag, Whole
 from autoseg.registry import Network, register
 from autoseg.space.resolution import parse_upsampler
-from autoseg.zoo.schema import Dropout, FixedNetwork
+from autoseg.zoo.schema import UNET_UPSAMPLER, Dropout, FixedNetwork
 
 if TYPE_CHECKING:
     from autoseg.zoo.fcn import FCN
@@ -26,8 +26,8 @@ class FcnOptions(FixedNetwork):
 
     @model_validator(mode="after")
     def _upsampler_is_known(self) -> FcnOptions:
-        if self.upsampler == "transposed_conv_2x2":
-            raise ValueError("upsampler 'transposed_conv_2x2' is U-Net's; take transposed_conv here")
+        if self.upsampler == UNET_UPSAMPLER:
+            raise ValueError(f"upsampler '{UNET_UPSAMPLER}' is U-Net's; take transposed_conv here")
         parse_upsampler(self.upsampler)
         return self
 

@@ -9,13 +9,10 @@ from pydantic import model_validator
 from autoseg.config.base import Flag
 from autoseg.registry import Network, register
 from autoseg.space.resolution import parse_upsampler
-from autoseg.zoo.schema import Dropout, FixedNetwork
+from autoseg.zoo.schema import UNET_UPSAMPLER, Dropout, FixedNetwork
 
 if TYPE_CHECKING:
     from autoseg.zoo.unet import UNet
-
-UNET_UPSAMPLER = "transposed_conv_2x2"
-"""U-Net's own way up: a transposed convolution of kernel 2, with bias."""
 
 
 class UNetOptions(FixedNetwork):
