@@ -202,9 +202,11 @@ class Registry(Mapping[str, R]):
                     f"{place}{self.kind} '{record.name}' gives no {field.name}; it must be a function",
                     code="plugin-lacks-function",
                 )
-            if needed.startswith("type[") and not isinstance(given, type):
+            if needed.startswith("type[") and not hasattr(given, "model_of"):  # its base is in a layer above
+                base = {"loss": "autoseg.LossTerm", "network": "autoseg.FixedNetwork"}[self.kind]
                 raise PluginError(
-                    f"{place}{self.kind} '{record.name}' gives no {field.name}; it must be a class of settings",
+                    f"{place}{self.kind} '{record.name}' gives no {field.name}; it must be a class, {base} or one"
+                    " derived from it",
                     code="plugin-lacks-options",
                 )
         if record.name in self._records:
@@ -289,7 +291,8 @@ def register(record: R) -> R:
     registry = REGISTRIES.get(type(record))
     if registry is None:
         known = ", ".join(f"autoseg.{kind.__name__}" for kind in REGISTRIES)
-        raise PluginError(f"{record!r} cannot be registered; give one of {known}", code="plugin-record-invalid")
+        place = f"{_plugin[-1]}: " if _plugin else ""
+        raise PluginError(f"{place}{record!r} cannot be registered; give one of {known}", code="plugin-record-invalid")
     return registry.add(record)  # type: ignore[no-any-return]
 
 
