@@ -209,12 +209,13 @@ class Registry(Mapping[str, R]):
                     " derived from it",
                     code="plugin-lacks-options",
                 )
-        if record.name in self._records:
-            owner = self._plugins.get(record.name, "autoseg itself")
-            raise PluginError(
-                f"{place}{self.kind} '{record.name}' is registered already, by {owner}; give it another name",
-                code="plugin-name-taken",
-            )
+        for other in self._records.values():
+            for name in _names(record) & _names(other):
+                owner = self._plugins.get(other.name, "autoseg itself")
+                raise PluginError(
+                    f"{place}{self.kind} '{name}' is registered already, by {owner}; give it another name",
+                    code="plugin-name-taken",
+                )
         self._records[record.name] = record
         if plugin:
             self._plugins[record.name] = plugin
@@ -294,6 +295,11 @@ def register(record: R) -> R:
         place = f"{_plugin[-1]}: " if _plugin else ""
         raise PluginError(f"{place}{record!r} cannot be registered; give one of {known}", code="plugin-record-invalid")
     return registry.add(record)  # type: ignore[no-any-return]
+
+
+def _names(record: Any) -> set[str]:
+    """Its name, and the short one that a network may have."""
+    return {record.name, getattr(record, "short", None) or record.name}
 
 
 def _origin(record: Any) -> str:

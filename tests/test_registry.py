@@ -168,6 +168,7 @@ MISTAKES: list[tuple[str, str, tuple[str, ...]]] = [
         for kind, registry in KINDS.items()
     ),
     *((source(kind, "my_own", "None"), "plugin-lacks-function", (kind, "'my_own'")) for kind in KINDS),
+    (source("network", "fcn8s"), "plugin-name-taken", ("network", "'fcn8s'", "autoseg itself")),
     (
         "import autoseg\nautoseg.register(autoseg.Upsampler('my_own', 'mine', None, lambda a, b: None))\n",
         "plugin-lacks-function",
