@@ -10,18 +10,9 @@
 from __future__ import annotations
 
 import importlib
-import os
 from typing import TYPE_CHECKING, Any
 
 from autoseg._version import __version__ as __version__
-
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
-"""A supernet's steps call more distinct convolutions than the 1,024 that oneDNN keeps; the rest it would make anew each
-step. It is read at the first convolution."""
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-"""How long PyTorch's threads on a CPU spin for each other before they give way. GCC's default is a hundred times that,
-which makes steps ten times as long where other work has one of the cores. It is read when torch is loaded."""
 
 if TYPE_CHECKING:
     from autoseg.api.check_data import check_data

@@ -20,7 +20,7 @@ from bench import machine
 from bench.measure import timed
 
 from autoseg.analysis.flops import count_cost
-from autoseg.analysis.trace import receptive_field
+from autoseg.analysis.receptive_field import receptive_field
 from autoseg.engine.environment import pick_device
 from autoseg.errors import AutosegError
 from autoseg.files import write_text

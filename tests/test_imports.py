@@ -75,7 +75,22 @@ def test_every_record_and_its_options_load_without_torch() -> None:
 )
 def test_threads_give_way_early_unless_the_user_says_otherwise(given: dict[str, str], expected: str) -> None:
     others = {key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
-    code = "import autoseg, os; print(os.environ.get('GOMP_SPINCOUNT'))"
+    code = "import os; from autoseg.cli.main import run; run(['spaces']); print(os.environ.get('GOMP_SPINCOUNT'))"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, cwd=PACKAGE.parent, env=others | given, check=True)
-    assert done.stdout.strip() == expected
+    assert done.stdout.splitlines()[-1] == expected
+
+
+def test_importing_autoseg_changes_no_environment_variable() -> None:
+    """Nor do its light parts; commands may."""
+    code = (
+        "import os; before = dict(os.environ); import autoseg, autoseg.cli.main; autoseg.SearchSpace, autoseg.Genotype,"
+        " autoseg.build_supernet; assert dict(os.environ) == before"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, check=True, timeout=120)
+
+
+def test_torch_is_not_loaded_before_the_process_is_prepared() -> None:
+    """OpenMP reads how long its threads spin when torch is loaded."""
+    code = "import sys, autoseg.cli.main; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, check=True, timeout=60)

@@ -19,7 +19,8 @@ from autoseg.errors import ConfigError
 from autoseg.files import read_yaml
 from autoseg.ops.resize import Size
 from autoseg.planning.device import device_memory, format_bytes, parse_bytes
-from autoseg.planning.memory import Limits, Option, Planner, Setting
+from autoseg.planning.fit import Limits, Option, Planner
+from autoseg.planning.memory import Setting
 from autoseg.planning.time import Steps, StepTimes, count_steps, step_times
 from autoseg.setup.preflight import check_device
 from autoseg.setup.settings import Source, search_settings
@@ -141,10 +142,12 @@ def plan(
     options = planner.options()
     advice = next((option for option in options if option.fits), None)
     if advice is None:
-        needed = format_bytes(planner.predict(planner.least()).needed_bytes(device))
+        least = planner.least()
+        needed = format_bytes(planner.predict(least).needed_bytes(device))
         raise ConfigError(
-            f"space {name} does not fit into {format_bytes(planner.memory_bytes)}: its least (crop 32 32, batch 2, with"
-            f" checkpointing) needs {needed}; give more --memory, or a smaller space",
+            f"space {name} does not fit into {format_bytes(planner.memory_bytes)}: its least (crop {least.crop[0]}"
+            f" {least.crop[1]}, batch {least.batch_size}, with checkpointing) needs {needed}; give more --memory, or a"
+            " smaller space",
             code="memory-too-small",
         )
     return Plan(

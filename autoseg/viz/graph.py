@@ -110,8 +110,3 @@ def genotype_graph(genotype: Genotype) -> nx.DiGraph[str]:
         graph.add_nodes_from(part.nodes(data=True))
         graph.add_edges_from(part.edges(data=True))
     return graph
-
-
-def cell_names(genotype: Genotype, name: str = "cell") -> tuple[str, ...]:
-    """The nodes of `cell_graph`, inputs first, output last."""
-    return (*(state_name(state) for state in range(len(cells(genotype)[name]) + 2)), OUTPUT)

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from autoseg.analysis.flops import count_parameters
 from autoseg.analysis.module_graph import Read, Stage
-from autoseg.analysis.trace import receptive_field, seen, trace_stages
+from autoseg.analysis.receptive_field import reach, receptive_field
+from autoseg.analysis.trace import trace_stages
 from autoseg.network import build_network
 from autoseg.ops.upsample import MaxUnpool
 from autoseg.registry import UPSAMPLERS
@@ -120,9 +121,9 @@ def by_gradient(network: nn.Module, axis: int) -> list[tuple[int, int] | None]:
 
 
 def by_trace(network: nn.Module, axis: int) -> list[tuple[int, int] | None]:
-    span = seen(network, SIZE, axis).over([each for each in range(4) if each != axis])
-    pairs = zip(span.first.flatten(), span.last.flatten(), strict=True)
-    return [(int(first), int(last)) if math.isfinite(first) else None for first, last in pairs]
+    last, minus_first = reach(network, SIZE, axis).amax([each for each in range(1, 4) if each != axis])
+    pairs = zip(last.tolist(), minus_first.tolist(), strict=True)
+    return [(-int(first), int(end)) if math.isfinite(end) else None for end, first in pairs]
 
 
 @pytest.mark.parametrize("seed", range(30))
