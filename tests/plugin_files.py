@@ -25,7 +25,7 @@ def source(kind: str, name: object, function: str = "(lambda *given: None)") -> 
 
 @contextmanager
 def nothing_stays() -> Iterator[None]:
-    """Forget what is registered, loaded and imported inside."""
+    """Forget what is registered and loaded inside, and the modules of plugins."""
     modules, loaded = set(sys.modules), dict(plugins._loaded)
     names = {registry.kind: set(registry) for registry in REGISTRIES.values()}
     try:
@@ -37,5 +37,5 @@ def nothing_stays() -> Iterator[None]:
         plugins._loaded.clear()
         plugins._loaded.update(loaded)
         for name in set(sys.modules) - modules:
-            if not name.startswith(("autoseg.", "torch")):
+            if name.startswith(("autoseg_plugin_", "my_module_")):
                 del sys.modules[name]

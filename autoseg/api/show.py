@@ -71,7 +71,7 @@ def _describe_network(network: FixedNetwork, num_classes: int, size: tuple[int, 
         stage.name: f"{stage.channels} channels at stride {stage.stride:g}, {stage.parameters:,} parameters"
         for stage in drawn.stages
     }
-    options = {key: value for key, value in network.to_dict().items() if key != "name"}
+    options = {key: value for key, value in network.to_dict().items() if key not in ("name", "plugins")}
     return {
         "network": network.name,
         "paper": network.entry.paper,
