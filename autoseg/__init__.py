@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from autoseg.api.predict import predict
     from autoseg.api.retrain import retrain
     from autoseg.api.search import search
+    from autoseg.config.losses import LossTerm
     from autoseg.engine.predict import load_network
     from autoseg.errors import AutosegError
     from autoseg.genotype.sample import sample_genotype
     from autoseg.genotype.schema import Genotype
     from autoseg.plugins import load_plugin
-    from autoseg.registry import Operation, register
+    from autoseg.registry import Decoder, Loss, Network, Operation, Upsampler, register
     from autoseg.space.schema import SearchSpace
     from autoseg.supernet import build_supernet
     from autoseg.zoo.build import build_network
@@ -39,6 +40,11 @@ if TYPE_CHECKING:
 _HOMES = {
     "AutosegError": "autoseg.errors",
     "Operation": "autoseg.registry",
+    "Upsampler": "autoseg.registry",
+    "Decoder": "autoseg.registry",
+    "Loss": "autoseg.registry",
+    "LossTerm": "autoseg.config.losses",
+    "Network": "autoseg.registry",
     "register": "autoseg.registry",
     "load_plugin": "autoseg.plugins",
     "Genotype": "autoseg.genotype.schema",
@@ -63,7 +69,7 @@ _HOMES = {
 __all__ = [  # noqa: RUF022 - in the order of the story
     "search", "decode", "retrain", "evaluate", "predict", "export_model", "plot", "plan", "check_data", "demo",
     "SearchSpace", "Genotype", "FixedNetwork", "sample_genotype", "build_supernet", "build_network", "load_network",
-    "Operation", "register", "load_plugin", "AutosegError",
+    "Operation", "Upsampler", "Decoder", "Loss", "LossTerm", "Network", "register", "load_plugin", "AutosegError",
 ]  # fmt: skip
 
 

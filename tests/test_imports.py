@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from autoseg.registry import REGISTRIES
+
 PACKAGE = Path(__file__).parents[1] / "autoseg"
 LIGHT = ("config", "space", "genotype", "viz")
 
@@ -25,7 +27,7 @@ def light_modules() -> list[str]:
     files = [PACKAGE / "errors.py", PACKAGE / "files.py"]
     files += [file for folder in LIGHT for file in sorted((PACKAGE / folder).rglob("*.py"))]
     names = [".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts) for file in files]
-    return ["autoseg", *(name.removesuffix(".__init__") for name in names)]
+    return ["autoseg", *(name.removesuffix(".__init__") for name in names), "autoseg.zoo.schema", "autoseg.plugins"]
 
 
 def test_config_space_genotype_and_viz_load_without_torch() -> None:
@@ -43,6 +45,28 @@ def test_config_space_genotype_and_viz_load_without_torch() -> None:
     assert list(loaded_by) == modules
     first = next((name for name in modules if loaded_by[name]), None)
     assert first is None, f"importing {first} imports torch"
+
+
+RECORDS = """
+import sys
+from autoseg.registry import LOSSES, REGISTRIES
+from autoseg.zoo.schema import FixedNetwork, network_names
+
+for registry in REGISTRIES.values():
+    print(registry.kind, len(list(registry.values())))
+    assert "torch" not in sys.modules, registry.kind
+networks = [FixedNetwork.parse(name) for name in network_names()]
+terms = [loss.options(name=name).options for name, loss in LOSSES.items()]
+assert "torch" not in sys.modules
+"""
+
+
+def test_every_record_and_its_options_load_without_torch() -> None:
+    command = [sys.executable, "-c", RECORDS]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=PACKAGE.parent, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    kinds = [line.split()[0] for line in done.stdout.splitlines()]
+    assert kinds == [registry.kind for registry in REGISTRIES.values()]
 
 
 @pytest.mark.parametrize(

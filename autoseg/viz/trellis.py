@@ -16,13 +16,13 @@ from matplotlib.figure import Figure
 
 from autoseg.errors import ConfigError
 from autoseg.genotype.schema import Genotype
+from autoseg.registry import DECODERS
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import STEM_NODE, Arrow, Node, Trellis
 from autoseg.viz.graph import short_name
 from autoseg.viz.sheet import MAIN_WIDTH, Sheet, arc_peak, legend_above, trellis_sheet
 from autoseg.viz.style import BLUE, INK, MUTED, PALE, VERMILION, colour_bar, figure_of, styled
 from autoseg.viz.wiring import (
-    DECODER_NAMES,
     Join,
     decoder_inputs,
     decoder_nodes,
@@ -159,7 +159,7 @@ def _sheet(trellis: Trellis, genotype: Genotype | None) -> Sheet:
         peaks = [arc_peak(join.source, join.target) for join in joins(genotype) if join.target.level == 0]
         columns = decoder[-1].layer
         sheet = trellis_sheet(columns, trellis.strides, map(short_name, names), max(peaks, default=0.0), wide=True)
-        ticks[(layers + 1 + columns) / 2] = DECODER_NAMES[genotype.decoder.name]
+        ticks[(layers + 1 + columns) / 2] = DECODERS[genotype.decoder.name].label
     sheet.axes.set_xticks([column * sheet.step for column in ticks], list(ticks.values()))
     sheet.axes.set_xlabel("layer")
     return sheet
