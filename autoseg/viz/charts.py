@@ -172,11 +172,11 @@ def draw_history(metrics: Sequence[Row]) -> Figure:
     """
     rows = sorted((row for row in metrics if "kind" in row and "step" in row), key=lambda row: row["step"])
     per_epoch = steps_per_epoch(rows)
-    panels = []
-    for label, curves in PANELS.items():
-        points = [(curve, *series(rows, curve.key, per_epoch, curve.kind)) for curve in curves]
-        if any(len(values) for _, _, values in points):
-            panels.append((label, points))
+    panels = {
+        label: [(curve, *series(rows, curve.key, per_epoch, curve.kind)) for curve in curves]
+        for label, curves in PANELS.items()
+    }
+    panels = {label: points for label, points in panels.items() if any(len(values) for *_, values in points)}
     if not panels:
         raise RunError("the metrics hold nothing to draw; let the run make at least one step", code="metrics-empty")
     return _draw_panels(panels)
@@ -209,11 +209,11 @@ Points = tuple[Curve, np.ndarray, np.ndarray]
 """A curve, its epochs and its values."""
 
 
-def _draw_panels(panels: Sequence[tuple[str, Sequence[Points]]]) -> Figure:
+def _draw_panels(panels: Mapping[str, Sequence[Points]]) -> Figure:
     """Panels one above the other, over the same epochs."""
     figure = Figure(figsize=(4.6, 0.55 + 1.55 * len(panels)), layout="constrained")
     column = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-    for axes, (label, curves) in zip(column, panels, strict=True):
+    for axes, (label, curves) in zip(column, panels.items(), strict=True):
         for points in curves:
             _draw_curve(axes, *points)
         axes.set_ylabel(label)
@@ -224,7 +224,7 @@ def _draw_panels(panels: Sequence[tuple[str, Sequence[Points]]]) -> Figure:
         if label != "loss":  # scores and entropies lie in 0..1
             highest = axes.get_ylim()[1]
             axes.set_ylim(0, 1.02 if highest > 0.8 else highest)
-    last = max(float(epochs.max()) for _, curves in panels for _, epochs, _ in curves if len(epochs))
+    last = max(float(epochs.max()) for curves in panels.values() for _, epochs, _ in curves if len(epochs))
     column[-1].set(xlim=(0, max(1, math.ceil(last - 1e-6)) * 1.01), xlabel="epoch")
     column[-1].xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
     figure.align_ylabels(column)

@@ -12,20 +12,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from autoseg.analysis.module_graph import IMAGE, LOGITS, Diagram, Join
-from autoseg.viz.sheet import (
-    ARC_WIDTH,
-    LAYER_STEP,
-    LEVEL_STEP,
-    MAIN_WIDTH,
-    MARGIN,
-    RADIUS,
-    Sheet,
-    Spot,
-    arc_peak,
-    arc_style,
-    bare_axes,
-    legend_above,
-)
+from autoseg.viz.sheet import LAYER_STEP, LEVEL_STEP, MAIN_WIDTH, MARGIN, RADIUS, Sheet, Spot, arc_peak, bare_axes
 from autoseg.viz.stages import Column, StageLayout
 from autoseg.viz.style import GREEN, INK, MUTED, PALE, VERMILION, figure_of, styled
 
@@ -54,7 +41,7 @@ def draw_network(diagram: Diagram, title: str | None = None) -> Figure:
     sheet.nodes([layout.spots[IMAGE], layout.spots[LOGITS]], INK, INK, "ends", 7, "s", 0.95)
     _draw_numbers(sheet, layout, floor)
     skips = {how: name for how, name in LEGEND.items() if how in layout.sides.values()}
-    legend_above(sheet.axes, "main path", skips)
+    sheet.legend("main path", skips)
     if title:
         sheet.axes.set_title(f"{title}, {short_count(diagram.parameters)} parameters", pad=20)
     return figure_of(sheet.axes)
@@ -98,11 +85,8 @@ def _draw_edges(sheet: Sheet, layout: StageLayout) -> None:
             main.append((start, end))
             continue
         how = layout.sides[source, target]
-        gid, style = f"skip-{how or 'none'}", how or "concat"
-        if start.level == end.level and end.layer - start.layer > 1 and target != LOGITS:
-            sheet.arc(start, end, style, gid)  # over the stages between
-        else:
-            sheet.cased_arrows([(start, end)], ARC_WIDTH, GREEN, gid, 4.2, arc_style(style))
+        over = start.level == end.level and end.layer - start.layer > 1 and target != LOGITS
+        sheet.skip(start, end, how or "concat", f"skip-{how or 'none'}", straight=not over)
     sheet.cased_arrows(main, MAIN_WIDTH, VERMILION, "main", 3.8)
 
 

@@ -43,12 +43,11 @@ def _spread(first: np.ndarray, count: int) -> np.ndarray:
     candidates, lab = candidates[in_range], lab[in_range]
     taken = _lab(np.concatenate([first, [[0, 0, 0], [255, 255, 255]]]).astype(float))
     nearest = np.min([((lab - colour) ** 2).sum(-1) for colour in taken], axis=0)
-    colours = [tuple(colour) for colour in first]
-    while len(colours) < count:
-        farthest = int(nearest.argmax())
-        colours.append(tuple(candidates[farthest]))
-        nearest = np.minimum(nearest, ((lab - lab[farthest]) ** 2).sum(-1))
-    return np.array(colours, dtype=np.uint8)
+    picked: list[int] = []
+    while len(first) + len(picked) < count:
+        picked.append(int(nearest.argmax()))
+        nearest = np.minimum(nearest, ((lab - lab[picked[-1]]) ** 2).sum(-1))
+    return np.concatenate([first, candidates[picked].astype(np.uint8)])
 
 
 def _lab(colours: np.ndarray) -> np.ndarray:

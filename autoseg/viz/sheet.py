@@ -90,8 +90,11 @@ class Sheet(NamedTuple):
         self.arrows(arrows, widths + CASING, "white", f"{gid}-casing", zorder)
         self.arrows(arrows, widths, colour, gid, zorder + 0.2, style)
 
-    def arc(self, source: Place, target: Place, how: Skip | Join, gid: str) -> None:
-        """A skip connection over the nodes between its ends, which mostly have one level."""
+    def skip(self, source: Place, target: Place, how: Skip | Join, gid: str, straight: bool = False) -> None:
+        """A skip connection: an arc over the nodes between its ends, which mostly have one level, or an arrow."""
+        if straight:
+            self.cased_arrows([(source, target)], ARC_WIDTH, GREEN, gid, 4.2, _skip_style(how))
+            return
         across, up = np.array([np.cos(1.1), 0]) * RADIUS, np.array([0, -np.sin(1.1)]) * (RADIUS + 0.012)
         start, end = self.place(source) + across + up, self.place(target) - across + up
         lift = np.array([0, -(arc_peak(source, target) - RADIUS) / 0.75])
@@ -100,19 +103,29 @@ class Sheet(NamedTuple):
         points = [start, start + bend + lift, end - bend + lift, head[1:].mean(0)]
         curve = Path(points, [Path.MOVETO, *[Path.CURVE4] * 3])
         casing: Any = {"edgecolor": "white", "linewidth": ARC_WIDTH + 2.1, "zorder": 4.2, "gid": f"{gid}-casing"}
-        line: Any = {"edgecolor": GREEN, "linewidth": ARC_WIDTH, "zorder": 4.4, "gid": gid, "linestyle": arc_style(how)}
-        for look in (casing, line):
-            self.axes.add_patch(PathPatch(curve, facecolor="none", **look))
+        line: Any = {"edgecolor": GREEN, "linewidth": ARC_WIDTH, "zorder": 4.4, "gid": gid}
+        self.axes.add_patch(PathPatch(curve, facecolor="none", **casing))
+        self.axes.add_patch(PathPatch(curve, facecolor="none", linestyle=_skip_style(how), **line))
         self.axes.add_patch(Polygon(head, facecolor=GREEN, edgecolor="none", zorder=4.5))
 
     def label(self, target: Node, text: str) -> None:
         """The name of the up move into a node, half a level below it, where no arrow of the trellis passes."""
-        lines = label_lines(text)
+        lines = text.split(" ", 1)  # its first word, then the others
         x, y = self.place(target)
         y += LEVEL_STEP / 2 + 0.05 * (len(lines) - 1)  # the first of two lines is the longer one
         frame = {"boxstyle": "square,pad=0.06", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
         look: Any = {"ha": "center", "va": "center", "fontsize": LABEL_SIZE, "color": INK, "linespacing": 0.95}
         self.axes.text(x, y, "\n".join(lines), zorder=4.7, gid="upsampler", bbox=frame, **look)
+
+    def legend(self, main: str, skips: Mapping[Any, str]) -> None:
+        """A row above the sheet with the names of the main path and of each kind of skip connection."""
+        lines = [Line2D([], [], color=VERMILION, linewidth=MAIN_WIDTH, marker="o", markersize=6, label=main)]
+        for how, name in skips.items():
+            lines.append(Line2D([], [], color=GREEN, linewidth=ARC_WIDTH, linestyle=_skip_style(how), label=name))
+        self.axes.legend(
+            handles=lines, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, borderpad=0, handlelength=2.4,
+            ncols=len(lines), columnspacing=1.2,
+        )  # fmt: skip
 
 
 def trellis_sheet(
@@ -122,7 +135,7 @@ def trellis_sheet(
 
     above: inches that arcs need over the first row. wide: the rightmost name needs room too.
     """
-    step = max([LAYER_STEP, *(len(line) * LABEL_WIDTH + 0.18 for name in names for line in label_lines(name))])
+    step = max([LAYER_STEP, *(len(line) * LABEL_WIDTH + 0.18 for name in names for line in name.split(" ", 1))])
     right, bottom = columns * step, (len(strides) - 1) * LEVEL_STEP
     spare = max(0.0, MIN_HEIGHT - bottom - 2 * MARGIN) / 2
     extent = (-MARGIN, right + MARGIN + wide * 0.15, -MARGIN - max(spare, above), bottom + MARGIN + spare)
@@ -133,7 +146,7 @@ def trellis_sheet(
 
 
 def bare_axes(extent: tuple[float, float, float, float], margins: tuple[float, float, float, float]) -> Axes:
-    """`inch_axes` without frame and tick marks."""
+    """Make `inch_axes` without frame and tick marks."""
     axes = inch_axes(extent, margins)
     axes.tick_params(length=0, pad=1)
     axes.spines[:].set_visible(False)
@@ -147,7 +160,7 @@ def arrow_head(tip: np.ndarray, along: np.ndarray, width: float) -> np.ndarray:
     return np.array([tip, base + half, base - half])
 
 
-def arc_style(how: Skip | Join) -> LineStyle:
+def _skip_style(how: Skip | Join) -> LineStyle:
     """Dashed for addition, solid for concatenation, dotted for pooling indices."""
     return {"add": (0, (2.6, 1.6)), "unpool": (0, (1.0, 1.0))}.get(how, "solid")
 
@@ -156,19 +169,3 @@ def arc_peak(source: Place, target: Place) -> float:
     """Height of an arc above the middles of its nodes."""
     lowest, more, highest = ARC_PEAKS[1 if target.level > 0 else 0]
     return RADIUS + min(lowest + more * (target.layer - source.layer), highest)
-
-
-def legend_above(axes: Axes, main: str, skips: Mapping[Any, str]) -> None:
-    """A row above a sheet with the names of the main path and of each kind of skip connection (`Skip` or `Join`)."""
-    lines = [Line2D([], [], color=VERMILION, linewidth=MAIN_WIDTH, marker="o", markersize=6, label=main)]
-    for how, name in skips.items():
-        lines.append(Line2D([], [], color=GREEN, linewidth=ARC_WIDTH, linestyle=arc_style(how), label=name))
-    axes.legend(
-        handles=lines, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, borderpad=0, handlelength=2.4,
-        ncols=len(lines), columnspacing=1.2,
-    )  # fmt: skip
-
-
-def label_lines(text: str) -> list[str]:
-    """A name in at most two lines: its first word, then the others."""
-    return text.split(" ", 1)

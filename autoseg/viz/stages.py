@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from autoseg.analysis.module_graph import IMAGE, LOGITS, Diagram, Join, Read, Stage
 from autoseg.viz.sheet import Spot
@@ -30,13 +30,11 @@ class StageLayout:
 
         Neighbours of one stride that read the same stages share a column.
         """
-        columns: list[Column] = []
-        for stage in self._ordered():
-            if columns and stage.reads and _key(stage) == _key(columns[-1][0]):
-                columns[-1] = (*columns[-1], stage)
-            else:
-                columns.append((stage,))
-        return columns
+
+        def key(stage: Stage) -> tuple[float, set[str] | str]:
+            return stage.stride, {read.source for read in stage.reads} or stage.name
+
+        return [tuple(column) for _, column in groupby(self._ordered(), key)]
 
     @cached_property
     def rows(self) -> list[float]:
@@ -132,8 +130,3 @@ class StageLayout:
         while number:
             yield before[number], number
             number = before[number]
-
-
-def _key(stage: Stage) -> tuple[float, set[str]]:
-    """Stride and what is read."""
-    return stage.stride, {read.source for read in stage.reads}

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
@@ -17,7 +16,7 @@ from autoseg.registry import DECODERS
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import STEM_NODE, Arrow, Node, Trellis
 from autoseg.viz.graph import short_name
-from autoseg.viz.sheet import MAIN_WIDTH, Sheet, arc_peak, legend_above, trellis_sheet
+from autoseg.viz.sheet import MAIN_WIDTH, Sheet, arc_peak, trellis_sheet
 from autoseg.viz.style import BLUE, INK, MUTED, PALE, VERMILION, colour_bar, figure_of, styled
 from autoseg.viz.wiring import Join, decoder_inputs, decoder_nodes, enlargements, is_plain, joins, up_names
 
@@ -66,7 +65,7 @@ def draw_path(genotype: Genotype) -> Figure:
     arrows, down = genotype.arrows, genotype.network.down_layers
     levels = 1 + max(arrow.target.level for arrow in arrows)
     if down is not None and any(node.level for node in genotype.nodes_at(genotype.layers)):
-        down = None  # a search space of hourglasses only has those that end at the stem's stride
+        down = None  # the grid of an hourglass ends at the stem's stride, which this one does not reach
     strides = [genotype.stride(level) for level in range(levels)]
     trellis = Trellis(genotype.layers, strides, down_layers=down)
     return _draw(trellis, None, arrows, genotype, None)
@@ -118,7 +117,10 @@ def _draw(
         order = np.argsort(values, kind="stable")  # likely arrows over unlikely ones
         widths, colours = arrow_width(values[order]), list(COLOURS(values[order]))
         sheet.arrows([arrows[number] for number in order], widths, colours, "arrows", 2)
-        _colour_bar(sheet.axes)
+        # the range is fixed, so figures of several epochs compare
+        place, bar = sheet.axes.get_position(), ScalarMappable(Normalize(0, 1), COLOURS)
+        bottom, height = place.y0 + 0.03, place.height - 0.06
+        colour_bar(sheet.axes, bar, "beta probability", 0.1, bottom, height, [0, 0.5, 1])
     sheet.nodes(trellis.nodes, "white", MUTED if chosen else INK, "nodes", 5)
     if chosen:
         # a casing parts the decoded arrows from those that they cross
@@ -127,7 +129,7 @@ def _draw(
         sheet.cased_arrows([(arrow.source, arrow.target) for arrow in chosen], width, VERMILION, "path", 3.8)
         skips = _draw_extensions(sheet, extended) if extended else []
         names = {how: f"skip, {how}" for how in ("add", "concat") if any(join.how == how for join in skips)}
-        legend_above(sheet.axes, "decoded path" if genotype is None or genotype.is_path else "arrows that stay", names)
+        sheet.legend("decoded path" if genotype is None or genotype.is_path else "arrows that stay", names)
     sheet.nodes([STEM_NODE], INK, INK, "stem", 7, "s", 0.95)
     if title:
         sheet.axes.set_title(title, pad=20 if chosen else 8)
@@ -164,7 +166,7 @@ def _draw_extensions(sheet: Sheet, genotype: Genotype) -> list[Join]:
         sheet.label(target, short_name(name))
     found = joins(genotype)
     for join in found:
-        sheet.arc(join.source, join.target, join.how, f"skip-{join.how}")
+        sheet.skip(join.source, join.target, join.how, f"skip-{join.how}")
     return found
 
 
@@ -175,10 +177,3 @@ def _probabilities(beta_probs: np.ndarray, arrows: Sequence[Arrow]) -> np.ndarra
 def arrow_width(probability: np.ndarray) -> np.ndarray:
     """Line width in points of an arrow with this probability."""
     return np.asarray(THIN + (THICK - THIN) * np.clip(probability, 0, 1))
-
-
-def _colour_bar(axes: Axes) -> None:
-    """Add a bar from 0 to 1: the range is fixed, so figures of several epochs compare."""
-    place = axes.get_position()
-    bar = ScalarMappable(Normalize(0, 1), COLOURS)
-    colour_bar(axes, bar, "beta probability", 0.1, place.y0 + 0.03, place.height - 0.06, [0, 0.5, 1])
