@@ -28,14 +28,14 @@ DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((R
 
 FEWER = {
     "search": [
-        "search.epochs=2", "search.arch_start_epoch=1", "search.max_steps_per_epoch=2", "search.batch_size=2",
-        "search.crop=[64, 64]", "search.val_images=4",
+        "search.epochs=2", "search.arch_start_epoch=1", "search.max_steps_per_epoch=1", "search.batch_size=2",
+        "search.crop=[32, 32]", "search.val_images=2",
     ],
     "retrain": [
-        "retrain.epochs=2", "retrain.max_steps_per_epoch=2", "retrain.batch_size=2", "retrain.crop=[64, 64]",
-        "retrain.val_images=4",
+        "retrain.epochs=2", "retrain.max_steps_per_epoch=1", "retrain.batch_size=2", "retrain.crop=[32, 32]",
+        "retrain.val_images=2",
     ],
-    "plan": ["space.network.layers=2", "space.network.strides=[2, 4]", "space.cell.blocks=1"],
+    "plan": ["space.network.layers=2", "space.network.strides=[2, 4]", "space.cell.operations=[skip_connect]"],
 }  # fmt: skip
 """Settings that make a command quick, by its name."""
 
