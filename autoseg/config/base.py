@@ -35,6 +35,11 @@ class Settings(BaseModel):
         """Plain data for YAML."""
         return self.model_dump(mode="json")
 
+    @classmethod
+    def keys(cls) -> list[str]:
+        """The keys that a file may have."""
+        return list(cls.model_fields)
+
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -44,10 +49,11 @@ def parse(
 ) -> Model:
     """Check `data` against `model`.
 
-    `where` names the file or option in the message. Raises: `error` with one line on the first mistake.
+    `where` names the file or option in the message, that of validators too (`info.context["where"]`).
+    Raises: `error` with one line on the first mistake.
     """
     try:
-        return model.model_validate(dict(data))
+        return model.model_validate(dict(data), context={"where": where})
     except ValidationError as reason:
         mistakes = [(_place(model, mistake["loc"])[0], mistake) for mistake in reason.errors()]
     keys, mistake = _deepest(mistakes)
@@ -138,7 +144,7 @@ def _inside(annotation: Any, part: int | str) -> list[Any]:
 def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     """The keys that the model nested at `location` knows."""
     _, nested = _place(model, location)
-    return [key for one in nested if isinstance(one, type) and issubclass(one, BaseModel) for key in one.model_fields]
+    return [key for one in nested if isinstance(one, type) and issubclass(one, Settings) for key in one.keys()]
 
 
 def merge(base: Mapping[str, Any], *overrides: Mapping[str, Any]) -> dict[str, Any]:
