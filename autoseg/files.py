@@ -104,13 +104,13 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         write(temporary)
         with temporary.open("r+b") as file:  # Windows flushes what may be written alone
             os.fsync(file.fileno())
-        _replace(temporary, path)
+        replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _replace(temporary: Path, path: Path) -> None:
-    """Rename `temporary` to `path`, which Windows refuses while another program reads `path`: wait for it."""
+def replace(temporary: Path, path: Path) -> None:
+    """Rename `temporary` to `path`, which Windows refuses while another program reads either: wait for it."""
     for seconds in WAITS:
         try:
             temporary.replace(path)

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import torch
 from bench import machine
+from bench.checkerboard import constant_grid_share, replica_db
 from bench.measure import timed
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -35,7 +36,6 @@ from autoseg.analysis.memory_tracker import SavedStorages
 from autoseg.engine.environment import pick_device
 from autoseg.errors import AutosegError, ConfigError
 from autoseg.files import one_line, write_text
-from autoseg.metrics.checkerboard import constant_grid_share, replica_db
 from autoseg.ops.interleave import interleave
 from autoseg.ops.pixel_dcl import PLACES, HalfFilled
 from autoseg.ops.upsample import UPSAMPLERS

@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from bench import machine
+from bench.checkerboard import logits_checkerboard
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -41,7 +42,6 @@ from autoseg.errors import AutosegError, ConfigError
 from autoseg.files import write_text
 from autoseg.losses.losses import segmentation_loss
 from autoseg.metrics.boundary import BoundaryFScore
-from autoseg.metrics.checkerboard import logits_checkerboard
 from autoseg.metrics.confusion import ConfusionMatrix
 from autoseg.ops.resize import level_size
 from autoseg.ops.upsample import build_upsampler

@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 import torch._dynamo
 import torch.utils.tensorboard  # noqa: F401
-import torchmetrics.functional.classification  # noqa: F401
 
 from autoseg import host_memory
 from autoseg.viz import draw  # noqa: F401
@@ -111,18 +110,19 @@ def _with_windows_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _is_open(path: Any) -> bool:
-    """Does this process hold a file open, or mapped into memory?"""
+    """Does this process hold a file open, or mapped into memory, or one in this folder?"""
     if not os.path.exists(path):
         return False
     file = os.path.realpath(path)
+    within = tuple(os.path.join(file, name) for name in os.listdir(file)) if os.path.isdir(file) else (file,)
     for descriptor in os.listdir("/proc/self/fd"):
         try:
-            if os.path.realpath(f"/proc/self/fd/{descriptor}") == file:
+            if os.path.realpath(f"/proc/self/fd/{descriptor}") in within:
                 return True
         except OSError:
             continue
     with os.fdopen(os.open("/proc/self/maps", os.O_RDONLY)) as maps:
-        return any(line.rstrip("\n").endswith(f" {file}") for line in maps)
+        return any(line.rstrip("\n").endswith(tuple(f" {held}" for held in within)) for line in maps)
 
 
 def _refuse_no_name(load: Any) -> Any:

@@ -120,11 +120,11 @@ def _row(
 
 def commonest_class(train: SegmentationDataset, val: SegmentationDataset) -> Scores:
     """Scores on `val` of always answering the commonest class of `train`."""
-    from autoseg.data.statistics import class_pixel_counts
+    from autoseg.data.statistics import count_classes
 
-    counts = class_pixel_counts(val)
+    counts = count_classes(val).pixels
     confusion = np.zeros((len(counts), len(counts)), dtype=np.int64)
-    confusion[:, int(class_pixel_counts(train).argmax())] = counts
+    confusion[:, int(count_classes(train).pixels.argmax())] = counts
     return Scores(confusion, val.classes)
 
 

@@ -141,10 +141,12 @@ def plan(
     options = planner.options()
     advice = next((option for option in options if option.fits), None)
     if advice is None:
-        needed = format_bytes(planner.predict(planner.least()).needed_bytes(device))
+        least = planner.least()
+        needed = format_bytes(planner.predict(least).needed_bytes(device))
         raise ConfigError(
-            f"space {name} does not fit into {format_bytes(planner.memory_bytes)}: its least (crop 32 32, batch 2, with"
-            f" checkpointing) needs {needed}; give more --memory, or a smaller space",
+            f"space {name} does not fit into {format_bytes(planner.memory_bytes)}: its least (crop {least.crop[0]}"
+            f" {least.crop[1]}, batch {least.batch_size}, with checkpointing) needs {needed}; give more --memory, or a"
+            " smaller space",
             code="memory-too-small",
         )
     return Plan(

@@ -12,6 +12,7 @@ from torch import nn
 
 from autoseg.analysis.flops import count_cost
 from autoseg.analysis.trace import receptive_field
+from autoseg.config.base import LEAST_INPUT_SIDE
 from autoseg.errors import ConfigError
 from autoseg.genotype.schema import Genotype
 from autoseg.setup.names import look_up, with_changes
@@ -43,9 +44,10 @@ def describe(
     `overrides`, `match`: other options of a network of the literature, and the cost for which its width is chosen.
     Raises: AutosegError: no such space, genotype or network, or too small a size.
     """
-    if size is not None and min(size) < 32:
+    if size is not None and min(size) < LEAST_INPUT_SIDE:
         raise ConfigError(
-            f"size {size[0]} {size[1]} is too small; height and width must be at least 32", code="size-too-small"
+            f"size {size[0]} {size[1]} is too small; height and width must be at least {LEAST_INPUT_SIDE}",
+            code="size-too-small",
         )
     if not 2 <= num_classes <= 65535:
         raise ConfigError(f"classes is {num_classes}; it must be 2 to 65535", code="classes-out-of-range")

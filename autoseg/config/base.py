@@ -22,7 +22,9 @@ Number = Annotated[float, Strict()]
 Flag = Annotated[bool, Strict()]
 """`true` or `false`; neither 1 nor `"yes"`."""
 Fraction = Annotated[Number, Field(ge=0, le=1)]
-Size = tuple[Annotated[Whole, Field(ge=32)], Annotated[Whole, Field(ge=32)]]
+LEAST_INPUT_SIDE = 32
+"""Pixels: the least height and width of a network's input, its greatest stride."""
+Size = tuple[Annotated[Whole, Field(ge=LEAST_INPUT_SIDE)], Annotated[Whole, Field(ge=LEAST_INPUT_SIDE)]]
 """Height and width, in pixels."""
 
 

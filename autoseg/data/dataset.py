@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,12 @@ from autoseg.data.discovery.pairs import BadFiles, Pair, list_pairs, within
 from autoseg.data.generated import GeneratedDataset
 from autoseg.data.io.colour_tables import Colours, mask_table
 from autoseg.data.io.images import image_size, read_image, read_mask
-from autoseg.data.loading.threads import in_threads
+from autoseg.data.loading.threads import Progress, in_threads
 from autoseg.data.resolve import resolve_classes, resolve_layout, resolve_normalisation, resolve_pixels
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
-__all__ = ["Sample", "SegmentationDataset", "describe_dataset", "in_threads", "open_dataset", "resolve", "verify"]
+__all__ = ["Sample", "SegmentationDataset", "describe_dataset", "open_dataset", "resolve", "verify"]
 
 LEAST_SIDE = 8
 """Pixels; what is smaller is no image to segment."""
@@ -181,7 +181,7 @@ def describe_dataset(config: DataConfig) -> str:
     return f"{title}: {', '.join(parts)}"
 
 
-def verify(dataset: SegmentationDataset, progress: Callable[[int, int], None] | None = None) -> None:
+def verify(dataset: SegmentationDataset, progress: Progress | None = None) -> None:
     """Load every sample once, so that a long run fails at its start and not after hours; fills the cache.
 
     `progress(done, total)` is called after each sample.

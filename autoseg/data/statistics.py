@@ -44,11 +44,6 @@ def _counts(dataset: SegmentationDataset, index: int) -> NDArray[np.int64]:
     return counts[: dataset.num_classes]
 
 
-def class_pixel_counts(dataset: SegmentationDataset) -> NDArray[np.int64]:
-    """Pixels of each class over all images, (num_classes,). Raises: DataError: a sample that cannot be used."""
-    return count_classes(dataset).pixels
-
-
 def class_weights(kind: str, counts: ClassCounts) -> NDArray[np.float64]:
     """Weights of the cross-entropy, (num_classes,): `none`, `inverse`, `enet` or `median_frequency`.
 

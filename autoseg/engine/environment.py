@@ -16,7 +16,7 @@ from autoseg._version import __version__
 from autoseg.device_names import checked_name
 from autoseg.errors import ConfigError
 
-PACKAGES = ("torch", "numpy", "networkx", "pydantic", "pillow", "torchmetrics")
+PACKAGES = ("torch", "numpy", "networkx", "pydantic", "pillow")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of glibc's mallopt, in bytes."""
 

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoseg.config.base import LEAST_INPUT_SIDE
 from autoseg.config.inference import InferenceConfig
 from autoseg.engine.sliding_window import sliding_bands
 from autoseg.network.base import SegmentationNetwork
 from autoseg.ops.memory_format import preferred_format
 
-SMALLEST = 32
-"""Least height and width of a network's input, in pixels."""
 BAND_BYTES = 2**24
 """Of a band; of one row where that needs more."""
 PLAIN = InferenceConfig()
@@ -34,8 +33,8 @@ def score_bands(network: nn.Module, images: Tensor, inference: InferenceConfig =
     in float32 or bf16. Several views hold all classes of all pixels once; a single one does not.
     """
     height, width = images.shape[2:]
-    if min(height, width) < SMALLEST:
-        images = F.pad(images, (0, max(0, SMALLEST - width), 0, max(0, SMALLEST - height)))
+    if min(height, width) < LEAST_INPUT_SIDE:
+        images = F.pad(images, (0, max(0, LEAST_INPUT_SIDE - width), 0, max(0, LEAST_INPUT_SIDE - height)))
     top = 0
     for band in _fused(network, images.contiguous(memory_format=preferred_format(images.device)), inference):
         if top < height:
@@ -121,7 +120,7 @@ def _fused(network: nn.Module, images: Tensor, inference: InferenceConfig) -> It
 def _views(images: Tensor, scales: Sequence[float], flip: bool) -> Iterator[tuple[Tensor, bool]]:
     """Images at every scale, and mirrored too if `flip`; with whether they are."""
     for scale in scales:
-        size = [max(SMALLEST, round(length * scale)) for length in images.shape[-2:]]
+        size = [max(LEAST_INPUT_SIDE, round(length * scale)) for length in images.shape[-2:]]
         scaled = images
         if size != list(images.shape[-2:]):
             scaled = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=scale < 1)

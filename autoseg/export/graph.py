@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as symbolic_shapes_config
 
+from autoseg.config.base import LEAST_INPUT_SIDE
 from autoseg.errors import ExportError
 from autoseg.export.metadata import decode
 
 EXAMPLE = (2, 96, 128)
 """Number, height and width of the traced images; a batch of one would make the graph one for single images."""
-LEAST_SIDE = 32
 ONNX_OPSET = 18
 """The one in which PyTorch's exporter writes; others are converted from it. onnxruntime reads it since 1.14."""
 ONNX_BYTES = 2**31 - 2**24
@@ -33,7 +33,7 @@ Run = Callable[[Tensor], Tensor]
 
 def trace(network: nn.Module) -> ExportedProgram:
     """The network as a graph with symbols for N, H and W."""
-    shapes = {0: Dim("batch"), 2: Dim("height", min=LEAST_SIDE), 3: Dim("width", min=LEAST_SIDE)}
+    shapes = {0: Dim("batch"), 2: Dim("height", min=LEAST_INPUT_SIDE), 3: Dim("width", min=LEAST_INPUT_SIDE)}
     # a feature may be a single pixel wide: without this setting, sizes of 1 are taken to be of another kind
     with symbolic_shapes_config.patch(backed_size_oblivious=True), torch.no_grad():  # type: ignore[attr-defined]
         number, height, width = EXAMPLE

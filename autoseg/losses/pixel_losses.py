@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autoseg.losses.target import Target
+from autoseg.ops.boundaries import on_boundary
 from autoseg.ops.precision import float64_device
 
 
@@ -71,12 +72,12 @@ def _boundary_factors(target: Target, w0: float, sigma: float, dtype: torch.dtyp
 def boundary_closeness(masks: Tensor, ignore_label: int, sigma: float, dtype: torch.dtype = torch.float32) -> Tensor:
     """exp(-d^2 / (2 sigma^2)) of each pixel of (N, H, W) masks, d the Euclidean distance to the nearest boundary pixel.
 
-    A boundary pixel has another label above, below, left or right of it, neither of them ignored. Beyond three sigma
-    along an axis it is 0 (where it would be under 0.012). The exponential of a sum is a product and falls with the
-    distance, so the nearest pixel is found as a maximum along the rows and then along the columns: exact, without a
-    distance transform, in a number of plain operations that depends on sigma alone.
+    Boundary pixels are those of `on_boundary`. Beyond three sigma along an axis it is 0 (where it would be under
+    0.012). The exponential of a sum is a product and falls with the distance, so the nearest pixel is found as a
+    maximum along the rows and then along the columns: exact, without a distance transform, in a number of plain
+    operations that depends on sigma alone.
     """
-    closeness = _boundaries(masks, ignore_label).to(dtype)
+    closeness = on_boundary(masks, ignore_label).to(dtype)
     for axis in (1, 2):
         length = closeness.shape[axis]
         spread = closeness.clone()
@@ -87,18 +88,6 @@ def boundary_closeness(masks: Tensor, ignore_label: int, sigma: float, dtype: to
                 torch.maximum(reached, fallen.narrow(axis, second, length - step), out=reached)
         closeness = spread
     return closeness
-
-
-def _boundaries(masks: Tensor, ignore_label: int) -> Tensor:
-    """(N, H, W) bool: whether a pixel has a neighbour with another label."""
-    found = torch.zeros_like(masks, dtype=torch.bool)
-    for axis in (1, 2):
-        length = masks.shape[axis] - 1
-        first, second = masks.narrow(axis, 0, length), masks.narrow(axis, 1, length)
-        differ = (first != second) & (first != ignore_label) & (second != ignore_label)
-        found.narrow(axis, 0, length).logical_or_(differ)
-        found.narrow(axis, 1, length).logical_or_(differ)
-    return found
 
 
 def _hardest(hardness: Tensor, counted: Tensor, keep: float, min_kept: int, threshold: float | None) -> Tensor:

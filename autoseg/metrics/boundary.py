@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from autoseg.ops.boundaries import on_boundary
+
 NOWHERE = -1
 """Stands for the label of a pixel that lies on no boundary or is ignored."""
-NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1))
 
 
 class BoundaryFScore:
     """Boundary F-score (Csurka et al. 2013): the harmonic mean of two shares of boundary pixels, of the predicted ones
     that have a true one within `tolerance` pixels (Euclidean), and of the true ones that have a predicted one.
 
-    Each is taken of a class in an image, for classes that have a boundary there, true or predicted. A pixel lies on the
-    boundary of its class where one of its four neighbours has another label; ignored pixels neither are nor make any.
+    Each is taken of a class in an image, for classes that have a boundary there, true or predicted (see `on_boundary`).
     Time grows with tolerance² * H * W, whatever K is.
     """
 
@@ -35,7 +35,8 @@ class BoundaryFScore:
     def update(self, predictions: Tensor, masks: Tensor) -> None:
         """Add (N, H, W) predicted labels and their (N, H, W) true ones."""
         valid = masks != self.ignore_label
-        true, found = (_boundaries(labels.int().where(valid, NOWHERE)) for labels in (masks, predictions))
+        marked = (labels.int().where(valid, NOWHERE) for labels in (masks, predictions))
+        true, found = (labels.where(on_boundary(labels, NOWHERE), NOWHERE) for labels in marked)
         met_true, met_found = torch.zeros_like(valid), torch.zeros_like(valid)
         for near_true, near_found in zip(_shifted(true, self._disc), _shifted(found, self._disc), strict=True):
             met_found |= near_true == found
@@ -62,14 +63,6 @@ class BoundaryFScore:
         image = torch.arange(len(labels), device=labels.device).view(-1, 1, 1) * self.num_classes
         counts = torch.bincount((labels + image)[there], minlength=len(labels) * self.num_classes)
         return counts.view(len(labels), -1).cpu().double()
-
-
-def _boundaries(labels: Tensor) -> Tensor:
-    """Labels (N, H, W), NOWHERE where ignored -> the same on boundaries and NOWHERE elsewhere."""
-    on_boundary = torch.zeros_like(labels, dtype=torch.bool)
-    for neighbour in _shifted(labels, NEIGHBOURS):
-        on_boundary |= (neighbour != labels) & (neighbour != NOWHERE)
-    return labels.where(on_boundary, NOWHERE)
 
 
 def _shifted(labels: Tensor, offsets: Sequence[tuple[int, int]]) -> Iterator[Tensor]:

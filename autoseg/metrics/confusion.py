@@ -20,31 +20,31 @@ from autoseg.ops.precision import float64_device
 class ConfusionMatrix:
     """Counts pixels by true class (rows) and predicted class (columns); pixels with the ignore label do not count.
 
-    Of each image only 3 K numbers are kept, not its matrix.
+    Of each image only 3 K numbers are kept, not its matrix. They stay on the device until `scores` asks for them.
     """
 
     def __init__(self, num_classes: int, ignore_label: int) -> None:
         self.num_classes, self.ignore_label = num_classes, ignore_label
-        self._counts = np.zeros((num_classes, num_classes), dtype=np.int64)
-        self._images: list[np.ndarray] = []
+        self._counts: Tensor | None = None
+        self._images: list[Tensor] = []
 
     def update(self, predictions: Tensor, masks: Tensor) -> None:
-        """Add (N, H, W) predicted labels and their (N, H, W) true ones."""
-        from torchmetrics.functional.classification import multiclass_confusion_matrix  # slow to import
-
-        # torchmetrics counts on mps by comparing every pixel with every pair of classes, which takes gigabytes
+        """Add (N, H, W) predicted labels and their (N, H, W) true ones, without waiting for the device."""
         place = float64_device(masks.device)
-        for predicted, true in zip(predictions.to(place), masks.to(place), strict=True):
-            counted: Tensor = multiclass_confusion_matrix(
-                predicted, true, self.num_classes, ignore_index=self.ignore_label, validate_args=False
-            )
-            counts = counted.to(torch.int64).cpu().numpy()
-            self._counts += counts
-            self._images.append(np.stack([np.diag(counts), counts.sum(1), counts.sum(0)]))
+        predicted, true = (labels.to(place).flatten(1).long() for labels in (predictions, masks))
+        counted = true != self.ignore_label
+        pairs = torch.where(counted, true * self.num_classes + predicted, 0)
+        # sums of whole numbers are exact in any order; bincount would fetch the greatest pair from the device
+        counts = pairs.new_zeros(len(pairs), self.num_classes**2).scatter_add_(1, pairs, counted.long())
+        counts = counts.view(-1, self.num_classes, self.num_classes)
+        self._counts = counts.sum(0) if self._counts is None else self._counts + counts.sum(0)
+        self._images.append(torch.stack([counts.diagonal(dim1=1, dim2=2), counts.sum(2), counts.sum(1)], 1))
 
     def scores(self, classes: tuple[str, ...]) -> Scores:
         """The scores of everything added so far."""
-        return Scores(self._counts.copy(), classes, np.stack(self._images) if self._images else None)
+        if self._counts is None:
+            return Scores(np.zeros((self.num_classes, self.num_classes), dtype=np.int64), classes)
+        return Scores(self._counts.cpu().numpy().copy(), classes, torch.cat(self._images).cpu().numpy())
 
 
 @dataclass(frozen=True)

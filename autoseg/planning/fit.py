@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from autoseg.config.base import LEAST_INPUT_SIDE
 from autoseg.config.training import RetrainConfig, SearchConfig, SearchSchedule, TrainingConfig
 from autoseg.errors import ConfigError
 from autoseg.files import shell_quoted
@@ -27,8 +28,8 @@ ESTIMATE = 1.1
 """Settings are predicted that take no more than this share by proportion."""
 CERTAIN = 0.9
 """A prediction is within a tenth: settings are refused whose predicted peak, less this, is more than there can be."""
-LEAST_BATCH, LEAST_SIDE, STEP = 2, 32, 16
-"""Of a batch, and of a crop, whose sides become multiples of 16."""
+LEAST_BATCH, STEP = 2, 16
+"""Of a batch, and of the sides of a crop, which become multiples of it."""
 
 
 def fit_to_device(
@@ -87,14 +88,14 @@ def _refusal(least: Config, memory: Memory, device: torch.device, available: int
     (height, width), batch = schedule.crop, schedule.batch_size
 
     def crop(side: int) -> Size:
-        return side, max(LEAST_SIDE, side * width // height // STEP * STEP)
+        return side, max(LEAST_INPUT_SIDE, side * width // height // STEP * STEP)
 
     def fits(crop: Size, batch: int) -> bool:
         share = batch * crop[0] * crop[1] / _pixels(schedule)
         return _scaled(memory, share).needed_bytes(device) <= available
 
     works = []
-    if (side := _last(range(LEAST_SIDE, height, STEP), lambda side: fits(crop(side), batch))) is not None:
+    if (side := _last(range(LEAST_INPUT_SIDE, height, STEP), lambda side: fits(crop(side), batch))) is not None:
         works.append(f"{kind}.crop={list(crop(side))}")
     if (count := _last(range(LEAST_BATCH, batch), lambda count: fits(schedule.crop, count))) is not None:
         works.append(f"{kind}.batch_size={count}")
@@ -136,8 +137,8 @@ def _smaller(schedule: TrainingConfig, given: Collection[str]) -> Iterator[dict[
     while "batch_size" not in given and batch > LEAST_BATCH:
         changes["batch_size"] = batch = max(LEAST_BATCH, batch // 2)
         yield dict(changes)
-    while "crop" not in given and max(crop) > LEAST_SIDE:
-        height, width = (max(LEAST_SIDE, int(side * 3 / 4) // STEP * STEP) for side in crop)
+    while "crop" not in given and max(crop) > LEAST_INPUT_SIDE:
+        height, width = (max(LEAST_INPUT_SIDE, int(side * 3 / 4) // STEP * STEP) for side in crop)
         changes["crop"] = crop = height, width
         yield dict(changes)
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.analysis.memory_tracker import LiveStorages, SavedStorages, tensor_bytes
+from autoseg.config.base import LEAST_INPUT_SIDE
 from autoseg.config.training import SearchConfig, SearchSchedule
 from autoseg.data.dataset import open_dataset
 from autoseg.engine.mixed_precision import autocast
@@ -46,7 +47,7 @@ from autoseg.supernet.fast.cell import Feature
 from autoseg.supernet.reference import cell_name
 
 SMALLEST_BATCH, LARGEST_BATCH = 2, 65536
-SMALLEST_CROP, LARGEST_CROP = 32, 16384
+LARGEST_CROP = 16384
 LARGEST_PROPOSED_BATCH, LARGEST_PROPOSED_CROP = 1024, 2049
 """Where the number and size of the images are not known."""
 STEPS: tuple[Step, ...] = ("weight", "architecture")
@@ -77,9 +78,9 @@ class Setting(NamedTuple):
     def check(self) -> None:
         """Raises: ConfigError: a crop or a batch that makes no sense."""
         height, width = self.crop
-        if not all(SMALLEST_CROP <= length <= LARGEST_CROP for length in self.crop):
+        if not all(LEAST_INPUT_SIDE <= length <= LARGEST_CROP for length in self.crop):
             raise ConfigError(
-                f"crop {height} {width}: height and width must be {SMALLEST_CROP} to {LARGEST_CROP}",
+                f"crop {height} {width}: height and width must be {LEAST_INPUT_SIDE} to {LARGEST_CROP}",
                 code="crop-out-of-range",
             )
         if not SMALLEST_BATCH <= self.batch_size <= LARGEST_BATCH:
@@ -320,7 +321,7 @@ class Planner:
     def least(self) -> Setting:
         """The setting that needs least."""
         return self.asked._replace(
-            crop=(SMALLEST_CROP, SMALLEST_CROP), batch_size=SMALLEST_BATCH, checkpoint_cells=True
+            crop=(LEAST_INPUT_SIDE, LEAST_INPUT_SIDE), batch_size=SMALLEST_BATCH, checkpoint_cells=True
         )
 
     def _has_bf16(self) -> bool:
@@ -348,7 +349,7 @@ class Planner:
     def _crops(self, start: Setting) -> list[Setting]:
         """Crops of a multiple of 32 plus 1, as the paper's 321, and 32 itself; the width in the asked proportion."""
         height, width = start.crop
-        crops = [(SMALLEST_CROP, SMALLEST_CROP)]
+        crops = [(LEAST_INPUT_SIDE, LEAST_INPUT_SIDE)]
         for step in range(1, self.limits.crop[0] // 32 + 1):
             crop = (32 * step + 1, 32 * max(1, round(step * width / height)) + 1)
             if crop[0] <= self.limits.crop[0] and crop[1] <= self.limits.crop[1]:

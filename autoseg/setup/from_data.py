@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from autoseg.config.base import parse
+from autoseg.config.base import LEAST_INPUT_SIDE, parse
 from autoseg.config.training import RetrainConfig, SearchConfig, SearchSchedule, TrainingConfig
 from autoseg.data.dataset import SegmentationDataset
 from autoseg.engine.evaluate import spaced
@@ -18,8 +18,6 @@ from autoseg.space.schema import genotype_names, space_names
 
 Config = TypeVar("Config", SearchConfig, RetrainConfig)
 
-LEAST_SIDE = 32
-"""Of a crop, in pixels."""
 STEP = 16
 """Crops are multiples of it, so that every stride divides them."""
 LOOKED_AT = 64
@@ -158,10 +156,10 @@ def _set_epochs(kind: str, schedule: TrainingConfig, steps: int, quick: bool, se
 
 def _shrunk(size: tuple[int, int]) -> tuple[int, int]:
     factor = QUICK_SIDE / max(size)
-    height, width = (max(LEAST_SIDE, round(side * factor)) for side in size)
+    height, width = (max(LEAST_INPUT_SIDE, round(side * factor)) for side in size)
     return height, width
 
 
 def _whole(length: int) -> int:
     """The multiple of 16 from which an image of `length` pixels is all seen, at least 32."""
-    return max(LEAST_SIDE, -(-length // STEP) * STEP)
+    return max(LEAST_INPUT_SIDE, -(-length // STEP) * STEP)

@@ -21,7 +21,7 @@ NO_TORCH = """
 import sys
 from autoseg.cli.main import run
 status = run(sys.argv[1:])
-loaded = [name for name in ("torch", "torchmetrics", "tensorboard") if name in sys.modules]
+loaded = [name for name in ("torch", "tensorboard") if name in sys.modules]
 print("status", status, "loaded", loaded, file=sys.stderr)
 """
 

@@ -53,6 +53,10 @@ def test_the_system_is_like_windows(windows: None, tmp_path: Path) -> None:
         (tmp_path / "b.txt").replace(file)
     del mapped
     (tmp_path / "b.txt").replace(file)
+    (tmp_path / "some").mkdir()
+    with (tmp_path / "some" / "c.txt").open("w"), pytest.raises(PermissionError):
+        (tmp_path / "some").replace(tmp_path / "other")
+    (tmp_path / "some").replace(tmp_path / "other")
     with pytest.raises(OSError, match="Invalid argument"):
         (tmp_path / "10:30.txt").write_text("")
 
@@ -98,10 +102,10 @@ def test_a_run_that_was_stopped_goes_on(windows: None, tmp_path: Path, monkeypat
     assert rows(tmp_path / "a", "train")[-1]["step"] == 16
 
 
-def test_a_file_of_samples_that_is_in_use_is_done_without(
+def test_samples_that_are_in_use_are_done_without(
     windows: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Another program has mapped one that is out of date, which cannot be removed."""
+    """Another program has mapped some that are out of date, which cannot be removed."""
     from autoseg.config.data import DataConfig
     from autoseg.data.dataset import open_dataset, resolve
 

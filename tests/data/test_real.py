@@ -8,7 +8,7 @@ from autoseg.config.base import parse
 from autoseg.config.data import DataConfig, data_settings
 from autoseg.data.dataset import open_dataset, resolve, verify
 from autoseg.data.loading.loader import evaluation_batches
-from autoseg.data.statistics import class_pixel_counts
+from autoseg.data.statistics import count_classes
 
 DATA_SETS = Path(__file__).parents[2] / "data_sets"
 
@@ -23,7 +23,7 @@ def test_camvid(camvid: Path) -> None:
         dataset = open_dataset(settings, split)
         assert len(dataset) == length
         verify(dataset)
-        counts = class_pixel_counts(dataset)
+        counts = count_classes(dataset).pixels
         assert len(counts) == 11
         assert (counts > 0).all()
         assert dataset.classes[int(counts.argmax())] in ("road", "building")

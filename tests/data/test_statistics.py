@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from autoseg.data.statistics import channel_statistics, class_pixel_counts, class_weights, count_classes, repeat_factors
+from autoseg.data.statistics import channel_statistics, class_weights, count_classes, repeat_factors
 from data.samples import ArrayDataset
 
 
@@ -17,7 +17,7 @@ def test_counts(ignore_label: int) -> None:
     counts = count_classes(dataset(ignore_label))
     assert counts.pixels.tolist() == [12, 2, 4, 0]
     assert counts.pixels_where_present.tolist() == [18, 10, 8, 0]
-    assert class_pixel_counts(dataset(ignore_label)).tolist() == [12, 2, 4, 0]
+    assert count_classes(dataset(ignore_label)).pixels.tolist() == [12, 2, 4, 0]
 
 
 def test_an_ignore_label_among_the_classes_counts_nowhere() -> None:

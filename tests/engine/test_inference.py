@@ -10,9 +10,10 @@ from tiny_runs import GENOTYPE
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoseg.config.base import LEAST_INPUT_SIDE
 from autoseg.config.inference import InferenceConfig
 from autoseg.engine import inference as bands
-from autoseg.engine.inference import SMALLEST, resized_bands, score_bands
+from autoseg.engine.inference import resized_bands, score_bands
 from autoseg.genotype.schema import Genotype
 from autoseg.network import build_network
 from autoseg.zoo.build import build_architecture
@@ -86,7 +87,7 @@ def test_several_views_in_bands(network: nn.Module, band_bytes: int) -> None:
 @pytest.mark.parametrize("size", [(8, 8), (9, 40), (40, 31), (31, 33), (32, 32)])
 def test_small_images_are_framed_with_their_mean_colour(network: nn.Module, size: tuple[int, int]) -> None:
     images = images_of(*size)
-    framed = torch.zeros(2, 3, *(max(SMALLEST, length) for length in size))
+    framed = torch.zeros(2, 3, *(max(LEAST_INPUT_SIDE, length) for length in size))
     framed[:, :, : size[0], : size[1]] = images
     expected = network(framed)[:, :, : size[0], : size[1]]
     assert torch.allclose(torch.cat(list(score_bands(network, images)), 2), expected, atol=1e-5)

@@ -87,6 +87,36 @@ def test_each_image_is_kept_by_itself() -> None:
     assert low < kept[0].miou < high
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
+def test_many_classes_in_any_type(dtype: torch.dtype) -> None:
+    """150 classes: the number of a pair is far above what uint8 holds."""
+    rng = np.random.default_rng(1)
+    predicted, truth = rng.integers(0, 150, (2, 2, 30, 40))
+    truth[:, :9] = 255
+    matrix = ConfusionMatrix(150, 255)
+    matrix.update(torch.as_tensor(predicted).to(dtype), torch.as_tensor(truth).to(dtype))
+    expected = np.zeros((150, 150), dtype=np.int64)
+    np.add.at(expected, (truth[truth != 255], predicted[truth != 255]), 1)
+    np.testing.assert_array_equal(matrix.scores(tuple(map(str, range(150)))).confusion, expected)
+
+
+@pytest.mark.gpu
+def test_a_gpu_counts_the_same_and_nothing_waits_for_it() -> None:
+    on_cpu, on_gpu = ConfusionMatrix(5, 255), ConfusionMatrix(5, 255)
+    for seed in range(2):
+        predicted, truth = (torch.as_tensor(part) for part in labels(seed, 255))
+        on_cpu.update(predicted, truth)
+        there = predicted.cuda(), truth.cuda()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            on_gpu.update(*there)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    some, other = on_cpu.scores(CLASSES), on_gpu.scores(CLASSES)
+    np.testing.assert_array_equal(some.confusion, other.confusion)
+    np.testing.assert_array_equal(some.images, other.images)
+
+
 def test_perfect_predictions_score_one_whatever_is_absent() -> None:
     matrix = ConfusionMatrix(5, 255)
     truth = torch.tensor([[[0, 2], [2, 255]]])

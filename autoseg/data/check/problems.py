@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from autoseg.config.base import LEAST_INPUT_SIDE
 from autoseg.data.check.duplicates import same_files
 from autoseg.data.check.inspection import show_size
 from autoseg.data.check.summary import ClassCounter, Scan, SplitSummary
@@ -15,8 +16,6 @@ from autoseg.data.wording import counted
 
 NEEDED = ("train", "val")
 """Splits without which there is no run."""
-SMALL_SIDE = 32
-"""Pixels; the least crop, so that smaller images are framed."""
 RARE_SHARE = 0.001
 """Of the labelled pixels of training: a class of less is hard to learn."""
 RARE_IMAGES = 5
@@ -53,10 +52,6 @@ class Problem(NamedTuple):
     stops: bool
     """Whether a run on this data would end with an error."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return self._asdict()
-
 
 def find_problems(scan: Scan, summary: Mapping[str, SplitSummary]) -> Iterator[Problem]:
     """All that is seen in what was read, and by comparing files."""
@@ -92,7 +87,7 @@ def _faults(scan: Scan) -> Iterator[Problem]:
             for fault in facts.faults:
                 text = _shortened(fault.text, scan)
                 yield Problem(fault.kind, split, within(root, fault.file), text, _stops(scan, split))
-            if facts.faults or facts.size is None or scan.config.resize or min(facts.size) >= SMALL_SIDE:
+            if facts.faults or facts.size is None or scan.config.resize or min(facts.size) >= LEAST_INPUT_SIDE:
                 continue
             name = within(root, image)
             text = f"{name} is only {show_size(facts.size)} pixels; set data.resize, or remove it if it is a mistake"

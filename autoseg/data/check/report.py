@@ -9,11 +9,12 @@ from typing import Any
 from autoseg.config.data import IMAGENET_MEAN, IMAGENET_STD, DataConfig
 from autoseg.data.base import Sample, resize_image, resize_mask
 from autoseg.data.check.problems import KINDS, Problem, find_problems
-from autoseg.data.check.scan import ProgressCall, scan_dataset
+from autoseg.data.check.scan import scan_dataset
 from autoseg.data.check.summary import Scan, SplitSummary, pick_samples, summarise
 from autoseg.data.dataset import folder_dataset
 from autoseg.data.discovery.known_datasets import title_of
 from autoseg.data.io.colour_tables import named_classes
+from autoseg.data.loading.threads import Progress
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
@@ -79,7 +80,7 @@ class DataReport:
         return found
 
 
-def check_dataset(config: DataConfig, split: str | None = None, progress: ProgressCall | None = None) -> DataReport:
+def check_dataset(config: DataConfig, split: str | None = None, progress: Progress | None = None) -> DataReport:
     """Read a data set, or one split of it, and say what it is and what is wrong with it.
 
     Every mask is decoded, and of every image as much as shows that it can be. `progress(done, total)` is called after

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from autoseg.data.discovery.infer_classes import MOST_IN_A_MASK, binary_map, cla
 from autoseg.data.discovery.pairs import BadFiles, Pair, list_pairs, within
 from autoseg.data.io.colour_tables import Colour, mask_table, named_classes
 from autoseg.data.io.images import first_in_colour
-from autoseg.data.loading.threads import in_threads
+from autoseg.data.loading.threads import Progress, in_threads
 from autoseg.data.resolve import (
     colours_beside,
     may_be_binary,
@@ -39,12 +39,11 @@ from autoseg.errors import DataError
 MOST_COLOURS = 256
 """Of colour-coded masks without a table: where there are more, none is made."""
 
-ProgressCall = Callable[[int, int], None]
 Pairs = Mapping[str, Sequence[Pair]]
 Facts = dict[str, list[PairFacts]]
 
 
-def scan_dataset(config: DataConfig, split: str | None, progress: ProgressCall | None) -> tuple[Scan, list[Problem]]:
+def scan_dataset(config: DataConfig, split: str | None, progress: Progress | None) -> tuple[Scan, list[Problem]]:
     """A data set, or one split of it, and what is wrong with it as a whole; `Scan.config` is filled in.
 
     `progress(done, total)` is called after each pair. Raises: DataError: a folder that cannot be understood at all.
@@ -108,7 +107,7 @@ def _list(config: DataConfig, split: str | None) -> tuple[Pairs, dict[str, list[
     return pairs, left_out, problems
 
 
-def _inspect(config: DataConfig, pairs: Pairs, progress: ProgressCall | None) -> Facts:
+def _inspect(config: DataConfig, pairs: Pairs, progress: Progress | None) -> Facts:
     """What is in the files; a few at a time are in memory."""
     table = mask_table(config.colours, config.mask_threshold, config.ignore_label)
     channels, pixel_type = config.channels or 3, config.pixel_type or "uint8"

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.config.base import LEAST_INPUT_SIDE
 from autoseg.errors import DataError
 from autoseg.files import one_line
 
 MAX_PIXELS = 178_956_970
 """Of an image: what Pillow, too, takes for an attempt to fill the memory."""
-LEAST_IMAGE_SIDE = 32
-"""A first or last axis that is shorter holds the channels."""
 
 
 def npy_shape(path: Path) -> tuple[int, ...]:
@@ -101,7 +100,8 @@ def read_tiff(path: Path) -> NDArray[Any]:
 def channels_last(array: NDArray[Any], path: Path, channels: int | None = None) -> NDArray[Any]:
     """(H, W), (H, W, C) or (C, H, W) as (H, W, C).
 
-    Of the first and the last axis, the one shorter than 32 holds the channels, or the one as long as `channels`.
+    Of the first and the last axis, the one as long as `channels` holds them, or else the one that is shorter than
+    `LEAST_INPUT_SIDE`.
     Raises: DataError: another number of axes, or neither or both may hold the channels.
     """
     if array.ndim == 2:
@@ -112,7 +112,7 @@ def channels_last(array: NDArray[Any], path: Path, channels: int | None = None) 
             code="image-shape-invalid",
         )
     ends = (array.shape[0], array.shape[2])
-    for fits in ([end == channels for end in ends], [end < LEAST_IMAGE_SIDE for end in ends]):
+    for fits in ([end == channels for end in ends], [end < LEAST_INPUT_SIDE for end in ends]):
         if sum(fits) == 1:
             return np.moveaxis(array, 0, 2) if fits[0] else array
     raise DataError(

@@ -1,4 +1,4 @@
-"""Keeping all decoded samples of a data set: on the GPU, in memory, or in a file that is mapped into memory.
+"""Keeping all decoded samples of a data set: on the GPU, in memory, or in files that are mapped into memory.
 
 Each image is decoded once; what trains and measures then reads it from there (`SegmentationDataset.store`).
 """
@@ -10,32 +10,30 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-import numpy as np
 import PIL
 import torch
-from numpy.typing import NDArray
 
 from autoseg.data.base import SegmentationDataset
-from autoseg.data.dataset import in_threads, verify
-from autoseg.data.loading.packed import Layout, PackedSamples
-from autoseg.data.loading.sample_file import Put, SampleFileError, open_sample_file, write_sample_file
+from autoseg.data.dataset import verify
+from autoseg.data.loading.mapped import MappedSamples, SamplesError, remove_samples, write_samples
+from autoseg.data.loading.packed import Layout, PackedSamples, Put
+from autoseg.data.loading.threads import Progress, in_threads
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
 from autoseg.files import one_line
 from autoseg.host_memory import free_memory, total_memory
 
 Store: TypeAlias = Literal["auto", "device", "memory", "disk", "none"]
-DoneOf: TypeAlias = "Callable[[int, int], None] | None"
 
 DEVICE_SHARE = 0.25
 """Of a GPU's free memory, at most so much for the samples of one split; the network needs the rest."""
 MEMORY_SHARE = 0.5
 """Of the memory that is available."""
-FORMAT = 1
+FORMAT = 2
 
 _log = logging.getLogger(__name__)
 
@@ -45,11 +43,11 @@ def keep_samples(
     store: Store = "auto",
     device: torch.device | None = None,
     cache_dir: str | Path | None = None,
-    progress: DoneOf = None,
+    progress: Progress | None = None,
 ) -> str:
     """Decode every sample once, and keep all where `store` says; returns where: `device`, `memory`, `disk` or `none`.
 
-    `auto`: on the device where that is a GPU with room, else in memory, else in a file in `cache_dir`. Where a place
+    `auto`: on the device where that is a GPU with room, else in memory, else in files in `cache_dir`. Where a place
     cannot be had, one line of the log says so, and the files are read when they are needed, as for `none`.
     `progress(done, total)` is called after each sample.
 
@@ -84,7 +82,7 @@ def available_memory() -> int:
 
 
 def fingerprint(dataset: SegmentationDataset) -> tuple[str, str] | None:
-    """A name for the file of a data set's samples, and what tells whether a file of that name still holds them.
+    """A name for the folder of a data set's samples, and what tells whether a folder of that name still holds them.
 
     The name follows from where the samples come from and what is made of them, the other also from the state of the
     sources. None where the sources are not known.
@@ -141,39 +139,43 @@ def _kept(
     place: str,
     device: torch.device,
     cache_dir: str | Path | None,
-    progress: DoneOf,
+    progress: Progress | None,
 ) -> PackedSamples | None:
     if place == "disk":
         return _on_disk(dataset, layout, cache_folder(cache_dir), progress)
     target = device if place == "device" else torch.device("cpu")
     try:
-        buffer = torch.empty(layout.total_bytes, dtype=torch.uint8, device=target)
+        samples = PackedSamples.empty(layout, target)
     except RuntimeError:
         _log.warning(f"no room for {_size(layout.total_bytes)} of decoded images in the memory of {target}")
         return None
-
-    def put(place: int, data: NDArray[np.uint8]) -> None:
-        buffer[place : place + len(data)] = torch.from_numpy(data)
-
-    _fill(dataset, layout, put, progress)
-    return PackedSamples(layout, buffer)
+    _fill(dataset, layout, samples.put, progress)
+    return samples
 
 
-def _on_disk(dataset: SegmentationDataset, layout: Layout, folder: Path, progress: DoneOf) -> PackedSamples | None:
+def _on_disk(
+    dataset: SegmentationDataset, layout: Layout, folder: Path, progress: Progress | None
+) -> PackedSamples | None:
     try:
         if (identity := fingerprint(dataset)) is None:
-            raise SampleFileError("nothing tells these images from others")
-        path, state = folder / f"{identity[0]}.samples", identity[1]
-        if not _is_there(path, state, layout):
-            folder.mkdir(parents=True, exist_ok=True)
-            if (free := shutil.disk_usage(folder).free) < layout.total_bytes:
-                raise OSError(f"{_size(layout.total_bytes)} are needed, {_size(free)} are free")
-            _log.warning(f"writing {_size(layout.total_bytes)} of decoded images to {path}, for later runs too")
-            write_sample_file(path, state, layout, lambda put: _fill(dataset, layout, put, progress))
-        elif progress is not None:
-            progress(len(dataset), len(dataset))
-        return open_sample_file(path, state, layout)
-    except (OSError, SampleFileError) as reason:
+            raise SamplesError("nothing tells these images from others")
+        path, state = folder / identity[0], identity[1]
+        if path.exists():
+            try:
+                samples = MappedSamples(path, state, layout, dataset.decode)
+                if progress is not None:
+                    progress(len(dataset), len(dataset))
+                return samples
+            except SamplesError as reason:
+                _log.warning(f"{path} {reason}; making it anew")
+                remove_samples(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        if (free := shutil.disk_usage(folder).free) < layout.total_bytes:
+            raise OSError(f"{_size(layout.total_bytes)} are needed, {_size(free)} are free")
+        _log.warning(f"writing {_size(layout.total_bytes)} of decoded images to {path}, for later runs too")
+        write_samples(path, state, layout, lambda put: _fill(dataset, layout, put, progress))
+        return MappedSamples(path, state, layout, dataset.decode)
+    except (OSError, SamplesError) as reason:
         _log.warning(
             f"decoded images cannot be kept in {folder} ({one_line(reason)}); going on without: the image files are"
             " read again in each epoch (set cache_dir to another folder, or store: none)"
@@ -181,32 +183,12 @@ def _on_disk(dataset: SegmentationDataset, layout: Layout, folder: Path, progres
         return None
 
 
-def _is_there(path: Path, state: str, layout: Layout) -> bool:
-    """Whether a file holds these samples; one that holds others is removed."""
-    try:
-        open_sample_file(path, state, layout)
-        return True
-    except FileNotFoundError:
-        return False
-    except SampleFileError as reason:
-        _log.warning(f"{path} {reason}; making it anew")
-        path.unlink(missing_ok=True)
-        return False
-
-
-# --- filling ----------------------------------------------------------------------------------------------------------
-
-
-def _fill(dataset: SegmentationDataset, layout: Layout, put: Put, progress: DoneOf) -> None:
+def _fill(dataset: SegmentationDataset, layout: Layout, put: Put, progress: Progress | None) -> None:
     def work(index: int) -> None:
         sample = dataset.decode(index)
-        try:
-            packed = layout.pack(index, *sample)
-        except ValueError:
-            raise DataError(
-                f"{dataset.where(index)} changed while it was read; start again", code="file-changed"
-            ) from None
-        put(layout.starts[index], packed)
+        if not layout.fits(index, *sample):
+            raise DataError(f"{dataset.where(index)} changed while it was read; start again", code="file-changed")
+        put(index, *sample)
 
     in_threads(work, len(dataset), progress)
 

@@ -1,12 +1,12 @@
-"""Decoded samples packed one after the other in a single block of bytes, wherever that lies.
+"""Decoded samples, one after the other in a block of images and one of masks, wherever these lie.
 
-Letters: H height and W width of a sample, in pixels, C channels. A sample's place holds its image (H, W, C), then its
-mask (H, W).
+Letters: H height and W width of a sample, in pixels, C channels, P the pixels of all samples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-ALIGNMENT = 64
-"""Bytes; each sample begins at a multiple of it, and so its mask at an even byte."""
+Put = Callable[[int, NDArray[Any], NDArray[np.integer[Any]]], None]
+"""Puts (index, image, mask) of a sample in its place; may be called from several threads."""
 
 
 class Layout:
     """Where each sample lies: `sizes` (samples, 2) holds its height and width, `mask_dtype` is uint8 or uint16.
 
-    Images have `channels` channels of `image_dtype`: uint8, uint16 or float32.
+    Images have `channels` channels of `image_dtype`: uint8, uint16 or float32. The pixels of sample i begin at
+    `starts[i]`; `arrays` has the length and type of the block of images and of that of masks.
     """
 
     def __init__(
@@ -31,60 +32,56 @@ class Layout:
         channels: int = 3,
         image_dtype: np.dtype[Any] | type = np.uint8,
     ) -> None:
-        self.sizes = [(int(height), int(width)) for height, width in sizes]
-        self.mask_dtype, self.channels, self.image_dtype = np.dtype(mask_dtype), channels, np.dtype(image_dtype)
-        self._pixel_bytes = channels * self.image_dtype.itemsize
-        places = [0]
-        for height, width in self.sizes:
-            used = _rounded_up(self._pixel_bytes * height * width, 2) + height * width * self.mask_dtype.itemsize
-            places.append(places[-1] + _rounded_up(used, ALIGNMENT))
-        self.starts, self.total_bytes = places[:-1], places[-1]
+        self.sizes, self.channels = [(int(height), int(width)) for height, width in sizes], channels
+        self.starts = [0, *accumulate(height * width for height, width in self.sizes)]
+        pixels = self.starts[-1]
+        self.arrays = [(pixels * channels, np.dtype(image_dtype)), (pixels, np.dtype(mask_dtype))]
+        self.total_bytes = sum(count * dtype.itemsize for count, dtype in self.arrays)
 
-    def parts(self, index: int) -> tuple[int, int, int, int]:
-        """First byte of the image and the one after its last, then those of the mask."""
-        pixels = self.sizes[index][0] * self.sizes[index][1]
-        image = self.starts[index]
-        image_end = image + self._pixel_bytes * pixels
-        mask = image + _rounded_up(image_end - image, 2)
-        return image, image_end, mask, mask + pixels * self.mask_dtype.itemsize
-
-    def pack(self, index: int, image: NDArray[Any], mask: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
-        """The bytes of one sample, to be put at `starts[index]`. Raises: ValueError: it has another size or type."""
-        if mask.shape != self.sizes[index] or mask.dtype != self.mask_dtype:
-            raise ValueError(f"sample {index} is {mask.dtype} {mask.shape}, not {self.mask_dtype} {self.sizes[index]}")
-        if image.shape != (*mask.shape, self.channels) or image.dtype != self.image_dtype:
-            raise ValueError(f"sample {index} has an image of {image.dtype} {image.shape}, not {self.image_dtype}")
-        first, image_end, mask_start, end = self.parts(index)
-        packed = np.zeros(end - first, dtype=np.uint8)
-        packed[: image_end - first] = np.ascontiguousarray(image).reshape(-1).view(np.uint8)
-        packed[mask_start - first :] = np.ascontiguousarray(mask).reshape(-1).view(np.uint8)
-        return packed
+    def fits(self, index: int, image: NDArray[Any], mask: NDArray[np.integer[Any]]) -> bool:
+        """Whether a sample has the size and the types that it has here."""
+        same_types = [image.dtype, mask.dtype] == [dtype for _, dtype in self.arrays]
+        return same_types and mask.shape == self.sizes[index] and image.shape == (*mask.shape, self.channels)
 
 
 class PackedSamples:
-    """All samples of a data set, decoded: `buffer` is flat uint8, on a GPU, in memory or mapped from a file."""
+    """All samples of a data set, decoded: `images` (P * C,) and `masks` (P,), on a GPU, in memory or mapped from files.
 
-    def __init__(self, layout: Layout, buffer: Tensor) -> None:
-        self.layout, self.buffer = layout, buffer
-        self._bytes = buffer.numpy() if buffer.device.type == "cpu" else None
+    `masks` are as `mask_tensor` gives them.
+    """
+
+    def __init__(self, layout: Layout, images: Tensor, masks: Tensor) -> None:
+        self.layout, self.images, self.masks = layout, images, masks
+
+    @classmethod
+    def empty(cls, layout: Layout, device: torch.device) -> PackedSamples:
+        """Room for all samples. Raises: RuntimeError: the device has not so much memory."""
+        (values, image_dtype), (pixels, mask_dtype) = layout.arrays
+        images = torch.empty(values, dtype=getattr(torch, image_dtype.name), device=device)
+        return cls(layout, images, torch.empty(pixels, dtype=_MASK_TYPES[mask_dtype.itemsize], device=device))
+
+    def tensors(self, index: int) -> tuple[Tensor, Tensor]:
+        """Views of the image (H, W, C) and the mask (H, W)."""
+        start, stop = self.layout.starts[index : index + 2]
+        channels, size = self.layout.channels, self.layout.sizes[index]
+        return self.images[start * channels : stop * channels].view(*size, channels), self.masks[start:stop].view(size)
 
     def arrays(self, index: int) -> tuple[NDArray[Any], NDArray[np.integer[Any]]]:
         """Image (H, W, C) and mask (H, W); read-only views where the samples lie in memory, copies where on a GPU."""
-        first, image_end, mask_start, end = self.layout.parts(index)
-        held = self.buffer[first:end].cpu().numpy() if self._bytes is None else self._bytes[first:end]
-        size = self.layout.sizes[index]
-        image = held[: image_end - first].view(self.layout.image_dtype).reshape(*size, self.layout.channels)
-        mask = held[mask_start - first :].view(self.layout.mask_dtype).reshape(size)
+        image, mask = (part.cpu().numpy() for part in self.tensors(index))
+        mask = mask.view(f"u{mask.itemsize}")
         image.flags.writeable = mask.flags.writeable = False
         return image, mask
 
-    def tensors(self, index: int) -> tuple[Tensor, Tensor]:
-        """Views of the image (H, W, C), and the mask (H, W); see `mask_tensor` for the mask's type."""
-        first, image_end, mask_start, end = self.layout.parts(index)
-        size = self.layout.sizes[index]
-        mask = self.buffer[mask_start:end].view(torch.uint8 if self.layout.mask_dtype.itemsize == 1 else torch.int16)
-        image = self.buffer[first:image_end].view(getattr(torch, self.layout.image_dtype.name))
-        return image.view(*size, self.layout.channels), mask.view(size)
+    def put(self, index: int, image: NDArray[Any], mask: NDArray[np.integer[Any]]) -> None:
+        """See `Put`."""
+        image_place, mask_place = self.tensors(index)
+        image_place.copy_(torch.from_numpy(np.ascontiguousarray(image)))
+        mask_place.copy_(mask_tensor(mask))
+
+
+_MASK_TYPES = {1: torch.uint8, 2: torch.int16}
+"""Of `mask_tensor`, by the bytes of a label."""
 
 
 def mask_tensor(mask: NDArray[np.integer[Any]]) -> Tensor:
@@ -95,7 +92,3 @@ def mask_tensor(mask: NDArray[np.integer[Any]]) -> Tensor:
 def to_labels(mask: Tensor) -> Tensor:
     """The labels, int64, of a mask as `tensors` and `mask_tensor` give it."""
     return mask.long() if mask.dtype == torch.uint8 else mask.long().bitwise_and_(0xFFFF)
-
-
-def _rounded_up(count: int, multiple: int) -> int:
-    return -(-count // multiple) * multiple

@@ -6,8 +6,11 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+Progress = Callable[[int, int], None]
+"""Called with (done, total)."""
 
-def in_threads(work: Callable[[int], object], total: int, progress: Callable[[int, int], None] | None = None) -> None:
+
+def in_threads(work: Callable[[int], object], total: int, progress: Progress | None = None) -> None:
     """`work(index)` for 0..total-1, some at a time. What it raises first in this order is raised, and the rest left.
 
     `progress(done, total)` is called after each.

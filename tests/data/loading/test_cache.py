@@ -25,6 +25,7 @@ from autoseg.data.dataset import open_dataset, resolve
 from autoseg.data.loading import cache as store
 from autoseg.data.loading.cache import cache_folder, fingerprint, keep_samples, places
 from autoseg.data.loading.loader import evaluation_batches
+from autoseg.data.loading.mapped import MappedSamples, SamplesError
 from autoseg.errors import DataError
 from data.samples import ArrayDataset, random_dataset
 
@@ -200,10 +201,10 @@ def test_available_memory_where_the_system_says_less(
     assert store.available_memory() == expected
 
 
-# --- files of earlier runs --------------------------------------------------------------------------------------------
+# --- samples of earlier runs -----------------------------------------------------------------------------------------
 
 
-def test_a_file_is_written_once(
+def test_samples_are_written_once(
     folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     keep_samples(opened(folder), "disk", CPU, cache)
@@ -237,7 +238,7 @@ def test_files_that_changed_are_read_again(
     assert len(list(cache.iterdir())) == 1
 
 
-def test_other_settings_have_a_file_of_their_own(folder: Path) -> None:
+def test_other_settings_have_a_folder_of_their_own(folder: Path) -> None:
     settings: list[dict[str, Any]] = [
         {},
         {"resize": (32, 32)},
@@ -257,41 +258,94 @@ def test_a_data_set_of_unknown_origin_is_not_kept_on_disk(cache: Path, caplog: p
     assert not cache.exists()
 
 
-@pytest.mark.parametrize("length", [0, 5, 20, 60, 4095, 4096, -1])
-def test_a_file_that_is_cut_off_is_made_anew(
-    length: int, folder: Path, cache: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("name", ["images.npy", "masks.npy", "samples.json"])
+@pytest.mark.parametrize("length", [None, 0, 5, 60, 127, -1])
+def test_a_folder_that_is_cut_off_is_made_anew(
+    name: str, length: int | None, folder: Path, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     keep_samples(opened(folder), "disk", CPU, cache)
     (path,) = cache.iterdir()
-    os.truncate(path, length if length >= 0 else path.stat().st_size + length)
+    if length is None:
+        (path / name).unlink()
+    else:
+        os.truncate(path / name, length if length >= 0 else (path / name).stat().st_size + length)
+    dataset = opened(folder)
+    assert keep_samples(dataset, "disk", CPU, cache) == "disk"
+    assert_same_samples(dataset, opened(folder))
+    assert lines(caplog) == [f"{path} is damaged; making it anew"]
+    assert list(cache.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["images.npy", "masks.npy", "samples.json"])
+def test_a_folder_with_noise_is_made_anew(
+    name: str, folder: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    keep_samples(opened(folder), "disk", CPU, cache)
+    (path,) = cache.iterdir()
+    (path / name).write_bytes(np.random.default_rng(0).bytes((path / name).stat().st_size))
+    dataset = opened(folder)
+    assert keep_samples(dataset, "disk", CPU, cache) == "disk"
+    assert_same_samples(dataset, opened(folder))
+    assert lines(caplog) == [f"{path} is damaged; making it anew"]
+
+
+def test_the_samples_of_another_data_set_are_not_taken(
+    folder: Path, cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    keep_samples(opened(folder), "disk", CPU, cache)
+    other = write_folder(tmp_path / "other", {"train": SIZES, "val": [(32, 32)]}, seed=1)
+    keep_samples(opened(other), "disk", CPU, tmp_path / "elsewhere")
+    (path,), (foreign,) = cache.iterdir(), (tmp_path / "elsewhere").iterdir()
+    shutil.rmtree(path)
+    foreign.replace(path)
     dataset = opened(folder)
     assert keep_samples(dataset, "disk", CPU, cache) == "disk"
     assert_same_samples(dataset, opened(folder))
     (line,) = lines(caplog)
-    assert line.startswith(f"{path} is ")
-    assert line.endswith("; making it anew")
+    assert line == f"{path} is left over from another data set, or from other files of this one; making it anew"
 
 
-@pytest.mark.parametrize("content", ["noise", "the file of another data set", "a byte too many"])
-def test_a_file_with_something_else_is_made_anew(
-    content: str, folder: Path, cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("name", ["images.npy", "masks.npy"])
+@pytest.mark.parametrize("ignore_label", [255, 300])
+def test_damaged_samples_are_not_used(
+    name: str, ignore_label: int, folder: Path, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    keep_samples(opened(folder), "disk", CPU, cache)
+    """One bit in each of two samples, which only a checksum shows. One line says so, and the next run is sound."""
+    settings = {"ignore_label": ignore_label, "label_map": {255: ignore_label}}
+    keep_samples(opened(folder, **settings), "disk", CPU, cache)
     (path,) = cache.iterdir()
-    if content == "noise":
-        path.write_bytes(np.random.default_rng(0).bytes(path.stat().st_size))
-    elif content == "a byte too many":
-        path.write_bytes(path.read_bytes() + b"\0")
-    else:
-        other = write_folder(tmp_path / "other", {"train": SIZES, "val": [(32, 32)]}, seed=1)
-        keep_samples(opened(other), "disk", CPU, tmp_path / "elsewhere")
-        (foreign,) = (tmp_path / "elsewhere").iterdir()
-        assert foreign.stat().st_size == path.stat().st_size
-        foreign.replace(path)
-    dataset = opened(folder)
-    assert keep_samples(dataset, "disk", CPU, cache) == "disk"
-    assert_same_samples(dataset, opened(folder))
-    assert len(lines(caplog)) == 1
+    content = bytearray((path / name).read_bytes())
+    for place in (-1, 128 + 32 * 40):  # the last sample, and the first or second
+        content[place] ^= 4
+    (path / name).write_bytes(content)
+    for said in ([f"{path} is damaged at sample"], [f"{path} is damaged; making it anew"], []):
+        caplog.clear()
+        dataset = opened(folder, **settings)
+        assert keep_samples(dataset, "disk", CPU, cache) == "disk"
+        for _ in range(2):
+            assert_same_samples(dataset, opened(folder, **settings))
+        assert [line[: len(start)] for line, start in zip(lines(caplog), said, strict=True)] == said
+
+
+def test_a_damaged_header_is_found(folder: Path, cache: Path) -> None:
+    """Whatever bit of it is wrong: the samples are refused, or are the right ones."""
+    dataset, plain = opened(folder), opened(folder)
+    keep_samples(dataset, "disk", CPU, cache)
+    (path,) = cache.iterdir()
+    identity = fingerprint(dataset)
+    assert identity is not None
+    assert dataset.store is not None
+    sound, refused = (path / "masks.npy").read_bytes(), 0
+    for bit in range(8 * 128):
+        damaged = bytearray(sound)
+        damaged[bit // 8] ^= 1 << bit % 8
+        (path / "masks.npy").write_bytes(damaged)
+        try:
+            dataset.keep(MappedSamples(path, identity[1], dataset.store.layout, plain.decode))
+            assert_same_samples(dataset, plain)
+        except SamplesError:
+            refused += 1
+    assert refused > 8 * 40
 
 
 # --- folders that cannot be used --------------------------------------------------------------------------------------
@@ -307,9 +361,9 @@ def failing(number: int) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     ("place", "number"),
     [
-        ("autoseg.data.loading.sample_file._write_all", errno.ENOSPC),
+        ("autoseg.data.loading.mapped.write_array_header_1_0", errno.ENOSPC),
         ("os.fsync", errno.EIO),
-        ("autoseg.data.loading.cache.write_sample_file", errno.EROFS),
+        ("autoseg.data.loading.mapped.replace", errno.EROFS),
         ("pathlib.Path.mkdir", errno.EACCES),
     ],
 )
@@ -357,16 +411,18 @@ def test_a_read_only_folder_is_done_without(folder: Path, cache: Path, caplog: p
     assert "Permission denied" in lines(caplog)[0]
 
 
-def test_a_read_only_folder_with_the_right_file_is_used(folder: Path, cache: Path) -> None:
+def test_a_read_only_folder_with_the_right_samples_is_used(folder: Path, cache: Path) -> None:
     keep_samples(opened(folder), "disk", CPU, cache)
-    for path in (*cache.iterdir(), cache):
-        path.chmod(0o500)
+    (path,) = cache.iterdir()
+    for some in (path, cache):
+        some.chmod(0o500)
     try:
         dataset = opened(folder)
         assert keep_samples(dataset, "disk", CPU, cache) == "disk"
         assert_same_samples(dataset, opened(folder))
     finally:
-        cache.chmod(0o700)
+        for some in (cache, path):
+            some.chmod(0o700)
 
 
 # --- several processes ------------------------------------------------------------------------------------------------
@@ -405,13 +461,16 @@ def test_what_a_killed_process_left_is_removed_once_it_is_old(folder: Path, cach
     identity = fingerprint(opened(folder))
     assert identity is not None
     cache.mkdir()
-    old, fresh = (cache / f".{identity[0]}.samples.{number}.tmp" for number in (1, 2))
-    for path in (old, fresh):
-        path.write_text("half")
-    os.utime(old, (0, 0))
+    old, fresh, busy = (cache / f".{identity[0]}.{number}.tmp" for number in (1, 2, 3))
+    for path in (old, fresh, busy):
+        path.mkdir()
+        (path / "images.npy").write_text("half")
+    for path in (old, old / "images.npy", busy):
+        os.utime(path, (0, 0))
     assert keep_samples(opened(folder), "disk", CPU, cache) == "disk"
     assert not old.exists()
     assert fresh.exists()
+    assert busy.exists()
 
 
 # --- on a GPU ---------------------------------------------------------------------------------------------------------
@@ -424,7 +483,7 @@ def test_samples_kept_on_a_gpu(ignore_label: int, folder: Path) -> None:
     dataset = opened(folder, **settings)
     assert keep_samples(dataset, "auto", GPU) == "device"
     assert dataset.store is not None
-    assert dataset.store.buffer.is_cuda
+    assert dataset.store.images.is_cuda
     assert_same_samples(dataset, opened(folder, **settings))
     for (_, images, masks), (_, expected, expected_masks) in zip(
         evaluation_batches(dataset, range(4), (0.4,) * 3, (0.2,) * 3, 2, GPU),

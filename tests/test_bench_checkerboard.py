@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.metrics.checkerboard import (
-    constant_grid_share,
-    grid_energy_share,
-    logits_checkerboard,
-    replica_db,
-)
+sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
+
+from bench.checkerboard import constant_grid_share, grid_energy_share, logits_checkerboard, replica_db
+
 from autoseg.ops.upsample import UPSAMPLERS, upsample_by
 
 CHANNELS = 48
