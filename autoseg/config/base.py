@@ -38,7 +38,7 @@ class Settings(BaseModel):
         return self.model_dump(mode="json")
 
     @classmethod
-    def keys(cls) -> list[str]:
+    def file_keys(cls) -> list[str]:
         """The keys that a file may have."""
         return list(cls.model_fields)
 
@@ -146,7 +146,7 @@ def _inside(annotation: Any, part: int | str) -> list[Any]:
 def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     """The keys that the model nested at `location` knows."""
     _, nested = _place(model, location)
-    return [key for one in nested if isinstance(one, type) and issubclass(one, Settings) for key in one.keys()]
+    return [key for one in nested if isinstance(one, type) and issubclass(one, Settings) for key in one.file_keys()]
 
 
 def merge(base: Mapping[str, Any], *overrides: Mapping[str, Any]) -> dict[str, Any]:

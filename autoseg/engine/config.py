@@ -37,7 +37,7 @@ class SearchConfig(Settings):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for YAML."""
-        return {**super().to_dict(), "space": self.space.to_dict()}
+        return {"space": self.space.to_dict(), **self.model_dump(mode="json", exclude={"space"})}
 
 
 class RetrainConfig(Settings):
@@ -68,16 +68,16 @@ class RetrainConfig(Settings):
         return {"architecture": kind.parse(data[key], _where(info)), **others}
 
     @classmethod
-    def keys(cls) -> list[str]:
+    def file_keys(cls) -> list[str]:
         """The keys that a file may have."""
-        return ["genotype", "network", *(key for key in super().keys() if key != "architecture")]
+        return ["genotype", "network", *(key for key in super().file_keys() if key != "architecture")]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for YAML, without what is not given."""
         key = "genotype" if isinstance(self.architecture, Genotype) else "network"
-        rest = {name: value for name, value in super().to_dict().items() if value is not None}
-        del rest["architecture"]
-        return {key: self.architecture.to_dict(), **rest}
+        rest = self.model_dump(mode="json", exclude={"architecture"})
+        given = {name: value for name, value in rest.items() if value is not None}
+        return {key: self.architecture.to_dict(), **given}
 
 
 def _where(info: ValidationInfo) -> str:

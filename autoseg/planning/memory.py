@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from autoseg.analysis.memory_tracker import LiveStorages, SavedStorages, tensor_bytes
 from autoseg.config.base import LEAST_INPUT_SIDE
-from autoseg.config.training import SearchConfig, SearchSchedule
+from autoseg.config.training import SearchSchedule
 from autoseg.data.dataset import open_dataset
+from autoseg.engine.config import SearchConfig
 from autoseg.engine.mixed_precision import autocast
-from autoseg.engine.optim import optimizer_step
 from autoseg.engine.search import SearchTask
 from autoseg.errors import ConfigError
 from autoseg.ops.resize import Size
@@ -98,8 +98,7 @@ def stand_in_task(config: SearchConfig, device: torch.device) -> SearchTask:
     """The search of `config` on a data set that only has the right number of classes and enough images."""
     schedule, share = config.search, config.search.train_a_fraction
     data = stand_in_data(config.data, int(2 * schedule.batch_size / min(share, 1 - share)) + 2)
-    classes = data.num_classes or 2
-    weights = "none" if schedule.class_weights == "none" else (1.0,) * classes
+    weights = "none" if schedule.class_weights == "none" else (1.0,) * data.num_classes
     schedule = schedule.model_copy(update={"class_weights": weights, "workers": 0, "accumulate": 1})
     config = config.model_copy(update={"data": data, "search": schedule})
     return SearchTask(config, open_dataset(data, "train"), open_dataset(data, "val"), device)
@@ -152,11 +151,16 @@ def take_step(task: SearchTask, step: Step, batches: Sequence[Batch]) -> None:
     if step == "weight":
         task.gradients.freeze("architecture")
         task.gradients("weights", *batches)
-        optimizer_step(task.optimizer, task.scalers["weights"], task.schedule.clip_grad_norm)
+        optimizer, scaler, clip = task.optimizer, task.scalers["weights"], task.schedule.clip_grad_norm
     else:
         task.gradients.freeze("weights")
         task.gradients("architecture", *batches)
-        optimizer_step(task.arch_optimizer, task.scalers["architecture"])
+        optimizer, scaler, clip = task.arch_optimizer, task.scalers["architecture"], None
+    scaler.unscale_(optimizer)
+    if clip is not None:
+        nn.utils.clip_grad_norm_(task.gradients.parameters["weights"], clip)
+    scaler.step(optimizer)
+    scaler.update()
 
 
 def _followable(config: SearchConfig) -> SearchConfig:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
 from autoseg.analysis.memory_tracker import LiveStorages
-from autoseg.config.data import DataConfig, GeneratedConfig
+from autoseg.config.data import DataConfig, GeneratedConfig, ResolvedDataConfig
 from autoseg.config.training import TrainingConfig
 from autoseg.data.dataset import resolve
 from autoseg.engine.retrain import RetrainTask
@@ -185,11 +185,11 @@ def make_state(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
     optimizer.step()
 
 
-def stand_in_data(data: DataConfig, images: int) -> DataConfig:
+def stand_in_data(data: ResolvedDataConfig, images: int) -> ResolvedDataConfig:
     """Generated images, so many, with the classes and channels of other data."""
     alike = DataConfig(
         layout="generated",
-        num_classes=data.num_classes or 2,
+        num_classes=data.num_classes,
         ignore_label=data.ignore_label,
         channels=data.channels,
         mean=data.mean,

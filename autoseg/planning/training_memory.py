@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from autoseg.analysis.memory_tracker import LiveStorages, SavedStorages, tensor_bytes
-from autoseg.config.training import RetrainConfig
 from autoseg.data.dataset import open_dataset
+from autoseg.engine.config import RetrainConfig
 from autoseg.engine.retrain import RetrainTask
 from autoseg.planning.predicted_memory import (
     CPU,
@@ -82,7 +82,7 @@ def _stand_in_task(config: RetrainConfig) -> RetrainTask:
     schedule = config.retrain
     data = stand_in_data(config.data, 2 * schedule.batch_size)
     changes = {
-        "class_weights": "none" if schedule.class_weights == "none" else (1.0,) * (data.num_classes or 2),
+        "class_weights": "none" if schedule.class_weights == "none" else (1.0,) * data.num_classes,
         "precision": "bf16" if schedule.precision == "fp16" else schedule.precision,
         "workers": 0,
         "accumulate": 1,

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from autoseg.analysis.memory_tracker import LiveStorages
-from autoseg.config.training import SearchConfig
+from autoseg.engine.config import SearchConfig
 from autoseg.planning.memory import STEPS, follow_streams, stand_in_task, take_step
 from autoseg.planning.predicted_memory import CPU, Step, followed, make_state, own_random_state, random_batch
 from autoseg.supernet.fast.elementwise import Plain
