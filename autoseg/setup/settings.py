@@ -43,7 +43,7 @@ class Sources:
     config: str | Path | None = None
     """The file."""
     recommended_by: str = ""
-    """The file or name of a space that recommends something."""
+    """Its name or file, if it was given by one."""
 
     @property
     def where(self) -> str:
@@ -93,7 +93,7 @@ def search_sources(
         )
     recommended: Mapping[str, Any] = {}
     recommended_by = ""
-    if isinstance(chosen, str | Path):
+    if not isinstance(chosen, Mapping | SearchSpace):
         recommended_by = str(chosen)
         chosen, recommended = load_space(chosen)
     settings = chosen.to_dict() if isinstance(chosen, SearchSpace) else chosen

@@ -18,7 +18,7 @@ def config(name: str, root: Path, **settings: object) -> DataConfig:
 
 
 def test_camvid(camvid: Path) -> None:
-    settings = config("camvid", camvid, resize=(120, 160))
+    settings = resolve(config("camvid", camvid, resize=(120, 160)))
     for split, length in (("train", 367), ("val", 101)):
         dataset = open_dataset(settings, split)
         assert len(dataset) == length

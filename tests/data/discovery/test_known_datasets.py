@@ -363,7 +363,7 @@ def test_masks_in_colour(file: str | None, text: str, tmp_path: Path) -> None:
     assert (resolved.classes, resolved.num_classes) == (("road", "car"), 2)
     path = tmp_path / "resolved.yaml"
     path.write_text(to_yaml(resolved.to_dict()))
-    assert parse(DataConfig, read_yaml(path, DataError)) == resolved
+    assert resolve(parse(DataConfig, read_yaml(path, DataError))) == resolved
     assert "masks in colour" in describe_dataset(resolve(config(tmp_path, **settings)))
 
 
