@@ -10,18 +10,9 @@
 from __future__ import annotations
 
 import importlib
-import os
 from typing import TYPE_CHECKING, Any
 
 from autoseg._version import __version__ as __version__
-
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
-"""A supernet's steps call more distinct convolutions than the 1,024 that oneDNN keeps; the rest it would make anew each
-step. It is read at the first convolution."""
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-"""How long PyTorch's threads on a CPU spin for each other before they give way. GCC's default is a hundred times that,
-which makes steps ten times as long where other work has one of the cores. It is read when torch is loaded."""
 
 if TYPE_CHECKING:
     from autoseg.api.check_data import check_data
@@ -34,12 +25,13 @@ if TYPE_CHECKING:
     from autoseg.api.predict import predict
     from autoseg.api.retrain import retrain
     from autoseg.api.search import search
+    from autoseg.config.losses import LossTerm
     from autoseg.engine.predict import load_network
     from autoseg.errors import AutosegError
     from autoseg.genotype.sample import sample_genotype
     from autoseg.genotype.schema import Genotype
     from autoseg.plugins import load_plugin
-    from autoseg.registry import Operation, register
+    from autoseg.registry import Decoder, Loss, Network, Operation, Upsampler, register
     from autoseg.space.schema import SearchSpace
     from autoseg.supernet import build_supernet
     from autoseg.zoo.build import build_network
@@ -48,6 +40,11 @@ if TYPE_CHECKING:
 _HOMES = {
     "AutosegError": "autoseg.errors",
     "Operation": "autoseg.registry",
+    "Upsampler": "autoseg.registry",
+    "Decoder": "autoseg.registry",
+    "Loss": "autoseg.registry",
+    "LossTerm": "autoseg.config.losses",
+    "Network": "autoseg.registry",
     "register": "autoseg.registry",
     "load_plugin": "autoseg.plugins",
     "Genotype": "autoseg.genotype.schema",
@@ -72,7 +69,7 @@ _HOMES = {
 __all__ = [  # noqa: RUF022 - in the order of the story
     "search", "decode", "retrain", "evaluate", "predict", "export_model", "plot", "plan", "check_data", "demo",
     "SearchSpace", "Genotype", "FixedNetwork", "sample_genotype", "build_supernet", "build_network", "load_network",
-    "Operation", "register", "load_plugin", "AutosegError",
+    "Operation", "Upsampler", "Decoder", "Loss", "LossTerm", "Network", "register", "load_plugin", "AutosegError",
 ]  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 A plugin is a file that calls `autoseg.register` for each of its records. `autoseg search --plugin my_ops.py` loads it.
 A package may name its module in the entry point group `autoseg.plugins`; it is loaded by that name. autoseg never
-runs a plugin that only a file names: a space or genotype says where its operations came from, and the user gives it.
+runs a plugin that only a file names: a space, genotype or network says where its parts came from, and the user gives
+it.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def load_plugin(source: str | Path) -> None:
             _import_module(text)
         if _count() == before:
             raise PluginError(
-                f"{name}: the plugin registers nothing; it must call autoseg.register(autoseg.Operation(...))",
+                f"{name}: the plugin registers nothing; it must call autoseg.register, see docs/extending.md",
                 code="plugin-empty",
             )
     except BaseException as reason:

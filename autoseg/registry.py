@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
@@ -50,6 +50,114 @@ class Operation:
     fused: FusedForm | None = None
 
 
+@dataclass(frozen=True)
+class Upsampler:
+    """An upsampler by two: (N, Cin, h, w) -> (N, Cout, 2h, 2w), or one less in height or width.
+
+    Args:
+        name: What spaces, genotypes and networks call it, such as `pixel_shuffle`.
+        label: What pictures call it.
+        multiply_adds: From (channels, guide channels) to the products of convolutions and matrices for one pixel of low
+            resolution, at as many channels before as after.
+        build: Called with (in_channels, out_channels); returns a torch module that is called with (features, size,
+            guide). size: (H, W) of the result, or None for twice the features'; guide: None, or a feature of that size.
+            A module that needs one has `reads_guide = True`.
+        takes_kernel_size: A name may end in one, such as `pixel_dcl_5x5`; both functions have `kernel_size` then.
+    """
+
+    name: str
+    label: str
+    multiply_adds: Callable[..., float]
+    build: Callable[..., Any]
+    takes_kernel_size: bool = False
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A term of a loss.
+
+    Args:
+        name: What `search.loss` and `retrain.loss` call it.
+        options: A subclass of `autoseg.LossTerm`, whose further fields are the options with their defaults;
+            `LossTerm` itself where it has none.
+        function: Called with (logits, target, **options): logits (N, K, H, W), and `autoseg.losses.target.Target`.
+            Returns a scalar, 0 where all pixels are ignored.
+        pixel_weights: Of a term that is a mean over pixels, from (target, **options) to the weights (N, H, W): several
+            batches then count in it as one large batch would.
+        smoothed: `label_smoothing` smooths its targets.
+    """
+
+    name: str
+    options: type[Any]
+    function: Callable[..., Any]
+    pixel_weights: Callable[..., Any] | None = None
+    smoothed: bool = False
+
+
+@dataclass(frozen=True)
+class Network:
+    """A fixed network, such as one of the literature.
+
+    Args:
+        name: What `--network` calls it.
+        paper: Where it is from; `autoseg spaces` lists it.
+        options: A subclass of `autoseg.FixedNetwork`, whose further fields are the options with the published values
+            as defaults.
+        build: Called with (options, outputs), the number of score maps K; returns an
+            `autoseg.network.base.SegmentationNetwork`.
+        short: Another, shorter name.
+        backbone: The part for which weights of an ImageNet classifier exist: vgg16, resnet50, resnet101, xception65.
+        output_strides: What the option `output_stride` may be.
+    """
+
+    name: str
+    paper: str
+    options: type[Any]
+    build: Callable[[Any, int], Any]
+    short: str | None = None
+    backbone: str | None = None
+    output_strides: tuple[int, ...] = ()
+
+
+class DecoderInputs(NamedTuple):
+    """From what a decoder is built. It is called with (features, finer), and returns logits of any size."""
+
+    channels: int
+    """Of the features at the end of the cells, after a ReLU."""
+    finer: list[int]
+    """Channels of the further features, from coarse to fine."""
+    num_classes: int
+    settings: Any
+    """The genotype's `decoder`."""
+    rates: list[int]
+    """Dilations of ASPP at the end's stride."""
+    norm: Callable[[int], Any]
+    upsamplers: tuple[str, ...]
+    """One a doubling, or none where features are resized in one go."""
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """The decoder of a discrete network: from the features of its cells to logits.
+
+    Args:
+        name: What spaces and genotypes call it.
+        label: What pictures call it.
+        build: From `DecoderInputs` to a torch module.
+        joins: The finer features that it joins besides those of the last layer. encoder: at every doubling the last
+            of that stride; low_level: one, at `low_level_stride`.
+        how: How it joins them.
+        has_filters: It has `filters` of its own.
+    """
+
+    name: str
+    label: str
+    build: Callable[[DecoderInputs], Any]
+    joins: Literal["none", "encoder", "low_level"] = "none"
+    how: Literal["concat", "add"] = "concat"
+    has_filters: bool = True
+
+
 class Record(Protocol):
     """What all records have in common."""
 
@@ -65,12 +173,12 @@ R = TypeVar("R", bound=Record)
 class Registry(Mapping[str, R]):
     """Name -> record, a plain dictionary that is filled when it is first read.
 
-    home: the module that registers what ships with autoseg, imported at the first look.
+    homes: the modules that register what ships with autoseg, imported at the first look.
     """
 
-    def __init__(self, kind: str, home: str) -> None:
+    def __init__(self, kind: str, *homes: str) -> None:
         self.kind = kind
-        self._home = home
+        self._homes = homes
         self._records: dict[str, R] = {}
         self._plugins: dict[str, str] = {}
         self._loaded = False
@@ -88,18 +196,26 @@ class Registry(Mapping[str, R]):
                 code="plugin-name-invalid",
             )
         for field in fields(record):  # type: ignore[arg-type]  # every record is a dataclass
-            required = "Callable" in str(field.type) and "None" not in str(field.type)
-            if required and not callable(getattr(record, field.name)):
+            needed, given = str(field.type), getattr(record, field.name)
+            if needed.startswith("Callable") and "None" not in needed and not callable(given):
                 raise PluginError(
                     f"{place}{self.kind} '{record.name}' gives no {field.name}; it must be a function",
                     code="plugin-lacks-function",
                 )
-        if record.name in self._records:
-            owner = self._plugins.get(record.name, "autoseg itself")
-            raise PluginError(
-                f"{place}{self.kind} '{record.name}' is registered already, by {owner}; give it another name",
-                code="plugin-name-taken",
-            )
+            if needed.startswith("type[") and not hasattr(given, "model_of"):  # its base is in a layer above
+                base = {"loss": "autoseg.LossTerm", "network": "autoseg.FixedNetwork"}[self.kind]
+                raise PluginError(
+                    f"{place}{self.kind} '{record.name}' gives no {field.name}; it must be a class, {base} or one"
+                    " derived from it",
+                    code="plugin-lacks-options",
+                )
+        for other in self._records.values():
+            for name in _names(record) & _names(other):
+                owner = self._plugins.get(other.name, "autoseg itself")
+                raise PluginError(
+                    f"{place}{self.kind} '{name}' is registered already, by {owner}; give it another name",
+                    code="plugin-name-taken",
+                )
         self._records[record.name] = record
         if plugin:
             self._plugins[record.name] = plugin
@@ -114,6 +230,10 @@ class Registry(Mapping[str, R]):
         """The plugin that registered a record, as `--plugin` takes it; None for what ships with autoseg."""
         return self._plugins.get(name)
 
+    def owners(self, names: Iterable[str]) -> dict[str, str]:
+        """Name -> plugin, of those that are from a plugin."""
+        return {name: self._plugins[name] for name in names if name in self._plugins}
+
     def unknown(self, name: str, hide: Collection[str] = ()) -> str:
         """What to say of a name that is not there, with the nearest that is. hide: names that are not meant here."""
         known = [each for each in self if each not in hide]
@@ -124,7 +244,8 @@ class Registry(Mapping[str, R]):
     def _load(self) -> None:
         if not self._loaded:
             self._loaded = True
-            importlib.import_module(self._home)
+            for home in self._homes:
+                importlib.import_module(home)
 
     def __getitem__(self, name: str) -> R:
         self._load()
@@ -141,8 +262,22 @@ class Registry(Mapping[str, R]):
 
 OPERATIONS: Registry[Operation] = Registry("operation", "autoseg.ops.operations")
 """Every operation that a cell may choose."""
+UPSAMPLERS: Registry[Upsampler] = Registry("upsampler", "autoseg.ops.upsamplers")
+"""Every upsampler; `autoseg.space.resolution.find_upsampler` also knows those with a kernel size."""
+DECODERS: Registry[Decoder] = Registry("decoder", "autoseg.ops.decoders")
+"""Every decoder of a discrete network."""
+LOSSES: Registry[Loss] = Registry("loss", "autoseg.losses.pixel_losses", "autoseg.losses.region_losses")
+"""Every term of a loss."""
+NETWORKS: Registry[Network] = Registry("network", "autoseg.zoo.networks")
+"""Every fixed network by its full name."""
 
-REGISTRIES: Mapping[type, Registry[Any]] = {Operation: OPERATIONS}
+REGISTRIES: Mapping[type, Registry[Any]] = {
+    Operation: OPERATIONS,
+    Upsampler: UPSAMPLERS,
+    Decoder: DECODERS,
+    Loss: LOSSES,
+    Network: NETWORKS,
+}
 """The registry of each kind of record."""
 
 _plugin: list[str] = []
@@ -157,11 +292,18 @@ def register(record: R) -> R:
     registry = REGISTRIES.get(type(record))
     if registry is None:
         known = ", ".join(f"autoseg.{kind.__name__}" for kind in REGISTRIES)
-        raise PluginError(f"{record!r} cannot be registered; give one of {known}", code="plugin-record-invalid")
+        place = f"{_plugin[-1]}: " if _plugin else ""
+        raise PluginError(f"{place}{record!r} cannot be registered; give one of {known}", code="plugin-record-invalid")
     return registry.add(record)  # type: ignore[no-any-return]
 
 
-def _origin(record: Record) -> str:
+def _names(record: Any) -> set[str]:
+    """Its name, and the short one that a network may have."""
+    return {record.name, getattr(record, "short", None) or record.name}
+
+
+def _origin(record: Any) -> str:
     """The module of a record that was registered without `load_plugin`; empty for what ships with autoseg."""
-    module: str = getattr(getattr(record, "build", None), "__module__", "") or ""
-    return "" if module.split(".")[0] == "autoseg" else module
+    values = [getattr(record, field.name) for field in fields(record)]
+    modules = [getattr(value, "__module__", None) or "" for value in values if callable(value)]
+    return next((module for module in modules if module.split(".")[0] != "autoseg"), "")

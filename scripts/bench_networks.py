@@ -20,13 +20,14 @@ from bench import machine
 from bench.measure import timed
 
 from autoseg.analysis.flops import count_cost
-from autoseg.analysis.trace import receptive_field
+from autoseg.analysis.receptive_field import receptive_field
 from autoseg.engine.environment import pick_device
 from autoseg.errors import AutosegError
 from autoseg.files import write_text
 from autoseg.network import for_inference
+from autoseg.registry import NETWORKS
 from autoseg.zoo.build import build_architecture
-from autoseg.zoo.schema import NETWORKS, FixedNetwork
+from autoseg.zoo.schema import FixedNetwork
 
 COUNTED = ((512, 512), (1024, 2048))
 VARIANTS: tuple[dict[str, object], ...] = (

@@ -38,7 +38,7 @@ from autoseg.errors import AutosegError, ConfigError
 from autoseg.files import one_line, write_text
 from autoseg.ops.interleave import interleave
 from autoseg.ops.pixel_dcl import PLACES, HalfFilled
-from autoseg.ops.upsample import UPSAMPLERS
+from autoseg.registry import UPSAMPLERS
 
 SEEDS = (0, 1, 2)
 
@@ -168,7 +168,8 @@ class Contender:
 
 def measure(options: argparse.Namespace, device: torch.device) -> dict[str, dict[str, float]]:
     """Name -> figures."""
-    contenders = {name: Contender(build, options, device) for name, build in (UPSAMPLERS | BESIDE).items()}
+    builders = {name: upsampler.build for name, upsampler in UPSAMPLERS.items()} | BESIDE
+    contenders = {name: Contender(build, options, device) for name, build in builders.items()}
     figures = {name: contender.count() for name, contender in contenders.items()}
     rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
     for number in range(options.repeats + 1):

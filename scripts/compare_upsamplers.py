@@ -45,7 +45,8 @@ from autoseg.metrics.boundary import BoundaryFScore
 from autoseg.metrics.confusion import ConfusionMatrix
 from autoseg.ops.resize import level_size
 from autoseg.ops.upsample import build_upsampler
-from autoseg.space.resolution import UPSAMPLERS, parse_upsampler
+from autoseg.registry import UPSAMPLERS
+from autoseg.space.resolution import parse_upsampler
 
 
 class DoubleConv(nn.Sequential):

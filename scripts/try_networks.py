@@ -21,7 +21,7 @@ import autoseg
 from autoseg.config.base import merge, parse_assignments
 from autoseg.errors import AutosegError
 from autoseg.files import write_text
-from autoseg.zoo.schema import NETWORKS
+from autoseg.registry import NETWORKS
 
 TRAINING = {
     "epochs": 2,

@@ -22,9 +22,7 @@ from autoseg.engine.config import RetrainConfig, SearchConfig
 from autoseg.errors import AutosegError, ConfigError
 from autoseg.files import one_line, write_text
 from autoseg.planning.device import format_bytes
-from autoseg.planning.memory import Setting, predict_memory
-from autoseg.planning.predicted_memory import Memory
-from autoseg.planning.training_memory import predict_training_memory
+from autoseg.planning.memory import Memory, Setting, predict_memory
 from autoseg.setup.settings import retrain_settings, search_settings
 
 GPU = torch.device("cuda")
@@ -156,10 +154,10 @@ def of_retraining(cards: Sequence[int], genotype: str = GENOTYPE) -> list[Fits]:
             return retrain_settings(genotype, data, None, {"device": "cpu", "retrain": schedule})
 
         def at_side(length: int, config: Callable[[int, int], RetrainConfig] = config) -> Memory:
-            return predict_training_memory(config(length, BATCH), GPU)
+            return predict_memory(config(length, BATCH), GPU)
 
         def at_batch(batch: int, config: Callable[[int, int], RetrainConfig] = config) -> Memory:
-            return predict_training_memory(config(CROP, batch), GPU)
+            return predict_memory(config(CROP, batch), GPU)
 
         found.append(crops(genotype, f"crop at batch {BATCH}", precision, "", at_side, cards))
         found.append(batches(genotype, f"batch at {CROP}x{CROP}", precision, at_batch, cards))

@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from autoseg.process import prepare_process
+
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 torch.set_num_threads(1)
+prepare_process()  # as every command does
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it for what it runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

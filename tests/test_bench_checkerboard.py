@@ -15,7 +15,8 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
 
 from bench.checkerboard import constant_grid_share, grid_energy_share, logits_checkerboard, replica_db
 
-from autoseg.ops.upsample import UPSAMPLERS, upsample_by
+from autoseg.ops.upsample import upsample_by
+from autoseg.registry import UPSAMPLERS
 
 CHANNELS = 48
 
@@ -88,7 +89,7 @@ def test_four_unrelated_phases_have_three_quarters() -> None:
 @pytest.mark.parametrize("name", INITIAL)
 def test_upsamplers_as_they_begin(name: str) -> None:
     torch.manual_seed(0)
-    share = constant_grid_share(UPSAMPLERS[name](CHANNELS, CHANNELS), CHANNELS)
+    share = constant_grid_share(UPSAMPLERS[name].build(CHANNELS, CHANNELS), CHANNELS)
     if INITIAL[name]:
         assert share == pytest.approx(INITIAL[name], abs=0.04)
     else:
@@ -98,7 +99,7 @@ def test_upsamplers_as_they_begin(name: str) -> None:
 def test_every_upsampler_has_an_expectation() -> None:
     assert set(INITIAL) == set(UPSAMPLERS) - {"max_unpool"}
     torch.manual_seed(0)
-    share = constant_grid_share(UPSAMPLERS["max_unpool"](CHANNELS, CHANNELS), CHANNELS)
+    share = constant_grid_share(UPSAMPLERS["max_unpool"].build(CHANNELS, CHANNELS), CHANNELS)
     assert share < 0.05  # three pixels of four are zero, but at random, so that little is at the grid
 
 
@@ -123,7 +124,7 @@ def _replicas(power: int) -> float:
 
 def test_replicas_of_upsamplers_as_they_begin() -> None:
     torch.manual_seed(0)
-    db = {name: replica_db(build(8, 8), 8) for name, build in UPSAMPLERS.items()}
+    db = {name: replica_db(each.build(8, 8), 8) for name, each in UPSAMPLERS.items()}
     smooth = ("bilinear", "transposed_conv_bilinear", "dysample")
     rough = ("transposed_conv", "pixel_shuffle", "pixel_dcl", "ipixel_dcl")
     assert max(db[name] for name in smooth) < -25 < db["nearest"] < min(db[name] for name in rough)

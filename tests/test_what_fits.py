@@ -14,8 +14,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
 import what_fits
 from what_fits import GPU, Curve, Need, cell, crops, side
 
-from autoseg.planning.memory import Setting, predict_memory
-from autoseg.planning.predicted_memory import Memory
+from autoseg.planning.memory import Memory, Setting, predict_memory
 
 
 def memory(eager: int, graphs: int) -> Memory:

@@ -1,158 +1,140 @@
-"""Which rows (or columns) of the image every element of a tensor depends on, and how that passes through operations.
+"""How far a network sees: the rows and columns of the image that a pixel of the logits depends on.
 
-The arrays of a span have the dimensions of its tensor, each in full or of length 1 where nothing changes along it, so
-that those of (N, C, H, W) features are (1, 1, H, 1) for rows. Everything is exact but for interpolation: `interpolate`.
+The network runs once on meta tensors, and every tensor carries its reach: the last image row (or column) that each
+element depends on and, as the second of a batch of two images, minus the first one. So each operation is computed with
+"greatest of" in place of sums and products: a convolution takes the greatest reach in its window, an addition that of
+its terms. An operation that only moves elements moves their reach. Weights reach nothing, minus infinity. An operation
+without a rule reaches everything, infinity: too much, never too little.
+
+A reach has the dimensions of its tensor, each in full, or of length 1 where nothing changes along it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import reduce
+from typing import Any
 
-import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils._pytree import tree_leaves, tree_map_only
 
-NOTHING, EVERYTHING = -1, slice(None)
-"""`NOTHING`: in an index of `gather`, zeros that stand for no element."""
+from autoseg.analysis.trace import Facts, meta_images, meta_weights, run
+from autoseg.ops.resize import Size
+
+FAR = 16384
+"""Pixels of the image along the axis that is followed; a field of more than half of it is the whole image's."""
+ACROSS = 32
+"""Pixels of the image along the axis that is not followed."""
+
+aten = torch.ops.aten
 
 
-@dataclass(frozen=True)
-class Span:
-    """`first` to `last`, both included, in pixels of the image; infinity to minus infinity where nothing is seen."""
+def receptive_field(network: nn.Module, in_channels: int = 3) -> float:
+    """Pixels of the image that a pixel of the logits (N, K, H, W) may depend on, along the wider of rows and columns.
 
-    first: np.ndarray
-    last: np.ndarray
+    The widest of all ways, and of all pixels where they differ, as after a transposed convolution; `math.inf` for the
+    whole image, as with image pooling. Zeros around the image count as far as a field would reach without them.
+    Exact but for interpolation, which is not counted, as is the convention: it moves a field and makes it no wider
+    (nearest-neighbour upsampling does not either).
+    """
+    widest = 0.0
+    for axis, size in ((2, (FAR, ACROSS)), (3, (ACROSS, FAR))):
+        widest = max(widest, float(reach(network, size, axis, in_channels).sum(0).max()) + 1)
+        if 2 * widest > FAR:  # even what the middle sees might be cut off by the border
+            return math.inf
+    return float(math.ceil(widest))
+
+
+def reach(network: nn.Module, size: Size, axis: int, in_channels: int = 3) -> Tensor:
+    """The reach of the logits in rows (axis 2) or columns (axis 3) of an image: the last, and minus the first.
+
+    Returns: (2, K, H, W), each of K, H and W in full or 1. Minus infinity where nothing is seen.
+    """
+    mode = _Reaches()
+    images = meta_images(network, 2, in_channels, size)
+    own = torch.arange(size[axis - 2], dtype=torch.float64).view([-1 if each == axis else 1 for each in range(4)])
+    mode.facts[images] = torch.cat([own, -own])
+    found = mode.fact(run(network, images, mode, meta_weights(network)))
+    return _nothing(4).expand(2, -1, -1, -1) if found is None else found
+
+
+class _Reaches(Facts[Tensor]):  # type: ignore[no-untyped-call]
+    """The reach of each tensor."""
+
+    def carry(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> Iterable[Tensor]:
+        call = _Call(func, args, kwargs, result, self.fact)
+        default = _pointwise if torch.Tag.pointwise in func.tags else _moved if func.is_view else _unknown
+        found = RULES.get(func.overloadpacket, default)(call)
+        return [found] if isinstance(found, Tensor) else found
+
+
+class _Call:
+    """One operation: its arguments by name, defaults included, their reach, and the shapes of its results."""
+
+    def __init__(
+        self,
+        func: Any,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        result: Any,
+        fact: Callable[[Tensor], Tensor | None],
+    ) -> None:
+        names = [argument.name for argument in func._schema.arguments]
+        defaults = {each.name: each.default_value for each in func._schema.arguments if each.has_default_value()}
+        self.func, self._fact = func, fact
+        self.arguments: dict[str, Any] = {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
+        self.tensors = [leaf for leaf in tree_leaves(self.arguments) if isinstance(leaf, Tensor)]
+        self.shapes = [tuple(leaf.shape) for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.arguments.get(name)
+
+    def reach(self, tensor: Tensor) -> Tensor:
+        found = self._fact(tensor)
+        return _nothing(tensor.dim()) if found is None else found
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Of both arrays: the tensor's, or 1 in a dimension along which nothing changes."""
-        return self.first.shape
-
-    def widest(self) -> float:
-        """The most pixels that any element sees."""
-        return max(0.0, float((self.last - self.first).max()) + 1)
-
-    def union(self, other: Span) -> Span:
-        """What either sees; the arrays are broadcast."""
-        return Span(np.minimum(self.first, other.first), np.maximum(self.last, other.last))
-
-    def over(self, axes: Sequence[int] | None = None) -> Span:
-        """What is seen together along `axes`, all where it is None; they keep the length 1."""
-        axes = None if axes is None else tuple(axes)
-        return Span(self.first.min(axes, keepdims=True), self.last.max(axes, keepdims=True))
-
-    def reshape(self, shape: Sequence[int]) -> Span:
-        """The same elements, in as many."""
-        return Span(self.first.reshape(shape), self.last.reshape(shape))
-
-    def transpose(self, axes: Sequence[int]) -> Span:
-        """The dimensions in another order."""
-        return Span(self.first.transpose(axes), self.last.transpose(axes))
-
-    def part(self, axis: int, index: slice) -> Span:
-        """A part along an axis, or the same where nothing changes along it."""
-        if self.shape[axis] == 1:
-            return self
-        where = (*[EVERYTHING] * (axis % len(self.shape)), index)
-        return Span(self.first[where], self.last[where])
-
-    def repeat(self, axis: int, times: int) -> Span:
-        """Every element along an axis several times."""
-        if self.shape[axis] == 1:
-            return self
-        return Span(self.first.repeat(times, axis), self.last.repeat(times, axis))
-
-    def gather(self, axis: int, index: np.ndarray) -> Span:
-        """What element j of the result sees along an axis: elements `index[j]` (results, reads), none at `NOTHING`."""
-        if self.shape[axis] == 1:
-            return self
-        nothing = np.expand_dims(index == NOTHING, tuple(range(2, len(self.shape) - axis + 1)))
-        first = np.where(nothing, np.inf, self.first.take(index, axis)).min(axis + 1)
-        return Span(first, np.where(nothing, -np.inf, self.last.take(index, axis)).max(axis + 1))
-
-    def interpolate(self, axis: int, length: int) -> Span:
-        """Resized along an axis: moved to between its neighbours, but no wider, by the ratio of the sizes alone.
-
-        Aligned corners or not, the places are those of pixels' centres; the other convention moves what is seen, not
-        how much.
-        """
-        before = self.shape[axis]
-        if before == 1:
-            return self
-        place = np.clip((np.arange(length) + 0.5) * before / length - 0.5, 0, before - 1)
-        left = np.floor(place).astype(int)
-        right = np.minimum(left + 1, before - 1)
-        share = (place - left).reshape(-1, *(1 for _ in self.shape[axis + 1 :]))
-        return Span(
-            _between(self.first.take(left, axis), self.first.take(right, axis), share, np.minimum),
-            _between(self.last.take(left, axis), self.last.take(right, axis), share, np.maximum),
-        )
+    def reaches(self) -> list[Tensor]:
+        return [self.reach(tensor) for tensor in self.tensors]
 
 
-def nothing(dimensions: int) -> Span:
-    """Of a tensor that does not depend on the image."""
-    return Span(np.full((1,) * dimensions, np.inf), np.full((1,) * dimensions, -np.inf))
+def _nothing(dimensions: int) -> Tensor:
+    return torch.full((1,) * dimensions, -math.inf, dtype=torch.float64)
 
 
-def along(axis: int, length: int) -> Span:
-    """Of the image itself, (1, C, H, W): each row, or column, sees itself."""
-    own = np.arange(length, dtype=np.float64).reshape([length if each == axis else 1 for each in range(4)])
-    return Span(own, own)
+def _pointwise(call: _Call) -> Tensor:
+    return reduce(torch.maximum, call.reaches, _nothing(len(call.shapes[0])))
 
 
-def concatenate(spans: Sequence[Span], axis: int, lengths: Sequence[int]) -> Span:
-    """One after the other along an axis, along which they have these lengths."""
-    whole = [_full(span, axis, length) for span, length in zip(spans, lengths, strict=True)]
-    others = [max(sizes) for sizes in zip(*(span.shape for span in whole), strict=True)]
-    shapes = [(*others[:axis], span.shape[axis], *others[axis + 1 :]) for span in whole]
-    return Span(
-        np.concatenate([np.broadcast_to(span.first, shape) for span, shape in zip(whole, shapes, strict=True)], axis),
-        np.concatenate([np.broadcast_to(span.last, shape) for span, shape in zip(whole, shapes, strict=True)], axis),
-    )
+def _unknown(call: _Call) -> list[Tensor]:
+    return [-_nothing(len(shape)) for shape in call.shapes]
 
 
-def regroup(span: Span, before: Sequence[int], after: Sequence[int]) -> Span:
-    """Of a tensor of the shape `before` that is read, element by element, as one of the shape `after`."""
-    full, shape = list(span.shape), [1] * len(after)
+def _same(call: _Call) -> Tensor:
+    return call.reaches[0]
+
+
+# --- the same elements in other places --------------------------------------------------------------------------------
+
+
+def _moved(call: _Call) -> list[Tensor]:
+    """The operation itself, on reaches in full, which take no memory along what does not change."""
+    whole = tree_map_only(Tensor, lambda tensor: call.reach(tensor).expand(tensor.shape), call.arguments)
+    results = tree_leaves(call.func(**whole))
+    return [result[tuple(slice(None) if step else slice(1) for step in result.stride())] for result in results]
+
+
+def _view(call: _Call) -> Tensor:
+    """A tensor that is read, element by element, in another shape."""
+    before, after, found = call.tensors[0].shape, call.shapes[0], call.reaches[0]
+    full, shape = list(found.shape), [1] * len(after)
     for old, new in _groups(before, after):
-        if any(length > 1 for length in span.shape[old]):
+        if math.prod(found.shape[old]) > 1:
             full[old], shape[new] = before[old], after[new]
-    return Span(np.broadcast_to(span.first, full).reshape(shape), np.broadcast_to(span.last, full).reshape(shape))
-
-
-def window(length: int, results: int, kernel: int, stride: int, padding: int, rate: int) -> np.ndarray:
-    """The index, for `Span.gather`, of what a convolution or pooling reads, (results, kernel)."""
-    index = np.arange(results)[:, None] * stride - padding + np.arange(kernel) * rate
-    return np.where((index < 0) | (index >= length), NOTHING, index)
-
-
-def transposed_window(length: int, results: int, kernel: int, stride: int, padding: int, rate: int) -> np.ndarray:
-    """`window` of a transposed convolution: result j reads i wherever i * stride - padding + tap * rate is j."""
-    scaled = np.arange(results)[:, None] + padding - np.arange(kernel) * rate
-    index = scaled // stride
-    return np.where((scaled % stride != 0) | (index < 0) | (index >= length), NOTHING, index)
-
-
-def shares(length: int, results: int) -> np.ndarray:
-    """`window` of adaptive pooling: result j reads from floor(j n / m) to before ceil((j + 1) n / m)."""
-    number = np.arange(results)
-    start, end = number * length // results, -(-(number + 1) * length // results)
-    index = start[:, None] + np.arange((end - start).max())
-    return np.where(index >= end[:, None], NOTHING, index)
-
-
-def _full(span: Span, axis: int, length: int) -> Span:
-    if span.shape[axis] == length:
-        return span
-    return Span(span.first.repeat(length, axis), span.last.repeat(length, axis))
-
-
-def _between(left: np.ndarray, right: np.ndarray, share: np.ndarray, widest: np.ufunc) -> np.ndarray:
-    """Linear, where both see something; else what either sees."""
-    with np.errstate(invalid="ignore"):
-        inner = left + share * (right - left)
-    seen: np.ndarray = np.where(np.isfinite(left) & np.isfinite(right), inner, widest(left, right))
-    return seen
+    return found.expand(full).reshape(shape)
 
 
 def _groups(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[slice, slice]]:
@@ -167,3 +149,163 @@ def _groups(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[slice
                 new_end += 1
         yield slice(old, old_end), slice(new, new_end)
         old, new = old_end, new_end
+
+
+def _cat(call: _Call) -> Tensor:
+    """Channels reach, each, as far as any of them; other dimensions keep the reach of each part."""
+    tensors = [tensor for tensor in call.tensors if tensor.dim() == len(call.shapes[0])]  # PyTorch skips empty ones
+    parts, axis = [call.reach(tensor) for tensor in tensors], call["dim"] % len(call.shapes[0])
+    if axis == 1 and all(part.shape[1] == 1 for part in parts):
+        return reduce(torch.maximum, parts)
+    return _joined(parts, axis, [tensor.shape[axis] for tensor in tensors])
+
+
+def _stack(call: _Call) -> Tensor:
+    axis = call["dim"] % len(call.shapes[0])
+    return _joined([part.unsqueeze(axis) for part in call.reaches], axis, [1] * len(call.tensors))
+
+
+def _joined(parts: Sequence[Tensor], axis: int, lengths: Sequence[int]) -> Tensor:
+    common = [max(sizes) for sizes in zip(*(part.shape for part in parts), strict=True)]
+    sizes = [(*common[:axis], length, *common[axis + 1 :]) for length in lengths]
+    return torch.cat([part.expand(size) for part, size in zip(parts, sizes, strict=True)], axis)
+
+
+def _pad(call: _Call) -> Tensor:
+    found, pad = call.reaches[0], call["pad"]
+    for number in range(len(pad) // 2):
+        axis = found.dim() - 1 - number
+        if found.shape[axis] > 1:
+            found = _padded(found, axis, pad[2 * number], pad[2 * number + 1])
+    return found
+
+
+def _padded(found: Tensor, axis: int, before: int, after: int) -> Tensor:
+    """With what reaches nothing; negative numbers cut."""
+    return F.pad(found, (0, 0) * (found.dim() - 1 - axis) + (before, after), value=-math.inf)
+
+
+def _pixel_shuffle(call: _Call) -> Tensor:
+    found, factor = call.reaches[0].amax(-3, keepdim=True), call["upscale_factor"]
+    for axis in (-2, -1):
+        found = found.repeat_interleave(factor, axis) if found.shape[axis] > 1 else found
+    return found
+
+
+def _pixel_unshuffle(call: _Call) -> Tensor:
+    return _slide(call, [call["downscale_factor"]] * 2)
+
+
+def _nearest(call: _Call) -> Tensor:
+    found = call.reaches[0]
+    for axis, length in enumerate(call.shapes[0][2:], start=2):
+        if (before := found.shape[axis]) > 1:
+            found = found.index_select(axis, torch.arange(length) * before // length)
+    return found
+
+
+def _interpolate(call: _Call) -> Tensor:
+    """Moved to between the neighbours, but no wider, by the ratio of the sizes alone.
+
+    Aligned corners or not, the places are those of pixels' centres; the other convention moves a field, not its size.
+    """
+    found = call.reaches[0]
+    for axis, length in enumerate(call.shapes[0][2:], start=2):
+        if (before := found.shape[axis]) > 1:
+            place = ((torch.arange(length) + 0.5).double() * before / length - 0.5).clamp(0, before - 1)
+            left = found.index_select(axis, place.long())
+            right = found.index_select(axis, (place.long() + 1).clamp(max=before - 1))
+            between = torch.lerp(left, right, place.frac().view(-1, *[1] * (found.dim() - 1 - axis)))
+            found = torch.where(left.isfinite() & right.isfinite(), between, torch.maximum(left, right))
+    return found
+
+
+def _sample(call: _Call) -> Tensor:
+    """At places (N, H, W, 2) that may be predicted: the reach of the nearest element, and that of the places."""
+    return torch.maximum(_nearest(call), call.reach(call["grid"]).amax(3, keepdim=True).permute(0, 3, 1, 2))
+
+
+# --- windows and sums -------------------------------------------------------------------------------------------------
+
+
+def _slide(
+    call: _Call, kernel: Sequence[int], stride: Any = (), padding: Any = 0, rate: Any = 1, transposed: bool = False
+) -> Tensor:
+    """The greatest reach in a window over the last dimensions, one for each length of `kernel`; channels are mixed."""
+    axes = len(kernel)
+    settings = zip(kernel, *(_per_axis(each, axes) for each in (stride or kernel, padding, rate)), strict=True)
+    found = call.reaches[0].amax(-axes - 1, keepdim=True)
+    for axis, (taps, step, around, apart) in enumerate(settings, start=found.dim() - axes):
+        if found.shape[axis] == 1:
+            continue
+        extent = (taps - 1) * apart + 1
+        if transposed:  # the same as a convolution of step 1 between whose inputs lie zeros
+            found = _padded(found.unsqueeze(axis + 1), axis + 1, 0, step - 1).flatten(axis, axis + 1)
+            step, around = 1, extent - 1 - around
+        behind = (call.shapes[0][axis] - 1) * step + extent - found.shape[axis] - around
+        found = _padded(found, axis, around, behind).unfold(axis, extent, step)[..., ::apart].amax(-1)
+    return found
+
+
+def _per_axis(values: int | Sequence[int], axes: int) -> list[int]:
+    listed = [values] if isinstance(values, int) else list(values)
+    return listed * axes if len(listed) == 1 else listed
+
+
+def _convolution(call: _Call) -> Tensor:
+    kernel = call["weight"].shape[2:]
+    return _slide(call, kernel, call["stride"], call["padding"], call["dilation"], call["transposed"])
+
+
+def _pool(call: _Call) -> Tensor:
+    kernel = _per_axis(call["kernel_size"], 2)
+    return _slide(call, kernel, call["stride"], call["padding"], call["dilation"] or 1)
+
+
+def _adaptive_pool(call: _Call) -> Tensor:
+    found = call.reaches[0]
+    sizes = [length if found.shape[axis] > 1 else 1 for axis, length in zip((-2, -1), call.shapes[0][-2:], strict=True)]
+    return F.adaptive_max_pool2d(found, sizes)
+
+
+def _reduce(call: _Call) -> Tensor:
+    """Along some dimensions, or all, which are kept or not."""
+    axes = [call["dim"]] if isinstance(call["dim"], int) else call["dim"] or list(range(call.tensors[0].dim()))
+    return call.reaches[0].amax(axes, keepdim=len(call.shapes[0]) == call.tensors[0].dim())
+
+
+def _along(call: _Call) -> Tensor:
+    """What mixes all elements along one dimension and keeps the shape."""
+    return call.reaches[0].amax(call["dim"], keepdim=True)
+
+
+def _matmul(call: _Call) -> Tensor:
+    """The last two tensors are (..., I, K) and (..., K, J); what is added before them, if anything, counts as well."""
+    *added, left, right = call.reaches
+    return reduce(torch.maximum, added, torch.maximum(left.amax(-1, keepdim=True), right.amax(-2, keepdim=True)))
+
+
+_BY_RULE: dict[Callable[[_Call], Tensor | list[Tensor]], str] = {
+    _same: "native_batch_norm _native_batch_norm_legit_no_training cudnn_batch_norm miopen_batch_norm clone copy"
+    " _to_copy lift_fresh native_dropout",
+    lambda call: []: "zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty rand_like"
+    " randn_like",
+    _unknown: "as_strided",
+    _view: "view _unsafe_view reshape unsqueeze squeeze",
+    _cat: "cat",
+    _stack: "stack",
+    _pad: "constant_pad_nd",
+    _pixel_shuffle: "pixel_shuffle",
+    _pixel_unshuffle: "pixel_unshuffle",
+    _nearest: "upsample_nearest1d upsample_nearest2d",
+    _interpolate: "upsample_linear1d upsample_bilinear2d upsample_bicubic2d",
+    _sample: "grid_sampler_2d",
+    _convolution: "convolution",
+    _pool: "max_pool2d_with_indices avg_pool2d",
+    _adaptive_pool: "_adaptive_avg_pool2d adaptive_max_pool2d",
+    _reduce: "mean sum amax amin var",
+    _along: "_softmax _log_softmax",
+    _matmul: "mm bmm addmm baddbmm",
+}
+RULES = {getattr(aten, name): rule for rule, names in _BY_RULE.items() for name in names.split()}
+"""By operation, whatever its overload. Pointwise operations, which PyTorch marks, and other views need none."""

@@ -1,4 +1,4 @@
-"""What can be known of a network without computing anything: how far it sees, and which of its stages read which.
+"""What can be known of a network without computing anything, such as which of its stages read which.
 
 The network runs once on tensors without data (PyTorch's meta tensors), and a dispatch mode carries facts from the
 inputs of every operation to its results. Letters: N images, C channels, H height, W width.
@@ -6,7 +6,6 @@ inputs of every operation to its results. Letters: N images, C channels, H heigh
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain
@@ -20,40 +19,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from autoseg.analysis.module_graph import IMAGE, Diagram, Join, Read, Stage
-from autoseg.analysis.receptive_field import Span, along, nothing
-from autoseg.analysis.receptive_field_rules import Call, results
 from autoseg.ops.resize import Size
 
-FAR = 16384
-"""Pixels of the image along the axis that is followed; a field of more than half of it is the whole image's."""
-ACROSS = 32
-"""Pixels of the image along the axis that is not followed."""
-
 F = TypeVar("F")
-
-
-def receptive_field(network: nn.Module, in_channels: int = 3) -> float:
-    """Pixels of the image that a pixel of the logits (N, K, H, W) may depend on, along the wider of rows and columns.
-
-    The widest of all ways, and of all pixels where they differ, as after a transposed convolution; `math.inf` for the
-    whole image, as with image pooling. Zeros around the image count as far as a field would reach without them.
-    Exact but for interpolation, which is not counted, as is the convention: it moves a field and makes it no wider
-    (nearest-neighbour upsampling does not either).
-    """
-    widest = 0.0
-    for axis, size in ((2, (FAR, ACROSS)), (3, (ACROSS, FAR))):
-        widest = max(widest, seen(network, size, axis, in_channels).widest())
-        if 2 * widest > FAR:  # even what the middle sees might be cut off by the border
-            return math.inf
-    return float(math.ceil(widest))
-
-
-def seen(network: nn.Module, size: Size, axis: int, in_channels: int = 3) -> Span:
-    """Which rows (axis 2) or columns (axis 3) of an image of `size` each pixel of the logits depends on."""
-    mode = _Spans()
-    images = _images(network, size, in_channels)
-    mode.facts[images] = along(axis, size[axis - 2])
-    return mode.fact(_run(network, images, mode, _state(network))) or nothing(4)
 
 
 def trace_stages(
@@ -66,7 +34,7 @@ def trace_stages(
     Raises: ValueError: a stage that is not called or called twice, or that returns something else.
     """
     names = stages if isinstance(stages, Mapping) else {name: name for name in stages}
-    mode, images, weights = _Sources(), _images(network, size, in_channels), _state(network)
+    mode, images, weights = _Sources(), meta_images(network, 1, in_channels, size), meta_weights(network)
     mode.facts[images] = _Origin({IMAGE: None})
     left = {name: parameter.numel() for name, parameter in network.named_parameters()}
     for name in left:
@@ -88,7 +56,7 @@ def trace_stages(
         for place in names:
             module = network.get_submodule(place)
             hooks.callback(module.register_forward_hook(lambda _, __, output, at=place: note(at, output)).remove)
-        logits = _run(network, images, mode, weights)
+        logits = run(network, images, mode, weights)
     missing = set(names.values()) - {stage.name for stage in found}
     if missing:
         raise ValueError(f"stage '{min(missing)}' is not called")
@@ -139,13 +107,6 @@ def _writes_part(func: Any, args: Sequence[Any]) -> bool:
     return args[0].numel() * args[0].element_size() < args[0].untyped_storage().nbytes()
 
 
-class _Spans(Facts[Span]):  # type: ignore[no-untyped-call]
-    """What each tensor sees of the image."""
-
-    def carry(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> Iterable[Span | None]:
-        return results(Call(func, args, kwargs, result, self.facts), func)
-
-
 class _Origin(NamedTuple):
     """The stages from which a tensor comes with no other between, how these met others, and the parameters since."""
 
@@ -182,18 +143,19 @@ class _Sources(Facts[_Origin]):  # type: ignore[no-untyped-call]
         return [_Origin(merged, weights)] * len(tree_leaves(result))
 
 
-def _images(network: nn.Module, size: Size, in_channels: int) -> Tensor:
+def meta_images(network: nn.Module, count: int, in_channels: int, size: Size) -> Tensor:
+    """Images (count, in_channels, *size) without data, of the type that a network computes in."""
     like = next((each for each in network.parameters() if each.is_floating_point()), torch.empty(0))
-    return torch.empty(1, in_channels, *size, dtype=like.dtype, device="meta")
+    return torch.empty(count, in_channels, *size, dtype=like.dtype, device="meta")
 
 
-def _state(network: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name, without data."""
+def meta_weights(network: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, as meta tensors."""
     own = chain(network.named_parameters(), network.named_buffers())
     return {name: torch.empty_like(tensor, device="meta") for name, tensor in own}
 
 
-def _run(network: nn.Module, images: Tensor, mode: TorchDispatchMode, weights: dict[str, Tensor]) -> Tensor:
+def run(network: nn.Module, images: Tensor, mode: TorchDispatchMode, weights: dict[str, Tensor]) -> Tensor:
     """The logits of a network as it is in use, whose own weights are neither read nor copied."""
     with torch.no_grad(), _in_use(network), mode:
         logits: Tensor = functional_call(network, weights, (images,))

@@ -19,7 +19,8 @@ from autoseg.errors import ConfigError
 from autoseg.files import read_yaml
 from autoseg.ops.resize import Size
 from autoseg.planning.device import device_memory, format_bytes, parse_bytes
-from autoseg.planning.memory import Limits, Option, Planner, Setting
+from autoseg.planning.fit import Limits, Option, Planner
+from autoseg.planning.memory import Setting
 from autoseg.planning.time import Steps, StepTimes, count_steps, step_times
 from autoseg.setup.preflight import check_device
 from autoseg.setup.settings import Source, search_settings

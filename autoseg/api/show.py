@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from autoseg.analysis.flops import count_cost
-from autoseg.analysis.trace import receptive_field
+from autoseg.analysis.receptive_field import receptive_field
 from autoseg.config.base import LEAST_INPUT_SIDE
 from autoseg.errors import ConfigError
 from autoseg.genotype.schema import Genotype
@@ -71,7 +71,7 @@ def _describe_network(network: FixedNetwork, num_classes: int, size: tuple[int, 
         stage.name: f"{stage.channels} channels at stride {stage.stride:g}, {stage.parameters:,} parameters"
         for stage in drawn.stages
     }
-    options = {key: value for key, value in network.to_dict().items() if key != "name"}
+    options = {key: value for key, value in network.to_dict().items() if key not in ("name", "plugins")}
     return {
         "network": network.name,
         "paper": network.entry.paper,
@@ -87,7 +87,8 @@ def _cost_and_field(architecture: Architecture, num_classes: int, size: tuple[in
     channels = architecture.in_channels if isinstance(architecture, FixedNetwork) else 3
     cost = count_cost(lambda: build_architecture(architecture, num_classes), size, channels)
     with torch.device("meta"):
-        field = receptive_field(build_architecture(architecture, num_classes), channels)
+        built = build_architecture(architecture, num_classes)
+    field = receptive_field(built, channels)
     return {
         key: f"{cost.parameters / 1e6:.2f}M parameters ({cost.parameters:,}), {_multiply_adds(cost.multiply_adds)} at"
         f" {size[0]}x{size[1]} with {num_classes} classes",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from autoseg.genotype.schema import Genotype
+from autoseg.registry import NETWORKS
 from autoseg.space.schema import SearchSpace, genotype_names, space_names
-from autoseg.zoo.schema import NETWORKS
 
 
 def known_names() -> dict[str, dict[str, str]]:

@@ -12,6 +12,7 @@ import typer
 from autoseg._version import __version__
 from autoseg.cli import check_data, decode, demo, evaluate, export, plan, plot, predict, retrain, search, show, spaces
 from autoseg.errors import AutosegError, Interrupted
+from autoseg.process import prepare_process
 
 UsageError: Any = typer.BadParameter.__bases__[0]
 """Click's, which typer carries inside."""
@@ -60,6 +61,7 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run a command and return its exit status."""
     arguments = arguments or ["--help"]
+    prepare_process()
     try:
         status = app(arguments, prog_name="autoseg", standalone_mode=False)
         if status == INTERRUPTED:  # what typer makes of Ctrl-C before a run has begun, or outside of one

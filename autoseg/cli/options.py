@@ -66,7 +66,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over a file 
 
 
 def _load_plugins(sources: list[str] | None) -> list[str] | None:
-    """Load plugins while the options are read: what follows may name their operations."""
+    """Load plugins while the options are read: what follows may name their records."""
     from autoseg.plugins import load_plugin
 
     for source in sources or []:
@@ -81,7 +81,7 @@ Plugin = Annotated[
         metavar="FILE",
         callback=_load_plugins,
         is_eager=True,
-        help="A Python file, or an installed module, with operations of your own. Repeatable.",
+        help="A Python file, or an installed module, with operations or other parts of your own. Repeatable.",
     ),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

@@ -7,7 +7,7 @@ import typer
 from autoseg.cli import options
 
 
-def spaces(debug: options.Debug = False) -> None:
+def spaces(plugin: options.Plugin = None, debug: options.Debug = False) -> None:
     """List the search spaces, genotypes and networks of the literature that autoseg knows by name.
 
     Example: autoseg spaces

@@ -9,7 +9,15 @@ import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    Strict,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from autoseg.errors import AutosegError, ConfigError
@@ -43,6 +51,23 @@ class Settings(BaseModel):
         return list(cls.model_fields)
 
 
+class NamedSettings(Settings):
+    """Settings whose `name` picks the model that checks them: a subclass, which has further keys."""
+
+    name: str
+
+    @classmethod
+    def model_of(cls, data: Any) -> type[NamedSettings]:
+        """The model for plain data or settings. Raises: ValueError: there is none of this name."""
+        raise NotImplementedError
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _as_its_model(cls, data: Any, check: ModelWrapValidatorHandler[NamedSettings]) -> NamedSettings:
+        model = cls.model_of(data)
+        return check(data) if issubclass(cls, model) else model.model_validate(data)
+
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -62,7 +87,7 @@ def parse(
     suffix = f" ({where})" if where else ""
     place = ".".join(keys)
     if mistake["type"] == "extra_forbidden":
-        known = _keys_at(model, mistake["loc"][:-1])
+        known = _keys_at(model, mistake["loc"][:-1], data)
         near = difflib.get_close_matches(keys[-1], known, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
         group = f" in {'.'.join(keys[:-1])}" if keys[:-1] else ""
@@ -112,16 +137,7 @@ def _place(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[lis
         if is_key and part != "[key]":
             keys.append(str(part))
             found = [inner for annotation in found for inner in _inside(annotation, part)]
-        else:
-            found = [annotation for annotation in found if _has_tag(annotation, part)] or found
     return keys, [member for annotation in found for member in _members(annotation)]
-
-
-def _has_tag(annotation: Any, tag: int | str) -> bool:
-    """Whether this is the model that `tag` picks from a union whose models a field tells apart."""
-    if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-        return False
-    return any(typing.get_args(field.annotation) == (tag,) for field in annotation.model_fields.values())
 
 
 def _members(annotation: Any) -> list[Any]:
@@ -143,10 +159,14 @@ def _inside(annotation: Any, part: int | str) -> list[Any]:
     return arguments[-1:]  # the value of a mapping
 
 
-def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """The keys that the model nested at `location` knows."""
+def _keys_at(model: type[BaseModel], location: tuple[int | str, ...], data: Any) -> list[str]:
+    """The keys that the model nested at `location` knows; `data`: what was checked."""
     _, nested = _place(model, location)
-    return [key for one in nested if isinstance(one, type) and issubclass(one, Settings) for key in one.file_keys()]
+    for part in location:  # what pydantic put there besides keys is skipped
+        data = data[part] if isinstance(part, int) or (isinstance(data, Mapping) and part in data) else data
+    models = [one for one in nested if isinstance(one, type) and issubclass(one, Settings)]
+    models = [one.model_of(data) if issubclass(one, NamedSettings) else one for one in models]
+    return [key for one in models for key in one.file_keys()]
 
 
 def merge(base: Mapping[str, Any], *overrides: Mapping[str, Any]) -> dict[str, Any]:

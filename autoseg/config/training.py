@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from autoseg.config.base import Flag, Fraction, Number, Settings, Size, Whole
-from autoseg.config.losses import SMOOTHED, CrossEntropyTerm, Loss
+from autoseg.config.losses import PLAIN_LOSS, LossTerms
+from autoseg.registry import LOSSES
 
 
 class OptimizerConfig(Settings):
@@ -74,7 +75,7 @@ class TrainingConfig(Settings):
     schedule: LrScheduleConfig = LrScheduleConfig(min_lr=1e-3)
     balanced_sampling: Fraction = 0.0
     """Share of the images shown in an epoch that are drawn anew, those with rare classes more often."""
-    loss: Loss = (CrossEntropyTerm(),)
+    loss: LossTerms = PLAIN_LOSS
     """A weighted sum of terms, each a name or a mapping with `name`, `weight` and its options."""
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Share of the target that is spread evenly over all classes, of the terms that are cross-entropies but `focal`."""
@@ -118,8 +119,9 @@ class TrainingConfig(Settings):
 
     @model_validator(mode="after")
     def _something_is_smoothed(self) -> TrainingConfig:
-        if self.label_smoothing and not any(term.name in SMOOTHED for term in self.loss):
-            raise ValueError(f"label_smoothing is for the terms {', '.join(SMOOTHED)}, of which the loss has none")
+        if self.label_smoothing and not any(LOSSES[term.name].smoothed for term in self.loss):
+            smoothed = ", ".join(name for name, loss in LOSSES.items() if loss.smoothed)
+            raise ValueError(f"label_smoothing is for the terms {smoothed}, of which the loss has none")
         return self
 
 

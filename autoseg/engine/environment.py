@@ -15,6 +15,7 @@ import torch
 from autoseg._version import __version__
 from autoseg.device_names import checked_name
 from autoseg.errors import ConfigError
+from autoseg.process import prepare_process
 
 PACKAGES = ("torch", "numpy", "networkx", "pydantic", "pillow")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -24,11 +25,14 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 def pick_device(name: str) -> torch.device:
     """The device of this name; a GPU becomes the current one, on which streams, graphs and kernels run.
 
+    The process is set up for it, too (`autoseg.process`).
+
     `auto`: the first GPU, or the CPU where there is none; mps, which is experimental, only by its name. `cuda`: the
     first GPU. For a CPU, memory is set up as `keep_freed_memory` says.
 
     Raises: ConfigError: an unknown name, or a device that this machine has not.
     """
+    prepare_process()
     try:
         checked_name(name)
     except ValueError as reason:

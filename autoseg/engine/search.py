@@ -25,6 +25,7 @@ from autoseg.errors import ConfigError, DataError
 from autoseg.files import to_yaml, write_text
 from autoseg.losses.losses import SegmentationLoss
 from autoseg.supernet import Supernet, build_supernet
+from autoseg.supernet.build import reference_notes
 from autoseg.supernet.fast.kernels import choose_kernels
 from autoseg.supernet.upsampler_cost import relative_costs
 
@@ -85,9 +86,10 @@ class SearchTask:
         parameters = self.gradients.parameters
         self.optimizer = build_optimizer(self.schedule.optimizer, parameters["weights"], fused)
         self.arch_optimizer = build_optimizer(self.schedule.arch_optimizer, parameters["architecture"], fused)
-        self.notes: Sequence[str] = accumulation_notes(
-            self.schedule, "search", batch_norm=True, inexact=self.loss.inexact
-        )
+        self.notes: Sequence[str] = [
+            *reference_notes(self.space),
+            *accumulation_notes(self.schedule, "search", batch_norm=True, inexact=self.loss.inexact),
+        ]
 
     def _loader(self, indices: list[int], stream: str) -> BatchLoader:
         config = self.config

@@ -12,8 +12,8 @@ from autoseg.errors import ExportError
 from autoseg.export.target import check_target
 from autoseg.files import one_line, write_atomically
 from autoseg.genotype.schema import Genotype
+from autoseg.registry import DECODERS
 from autoseg.viz.graph import CONCAT, cell_graph, cells, genotype_graph, path_graph, short_name
-from autoseg.viz.wiring import DECODER_NAMES
 
 GenotypeFormat = Literal["json", "graphml", "dot"]
 
@@ -106,7 +106,7 @@ def _node_label(node: str, attributes: Mapping[str, Any]) -> str:
         return node
     title = node.split("_stride_")[0].replace("_", " ")
     if "name" in attributes:
-        title += f", {DECODER_NAMES[attributes['name']]}"
+        title += f", {DECODERS[attributes['name']].label}"
     filters = f", {attributes['filters']} filters" if "filters" in attributes else ""
     return f"{title}\nstride {attributes['stride']}{filters}"
 

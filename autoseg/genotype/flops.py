@@ -9,44 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import gcd
 
 from autoseg.genotype.schema import Cell, Genotype
 from autoseg.registry import OPERATIONS
 from autoseg.space.cell import PREV_PREV
 from autoseg.space.groups import StemSpec
-from autoseg.space.resolution import Skip, parse_upsampler
+from autoseg.space.resolution import Skip, find_upsampler
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import Arrow, Move, Node, filters_at, nearest_level
 
 PER_BILLION_A_MEGAPIXEL = 1000
 """Multiply-adds a pixel in one billion of them a megapixel, the unit of `decoding.budget`."""
-
-
-def upsampler_cost(name: str, channels: int, guide_channels: int) -> int:
-    """Products for each pixel of low resolution, from `channels` to as many; `guide_channels`: of what unpooling reads.
-
-    Interpolation, which is no convolution and no product of matrices, is not counted.
-    """
-    base, kernel_size = parse_upsampler(name)
-    taps, square = kernel_size**2, channels**2
-    of_guide = 4 * guide_channels * channels if guide_channels != channels else 0
-    return {
-        "nearest": square,
-        "bilinear": square,
-        "transposed_conv": 16 * square,
-        "transposed_conv_bilinear": 16 * square,
-        "pixel_shuffle": 36 * square,
-        "pixel_shuffle_icnr": 36 * square,
-        "pixel_dcl": 2 * (taps + taps // 2) * square,
-        "pixel_dcl_average": 2 * (taps + taps // 2) * square,
-        "pixel_dcl_equations": 7 * taps * square,
-        "ipixel_dcl": 9 * taps * square,
-        "ipixel_dcl_equations": 10 * taps * square,
-        "max_unpool": square + of_guide,
-        "carafe": square + 64 * channels + 9 * 64 * 100 + 100 * channels,
-        "dysample": square + 8 * gcd(channels, 4) * channels,
-    }[base]
 
 
 @dataclass(frozen=True)
@@ -107,7 +80,7 @@ class Costs:
         joined = self._encoder_channels(arrow.target) if encoder_node is None else self.channels(encoder_node)
         products: float = came * filters
         if upsampler != "bilinear":
-            products = (came * filters + upsampler_cost(upsampler, filters, joined)) / 4
+            products = (came * filters + find_upsampler(upsampler).multiply_adds(filters, joined)) / 4
         if skip != "none":
             products += joined * filters
         if skip == "concat" and upsampler != "bilinear":

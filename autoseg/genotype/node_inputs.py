@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from autoseg.genotype.schema import Genotype
+from autoseg.registry import DECODERS
 from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Arrow, Move, Node, nearest_level
-
-JOINING_DECODERS = ("unet", "fcn")
-"""Decoders that join the encoder feature at every doubling, whatever the upsamplers."""
 
 
 class NodeInputs(NamedTuple):
@@ -58,13 +56,13 @@ def end_nodes(genotype: Genotype) -> list[Node]:
 def decoder_nodes(genotype: Genotype) -> list[Node]:
     """The further nodes that the decoder reads, one a doubling, from coarse to fine: the last at that stride.
 
-    It joins there, guides an upsampler, or gives the size alone. Of `deeplabv3plus` the last one is the low-level
-    feature. Empty where a decoder resizes in one go.
+    It joins there, guides an upsampler, or gives the size alone. The last one is the low-level feature of a decoder
+    that joins it. Empty where a decoder resizes in one go.
     """
-    decoder, end = genotype.decoder, genotype.layers + 1
-    staged = decoder.upsamplers or decoder.name in JOINING_DECODERS
+    end, joins = genotype.layers + 1, DECODERS[genotype.decoder.name].joins
+    staged = genotype.decoder.upsamplers or joins == "encoder"
     nodes = [genotype.encoder_node(level - 1, end) for level in genotype.decoder_levels] if staged else []
-    return [*nodes[:-1], low_level_node(genotype)] if decoder.name == "deeplabv3plus" else nodes
+    return [*nodes[:-1], low_level_node(genotype)] if joins == "low_level" else nodes
 
 
 def low_level_node(genotype: Genotype) -> Node:

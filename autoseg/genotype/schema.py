@@ -15,7 +15,7 @@ from autoseg.config.base import Settings, Whole, parse
 from autoseg.errors import GenotypeError
 from autoseg.files import read_yaml, to_yaml, write_text
 from autoseg.genotype.wiring import parse_arrows, write_arrows
-from autoseg.registry import OPERATIONS
+from autoseg.registry import DECODERS, OPERATIONS
 from autoseg.space.cell import state_index
 from autoseg.space.groups import BatchNormSpec, DecoderSpec, Positive, StemSpec
 from autoseg.space.resolution import Skip, parse_upsampler
@@ -101,7 +101,7 @@ class GenotypeDecoderSpec(DecoderSpec):
 def decoder_levels(network: Genotype | SearchSpace, end_level: int) -> tuple[int, ...]:
     """The levels from which the decoder doubles when it begins at `end_level`, from coarse to fine."""
     decoder, first = network.decoder, 0
-    if decoder.name == "deeplabv3plus":
+    if DECODERS[decoder.name].joins == "low_level":
         first = max(0, (decoder.low_level_stride // network.stem.stride).bit_length() - 1)
     return tuple(reversed(range(first + 1, end_level + 1)))
 
@@ -231,8 +231,9 @@ class Genotype(Settings):
     def to_dict(self) -> dict[str, Any]:
         """Plain data for YAML; options where they are on."""
         data = without_defaults(super().to_dict(), self)
-        cells = (self.cell, self.up_cell or ())
-        write_plugins(data, (edge.operation for cell in cells for block in cell for edge in block))
+        edges = (edge for cell in (self.cell, self.up_cell or ()) for block in cell for edge in block)
+        upsamplers = (*self.network.upsamplers, *self.decoder.upsamplers)
+        write_plugins(data, (edge.operation for edge in edges), upsamplers, self.decoder.name)
         if self.up_cell is None:
             del data["up_cell"]
         if not self.network.strides:

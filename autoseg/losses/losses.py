@@ -7,16 +7,14 @@ depend on the labels: a CUDA graph can hold any of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from autoseg.config.losses import AnyTerm, CrossEntropyTerm, options_of
-from autoseg.losses.pixel_losses import boundary, boundary_weights, focal, ohem, pixel_weights
-from autoseg.losses.region_losses import dice, lovasz
+from autoseg.config.losses import PLAIN_LOSS, LossTerm
 from autoseg.losses.target import Target
+from autoseg.registry import LOSSES
 
 
 def segmentation_loss(
@@ -34,36 +32,6 @@ def segmentation_loss(
     return SegmentationLoss(ignore_label, class_weights, label_smoothing)(logits, masks)
 
 
-def cross_entropy(logits: Tensor, target: Target) -> Tensor:
-    """See `segmentation_loss`."""
-    total = F.cross_entropy(
-        logits,
-        target.masks,
-        target.class_weights,
-        ignore_index=target.ignore_label,
-        reduction="sum",
-        label_smoothing=target.label_smoothing,
-    )
-    return total / target.pixel_weights().sum().clamp_min(1e-6)
-
-
-LOSSES: dict[str, Callable[..., Tensor]] = {
-    "cross_entropy": cross_entropy,
-    "ohem": ohem,
-    "focal": focal,
-    "boundary": boundary,
-    "dice": dice,
-    "lovasz": lovasz,
-}
-"""Name of a term -> its loss, from logits (N, K, H, W), a `Target` and the term's options."""
-WEIGHTS: dict[str, Callable[..., Tensor]] = {
-    "cross_entropy": pixel_weights,
-    "focal": pixel_weights,
-    "boundary": boundary_weights,
-}
-"""Name of a term that is a mean over pixels whose weights follow from the masks -> these weights (N, H, W)."""
-
-
 class SegmentationLoss:
     """The weighted sum of some terms; plain cross-entropy where none are given.
 
@@ -75,7 +43,7 @@ class SegmentationLoss:
         ignore_label: int,
         class_weights: Tensor | None = None,
         label_smoothing: float = 0.0,
-        terms: Sequence[AnyTerm] = (CrossEntropyTerm(),),
+        terms: Sequence[LossTerm] = PLAIN_LOSS,
     ) -> None:
         self.ignore_label, self.class_weights, self.label_smoothing = ignore_label, class_weights, label_smoothing
         self.terms = tuple(terms)
@@ -90,17 +58,18 @@ class SegmentationLoss:
         """
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         target = self._target(masks, whole, logits.dtype)
-        parts = [term.weight * LOSSES[term.name](logits, target, **options_of(term)) for term in self.terms]
+        parts = [term.weight * LOSSES[term.name].function(logits, target, **term.options) for term in self.terms]
         if shares is not None:
             parts = [part * share for part, share in zip(parts, shares.unbind(), strict=True)]
-        return sum(parts[1:], parts[0])
+        total: Tensor = sum(parts[1:], parts[0])
+        return total
 
     def shares(self, batches: Sequence[Sequence[Tensor]]) -> list[Tensor]:
         """What each of some batches counts in each term of the loss over all of them, (terms,) float32 each.
 
         batches: masks (N, H, W), and `whole` where it is given. With these shares the batches' losses add up to the
-        loss over all of them, exactly for the terms of `WEIGHTS`. The others (ohem, dice, lovasz) look at a batch as a
-        whole: there, the batches count alike.
+        loss over all of them, exactly for terms with `pixel_weights`. The others (ohem, dice, lovasz) look at a batch
+        as a whole: there, the batches count alike.
         """
         rows = []
         for masks, *whole in batches:
@@ -113,16 +82,16 @@ class SegmentationLoss:
     @property
     def inexact(self) -> tuple[str, ...]:
         """The terms that batches which count as one compute apart (see `shares`)."""
-        return tuple(term.name for term in self.terms if term.name not in WEIGHTS)
+        return tuple(term.name for term in self.terms if LOSSES[term.name].pixel_weights is None)
 
     def _target(self, masks: Tensor, whole: Tensor | None, dtype: torch.dtype) -> Target:
         weights = None if self.class_weights is None else self.class_weights.to(dtype)
         return Target(masks, self.ignore_label, weights, self.label_smoothing, whole)
 
-    def _weight_of(self, term: AnyTerm, target: Target, one: Tensor) -> Tensor:
+    def _weight_of(self, term: LossTerm, target: Target, one: Tensor) -> Tensor:
         """The sum of a term's pixel weights; 1 where a term has none."""
-        weigh = WEIGHTS.get(term.name)
-        return one if weigh is None else weigh(target, **options_of(term)).sum().float()
+        weigh = LOSSES[term.name].pixel_weights
+        return one if weigh is None else weigh(target, **term.options).sum().float()
 
 
 def sample_pixels(masks: Tensor, share: float, ignore_label: int) -> Tensor:

@@ -1,19 +1,63 @@
 """Losses that are a weighted mean of the pixels' cross-entropies. Letters: N images, K classes, H height, W width.
 
-logits: (N, K, H, W), float32 or float64.
+logits: (N, K, H, W), float32 or float64. This file loads without torch. Each loss has its record at the end.
 """
 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Annotated
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from pydantic import Field
 
+from autoseg.config.base import Fraction, Number, Whole
+from autoseg.config.losses import LossTerm
 from autoseg.losses.target import Target
-from autoseg.ops.boundaries import on_boundary
-from autoseg.ops.precision import float64_device
+from autoseg.registry import Loss, register
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+class OhemTerm(LossTerm):
+    """Cross-entropy over the hardest pixels of a batch: those whose true class is thought least likely."""
+
+    keep: Fraction = 0.25
+    """Share of the pixels that are not ignored."""
+    min_kept: Annotated[Whole, Field(ge=1)] = 1
+    """At least so many pixels of a batch, as far as there are so many."""
+    threshold: Annotated[Number, Field(gt=0, lt=1)] | None = None
+    """Besides these, all pixels whose true class has a lower probability than this."""
+
+
+class FocalTerm(LossTerm):
+    """Focal loss (Lin et al. 2017): cross-entropy times (1 - probability of the true class) ** gamma."""
+
+    gamma: Annotated[Number, Field(ge=0, le=10)] = 2.0
+
+
+class BoundaryTerm(LossTerm):
+    """Cross-entropy that weighs 1 + w0 * exp(-d^2 / (2 sigma^2)), d pixels from the nearest boundary between labels."""
+
+    w0: Annotated[Number, Field(ge=0, le=1000)] = 10.0
+    sigma: Annotated[Number, Field(gt=0, le=50)] = 5.0
+    """In pixels, as `d`. Both are U-Net's (Ronneberger et al. 2015, eq. 2)."""
+
+
+def cross_entropy(logits: Tensor, target: Target) -> Tensor:
+    """Averaged over the pixels that are not ignored, by the weights of their classes."""
+    from torch.nn import functional as F
+
+    total = F.cross_entropy(
+        logits,
+        target.masks,
+        target.class_weights,
+        ignore_index=target.ignore_label,
+        reduction="sum",
+        label_smoothing=target.label_smoothing,
+    )
+    return total / target.pixel_weights().sum().clamp_min(1e-6)
 
 
 def ohem(
@@ -35,6 +79,8 @@ def focal(logits: Tensor, target: Target, gamma: float = 2.0) -> Tensor:
     The class weights are the paper's alpha. The mean is by the weights of the pixels, as for cross-entropy, so gamma 0
     is cross-entropy; the paper, for detection, divides by the number of objects.
     """
+    import torch
+
     log_probs = _true_log_probs(logits, target)
     # below 1 the power has no slope at 0, which a pixel that is learned reaches: there it gets no gradient
     missing = (-torch.expm1(log_probs)).clamp_min(torch.finfo(logits.dtype).tiny)
@@ -60,6 +106,8 @@ def pixel_weights(target: Target, **options: object) -> Tensor:
 
 def boundary_weights(target: Target, w0: float = 10.0, sigma: float = 5.0) -> Tensor:
     """(N, H, W): the weights of the mean that `boundary` is."""
+    import torch
+
     return target.pixel_weights() * _boundary_factors(target, w0, sigma, torch.float32)
 
 
@@ -68,16 +116,19 @@ def _boundary_factors(target: Target, w0: float, sigma: float, dtype: torch.dtyp
     return 1 + w0 * boundary_closeness(masks, target.ignore_label, sigma, dtype)
 
 
-@torch.no_grad()
-def boundary_closeness(masks: Tensor, ignore_label: int, sigma: float, dtype: torch.dtype = torch.float32) -> Tensor:
+def boundary_closeness(masks: Tensor, ignore_label: int, sigma: float, dtype: torch.dtype | None = None) -> Tensor:
     """exp(-d^2 / (2 sigma^2)) of each pixel of (N, H, W) masks, d the Euclidean distance to the nearest boundary pixel.
 
     Boundary pixels are those of `on_boundary`. Beyond three sigma along an axis it is 0 (where it would be under
     0.012). The exponential of a sum is a product and falls with the distance, so the nearest pixel is found as a
     maximum along the rows and then along the columns: exact, without a distance transform, in a number of plain
-    operations that depends on sigma alone.
+    operations that depends on sigma alone. float32 unless a dtype is given.
     """
-    closeness = on_boundary(masks, ignore_label).to(dtype)
+    import torch
+
+    from autoseg.ops.boundaries import on_boundary
+
+    closeness = on_boundary(masks, ignore_label).to(dtype or torch.float32)
     for axis in (1, 2):
         length = closeness.shape[axis]
         spread = closeness.clone()
@@ -92,6 +143,8 @@ def boundary_closeness(masks: Tensor, ignore_label: int, sigma: float, dtype: to
 
 def _hardest(hardness: Tensor, counted: Tensor, keep: float, min_kept: int, threshold: float | None) -> Tensor:
     """(N, H, W) bool: which pixels `ohem` keeps, by their -log p of the true class."""
+    from autoseg.ops.precision import float64_device
+
     total = counted.sum()
     share = (keep * total.to(float64_device(total.device)).double()).ceil().long()
     number = share.to(total.device).clamp_min(min_kept).minimum(total)
@@ -105,11 +158,15 @@ def _hardest(hardness: Tensor, counted: Tensor, keep: float, min_kept: int, thre
 
 def _true_log_probs(logits: Tensor, target: Target) -> Tensor:
     """(N, H, W): log p of the true class, 0 where a pixel is ignored."""
+    from torch.nn import functional as F
+
     return -F.cross_entropy(logits, target.masks, ignore_index=target.ignore_label, reduction="none")
 
 
 def _cross_entropies(logits: Tensor, target: Target) -> Tensor:
     """(N, H, W): of each pixel, times the weight of its class; 0 where it is ignored."""
+    from torch.nn import functional as F
+
     return F.cross_entropy(
         logits,
         target.masks,
@@ -123,3 +180,9 @@ def _cross_entropies(logits: Tensor, target: Target) -> Tensor:
 def _mean(losses: Tensor, weights: Tensor) -> Tensor:
     """Of losses that have their weights in them; 0 where nothing weighs anything."""
     return losses.sum() / weights.sum().clamp_min(1e-6)
+
+
+register(Loss("cross_entropy", LossTerm, cross_entropy, pixel_weights, smoothed=True))
+register(Loss("ohem", OhemTerm, ohem, smoothed=True))
+register(Loss("focal", FocalTerm, focal, pixel_weights))
+register(Loss("boundary", BoundaryTerm, boundary, boundary_weights, smoothed=True))

@@ -1,15 +1,37 @@
 """Losses that compare the regions of a class as wholes. Letters: N images, K classes, H height, W width.
 
 logits: (N, K, H, W), float32 or float64. Each is a mean over the classes that are present: an absent one would ask for
-fewer of its pixels whatever the others need, with the weight of a class that has them.
+fewer of its pixels whatever the others need, with the weight of a class that has them. This file loads without torch.
+Each loss has its record at the end.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Annotated
 
+from pydantic import Field
+
+from autoseg.config.base import Flag, Number
+from autoseg.config.losses import LossTerm
 from autoseg.losses.target import Target
+from autoseg.registry import Loss, register
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class DiceTerm(LossTerm):
+    """Soft Dice loss (Milletari et al. 2016): of each class over the whole batch, mean over the classes in it."""
+
+    smooth: Annotated[Number, Field(ge=0, le=1e6)] = 1.0
+    """Pixels, added to both sides of the fraction, that calm classes of few pixels."""
+
+
+class LovaszTerm(LossTerm):
+    """Lovász-softmax (Berman et al. 2018): a convex stand-in for 1 - IoU, mean over the classes that are present."""
+
+    per_image: Flag = False
+    """Of each image by itself, then their mean; else of the batch as a whole."""
 
 
 def dice(logits: Tensor, target: Target, smooth: float = 1.0) -> Tensor:
@@ -30,6 +52,8 @@ def lovasz(logits: Tensor, target: Target, per_image: bool = False) -> Tensor:
 
     An image in which all is ignored does not count. Sorts the pixels once a class.
     """
+    import torch
+
     labels = target.one_hot(logits.shape[1])
     counted = target.counted
     errors = (labels.to(logits.dtype) - logits.softmax(1)).abs() * counted.unsqueeze(1)
@@ -41,7 +65,6 @@ def lovasz(logits: Tensor, target: Target, per_image: bool = False) -> Tensor:
     return _mean(_mean(torch.stack(losses), found := torch.stack(present), 0), found.any(0))
 
 
-@torch.no_grad()
 def _jaccard_gradient(errors: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
     """What each error is multiplied with, (groups, pixels), as the arguments: one class's errors, truth, what counts.
 
@@ -50,7 +73,9 @@ def _jaccard_gradient(errors: Tensor, labels: Tensor, counted: Tensor) -> Tensor
     class and intersection / (union (union - 1)) for another, where the difference of two such losses would lose most of
     its digits in float32.
     """
-    order = errors.masked_fill(~counted, -1).argsort(1, descending=True)  # ignored pixels last
+    import torch
+
+    order = errors.detach().masked_fill(~counted, -1).argsort(1, descending=True)  # ignored pixels last
     true = labels.gather(1, order)
     missed, total = true.cumsum(1), labels.sum(1, keepdim=True)
     wrong = counted.gather(1, order).cumsum(1) - missed
@@ -63,3 +88,7 @@ def _jaccard_gradient(errors: Tensor, labels: Tensor, counted: Tensor) -> Tensor
 def _mean(values: Tensor, counted: Tensor, axis: int = -1) -> Tensor:
     """Along an axis, over what counts; 0 where nothing does."""
     return (values * counted).sum(axis) / counted.sum(axis).clamp_min(1)
+
+
+register(Loss("dice", DiceTerm, dice))
+register(Loss("lovasz", LovaszTerm, lovasz))

@@ -5,10 +5,10 @@ Letters: N images, K classes, H height, W width.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Target(NamedTuple):
@@ -31,6 +31,8 @@ class Target(NamedTuple):
 
     def one_hot(self, classes: int) -> Tensor:
         """(N, K, H, W) bool: which class a pixel has; none where it is ignored."""
+        import torch
+
         labels = torch.arange(classes, device=self.masks.device).view(1, -1, 1, 1)
         return (self.masks.unsqueeze(1) == labels) & self.counted.unsqueeze(1)
 

@@ -1,17 +1,20 @@
-"""Whether a user's own operation does what a cell needs, said in one line that names its plugin."""
+"""Whether a user's own operation or upsampler does what it must, said in one line that names its plugin."""
 
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from autoseg.errors import PluginError
 from autoseg.ops.resize import level_size
-from autoseg.registry import OPERATIONS
+from autoseg.registry import OPERATIONS, UPSAMPLERS, Registry
+from autoseg.space.resolution import find_upsampler, parse_upsampler
 
 CHANNELS = 8
+OUT_CHANNELS = 5
 SIZE = (9, 12)
 """(H, W) of the trial's input: an odd and an even side."""
 
@@ -47,34 +50,94 @@ def _try(name: str, plugin: str | None) -> None:
                     f"{_who(name)} changes its input, which other operations read too; leave out inplace=True",
                     code="operation-changes-input",
                 )
-    cost = OPERATIONS[name].multiply_adds(CHANNELS)
-    if isinstance(cost, bool) or not isinstance(cost, int | float) or not 0 <= cost < float("inf"):
-        raise PluginError(
-            f"{_who(name)} gives the cost {cost!r}; multiply_adds must return a number of 0 or more",
-            code="operation-cost-invalid",
-        )
+    _check_cost(name, OPERATIONS, CHANNELS)
+
+
+def check_upsampler(name: str) -> None:
+    """Try an upsampler that is from a plugin. Raises: PluginError: it does not do what it must."""
+    plugin = UPSAMPLERS.plugin_of(parse_upsampler(name).base)
+    if plugin is not None:
+        _try_upsampler(name, plugin)
+
+
+@cache
+def _try_upsampler(name: str, plugin: str) -> None:
+    """Run an upsampler once to twice the size and once to one less, on the CPU, with random numbers of its own."""
+    upsampler, base = find_upsampler(name), parse_upsampler(name).base
+    who = _who(base, UPSAMPLERS)
+    for less in (0, 1):
+        size = (2 * SIZE[0] - less, 2 * SIZE[1] - less)
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            torch.manual_seed(0)
+            features, guide = torch.randn(2, CHANNELS, *SIZE), torch.randn(2, CHANNELS, *size)
+            try:
+                module = upsampler.build(CHANNELS, OUT_CHANNELS)
+                with torch.no_grad():
+                    output = module(features, size if less else None, guide)
+            except Exception as reason:
+                raise PluginError(
+                    f"{who} fails at size {_shape(size)} from {_shape(SIZE)} with {CHANNELS} channels in and"
+                    f" {OUT_CHANNELS} out: {type(reason).__name__}: {' '.join(str(reason).split())}",
+                    code="upsampler-fails",
+                ) from reason
+        found, expected = _shape_of(output), (2, OUT_CHANNELS, *size)
+        if found != expected:
+            raise PluginError(
+                f"{who} makes {_shape(found)} of {_shape(tuple(features.shape))}; it must make {_shape(expected)}, as"
+                " it is called with (features, size, guide)",
+                code="upsampler-changes-size",
+            )
+        if _is_broken(output):
+            raise PluginError(
+                f"{who} returns numbers that are not finite (NaN or infinite) for finite input",
+                code="upsampler-not-finite",
+            )
+    _check_cost(base, UPSAMPLERS, CHANNELS, CHANNELS)
 
 
 def check_output(name: str, state: Tensor, output: Tensor, stride: int = 1) -> None:
     """Raises: PluginError: an operation's output (N, C, H, W) has another size than its input, or is not finite."""
     expected = (*state.shape[:2], *level_size((state.shape[-2], state.shape[-1]), stride))
-    found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    found = _shape_of(output)
     if found != expected:
         raise PluginError(
             f"{_who(name)} makes {_shape(found)} of {_shape(tuple(state.shape))} at stride {stride}; it must make"
             f" {_shape(expected)}",
             code="operation-changes-size",
         )
-    has_values = type(output) is Tensor and not output.is_meta  # predicting memory runs on tensors without any
-    if has_values and bool(state.isfinite().all()) and not bool(output.isfinite().all()):
+    if _is_broken(output) and not _is_broken(state):
         raise PluginError(
             f"{_who(name)} returns numbers that are not finite (NaN or infinite) for finite input",
             code="operation-not-finite",
         )
 
 
-def _who(name: str) -> str:
-    return f"operation '{name}' of the plugin {OPERATIONS.plugin_of(name)}"
+def _is_broken(output: Tensor) -> bool:
+    """Whether some value is not finite; no for tensors without values, on which memory is predicted."""
+    has_values = type(output) is Tensor and not output.is_meta
+    return has_values and not bool(output.isfinite().all())
+
+
+def _check_cost(name: str, registry: Registry[Any], *arguments: int) -> None:
+    """Raises: PluginError: a record's `multiply_adds` fails or returns no number."""
+    operation = registry is OPERATIONS
+    try:
+        cost = registry[name].multiply_adds(*arguments)
+    except Exception as reason:
+        cost = f"{type(reason).__name__}: {' '.join(str(reason).split())}"
+    if isinstance(cost, bool) or not isinstance(cost, int | float) or not 0 <= cost < float("inf"):
+        raise PluginError(
+            f"{_who(name, registry)} gives the cost {cost!r}; multiply_adds must return a number of 0 or more",
+            code="operation-cost-invalid" if operation else "upsampler-cost-invalid",
+        )
+
+
+def _who(name: str, registry: Registry[Any] = OPERATIONS) -> str:
+    return f"{registry.kind} '{name}' of the plugin {registry.plugin_of(name)}"
+
+
+def _shape_of(output: object) -> tuple[int, ...] | str:
+    return tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
 
 
 def _shape(shape: tuple[int, ...] | str) -> str:

@@ -12,8 +12,6 @@ Letters: N images, C channels, H height, W width.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -22,11 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.errors import SearchSpaceError
+from autoseg.ops.check import check_upsampler
 from autoseg.ops.interleave import ROW_BY_ROW, cut, interleave
-from autoseg.ops.pixel_dcl import IPixelDCL, PixelDCL
-from autoseg.ops.resampling import Carafe, DySample
 from autoseg.ops.resize import Size, level_size, resize
-from autoseg.space.resolution import parse_upsampler
+from autoseg.space.resolution import find_upsampler
 
 
 class Nearest(nn.Module):
@@ -103,6 +100,8 @@ class MaxUnpool(nn.Module):
     ones, without weights, which no gradient would reach. The first of equal maxima counts, as in `max_pool2d`.
     """
 
+    reads_guide = True
+
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.project = nn.Conv2d(in_channels, out_channels, 1, bias=False)
@@ -164,36 +163,19 @@ def to_width(features: Tensor, channels: int) -> Tensor:
     return F.conv2d(features, shares.reshape(channels, before, 1, 1))
 
 
-UPSAMPLERS: dict[str, Callable[..., nn.Module]] = {
-    "nearest": Nearest,
-    "bilinear": Bilinear,
-    "transposed_conv": TransposedConv,
-    "transposed_conv_bilinear": partial(TransposedConv, init="bilinear"),
-    "pixel_shuffle": PixelShuffle,
-    "pixel_shuffle_icnr": partial(PixelShuffle, init="icnr"),
-    "pixel_dcl": PixelDCL,
-    "pixel_dcl_equations": partial(PixelDCL, variant="equations"),
-    "pixel_dcl_average": partial(PixelDCL, init="average"),
-    "ipixel_dcl": IPixelDCL,
-    "ipixel_dcl_equations": partial(IPixelDCL, variant="equations"),
-    "max_unpool": MaxUnpool,
-    "carafe": Carafe,
-    "dysample": DySample,
-}
-"""Called with (in_channels, out_channels); the names are those of `space.resolution.UPSAMPLERS`."""
-
-
 def build_upsampler(name: str, in_channels: int, out_channels: int) -> nn.Module:
     """The upsampler that a space names, `pixel_dcl_5x5` with its kernel size.
 
-    Raises: SearchSpaceError: there is none of this name, or an even kernel.
+    Raises: SearchSpaceError: there is none of this name, or an even kernel. PluginError: a user's own one does not do
+    what it must.
     """
     try:
-        base, kernel_size = parse_upsampler(name)
+        record = find_upsampler(name)
     except ValueError as reason:
         raise SearchSpaceError(str(reason), code="upsampler-invalid") from None
-    options = {"kernel_size": kernel_size} if "pixel_dcl" in base else {}
-    return UPSAMPLERS[base](in_channels, out_channels, **options)
+    check_upsampler(name)
+    module: nn.Module = record.build(in_channels, out_channels)
+    return module
 
 
 class Repeated(nn.Module):
@@ -208,7 +190,7 @@ class Repeated(nn.Module):
 
     def forward(self, features: Tensor, size: Size | None = None, guide: Tensor | None = None) -> Tensor:
         """See the class."""
-        guide = guide if isinstance(self.stages[0], MaxUnpool) else None
+        guide = guide if getattr(self.stages[0], "reads_guide", False) else None
         sizes, guides = [size], [guide]
         for _ in self.stages[1:]:
             size, guide = size and level_size(size, 2), None if guide is None else max_pool_2x2(guide)

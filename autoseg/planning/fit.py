@@ -1,36 +1,192 @@
-"""What of a schedule must be smaller for the memory of the device that a run will be on."""
+"""What fits into the memory of a device: the largest setting, and what of a schedule must be smaller."""
 
 from __future__ import annotations
 
 import json
-from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import replace
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 
 from autoseg.config.base import LEAST_INPUT_SIDE
-from autoseg.config.training import SearchSchedule, TrainingConfig
+from autoseg.config.training import SearchSchedule
 from autoseg.engine.config import RetrainConfig, SearchConfig
 from autoseg.errors import ConfigError
 from autoseg.files import shell_quoted
 from autoseg.ops.resize import Size
 from autoseg.planning.device import device_memory, format_bytes, most_memory
-from autoseg.planning.memory import Memory, predict_memory
-from autoseg.planning.training_memory import predict_training_memory
+from autoseg.planning.memory import (
+    MARGIN,
+    SMALLEST_BATCH,
+    STEPS,
+    Config,
+    Memory,
+    Setting,
+    predict_memory,
+    schedule_of,
+    uses_graphs,
+)
 
-Config = TypeVar("Config", SearchConfig, RetrainConfig)
-
+LARGEST_PROPOSED_BATCH, LARGEST_PROPOSED_CROP = 1024, 2049
+"""Where the number and size of the images are not known."""
 MOST_BYTES = {"search": 64 * 2**10, "retrain": 16 * 2**10}
 """A pixel of the batch, four times what spaces and networks take that ship with autoseg: where this fits twice, nothing
 is predicted, which takes seconds."""
-ESTIMATE = 1.1
-"""Settings are predicted that take no more than this share by proportion."""
+DOUBT = 0.1
+"""An estimate by proportion may be off by this share of the available memory: what it exceeds by less is predicted."""
 CERTAIN = 0.9
 """A prediction is within a tenth: settings are refused whose predicted peak, less this, is more than there can be."""
-LEAST_BATCH, STEP = 2, 16
-"""Of a batch, and of the sides of a crop, which become multiples of it."""
+STEP = 16
+"""The sides of a crop that is made smaller become multiples of it."""
+
+
+# --- the largest that fits --------------------------------------------------------------------------------------------
+
+
+class Option(NamedTuple):
+    """One line of a plan. `memory` is None where not even the smallest fits; `setting` is then the smallest."""
+
+    name: str
+    setting: Setting
+    memory: Memory | None
+    fits: bool
+
+
+class Limits(NamedTuple):
+    """The largest values to propose."""
+
+    crop: Size = (LARGEST_PROPOSED_CROP, LARGEST_PROPOSED_CROP)
+    batch_size: int = LARGEST_PROPOSED_BATCH
+
+
+Predict = Callable[[Setting], Memory]
+
+
+class Planner:
+    """Compares settings of one search on one device against `memory_bytes`; each is predicted once."""
+
+    def __init__(
+        self, config: SearchConfig, device: torch.device, memory_bytes: int, limits: Limits | None = None
+    ) -> None:
+        self.config, self.device, self.memory_bytes = config, device, memory_bytes
+        self.limits = limits or Limits()
+        self.asked = Setting.of(config.search)
+        self.predict = cache(self._predict)
+        self.predict_peak = cache(self._predict_peak)
+
+    def _predict(self, setting: Setting) -> Memory:
+        return predict_memory(setting.apply(self.config), self.device)
+
+    def _predict_peak(self, setting: Setting) -> Memory:
+        """As `predict`, in half the time: of the step alone that has the peak at the asked crop and batch.
+
+        Of both where CUDA graphs need the memory of both (`recorded_bytes`).
+        """
+        known = setting._replace(crop=self.asked.crop, batch_size=self.asked.batch_size)
+        if setting == known:
+            return self.predict(setting)
+        later = uses_graphs(self.config.search, self.device) and self.config.search.arch_start_epoch > 0
+        steps = STEPS if later else (self.predict(known).peak_step,)
+        return predict_memory(setting.apply(self.config), self.device, steps)
+
+    def fits(self, setting: Setting) -> bool:
+        """Whether the device has what a setting needs."""
+        return self.predict(setting).needed_bytes(self.device) <= self.memory_bytes
+
+    def options(self) -> list[Option]:
+        """The setting as asked and its variants, then the largest batch and the largest crop that fit."""
+        asked = self.asked
+        other = asked._replace(checkpoint_cells=not asked.checkpoint_cells)
+        named = {"as asked": asked, f"{'with' if other.checkpoint_cells else 'without'} checkpointing": other}
+        if asked.precision == "float32" and self._has_bf16():
+            named["with bf16"] = asked._replace(precision="bf16")
+            if not asked.checkpoint_cells:
+                named["with both"] = other._replace(precision="bf16")
+        options = [Option(name, one, self.predict(one), self.fits(one)) for name, one in named.items()]
+        plain, checkpointed = sorted((asked, other), key=lambda one: one.checkpoint_cells)
+        for name, candidates in (("largest batch", self._batches), ("largest crop", self._crops)):
+            options += [self._largest(name, one, candidates(one), self.predict_peak) for one in (plain, checkpointed)]
+        if not any(option.fits for option in options):
+            smallest = checkpointed._replace(batch_size=SMALLEST_BATCH)
+            options.append(self._largest("smallest batch", smallest, self._crops(smallest), self.predict))
+        return options
+
+    def may_try(self, setting: Setting) -> bool:
+        """Whether a smaller setting than the asked one will fit, judged without predicting it."""
+        estimate = self.predict(self.asked).scaled(setting.pixels / self.asked.pixels)
+        return estimate.needed_bytes(self.device) <= self.memory_bytes
+
+    def least(self) -> Setting:
+        """The setting that needs least."""
+        return self.asked._replace(
+            crop=(LEAST_INPUT_SIDE, LEAST_INPUT_SIDE), batch_size=SMALLEST_BATCH, checkpoint_cells=True
+        )
+
+    def _has_bf16(self) -> bool:
+        """On a CPU bf16 saves no time without special instructions, so there it is not proposed.
+
+        A GPU that is not there is taken for one that has it, as all since 2020 (Ampere).
+        """
+        if self.device.type != "cuda":
+            return False
+        return not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
+
+    def _largest(self, name: str, start: Setting, candidates: Sequence[Setting], predict: Predict) -> Option:
+        def room(memory: Memory) -> int:
+            return self.memory_bytes - memory.needed_bytes(self.device)
+
+        found = largest_that_fits(candidates, start, predict, room)
+        if found is None:
+            return Option(name, candidates[0], None, False)
+        return Option(name, found, predict(found), True)
+
+    def _batches(self, start: Setting) -> list[Setting]:
+        most = max(SMALLEST_BATCH, self.limits.batch_size)
+        return [start._replace(batch_size=count) for count in range(SMALLEST_BATCH, most + 1)]
+
+    def _crops(self, start: Setting) -> list[Setting]:
+        """Crops of a multiple of 32 plus 1, as the paper's 321, and 32 itself; the width in the asked proportion."""
+        height, width = start.crop
+        crops = [(LEAST_INPUT_SIDE, LEAST_INPUT_SIDE)]
+        for step in range(1, self.limits.crop[0] // 32 + 1):
+            crop = (32 * step + 1, 32 * max(1, round(step * width / height)) + 1)
+            if crop[0] <= self.limits.crop[0] and crop[1] <= self.limits.crop[1]:
+                crops.append(crop)
+        return [start._replace(crop=crop) for crop in crops]
+
+
+def largest_that_fits(
+    candidates: Sequence[Setting], start: Setting, predict: Predict, room_of: Callable[[Memory], int], doubt: float = 0
+) -> Setting | None:
+    """The last of `candidates`, which grow, that fits; None where not even the first does.
+
+    Memory is fixed_bytes and a part that is nearly proportional to the pixels of a batch, so that each prediction,
+    `start`'s first, tells which candidate is the last to fit; that one is predicted in turn, until it is told again.
+    `room_of`: bytes that a setting's memory leaves free; negative where it does not fit. `doubt`: bytes that an
+    estimate may be off by; a candidate is passed over only if it exceeds the room by more.
+    """
+    fits_to, fails_from = -1, len(candidates)
+    setting = start
+    while fails_from - fits_to > 1:
+        memory = predict(setting)
+        room = room_of(memory)
+        if room >= 0:
+            reached = [at for at, one in enumerate(candidates) if one.pixels <= setting.pixels]
+            fits_to = max(fits_to, *reached[-1:], -1)
+        else:
+            reached = [at for at, one in enumerate(candidates) if one.pixels >= setting.pixels]
+            fails_from = min(fails_from, *reached[:1], len(candidates))
+        growth = 1 + (room + doubt) / MARGIN / max(1, memory.peak_bytes - memory.fixed_bytes)
+        told = sum(one.pixels <= setting.pixels * growth for one in candidates) - 1
+        if told == fits_to >= 0:
+            break
+        if fails_from - fits_to > 1:
+            setting = candidates[min(max(told, fits_to + 1), fails_from - 1)]
+    return candidates[fits_to] if fits_to >= 0 else None
+
+
+# --- what must be smaller ---------------------------------------------------------------------------------------------
 
 
 def fit_to_device(
@@ -43,122 +199,88 @@ def fit_to_device(
     `memory_bytes`: what the device has.
     Raises: ConfigError: what is `given` is clearly too much, whatever the rest is; the message says what fits.
     """
-    kind, schedule = _schedule(config)
+    kind, schedule = schedule_of(config)
+    asked = Setting.of(schedule)
     try:
         available = device_memory(device) if memory_bytes is None else memory_bytes
     except ConfigError:  # the system does not say
         return config, []
-    if 2 * _pixels(schedule) * MOST_BYTES[kind] <= available:
+    if 2 * asked.pixels * MOST_BYTES[kind] <= available:
         return config, []
-    asked = known = _predict(config, device)
-    if asked.needed_bytes(device) <= available:
+
+    @cache
+    def predict(setting: Setting) -> Memory:
+        return predict_memory(setting.apply(config), device)
+
+    def room(memory: Memory) -> int:
+        return available - memory.needed_bytes(device)
+
+    needed = predict(asked).needed_bytes(device)
+    if needed <= available:
         return config, []
-    reason = f"as it was, the run would need {format_bytes(asked.needed_bytes(device))}, and there are"
-    reason += f" {format_bytes(available)}"
-    before = schedule
-    for changes in _smaller(schedule, given):
-        smaller = schedule.model_copy(update=changes)
-        if "checkpoint_cells" not in changes or getattr(before, "checkpoint_cells", False):
-            estimate = _scaled(known, _pixels(smaller) / _pixels(before))
-            if estimate.needed_bytes(device) > ESTIMATE * available:
-                continue
-        candidate = config.model_copy(update={kind: smaller})
-        known, before = _predict(candidate, device), smaller
-        if known.needed_bytes(device) <= available:
-            return candidate, [f"{kind}.{key} {_shown(value)}: {reason}" for key, value in changes.items()]
-    least, memory = _least(config, device, given)
+    reason = f"as it was, the run would need {format_bytes(needed)}, and there are {format_bytes(available)}"
+    smaller = list(_smaller(config, given))
+    again = bool(smaller) and smaller[0].pixels == asked.pixels  # cells are computed again
+    start = smaller[0] if again else asked
+    found = largest_that_fits(smaller[::-1], start, predict, room, DOUBT * available)
+    if found is not None:
+        return found.apply(config), [f"{kind}.{key} {value}: {reason}" for key, value in _changes(asked, found).items()]
+    least = [asked, *_smaller(config, [name for name in given if name != "checkpoint_cells"])][-1]
     most = most_memory(device) if memory_bytes is None else memory_bytes
-    if most is not None and CERTAIN * memory.peak_bytes > most:
-        raise ConfigError(_refusal(least, memory, device, available), code="memory-too-small")
-    fits = memory.needed_bytes(device) <= available and "checkpoint_cells" in given
+    if most is not None and CERTAIN * predict(least).peak_bytes > most:
+        raise ConfigError(_refusal(kind, least, predict(least), device, available), code="memory-too-small")
+    fits = room(predict(least)) >= 0 and "checkpoint_cells" in given
     return config, [f"{kind}: it may run out of memory: {reason}" + f"; {kind}.checkpoint_cells=true fits" * fits]
 
 
-def _least(config: Config, device: torch.device, given: Collection[str]) -> tuple[Config, Memory]:
-    """The settings that need least without another crop or batch than what is `given`, and their memory."""
-    kind, schedule = _schedule(config)
-    kept = [name for name in given if name != "checkpoint_cells"]
-    changes = list(_smaller(schedule, kept))[-1:]
-    least = config.model_copy(update={kind: schedule.model_copy(update=changes[0] if changes else None)})
-    return least, _predict(least, device)
-
-
-def _refusal(least: Config, memory: Memory, device: torch.device, available: int) -> str:
+def _refusal(kind: str, least: Setting, memory: Memory, device: torch.device, available: int) -> str:
     """Why settings cannot be used, and what fits by proportion: a smaller crop at that batch, or a smaller batch."""
-    kind, schedule = _schedule(least)
-    (height, width), batch = schedule.crop, schedule.batch_size
+    height, width = least.crop
 
-    def crop(side: int) -> Size:
-        return side, max(LEAST_INPUT_SIDE, side * width // height // STEP * STEP)
+    def last(settings: Sequence[Setting]) -> dict[str, Any]:
+        fitting = [
+            one for one in settings if memory.scaled(one.pixels / least.pixels).needed_bytes(device) <= available
+        ]
+        return _changes(least, fitting[-1]) if fitting else {}
 
-    def fits(crop: Size, batch: int) -> bool:
-        share = batch * crop[0] * crop[1] / _pixels(schedule)
-        return _scaled(memory, share).needed_bytes(device) <= available
-
-    works = []
-    if (side := _last(range(LEAST_INPUT_SIDE, height, STEP), lambda side: fits(crop(side), batch))) is not None:
-        works.append(f"{kind}.crop={list(crop(side))}")
-    if (count := _last(range(LEAST_BATCH, batch), lambda count: fits(schedule.crop, count))) is not None:
-        works.append(f"{kind}.batch_size={count}")
-    even = ", even with checkpointed cells" if getattr(schedule, "checkpoint_cells", False) else ""
+    sides = range(LEAST_INPUT_SIDE, height, STEP)
+    crops = [(side, max(LEAST_INPUT_SIDE, side * width // height // STEP * STEP)) for side in sides]
+    works = last([least._replace(crop=crop) for crop in crops])
+    works |= last([least._replace(batch_size=count) for count in range(SMALLEST_BATCH, least.batch_size)])
+    advice = " or ".join(f"{kind}.{key}={value}" for key, value in works.items())
+    even = ", even with checkpointed cells" if least.checkpoint_cells else ""
     return (
-        f"{kind}.crop {[height, width]} and {kind}.batch_size {batch} do not fit{even}: the run would need"
+        f"{kind}.crop {[height, width]} and {kind}.batch_size {least.batch_size} do not fit{even}: the run would need"
         f" {format_bytes(memory.needed_bytes(device))}, and {device} has {format_bytes(available)};"
-        + (f" set {' or '.join(works)}" if works else " take a smaller network, or a device with more memory")
+        + (f" set {advice}" if works else " take a smaller network, or a device with more memory")
     )
-
-
-def _last(numbers: range, fits: Callable[[int], bool]) -> int | None:
-    """The last of growing numbers that fits, as all before it do; None where not even the first does."""
-    count = bisect_left(numbers, True, key=lambda number: not fits(number))
-    return numbers[count - 1] if count else None
-
-
-def _scaled(memory: Memory, share: float) -> Memory:
-    """The memory of a batch of `share` times as many pixels, by proportion."""
-    return replace(memory, peak_bytes=memory.fixed_bytes + round((memory.peak_bytes - memory.fixed_bytes) * share))
 
 
 def smaller_settings(config: SearchConfig | RetrainConfig) -> str:
     """What to set for a run that needs less memory, as the command line takes it."""
-    kind, schedule = _schedule(config)
-    changes = next(_smaller(schedule, ()), None)
-    if changes is None:
+    kind, schedule = schedule_of(config)
+    smaller = next(_smaller(config, ()), None)
+    if smaller is None:
         return "a smaller network or more memory"
+    changes = _changes(Setting.of(schedule), smaller)
     return " ".join(f"--set {shell_quoted(f'{kind}.{key}={json.dumps(value)}')}" for key, value in changes.items())
 
 
-def _smaller(schedule: TrainingConfig, given: Collection[str]) -> Iterator[dict[str, Any]]:
-    """Changes that need ever less memory."""
-    changes: dict[str, Any] = {}
+def _smaller(config: SearchConfig | RetrainConfig, given: Collection[str]) -> Iterator[Setting]:
+    """Settings that need ever less memory."""
+    _, schedule = schedule_of(config)
+    setting = Setting.of(schedule)
     if isinstance(schedule, SearchSchedule) and not schedule.checkpoint_cells and "checkpoint_cells" not in given:
-        changes["checkpoint_cells"] = True
-        yield dict(changes)
-    batch, crop = schedule.batch_size, schedule.crop
-    while "batch_size" not in given and batch > LEAST_BATCH:
-        changes["batch_size"] = batch = max(LEAST_BATCH, batch // 2)
-        yield dict(changes)
-    while "crop" not in given and max(crop) > LEAST_INPUT_SIDE:
-        height, width = (max(LEAST_INPUT_SIDE, int(side * 3 / 4) // STEP * STEP) for side in crop)
-        changes["crop"] = crop = height, width
-        yield dict(changes)
+        yield (setting := setting._replace(checkpoint_cells=True))
+    while "batch_size" not in given and setting.batch_size > SMALLEST_BATCH:
+        yield (setting := setting._replace(batch_size=max(SMALLEST_BATCH, setting.batch_size // 2)))
+    while "crop" not in given and max(setting.crop) > LEAST_INPUT_SIDE:
+        height, width = (max(LEAST_INPUT_SIDE, int(side * 3 / 4) // STEP * STEP) for side in setting.crop)
+        yield (setting := setting._replace(crop=(height, width)))
 
 
-def _predict(config: SearchConfig | RetrainConfig, device: torch.device) -> Memory:
-    if isinstance(config, SearchConfig):
-        return predict_memory(config, device)
-    return predict_training_memory(config, device)
-
-
-def _schedule(config: SearchConfig | RetrainConfig) -> tuple[str, TrainingConfig]:
-    """The name and the settings of a run's schedule."""
-    return ("search", config.search) if isinstance(config, SearchConfig) else ("retrain", config.retrain)
-
-
-def _pixels(schedule: TrainingConfig) -> int:
-    """Of a batch."""
-    return schedule.batch_size * schedule.crop[0] * schedule.crop[1]
-
-
-def _shown(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def _changes(before: Setting, after: Setting) -> dict[str, Any]:
+    """What is another in `after`, by the names of the settings, as JSON has it, in the order in which it is tried."""
+    changed = {key: value for key, value in after._asdict().items() if value != getattr(before, key)}
+    keys = [key for key in ("checkpoint_cells", "batch_size", "crop") if key in changed]
+    return {key: list(changed[key]) if key == "crop" else changed[key] for key in keys}

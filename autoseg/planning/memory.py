@@ -1,60 +1,117 @@
-"""What a search will need, before it is started: memory predicted without computing, and what fits.
+"""What a run will need, before it is started: memory predicted without computing.
 
-Memory is that of one iteration in the midst of a search: a weight step and an architecture step, with gradients and
-the optimisers' state there. The real search is run on tensors without data, so every path that it takes on the device
-counts. Not in it: the data set where it is kept on the device, the process itself, a GPU's context. Where operations
-are sampled (GDAS) it is that of one sample, and others may need more.
+Memory is that of one iteration in the midst of a run, with gradients and the optimizers' state there: of a search, a
+weight step and an architecture step; of a retraining, a step. The real task runs on tensors without data (PyTorch's
+fake tensors) which lie on the CPU and take the way of the device that is asked about (`ops.acting`): every path that it
+takes there counts, a GPU need not be there, and the prediction is the same where it is. Not in it: the data set where
+it is kept on the device, the process itself. Where operations are sampled (GDAS) it is that of one sample, and others
+may need more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import cache
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
 from autoseg.analysis.memory_tracker import LiveStorages, SavedStorages, tensor_bytes
 from autoseg.config.base import LEAST_INPUT_SIDE
-from autoseg.config.training import SearchSchedule
-from autoseg.data.dataset import open_dataset
-from autoseg.engine.config import SearchConfig
+from autoseg.config.data import DataConfig, GeneratedConfig
+from autoseg.config.training import TrainingConfig
+from autoseg.data.dataset import open_dataset, resolve
+from autoseg.engine.config import RetrainConfig, SearchConfig
 from autoseg.engine.mixed_precision import autocast
-from autoseg.engine.search import SearchTask
+from autoseg.engine.retrain import RetrainTask
+from autoseg.engine.search import HALVES, SearchTask
 from autoseg.errors import ConfigError
+from autoseg.ops.acting import acting_as
 from autoseg.ops.resize import Size
-from autoseg.planning.predicted_memory import (
-    CPU,
-    CUDA_WORKSPACE_BYTES,
-    MARGIN,
-    Batch,
-    Memory,
-    Peak,
-    Step,
-    bytes_beside,
-    followed,
-    make_state,
-    own_random_state,
-    random_batch,
-    recorded_bytes,
-    stand_in_data,
-    uses_graphs,
-)
 from autoseg.supernet import Supernet, choose_kernels
 from autoseg.supernet.fast.cell import Feature
 from autoseg.supernet.reference import cell_name
 
 SMALLEST_BATCH, LARGEST_BATCH = 2, 65536
 LARGEST_CROP = 16384
-LARGEST_PROPOSED_BATCH, LARGEST_PROPOSED_CROP = 1024, 2049
-"""Where the number and size of the images are not known."""
+CPU = torch.device("cpu")
+CUDA_BLOCK_BYTES = 512
+"""What CUDA's caching allocator rounds a block to."""
+CUDA_WORKSPACE_BYTES = 64 * 2**20
+"""For the workspaces of cuBLAS and cuDNN, which are allocated inside their kernels."""
+CUBLAS_WORKSPACE_BYTES = 32 * 2**20
+"""What cuBLAS has on an H100 for each stream; 8 MiB on other GPUs."""
+CUDA_CONTEXT_BYTES = 600 * 10**6
+"""What a process takes of a GPU before its first tensor: kernels, the context."""
+MARGIN = 1.1
+"""A setting fits where its predicted peak and a tenth more do: for fragmentation, and since it is a prediction."""
+
+Task = TypeVar("Task", bound=SearchTask | RetrainTask)
+Config = TypeVar("Config", SearchConfig, RetrainConfig)
+Step = Literal["weight", "architecture"]
 STEPS: tuple[Step, ...] = ("weight", "architecture")
+Batch = tuple[Tensor, Tensor]
+"""Images (N, C, H, W) and masks (N, H, W)."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes at one setting.
+
+    Two figures tell what CUDA's caching allocator does. `max_memory_allocated` counts the blocks that tensors have,
+    each rounded up to 512 bytes: `eager_bytes` predicts it for an eager step. `max_memory_reserved` counts the segments
+    that these blocks are cut from: 2 MiB for blocks of up to 1 MiB, 20 MiB for blocks of up to 10 MiB, else a multiple
+    of 2 MiB. It is more, by what lies unused between blocks, and it is what the card must have: `needed_bytes` adds a
+    margin for it.
+    """
+
+    peak_bytes: int
+    """What the device must hold at most, besides the margin: `eager_bytes` and `graph_bytes`."""
+    peak_step: Step
+    """The step that has the peak."""
+    parameter_bytes: int
+    """Parameters and buffers."""
+    gradient_bytes: int
+    """With accumulation also the sum so far."""
+    optimizer_bytes: int
+    saved_bytes: int
+    """Saved for backward by the step that saves more, of those that were followed."""
+    recomputed_bytes: int
+    """Saved for backward by the cell that saves most, where cells are computed again in backward; 0 where they are
+    not, or where one step alone was followed."""
+    graph_bytes: int = 0
+    """What CUDA graphs take more, see `recorded_bytes`; 0 without."""
+
+    @property
+    def eager_bytes(self) -> int:
+        """The peak of steps that are not recorded."""
+        return self.peak_bytes - self.graph_bytes
+
+    @property
+    def fixed_bytes(self) -> int:
+        """What does not grow with crop and batch."""
+        return self.parameter_bytes + self.gradient_bytes + self.optimizer_bytes
+
+    @property
+    def held_bytes(self) -> int:
+        """All but what is there in passing: inputs, and what operations need in between."""
+        return self.fixed_bytes + self.saved_bytes + self.recomputed_bytes
+
+    def needed_bytes(self, device: torch.device) -> int:
+        """What a device must have for it: the peak with a margin, and on a GPU its context."""
+        return round(self.peak_bytes * MARGIN) + (CUDA_CONTEXT_BYTES if device.type == "cuda" else 0)
+
+    def scaled(self, share: float) -> Memory:
+        """That of a batch of `share` times as many pixels, by proportion."""
+        return replace(self, peak_bytes=self.fixed_bytes + round((self.peak_bytes - self.fixed_bytes) * share))
 
 
 class Setting(NamedTuple):
-    """What of a search decides its memory, besides the space and the optimisers."""
+    """What of a run decides its memory, besides the network and the optimizers."""
 
     crop: Size
     batch_size: int
@@ -67,13 +124,16 @@ class Setting(NamedTuple):
         return self.batch_size * self.crop[0] * self.crop[1]
 
     @classmethod
-    def of(cls, schedule: SearchSchedule) -> Setting:
-        """That of a schedule."""
-        return cls(schedule.crop, schedule.batch_size, schedule.checkpoint_cells, schedule.precision)
+    def of(cls, schedule: TrainingConfig) -> Setting:
+        """That of a schedule; a retraining computes no cell again."""
+        again = getattr(schedule, "checkpoint_cells", False)
+        return cls(schedule.crop, schedule.batch_size, again, schedule.precision)
 
-    def apply(self, config: SearchConfig) -> SearchConfig:
+    def apply(self, config: Config) -> Config:
         """`config` with this setting."""
-        return config.model_copy(update={"search": config.search.model_copy(update=self._asdict())})
+        kind, schedule = schedule_of(config)
+        changes = {key: value for key, value in self._asdict().items() if hasattr(schedule, key)}
+        return config.model_copy(update={kind: schedule.model_copy(update=changes)})
 
     def check(self) -> None:
         """Raises: ConfigError: a crop or a batch that makes no sense."""
@@ -91,37 +151,31 @@ class Setting(NamedTuple):
             )
 
 
+def schedule_of(config: SearchConfig | RetrainConfig) -> tuple[str, TrainingConfig]:
+    """The name and the settings of a run's schedule."""
+    return ("search", config.search) if isinstance(config, SearchConfig) else ("retrain", config.retrain)
+
+
 # --- one iteration ----------------------------------------------------------------------------------------------------
 
 
-def stand_in_task(config: SearchConfig, device: torch.device) -> SearchTask:
-    """The search of `config` on a data set that only has the right number of classes and enough images."""
-    schedule, share = config.search, config.search.train_a_fraction
-    data = stand_in_data(config.data, int(2 * schedule.batch_size / min(share, 1 - share)) + 2)
-    weights = "none" if schedule.class_weights == "none" else (1.0,) * data.num_classes
-    schedule = schedule.model_copy(update={"class_weights": weights, "workers": 0, "accumulate": 1})
-    config = config.model_copy(update={"data": data, "search": schedule})
-    return SearchTask(config, open_dataset(data, "train"), open_dataset(data, "val"), device)
-
-
-def predict_memory(config: SearchConfig, device: torch.device, steps: Sequence[Step] = STEPS) -> Memory:
-    """The memory of one iteration of the search of `config`, or of some steps of it, without computing it.
+def predict_memory(config: SearchConfig | RetrainConfig, device: torch.device, steps: Sequence[Step] = STEPS) -> Memory:
+    """The memory of one iteration of the run of `config`, or of some steps of a search, without computing it.
 
     The device need not be there. fp16 counts as bf16, which takes as much.
     """
-    schedule, config = config.search, _followable(config)
-    with own_random_state(CPU):
-        stand_in = stand_in_task(config, CPU)
-        stand_in.supernet.use_kernels(choose_kernels(config.search.kernels, device))
-    with followed(stand_in, device) as (task, live):
-        del stand_in
-        own = [*task.supernet.parameters(), *task.supernet.buffers()]
+    _, schedule = schedule_of(config)
+    # making a task seeds the random numbers, and so does a step of a retraining
+    with own_random_state(CPU), followed(_stand_in(config, device), device) as (task, live):
+        network, optimizers = _network(task), _optimizers(task)
+        own = [*network.parameters(), *network.buffers()]
         live.add(own)
-        optimizers = (task.optimizer, task.arch_optimizer)
         for optimizer in optimizers:
             make_state(optimizer, device)
-        batches = {step: random_batch(task) for step in STEPS}
-        if uses_graphs(schedule, device):
+        kinds, steps = (STEPS, steps) if isinstance(task, SearchTask) else (STEPS[:1], STEPS[:1])
+        batches = {step: random_batch(task) for step in kinds}
+        recorded, batch = uses_graphs(schedule, device), batches["weight"]
+        if recorded and isinstance(task, SearchTask):
             follow_streams(task.supernet, live)
         start, saved, peaks = live.live_bytes, {step: SavedStorages(own) for step in steps}, {}
         for step in steps:
@@ -129,70 +183,48 @@ def predict_memory(config: SearchConfig, device: torch.device, steps: Sequence[S
             with saved[step]:
                 take_step(task, step, [batches[step]])
             peaks[step] = Peak.since(start, live)
-        batch = batches["weight"]
-        graphs = _graph_bytes(task, peaks, batch, live) if uses_graphs(schedule, device) else 0
-        sums = _sum_bytes(task, batch, schedule.accumulate)
+        graphs = _graph_bytes(task, peaks, batch, live) if recorded else 0
+        average = tensor_bytes(own) if isinstance(config, RetrainConfig) and config.retrain.ema_decay else 0
+        more = schedule.accumulate - 1
+        weights = task.supernet.weights() if isinstance(task, SearchTask) else network.parameters()
+        sums = tensor_bytes(weights) if more else 0
         workspace = CUDA_WORKSPACE_BYTES if device.type == "cuda" else 0
         states = [value for one in optimizers for state in one.state.values() for value in state.values()]
+        peak = start + max(peaks.values()).at_once + average + sums + more * tensor_bytes(batch) + workspace + graphs
         return Memory(
-            peak_bytes=start + max(peaks.values()).at_once + sum(sums) + workspace + graphs,
+            peak_bytes=peak,
             peak_step=max(peaks, key=peaks.__getitem__),
-            parameter_bytes=tensor_bytes(own),
-            gradient_bytes=tensor_bytes(task.supernet.parameters()) + sums[0],
+            parameter_bytes=tensor_bytes(own) + average,
+            gradient_bytes=tensor_bytes(network.parameters()) + sums,
             optimizer_bytes=tensor_bytes(value for value in states if isinstance(value, Tensor)),
             saved_bytes=max(one.total_bytes for one in saved.values()),
-            recomputed_bytes=_largest_cell(task, batch[0], own) if schedule.checkpoint_cells and steps == STEPS else 0,
+            recomputed_bytes=_recomputed_bytes(task, batch[0], own) if steps == STEPS else 0,
             graph_bytes=graphs,
         )
 
 
-def take_step(task: SearchTask, step: Step, batches: Sequence[Batch]) -> None:
-    """One weight step or one architecture step on batches that are accumulated: half of `SearchTask.step`."""
-    if step == "weight":
-        task.gradients.freeze("architecture")
-        task.gradients("weights", *batches)
-        optimizer, scaler, clip = task.optimizer, task.scalers["weights"], task.schedule.clip_grad_norm
-    else:
-        task.gradients.freeze("weights")
-        task.gradients("architecture", *batches)
-        optimizer, scaler, clip = task.arch_optimizer, task.scalers["architecture"], None
-    scaler.unscale_(optimizer)
-    if clip is not None:
-        nn.utils.clip_grad_norm_(task.gradients.parameters["weights"], clip)
-    scaler.step(optimizer)
-    scaler.update()
+def take_step(task: SearchTask | RetrainTask, step: Step, batches: Sequence[Batch]) -> None:
+    """One weight step or, in a search, one architecture step: half of `SearchTask.step`, with accumulated batches."""
+    if isinstance(task, RetrainTask):
+        task.step(batches, 0, 1)
+        return
+    half, frozen = HALVES if step == "weight" else HALVES[::-1]
+    optimizer = task.optimizer if step == "weight" else task.arch_optimizer
+    task.gradients.freeze(frozen)
+    task.gradients(half, *batches)
+    task.scalers[half].unscale_(optimizer)
+    if step == "weight" and task.schedule.clip_grad_norm is not None:
+        nn.utils.clip_grad_norm_(task.gradients.parameters[half], task.schedule.clip_grad_norm)
+    task.scalers[half].step(optimizer)
+    task.scalers[half].update()
 
 
-def _followable(config: SearchConfig) -> SearchConfig:
-    """`config` with nothing that needs a GPU; what is left takes as much memory, or a little more."""
-    schedule = config.search
-    changes: dict[str, object] = {"precision": "bf16" if schedule.precision == "fp16" else schedule.precision}
-    if schedule.kernels.depthwise == "triton":
-        changes["kernels"] = schedule.kernels.model_copy(update={"depthwise": "convolution"})
-    return config.model_copy(update={"search": schedule.model_copy(update=changes)})
+def _network(task: SearchTask | RetrainTask) -> nn.Module:
+    return task.supernet if isinstance(task, SearchTask) else task.network
 
 
-def _sum_bytes(task: SearchTask, batch: Batch, accumulate: int) -> tuple[int, int]:
-    """The sum of the weights' gradients over the batches of a step, and its batches besides the first."""
-    if accumulate == 1:
-        return 0, 0
-    return tensor_bytes(task.supernet.weights()), (accumulate - 1) * tensor_bytes(batch)
-
-
-def _graph_bytes(task: SearchTask, peaks: dict[Step, Peak], batch: Batch, live: LiveStorages) -> int:
-    """See `recorded_bytes`. With operations that are sampled anew for each step (GDAS) nothing is recorded."""
-    if task.space.relaxation.gdas is not None:
-        return 0
-
-    @torch.no_grad()
-    def validate() -> None:
-        task.supernet.eval()
-        task.supernet(batch[0])
-        task.supernet.train()
-
-    beside = bytes_beside((task.optimizer.step, task.arch_optimizer.step, validate), live)
-    streams = len(task.space.network.strides) + 1
-    return recorded_bytes(peaks, tensor_bytes(batch), beside, streams, task.schedule.arch_start_epoch > 0)
+def _optimizers(task: SearchTask | RetrainTask) -> tuple[torch.optim.Optimizer, ...]:
+    return (task.optimizer, *((task.arch_optimizer,) if isinstance(task, SearchTask) else ()))
 
 
 def follow_streams(supernet: Supernet, live: LiveStorages) -> None:
@@ -221,8 +253,10 @@ def follow_streams(supernet: Supernet, live: LiveStorages) -> None:
         hook(supernet.cells[cell_name(node)], node.level)
 
 
-def _largest_cell(task: SearchTask, images: Tensor, own: Sequence[Tensor]) -> int:
-    """The bytes that the weight step of one cell saves for backward, where it is not checkpointed; the most of all."""
+def _recomputed_bytes(task: SearchTask | RetrainTask, images: Tensor, own: Sequence[Tensor]) -> int:
+    """The most bytes that the weight step of one cell saves for backward when it is computed again; else 0."""
+    if not isinstance(task, SearchTask) or not task.schedule.checkpoint_cells:
+        return 0
     supernet, of_cells = task.supernet, [SavedStorages(own) for _ in task.supernet.cells]
     supernet.train_weights()
     supernet.checkpoint_cells = False
@@ -244,147 +278,172 @@ def _around_forward(module: nn.Module, context: SavedStorages) -> None:
     module.register_forward_hook(leave)
 
 
-# --- what fits --------------------------------------------------------------------------------------------------------
+# --- CUDA graphs ------------------------------------------------------------------------------------------------------
 
 
-class Option(NamedTuple):
-    """One line of a plan. `memory` is None where not even the smallest fits; `setting` is then the smallest."""
+class Peak(NamedTuple):
+    """Bytes that a step takes at most, besides what was there before it."""
 
-    name: str
-    setting: Setting
-    memory: Memory | None
-    fits: bool
+    at_once: int
+    of_streams: int
+    """The sum of the peaks of each stream, at different times."""
 
-
-class Limits(NamedTuple):
-    """The largest values to propose."""
-
-    crop: Size = (LARGEST_PROPOSED_CROP, LARGEST_PROPOSED_CROP)
-    batch_size: int = LARGEST_PROPOSED_BATCH
+    @classmethod
+    def since(cls, start: int, live: LiveStorages) -> Peak:
+        """Of what `live` has followed since it was restarted; start: the bytes that were there."""
+        return cls(live.peak_bytes - start, live.peak_bytes_of_streams - start)
 
 
-Predict = Callable[[Setting], Memory]
+def recorded_bytes(
+    peaks: Mapping[Step, Peak], inputs: int, beside: int, streams: int, architecture_later: bool = False
+) -> int:
+    """What steps that are recorded take besides the peak of eager ones (`Memory.graph_bytes`).
 
+    Recorded steps share a pool, which is as large as the larger step's peak: gradients, what is saved for backward, and
+    what is there in passing. Gradients of the other half stay in it, as they stay in an eager run. No eager work can
+    use the pool between replays. So there are besides it:
 
-class Planner:
-    """Compares settings of one search on one device against `memory_bytes`; each is predicted once."""
+    - `inputs`: the copy of its batch that each recorded step reads;
+    - `beside`: the most that eager work takes at once: validation, an optimizer's step;
+    - what streams do not give each other: each has the pool's blocks that it freed itself (`Peak.of_streams`);
+    - a workspace of cuBLAS for each of the `streams`;
+    - `architecture_later`: where the architecture starts after the weights' step was recorded, its first steps, which
+      are eager.
 
-    def __init__(
-        self, config: SearchConfig, device: torch.device, memory_bytes: int, limits: Limits | None = None
-    ) -> None:
-        self.config, self.device, self.memory_bytes = config, device, memory_bytes
-        self.limits = limits or Limits()
-        self.asked = Setting.of(config.search)
-        self.predict = cache(self._predict)
-        self.predict_peak = cache(self._predict_peak)
-
-    def _predict(self, setting: Setting) -> Memory:
-        return predict_memory(setting.apply(self.config), self.device)
-
-    def _predict_peak(self, setting: Setting) -> Memory:
-        """As `predict`, in half the time: of the step alone that has the peak at the asked crop and batch.
-
-        Of both where CUDA graphs need the memory of both (`recorded_bytes`).
-        """
-        known = setting._replace(crop=self.asked.crop, batch_size=self.asked.batch_size)
-        if setting == known:
-            return self.predict(setting)
-        later = uses_graphs(self.config.search, self.device) and self.config.search.arch_start_epoch > 0
-        steps = STEPS if later else (self.predict(known).peak_step,)
-        return predict_memory(setting.apply(self.config), self.device, steps)
-
-    def fits(self, setting: Setting) -> bool:
-        """Whether the device has what a setting needs."""
-        return self.predict(setting).needed_bytes(self.device) <= self.memory_bytes
-
-    def options(self) -> list[Option]:
-        """The setting as asked and its variants, then the largest batch and the largest crop that fit."""
-        asked = self.asked
-        other = asked._replace(checkpoint_cells=not asked.checkpoint_cells)
-        named = {"as asked": asked, f"{'with' if other.checkpoint_cells else 'without'} checkpointing": other}
-        if asked.precision == "float32" and self._has_bf16():
-            named["with bf16"] = asked._replace(precision="bf16")
-            if not asked.checkpoint_cells:
-                named["with both"] = other._replace(precision="bf16")
-        options = [Option(name, one, self.predict(one), self.fits(one)) for name, one in named.items()]
-        plain, checkpointed = sorted((asked, other), key=lambda one: one.checkpoint_cells)
-        for name, candidates in (("largest batch", self._batches), ("largest crop", self._crops)):
-            options += [self._largest(name, one, candidates(one), self.predict_peak) for one in (plain, checkpointed)]
-        if not any(option.fits for option in options):
-            smallest = checkpointed._replace(batch_size=SMALLEST_BATCH)
-            options.append(self._largest("smallest batch", smallest, self._crops(smallest), self.predict))
-        return options
-
-    def may_try(self, setting: Setting) -> bool:
-        """Whether a smaller setting than the asked one will fit, judged without predicting it."""
-        asked = self.predict(self.asked)
-        share = setting.pixels / self.asked.pixels
-        peak = asked.fixed_bytes + round((asked.peak_bytes - asked.fixed_bytes) * share)
-        return replace(asked, peak_bytes=peak).needed_bytes(self.device) <= self.memory_bytes
-
-    def least(self) -> Setting:
-        """The setting that needs least."""
-        return self.asked._replace(
-            crop=(LEAST_INPUT_SIDE, LEAST_INPUT_SIDE), batch_size=SMALLEST_BATCH, checkpoint_cells=True
-        )
-
-    def _has_bf16(self) -> bool:
-        """On a CPU bf16 saves no time without special instructions, so there it is not proposed.
-
-        A GPU that is not there is taken for one that has it, as all since 2020 (Ampere).
-        """
-        if self.device.type != "cuda":
-            return False
-        return not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
-
-    def _largest(self, name: str, start: Setting, candidates: Sequence[Setting], predict: Predict) -> Option:
-        def room(memory: Memory) -> int:
-            return self.memory_bytes - memory.needed_bytes(self.device)
-
-        found = largest_that_fits(candidates, start, predict, room)
-        if found is None:
-            return Option(name, candidates[0], None, False)
-        return Option(name, found, predict(found), True)
-
-    def _batches(self, start: Setting) -> list[Setting]:
-        most = max(SMALLEST_BATCH, self.limits.batch_size)
-        return [start._replace(batch_size=count) for count in range(SMALLEST_BATCH, most + 1)]
-
-    def _crops(self, start: Setting) -> list[Setting]:
-        """Crops of a multiple of 32 plus 1, as the paper's 321, and 32 itself; the width in the asked proportion."""
-        height, width = start.crop
-        crops = [(LEAST_INPUT_SIDE, LEAST_INPUT_SIDE)]
-        for step in range(1, self.limits.crop[0] // 32 + 1):
-            crop = (32 * step + 1, 32 * max(1, round(step * width / height)) + 1)
-            if crop[0] <= self.limits.crop[0] and crop[1] <= self.limits.crop[1]:
-                crops.append(crop)
-        return [start._replace(crop=crop) for crop in crops]
-
-
-def largest_that_fits(
-    candidates: Sequence[Setting], start: Setting, predict: Predict, room_of: Callable[[Memory], int]
-) -> Setting | None:
-    """The last of `candidates`, which grow, that fits; None where not even the first does.
-
-    Memory is fixed_bytes and a part that is nearly proportional to the pixels of a batch, so that each prediction,
-    `start`'s first, tells which candidate is the last to fit; that one is predicted in turn, until it is told again.
-    `room_of`: bytes that a setting's memory leaves free; negative where it does not fit.
+    Blocks that eager steps left cached do not count: `torch.cuda.graph` gives them back before it records. Nor does the
+    eager step with which `cuda_graphs: auto` compares a recorded one: where it finds no memory, the graphs are dropped.
     """
-    fits_to, fails_from = -1, len(candidates)
-    setting = start
-    while fails_from - fits_to > 1:
-        memory = predict(setting)
-        room = room_of(memory)
-        if room >= 0:
-            reached = [at for at, one in enumerate(candidates) if one.pixels <= setting.pixels]
-            fits_to = max(fits_to, *reached[-1:], -1)
-        else:
-            reached = [at for at, one in enumerate(candidates) if one.pixels >= setting.pixels]
-            fails_from = min(fails_from, *reached[:1], len(candidates))
-        growth = 1 + room / MARGIN / max(1, memory.peak_bytes - memory.fixed_bytes)
-        told = sum(one.pixels <= setting.pixels * growth for one in candidates) - 1
-        if told == fits_to >= 0:
-            break
-        if fails_from - fits_to > 1:
-            setting = candidates[min(max(told, fits_to + 1), fails_from - 1)]
-    return candidates[fits_to] if fits_to >= 0 else None
+    pool = max(peak.of_streams for peak in peaks.values())
+    if architecture_later:
+        beside = max(beside, sum(peak.of_streams for peak in peaks.values()) - pool)
+    apart = pool - max(peak.at_once for peak in peaks.values())
+    return len(peaks) * inputs + beside + apart + streams * CUBLAS_WORKSPACE_BYTES
+
+
+def uses_graphs(schedule: TrainingConfig, device: torch.device) -> bool:
+    """Whether steps are recorded on a device."""
+    return device.type == "cuda" and bool(schedule.cuda_graphs)
+
+
+def bytes_beside(works: Iterable[Callable[[], object]], live: LiveStorages) -> int:
+    """The most that one of several works takes at once, besides what was there before it."""
+    most = 0
+    for work in works:
+        start = live.restart()
+        work()
+        most = max(most, live.peak_bytes - start)
+    return most
+
+
+def _graph_bytes(task: SearchTask | RetrainTask, peaks: dict[Step, Peak], batch: Batch, live: LiveStorages) -> int:
+    """See `recorded_bytes`.
+
+    With operations that are sampled anew for each step (GDAS) nothing is recorded. A retraining reads the masks that
+    its loss sees and the whole ones; its validation has a copy of the network, with BatchNorms folded into its weights.
+    """
+    network, searching = _network(task), isinstance(task, SearchTask)
+    if isinstance(task, SearchTask) and task.space.relaxation.gdas is not None:
+        return 0
+
+    @torch.no_grad()
+    def validate() -> None:
+        network.eval()
+        network(batch[0]) if searching else network(batch[0], coarse=True)
+        network.train()
+
+    beside = bytes_beside([optimizer.step for optimizer in _optimizers(task)], live)
+    validation = bytes_beside([validate], live)
+    if isinstance(task, SearchTask):
+        streams, later = len(task.space.network.strides) + 1, task.schedule.arch_start_epoch > 0
+        return recorded_bytes(peaks, tensor_bytes(batch), max(beside, validation), streams, later)
+    beside = max(beside, validation + tensor_bytes(network.parameters()))
+    return recorded_bytes(peaks, tensor_bytes((*batch, batch[1])), beside, streams=1)
+
+
+# --- stand-ins --------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def own_random_state(device: torch.device) -> Iterator[None]:
+    """Leave the random state as it was: making a task seeds it."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
+
+
+@contextmanager
+def followed(task: Task, device: torch.device) -> Iterator[tuple[Task, LiveStorages]]:
+    """A copy of a task that lies on the CPU, whose tensors have no data and take the way of a device.
+
+    With what follows the memory that they would take there.
+    """
+    on_gpu = device.type == "cuda"
+    live = LiveStorages(CPU, CUDA_BLOCK_BYTES if on_gpu else 1)
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake, live, acting_as(device.type):
+        with FakeCopyMode(fake):
+            copy = deepcopy(task)
+        del task
+        yield copy, live
+
+
+def make_state(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Give an optimizer's parameters gradients, and it the state that its first step makes.
+
+    On a GPU PyTorch updates all parameters together (`foreach`), which takes a copy of some of them; it does not do so
+    by itself for tensors without data.
+    """
+    for group in optimizer.param_groups:
+        group["foreach"] = device.type == "cuda"
+        for parameter in group["params"]:
+            parameter.grad = torch.empty_like(parameter)
+    optimizer.step()
+
+
+def stand_in_task(config: SearchConfig, device: torch.device) -> SearchTask:
+    """The search of `config` on a data set that only has the right number of classes and enough images."""
+    share = config.search.train_a_fraction
+    config = _on_stand_in_data(config, int(2 * config.search.batch_size / min(share, 1 - share)) + 2)
+    return SearchTask(config, open_dataset(config.data, "train"), open_dataset(config.data, "val"), device)
+
+
+def _stand_in(config: SearchConfig | RetrainConfig, device: torch.device) -> SearchTask | RetrainTask:
+    """The run of `config` on the CPU without what has no part in a step's memory, or cannot be followed.
+
+    What is left takes as much memory as on `device`, or a little more; the moving average is counted apart.
+    """
+    kind, schedule = schedule_of(config)
+    changes: dict[str, Any] = {"precision": "bf16" if schedule.precision == "fp16" else schedule.precision}
+    if isinstance(config, SearchConfig):
+        if config.search.kernels.depthwise == "triton":
+            changes["kernels"] = config.search.kernels.model_copy(update={"depthwise": "convolution"})
+        task = stand_in_task(config.model_copy(update={kind: schedule.model_copy(update=changes)}), CPU)
+        task.supernet.use_kernels(choose_kernels(task.schedule.kernels, device))
+        return task
+    changes |= {"ema_decay": 0.0, "compile": False, "balanced_sampling": 0.0}
+    config = config.model_copy(update={kind: schedule.model_copy(update=changes)})
+    config = _on_stand_in_data(config, 2 * schedule.batch_size)
+    return RetrainTask(config, open_dataset(config.data, "train"), open_dataset(config.data, "val"), CPU)
+
+
+def _on_stand_in_data(config: Config, images: int) -> Config:
+    """`config` on so many generated images, with the classes and channels of its own data."""
+    kind, schedule = schedule_of(config)
+    data = config.data
+    alike = DataConfig(
+        layout="generated",
+        num_classes=data.num_classes,
+        ignore_label=data.ignore_label,
+        channels=data.channels,
+        mean=data.mean,
+        std=data.std,
+        generated=GeneratedConfig(size=(32, 32), train=images, val=1),
+    )
+    weights = "none" if schedule.class_weights == "none" else (1.0,) * data.num_classes
+    schedule = schedule.model_copy(update={"class_weights": weights, "workers": 0, "accumulate": 1})
+    return config.model_copy(update={"data": resolve(alike), kind: schedule})
+
+
+def random_batch(task: SearchTask | RetrainTask) -> Batch:
+    """Images (N, C, H, W) and masks (N, H, W) of the schedule's size, on the task's device."""
+    shape = (task.schedule.batch_size, *task.schedule.crop)
+    images = torch.randn(shape[0], task.train_set.channels, *shape[1:], device=task.device)
+    return images, torch.randint(task.train_set.num_classes, shape, device=task.device)

@@ -14,8 +14,16 @@ from autoseg.engine.accumulation import steps_in_epoch
 from autoseg.engine.config import SearchConfig
 from autoseg.engine.cuda_graphs import EAGER_STEPS
 from autoseg.errors import ConfigError
-from autoseg.planning.memory import SMALLEST_BATCH, STEPS, Setting, stand_in_task, take_step
-from autoseg.planning.predicted_memory import Step, own_random_state, random_batch
+from autoseg.planning.memory import (
+    SMALLEST_BATCH,
+    STEPS,
+    Setting,
+    Step,
+    own_random_state,
+    random_batch,
+    stand_in_task,
+    take_step,
+)
 
 SIDES = (65, 129, 257, 513)
 """Of the crops that are measured on the way to a setting which takes too long to measure."""

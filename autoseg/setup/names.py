@@ -12,7 +12,7 @@ from autoseg.errors import ConfigError
 from autoseg.files import read_yaml
 from autoseg.space.schema import SearchSpace, genotype_names, space_names
 from autoseg.zoo.architecture import Architecture, load_architecture
-from autoseg.zoo.schema import ALIASES, NETWORKS, FixedNetwork, is_network_name
+from autoseg.zoo.schema import FixedNetwork, is_network_name, network_names
 
 Found = SearchSpace | Architecture
 
@@ -32,7 +32,7 @@ def look_up(source: str | Path) -> list[Found]:
         keys = read_yaml(path, ConfigError)
         is_space = isinstance(keys.get("cell"), Mapping) or ("cell" not in keys and "network" in keys)
         return [SearchSpace.load(path) if is_space else load_architecture(path)]
-    known = [*space_names(), *genotype_names(), *NETWORKS, *ALIASES]
+    known = [*space_names(), *genotype_names(), *network_names()]
     near = get_close_matches(name, known, n=1)
     hint = f"did you mean '{near[0]}'?" if near else "see `autoseg spaces`, or give the path of a YAML file"
     raise ConfigError(f"unknown space, genotype or network '{name}' ({hint})", code="unknown-name")

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from autoseg.config.base import Flag, Number, Settings, Whole
-from autoseg.registry import OPERATIONS
+from autoseg.registry import DECODERS, OPERATIONS
 from autoseg.space.resolution import PLAIN_UPSAMPLERS, check_upsamplers
 
 PAPER_OPERATIONS = (
@@ -127,10 +127,8 @@ class HeadSpec(Settings):
 class DecoderSpec(Settings):
     """The head of a discrete network."""
 
-    name: Literal["deeplabv3plus", "aspp", "unet", "fcn", "classifier"] = "deeplabv3plus"
-    """`aspp`: ASPP at the path's end; `deeplabv3plus`: then a low-level feature (Chen et al. 2018); `unet`: then
-    doublings, each joined by the encoder feature (Ronneberger et al. 2015); `fcn`: score maps of the encoder's
-    strides, summed from coarse to fine (Long et al. 2015); `classifier`: a 1x1 convolution alone."""
+    name: str = "deeplabv3plus"
+    """A decoder of the registry, see `autoseg.ops.decoders`."""
     filters: Positive = 256
     aspp_rates: tuple[Positive, ...] = (96, 192, 288)
     """Divided by the output stride: 12, 24 and 36 at stride 8."""
@@ -138,6 +136,13 @@ class DecoderSpec(Settings):
     low_level_stride: Positive = 4
     """The low-level feature is the path's last layer at this stride, or the stem's where there is none."""
     dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.1
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_known(cls, name: str) -> str:
+        if name not in DECODERS:
+            raise ValueError(DECODERS.unknown(name))
+        return name
 
 
 class SpaceDecoderSpec(DecoderSpec):

@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import re
+from dataclasses import replace
+from functools import partial
 from typing import Literal, NamedTuple
 
 from pydantic import field_validator
 
 from autoseg.config.base import Settings
+from autoseg.registry import UPSAMPLERS, Upsampler
 
-UPSAMPLERS = (
-    "nearest",
-    "bilinear",
-    "transposed_conv",
-    "transposed_conv_bilinear",
-    "pixel_shuffle",
-    "pixel_shuffle_icnr",
-    "pixel_dcl",
-    "pixel_dcl_equations",
-    "pixel_dcl_average",
-    "ipixel_dcl",
-    "ipixel_dcl_equations",
-    "max_unpool",
-    "carafe",
-    "dysample",
-)
-"""Every upsampler; `autoseg.ops.upsample` builds them. The pixel deconvolutions take a kernel: `pixel_dcl_5x5`."""
 Skip = Literal["none", "add", "concat"]
 PLAIN_UPSAMPLERS = ("bilinear",)
 """Auto-DeepLab's: where these stand alone nothing competes, and there is no gamma."""
@@ -36,7 +21,7 @@ GREATEST_KERNEL = 31
 
 
 class UpsamplerName(NamedTuple):
-    """A name of `UPSAMPLERS` and the kernel size that a pixel deconvolution was given, 3 unless said."""
+    """A name of the registry and the kernel size that a pixel deconvolution was given, 3 unless said."""
 
     base: str
     kernel_size: int
@@ -44,20 +29,30 @@ class UpsamplerName(NamedTuple):
 
 def parse_upsampler(name: str) -> UpsamplerName:
     """What `dysample` or `pixel_dcl_5x5` means. Raises: ValueError: no such upsampler, an even or huge kernel."""
-    match = re.fullmatch(r"(i?pixel_dcl\w*?)_(\d{1,2})x(\d{1,2})", name)
-    base, sizes = (match[1], {int(match[2]), int(match[3])}) if match else (name, {3})
-    if base not in UPSAMPLERS or len(sizes) > 1:
-        near = difflib.get_close_matches(name, UPSAMPLERS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(UPSAMPLERS)}"
-        raise ValueError(f"unknown upsampler '{name}' ({hint})")
-    size = sizes.pop()
+    if name in UPSAMPLERS:
+        return UpsamplerName(name, 3)
+    match = re.fullmatch(r"(\w+?)_(\d{1,2})x(\d{1,2})", name)
+    known = match is not None and match[1] in UPSAMPLERS and UPSAMPLERS[match[1]].takes_kernel_size
+    if match is None or not known or int(match[2]) != int(match[3]):
+        raise ValueError(UPSAMPLERS.unknown(name))
+    size = int(match[2])
     if size % 2 == 0:
         raise ValueError(
             f"'{name}' has an even kernel, for which a pixel deconvolution is not defined; take {size + 1}x{size + 1}"
         )
     if size > GREATEST_KERNEL:
         raise ValueError(f"'{name}' has too large a kernel; take {GREATEST_KERNEL}x{GREATEST_KERNEL} at most")
-    return UpsamplerName(base, size)
+    return UpsamplerName(match[1], size)
+
+
+def find_upsampler(name: str) -> Upsampler:
+    """The record of `dysample`, or `pixel_dcl_5x5` with its kernel size. Raises: ValueError: see `parse_upsampler`."""
+    base, size = parse_upsampler(name)
+    record = UPSAMPLERS[base]
+    if name == base:
+        return record
+    cost, build = (partial(function, kernel_size=size) for function in (record.multiply_adds, record.build))
+    return replace(record, name=name, label=f"{record.label} {size}x{size}", multiply_adds=cost, build=build)
 
 
 def check_upsamplers(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from autoseg.config.base import Settings, Whole, parse
 from autoseg.errors import AutosegError, GenotypeError, SearchSpaceError
 from autoseg.files import read_yaml
 from autoseg.library import hint, library, names_in
-from autoseg.registry import OPERATIONS
+from autoseg.registry import DECODERS, OPERATIONS, REGISTRIES, UPSAMPLERS
 from autoseg.space.cell import CellTopology
 from autoseg.space.groups import (
     BatchNormSpec,
@@ -25,7 +25,7 @@ from autoseg.space.groups import (
     SpaceDecoderSpec,
     StemSpec,
 )
-from autoseg.space.resolution import PLAIN_UPSAMPLERS, GammaSite, ResolutionSpec
+from autoseg.space.resolution import PLAIN_UPSAMPLERS, GammaSite, ResolutionSpec, parse_upsampler
 from autoseg.space.trellis import Arrow, Move, Trellis, filters_at
 
 SPACE_VERSION = 1
@@ -65,20 +65,21 @@ def refuse_newer(data: Mapping[str, Any], newest: int, what: str, where: str, er
 
 
 def refuse_missing_plugins(data: Mapping[str, Any], where: str, error: type[AutosegError]) -> None:
-    """Refuse data with an operation of a plugin that is not loaded, and say which plugin it is."""
+    """Refuse data with an operation or another record of a plugin that is not loaded, and say which plugin it is."""
     plugins = data.get("plugins")
-    for operation, plugin in plugins.items() if isinstance(plugins, Mapping) else ():
-        if operation not in OPERATIONS:
+    for name, plugin in plugins.items() if isinstance(plugins, Mapping) else ():
+        if not any(name in registry for registry in REGISTRIES.values()):
             raise error(
-                f"operation '{operation}'{f' in {where}' if where else ''} comes from the plugin {plugin}, which is not"
-                f" given; add --plugin {plugin}",
+                f"'{name}'{f' in {where}' if where else ''} comes from the plugin {plugin}, which is not given; add"
+                f" --plugin {plugin}",
                 code="plugin-not-given",
             )
 
 
-def write_plugins(data: dict[str, Any], operations: Iterable[str]) -> None:
-    """Put into plain data which of the operations came from which plugin; no key where all ship with autoseg."""
-    owners = {name: plugin for name in operations if (plugin := OPERATIONS.plugin_of(name)) is not None}
+def write_plugins(data: dict[str, Any], operations: Iterable[str], upsamplers: Iterable[str], decoder: str) -> None:
+    """Put into plain data which of these came from which plugin; no key where all ship with autoseg."""
+    bases = [parse_upsampler(name).base for name in upsamplers]
+    owners = OPERATIONS.owners(operations) | UPSAMPLERS.owners(bases) | DECODERS.owners([decoder])
     if owners:
         data["plugins"] = owners
 
@@ -148,7 +149,7 @@ class SearchSpace(Settings):
                 raise ValueError("resolution.skips come from a way down; set network.down_layers, or skips to [none]")
             if self.cell.up_cell:
                 raise ValueError("cell.up_cell is of the way up; set network.down_layers, or leave up_cell out")
-        elif self.decoder.name in ("unet", "fcn", "deeplabv3plus"):
+        elif DECODERS[self.decoder.name].joins != "none":
             raise ValueError(
                 f"decoder.name '{self.decoder.name}' is for a path that ends at a greater stride; with"
                 " network.down_layers take 'classifier' or 'aspp'"
@@ -161,7 +162,8 @@ class SearchSpace(Settings):
         for group, plain in (("relaxation", RelaxationSpec()), ("resolution", ResolutionSpec())):
             if getattr(self, group) == plain:
                 del data[group]
-        write_plugins(data, self.cell.operations)
+        upsamplers = (*self.resolution.upsamplers, *self.decoder.upsamplers)
+        write_plugins(data, self.cell.operations, upsamplers, self.decoder.name)
         return without_defaults(data, self)
 
     @cached_property

@@ -51,3 +51,15 @@ def build_supernet(
 def unfused_operations(space: SearchSpace) -> list[str]:
     """The operations of a space that have no fused form: with any of them the search runs through the reference."""
     return [name for name in space.cell.operations if OPERATIONS[name].fused is None]
+
+
+def reference_notes(space: SearchSpace) -> list[str]:
+    """A line where a search runs through the reference supernet; none where it is fused."""
+    names = unfused_operations(space)
+    if not names:
+        return []
+    have = "has" if len(names) == 1 else "have"
+    return [
+        f"{', '.join(names)} {have} no fused form: the search runs through the reference supernet, which is several"
+        " times slower"
+    ]

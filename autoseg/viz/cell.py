@@ -112,14 +112,7 @@ def _rounded(axes: Axes, box: Box, face: str, edge: str, zorder: int, gid: str) 
     style = "round,pad=0,rounding_size=0.05"
     axes.add_patch(
         FancyBboxPatch(
-            corner,
-            box.width,
-            box.height,
-            boxstyle=style,
-            facecolor=face,
-            edgecolor=edge,
-            linewidth=0.9,
-            zorder=zorder,
+            corner, box.width, box.height, boxstyle=style, facecolor=face, edgecolor=edge, linewidth=0.9, zorder=zorder,
             gid=gid,
         )
-    )
+    )  # fmt: skip

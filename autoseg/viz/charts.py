@@ -15,7 +15,20 @@ from autoseg.errors import ConfigError, RunError
 from autoseg.space.cell import state_name
 from autoseg.space.snapshot import ArchProbs, gamma_legal
 from autoseg.viz.graph import short_name
-from autoseg.viz.style import BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, SMALL, VERMILION, figure_of, inch_axes, styled
+from autoseg.viz.style import (
+    BLUE,
+    GREEN,
+    INK,
+    MUTED,
+    ORANGE,
+    PURPLE,
+    SMALL,
+    VERMILION,
+    colour_bar,
+    figure_of,
+    inch_axes,
+    styled,
+)
 
 CELL_WIDTH, CELL_HEIGHT = 0.5, 0.21
 BAR_HEIGHTS = (1.0, 2.0)
@@ -142,17 +155,9 @@ def _write_numbers(axes: Axes, values: np.ndarray, start: float, highest: float)
 
 
 def _bar(axes: Axes, picture: Any, label: str) -> Figure:
-    figure = figure_of(axes)
-    place, (width, height) = axes.get_position(), figure.get_size_inches()
+    place, height = axes.get_position(), figure_of(axes).get_figheight()
     tall = float(np.clip(place.height * height, *BAR_HEIGHTS)) / height
-    beside = figure.add_axes((place.x1 + 0.12 / width, place.y1 - tall, 0.1 / width, tall))
-    bar = figure.colorbar(picture, cax=beside)
-    bar.locator = MaxNLocator(3)
-    bar.update_ticks()
-    bar.set_label(label, fontsize=SMALL)
-    beside.spines[:].set_visible(False)
-    beside.tick_params(length=2)
-    return figure
+    return colour_bar(axes, picture, label, 0.12, place.y1 - tall, tall, MaxNLocator(3))
 
 
 # --- curves over epochs -----------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from autoseg.errors import ConfigError
-from autoseg.viz.style import FAINT, FONT_SIZE, INK, SMALL, figure_of, inch_axes, styled
+from autoseg.viz.style import FAINT, FONT_SIZE, INK, SMALL, colour_bar, figure_of, inch_axes, styled
 
 CELL_SIZES = (0.09, 0.34)
 """Least and greatest length of a cell's side. Inches."""
@@ -51,15 +51,9 @@ def draw_confusion(confusion: np.ndarray, classes: Sequence[str]) -> Figure:
     _name_classes(axes, classes, cell)
     if cell >= NUMBERS_FROM:
         _write_shares(axes, shares)
-    figure = figure_of(axes)
-    place, (width, height) = axes.get_position(), figure.get_size_inches()
-    tall = min(place.height, 2.0 / height)
-    beside = figure.add_axes((place.x1 + 0.12 / width, place.y1 - tall, 0.1 / width, tall))
-    bar = figure.colorbar(picture, cax=beside, ticks=[0, 0.5, 1])
-    bar.set_label("share of the true class", fontsize=SMALL)
-    beside.spines[:].set_visible(False)
-    beside.tick_params(length=2)
-    return figure
+    place = axes.get_position()
+    tall = min(place.height, 2.0 / figure_of(axes).get_figheight())
+    return colour_bar(axes, picture, "share of the true class", 0.12, place.y1 - tall, tall, [0, 0.5, 1])
 
 
 def _name_classes(axes: Axes, classes: Sequence[str], cell: float) -> None:

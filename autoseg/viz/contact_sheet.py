@@ -15,7 +15,7 @@ from PIL import Image
 
 from autoseg.errors import DataError
 from autoseg.viz.palette import as_picture, colour
-from autoseg.viz.samples import LEGEND_ROW, class_patches, draw_legend, legend_columns
+from autoseg.viz.samples import LEGEND_ROW, class_patches, draw_legend, draw_picture, legend_columns
 from autoseg.viz.style import MUTED, PNG_DPI, styled
 
 WIDTH, MARGIN = 7.0, 0.05
@@ -115,9 +115,7 @@ def _draw_sample(figure: Figure, sample: SheetSample, grid: _Grid, number: int) 
         wide, high = _fitted(picture, grid.picture)
         x = left + turn * (0 if grid.stacked else wide + GAP)
         y = top + NAME + turn * (high + GAP if grid.stacked else 0)
-        axes = figure.add_axes((x / full_width, 1 - (y + high) / full_height, wide / full_width, high / full_height))
-        axes.set_axis_off()
-        axes.imshow(_reduced(picture, wide, high), interpolation="nearest", aspect="auto")
+        draw_picture(figure, x, y, wide, high, _reduced(picture, wide, high))
 
 
 def _fitted(picture: NDArray[np.uint8], box: tuple[float, float]) -> tuple[float, float]:

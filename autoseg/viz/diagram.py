@@ -6,16 +6,15 @@ Below them are the parameters and channels of each. Data units are inches.
 from __future__ import annotations
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from autoseg.analysis.module_graph import IMAGE, LOGITS, Diagram, Join
 from autoseg.viz.sheet import (
     ARC_WIDTH,
     LAYER_STEP,
     LEVEL_STEP,
+    MAIN_WIDTH,
     MARGIN,
     RADIUS,
     Sheet,
@@ -28,10 +27,6 @@ from autoseg.viz.sheet import (
 from autoseg.viz.stages import Column, StageLayout
 from autoseg.viz.style import GREEN, INK, MUTED, PALE, VERMILION, figure_of, styled
 
-MAIN_WIDTH = 2.4
-"""Points, of the main path."""
-CASING = 1.6
-"""Points by which a line's white casing, that parts it from those it crosses, is wider."""
 BAR_HEIGHT, BAR_WIDTH, BARS_BELOW = 0.45, 0.24, 0.42
 """Inches: of the greatest bar, of each, and from the last level to the top of the greatest."""
 NUMBER_SIZE = 7.0
@@ -55,7 +50,8 @@ def draw_network(diagram: Diagram, title: str | None = None) -> Figure:
             sheet.nodes([layout.spots[name] for name in names], colour, colour, gid, 6)
     sheet.nodes([layout.spots[IMAGE], layout.spots[LOGITS]], INK, INK, "ends", 7, "s", 0.95)
     _draw_numbers(sheet, layout, floor)
-    _legend(sheet.axes, layout)
+    skips = {how: name for how, name in LEGEND.items() if how in layout.sides.values()}
+    legend_above(sheet.axes, "main path", skips)
     if title:
         sheet.axes.set_title(f"{title}, {short_count(diagram.parameters)} parameters", pad=20)
     return figure_of(sheet.axes)
@@ -109,8 +105,7 @@ def _draw_edges(sheet: Sheet, layout: StageLayout) -> None:
             _draw_side(sheet, start, end, layout.sides[source, target], over)
         else:
             main.append((start, end))
-    sheet.arrows(main, np.full(len(main), MAIN_WIDTH + CASING), ["white"] * len(main), "main-casing", 3)
-    sheet.arrows(main, np.full(len(main), MAIN_WIDTH), [VERMILION] * len(main), "main", 4)
+    sheet.cased_arrows(main, np.full(len(main), MAIN_WIDTH), VERMILION, "main", (3, 4))
 
 
 def _draw_bend(sheet: Sheet, start: Spot, end: Spot) -> None:
@@ -130,8 +125,7 @@ def _draw_side(sheet: Sheet, start: Spot, end: Spot, how: Join | None, over: boo
     if over:
         sheet.arc(start, end, how or "concat", gid)
         return
-    sheet.arrows([(start, end)], np.array([ARC_WIDTH + CASING]), ["white"], f"{gid}-casing", 4.2)
-    sheet.arrows([(start, end)], np.array([ARC_WIDTH]), [GREEN], gid, 4.4, arc_style(how or "concat"))
+    sheet.cased_arrows([(start, end)], np.array([ARC_WIDTH]), GREEN, gid, (4.2, 4.4), arc_style(how or "concat"))
 
 
 # --- words and numbers ------------------------------------------------------------------------------------------------
@@ -171,11 +165,3 @@ def short_count(count: int) -> str:
             value = float(f"{count / factor:.3g}")
             return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}{unit}"
     return str(count)
-
-
-def _legend(axes: Axes, layout: StageLayout) -> None:
-    lines = [Line2D([], [], color=VERMILION, linewidth=MAIN_WIDTH, marker="o", markersize=6, label="main path")]
-    for how, name in LEGEND.items():
-        if how in layout.sides.values():
-            lines.append(Line2D([], [], color=GREEN, linewidth=ARC_WIDTH, linestyle=arc_style(how), label=name))
-    legend_above(axes, lines)

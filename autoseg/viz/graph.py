@@ -5,8 +5,9 @@ from __future__ import annotations
 import networkx as nx
 
 from autoseg.genotype.schema import Cell, Genotype
-from autoseg.registry import OPERATIONS
+from autoseg.registry import DECODERS, OPERATIONS
 from autoseg.space.cell import PREV, PREV_PREV, state_name
+from autoseg.space.resolution import find_upsampler
 from autoseg.space.trellis import STEM_NODE, Node
 from autoseg.viz.wiring import decoder_inputs, decoder_nodes, enlargements, is_plain, joins, move_name, up_names
 
@@ -16,26 +17,15 @@ CONCAT = "concat"
 
 INPUTS = (state_name(PREV_PREV), state_name(PREV))
 
-_SHORT = {
-    "transposed_conv": "t-conv",
-    "pixel_shuffle_icnr": "shuffle ICNR",
-    "pixel_shuffle": "shuffle",
-    "pixel_dcl": "PixelDCL",
-    "ipixel_dcl": "iPixelDCL",
-    "max_unpool": "unpool",
-    "carafe": "CARAFE",
-    "dysample": "DySample",
-}
 
-
-def short_name(operation: str) -> str:
-    """`sep_conv_3x3` as `sep 3x3`, for labels, upsamplers too; what is not known keeps its words."""
-    if operation in OPERATIONS:
-        return OPERATIONS[operation].label
-    for long, short in _SHORT.items():
-        if operation == long or operation.startswith(f"{long}_"):
-            return (short + operation.removeprefix(long)).replace("_", " ")
-    return operation.replace("_", " ")
+def short_name(name: str) -> str:
+    """`sep_conv_3x3` as `sep 3x3`: the label of an operation or upsampler; what is not known keeps its words."""
+    if name in OPERATIONS:
+        return OPERATIONS[name].label
+    try:
+        return find_upsampler(name).label
+    except ValueError:
+        return name.replace("_", " ")
 
 
 def cells(genotype: Genotype) -> dict[str, Cell]:
@@ -91,7 +81,7 @@ def _add_decoder(graph: nx.DiGraph[str], genotype: Genotype, names: dict[Node, s
     """The decoder's nodes and edges, and the skip connections; `names` gets the nodes' names."""
     first, *later = decoder_nodes(genotype)[: 1 if is_plain(genotype) else None]
     names |= {first: "decoder", **{node: f"decoder_stride_{genotype.stride(node.level)}" for node in later}}
-    width = {} if genotype.decoder.name in ("classifier", "fcn") else {"filters": genotype.decoder.filters}
+    width = {"filters": genotype.decoder.filters} if DECODERS[genotype.decoder.name].has_filters else {}
     for node in (first, *later):
         graph.add_node(names[node], kind="decoder", stride=genotype.stride(node.level), **width)
     for source, target in decoder_inputs(genotype):
@@ -120,8 +110,3 @@ def genotype_graph(genotype: Genotype) -> nx.DiGraph[str]:
         graph.add_nodes_from(part.nodes(data=True))
         graph.add_edges_from(part.edges(data=True))
     return graph
-
-
-def cell_names(genotype: Genotype, name: str = "cell") -> tuple[str, ...]:
-    """The nodes of `cell_graph`, inputs first, output last."""
-    return (*(state_name(state) for state in range(len(cells(genotype)[name]) + 2)), OUTPUT)

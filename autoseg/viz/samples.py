@@ -5,7 +5,7 @@ H, W: height and width in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -53,7 +53,10 @@ def draw_predictions(
     tops = MARGIN + HEADER + np.concatenate([[0.0], np.cumsum(np.array(heights) + GAP)])
     for number, (name, pictures) in enumerate(columns.items()):
         left = MARGIN + number * (PICTURE_WIDTH + GAP)
-        drawn = [_picture(figure, left, *place) for place in zip(tops[:-1], heights, pictures, strict=True)]
+        drawn = [
+            draw_picture(figure, left, top, PICTURE_WIDTH, height, picture)
+            for top, height, picture in zip(tops[:-1], heights, pictures, strict=True)
+        ]
         drawn[0].set_title(name, fontsize=SMALL + 1, loc="center", pad=3)
     draw_legend(figure, handles, beside)
     return figure
@@ -85,14 +88,10 @@ def class_patches(
     for label in present:
         if label != ignore_label and 0 <= label < len(palette):  # `colour` refuses the others
             name = classes[label] if label < len(classes) else f"class {label}"
-            handles.append(Patch(facecolor=_hex(palette[label]), label=name))
+            handles.append(Patch(facecolor=f"#{bytes(map(int, palette[label])).hex()}", label=name))
     if ignore_label in present:
-        handles.append(Patch(facecolor=_hex(IGNORE_COLOUR), label="ignored"))
+        handles.append(Patch(facecolor=f"#{bytes(IGNORE_COLOUR).hex()}", label="ignored"))
     return handles
-
-
-def _hex(rgb: Iterable[int]) -> str:
-    return "#" + "".join(f"{int(value):02x}" for value in rgb)
 
 
 def legend_columns(handles: Sequence[Patch], width: float) -> int:
@@ -104,23 +103,18 @@ def legend_columns(handles: Sequence[Patch], width: float) -> int:
 def draw_legend(figure: Figure, handles: list[Patch], columns: int) -> None:
     """Patches and names, so many beside each other, at the bottom of a figure."""
     figure.legend(
-        handles=handles,
-        loc="lower center",
-        ncols=columns,
-        bbox_to_anchor=(0.5, 0),
-        handlelength=1.0,
-        handleheight=1.0,
-        columnspacing=1.0,
-        handletextpad=0.4,
-        borderaxespad=0.1,
-    )
+        handles=handles, loc="lower center", ncols=columns, bbox_to_anchor=(0.5, 0), handlelength=1.0, handleheight=1.0,
+        columnspacing=1.0, handletextpad=0.4, borderaxespad=0.1,
+    )  # fmt: skip
 
 
-def _picture(figure: Figure, left: float, top: float, height: float, picture: np.ndarray | None) -> Axes:
-    """A picture whose upper left corner is `left` and `top` inches from the figure's."""
+def draw_picture(
+    figure: Figure, left: float, top: float, width: float, height: float, picture: np.ndarray | None
+) -> Axes:
+    """A picture whose upper left corner is `left` and `top` inches from the figure's; words where there is none."""
     full_width, full_height = figure.get_size_inches()
     axes = figure.add_axes(
-        (left / full_width, 1 - (top + height) / full_height, PICTURE_WIDTH / full_width, height / full_height)
+        (left / full_width, 1 - (top + height) / full_height, width / full_width, height / full_height)
     )
     axes.set_axis_off()
     if picture is None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,7 +15,7 @@ from matplotlib.path import Path
 from autoseg.analysis.module_graph import Join
 from autoseg.space.resolution import Skip
 from autoseg.space.trellis import Node
-from autoseg.viz.style import GREEN, INK, inch_axes
+from autoseg.viz.style import GREEN, INK, VERMILION, inch_axes
 
 LAYER_STEP, LEVEL_STEP, RADIUS = 0.42, 0.52, 0.085
 MARGIN = 0.2
@@ -23,7 +23,10 @@ MIN_HEIGHT = 1.25
 """Room for the label of the colour bar."""
 LABEL_SIZE, LABEL_WIDTH = 7.0, 0.058
 """Points, and inches of a letter, of the names on arrows."""
-ARC_WIDTH = 1.3
+MAIN_WIDTH, ARC_WIDTH = 2.4, 1.3
+"""Points, of the main or decoded path and of skip connections."""
+CASING = 1.6
+"""Points by which an arrow's white casing, that parts it from those it crosses, is wider."""
 ARC_PEAKS = ((0.12, 0.02, 0.26), (0.06, 0.012, 0.11))
 """How far an arc rises above the nodes of the first level, and of the others, where names stand between the levels: for
 no layers, more for each layer it passes, and at most."""
@@ -91,6 +94,19 @@ class Sheet(NamedTuple):
             PolyCollection(heads, facecolors=colours, edgecolors="none", zorder=zorder + 0.1, gid=f"{gid}-heads"),
             autolim=False,
         )
+
+    def cased_arrows(
+        self,
+        arrows: Sequence[tuple[Place, Place]],
+        widths: np.ndarray,
+        colour: str,
+        gid: str,
+        zorders: tuple[float, float],
+        style: LineStyle = "solid",
+    ) -> None:
+        """Arrows of one colour over their casing (`gid`-casing); zorders: of the casing and of the arrows."""
+        self.arrows(arrows, widths + CASING, ["white"] * len(arrows), f"{gid}-casing", zorders[0])
+        self.arrows(arrows, widths, [colour] * len(arrows), gid, zorders[1], style)
 
     def arc(self, source: Place, target: Place, how: Skip | Join, gid: str) -> None:
         """A skip connection: over the nodes between its ends, which are mostly of one level."""
@@ -176,18 +192,15 @@ def arc_peak(source: Place, target: Place) -> float:
     return RADIUS + min(lowest + more * (target.layer - source.layer), highest)
 
 
-def legend_above(axes: Axes, lines: Sequence[Line2D]) -> None:
-    """What the lines of a sheet mean, in a row above it."""
+def legend_above(axes: Axes, main: str, skips: Mapping[Any, str]) -> None:
+    """The names of the main path and of each kind of skip connection (a `Skip` or `Join`), in a row above a sheet."""
+    lines = [Line2D([], [], color=VERMILION, linewidth=MAIN_WIDTH, marker="o", markersize=6, label=main)]
+    for how, name in skips.items():
+        lines.append(Line2D([], [], color=GREEN, linewidth=ARC_WIDTH, linestyle=arc_style(how), label=name))
     axes.legend(
-        handles=list(lines),
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        borderaxespad=0.2,
-        borderpad=0,
-        handlelength=2.4,
-        ncols=len(lines),
-        columnspacing=1.2,
-    )
+        handles=lines, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, borderpad=0, handlelength=2.4,
+        ncols=len(lines), columnspacing=1.2,
+    )  # fmt: skip
 
 
 def label_lines(text: str) -> list[str]:

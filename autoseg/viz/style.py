@@ -82,6 +82,20 @@ def inch_axes(extent: tuple[float, float, float, float], margins: tuple[float, f
     return axes
 
 
+def colour_bar(axes: Axes, picture: Any, label: str, gap: float, bottom: float, height: float, ticks: Any) -> Figure:
+    """A colour bar right of the axes of a figure, which is returned.
+
+    gap: inches from the axes; bottom, height: shares of the figure's height; ticks: numbers, or what finds them.
+    """
+    figure = figure_of(axes)
+    width = figure.get_figwidth()
+    beside = figure.add_axes((axes.get_position().x1 + gap / width, bottom, 0.1 / width, height))
+    figure.colorbar(picture, cax=beside, ticks=ticks).set_label(label, fontsize=SMALL)
+    beside.spines[:].set_visible(False)
+    beside.tick_params(length=2)
+    return figure
+
+
 def figure_of(axes: Axes) -> Figure:
     """The figure that `inch_axes` made."""
     figure = axes.figure

@@ -13,17 +13,16 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from autoseg.errors import ConfigError
 from autoseg.genotype.schema import Genotype
+from autoseg.registry import DECODERS
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import STEM_NODE, Arrow, Node, Trellis
 from autoseg.viz.graph import short_name
-from autoseg.viz.sheet import ARC_WIDTH, Sheet, arc_peak, arc_style, legend_above, trellis_sheet
-from autoseg.viz.style import BLUE, GREEN, INK, MUTED, PALE, SMALL, VERMILION, figure_of, styled
+from autoseg.viz.sheet import MAIN_WIDTH, Sheet, arc_peak, legend_above, trellis_sheet
+from autoseg.viz.style import BLUE, INK, MUTED, PALE, VERMILION, colour_bar, figure_of, styled
 from autoseg.viz.wiring import (
-    DECODER_NAMES,
     Join,
     decoder_inputs,
     decoder_nodes,
@@ -35,8 +34,8 @@ from autoseg.viz.wiring import (
 
 THIN, THICK = 0.5, 3.6
 """Line widths in points of probability 0 and 1."""
-PATH_WIDTH, PATH_EXTRA = 2.4, 0.9
-"""Width of the path without probabilities; with them, how much wider than its arrow it is, so that it hides it."""
+PATH_EXTRA = 0.9
+"""How much wider than its arrow a path with probabilities is, so that it hides it."""
 DECODER_WIDTH = 1.4
 
 
@@ -140,7 +139,8 @@ def _draw(
     if chosen:
         _draw_chosen(sheet, beta_probs, chosen)
         skips = _draw_extensions(sheet, extended) if extended else []
-        _legend(sheet.axes, "decoded path" if genotype is None or genotype.is_path else "arrows that stay", skips)
+        names = {how: f"skip, {how}" for how in ("add", "concat") if any(join.how == how for join in skips)}
+        legend_above(sheet.axes, "decoded path" if genotype is None or genotype.is_path else "arrows that stay", names)
     sheet.nodes([STEM_NODE], INK, INK, "stem", 7, "s", 0.95)
     if title:
         sheet.axes.set_title(title, pad=20 if chosen else 8)
@@ -159,7 +159,7 @@ def _sheet(trellis: Trellis, genotype: Genotype | None) -> Sheet:
         peaks = [arc_peak(join.source, join.target) for join in joins(genotype) if join.target.level == 0]
         columns = decoder[-1].layer
         sheet = trellis_sheet(columns, trellis.strides, map(short_name, names), max(peaks, default=0.0), wide=True)
-        ticks[(layers + 1 + columns) / 2] = DECODER_NAMES[genotype.decoder.name]
+        ticks[(layers + 1 + columns) / 2] = DECODERS[genotype.decoder.name].label
     sheet.axes.set_xticks([column * sheet.step for column in ticks], list(ticks.values()))
     sheet.axes.set_xlabel("layer")
     return sheet
@@ -169,11 +169,10 @@ def _draw_chosen(sheet: Sheet, beta_probs: np.ndarray | None, chosen: Sequence[A
     """The arrows that were decoded, with a casing where they cross others, and their nodes."""
     sheet.nodes(sorted({arrow.target for arrow in chosen}), VERMILION, VERMILION, "path-nodes", 6)
     steps = [(arrow.source, arrow.target) for arrow in chosen]
-    widths = np.full(len(steps), PATH_WIDTH)
+    widths = np.full(len(steps), MAIN_WIDTH)
     if beta_probs is not None:
         widths = arrow_width(_probabilities(beta_probs, chosen)) + PATH_EXTRA
-    sheet.arrows(steps, widths + 1.6, ["white"] * len(steps), "path-casing", 3)
-    sheet.arrows(steps, widths, [VERMILION] * len(steps), "path", 4)
+    sheet.cased_arrows(steps, widths, VERMILION, "path", (3, 4))
 
 
 def _draw_extensions(sheet: Sheet, genotype: Genotype) -> list[Join]:
@@ -206,21 +205,8 @@ def _colours() -> Colormap:
     return LinearSegmentedColormap.from_list("beta", ["#D9DEE4", "#8DB7DB", BLUE, "#08264A"])
 
 
-def _legend(axes: Axes, name: str, skips: Sequence[Join]) -> None:
-    lines = [Line2D([], [], color=VERMILION, linewidth=PATH_WIDTH, marker="o", markersize=6, label=name)]
-    for how in ("add", "concat"):
-        if any(join.how == how for join in skips):
-            line = Line2D([], [], color=GREEN, linewidth=ARC_WIDTH, linestyle=arc_style(how), label=f"skip, {how}")
-            lines.append(line)
-    legend_above(axes, lines)
-
-
 def _colour_bar(axes: Axes) -> None:
     """A bar from 0 to 1, always, so that figures of several epochs compare."""
-    figure = figure_of(axes)
-    place, width = axes.get_position(), figure.get_figwidth()
-    beside = figure.add_axes((place.x1 + 0.1 / width, place.y0 + 0.03, 0.1 / width, place.height - 0.06))
-    bar = figure.colorbar(ScalarMappable(Normalize(0, 1), _colours()), cax=beside, ticks=[0, 0.5, 1])
-    bar.set_label("beta probability", fontsize=SMALL)
-    beside.spines[:].set_visible(False)
-    beside.tick_params(length=2)
+    place = axes.get_position()
+    bar = ScalarMappable(Normalize(0, 1), _colours())
+    colour_bar(axes, bar, "beta probability", 0.1, place.y0 + 0.03, place.height - 0.06, [0, 0.5, 1])

@@ -9,18 +9,11 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import NamedTuple
 
-from autoseg.genotype.node_inputs import JOINING_DECODERS, low_level_node
+from autoseg.genotype.node_inputs import low_level_node
 from autoseg.genotype.schema import Genotype
+from autoseg.registry import DECODERS
 from autoseg.space.resolution import Skip
 from autoseg.space.trellis import Arrow, Move, Node
-
-DECODER_NAMES = {
-    "aspp": "ASPP",
-    "deeplabv3plus": "DeepLabv3+",
-    "unet": "U-Net",
-    "fcn": "FCN",
-    "classifier": "classifier",
-}
 
 
 class Join(NamedTuple):
@@ -54,8 +47,9 @@ def up_names(genotype: Genotype) -> dict[Arrow, str]:
 def decoder_nodes(genotype: Genotype) -> list[Node]:
     """The nodes of the decoder, from where it begins to where its features have their last size but the image's."""
     levels = [genotype.end_level, *(level - 1 for level in genotype.decoder_levels)]
-    if not genotype.decoder.upsamplers and genotype.decoder.name not in JOINING_DECODERS:  # in one go
-        levels = [levels[0]] + levels[1:][-1:] * (genotype.decoder.name == "deeplabv3plus")
+    joins = DECODERS[genotype.decoder.name].joins
+    if not genotype.decoder.upsamplers and joins != "encoder":  # in one go
+        levels = [levels[0]] + levels[1:][-1:] * (joins == "low_level")
     return [Node(genotype.layers + number, level) for number, level in enumerate(levels, start=1)]
 
 
@@ -73,12 +67,12 @@ def joins(genotype: Genotype) -> list[Join]:
         for arrow in genotype.up_arrows
         if genotype.skip(arrow) != "none"
     ]
-    nodes, name = decoder_nodes(genotype), genotype.decoder.name
-    if name in JOINING_DECODERS:
-        how: Skip = "concat" if name == "unet" else "add"
-        return found + [Join(genotype.encoder_node(node.level, genotype.layers + 1), node, how) for node in nodes[1:]]
-    if name == "deeplabv3plus":
-        return [*found, Join(low_level_node(genotype), nodes[-1], "concat")]
+    nodes, decoder = decoder_nodes(genotype), DECODERS[genotype.decoder.name]
+    if decoder.joins == "encoder":
+        end = genotype.layers + 1
+        return found + [Join(genotype.encoder_node(node.level, end), node, decoder.how) for node in nodes[1:]]
+    if decoder.joins == "low_level":
+        return [*found, Join(low_level_node(genotype), nodes[-1], decoder.how)]
     return found
 
 

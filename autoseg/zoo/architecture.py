@@ -11,7 +11,7 @@ from autoseg.errors import ConfigError, GenotypeError
 from autoseg.files import read_yaml
 from autoseg.genotype.schema import Genotype
 from autoseg.space.schema import genotype_names
-from autoseg.zoo.schema import ALIASES, NETWORKS, FixedNetwork, is_network_name
+from autoseg.zoo.schema import FixedNetwork, is_network_name, network_names
 
 Architecture = Genotype | FixedNetwork
 
@@ -43,7 +43,7 @@ def load_architecture(source: str | Path | Mapping[str, Any] | Architecture) -> 
         return parse_architecture(read_yaml(path, GenotypeError), str(path))
     if path.is_dir():
         return _of_run(path)
-    known = [*genotype_names(), *NETWORKS, *ALIASES]
+    known = [*genotype_names(), *network_names()]
     near = get_close_matches(name, known, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}; or give the path of a YAML file"
     raise GenotypeError(f"unknown genotype or network '{name}' ({hint})", code="unknown-network")

@@ -17,8 +17,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from autoseg.analysis.memory_tracker import LiveStorages
 from autoseg.engine.config import SearchConfig
-from autoseg.planning.memory import STEPS, follow_streams, stand_in_task, take_step
-from autoseg.planning.predicted_memory import CPU, Step, followed, make_state, own_random_state, random_batch
+from autoseg.planning.memory import (
+    CPU,
+    STEPS,
+    Step,
+    follow_streams,
+    followed,
+    make_state,
+    own_random_state,
+    random_batch,
+    stand_in_task,
+    take_step,
+)
 from autoseg.supernet.fast.elementwise import Plain
 from autoseg.supernet.fast.kernels import KernelChoice
 from bench.measure import FORMULAS, tensors_in, touched_bytes

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from autoseg.engine.environment import keep_freed_memory
+from autoseg.process import prepare_process
 from autoseg.space.schema import SearchSpace
 from bench.contenders import Half, Workload, build_contenders
 from bench.measure import timed
@@ -59,6 +60,7 @@ class Worker:
 def _serve(connection: Connection, order: Order) -> None:
     torch.set_num_threads(order.threads)
     if order.device.type == "cpu":
+        prepare_process()
         keep_freed_memory()  # as the engine does, for every contender alike
     space = SearchSpace.parse(order.space)
     contender = build_contenders(

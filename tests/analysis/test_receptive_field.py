@@ -13,9 +13,11 @@ from torch.nn import functional as F
 
 from autoseg.analysis.flops import count_parameters
 from autoseg.analysis.module_graph import Read, Stage
-from autoseg.analysis.trace import receptive_field, seen, trace_stages
+from autoseg.analysis.receptive_field import reach, receptive_field
+from autoseg.analysis.trace import trace_stages
 from autoseg.network import build_network
-from autoseg.ops.upsample import UPSAMPLERS, MaxUnpool
+from autoseg.ops.upsample import MaxUnpool
+from autoseg.registry import UPSAMPLERS
 from autoseg.zoo.build import build_architecture, diagram
 from autoseg.zoo.schema import FixedNetwork
 from tests.network.genotypes import make_genotype
@@ -119,9 +121,9 @@ def by_gradient(network: nn.Module, axis: int) -> list[tuple[int, int] | None]:
 
 
 def by_trace(network: nn.Module, axis: int) -> list[tuple[int, int] | None]:
-    span = seen(network, SIZE, axis).over([each for each in range(4) if each != axis])
-    pairs = zip(span.first.flatten(), span.last.flatten(), strict=True)
-    return [(int(first), int(last)) if math.isfinite(first) else None for first, last in pairs]
+    last, minus_first = reach(network, SIZE, axis).amax([each for each in range(1, 4) if each != axis])
+    pairs = zip(last.tolist(), minus_first.tolist(), strict=True)
+    return [(-int(first), int(end)) if math.isfinite(end) else None for end, first in pairs]
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -140,7 +142,7 @@ EXACT = sorted(set(UPSAMPLERS) - {"bilinear", "dysample", "max_unpool", "pixel_d
 @pytest.mark.parametrize("name", EXACT)
 def test_upsamplers_exactly(name: str) -> None:
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), UPSAMPLERS[name](4, 4), nn.Conv2d(4, 2, 1))
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), UPSAMPLERS[name].build(4, 4), nn.Conv2d(4, 2, 1))
     network = network.double().eval()
     for axis in (2, 3):
         assert by_trace(network, axis) == by_gradient(network, axis)
@@ -189,7 +191,7 @@ def test_interpolation_moves_what_is_seen_and_widens_nothing() -> None:
         up = nn.Upsample(scale_factor=4, mode=mode, align_corners=corners)
         assert receptive_field(nn.Sequential(down, up)) == 4
         assert receptive_field(nn.Sequential(down, up, conv)) == 4 + 2  # a pixel's neighbours are a pixel away again
-    assert receptive_field(nn.Sequential(down, UPSAMPLERS["dysample"](3, 4))) == 4
+    assert receptive_field(nn.Sequential(down, UPSAMPLERS["dysample"].build(3, 4))) == 4
     halved = Fn(lambda images: F.interpolate(images, scale_factor=0.5, mode="bilinear"))
     assert receptive_field(nn.Sequential(halved, conv)) == 1 + 2 * 2
 

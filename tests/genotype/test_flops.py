@@ -9,12 +9,12 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from autoseg.analysis.flops import count_multiply_adds
-from autoseg.genotype.flops import Costs, topology_cost, upsampler_cost
+from autoseg.genotype.flops import Costs, topology_cost
 from autoseg.genotype.sample import sample_cell, sample_genotype
 from autoseg.network import build_network
 from autoseg.ops.upsample import build_upsampler
-from autoseg.registry import OPERATIONS
-from autoseg.space.resolution import UPSAMPLERS
+from autoseg.registry import OPERATIONS, UPSAMPLERS
+from autoseg.space.resolution import find_upsampler
 from autoseg.space.trellis import Arrow, Move, Node
 from genotype.spaces import space_of
 
@@ -38,7 +38,7 @@ def test_upsamplers(name: str, channels: int) -> None:
         upsampler = build_upsampler(name, channels, channels).eval()
         features, guide = torch.empty(1, channels, *SIZE), torch.empty(1, 10, *double)
         counted = count_multiply_adds(upsampler, features, double, guide)
-    expected = upsampler_cost(name, channels, guide_channels=10) * PIXELS
+    expected = find_upsampler(name).multiply_adds(channels, 10) * PIXELS
     # the published PixelDCL runs over a row or column of zeros between two maps, which is not in the closed form
     assert counted == (pytest.approx(expected, rel=0.1) if name.startswith("pixel_dcl") else expected)
 

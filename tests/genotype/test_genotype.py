@@ -257,7 +257,7 @@ MISTAKES: list[tuple[str, str, dict[str, Any], list[str]]] = [
                 data(decoder={"name": "unet", "upsamplers": ["carafe"] * 2}),
                 ["decoder.upsamplers", "2", "decoder 'unet'", "1 times"],
             ),
-            ("decoder", data(decoder={"name": "unett"}), ["decoder.name", "not 'unett'"]),
+            ("decoder", data(decoder={"name": "unett"}), ["decoder.name", "decoder 'unett'", "'unet'"]),
             (
                 "decoder's kernel",
                 data(decoder={"upsamplers": ["pixel_dcl_4x4"]}),

@@ -12,7 +12,7 @@ from autoseg.genotype.node_inputs import decoder_nodes, low_level_node, node_inp
 from autoseg.network.network import Network, build_network
 from autoseg.network.preprocess import FactorizedReduce, UpsamplePreprocess
 from autoseg.ops.upsample import TransposedConv
-from autoseg.space.resolution import UPSAMPLERS
+from autoseg.registry import UPSAMPLERS
 from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Node
 from network.genotypes import make_genotype, make_hourglass, make_multi
 

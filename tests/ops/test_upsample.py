@@ -13,8 +13,9 @@ from torch.nn import functional as F
 from autoseg.errors import SearchSpaceError
 from autoseg.export.graph import load_onnx, save_onnx, trace
 from autoseg.ops.pixel_dcl import PixelDCL
-from autoseg.ops.upsample import UPSAMPLERS, DySample, build_upsampler, upsample_by
-from autoseg.space import resolution
+from autoseg.ops.resampling import DySample
+from autoseg.ops.upsample import build_upsampler, upsample_by
+from autoseg.registry import UPSAMPLERS
 from ops.upsample_oracles import carafe, dysample
 
 NAMES = list(UPSAMPLERS)
@@ -28,7 +29,7 @@ def noise(*shape: int) -> Tensor:
 
 def build(name: str, in_channels: int = 3, out_channels: int = 8, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    return UPSAMPLERS[name](in_channels, out_channels).double()
+    return UPSAMPLERS[name].build(in_channels, out_channels).double()
 
 
 def inputs(height: int, width: int, size: tuple[int, int] | None = None, images: int = 2) -> tuple[Tensor, Tensor]:
@@ -41,10 +42,6 @@ def targets(height: int, width: int) -> list[tuple[int, int]]:
 
 
 # --- the contract -----------------------------------------------------------------------------------------------------
-
-
-def test_names_are_those_that_spaces_know() -> None:
-    assert tuple(UPSAMPLERS) == resolution.UPSAMPLERS
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -239,7 +236,7 @@ def test_same_on_a_gpu(name: str) -> None:
     ],
 )
 def test_parameters_from_3_to_5_channels(name: str, expected: int) -> None:
-    assert sum(parameter.numel() for parameter in UPSAMPLERS[name](3, 5).parameters()) == expected
+    assert sum(parameter.numel() for parameter in UPSAMPLERS[name].build(3, 5).parameters()) == expected
 
 
 def test_nearest_repeats_and_bilinear_interpolates() -> None:

@@ -20,7 +20,6 @@ from autoseg.planning import fit as fitting
 from autoseg.planning.device import format_bytes
 from autoseg.planning.fit import fit_to_device, smaller_settings
 from autoseg.planning.memory import MARGIN, predict_memory
-from autoseg.planning.training_memory import predict_training_memory
 from planning.memory_measured import search_config
 
 CPU = torch.device("cpu")
@@ -39,8 +38,7 @@ def searched(**search: Any) -> SearchConfig:
 def needed(config: SearchConfig | RetrainConfig, **changes: Any) -> int:
     kind = "search" if isinstance(config, SearchConfig) else "retrain"
     changed: Any = config.model_copy(update={kind: getattr(config, kind).model_copy(update=changes)})
-    predict: Any = predict_memory if kind == "search" else predict_training_memory
-    return int(predict(changed, CPU).needed_bytes(CPU))
+    return int(predict_memory(changed, CPU).needed_bytes(CPU))
 
 
 def changed(config: Any, memory_bytes: int, *given: str) -> tuple[dict[str, Any], list[str]]:

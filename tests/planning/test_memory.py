@@ -10,12 +10,14 @@ import torch
 from tiny_runs import SPACE
 
 from autoseg.config.base import merge
-from autoseg.planning.memory import Limits, Planner, Setting, largest_that_fits, predict_memory
-from autoseg.planning.predicted_memory import (
+from autoseg.planning.fit import Limits, Planner, largest_that_fits
+from autoseg.planning.memory import (
     CUBLAS_WORKSPACE_BYTES,
     CUDA_WORKSPACE_BYTES,
     Memory,
     Peak,
+    Setting,
+    predict_memory,
     recorded_bytes,
 )
 from planning.memory_measured import allocated_peak, held_bytes, iterate, real_task, search_config

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autoseg.space.resolution import UPSAMPLERS, parse_upsampler
+from autoseg.registry import UPSAMPLERS
+from autoseg.space.resolution import parse_upsampler
 from autoseg.space.schema import SearchSpace
 from autoseg.space.snapshot import ArchProbs, gamma_legal, logits_shapes
 from autoseg.space.trellis import Move, Node, Trellis

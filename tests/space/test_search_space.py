@@ -189,7 +189,7 @@ MISTAKES: dict[str, list[tuple[dict[str, Any], list[str]]]] = {
         ({"stem": {"channels": [64]}}, ["stem", "one number a convolution"]),
         ({"stem": {"channels": [], "strides": []}}, ["stem", "at least one convolution"]),
         ({"stem": {"strides": [2, 1, 3]}}, ["stem.strides.2", "1 or 2", "not 3"]),
-        ({"decoder": {"name": "fpn"}}, ["decoder.name", "'deeplabv3plus', 'aspp'", "not 'fpn'"]),
+        ({"decoder": {"name": "fpn"}}, ["decoder.name", "decoder 'fpn'", "'fcn'"]),
         ({"decoder": {"dropout": 1.0}}, ["decoder.dropout", "1, not 1.0"]),
         ({"decoder": {"dropout": "much"}}, ["decoder.dropout: ", "number, not 'much'"]),
         ({"network_batch_norm": {"eps": float("nan")}}, ["network_batch_norm.eps", "finite"]),

@@ -13,7 +13,7 @@ import pytest
 from autoseg.genotype.schema import Genotype
 from autoseg.registry import OPERATIONS
 from autoseg.space.cell import state_name
-from autoseg.viz.graph import cell_graph, cell_names, genotype_graph, path_graph, short_name
+from autoseg.viz.graph import cell_graph, genotype_graph, path_graph, short_name
 from autoseg.viz.layout import Box, CellLayout, Wire, cell_layout, separate
 
 PUBLISHED = "auto_deeplab_s"
@@ -79,7 +79,7 @@ def test_whole_graph_survives_graphml() -> None:
     file.seek(0)
     read = nx.read_graphml(file, force_multigraph=True)
     assert dict(read.nodes(data=True)) == dict(graph.nodes(data=True))
-    assert {name.removeprefix("cell/") for name in read if name.startswith("cell/")} == set(cell_names(genotype))
+    assert {name.removeprefix("cell/") for name in read if name.startswith("cell/")} == set(cell_graph(genotype))
     edges = sorted((s, t, data.get("operation"), data.get("move")) for s, t, data in read.edges(data=True) if data)
     assert len(edges) == 28
 

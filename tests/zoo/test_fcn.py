@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from autoseg.ops.resize import resize
-from autoseg.ops.upsample import UPSAMPLERS
+from autoseg.registry import UPSAMPLERS
 from autoseg.zoo.fcn import FCN
 from autoseg.zoo.vgg import VGG16
 from zoo.contract import CLASSES, assert_contract, assert_traces, count_parameters, made, noise

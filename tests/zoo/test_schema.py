@@ -11,7 +11,7 @@ from error_codes import raises_code
 from autoseg.errors import ConfigError, GenotypeError
 from autoseg.genotype.schema import Genotype
 from autoseg.zoo.architecture import at_output_stride, load_architecture, parse_architecture
-from autoseg.zoo.schema import ALIASES, NETWORKS, FixedNetwork
+from autoseg.zoo.schema import FixedNetwork, network_names
 
 
 def test_what_is_left_out_is_as_published() -> None:
@@ -31,11 +31,11 @@ def test_what_is_left_out_is_as_published() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [*NETWORKS, *ALIASES])
+@pytest.mark.parametrize("name", network_names())
 def test_settings_of_every_network_come_back(name: str) -> None:
     network = FixedNetwork.parse({"name": name, "width": 0.25, "in_channels": 1})
     assert parse_architecture(network.to_dict()) == network
-    assert load_architecture(name).name == ALIASES.get(name, name)
+    assert load_architecture(name).name == name or network.entry.short == name
 
 
 @pytest.mark.parametrize(

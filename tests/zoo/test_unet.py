@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from autoseg.errors import SearchSpaceError
-from autoseg.ops.upsample import UPSAMPLERS, TransposedConv
+from autoseg.ops.upsample import TransposedConv
+from autoseg.registry import UPSAMPLERS
 from autoseg.zoo.unet import UNet
 from zoo.contract import (
     CLASSES,

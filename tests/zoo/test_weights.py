@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.errors import CheckpointError
+from autoseg.registry import NETWORKS
 from autoseg.zoo.build import build_architecture
 from autoseg.zoo.resnet import ResNet
-from autoseg.zoo.schema import NETWORKS, FixedNetwork
+from autoseg.zoo.schema import FixedNetwork
 from autoseg.zoo.vgg import VGG16
 from autoseg.zoo.weights import WeightsReport, load_backbone, read_weights, recognise
 from autoseg.zoo.xception import Xception65
@@ -195,7 +196,7 @@ def build(name: str, num_classes: int = 3, **options: Any) -> nn.Module:
 def trunk_state(name: str) -> State:
     backbone = NETWORKS[name].backbone
     if backbone == "vgg16":
-        norm = NETWORKS[name].options["batch_norm"]
+        norm = FixedNetwork.parse(name).batch_norm
         return vgg_state(batch_norm=norm, hidden=300)  # at least what fc6 has at this width
     if backbone == "xception65":
         return {**random_state(lambda: Xception65(width=WIDTH)), "head.fc.weight": noise(10, 4)}
