@@ -18,7 +18,7 @@ import autoseg
 from autoseg.cli.main import app, run
 from autoseg.config.base import merge, parse_assignments
 from autoseg.config.data import DataConfig
-from autoseg.data.dataset import open_dataset
+from autoseg.data.dataset import open_dataset, resolve
 
 ROOT = Path(__file__).resolve().parents[1]
 CAMVID = ROOT.parent / "shared" / "data" / "camvid"
@@ -94,7 +94,9 @@ def with_fewer_steps(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def write_photos(folder: Path) -> None:
     """A folder of images and masks as README describes one."""
-    data = open_dataset(DataConfig.model_validate({"layout": "generated", "generated": {"size": (64, 80)}}), "train")
+    data = open_dataset(
+        resolve(DataConfig.model_validate({"layout": "generated", "generated": {"size": (64, 80)}})), "train"
+    )
     for split, indices in (("train", range(8)), ("val", range(8, 12))):
         for name in (split, f"{split}annot"):
             (folder / name).mkdir(parents=True)
