@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from autoseg.errors import ConfigError
@@ -45,7 +44,15 @@ def draw_confusion(confusion: np.ndarray, classes: Sequence[str]) -> Figure:
         extent=(-0.5, count - 0.5, count - 0.5, -0.5),
     )  # fmt: skip
     axes.set(xlim=(-0.5, count - 0.5), ylim=(count - 0.5, -0.5), facecolor=FAINT)
-    _name_classes(axes, classes, min(SMALL, 72 * cell))
+    size = min(SMALL, 72 * cell)
+    axes.set_yticks(range(count), classes, fontsize=size)
+    axes.set_xticks(range(count), classes, fontsize=size, rotation=90)
+    axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
+    axes.set_xlabel("predicted class", fontsize=FONT_SIZE)
+    axes.set_ylabel("true class", fontsize=FONT_SIZE)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
     for (row, column), share in np.ndenumerate(shares if cell >= NUMBERS_FROM else shares[:0]):
         if share >= 0.005:
             look: Any = {"ha": "center", "va": "center", "color": "white" if share > 0.6 else INK}
@@ -53,15 +60,3 @@ def draw_confusion(confusion: np.ndarray, classes: Sequence[str]) -> Figure:
     place = axes.get_position()
     tall = min(place.height, 2.0 / figure_of(axes).get_figheight())
     return colour_bar(axes, picture, "share of the true class", 0.12, place.y1 - tall, tall, [0, 0.5, 1])
-
-
-def _name_classes(axes: Axes, classes: Sequence[str], size: float) -> None:
-    """Name true classes on the left and predicted ones on top; size: points."""
-    axes.set_yticks(range(len(classes)), classes, fontsize=size)
-    axes.set_xticks(range(len(classes)), classes, fontsize=size, rotation=90)
-    axes.xaxis.tick_top()
-    axes.xaxis.set_label_position("top")
-    axes.set_xlabel("predicted class", fontsize=FONT_SIZE)
-    axes.set_ylabel("true class", fontsize=FONT_SIZE)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
