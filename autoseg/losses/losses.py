@@ -18,11 +18,7 @@ from autoseg.registry import LOSSES
 
 
 def segmentation_loss(
-    logits: Tensor,
-    masks: Tensor,
-    ignore_label: int,
-    class_weights: Tensor | None = None,
-    label_smoothing: float = 0.0,
+    logits: Tensor, masks: Tensor, ignore_label: int, class_weights: Tensor | None = None, label_smoothing: float = 0.0
 ) -> Tensor:
     """Cross-entropy averaged over the pixels that are not ignored, by the weights of their classes.
 

@@ -284,8 +284,7 @@ def test_width_scales_every_layer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("build", "known"),
-    [(VGG16, "2, 4, 8, 16, 32"), (ResNet, "4, 8, 16, 32"), (Xception65, "2, 4, 8, 16, 32")],
+    ("build", "known"), [(VGG16, "2, 4, 8, 16, 32"), (ResNet, "4, 8, 16, 32"), (Xception65, "2, 4, 8, 16, 32")]
 )
 def test_an_output_stride_that_cannot_be_had(build: Build, known: str) -> None:
     with raises_code(ConfigError, "output-stride-unavailable", "output stride 12 ", f": {known}"):
