@@ -24,7 +24,6 @@ from torch import Tensor, nn
 
 from autoseg.errors import CheckpointError
 from autoseg.files import one_line
-from autoseg.zoo.convolutionalise import as_kernel
 from autoseg.zoo.resnet import ResNet
 from autoseg.zoo.vgg import VGG16
 from autoseg.zoo.xception import Xception65
@@ -224,7 +223,7 @@ def _fully_connected(
         size = CLASSIFIER_SIZE if name.endswith("fc6") else (1, 1)
         read = backbone.channels[-1] if name.endswith("fc6") else weight.shape[1]
         fits = weight.dim() == 2 and weight.shape[1] == read * size[0] * size[1] and bias.shape == weight.shape[:1]
-        kernel = as_kernel(weight, size) if fits else weight
+        kernel = weight.reshape(len(weight), -1, *size) if fits else weight
         shape = conv.weight.shape
         if not fits or any(ours > theirs for ours, theirs in zip(shape, kernel.shape, strict=True)):
             raise CheckpointError(
