@@ -275,7 +275,7 @@ def _count(state: Mapping[str, Tensor], pattern: str) -> int:
 def _kind_of(backbone: Backbone) -> str:
     """In the words of `recognise`."""
     if isinstance(backbone, VGG16):
-        return "VGG16 with BatchNorm" if backbone.conv_norms else "VGG16"
+        return "VGG16 with BatchNorm" if backbone.batch_norm else "VGG16"
     return f"ResNet-{backbone.depth}" if isinstance(backbone, ResNet) else "Xception-65"
 
 
