@@ -35,7 +35,7 @@ class Operation:
     Args:
         name: What spaces and genotypes call it, such as `sep_conv_3x3`.
         label: What pictures call it, such as `sep 3x3`.
-        multiply_adds: Called with C; returns the products of convolutions and matrices for one output pixel at stride 1.
+        multiply_adds: Called with C; returns products of convolutions and matrices for one output pixel at stride 1.
         build: Called with (channels, stride, norm); norm(channels) makes a normalisation layer. Returns a torch module,
             which must not change its input: other operations read it too.
         fused: How the fast supernet computes it. Default: a space with it is searched through
@@ -172,7 +172,8 @@ class Registry(Mapping[str, R]):
         plugin = _plugin[-1] if _plugin else _origin(record)
         if plugin:
             self._load()
-            self._check(record, f"{plugin}: ")
+        self._check(record, f"{plugin}: " if plugin else "")
+        if plugin:
             self._plugins[record.name] = plugin
         self._records[record.name] = record
         return record

@@ -26,8 +26,8 @@ from autoseg.zoo.width import scaled
 class DeconvNet(SegmentationNetwork):
     """VGG16 with its fully connected layers, and the same backwards: (N, Cin, H, W) images -> logits (N, K, H, W).
 
-    The published network takes 224x224 pixels, and its fc6 (7x7) leaves a single one. Here fc6 and its mirror are padded
-    with zeros, so any size works. `dropout` follows fc6 and fc7 (none published). BN and width are the backbone's.
+    The published network takes 224x224 pixels, and its fc6 (7x7) leaves a single one. Here fc6 and its mirror have zero
+    padding, so any size works. `dropout` follows fc6 and fc7 (none published). BN and width are the backbone's.
     """
 
     def __init__(self, backbone: VGG16, num_classes: int, dropout: float = 0.0) -> None:

@@ -109,7 +109,7 @@ def _backbone(name: str, options: Any, extra_blocks: int) -> Any:
     from autoseg.zoo.resnet import ResNet
 
     grid = getattr(options, "multi_grid", (1, 1, 1))
-    depth = 50 if name == "resnet50" else 101
+    depth: Literal[50, 101] = 50 if name == "resnet50" else 101
     return ResNet(depth, options.in_channels, options.width, options.output_stride, grid, extra_blocks)
 
 
