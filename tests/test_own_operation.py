@@ -86,7 +86,7 @@ def test_from_the_search_to_the_exported_network(
 
     onnxruntime = pytest.importorskip("onnxruntime")
     call("export", tmp_path / "retrain", "--format", "onnx", "--plugin", PLUGIN, "--out", tmp_path / "network.onnx")
-    trained = autoseg.load_network(tmp_path / "retrain").network
+    trained = autoseg.load_network(tmp_path / "retrain")[0].eval()
     image = np.random.default_rng(0).standard_normal((1, 3, 33, 47), dtype=np.float32)
     session = onnxruntime.InferenceSession(str(tmp_path / "network.onnx"))
     (logits,) = session.run(None, {session.get_inputs()[0].name: image})
@@ -112,7 +112,7 @@ def test_the_plan_counts_its_memory(tmp_path: Path, capsys: pytest.CaptureFixtur
         capsys.readouterr()
         options = ["--space", space, "--classes", 3, "--no-time", "--json", "--memory", "4GB", "--device", "cpu"]
         call("plan", *options, "--plugin", PLUGIN)
-        asked[operation] = json.loads(capsys.readouterr().out)["options"][0]["bytes"]
+        asked[operation] = json.loads(capsys.readouterr().out)["options"][0]["saved_bytes"]
     assert asked[NAME] > 2 * asked["skip_connect"]
 
 
@@ -138,7 +138,12 @@ def test_a_search_says_that_it_is_slower(searched: Path, capsys: pytest.CaptureF
     capsys.readouterr()
     config = write_config(
         tmp_path / "again.yaml",
-        {"space": PATH, "data": DATA, "search": {**COMMON, "epochs": 1, "max_steps_per_epoch": 1}, "device": "cpu"},
+        {
+            "space": PATH,
+            "data": DATA,
+            "search": {**COMMON, "epochs": 1, "arch_start_epoch": 0, "max_steps_per_epoch": 1},
+            "device": "cpu",
+        },
     )
     call("search", "--config", config, "--out", tmp_path / "again")
     said = capsys.readouterr().out

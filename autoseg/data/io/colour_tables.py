@@ -67,10 +67,10 @@ class ColourTable:
 MaskTable: TypeAlias = ColourTable | GreyTable
 
 
-def mask_table(colours: Colours | None, threshold: int | None, ignore_label: int | None) -> MaskTable | None:
+def mask_table(colours: Colours | None, threshold: int | None, ignore_label: int) -> MaskTable | None:
     """How the values in masks become labels, by `data.colours` or `data.mask_threshold`; None where they are labels."""
     if colours is not None:
-        return colour_table(colours, 255 if ignore_label is None else ignore_label)
+        return colour_table(colours, ignore_label)
     return None if threshold is None else GreyTable(threshold)
 
 
