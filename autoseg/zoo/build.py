@@ -1,4 +1,4 @@
-"""From a genotype, or a network of the literature with its options, to the network."""
+"""Builds the network of a genotype or of the literature."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ from autoseg.zoo.architecture import Architecture, load_architecture
 from autoseg.zoo.schema import FixedNetwork
 
 
+PREFIX = re.compile(r"^(backbone|decoder|fully_connected)\.")
+
+
 def build_architecture(
     architecture: Architecture,
     num_classes: int,
@@ -30,7 +33,7 @@ def build_architecture(
 ) -> SegmentationNetwork:
     """The network with fresh weights; the arguments are those of `network.build_network`.
 
-    A network of the literature says itself how many channels its images have.
+    The options of a network of the literature give its number of image channels.
     Raises: GenotypeError, ConfigError: fewer than two classes, a single output for more, or no auxiliary head.
     PluginError: a user's own network is of the wrong kind.
     """
@@ -61,27 +64,32 @@ def build_network(
     in_channels: int = 3,
     single_output: bool = False,
 ) -> SegmentationNetwork:
-    """The network of a genotype, or one of the literature by its name or options, with fresh weights.
+    """Build the network of a genotype, or one of the literature, with fresh weights.
 
-    `source`: as `autoseg retrain` takes it: "unet", {"name": "unet", "width": 0.5}, a file, a run. The other arguments
-    are those of `build_architecture`. Raises: AutosegError: what is given is wrong.
+    Args:
+        source: What `autoseg retrain` takes: "unet", {"name": "unet", "width": 0.5}, a genotype, a file, a run.
+        num_classes: Number of classes K, at least two.
+        auxiliary: Add an auxiliary head for training; a genotype alone can have one.
+        in_channels: Number of image channels of a genotype's network; others have it in their options.
+        single_output: One output for two classes.
+
+    Returns:
+        A module: (N, in_channels, H, W) normalised images -> logits (N, K, H, W).
+
+    Raises:
+        AutosegError: the source is unknown, or an argument does not fit it.
     """
     return build_architecture(load_architecture(source), num_classes, auxiliary, in_channels, single_output)
 
 
 def diagram(network: FixedNetwork, num_classes: int = 21) -> Diagram:
-    """Its stages and how they are connected, as it computes."""
+    """The stages of a network and their connections, traced as it computes."""
     with torch.device("meta"):
         built = build_architecture(network, num_classes).eval()
     return trace_stages(built, _shown(built.stages), in_channels=network.in_channels)
 
 
 def _shown(stages: tuple[str, ...]) -> dict[str, str]:
-    """Dotted name -> name to show: VGG16's stages by number, others without the part that they are in."""
+    """Dotted name -> name to show: VGG16's stages by number, others without their prefix."""
     vgg = [name for name in stages if name.startswith("backbone.features.")]
-    return {
-        name: f"conv{vgg.index(name) + 1}"
-        if name in vgg
-        else re.sub("^(backbone|decoder|fully_connected)\\.", "", name)
-        for name in stages
-    }
+    return {name: f"conv{vgg.index(name) + 1}" if name in vgg else re.sub(PREFIX, "", name) for name in stages}
