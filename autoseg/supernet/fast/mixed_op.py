@@ -27,7 +27,7 @@ from autoseg.supernet.fast.elementwise import Compiled, Plain
 from autoseg.supernet.fast.kernels import KernelChoice
 from autoseg.supernet.fast.parameter_free_ops import FreeOperations
 from autoseg.supernet.fast.pointwise import Product
-from autoseg.supernet.fast.weights import EdgeGroupWeights, Kernels
+from autoseg.supernet.fast.weights import EdgeGroup, EdgeGroupWeights, Kernels
 
 BN_EPS, BN_MOMENTUM = 1e-5, 0.1
 RATE = 2
@@ -179,13 +179,12 @@ class MixedEdges(nn.Module):
     BatchNorm, pooling, copies, depthwise convolutions) and keeps what is dear (what the BatchNorms read).
     """
 
-    def __init__(self, groups: int, edges: int, channels: int, operations: Sequence[str], shared: bool) -> None:
-        """shared: all groups read the same edges."""
+    def __init__(self, group: EdgeGroup, channels: int, operations: Sequence[str]) -> None:
         super().__init__()
-        self.groups, self.edges, self.channels = groups, edges, channels
+        self.groups, self.edges, self.channels = len(group.groups), len(group.groups[0]), channels
         self.kernels = Kernels.of(operations)
-        self.free = FreeOperations(groups, edges, channels, operations, shared)
-        self.width = groups * edges * channels
+        self.free = FreeOperations(self.groups, self.edges, channels, operations, len(set(group.groups)) == 1)
+        self.width = self.groups * self.edges * channels
         separable = len(self.kernels.separable)
         self.inner_norm = StackedNorm(separable * self.width) if separable else None
         self.norm = StackedNorm(self.kernels.weighted * self.width) if self.kernels.weighted else None
