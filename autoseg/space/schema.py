@@ -1,4 +1,4 @@
-"""A search space as data: YAML in, a validated and frozen `SearchSpace` out."""
+"""A search space as data: from YAML to a validated, frozen `SearchSpace`."""
 
 from __future__ import annotations
 
@@ -30,19 +30,14 @@ from autoseg.space.trellis import Arrow, Move, Trellis, filters_at
 
 SPACE_VERSION = 1
 
-LATER_OPTIONS = (
-    ("cell", "up_cell"),
-    ("network", "down_layers"),
-    ("network", "paths"),
-    ("network", "upsamplers"),
-    ("network", "skips"),
-    ("network", "arrows"),
-    ("head", "name"),
-    ("decoder", "upsamplers"),
-    ("decoding", "threshold"),
-    ("decoding", "budget"),
-)
-"""Options of spaces and genotypes that are written where they are on only."""
+LATER_OPTIONS = {
+    "cell": ("up_cell",),
+    "network": ("down_layers", "paths", "upsamplers", "skips", "arrows"),
+    "head": ("name",),
+    "decoder": ("upsamplers",),
+    "decoding": ("threshold", "budget"),
+}
+"""Options of spaces and genotypes that files contain only if they are on."""
 
 
 def check_version(version: int, newest: int, what: str) -> int:
@@ -55,7 +50,7 @@ def check_version(version: int, newest: int, what: str) -> int:
 
 
 def refuse_newer(data: Mapping[str, Any], newest: int, what: str, where: str, error: type[AutosegError]) -> None:
-    """Refuse data of a newer version before its unknown keys are found, of which a newer version may have some."""
+    """Refuse data of a newer version before its new keys are reported as unknown."""
     version = data.get("version")
     if isinstance(version, int) and version > newest:
         raise error(
@@ -65,7 +60,7 @@ def refuse_newer(data: Mapping[str, Any], newest: int, what: str, where: str, er
 
 
 def refuse_missing_plugins(data: Mapping[str, Any], where: str, error: type[AutosegError]) -> None:
-    """Refuse data with an operation or another record of a plugin that is not loaded, and say which plugin it is."""
+    """Refuse data with a record of a plugin that is not loaded, and name the plugin."""
     plugins = data.get("plugins")
     for name, plugin in plugins.items() if isinstance(plugins, Mapping) else ():
         if not any(name in registry for registry in REGISTRIES.values()):
@@ -77,7 +72,7 @@ def refuse_missing_plugins(data: Mapping[str, Any], where: str, error: type[Auto
 
 
 def write_plugins(data: dict[str, Any], operations: Iterable[str], upsamplers: Iterable[str], decoder: str) -> None:
-    """Put into plain data which of these came from which plugin; no key where all ship with autoseg."""
+    """Add `plugins`, the plugin of each of these names; no key if all ship with autoseg."""
     bases = [parse_upsampler(name).base for name in upsamplers]
     owners = OPERATIONS.owners(operations) | UPSAMPLERS.owners(bases) | DECODERS.owners([decoder])
     if owners:
@@ -97,14 +92,14 @@ class SearchSpace(Settings):
     resolution: ResolutionSpec = ResolutionSpec()
     decoder: SpaceDecoderSpec = SpaceDecoderSpec()
     network_batch_norm: BatchNormSpec = BatchNormSpec()
-    """Of the decoded network; the supernet's has no affine parameters and the usual constants."""
+    """BatchNorm of the decoded network; the supernet's has no affine parameters and the usual constants."""
     decoding: DecodingSpec = DecodingSpec()
     relaxation: RelaxationSpec = RelaxationSpec()
 
     @model_validator(mode="before")
     @classmethod
     def _plugins_are_loaded(cls, data: Any) -> Any:
-        """`plugins`, which files have, is made anew when the space is written."""
+        """Checks and drops the key `plugins` of a file; `to_dict` writes it again."""
         if not isinstance(data, Mapping):
             return data
         refuse_missing_plugins(data, "", SearchSpaceError)
@@ -143,7 +138,7 @@ class SearchSpace(Settings):
         return self
 
     @model_validator(mode="after")
-    def _way_up_has_a_way_down(self) -> SearchSpace:
+    def _up_path_has_a_down_path(self) -> SearchSpace:
         if self.network.down_layers is None:
             if self.resolution.skips != ("none",):
                 raise ValueError("resolution.skips come from a way down; set network.down_layers, or skips to [none]")
@@ -157,7 +152,7 @@ class SearchSpace(Settings):
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for YAML; options where any is on, so that a file says no more than its space needs."""
+        """Plain data for YAML, without options that are off."""
         data = super().to_dict()
         for group, plain in (("relaxation", RelaxationSpec()), ("resolution", ResolutionSpec())):
             if getattr(self, group) == plain:
@@ -187,24 +182,24 @@ class SearchSpace(Settings):
         return 2 if self.cell.up_cell else 1
 
     def cell_of(self, layer: int) -> int:
-        """Which of the cells layer 1..L has: alpha's rows of it begin at that number times the edges of a cell."""
+        """The number of the cell of layer 1..L. Its rows of alpha begin at that number times the edges of a cell."""
         return int(self.cell.up_cell and layer > (self.network.down_layers or 0))
 
     # --- upsampling ---------------------------------------------------------------------------------------------------
 
     @cached_property
     def upsamplers(self) -> tuple[str, ...]:
-        """The columns of gamma: what competes on up moves, then what competes in the decoder alone."""
+        """The columns of gamma: the upsamplers on up moves, then those only in the decoder."""
         return tuple(dict.fromkeys(name for site in self.gamma_sites for name in site.candidates))
 
     @cached_property
     def gamma_sites(self) -> tuple[GammaSite, ...]:
-        """The rows of gamma; none in a space where features come up bilinearly and nothing else."""
+        """The rows of gamma; empty if bilinear upsampling has no competitor."""
         sites = dict.fromkeys(self._site_of(arrow) for arrow in self.trellis.arrows if self._competes(arrow))
         return (*sites, *(self._decoder_site(level) for level in self.decoder_stages))
 
     def gamma_row(self, arrow: Arrow) -> int | None:
-        """The row of gamma for an arrow; None where nothing competes."""
+        """The row of gamma for an arrow; None if nothing competes."""
         return self.gamma_sites.index(self._site_of(arrow)) if self._competes(arrow) else None
 
     def decoder_row(self, level: int) -> int:
@@ -213,7 +208,7 @@ class SearchSpace(Settings):
 
     @cached_property
     def decoder_stages(self) -> tuple[int, ...]:
-        """The levels from which the decoder doubles, where upsamplers compete there, from coarse to fine."""
+        """The levels from which the decoder doubles, from coarse to fine; empty if no upsamplers compete there."""
         if self.decoder.upsamplers == PLAIN_UPSAMPLERS:
             return ()
         return tuple(reversed(range(1, 1 + max(node.level for node in self.trellis.nodes_at(self.network.layers)))))
@@ -234,7 +229,7 @@ class SearchSpace(Settings):
 
     @classmethod
     def parse(cls, data: Mapping[str, Any], where: str = "") -> SearchSpace:
-        """A space from plain data. Raises: SearchSpaceError: one line on what is wrong."""
+        """A space from plain data. Raises: SearchSpaceError: invalid data; one line says why."""
         refuse_newer(data, SPACE_VERSION, "search space", where, SearchSpaceError)
         refuse_missing_plugins(data, where, SearchSpaceError)
         return parse(cls, data, where, SearchSpaceError)
@@ -247,7 +242,7 @@ class SearchSpace(Settings):
 
 
 def load_space(name_or_path: str | Path) -> tuple[SearchSpace, dict[str, Any]]:
-    """A space, and the schedules which its file recommends: `{"search": {...}, "retrain": {...}}`, each optional."""
+    """A space, and the schedules in its file: `{"search": {...}, "retrain": {...}}`, each optional."""
     path = find_file(name_or_path, "search space", SearchSpaceError)
     data = read_yaml(path, SearchSpaceError)
     schedules: dict[str, Any] = {key: data.pop(key) for key in ("search", "retrain") if key in data}
@@ -258,15 +253,15 @@ def load_space(name_or_path: str | Path) -> tuple[SearchSpace, dict[str, Any]]:
 
 
 def without_defaults(data: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    """Nested plain data without the later options that are at their defaults: what older files hold still fits."""
-    for group, key in LATER_OPTIONS:
+    """Nested plain data without the later options at their defaults, as in older files."""
+    for group, key in [(group, key) for group, keys in LATER_OPTIONS.items() for key in keys]:
         part: Settings = getattr(settings, group, settings)
         if key in data.get(group, {}) and getattr(part, key) == type(part).model_fields[key].default:
             del data[group][key]
     return data
 
 
-# --- files that are found by name ----------------------------------------------------------------------------------
+# --- files by name -------------------------------------------------------------------------------------------------
 
 
 def space_names() -> list[str]:

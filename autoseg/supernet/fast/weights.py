@@ -60,7 +60,7 @@ class Kernels(NamedTuple):
 
 
 class EdgeGroup(NamedTuple):
-    """States that are evaluated together: G groups of E edges, all of one width."""
+    """Edges that are evaluated together: G groups of E edges each."""
 
     groups: tuple[tuple[int, ...], ...]
     """The numbers of the edges (rows of alpha) of each group."""
