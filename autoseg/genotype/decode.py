@@ -80,12 +80,9 @@ def _with_decoding(space: SearchSpace, **given: Any) -> SearchSpace:
                 f" has network.paths {space.network.paths}; leave it out",
                 code="setting-not-for-space",
             )
-    if changes.get("path_prior", PATH_PRIORS[0]) not in PATH_PRIORS:
-        raise GenotypeError(
-            f"unknown path prior {changes['path_prior']!r} (known: {', '.join(PATH_PRIORS)})", code="unknown-path-prior"
-        )
     if not changes:
         return space
+    _check_prior(changes.get("path_prior", space.decoding.path_prior))
     data = space.to_dict()
     return SearchSpace.parse({**data, "decoding": {**data["decoding"], **changes}})
 
@@ -171,10 +168,7 @@ def decode_path(beta_probs: np.ndarray, trellis: Trellis, path_prior: str = "uni
     to the first path in lexicographic order of levels.
     Raises: GenotypeError: an unknown path prior.
     """
-    if path_prior not in PATH_PRIORS:
-        raise GenotypeError(
-            f"unknown path prior {path_prior!r} (known: {', '.join(PATH_PRIORS)})", code="unknown-path-prior"
-        )
+    _check_prior(path_prior)
     to_go: dict[Node, float] = {node: 0.0 for node in trellis.nodes_at(trellis.layers)}
     for layer in reversed(range(trellis.layers)):
         for node in trellis.nodes_at(layer):
@@ -193,6 +187,12 @@ def decode_path(beta_probs: np.ndarray, trellis: Trellis, path_prior: str = "uni
         node, so_far = arrow.target, score
         levels.append(node.level)
     return tuple(levels)
+
+
+def _check_prior(path_prior: str) -> None:
+    if path_prior not in PATH_PRIORS:
+        known = ", ".join(PATH_PRIORS)
+        raise GenotypeError(f"unknown path prior {path_prior!r} (known: {known})", code="unknown-path-prior")
 
 
 def arrow_score(beta_probs: np.ndarray, trellis: Trellis, arrow: Arrow, path_prior: str) -> float:

@@ -8,7 +8,6 @@ Sets of levels are bit masks here, and the search goes layer by layer.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -45,26 +44,16 @@ class ArrowSets(NamedTuple):
     """Bit masks of the levels that they reach."""
 
 
-class Choices(NamedTuple):
-    """Sets of arrows into a layer, one per row."""
+class Layer(NamedTuple):
+    """The choices between two layers: the sets of arrows that are not dominated, sorted by `before`."""
 
+    arrows: list[Arrow]
+    sets: np.ndarray
     before: np.ndarray
-    """Bit masks of the levels that they leave."""
     after: np.ndarray
-    """Bit masks of the levels that they reach."""
     score: np.ndarray
     cost: np.ndarray
     """Cost of the arrows and the cells that they reach, without the cost of H(l-2)."""
-    arrows: np.ndarray
-    """Bit masks of the layer's arrows."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """The choices between two layers."""
-
-    arrows: Sequence[Arrow]
-    choices: Choices
     prev_prev_cost: np.ndarray
     """[set two layers ago, set of this layer]: the cost of H(l-2)."""
 
@@ -96,7 +85,7 @@ def decode_topology(
     return tuple(
         arrow
         for layer, row in zip(layers, chosen, strict=True)
-        for arrow in arrows_of(layer.arrows, int(layer.choices.arrows[row]))
+        for arrow in arrows_of(layer.arrows, int(layer.sets[row]))
     )
 
 
@@ -155,8 +144,8 @@ def _layer(
             cost += (after >> node.level & 1) * costs.cell(node)
         prev_prev_cost = _prev_prev_cost(space, costs, layer)
     kept = _front(before * size + after, score, cost)
-    choices = Choices(*(column[kept] for column in (before, after, score, cost, sets)))
-    return Layer(arrows, choices, prev_prev_cost)
+    sets, before, after, score, cost = (column[kept] for column in (sets, before, after, score, cost))
+    return Layer(arrows, sets, before, after, score, cost, prev_prev_cost)
 
 
 def _prev_prev_cost(space: SearchSpace, costs: Costs, layer: int) -> np.ndarray:
@@ -191,8 +180,7 @@ def _to_go(layers: Sequence[Layer], price: float, worth: float = 1.0) -> list[np
     to_go = [np.zeros((size, size))]
     for layer in reversed(layers):
         best = np.full((size, size), -np.inf)
-        choices = layer.choices
-        np.maximum.at(best, (choices.before, choices.after), worth * choices.score - price * choices.cost)
+        np.maximum.at(best, (layer.before, layer.after), worth * layer.score - price * layer.cost)
         best += to_go[0]
         # [set two layers ago, set before]: the best next set
         to_go.insert(0, (best[None] - price * layer.prev_prev_cost[:, None]).max(-1))
@@ -202,16 +190,15 @@ def _to_go(layers: Sequence[Layer], price: float, worth: float = 1.0) -> list[np
 def _follow(
     layers: Sequence[Layer], to_go: Sequence[np.ndarray], price: float = 0.0, worth: float = 1.0
 ) -> tuple[list[int], float, float]:
-    """The rows of the choices that attain the value of `_to_go` at the stem, their score and their cost."""
+    """The rows of the layers that attain the value of `_to_go` at the stem, their score and their cost."""
     ago, here, rows, score, cost = STEM_SET, STEM_SET, [], 0.0, 0.0
     for layer, rest in zip(layers, to_go[1:], strict=True):
-        choices = layer.choices
-        open_rows = np.flatnonzero(choices.before == here)
-        after = choices.after[open_rows]
-        own_cost = choices.cost[open_rows] + layer.prev_prev_cost[ago, after]
-        best = int((worth * choices.score[open_rows] - price * own_cost + rest[here, after]).argmax())
+        open_rows = np.flatnonzero(layer.before == here)
+        after = layer.after[open_rows]
+        own_cost = layer.cost[open_rows] + layer.prev_prev_cost[ago, after]
+        best = int((worth * layer.score[open_rows] - price * own_cost + rest[here, after]).argmax())
         rows.append(int(open_rows[best]))
-        score, cost = score + choices.score[rows[-1]], cost + own_cost[best]
+        score, cost = score + layer.score[rows[-1]], cost + own_cost[best]
         ago, here = here, int(after[best])
     return rows, float(score), float(cost)
 
@@ -264,13 +251,12 @@ def _search(
     ago, here = np.array([STEM_SET]), np.array([STEM_SET])
     score, cost, steps = np.zeros(1), np.zeros(1), []
     for number, layer in enumerate(layers, start=1):
-        choices = layer.choices
-        first, last = (np.searchsorted(choices.before, here, side) for side in ("left", "right"))
+        first, last = (np.searchsorted(layer.before, here, side) for side in ("left", "right"))
         parents = np.repeat(np.arange(len(here)), last - first)
         rows = np.arange(len(parents)) + np.repeat(last - np.cumsum(last - first), last - first)
-        after = choices.after[rows]
-        cost = cost[parents] + choices.cost[rows] + layer.prev_prev_cost[ago[parents], after]
-        score = score[parents] + choices.score[rows]
+        after = layer.after[rows]
+        cost = cost[parents] + layer.cost[rows] + layer.prev_prev_cost[ago[parents], after]
+        score = score[parents] + layer.score[rows]
         bound = np.full(len(rows), np.inf)
         for price, to_go in tables:
             np.minimum(bound, score + price * (budget - cost) + to_go[number][here[parents], after], out=bound)

@@ -11,7 +11,7 @@ from autoseg.genotype.multi_path import STEM_SET, ArrowSets, arrow_sets, arrows_
 from autoseg.genotype.schema import Edge, Genotype
 from autoseg.space.cell import state_name
 from autoseg.space.schema import SearchSpace
-from autoseg.space.trellis import STEM_NODE, Arrow, Node, Trellis
+from autoseg.space.trellis import STEM_NODE, Arrow, Trellis
 
 
 def sample_genotype(space: SearchSpace, rng: np.random.Generator | int) -> Genotype:
@@ -64,7 +64,7 @@ def path_at(trellis: Trellis, index: int) -> tuple[int, ...]:
 
     Raises: IndexError: the number is too large.
     """
-    to_go = _paths_to_go(trellis)
+    to_go = trellis.paths_to_go()
     if not 0 <= index < to_go[STEM_NODE]:
         raise IndexError(f"there is no path {index}; there are {to_go[STEM_NODE]}, counted from 0")
     node, levels = STEM_NODE, []
@@ -120,15 +120,6 @@ def _ways(before: np.ndarray, after: np.ndarray) -> dict[int, dict[int, int]]:
     for here, reached, count in zip(*pairs.tolist(), counts.tolist(), strict=True):
         ways.setdefault(here, {})[reached] = count
     return ways
-
-
-def _paths_to_go(trellis: Trellis) -> dict[Node, int]:
-    """Number of paths from each node to the last layer, exact for any size."""
-    counts = {node: 1 for node in trellis.nodes_at(trellis.layers)}
-    for layer in reversed(range(trellis.layers)):
-        for node in trellis.nodes_at(layer):
-            counts[node] = sum(counts[arrow.target] for arrow in trellis.arrows_from(node))
-    return counts
 
 
 def _below(limit: int, rng: np.random.Generator) -> int:

@@ -9,9 +9,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from autoseg.config.base import Settings, Whole, parse
+from autoseg.config.base import Settings, Whole
 from autoseg.errors import GenotypeError
 from autoseg.files import read_yaml, to_yaml, write_text
 from autoseg.genotype.wiring import parse_arrows, write_arrows
@@ -19,15 +19,7 @@ from autoseg.registry import DECODERS, OPERATIONS
 from autoseg.space.cell import state_index
 from autoseg.space.groups import BatchNormSpec, DecoderSpec, Positive, StemSpec
 from autoseg.space.resolution import Skip, parse_upsampler
-from autoseg.space.schema import (
-    SearchSpace,
-    check_version,
-    find_file,
-    refuse_missing_plugins,
-    refuse_newer,
-    without_defaults,
-    write_plugins,
-)
+from autoseg.space.schema import ArchitectureFile, SearchSpace, find_file, without_defaults, write_plugins
 from autoseg.space.trellis import STEM_NODE, Arrow, Move, Node, filters_at
 
 GENOTYPE_VERSION = 1
@@ -106,9 +98,12 @@ def decoder_levels(network: Genotype | SearchSpace, end_level: int) -> tuple[int
     return tuple(reversed(range(first + 1, end_level + 1)))
 
 
-class Genotype(Settings):
+class Genotype(ArchitectureFile):
     """A discrete architecture. `Genotype.load(name_or_path)`, `genotype.save(path)`."""
 
+    what = "genotype"
+    newest = GENOTYPE_VERSION
+    error = GenotypeError
     version: Whole = GENOTYPE_VERSION
     name: Annotated[str, Field(min_length=1)]
     cell: Annotated[Cell, Field(min_length=1)]
@@ -124,23 +119,9 @@ class Genotype(Settings):
     retrain: dict[str, Any] = Field(default_factory=dict)
     """The training schedule that its space recommends; `autoseg retrain` starts from it."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _plugins_are_loaded(cls, data: Any) -> Any:
-        """Checks and drops the key `plugins` of a file; `to_dict` writes it again."""
-        if not isinstance(data, Mapping):
-            return data
-        refuse_missing_plugins(data, "", GenotypeError)
-        return {key: value for key, value in data.items() if key != "plugins" or not isinstance(value, Mapping)}
-
-    @field_validator("version")
-    @classmethod
-    def _version_is_known(cls, version: int) -> int:
-        return check_version(version, GENOTYPE_VERSION, "genotype")
-
     @field_validator("cell", "up_cell")
     @classmethod
-    def _inputs_exist(cls, cell: Cell | None, _: ValidationInfo) -> Cell | None:
+    def _inputs_exist(cls, cell: Cell | None) -> Cell | None:
         for number, block in enumerate(cell or ()):
             if not block:
                 raise ValueError(f"block b{number + 1} has no inputs; give it at least one")
@@ -322,13 +303,6 @@ class Genotype(Settings):
         return decoder_levels(self, self.end_level)
 
     # --- files --------------------------------------------------------------------------------------------------------
-
-    @classmethod
-    def parse(cls, data: Mapping[str, Any], where: str = "") -> Genotype:
-        """A genotype from plain data. Raises: GenotypeError: invalid data; one line says why."""
-        refuse_newer(data, GENOTYPE_VERSION, "genotype", where, GenotypeError)
-        refuse_missing_plugins(data, where, GenotypeError)
-        return parse(cls, data, where, GenotypeError)
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Genotype:

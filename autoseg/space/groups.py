@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from autoseg.config.base import Flag, Number, Settings, Whole
 from autoseg.registry import DECODERS, OPERATIONS
-from autoseg.space.resolution import PLAIN_UPSAMPLERS, check_upsamplers
+from autoseg.space.resolution import PLAIN_UPSAMPLERS, CompetingUpsamplers
 
 PAPER_OPERATIONS = (
     "none", "skip_connect", "avg_pool_3x3", "max_pool_3x3",
@@ -142,13 +142,8 @@ class DecoderSpec(Settings):
 class SpaceDecoderSpec(DecoderSpec):
     """The decoder of a space."""
 
-    upsamplers: tuple[str, ...] = PLAIN_UPSAMPLERS
+    upsamplers: CompetingUpsamplers = PLAIN_UPSAMPLERS
     """Upsamplers that compete on each doubling of the decoder; `[bilinear]` alone resizes in one step."""
-
-    @field_validator("upsamplers")
-    @classmethod
-    def _upsamplers_are_known(cls, upsamplers: tuple[str, ...]) -> tuple[str, ...]:
-        return check_upsamplers(upsamplers)
 
 
 class BatchNormSpec(Settings):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import field_validator
+from pydantic import AfterValidator, field_validator
 
 from autoseg.config.base import Settings
 from autoseg.registry import UPSAMPLERS, Upsampler
@@ -64,19 +64,18 @@ def check_upsamplers(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+CompetingUpsamplers = Annotated[tuple[str, ...], AfterValidator(check_upsamplers)]
+"""At least one known upsampler, each once."""
+
+
 class ResolutionSpec(Settings):
     """The competition on moves to twice the resolution: upsamplers by gamma, and skip connections."""
 
-    upsamplers: tuple[str, ...] = PLAIN_UPSAMPLERS
+    upsamplers: CompetingUpsamplers = PLAIN_UPSAMPLERS
     shared_by: Literal["level", "arrow"] = "level"
     """One choice for all up moves into a level, or one for each arrow of the trellis."""
     skips: tuple[Skip, ...] = ("none",)
     """Skips from the encoder into each level of the up path; a space with `network.down_layers` only."""
-
-    @field_validator("upsamplers")
-    @classmethod
-    def _upsamplers_are_known(cls, upsamplers: tuple[str, ...]) -> tuple[str, ...]:
-        return check_upsamplers(upsamplers)
 
     @field_validator("skips")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -40,25 +40,6 @@ LATER_OPTIONS = {
 """Options of spaces and genotypes that files contain only if they are on."""
 
 
-def check_version(version: int, newest: int, what: str) -> int:
-    """Refuse a file that a newer autoseg wrote."""
-    if version > newest:
-        raise ValueError(f"this {what} has version {version}, but this autoseg reads up to {newest}; update autoseg")
-    if version < 1:
-        raise ValueError(f"there is no version {version}; the newest is {newest}")
-    return version
-
-
-def refuse_newer(data: Mapping[str, Any], newest: int, what: str, where: str, error: type[AutosegError]) -> None:
-    """Refuse data of a newer version before its new keys are reported as unknown."""
-    version = data.get("version")
-    if isinstance(version, int) and version > newest:
-        raise error(
-            f"{where or f'this {what}'} has version {version}, but this autoseg reads up to {newest}; update autoseg",
-            code="version-too-new",
-        )
-
-
 def refuse_missing_plugins(data: Mapping[str, Any], where: str, error: type[AutosegError]) -> None:
     """Refuse data with a record of a plugin that is not loaded, and name the plugin."""
     plugins = data.get("plugins")
@@ -79,9 +60,59 @@ def write_plugins(data: dict[str, Any], operations: Iterable[str], upsamplers: I
         data["plugins"] = owners
 
 
-class SearchSpace(Settings):
+class ArchitectureFile(Settings):
+    """A YAML file with a version and the plugins of its records: a search space or a genotype."""
+
+    what: ClassVar[str]
+    newest: ClassVar[int]
+    """The version that this autoseg writes."""
+    error: ClassVar[type[AutosegError]]
+    version: Whole
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plugins_are_loaded(cls, data: Any) -> Any:
+        """Checks and drops the key `plugins` of a file; `to_dict` writes it again."""
+        if not isinstance(data, Mapping):
+            return data
+        refuse_missing_plugins(data, "", cls.error)
+        return {key: value for key, value in data.items() if key != "plugins" or not isinstance(value, Mapping)}
+
+    @field_validator("version")
+    @classmethod
+    def _version_is_known(cls, version: int) -> int:
+        if not 1 <= version <= cls.newest:
+            raise ValueError(f"there is no version {version}; the newest is {cls.newest}")
+        return version
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any], where: str = "") -> Self:
+        """Read plain data.
+
+        Args:
+            data: The content of a file.
+            where: The file's path, for messages.
+
+        Raises:
+            SearchSpaceError, GenotypeError: Invalid data, a newer version or a missing plugin; one line says which.
+        """
+        version = data.get("version")
+        if isinstance(version, int) and version > cls.newest:  # before its new keys are reported as unknown
+            raise cls.error(
+                f"{where or f'this {cls.what}'} has version {version}, but this autoseg reads up to {cls.newest};"
+                " update autoseg",
+                code="version-too-new",
+            )
+        refuse_missing_plugins(data, where, cls.error)
+        return parse(cls, data, where, cls.error)
+
+
+class SearchSpace(ArchitectureFile):
     """Everything that defines a search space. `SearchSpace.load("auto_deeplab")` reads one."""
 
+    what = "search space"
+    newest = SPACE_VERSION
+    error = SearchSpaceError
     version: Whole = SPACE_VERSION
     name: Annotated[str, Field(min_length=1)]
     description: str = ""
@@ -95,20 +126,6 @@ class SearchSpace(Settings):
     """BatchNorm of the decoded network; the supernet's has no affine parameters and the usual constants."""
     decoding: DecodingSpec = DecodingSpec()
     relaxation: RelaxationSpec = RelaxationSpec()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _plugins_are_loaded(cls, data: Any) -> Any:
-        """Checks and drops the key `plugins` of a file; `to_dict` writes it again."""
-        if not isinstance(data, Mapping):
-            return data
-        refuse_missing_plugins(data, "", SearchSpaceError)
-        return {key: value for key, value in data.items() if key != "plugins" or not isinstance(value, Mapping)}
-
-    @field_validator("version")
-    @classmethod
-    def _version_is_known(cls, version: int) -> int:
-        return check_version(version, SPACE_VERSION, "search space")
 
     @model_validator(mode="after")
     def _stem_reaches_first_stride(self) -> SearchSpace:
@@ -226,13 +243,6 @@ class SearchSpace(Settings):
     def _decoder_site(self, level: int) -> GammaSite:
         strides = self.network.strides
         return GammaSite(f"decoder_{strides[level]}_{strides[level - 1]}", self.decoder.upsamplers)
-
-    @classmethod
-    def parse(cls, data: Mapping[str, Any], where: str = "") -> SearchSpace:
-        """A space from plain data. Raises: SearchSpaceError: invalid data; one line says why."""
-        refuse_newer(data, SPACE_VERSION, "search space", where, SearchSpaceError)
-        refuse_missing_plugins(data, where, SearchSpaceError)
-        return parse(cls, data, where, SearchSpaceError)
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> SearchSpace:

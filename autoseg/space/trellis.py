@@ -150,12 +150,16 @@ class Trellis:
             mask[arrow.source.layer, arrow.source.level, arrow.move] = True
         return mask
 
+    def paths_to_go(self) -> dict[Node, int]:
+        """Number of paths from each node to the last layer, exact for any size."""
+        counts = {node: 1 for node in self.nodes_at(self.layers)}
+        for node in sorted(set(self.graph) - set(counts), reverse=True):
+            counts[node] = sum(counts[arrow.target] for arrow in self.arrows_from(node))
+        return counts
+
     def count_paths(self) -> int:
         """Number of paths from the stem to any node of the last layer."""
-        counts = {STEM_NODE: 1}
-        for node in self.nodes:
-            counts[node] = sum(counts[arrow.source] for arrow in self.arrows_into(node))
-        return sum(counts[node] for node in self.nodes_at(self.layers))
+        return self.paths_to_go()[STEM_NODE]
 
     def paths(self) -> Iterator[tuple[int, ...]]:
         """Every path as the levels of layers 1..L, in lexicographic order. There may be very many."""

@@ -18,7 +18,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,8 +42,6 @@ from autoseg.supernet.fast.mixed_op import StackedNorm, checkpoint_contexts
 from autoseg.supernet.upsampling import MixedUpsample, UpsampleInput, Upsampling, UpsamplingChoices, competes
 
 Features = dict[Node, Feature]
-Key = TypeVar("Key")
-Result = TypeVar("Result")
 
 
 class MixedOperation(nn.Module):
@@ -231,8 +229,8 @@ class Supernet(nn.Module):
             maps = [self.upsampling.decode(scores, features, choices)]
         return logits_of(sum_resized(maps, size))
 
-    def _run(self, tasks: Mapping[Key, Callable[[], Result]]) -> dict[Key, Result]:
-        """The results of tasks that do not depend on each other."""
+    def _run(self, tasks: Mapping[Any, Callable[[], Any]]) -> dict[Any, Any]:
+        """The results of tasks that do not depend on each other; the fused supernet runs them side by side."""
         return {key: task() for key, task in tasks.items()}
 
     def _cell_inputs(self, dtype: torch.dtype) -> dict[Node, tuple[Any, ...]]:

@@ -10,7 +10,7 @@ Letters: N images, H height, W width, M stacked channels, k the greatest kernel 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,8 +47,7 @@ class Depthwise(NamedTuple):
             return self._triton_backward(grad, features, weight, of_weight)
         if device_type(features) != "cpu":
             mask = (True, of_weight)
-            of_features, found = _backward(grad, features, weight, self._padding(weight), self.rate, mask)
-            return of_features, found if of_weight else None
+            return convolution_backward(grad, features, weight, self._padding(weight), self.rate, len(weight), mask)
         of_features = self(grad, weight.flip(2, 3))
         if not of_weight:
             return of_features, None
@@ -81,18 +80,18 @@ def _weight_gradient(grad: Tensor, features: Tensor, size: int) -> Tensor:
         columns = min(3, size - first)
         framed = F.pad(features, (margin - first, first + columns - 1 - margin, margin, margin))
         weight = grad.new_empty(grad.shape[1], 1, size, columns)
-        parts.append(_backward(grad, framed, weight, 0, 1, (False, True))[1])
+        parts.append(convolution_backward(grad, framed, weight, 0, 1, len(weight), (False, True))[1])
     return torch.cat(parts, 3) if len(parts) > 1 else parts[0]
 
 
-def _backward(
-    grad: Tensor, features: Tensor, weight: Tensor, padding: int, rate: int, mask: tuple[bool, bool]
-) -> tuple[Tensor, Tensor]:
-    """The gradients of features and weight that `mask` requests."""
+def convolution_backward(
+    grad: Tensor, features: Tensor, weight: Tensor, padding: int, rate: int, groups: int, mask: tuple[bool, bool]
+) -> tuple[Any, Any]:
+    """The gradients of features and weight that `mask` requests, else None. Stride 1, no bias."""
     of_features, of_weight, _ = aten.convolution_backward(
-        grad, features, weight, None, [1, 1], [padding] * 2, [rate] * 2, False, [0, 0], len(weight), (*mask, False)
+        grad, features, weight, None, [1, 1], [padding] * 2, [rate] * 2, False, [0, 0], groups, (*mask, False)
     )
-    return of_features, of_weight
+    return of_features if mask[0] else None, of_weight if mask[1] else None
 
 
 def _interleaved(features: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from autoseg.ops.acting import device_type
 from autoseg.supernet.fast.channel_groups import LAYOUTS, Layout
-from autoseg.supernet.fast.depthwise import Depthwise
+from autoseg.supernet.fast.depthwise import Depthwise, convolution_backward
 from autoseg.supernet.fast.elementwise import Compiled, Plain
 from autoseg.supernet.fast.kernels import KernelChoice
 from autoseg.supernet.fast.parameter_free_ops import FreeOperations
@@ -53,12 +53,11 @@ class _Conv(NamedTuple):
 
     def backward(self, grad: Tensor, features: Tensor, weight: Tensor, of_weight: bool) -> tuple[Tensor, Tensor | None]:
         """Gradients of features and, if requested, weight."""
-        rows = self._as_rows(features, weight)
-        of_features, found, _ = aten.convolution_backward(
-            self._as_rows(grad, weight), rows, weight, None, [1, 1], [self._padding(weight)] * 2, [self.rate] * 2,
-            False, [0, 0], self.groups, (True, of_weight, False),
-        )  # fmt: skip
-        return self._restore(of_features, features), found if of_weight else None
+        rows, mask = self._as_rows(features, weight), (True, of_weight)
+        of_features, found = convolution_backward(
+            self._as_rows(grad, weight), rows, weight, self._padding(weight), self.rate, self.groups, mask
+        )
+        return self._restore(of_features, features), found
 
     def _padding(self, weight: Tensor) -> int:
         return self.rate * (weight.shape[-1] // 2)

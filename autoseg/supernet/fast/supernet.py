@@ -23,7 +23,7 @@ from autoseg.supernet.fast.channel_groups import LAYOUTS
 from autoseg.supernet.fast.kernels import KernelChoice
 from autoseg.supernet.fast.streams import run_side_by_side
 from autoseg.supernet.fast.weights import BYPASS, WeightLayout
-from autoseg.supernet.reference import Key, Result, Supernet, cell_name
+from autoseg.supernet.reference import Supernet, cell_name
 from autoseg.supernet.variants.gdas import SampledCell
 
 
@@ -70,7 +70,7 @@ class FusedSupernet(Supernet):
         """Logits (N, num_classes, H, W) of normalised images (N, Cin, H, W)."""
         return super().forward(LAYOUTS[self.kernels.layout].arrange(images))
 
-    def _run(self, tasks: Mapping[Key, Callable[[], Result]]) -> dict[Key, Result]:
+    def _run(self, tasks: Mapping[Any, Callable[[], Any]]) -> dict[Any, Any]:
         results = run_side_by_side(list(tasks.values()), self._streams)
         if self._streams:
             self._crossing += (tasks, results)  # the tasks hold their inputs
