@@ -27,10 +27,10 @@ def _lacking(genotype: Genotype, space: SearchSpace) -> Iterator[str]:
     yield from _of_cell(genotype.cell, "cell", space)
     if genotype.up_cell is not None:
         if space.cells == 1:
-            yield "it has a cell for the way up, up_cell, but the space searches one cell for all layers"
+            yield "it has a cell for the up path, up_cell, but the space searches one cell for all layers"
         if genotype.network.down_layers != space.network.down_layers:
             yield (
-                f"its way up begins after layer {genotype.network.down_layers}, the space's after layer"
+                f"its up path begins after layer {genotype.network.down_layers}, the space's after layer"
                 f" {space.network.down_layers} (network.down_layers)"
             )
         yield from _of_cell(genotype.up_cell, "up_cell", space)

@@ -40,7 +40,7 @@ def decode(
     source: Mapping[str, Any] | None = None,
     retrain: Mapping[str, Any] | None = None,
 ) -> Genotype:
-    """The genotype that a search has arrived at (Auto-DeepLab, section 3.3; with several paths DiNTS, section 3.3).
+    """The genotype that a search found (Auto-DeepLab, section 3.3; with several paths DiNTS, section 3.3).
 
     Ties go to the operation, upsampler or skip that the space names first, to the first input, and to the path with the
     higher resolution at the first difference.

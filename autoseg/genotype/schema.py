@@ -161,7 +161,7 @@ class Genotype(ArchitectureFile):
             )
         down = self.network.down_layers
         if down is None and (self.up_cell is not None or self.network.skips):
-            raise ValueError("up_cell and network.skips are of a way up; say network.down_layers, the layers before it")
+            raise ValueError("up_cell and network.skips need an up path; set network.down_layers, the layers before it")
         if down is not None and any(
             arrow.move is (Move.UP if arrow.target.layer <= down else Move.DOWN) for arrow in self.arrows
         ):

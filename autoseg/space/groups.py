@@ -114,7 +114,7 @@ class HeadSpec(Settings):
     """The heads of the supernet, one per stride of the last layer; their score maps are summed."""
 
     name: Literal["aspp", "classifier"] = "aspp"
-    """`aspp`: a small one (1x1, one 3x3 at rate `aspp_rate` / stride, image pooling); `classifier`: a 1x1 alone."""
+    """`aspp`: a small ASPP (1x1, one 3x3 at rate `aspp_rate` / stride, image pooling); `classifier`: only a 1x1."""
     aspp_rate: Positive = 96
 
 

@@ -158,9 +158,9 @@ class SearchSpace(ArchitectureFile):
     def _up_path_has_a_down_path(self) -> SearchSpace:
         if self.network.down_layers is None:
             if self.resolution.skips != ("none",):
-                raise ValueError("resolution.skips come from a way down; set network.down_layers, or skips to [none]")
+                raise ValueError("resolution.skips need an encoder; set network.down_layers, or skips to [none]")
             if self.cell.up_cell:
-                raise ValueError("cell.up_cell is of the way up; set network.down_layers, or leave up_cell out")
+                raise ValueError("cell.up_cell needs an up path; set network.down_layers, or leave up_cell out")
         elif DECODERS[self.decoder.name].joins != "none":
             raise ValueError(
                 f"decoder.name '{self.decoder.name}' is for a path that ends at a greater stride; with"

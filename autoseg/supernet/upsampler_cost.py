@@ -25,8 +25,8 @@ def relative_costs(space: SearchSpace, num_classes: int) -> Tensor:
     rows = []
     for row, site in enumerate(space.gamma_sites):
         counted = {name: multiply_adds_per_pixel(name, widths[row]) for name in site.candidates}
-        dearest = max(counted.values())
-        rows.append([counted.get(name, 0) / dearest if dearest else 0.0 for name in space.upsamplers])
+        greatest = max(counted.values())
+        rows.append([counted.get(name, 0) / greatest if greatest else 0.0 for name in space.upsamplers])
     return torch.tensor(rows, dtype=torch.float64).view(gamma_legal(space).shape)
 
 

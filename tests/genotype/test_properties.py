@@ -60,7 +60,7 @@ def test_a_space_parses_back(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_every_choice_on_the_way_up_is_drawn(kind: str) -> None:
+def test_every_choice_on_the_up_path_is_drawn(kind: str) -> None:
     space = space_of(kind)
     drawn = [sample_genotype(space, seed) for seed in range(80)]
     upsamplers = {name for genotype in drawn for name in genotype.network.upsamplers}

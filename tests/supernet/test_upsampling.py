@@ -152,7 +152,7 @@ def test_options_of_the_cell_go_with_two_cells_and_bfloat16(relaxation: dict[str
 
 @pytest.mark.parametrize("relaxation", [{}, {"pc_darts": 2}, {"gdas": [4.0, 0.5]}], ids=str)
 @pytest.mark.parametrize("second", [False, True])
-def test_the_second_half_of_alpha_is_of_the_way_up_alone(relaxation: dict[str, Any], second: bool) -> None:
+def test_the_second_half_of_alpha_is_for_the_up_path_only(relaxation: dict[str, Any], second: bool) -> None:
     space = SearchSpace.parse({**SPACES["skips"].to_dict(), "relaxation": relaxation})
     supernet = supernet_of(space).eval()
     edges = len(space.topology.edges)

@@ -133,19 +133,19 @@ class SearchCell(nn.Module):
         prev_prev: H(l-2). prevs: H(l-1) at the start of each arrow. weights, factors: one per edge group. betas:
         (G, 1, 1).
         """
-        arrived, betas = self._arrive(prev_prev, prevs, betas, size)
-        dtype = arrived.dtype  # bfloat16 under autocast; BatchNorm's factors stay in float32
+        inputs, betas = self._preprocess(prev_prev, prevs, betas, size)
+        dtype = inputs.dtype  # bfloat16 under autocast; BatchNorm's factors stay in float32
         tensors = [
             tensor
             for of, alpha in zip(weights, factors, strict=True)
             for tensor in (*of, alpha.weighted, *(factor.to(dtype) for factor in alpha.free))
         ]
         outputs = _CellFunction.apply(  # type: ignore[no-untyped-call]
-            self, torch.is_grad_enabled(), arrived, betas.to(dtype), *tensors, *self.weights.atrous
+            self, torch.is_grad_enabled(), inputs, betas.to(dtype), *tensors, *self.weights.atrous
         )
         return Feature(*outputs)
 
-    def _arrive(
+    def _preprocess(
         self, prev_prev: Feature, prevs: Sequence[tuple[Any, ...]], betas: Tensor, size: Size
     ) -> tuple[Tensor, Tensor]:
         """H(l-2) and H(l-1) of each group, (N, (1+G)*C, H, W), and the groups' betas."""
@@ -157,8 +157,8 @@ class SearchCell(nn.Module):
         if not self.mix:
             return self.norm(torch.cat(parts, 1)), betas
         factors = torch.cat([torch.ones_like(betas[:1]), betas]).flatten().repeat_interleave(self.channels)
-        arrived, _, _ = self.norm.normalise(torch.cat(parts, 1), factors)
-        first, *others = torch.split(arrived, self.channels, 1)
+        inputs, _, _ = self.norm.normalise(torch.cat(parts, 1), factors)
+        first, *others = torch.split(inputs, self.channels, 1)
         return torch.cat([first, sum(others[1:], others[0])], 1), torch.ones_like(betas[:1]).detach()
 
     # --- for _CellFunction --------------------------------------------------------------------------------------------
@@ -215,15 +215,15 @@ class _CellFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, cell: SearchCell, keep: bool, arrived: Tensor, betas: Tensor, *tensors: Tensor
+        ctx: Any, cell: SearchCell, keep: bool, inputs: Tensor, betas: Tensor, *tensors: Tensor
     ) -> tuple[Tensor, Tensor]:
-        layout, arrived = cell.layout, cell.layout.arrange(arrived)
-        with without_autocast(arrived):
+        layout, inputs = cell.layout, cell.layout.arrange(inputs)
+        with without_autocast(inputs):
             weights, factors, atrous = cell.unpack(tensors)
-            gathered = cell.repeat_atrous(atrous, arrived.dtype)
+            gathered = cell.repeat_atrous(atrous, inputs.dtype)
             ctx.needs = _needs(cell, ctx.needs_input_grad, keep)
             (first, *others), kept = cell.stacked(), []
-            total, of_first = first.run(arrived, weights[0], gathered[0], factors[0])
+            total, of_first = first.run(inputs, weights[0], gathered[0], factors[0])
             kept.append(of_first if keep else Kept())
             of_prev_prev, of_prev = torch.split(total, [1, cell.groups], layout.axis(0))
             received = of_prev + of_prev_prev  # grouped by G, B and C; a block is complete when it is read
@@ -238,25 +238,25 @@ class _CellFunction(torch.autograd.Function):
             activated = F.relu(plain)
         if keep:
             ctx.cell = cell
-            ctx.save_for_backward(arrived, betas, received, *(tensor for of in kept for tensor in of), *tensors)
+            ctx.save_for_backward(inputs, betas, received, *(tensor for of in kept for tensor in of), *tensors)
         ctx.set_materialize_grads(False)
         return plain, activated
 
     @staticmethod
     def backward(ctx: Any, of_plain: Tensor | None, of_activated: Tensor | None) -> tuple[Tensor | None, ...]:
         cell: SearchCell = ctx.cell
-        arrived, betas, received, *tensors = ctx.saved_tensors
+        inputs, betas, received, *tensors = ctx.saved_tensors
         fields = len(Kept._fields)
         kept = [Kept(*tensors[n * fields : (n + 1) * fields]) for n in range(len(cell.plan))]
         tensors = tensors[len(kept) * fields :]
-        with without_autocast(arrived):
+        with without_autocast(inputs):
             grad = _of_feature(cell, of_plain, of_activated, received, betas)
             if grad is None:
                 return (None,) * (4 + len(tensors))
             layout = cell.layout
             grad = unshuffle(layout.split(grad, 1, cell.blocks, cell.channels), cell.share, layout)
             of_betas = layout.sum_to(grad * received, 0).view_as(betas) if ctx.needs_input_grad[3] else None
-            found = _blocks_backward(cell, grad * layout.spread(betas), arrived, received, kept, tensors, ctx.needs)
+            found = _blocks_backward(cell, grad * layout.spread(betas), inputs, received, kept, tensors, ctx.needs)
             of_atrous: Sequence[Tensor | None] = [None] * len(cell.weights.atrous)
             if ctx.needs.weights:
                 of_atrous = cell.join_atrous([of.atrous for of in found])
@@ -271,7 +271,7 @@ class _CellFunction(torch.autograd.Function):
 def _blocks_backward(
     cell: SearchCell,
     grad: Tensor,
-    arrived: Tensor,
+    inputs: Tensor,
     received: Tensor,
     kept: Sequence[Kept],
     tensors: Sequence[Tensor],
@@ -281,7 +281,7 @@ def _blocks_backward(
     layout = cell.layout
     groups, blocks = layout.axis(0), layout.axis(1)
     weights, factors, atrous = cell.unpack(tensors)
-    gathered = cell.split_atrous(atrous, arrived.dtype)
+    gathered = cell.split_atrous(atrous, inputs.dtype)
     pieces = torch.split(layout.join(received), cell.channels, 1)
     first, *others = cell.stacked()
     found: list[EdgeGradients] = []
@@ -294,7 +294,7 @@ def _blocks_backward(
         grad.select(blocks, block).add_(unshuffle(of_state, cell.share, layout))
         found.append(of)
     both = torch.cat([grad.sum(groups, keepdim=True), grad], groups)
-    found.append(first.backward(both, arrived, kept[0], weights[0], gathered[0], factors[0], needs))
+    found.append(first.backward(both, inputs, kept[0], weights[0], gathered[0], factors[0], needs))
     return found[::-1]
 
 

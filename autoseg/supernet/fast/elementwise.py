@@ -108,7 +108,7 @@ def _watched() -> bool:
 
 
 def _sum(stacked: Tensor, layout: Layout) -> Tensor:
-    """Grouped by S and any -> by any alone."""
+    """Grouped by S and any -> by any."""
     summed = _SUM(_static(_flat(stacked, layout).flatten(2)))
     return summed.view(_without(stacked, layout.axis(0)))
 
@@ -135,7 +135,7 @@ def _static(stacked: Tensor) -> Tensor:
     return stacked
 
 
-# --- what is compiled -------------------------------------------------------------------------------------------------
+# --- compiled functions -----------------------------------------------------------------------------------------------
 
 
 class _Kernel:

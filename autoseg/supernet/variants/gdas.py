@@ -171,10 +171,10 @@ class SampledCell(SearchCell):
         self, prev_prev: Feature, prevs: Sequence[tuple[Any, ...]], sample: Sample, betas: Tensor, size: Size
     ) -> Feature:
         """The node's feature; betas: (G, 1, 1)."""
-        arrived, betas = self._arrive(prev_prev, prevs, betas, size)
+        inputs, betas = self._preprocess(prev_prev, prevs, betas, size)
         pieces, layout = Pieces(self.weights, self.operations, state_order(self.topology)), self.layout
         arrows, edges = layout.axis(0), layout.axis(1)
-        total = self._read(0, layout.as_groups(arrived, 1 + self.groups, self.channels), pieces, sample)
+        total = self._read(0, layout.as_groups(inputs, 1 + self.groups, self.channels), pieces, sample)
         of_prev_prev, of_prev = torch.split(total, [1, self.groups], arrows)
         blocks, states = list((of_prev + of_prev_prev).unbind(edges)), []  # each grouped by G and C
         for block in range(self.blocks):
@@ -182,7 +182,7 @@ class SampledCell(SearchCell):
             if block + 1 < self.blocks:
                 for number, part in enumerate(self._read(block + 1, states[block], pieces, sample).unbind(edges)):
                     blocks[block + 1 + number] = blocks[block + 1 + number] + part
-        mixed = (torch.stack(states, edges) * layout.spread(betas.to(arrived.dtype))).sum(arrows)
+        mixed = (torch.stack(states, edges) * layout.spread(betas.to(inputs.dtype))).sum(arrows)
         plain = layout.as_channels(mixed)
         return Feature(plain, F.relu(plain))
 
