@@ -299,6 +299,5 @@ def find_file(name_or_path: str | Path, what: str, error: type[AutosegError]) ->
         return path
     advice = hint(text, names_in(folder), "; or give the path of a YAML file")
     raise error(
-        f"unknown {what} {text!r} ({advice})",
-        code="unknown-genotype" if error is GenotypeError else "unknown-space",
+        f"unknown {what} {text!r} ({advice})", code="unknown-genotype" if error is GenotypeError else "unknown-space"
     )

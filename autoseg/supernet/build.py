@@ -11,11 +11,7 @@ from autoseg.supernet.reference import Supernet
 
 
 def build_supernet(
-    space: SearchSpace,
-    num_classes: int,
-    arch_init_std: float = 1e-3,
-    in_channels: int = 3,
-    single_output: bool = False,
+    space: SearchSpace, num_classes: int, arch_init_std: float = 1e-3, in_channels: int = 3, single_output: bool = False
 ) -> Supernet:
     """The supernet of a space with fresh weights.
 
