@@ -128,8 +128,7 @@ class ArchParameters(nn.Module):
             return self.chosen_beta
         if self.space.network.paths == "multi":
             return self.beta_logits.sigmoid() * self.legal
-        lowest = torch.finfo(self.beta_logits.dtype).min  # -inf would give NaN at nodes that do not exist
-        return self.beta_logits.masked_fill(~self.legal, lowest).softmax(-1) * self.legal
+        return _softmax(self.beta_logits, self.legal) * self.legal
 
     def edge_probs(self) -> Tensor | None:
         """Softmax over the edges into each block (PC-DARTS, edge normalisation), [edge]; None in a space without."""
@@ -141,8 +140,7 @@ class ArchParameters(nn.Module):
         """Softmax over the upsamplers that compete at each site, [site, upsampler], 0 for others; None without."""
         if self.gamma_logits is None or self.gamma_legal is None or self.chosen_gamma is not None:
             return self.chosen_gamma
-        lowest = torch.finfo(self.gamma_logits.dtype).min
-        return self.gamma_logits.masked_fill(~self.gamma_legal, lowest).softmax(-1)
+        return _softmax(self.gamma_logits, self.gamma_legal)
 
     def skip_probs(self) -> Tensor | None:
         """Softmax over the skip connections into each level of the up path, [level, skip]; None in a space without."""
@@ -244,6 +242,11 @@ class ArchParameters(nn.Module):
         logits = {f"{name}_logits": getattr(self, f"{name}_logits") for name in logits_shapes(self.space)}
         doubles = {name: values.detach().to("cpu", torch.float64).numpy() for name, values in logits.items()}
         return ArchProbs(self.space, **doubles)
+
+
+def _softmax(logits: Tensor, legal: Tensor) -> Tensor:
+    lowest = torch.finfo(logits.dtype).min  # -inf would give NaN at nodes that do not exist
+    return logits.masked_fill(~legal, lowest).softmax(-1)
 
 
 def _with_ones(probs: Tensor, places: Sequence[tuple[int, int]]) -> Tensor:

@@ -115,10 +115,8 @@ class ReferenceCell(nn.Module):
         assert isinstance(edges, nn.ModuleList)
         states = [prev_prev, prev]
         for block in range(self.topology.blocks):
-            inputs = [
-                edges[number](states[self.topology.edges[number][1]], alpha[number])
-                for number in self.topology.edges_into(block)
-            ]
+            numbered = enumerate(self.topology.edges)
+            inputs = [edges[n](states[state], alpha[n]) for n, (into, state) in numbered if into == block]
             states.append(sum(inputs[1:], inputs[0]))
         return torch.cat(states[2:], 1)
 

@@ -262,7 +262,7 @@ def test_what_is_no_snapshot_is_refused_in_one_line(tmp_path: Path, case: str) -
         ArchProbs.load(path, space)
 
 
-# --- the way up -------------------------------------------------------------------------------------------------------
+# --- the up path ------------------------------------------------------------------------------------------------------
 
 WAY_UP: dict[str, Any] = {
     "cell": {"blocks": 2, "up_cell": True},

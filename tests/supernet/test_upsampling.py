@@ -258,7 +258,7 @@ def test_a_genotype_of_several_paths_keeps_each_of_its_arrows() -> None:
 
 
 def test_the_way_down_without_the_descent_leaves_no_nan() -> None:
-    """A chosen path that never goes down has no skip connection to bring back."""
+    """A chosen path that never goes down has no skip connection."""
     supernet = supernet_of(SPACES["skips"])
     cells = decode(supernet.arch.snapshot())
     stay = [Node(layer, 0) for layer in range(6)]
