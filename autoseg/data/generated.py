@@ -179,13 +179,7 @@ def _fits(label: int, row: float, column: float, reach: float, larges: Sequence[
 
 
 def _paint(
-    rng: Generator,
-    image: Plane,
-    mask: NDArray[np.uint8],
-    shape: _Shape,
-    rows: Plane,
-    columns: Plane,
-    unit: float,
+    rng: Generator, image: Plane, mask: NDArray[np.uint8], shape: _Shape, rows: Plane, columns: Plane, unit: float
 ) -> None:
     """Paint a shape, its shadow below it, over its surroundings, and write its label; all planes are cut to them."""
     distance = shape.distance(rows, columns)

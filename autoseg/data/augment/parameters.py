@@ -132,11 +132,7 @@ class Window:
 
 
 def _windows(
-    size: tuple[int, int],
-    crop: tuple[int, int],
-    scale: float,
-    degrees: float,
-    places: Iterator[tuple[float, float]],
+    size: tuple[int, int], crop: tuple[int, int], scale: float, degrees: float, places: Iterator[tuple[float, float]]
 ) -> Iterator[tuple[Window, Window]]:
     """The rows and columns of the crop at one place after the other."""
     margins = rotation_margins(crop, degrees)

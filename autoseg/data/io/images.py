@@ -18,15 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from autoseg.data.io.arrays import (
-    MAX_PIXELS,
-    array_labels,
-    channels_last,
-    npy_shape,
-    pixel_values,
-    read_npy,
-    read_tiff,
-)
+from autoseg.data.io.arrays import MAX_PIXELS, array_labels, channels_last, npy_shape, pixel_values, read_npy, read_tiff
 from autoseg.data.io.colour_tables import GreyTable, MaskTable, first_colours, is_photo_like
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
