@@ -20,6 +20,7 @@ import autoseg
 from autoseg.config.data import DataConfig
 from autoseg.config.inference import InferenceConfig
 from autoseg.data.base import SegmentationDataset
+from autoseg.data.dataset import resolve
 from autoseg.engine.evaluate import Details, evaluate_network
 from autoseg.engine.predict import label_map
 from autoseg.network import for_inference
@@ -63,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     source = options.network if options.width is None else {"name": options.network, "width": options.width}
     cpu = torch.device("cpu")
     network = for_inference(autoseg.build_network(source, options.classes).eval(), cpu)
-    data = DataConfig(root="unused", mean=(0.5,) * 3, std=(0.25,) * 3)
+    data = resolve(DataConfig(layout="generated", mean=(0.5,) * 3, std=(0.25,) * 3))
     inference = InferenceConfig(flip=options.flip, window=options.window)
     noise = Noise(options.size, options.classes)
     image = noise.load(0).image

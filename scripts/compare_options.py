@@ -34,7 +34,7 @@ from bench.measure import observe, saved_bytes, timed
 from autoseg import decode, retrain, search
 from autoseg.analysis.flops import count_cost
 from autoseg.config.base import merge, parse_assignments
-from autoseg.config.training import SearchConfig
+from autoseg.engine.config import SearchConfig
 from autoseg.engine.environment import pick_device
 from autoseg.engine.run_directory import Run
 from autoseg.errors import AutosegError, ConfigError
@@ -78,7 +78,7 @@ def draw(contender: Contender, number: int) -> None:
 
 def count(contender: Contender, config: SearchConfig) -> dict[str, Any]:
     """The figures that need no clock."""
-    space = SearchSpace.parse(config.space)
+    space = config.space
     found: list[dict[str, Any]] = []
     for number in range(DRAWS if space.relaxation.gdas else 1):
         draw(contender, number)
@@ -149,7 +149,7 @@ def _go_on(out: Path, start: Any) -> Run:
 
 def network_cost(genotype: Genotype, config: SearchConfig) -> dict[str, int]:
     """Parameters and multiply-adds of the decoded network at the search's crop."""
-    cost = count_cost(lambda: build_network(genotype, config.data.num_classes or 2), config.search.crop)
+    cost = count_cost(lambda: build_network(genotype, config.data.num_classes), config.search.crop)
     return {"parameters": cost.parameters, "multiply_adds": cost.multiply_adds}
 
 
@@ -274,7 +274,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     results = Results(options.out, settings, machine.describe(device))
     if any("cost" not in results.of(name) for name in configs):
         for name, cost in costs(configs, device, options.rounds).items():
-            space, classes = SearchSpace.parse(configs[name].space), configs[name].data.num_classes or 2
+            space, classes = configs[name].space, configs[name].data.num_classes
             counted = count_cost(lambda s=space, c=classes: build_supernet(s, c), configs[name].search.crop)
             results.of(name)["cost"] = {**cost, "multiply_adds": counted.multiply_adds}
         results.save()

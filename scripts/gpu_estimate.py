@@ -22,7 +22,7 @@ import torch
 from bench import launches
 from bench.launches import KINDS, Launch
 
-from autoseg.config.training import SearchConfig
+from autoseg.engine.config import SearchConfig
 from autoseg.errors import AutosegError, ConfigError
 from autoseg.files import one_line, write_text
 from autoseg.planning import time as step_time
@@ -139,7 +139,7 @@ def estimate(space: str, precision: str, names: Sequence[str], card: Card, crop:
     data = {"layout": "generated", "num_classes": CLASSES}
     config = search_settings(space, data, None, {"device": "cpu", "search": search})
     return {
-        "space": config.space["name"],
+        "space": config.space.name,
         "precision": precision,
         "crop": list(config.search.crop),
         "batch": config.search.batch_size,

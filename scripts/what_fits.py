@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from autoseg.config.training import RetrainConfig, SearchConfig
+from autoseg.engine.config import RetrainConfig, SearchConfig
 from autoseg.errors import AutosegError, ConfigError
 from autoseg.files import one_line, write_text
 from autoseg.planning.device import format_bytes

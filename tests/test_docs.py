@@ -12,7 +12,7 @@ from PIL import Image
 
 from autoseg.cli.main import run
 from autoseg.config.data import DataConfig
-from autoseg.data.dataset import open_dataset
+from autoseg.data.dataset import open_dataset, resolve
 
 ROOT = Path(__file__).resolve().parents[1]
 CAMVID = ROOT.parent / "shared" / "data" / "camvid"
@@ -55,7 +55,9 @@ def run_all(all_commands: list[list[str]], replacements: dict[str, str]) -> list
 
 def write_photos(folder: Path) -> None:
     """A folder of images and masks as README describes one."""
-    data = open_dataset(DataConfig.model_validate({"layout": "generated", "generated": {"size": (64, 80)}}), "train")
+    data = open_dataset(
+        resolve(DataConfig.model_validate({"layout": "generated", "generated": {"size": (64, 80)}})), "train"
+    )
     for split, indices in (("train", range(8)), ("val", range(8, 12))):
         for name in (split, f"{split}annot"):
             (folder / name).mkdir(parents=True)

@@ -253,7 +253,7 @@ def test_own_network_is_trained_evaluated_listed_and_shown(tmp_path: Path, capsy
     shown = capsys.readouterr().out
     assert "after LinkNet" in shown
     assert "down.2" in shown
-    assert re.search(r"options: +width 1.0, in_channels 3, levels 3$", shown, re.MULTILINE)
+    assert re.search(r"options +width 1.0, in_channels 3, levels 3$", shown, re.MULTILINE)
 
 
 def test_options_of_own_network_are_checked_as_others_are() -> None:

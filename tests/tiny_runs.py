@@ -17,8 +17,9 @@ from PIL import Image
 
 from autoseg.cli.main import run
 from autoseg.config.base import merge, parse
-from autoseg.config.training import RetrainConfig, SearchConfig
+from autoseg.config.data import DataConfig
 from autoseg.data.dataset import open_dataset, resolve
+from autoseg.engine.config import RetrainConfig, SearchConfig
 from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.search import SearchTask
 from autoseg.files import to_yaml
@@ -72,18 +73,20 @@ def write_config(path: Path, settings: Mapping[str, Any], *changes: Mapping[str,
     return path
 
 
+def resolved(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings as config.yaml holds them, with data of which everything is known."""
+    return {**settings, "data": resolve(parse(DataConfig, settings["data"])).to_dict()}
+
+
 def search_task(**search: Any) -> SearchTask:
     """A search that has not begun; the arguments change `search.*`."""
-    settings = merge(SEARCH, {"search": search})
-    config = parse(SearchConfig, settings)
-    config = config.model_copy(update={"data": resolve(config.data)})
+    config = parse(SearchConfig, resolved(merge(SEARCH, {"search": search})))
     return SearchTask(config, open_dataset(config.data, "train"), open_dataset(config.data, "val"), torch.device("cpu"))
 
 
 def retrain_task(data: Mapping[str, Any] | None = None, **retrain: Any) -> RetrainTask:
     """A retraining that has not begun; the arguments change `retrain.*`."""
-    config = parse(RetrainConfig, merge(RETRAIN, {"retrain": retrain, "data": data or {}}))
-    config = config.model_copy(update={"data": resolve(config.data)})
+    config = parse(RetrainConfig, resolved(merge(RETRAIN, {"retrain": retrain, "data": data or {}})))
     return RetrainTask(
         config, open_dataset(config.data, "train"), open_dataset(config.data, "val"), torch.device("cpu")
     )

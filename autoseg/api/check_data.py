@@ -102,9 +102,9 @@ def _draw(report: DataReport, path: Path) -> None:
 
     if samples := report.samples():
         names, shown = zip(*samples, strict=True)
-        classes = report.scan.classes
+        classes = report.scan.config.classes
         figure = draw.draw_contact_sheet(
             [sample.image for sample in shown], [sample.mask for sample in shown], names,
-            palette(len(classes)), classes, report.scan.ignore_label,
+            palette(len(classes)), classes, report.scan.config.ignore_label,
         )  # fmt: skip
         draw.save(figure, path)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from autoseg._version import __version__
-from autoseg.config.base import parse
-from autoseg.config.training import SearchConfig
+from autoseg.engine.config import SearchConfig
 from autoseg.engine.run_directory import Run
 from autoseg.errors import RunError
 from autoseg.genotype.decode import decode as decode_probs
 from autoseg.genotype.schema import Genotype
-from autoseg.space.schema import SearchSpace
 from autoseg.space.snapshot import ArchProbs
 
 
@@ -65,7 +63,7 @@ def arch_of(run: Run, epoch: int | None = None) -> tuple[ArchProbs, SearchConfig
     """
     if run.kind != "search":
         raise RunError(f"{run.path} is a retraining; give the directory of a search", code="run-kind-differs")
-    config = parse(SearchConfig, run.settings, str(run.path / "config.yaml"))
+    config = run.config(SearchConfig)
     snapshots = {int(path.stem.removeprefix("epoch_")): path for path in (run.path / "arch").glob("epoch_*.npz")}
     if not snapshots:
         raise RunError(
@@ -75,4 +73,4 @@ def arch_of(run: Run, epoch: int | None = None) -> tuple[ArchProbs, SearchConfig
     at = max(snapshots) if epoch is None else epoch
     if at not in snapshots:
         raise RunError(f"{run.path} has no epoch {at}; it has 0 to {max(snapshots)}", code="epoch-missing")
-    return ArchProbs.load(snapshots[at], SearchSpace.parse(config.space)), config, at
+    return ArchProbs.load(snapshots[at], config.space), config, at

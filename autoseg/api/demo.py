@@ -17,10 +17,9 @@ from autoseg.api.evaluate import evaluate
 from autoseg.api.plot import plot
 from autoseg.api.retrain import retrain
 from autoseg.api.search import search
-from autoseg.config.base import merge, parse
-from autoseg.config.data import DataConfig
-from autoseg.config.training import SearchConfig
+from autoseg.config.base import merge
 from autoseg.data.dataset import SegmentationDataset, open_dataset
+from autoseg.engine.config import SearchConfig
 from autoseg.engine.environment import pick_device
 from autoseg.engine.evaluate_discretized import evaluate_discretized
 from autoseg.engine.log import show_seconds
@@ -85,7 +84,7 @@ def demo(
 
 def _rows(searched: Run, genotype: Genotype, result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One row of the table for each network."""
-    config = parse(SearchConfig, searched.settings)
+    config = searched.config(SearchConfig)
     train, val = open_dataset(config.data, "train"), open_dataset(config.data, "val")
     task = SearchTask(config, train, val, pick_device(config.device))
     search_seconds = restore(task, searched)["seconds"]
@@ -142,7 +141,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
 def _draw_pictures(run: Path, folder: Path) -> list[Path]:
     """Some images of val with their masks and what the network makes of them."""
     network, config, _ = load_network(run)
-    data: DataConfig = config.data
+    data = config.data
     val = open_dataset(data, "val")
     samples = [val.load(index) for index in range(min(PICTURES, len(val)))]
     predictions = [label_map(network, sample.image, data, torch.device("cpu")) for sample in samples]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoseg.config.data import DataConfig
+from autoseg.config.data import ResolvedDataConfig
 from autoseg.config.inference import InferenceConfig
 from autoseg.errors import ConfigError, RunError
 from autoseg.files import write_text
@@ -71,7 +71,7 @@ def evaluate(
 def _measure(
     network: SegmentationNetwork,
     dataset: SegmentationDataset,
-    settings: DataConfig,
+    settings: ResolvedDataConfig,
     device: torch.device,
     asked: InferenceConfig,
     batch_size: int,

@@ -40,7 +40,7 @@ def export_model(
     network, config, _ = load_network(source, checkpoint_name(checkpoint))
     metadata = {
         "num_classes": config.data.num_classes,
-        "classes": list(config.data.classes or ()),
+        "classes": list(config.data.classes),
         "ignore_label": config.data.ignore_label,
         "mean": list(config.data.mean),
         "std": list(config.data.std),

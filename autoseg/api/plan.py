@@ -11,9 +11,9 @@ import torch
 
 from autoseg.config.base import merge
 from autoseg.config.data import DataConfig
-from autoseg.config.training import SearchConfig
 from autoseg.data.dataset import open_dataset
 from autoseg.data.loading.splits import halve
+from autoseg.engine.config import SearchConfig
 from autoseg.engine.environment import describe_device, pick_device
 from autoseg.errors import ConfigError
 from autoseg.files import read_yaml
@@ -137,7 +137,7 @@ def plan(
     device = pick_device(settings.device) if is_here else torch.device("cuda")
     number, limits = _images(settings, images, has_data)
     steps = count_steps(settings, number)
-    name = settings.space["name"]
+    name = settings.space.name
     planner = Planner(settings, device, device_memory(device) if memory_bytes is None else memory_bytes, limits)
     options = planner.options()
     advice = next((option for option in options if option.fits), None)
@@ -152,7 +152,7 @@ def plan(
         )
     return Plan(
         space=name,
-        classes=settings.data.num_classes or 0,
+        classes=settings.data.num_classes,
         device=describe_device(device) if is_here else settings.device,
         device_is_here=is_here,
         memory_bytes=planner.memory_bytes,

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.api.decode import arch_of
-from autoseg.config.base import parse
-from autoseg.config.training import RetrainConfig
+from autoseg.engine.config import RetrainConfig
 from autoseg.engine.run_directory import Run
 from autoseg.errors import ConfigError
 from autoseg.genotype.decode import decode
@@ -16,7 +15,6 @@ from autoseg.genotype.schema import Genotype
 from autoseg.setup.names import Found, look_up, with_changes
 from autoseg.space.schema import SearchSpace
 from autoseg.space.snapshot import ArchProbs
-from autoseg.zoo.architecture import parse_architecture
 
 
 def plot(
@@ -59,7 +57,7 @@ def _figures(source: str | Path, overrides: Mapping[str, Any]) -> tuple[dict[str
         genotype = Genotype.load(run.path) if (run.path / "genotype.yaml").is_file() else None
         figures = _search_figures(probs, epoch, genotype) | (_cell_figures(genotype) if genotype else {})
     else:
-        figures = _figures_of(parse_architecture(parse(RetrainConfig, run.settings).architecture))
+        figures = _figures_of(run.config(RetrainConfig).architecture)
     return figures | _curves(run), run.path.name
 
 

@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from autoseg.api.run import Given, carry_out
 from autoseg.config.data import DataConfig
-from autoseg.config.training import SearchConfig
+from autoseg.engine.config import SearchConfig
 from autoseg.engine.run_directory import Run
 from autoseg.engine.search import SearchTask
-from autoseg.setup.settings import Source, search_settings
+from autoseg.engine.trainer import Trainer
+from autoseg.planning.device import memory_errors
+from autoseg.planning.fit import smaller_settings
+from autoseg.setup.preflight import check_device
+from autoseg.setup.settings import Source, search_config, search_sources
+from autoseg.setup.start import Settled, begin, open_run, open_splits, settle, settle_resumed
 from autoseg.space.schema import SearchSpace
 
 
@@ -33,9 +37,21 @@ def search(
     the run in `out`, with its own settings, or start it where there is none.
     Raises: AutosegError: something that was given is wrong. Interrupted: stopped, after a clean save.
     """
-    given = Given(space, data, config, overrides)
-
-    def resolve(own: Path | None) -> SearchConfig:
-        return search_settings(space, data, config or own, overrides)
-
-    return carry_out(SearchConfig, SearchTask, out, resolve, given, resume, quick, show_progress)
+    given = any(value not in (None, {}) for value in (space, data, config, overrides))
+    run = open_run(out, "search", resume, given)
+    if run is None:
+        sources = search_sources(space, data, config, overrides)
+        settled = settle(search_config(sources), sources, quick)
+    else:
+        settled = Settled(run.config(SearchConfig), [])
+        if given:
+            sources = search_sources(space, data, config or run.config_path, overrides)
+            settled = settle_resumed(settled.settings, search_config(sources), sources, quick, out)
+    settings = settled.settings
+    device = check_device(settings)
+    train, val = open_splits(settled)
+    task = SearchTask(settings, train, val, device)
+    run = begin(run, out, task, settled.reasons, show_progress)
+    with memory_errors(device, f"start anew with {smaller_settings(settings)}; {run.path} holds what was done"):
+        Trainer(task, run, show_progress).run()
+    return run

@@ -73,7 +73,7 @@ def _classes(report: DataReport) -> list[str]:
     """A line a class: its share of the labelled pixels and the images that have it, for each split."""
     heads = [f"{split} {figure}" for split in report.summary for figure in ("pixels", "images")]
     rows: list[Sequence[str]] = [("label", "class", *heads)]
-    for label, name in enumerate(report.scan.classes):
+    for label, name in enumerate(report.scan.config.classes):
         figures: list[str] = []
         for summary in report.summary.values():
             seen = int(summary.images_with[label])

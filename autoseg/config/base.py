@@ -45,6 +45,11 @@ class Settings(BaseModel):
         """Plain data for YAML."""
         return self.model_dump(mode="json")
 
+    @classmethod
+    def file_keys(cls) -> list[str]:
+        """The keys that a file may have."""
+        return list(cls.model_fields)
+
 
 class NamedSettings(Settings):
     """Settings whose `name` picks the model that checks them: a subclass, which has further keys."""
@@ -71,10 +76,11 @@ def parse(
 ) -> Model:
     """Check `data` against `model`.
 
-    `where` names the file or option in the message. Raises: `error` with one line on the first mistake.
+    `where` names the file or option in the message, that of validators too (`info.context["where"]`).
+    Raises: `error` with one line on the first mistake.
     """
     try:
-        return model.model_validate(dict(data))
+        return model.model_validate(dict(data), context={"where": where})
     except ValidationError as reason:
         mistakes = [(_place(model, mistake["loc"])[0], mistake) for mistake in reason.errors()]
     keys, mistake = _deepest(mistakes)
@@ -158,9 +164,9 @@ def _keys_at(model: type[BaseModel], location: tuple[int | str, ...], data: Any)
     _, nested = _place(model, location)
     for part in location:  # what pydantic put there besides keys is skipped
         data = data[part] if isinstance(part, int) or (isinstance(data, Mapping) and part in data) else data
-    models = [one for one in nested if isinstance(one, type) and issubclass(one, BaseModel)]
+    models = [one for one in nested if isinstance(one, type) and issubclass(one, Settings)]
     models = [one.model_of(data) if issubclass(one, NamedSettings) else one for one in models]
-    return [key for one in models for key in one.model_fields]
+    return [key for one in models for key in one.file_keys()]
 
 
 def merge(base: Mapping[str, Any], *overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from autoseg.library import hint, library, names_in
 
 Rgb = tuple[Number, ...]
 """One number a channel."""
+PixelType = Literal["uint8", "uint16", "float32"]
 Byte = Annotated[Whole, Field(ge=0, le=255)]
 
 LAYOUTS = ("auto", "generated", "folder", "list")
@@ -87,7 +88,7 @@ class DataConfig(Settings):
     """Bring every image and mask to this (H, W) first; masks by nearest neighbour."""
     channels: Annotated[Whole, Field(ge=1, le=1024)] | None = None
     """Number of image channels. Default: the channels of the first image."""
-    pixel_type: Literal["uint8", "uint16", "float32"] | None = None
+    pixel_type: PixelType | None = None
     """Pixel type of the images. Default: that of the first image. Integers are scaled to 0..1, floats are not."""
     normalise: Literal["imagenet", "data"] | None = None
     """Where `mean` and `std` come from; left out, ImageNet's for colours of 8 or 16 bit, else from training images."""
@@ -143,6 +144,25 @@ class DataConfig(Settings):
                 raise ValueError(f"num_classes is {self.num_classes}, but 'classes' has {len(self.classes)} names")
         if self.layout != "generated" and self.root is None:
             raise ValueError("needs 'root', the folder of the data set (or layout: generated)")
+        return self
+
+
+class ResolvedDataConfig(DataConfig):
+    """A data set of which everything is known, as `data.dataset.resolve` finds it and config.yaml holds it."""
+
+    layout: str
+    classes: tuple[str, ...]
+    num_classes: Annotated[Whole, Field(ge=2, le=65535)]
+    ignore_label: Annotated[Whole, Field(ge=0, le=65535)]
+    channels: Annotated[Whole, Field(ge=1, le=1024)] = 3  # files of runs from before other images were read say neither
+    pixel_type: PixelType = "uint8"
+    mean: Annotated[Rgb, Field(min_length=1)]
+    std: Annotated[Rgb, Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _is_found(self) -> ResolvedDataConfig:
+        if self.layout == "auto" or (self.layout != "generated" and not self.splits):
+            raise ValueError("'layout' and 'splits' must say where the images and masks lie")
         return self
 
 

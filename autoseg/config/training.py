@@ -1,18 +1,16 @@
-"""Settings of a search and of a retraining: optimizer, schedule, augmentation, loss, kernels, and whole runs.
+"""Schedules of a search and of a retraining: optimizer, augmentation, loss, kernels.
 
 Ratios are fractions of 1. Learning rates are per step.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from autoseg.config.base import Flag, Fraction, Number, Settings, Size, Whole
-from autoseg.config.data import DataConfig
 from autoseg.config.losses import PLAIN_LOSS, LossTerms
-from autoseg.device_names import DeviceName
 from autoseg.registry import LOSSES
 
 
@@ -186,46 +184,3 @@ class RetrainSchedule(TrainingConfig):
     al. 2015, section 3.4, where it stands for training on patches)."""
     compile: Flag = False
     """Compile the training step's forward and backward pass with torch.compile; needs a C++ compiler and minutes."""
-
-
-class SearchConfig(Settings):
-    """Everything that `autoseg search` needs besides an output directory. `space` is checked by `SearchSpace`."""
-
-    space: dict[str, Any]
-    data: DataConfig
-    search: SearchSchedule = SearchSchedule()
-    retrain: dict[str, Any] = Field(default_factory=dict)
-    """What the space recommends for retraining; decoding hands it on to the genotype."""
-    seed: Annotated[Whole, Field(ge=0, lt=2**31)] = 0
-    device: DeviceName = "auto"
-
-
-class RetrainConfig(Settings):
-    """Everything that `autoseg retrain` needs besides an output directory: a genotype, or a network of the literature.
-
-    Both are checked by their own models, `Genotype` and `FixedNetwork`.
-    """
-
-    genotype: dict[str, Any] | None = None
-    network: dict[str, Any] | None = None
-    weights: str | None = None
-    """A local file of the weights of an ImageNet classifier, from which the network's backbone begins."""
-    data: DataConfig
-    retrain: RetrainSchedule = RetrainSchedule()
-    seed: Annotated[Whole, Field(ge=0, lt=2**31)] = 0
-    device: DeviceName = "auto"
-
-    @model_validator(mode="after")
-    def _one_architecture(self) -> RetrainConfig:
-        if (self.genotype is None) == (self.network is None):
-            raise ValueError("needs either 'genotype', a searched network, or 'network', one of the literature")
-        return self
-
-    @property
-    def architecture(self) -> dict[str, Any]:
-        """The one that is given, as plain data."""
-        return self.genotype if self.genotype is not None else self.network or {}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for YAML, without what is not given."""
-        return {key: value for key, value in super().to_dict().items() if value is not None}

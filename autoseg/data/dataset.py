@@ -10,16 +10,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.config.data import DataConfig
+from autoseg.config.data import DataConfig, ResolvedDataConfig, SplitConfig
 from autoseg.data.base import CACHE_BYTES, Sample, SegmentationDataset
 from autoseg.data.discovery.folder_layouts import checked_root
+from autoseg.data.discovery.infer_classes import labels_in
 from autoseg.data.discovery.known_datasets import title_of
 from autoseg.data.discovery.pairs import BadFiles, Pair, list_pairs, within
 from autoseg.data.generated import GeneratedDataset
 from autoseg.data.io.colour_tables import Colours, mask_table
 from autoseg.data.io.images import image_size, read_image, read_mask
 from autoseg.data.loading.threads import Progress, in_threads
-from autoseg.data.resolve import resolve_classes, resolve_layout, resolve_normalisation, resolve_pixels
+from autoseg.data.resolve import (
+    SeenLabels,
+    described,
+    find_classes,
+    image_form,
+    mask_table_of,
+    normalised,
+    resolve_layout,
+    resolve_mask_form,
+)
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
@@ -68,16 +78,7 @@ class FolderDataset(SegmentationDataset):
         _, image_path, mask_path = self._pairs[index]
         mask = read_mask(mask_path, self._table)
         image = read_image(image_path, (mask.shape[0], mask.shape[1]), self.channels, self.image_dtype.name)
-        if image.shape[:2] != mask.shape:
-            raise DataError(
-                f"{image_path} is {_size(image)} pixels, but its mask {mask_path} is {_size(mask)}; make them equal",
-                code="mask-size-differs",
-            )
-        if min(mask.shape) < LEAST_SIDE:
-            raise DataError(
-                f"{image_path} is {_size(image)} pixels, but images need at least {LEAST_SIDE} each way; remove it",
-                code="image-too-small",
-            )
+        check_sizes(image_path, (image.shape[0], image.shape[1]), mask_path, (mask.shape[0], mask.shape[1]))
         return image, mask
 
     def stored_size(self, index: int) -> tuple[int, int]:
@@ -104,7 +105,7 @@ class FolderDataset(SegmentationDataset):
         self._cache = {new: self._cache[old] for new, old in enumerate(kept) if old in self._cache}
 
 
-def resolve(config: DataConfig) -> DataConfig:
+def resolve(config: DataConfig) -> ResolvedDataConfig:
     """`config` with all filled in that it leaves out; a resolved one is returned as it is.
 
     That is: `root`, `layout`, `splits`, the classes and their number, the ignore label, the label map and the colours
@@ -113,52 +114,71 @@ def resolve(config: DataConfig) -> DataConfig:
 
     Raises: DataError: no such folder, no layout that is known, masks that cannot be read, or fewer than two classes.
     """
-    if _is_resolved(config):
+    if isinstance(config, ResolvedDataConfig):
         return config
+    if _says_all(config):
+        return ResolvedDataConfig.model_validate(dict(config))
     if config.layout != "generated":
         root = checked_root(config.root or "")
         config = resolve_layout(config.model_copy(update={"root": str(root)}), root)
     split = next((name for name in ("train", *(config.splits or ())) if name in (config.splits or ())), "train")
-    pairs = [] if config.layout == "generated" else _pairs(config, split, BadFiles(config.on_bad_file == "skip"))
-    config = resolve_pixels(resolve_classes(config, pairs), [image for _, image, _ in pairs])
-    return resolve_normalisation(config, lambda: _checked(_open(config, split), config, split))
+    skip = config.on_bad_file == "skip"
+    pairs = [] if config.layout == "generated" else _pairs(config, split, BadFiles(skip))
+    config = resolve_mask_form(config, pairs)
+    table = mask_table_of(config)
+    found = find_classes(config, lambda: SeenLabels(labels_in(pairs, table, skip)))
+    if found.problem:
+        raise DataError(found.problem, code=found.code)
+    data = described(config, found, image_form(config, [image for _, image, _ in pairs]))
+    return normalised(data, config, lambda: open_dataset(data, split))
 
 
-def open_dataset(config: DataConfig, split: str) -> SegmentationDataset:
+def open_dataset(config: ResolvedDataConfig, split: str) -> SegmentationDataset:
     """The samples of `split` (`train`, `val`, `test`, or one that `config.splits` names). Files are read when loaded.
 
-    Resolve `config` first where several splits are opened: a search for the classes then reads the masks once.
     Where `config.on_bad_file` is `skip`, every file is read now, and a line of the log says what is left out.
 
-    Raises: DataError: no such folder or split, no images, images without masks, or a label map to no class.
+    Raises: DataError: no such split, no images, images without masks, or a label map to no class.
     """
-    config = resolve(config)
-    return _checked(_open(config, split), config, split)
+    if config.layout == "generated":
+        return GeneratedDataset(
+            config.generated,
+            split,
+            config.classes,
+            config.ignore_label,
+            config.label_map,
+            config.resize,
+            channels=config.channels,
+            pixel_type=config.pixel_type,
+        )
+    bad = BadFiles(config.on_bad_file == "skip")
+    dataset = folder_dataset(config, _pairs(config, split, bad))
+    dataset.left_out = bad.left_out
+    return _usable(dataset, config, split) if config.on_bad_file == "skip" else dataset
 
 
-def folder_dataset(config: DataConfig, pairs: Sequence[Pair], cache_bytes: int = CACHE_BYTES) -> FolderDataset:
-    """The samples of some pairs as `config` has them, which need not be resolved wholly."""
+def folder_dataset(config: ResolvedDataConfig, pairs: Sequence[Pair], cache_bytes: int = CACHE_BYTES) -> FolderDataset:
+    """The samples of some pairs as `config` has them."""
     return FolderDataset(
         Path(config.root or ""),
         pairs,
-        config.classes or (),
-        255 if config.ignore_label is None else config.ignore_label,
+        config.classes,
+        config.ignore_label,
         config.label_map,
         config.resize,
         cache_bytes,
-        config.channels or 3,
-        config.pixel_type or "uint8",
+        config.channels,
+        config.pixel_type,
         config.colours,
         config.mask_threshold,
     )
 
 
-def describe_dataset(config: DataConfig) -> str:
+def describe_dataset(config: ResolvedDataConfig) -> str:
     """One line on what a data set is: `Cityscapes: 2,975 train, 500 val, 19 classes`.
 
-    Raises: DataError: no such folder, no layout that is known, or a split that cannot be listed.
+    Raises: DataError: a split that cannot be listed.
     """
-    config = resolve(config)
     if config.layout == "generated":
         counts = {name: getattr(config.generated, name) for name in ("train", "val", "test")}
     else:
@@ -167,9 +187,9 @@ def describe_dataset(config: DataConfig) -> str:
     in_colour = config.colours and "colour" not in title
     if config.layout in ("folder", "list"):
         title = f"{Path(config.root or '').name} ({title})"
-    parts = [*(f"{count:,} {split}" for split, count in counts.items()), counted(config.num_classes or 0, "class")]
+    parts = [*(f"{count:,} {split}" for split, count in counts.items()), counted(config.num_classes, "class")]
     if (config.channels, config.pixel_type) != (3, "uint8"):
-        parts.append(f"{counted(config.channels or 3, 'channel')} of {config.pixel_type}")
+        parts.append(f"{counted(config.channels, 'channel')} of {config.pixel_type}")
     if any(split.part for split in (config.splits or {}).values()):
         parts.append(f"split by seed {config.split_seed} (data.val_share {config.val_share:g})")
     if in_colour:
@@ -194,22 +214,27 @@ def verify(dataset: SegmentationDataset, progress: Progress | None = None) -> No
 # --- opening ----------------------------------------------------------------------------------------------------------
 
 
-def _is_resolved(config: DataConfig) -> bool:
+def _says_all(config: DataConfig) -> bool:
     placed = config.layout == "generated" or (config.splits and config.root and Path(config.root).is_absolute())
     found = config.layout != "auto" and config.classes and config.num_classes and config.ignore_label is not None
     seen = config.channels and config.pixel_type and config.mean and config.std
     return bool(placed and found and seen)
 
 
-def _pairs(config: DataConfig, split: str, bad: BadFiles) -> list[Pair]:
+def split_of(config: DataConfig, split: str) -> SplitConfig:
+    """Where a split lies. Raises: DataError: the data set has none of that name."""
     splits = config.splits or {}
     if split not in splits:
         raise DataError(
             f"{config.root} has no split '{split}'; it has {', '.join(splits)} (set others with data.splits)",
             code="unknown-split",
         )
-    root = checked_root(config.root or "")
-    return list_pairs(root, split, splits[split], bad, config.val_share, config.split_seed)
+    return splits[split]
+
+
+def _pairs(config: DataConfig, split: str, bad: BadFiles) -> list[Pair]:
+    place = split_of(config, split)
+    return list_pairs(checked_root(config.root or ""), split, place, bad, config.val_share, config.split_seed)
 
 
 def _count(config: DataConfig, split: str) -> int:
@@ -222,28 +247,8 @@ def _count(config: DataConfig, split: str) -> int:
         return 0
 
 
-def _open(config: DataConfig, split: str) -> SegmentationDataset:
-    if config.layout == "generated":
-        return GeneratedDataset(
-            config.generated,
-            split,
-            config.classes,
-            255 if config.ignore_label is None else config.ignore_label,
-            config.label_map,
-            config.resize,
-            channels=config.channels or 3,
-            pixel_type=config.pixel_type or "uint8",
-        )
-    bad = BadFiles(config.on_bad_file == "skip")
-    dataset = folder_dataset(config, _pairs(config, split, bad))
-    dataset.left_out = bad.left_out
-    return dataset
-
-
-def _checked(dataset: SegmentationDataset, config: DataConfig, split: str) -> SegmentationDataset:
-    """The data set without what cannot be used, where `on_bad_file` says so."""
-    if config.on_bad_file == "fail" or not isinstance(dataset, FolderDataset):
-        return dataset
+def _usable(dataset: FolderDataset, config: ResolvedDataConfig, split: str) -> FolderDataset:
+    """The data set without what cannot be used."""
     reasons: dict[int, str] = {}
 
     def look(index: int) -> None:
@@ -272,8 +277,23 @@ def _checked(dataset: SegmentationDataset, config: DataConfig, split: str) -> Se
     return dataset
 
 
-def _size(array: NDArray[Any]) -> str:
-    return f"{array.shape[1]}x{array.shape[0]}"
+def check_sizes(image: Path, size: tuple[int, int], mask: Path, mask_size: tuple[int, int]) -> None:
+    """Raises: DataError: an image and a mask of different sizes (H, W), or too small ones."""
+    if size != mask_size:
+        raise DataError(
+            f"{image} is {show_size(size)} pixels, but its mask {mask} is {show_size(mask_size)}; make them equal",
+            code="mask-size-differs",
+        )
+    if min(size) < LEAST_SIDE:
+        raise DataError(
+            f"{image} is {show_size(size)} pixels, but images need at least {LEAST_SIDE} each way; remove it",
+            code="image-too-small",
+        )
+
+
+def show_size(size: tuple[int, int]) -> str:
+    """(H, W) as `width x height`, the way that files are described."""
+    return f"{size[1]}x{size[0]}"
 
 
 def _state(path: Path) -> str:

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from autoseg.config.data import IMAGENET_MEAN, IMAGENET_STD, DataConfig
+from autoseg.config.data import IMAGENET_MEAN, IMAGENET_STD, DataConfig, PixelType, ResolvedDataConfig, Rgb
 from autoseg.data.base import SegmentationDataset
 from autoseg.data.discovery.folder_layouts import FoundLayout, with_validation
-from autoseg.data.discovery.infer_classes import binary_map, find_classes, labels_in
+from autoseg.data.discovery.infer_classes import FoundClasses, binary_map, classes_of
 from autoseg.data.discovery.known_datasets import find_layout, known_label_maps
 from autoseg.data.discovery.pairs import Pair
 from autoseg.data.generated import CLASSES
-from autoseg.data.io.colour_tables import Colour, mask_table, named_classes, table_beside
+from autoseg.data.io.colour_tables import Colour, MaskTable, mask_table, named_classes, table_beside
 from autoseg.data.io.images import FIRST_FILES, are_black_and_white, first_in_colour, image_format
 from autoseg.data.statistics import channel_statistics
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
+IGNORE_LABEL = 255
+"""Where neither the user nor a known layout says another."""
 MIDDLE = 128
 """Of the shades of grey."""
+
+
+class SeenLabels(NamedTuple):
+    """Labels that occur in masks."""
+
+    training: Set[int]
+    everywhere: Set[int] = frozenset()
+    """In those of all splits, if they were read."""
 
 
 def resolve_layout(config: DataConfig, root: Path) -> DataConfig:
@@ -54,33 +64,10 @@ def resolve_layout(config: DataConfig, root: Path) -> DataConfig:
     return config.model_copy(update=changes)
 
 
-def resolve_classes(config: DataConfig, pairs: Sequence[Pair]) -> DataConfig:
-    """With `classes`, `num_classes`, `ignore_label`, and the colours of a table that lies beside the data.
-
-    Raises: DataError: masks that cannot be read, or fewer than two classes.
-    """
-    if config.layout == "generated":
-        return _with_classes(config, _generated_classes(config))
+def resolve_mask_form(config: DataConfig, pairs: Sequence[Pair]) -> DataConfig:
+    """With `colours` or `mask_threshold` where masks hold no labels: by a table beside the data, or their first."""
     if config.colours is None and config.root and first_in_colour(mask for _, _, mask in pairs):
-        config = config.model_copy(update={"colours": colours_beside(config)})
-    config = resolve_threshold(config, pairs)
-    named = named_classes(config.colours or {})
-    table = mask_table(config.colours, config.mask_threshold, config.ignore_label)
-    skip = config.on_bad_file == "skip"
-    if may_be_binary(config):
-        config = config.model_copy(update={"label_map": binary_map(labels_in(pairs, table, skip))})
-    if config.classes:
-        return _with_classes(config, config.classes)
-    if config.num_classes in (None, len(named)) and len(named) > 1 and config.label_map is None:
-        return _with_classes(config, named)
-    if config.num_classes:
-        return _with_classes(config, tuple(f"class_{label}" for label in range(config.num_classes)))
-    found = find_classes(pairs, str(config.root), config.label_map, config.ignore_label, table, skip)
-    return _with_classes(config, found.classes, found.label_map)
-
-
-def resolve_threshold(config: DataConfig, pairs: Sequence[Pair]) -> DataConfig:
-    """With `mask_threshold`, where nothing says of which classes masks are, and the first are black and white."""
+        config = config.model_copy(update={"colours": _colours_beside(config)})
     said = config.colours or config.label_map or config.mask_threshold is not None
     if said or (config.num_classes or len(config.classes or ())) not in (0, 2):
         return config
@@ -89,70 +76,107 @@ def resolve_threshold(config: DataConfig, pairs: Sequence[Pair]) -> DataConfig:
     return config.model_copy(update={"mask_threshold": MIDDLE})
 
 
-def colours_beside(config: DataConfig) -> dict[str | int, Colour] | None:
-    """Those of a table in the data set's folder, the one that it is in, or one of masks."""
-    root = Path(config.root or "")
-    masks = [root / split.masks for split in (config.splits or {}).values() if split.masks and "*" not in split.masks]
-    return table_beside(root, root.parent, *dict.fromkeys(masks))
+def mask_table_of(config: DataConfig) -> MaskTable | None:
+    """How the values in masks become labels; None where they are labels."""
+    return mask_table(config.colours, config.mask_threshold, ignored_label(config))
 
 
-def may_be_binary(config: DataConfig) -> bool:
-    """Whether two classes are named and 255 may be the second, as far as the settings say."""
-    two = (config.num_classes or len(config.classes or ())) == 2
-    said = config.colours or config.label_map or config.mask_threshold is not None or config.ignore_label is not None
-    return two and not said
+def ignored_label(config: DataConfig) -> int:
+    """The ignore label that is set, or else the usual one."""
+    return IGNORE_LABEL if config.ignore_label is None else config.ignore_label
 
 
-def resolve_pixels(config: DataConfig, images: Sequence[Path]) -> DataConfig:
-    """With `channels` and `pixel_type`: those of the first image that can be read."""
-    if config.channels and config.pixel_type:
-        return config
-    channels, pixel_type = 3, "uint8"
-    for path in islice(images, FIRST_FILES):
+def find_classes(config: DataConfig, labels: Callable[[], SeenLabels]) -> FoundClasses:
+    """The classes that the settings name or count, or else those of the labels in the masks.
+
+    config: with the form of its masks. labels: called if the masks must say which classes there are, or which label map
+    two classes need.
+    """
+    if config.layout == "generated":
+        return FoundClasses(_generated_classes(config), config.label_map)
+    named, label_map = named_classes(config.colours or {}), config.label_map
+    said = config.colours or label_map or config.mask_threshold is not None or config.ignore_label is not None
+    if (config.num_classes or len(config.classes or ())) == 2 and not said:
+        label_map = binary_map(labels().training)
+    if config.classes:
+        return FoundClasses(config.classes, label_map)
+    if config.num_classes in (None, len(named)) and len(named) > 1 and label_map is None:
+        return FoundClasses(named)
+    if config.num_classes:
+        return FoundClasses(tuple(f"class_{label}" for label in range(config.num_classes)), label_map)
+    free = label_map is None and config.ignore_label is None
+    found = classes_of(*labels(), str(config.root), label_map, ignored_label(config), may_be_binary=free)
+    return found._replace(label_map=found.label_map or label_map)
+
+
+def image_form(config: DataConfig, images: Sequence[Path]) -> tuple[int, PixelType]:
+    """Channels and pixel type: those that are set, or else those of the first image that can be read."""
+    channels: int = 3
+    pixel_type: Any = "uint8"
+    for path in islice(images, 0 if config.channels and config.pixel_type else FIRST_FILES):
         try:
             channels, pixel_type = image_format(path)
             break
         except DataError:  # it is said when the image is read
             continue
-    return config.model_copy(
-        update={"channels": config.channels or channels, "pixel_type": config.pixel_type or pixel_type}
-    )
+    return config.channels or channels, config.pixel_type or pixel_type
 
 
-def resolve_normalisation(config: DataConfig, training: Callable[[], SegmentationDataset]) -> DataConfig:
-    """With `mean` and `std`: ImageNet's, or those of the images of `training`, which is called where they are needed.
+def described(config: DataConfig, found: FoundClasses, form: tuple[int, PixelType]) -> ResolvedDataConfig:
+    """`config` with its classes and the form of its images, whose values stay as they are."""
+    channels, pixel_type = form
+    mean, std = unscaled(channels)
+    known = {
+        "classes": found.classes,
+        "num_classes": len(found.classes),
+        "label_map": found.label_map,
+        "ignore_label": ignored_label(config),
+        "channels": channels,
+        "pixel_type": pixel_type,
+        "mean": mean,
+        "std": std,
+    }
+    # not validated: a check of data goes on where masks show one class alone
+    return ResolvedDataConfig.model_construct(**{**dict(config), **known})
+
+
+def unscaled(channels: int) -> tuple[Rgb, Rgb]:
+    """Mean and standard deviation that leave the values of images as they are."""
+    return (0.0,) * channels, (1.0,) * channels
+
+
+def normalised(
+    data: ResolvedDataConfig, given: DataConfig, training: Callable[[], SegmentationDataset]
+) -> ResolvedDataConfig:
+    """`data` with the `mean` and `std` that are `given`, or else ImageNet's or those of the images of `training`.
 
     Raises: DataError: ImageNet's are asked for, but there are not three channels; or an image that cannot be used.
     """
-    if config.mean and config.std:
-        mean, std = config.mean, config.std
-    elif config.normalise == "imagenet" or (
-        config.normalise is None and config.channels == 3 and config.pixel_type != "float32"
+    if given.mean and given.std:
+        mean, std = given.mean, given.std
+    elif data.normalise == "imagenet" or (
+        data.normalise is None and data.channels == 3 and data.pixel_type != "float32"
     ):
-        mean, std = config.mean or IMAGENET_MEAN, config.std or IMAGENET_STD
+        mean, std = given.mean or IMAGENET_MEAN, given.std or IMAGENET_STD
     else:
         found = channel_statistics(training())
         rounded = [tuple(float(f"{value:.6g}") for value in values) for values in found]
-        mean, std = config.mean or rounded[0], config.std or rounded[1]
-    if not len(mean) == len(std) == config.channels:
+        mean, std = given.mean or rounded[0], given.std or rounded[1]
+    if not len(mean) == len(std) == data.channels:
         raise DataError(
-            f"the images have {counted(config.channels or 3, 'channel')}, but there are {counted(len(mean), 'mean')}"
+            f"the images have {counted(data.channels, 'channel')}, but there are {counted(len(mean), 'mean')}"
             f" and {counted(len(std), 'standard deviation')}; correct data.mean and data.std, or set"
             " data.normalise: data",
             code="mean-count-differs",
         )
-    return config.model_copy(update={"mean": mean, "std": std})
+    return data.model_copy(update={"mean": mean, "std": std})
 
 
-def _with_classes(config: DataConfig, classes: tuple[str, ...], label_map: dict[int, int] | None = None) -> DataConfig:
-    return config.model_copy(
-        update={
-            "classes": classes,
-            "num_classes": len(classes),
-            "label_map": label_map or config.label_map,
-            "ignore_label": 255 if config.ignore_label is None else config.ignore_label,
-        }
-    )
+def _colours_beside(config: DataConfig) -> dict[str | int, Colour] | None:
+    """Those of a table in the data set's folder, the one that it is in, or one of masks."""
+    root = Path(config.root or "")
+    masks = [root / split.masks for split in (config.splits or {}).values() if split.masks and "*" not in split.masks]
+    return table_beside(root, root.parent, *dict.fromkeys(masks))
 
 
 def _generated_classes(config: DataConfig) -> tuple[str, ...]:
@@ -162,6 +186,5 @@ def _generated_classes(config: DataConfig) -> tuple[str, ...]:
         return tuple(f"class_{label}" for label in range(config.num_classes))
     if not config.label_map:
         return CLASSES
-    ignored = 255 if config.ignore_label is None else config.ignore_label
-    used = {config.label_map.get(label, label) for label in range(len(CLASSES))} - {ignored}
+    used = {config.label_map.get(label, label) for label in range(len(CLASSES))} - {ignored_label(config)}
     return tuple(f"class_{label}" for label in range(max(used, default=0) + 1))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from autoseg.config.data import DataConfig
+from autoseg.config.data import ResolvedDataConfig
 from autoseg.config.inference import InferenceConfig
 from autoseg.data.dataset import SegmentationDataset
 from autoseg.data.loading.loader import evaluation_batches
@@ -46,7 +46,7 @@ class Details:
 def evaluate_network(
     network: nn.Module,
     dataset: SegmentationDataset,
-    data: DataConfig,
+    data: ResolvedDataConfig,
     device: torch.device,
     *,
     batch_size: int = 1,

@@ -1,4 +1,4 @@
-"""Optimizers, their step, and learning rates as a function of the step: a resumed run needs no schedule's state."""
+"""Optimizers, and learning rates as a function of the step: a resumed run needs no schedule's state."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """SGD, Adam or AdamW over `parameters`.
 
-    fused: one kernel for all parameters, which a gradient scaler needs to leave a step out without waiting for the
-    device; None leaves the choice to PyTorch.
+    fused: one kernel for all parameters. In fp16 a gradient scaler leaves a step out if its gradients are not finite; a
+    fused optimizer looks on the device, any other makes the host wait for the answer. None: PyTorch's choice.
     """
     parameters = list(parameters)
     if config.name == "sgd":
@@ -62,19 +62,3 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Use `lr` from the next step on."""
     for group in optimizer.param_groups:
         group["lr"] = lr
-
-
-def optimizer_step(
-    optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, clip_grad_norm: float | None = None
-) -> None:
-    """Clip the gradients and take one optimizer step, without waiting for the device.
-
-    In fp16 the scaler leaves a step out if its gradients are not finite, and halves its factor. The optimizer must then
-    be a fused one, which looks on the device; any other makes the host wait for the answer.
-    """
-    scaler.unscale_(optimizer)
-    if clip_grad_norm is not None:
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        torch.nn.utils.clip_grad_norm_(parameters, clip_grad_norm)
-    scaler.step(optimizer)
-    scaler.update()

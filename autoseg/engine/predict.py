@@ -14,15 +14,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from autoseg.config.base import parse
-from autoseg.config.data import DataConfig
+from autoseg.config.data import ResolvedDataConfig
 from autoseg.config.inference import InferenceConfig
-from autoseg.config.training import RetrainConfig
 from autoseg.data.augment.sample import full_scale, to_tensor
 from autoseg.data.base import Sample, resize_image
 from autoseg.data.dataset import LEAST_SIDE
 from autoseg.data.io.images import IMAGE_SUFFIXES, is_image, read_image
 from autoseg.engine.checkpoint import fitting, load_checkpoint
+from autoseg.engine.config import RetrainConfig
 from autoseg.engine.crf import refined
 from autoseg.engine.inference import PLAIN, resized_bands, score_bands
 from autoseg.engine.run_directory import Run
@@ -30,7 +29,7 @@ from autoseg.errors import DataError, RunError
 from autoseg.files import write_atomically
 from autoseg.network.base import SegmentationNetwork
 from autoseg.viz.palette import as_picture, overlay, palette
-from autoseg.zoo.architecture import at_output_stride, parse_architecture
+from autoseg.zoo.architecture import at_output_stride
 from autoseg.zoo.build import build_architecture
 
 Which = Literal["best", "last"]
@@ -51,13 +50,12 @@ def load_network(
             f"{path} is a search, whose network is not trained; `autoseg decode` and `retrain` it first",
             code="run-kind-differs",
         )
-    config = parse(RetrainConfig, run.settings, str(run.path / "config.yaml"))
-    blueprint = parse_architecture(config.architecture, str(run.path / "config.yaml"))
-    saved = load_checkpoint(run.checkpoints / f"{checkpoint}.pt", "retrain", blueprint.to_dict())
+    config = run.config(RetrainConfig)
+    saved = load_checkpoint(run.checkpoints / f"{checkpoint}.pt", "retrain", config.architecture.to_dict())
     network = build_architecture(
-        at_output_stride(blueprint, output_stride),
-        config.data.num_classes or 0,
-        in_channels=config.data.channels or 3,
+        at_output_stride(config.architecture, output_stride),
+        config.data.num_classes,
+        in_channels=config.data.channels,
         single_output=config.retrain.single_output,
     )
     with fitting(run.checkpoints / f"{checkpoint}.pt"):
@@ -77,7 +75,7 @@ def without_prefix(state: dict[str, Any], prefix: str) -> dict[str, Any]:
 def label_map(
     network: SegmentationNetwork,
     image: np.ndarray,
-    data: DataConfig,
+    data: ResolvedDataConfig,
     device: torch.device,
     inference: InferenceConfig = PLAIN,
 ) -> np.ndarray:
@@ -136,7 +134,7 @@ def predict_files(
     network: SegmentationNetwork,
     sources: Sequence[str | Path],
     out: Path,
-    data: DataConfig,
+    data: ResolvedDataConfig,
     device: torch.device,
     inference: InferenceConfig = PLAIN,
 ) -> Iterator[tuple[Path, Path]]:
@@ -174,9 +172,9 @@ def predict_files(
         yield files
 
 
-def _read(path: Path, data: DataConfig) -> NDArray[Any]:
+def _read(path: Path, data: ResolvedDataConfig) -> NDArray[Any]:
     """An image (H, W, C) of the channels and type that the network knows. Raises: DataError: it is none."""
-    return read_image(path, None, data.channels or 3, data.pixel_type or "uint8")
+    return read_image(path, None, data.channels, data.pixel_type)
 
 
 def _paletted(labels: np.ndarray, colours: np.ndarray) -> Image.Image:

@@ -9,15 +9,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from autoseg.config.training import RetrainConfig, RetrainSchedule
+from autoseg.config.training import RetrainSchedule
 from autoseg.data.dataset import SegmentationDataset
 from autoseg.engine.accumulation import accumulated, accumulation_notes, steps_in_epoch
 from autoseg.engine.checkpoint import Kind
 from autoseg.engine.compiling import compiled
+from autoseg.engine.config import RetrainConfig
 from autoseg.engine.cuda_graphs import CudaGraphs, Inputs, Recordings
 from autoseg.engine.mixed_precision import autocast, loss_scale, make_scaler
 from autoseg.engine.moving_average import MovingAverage
-from autoseg.engine.optim import build_optimizer, learning_rate, optimizer_step, set_learning_rate
+from autoseg.engine.optim import build_optimizer, learning_rate, set_learning_rate
 from autoseg.engine.run_directory import Run
 from autoseg.engine.trainer import Figures
 from autoseg.engine.training import batches_of_steps, make_loader, make_loss, seed_step, validation_figures
@@ -27,7 +28,6 @@ from autoseg.losses.losses import sample_pixels
 from autoseg.network import for_inference
 from autoseg.network.base import SegmentationNetwork
 from autoseg.ops.memory_format import preferred_format
-from autoseg.zoo.architecture import parse_architecture
 from autoseg.zoo.build import build_architecture
 from autoseg.zoo.schema import FixedNetwork
 from autoseg.zoo.weights import load_backbone, read_weights
@@ -42,7 +42,7 @@ class RetrainTask:
         self, config: RetrainConfig, train: SegmentationDataset, val: SegmentationDataset, device: torch.device
     ) -> None:
         self.config, self.schedule, self.device = config, config.retrain, device
-        self.blueprint = parse_architecture(config.architecture)
+        self.blueprint = config.architecture
         self.architecture: Mapping[str, Any] = self.blueprint.to_dict()
         self.train_set, self.val_set = train, val
         if isinstance(self.blueprint, FixedNetwork):
@@ -72,7 +72,7 @@ class RetrainTask:
         self.forward = compiled(forward, device) if self.schedule.compile else forward
         self.parameters = list(self.network.parameters())
         self.scaler = make_scaler(self.schedule.precision, device)
-        fused = self.scaler.is_enabled() or None  # see `optimizer_step`
+        fused = self.scaler.is_enabled() or None  # see `build_optimizer`
         self.optimizer = build_optimizer(self.schedule.optimizer, self.parameters, fused)
         self.loss = make_loss(self.schedule, train, device)
         normalised = any(isinstance(module, nn.BatchNorm2d) for module in self.network.modules())
@@ -112,7 +112,11 @@ class RetrainTask:
         # `_forward_backward` is the forward pass, the loss and the backward pass
         prepared = [self._prepared(*batch) for batch in batches]
         loss = accumulated(self.parameters, self.loss, prepared, self._gradients)
-        optimizer_step(self.optimizer, self.scaler, schedule.clip_grad_norm)
+        self.scaler.unscale_(self.optimizer)
+        if schedule.clip_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, schedule.clip_grad_norm)
+        self.scaler.step(self.optimizer)  # in fp16, nothing if a gradient is not finite
+        self.scaler.update()
         if self.average is not None:
             self.average.update(self.network)
         return {"train": {"loss": loss, "lr": lr, **loss_scale(self.scaler, loss)}}

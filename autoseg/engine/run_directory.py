@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from autoseg.config.base import Settings
+from autoseg.config.base import Model, Settings, parse
 from autoseg.errors import RunError
 from autoseg.files import read_yaml, to_yaml, write_text
 
@@ -33,7 +33,7 @@ class Run:
         refuse_used(run.path)
         try:
             run.path.mkdir(parents=True, exist_ok=True)
-            write_text(run.path / "config.yaml", to_yaml(config.to_dict()))  # first: with it, the run can be resumed
+            write_text(run.config_path, to_yaml(config.to_dict()))  # first: with it, the run can be resumed
             run.complete(environment)
         except OSError as reason:
             raise RunError(
@@ -54,7 +54,7 @@ class Run:
     def open(cls, path: str | Path) -> Run:
         """A run that is there. Raises: RunError: it is not."""
         run = cls(Path(path))
-        if not (run.path / "config.yaml").is_file():
+        if not run.config_path.is_file():
             problem = "holds no run (no config.yaml)" if run.path.exists() else "does not exist"
             raise RunError(
                 f"{path} {problem}; give the directory that `--out` of search or retrain named", code="run-missing"
@@ -67,9 +67,18 @@ class Run:
         return self.path / "checkpoints"
 
     @property
+    def config_path(self) -> Path:
+        """config.yaml: every setting of the run."""
+        return self.path / "config.yaml"
+
+    def config(self, model: type[Model]) -> Model:
+        """The run's settings, as `SearchConfig` or `RetrainConfig`. Raises: AutosegError: config.yaml is wrong."""
+        return parse(model, self.settings, str(self.config_path))
+
+    @property
     def settings(self) -> dict[str, Any]:
         """config.yaml as plain data."""
-        return read_yaml(self.path / "config.yaml", RunError)
+        return read_yaml(self.config_path, RunError)
 
     @property
     def kind(self) -> str:

@@ -6,24 +6,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from autoseg.config.training import SearchConfig, SearchSchedule
+from autoseg.config.training import SearchSchedule
 from autoseg.data.dataset import SegmentationDataset
 from autoseg.data.loading.loader import BatchLoader
 from autoseg.data.loading.splits import halve
 from autoseg.engine.accumulation import accumulated, accumulation_notes, steps_in_epoch
 from autoseg.engine.checkpoint import Kind
+from autoseg.engine.config import SearchConfig
 from autoseg.engine.cuda_graphs import CudaGraphs, Inputs, Recordings
 from autoseg.engine.mixed_precision import autocast, loss_scale, make_scaler
-from autoseg.engine.optim import build_optimizer, learning_rate, optimizer_step, set_learning_rate
+from autoseg.engine.optim import build_optimizer, learning_rate, set_learning_rate
 from autoseg.engine.run_directory import Run
 from autoseg.engine.trainer import Figures
 from autoseg.engine.training import batches_of_steps, make_loader, make_loss, seed_of, validation_figures
 from autoseg.errors import ConfigError, DataError
 from autoseg.files import to_yaml, write_text
 from autoseg.losses.losses import SegmentationLoss
-from autoseg.space.schema import SearchSpace
 from autoseg.supernet import Supernet, build_supernet
 from autoseg.supernet.build import reference_notes
 from autoseg.supernet.fast.kernels import choose_kernels
@@ -45,7 +45,7 @@ class SearchTask:
         self, config: SearchConfig, train: SegmentationDataset, val: SegmentationDataset, device: torch.device
     ) -> None:
         self.config, self.schedule, self.device = config, config.search, device
-        self.space = SearchSpace.parse(config.space)
+        self.space = config.space
         self.architecture: Mapping[str, Any] = self.space.to_dict()
         self.train_set, self.val_set = train, val
         self.indices_a, self.indices_b = halve(len(train), self.schedule.train_a_fraction, config.seed)
@@ -82,7 +82,7 @@ class SearchTask:
             compare=self.schedule.cuda_graphs == "auto",
         )
         self.scalers = self.gradients.scalers
-        fused = self.schedule.precision == "fp16" or None  # see `optimizer_step`
+        fused = self.schedule.precision == "fp16" or None  # see `build_optimizer`
         parameters = self.gradients.parameters
         self.optimizer = build_optimizer(self.schedule.optimizer, parameters["weights"], fused)
         self.arch_optimizer = build_optimizer(self.schedule.arch_optimizer, parameters["architecture"], fused)
@@ -115,7 +115,11 @@ class SearchTask:
         gradients.freeze("architecture")
         self._sample_operations(2 * step)
         loss = gradients("weights", *self._to_device(batches_a))
-        optimizer_step(self.optimizer, scalers["weights"], schedule.clip_grad_norm)
+        scalers["weights"].unscale_(self.optimizer)
+        if schedule.clip_grad_norm is not None:
+            nn.utils.clip_grad_norm_(gradients.parameters["weights"], schedule.clip_grad_norm)
+        scalers["weights"].step(self.optimizer)  # in fp16, nothing if a gradient is not finite
+        scalers["weights"].update()
         figures: Figures = {"train": {"loss": loss, "lr": lr, **loss_scale(scalers["weights"], loss)}}
         if batches_b is None:
             return figures
@@ -124,7 +128,9 @@ class SearchTask:
         gradients.freeze("weights")
         self._sample_operations(2 * step + 1)
         loss = gradients("architecture", *self._to_device(batches_b))
-        optimizer_step(self.arch_optimizer, scalers["architecture"])
+        scalers["architecture"].unscale_(self.arch_optimizer)
+        scalers["architecture"].step(self.arch_optimizer)
+        scalers["architecture"].update()
         return {**figures, "arch": {"loss": loss, **loss_scale(scalers["architecture"], loss)}}
 
     def _sample_operations(self, number: int) -> None:
@@ -210,7 +216,7 @@ class Gradients:
         """
         self.supernet, self.precision, self.loss = supernet, precision, loss
         self.gamma_costs = _gamma_costs(supernet, upsampler_cost)
-        self.parameters: dict[Half, list[torch.nn.Parameter]] = {
+        self.parameters: dict[Half, list[nn.Parameter]] = {
             "weights": supernet.weights(),
             "architecture": list(supernet.arch.parameters()),
         }

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autoseg.config.data import DataConfig
+from autoseg.config.data import ResolvedDataConfig
 from autoseg.config.training import TrainingConfig
 from autoseg.data.dataset import SegmentationDataset
 from autoseg.data.loading.loader import Batch, BatchLoader
@@ -20,7 +20,7 @@ from autoseg.losses.losses import SegmentationLoss
 
 def make_loader(
     schedule: TrainingConfig,
-    data: DataConfig,
+    data: ResolvedDataConfig,
     seed: int,
     dataset: SegmentationDataset,
     indices: list[int],
@@ -84,7 +84,11 @@ def weights_of_classes(
 
 
 def validation_figures(
-    network: nn.Module, dataset: SegmentationDataset, data: DataConfig, schedule: TrainingConfig, device: torch.device
+    network: nn.Module,
+    dataset: SegmentationDataset,
+    data: ResolvedDataConfig,
+    schedule: TrainingConfig,
+    device: torch.device,
 ) -> dict[str, float]:
     """The scores that are logged of a validation: mIoU, loss, pixel and mean accuracy."""
     scores, loss = evaluate_network(

@@ -15,6 +15,7 @@ from autoseg.network.base import SegmentationNetwork, enlarge
 from autoseg.network.cell import Cell
 from autoseg.network.decoders import build_decoder
 from autoseg.network.preprocess import build_preprocess
+from autoseg.ops.check import check_operations
 from autoseg.ops.heads import AuxiliaryHead, Doubling, Stem, number_of_outputs
 from autoseg.ops.layers import Norm
 from autoseg.ops.resize import level_size, resize
@@ -104,10 +105,13 @@ def build_network(
     """The network of a genotype with fresh weights.
 
     `in_channels`: of the images; `single_output`: one output for two classes, whose logits are then 0 and it.
-    Raises: GenotypeError: fewer than two classes. ConfigError: a single output for more.
+    Raises: GenotypeError: fewer than two classes. ConfigError: a single output for more. PluginError: a user's own
+    operation does not do what a cell needs.
     """
     if num_classes < 2:
         raise GenotypeError(f"a network needs at least two classes, not {num_classes}", code="too-few-classes")
+    cells = (genotype.cell, genotype.up_cell or ())
+    check_operations(tuple(dict.fromkeys(edge.operation for cell in cells for block in cell for edge in block)))
     return Network(genotype, num_classes, auxiliary, in_channels, single_output)
 
 

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 
 from autoseg.config.base import LEAST_INPUT_SIDE
-from autoseg.config.training import RetrainConfig, SearchConfig, SearchSchedule
+from autoseg.config.training import SearchSchedule
+from autoseg.engine.config import RetrainConfig, SearchConfig
 from autoseg.errors import ConfigError
 from autoseg.files import shell_quoted
 from autoseg.ops.resize import Size

@@ -23,12 +23,12 @@ from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from autoseg.analysis.memory_tracker import LiveStorages, SavedStorages, tensor_bytes
 from autoseg.config.base import LEAST_INPUT_SIDE
 from autoseg.config.data import DataConfig, GeneratedConfig
-from autoseg.config.training import RetrainConfig, SearchConfig, TrainingConfig
+from autoseg.config.training import TrainingConfig
 from autoseg.data.dataset import open_dataset, resolve
+from autoseg.engine.config import RetrainConfig, SearchConfig
 from autoseg.engine.mixed_precision import autocast
-from autoseg.engine.optim import optimizer_step
 from autoseg.engine.retrain import RetrainTask
-from autoseg.engine.search import SearchTask
+from autoseg.engine.search import HALVES, SearchTask
 from autoseg.errors import ConfigError
 from autoseg.ops.acting import acting_as
 from autoseg.ops.resize import Size
@@ -207,14 +207,16 @@ def take_step(task: SearchTask | RetrainTask, step: Step, batches: Sequence[Batc
     """One weight step or, in a search, one architecture step: half of `SearchTask.step`, with accumulated batches."""
     if isinstance(task, RetrainTask):
         task.step(batches, 0, 1)
-    elif step == "weight":
-        task.gradients.freeze("architecture")
-        task.gradients("weights", *batches)
-        optimizer_step(task.optimizer, task.scalers["weights"], task.schedule.clip_grad_norm)
-    else:
-        task.gradients.freeze("weights")
-        task.gradients("architecture", *batches)
-        optimizer_step(task.arch_optimizer, task.scalers["architecture"])
+        return
+    half, frozen = HALVES if step == "weight" else HALVES[::-1]
+    optimizer = task.optimizer if step == "weight" else task.arch_optimizer
+    task.gradients.freeze(frozen)
+    task.gradients(half, *batches)
+    task.scalers[half].unscale_(optimizer)
+    if step == "weight" and task.schedule.clip_grad_norm is not None:
+        nn.utils.clip_grad_norm_(task.gradients.parameters[half], task.schedule.clip_grad_norm)
+    task.scalers[half].step(optimizer)
+    task.scalers[half].update()
 
 
 def _network(task: SearchTask | RetrainTask) -> nn.Module:
@@ -428,14 +430,14 @@ def _on_stand_in_data(config: Config, images: int) -> Config:
     data = config.data
     alike = DataConfig(
         layout="generated",
-        num_classes=data.num_classes or 2,
+        num_classes=data.num_classes,
         ignore_label=data.ignore_label,
         channels=data.channels,
         mean=data.mean,
         std=data.std,
         generated=GeneratedConfig(size=(32, 32), train=images, val=1),
     )
-    weights = "none" if schedule.class_weights == "none" else (1.0,) * (data.num_classes or 2)
+    weights = "none" if schedule.class_weights == "none" else (1.0,) * data.num_classes
     schedule = schedule.model_copy(update={"class_weights": weights, "workers": 0, "accumulate": 1})
     return config.model_copy(update={"data": resolve(alike), kind: schedule})
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import torch
 
-from autoseg.config.training import SearchConfig
 from autoseg.data.loading.splits import halve
 from autoseg.engine.accumulation import steps_in_epoch
+from autoseg.engine.config import SearchConfig
 from autoseg.engine.cuda_graphs import EAGER_STEPS
 from autoseg.errors import ConfigError
 from autoseg.planning.memory import (

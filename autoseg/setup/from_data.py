@@ -7,13 +7,15 @@ with autoseg does not fit; what is proposed is printed and stored in the run's c
 from __future__ import annotations
 
 import statistics
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any, NamedTuple, TypeVar
 
 from autoseg.config.base import LEAST_INPUT_SIDE, parse
-from autoseg.config.training import RetrainConfig, SearchConfig, SearchSchedule, TrainingConfig
+from autoseg.config.training import SearchSchedule, TrainingConfig
 from autoseg.data.dataset import SegmentationDataset
+from autoseg.engine.config import RetrainConfig, SearchConfig
 from autoseg.engine.evaluate import spaced
+from autoseg.genotype.schema import Genotype
 from autoseg.space.schema import genotype_names, space_names
 
 Config = TypeVar("Config", SearchConfig, RetrainConfig)
@@ -72,16 +74,18 @@ def guide(
     proposal = propose(kind, schedule, size, len(train), given, quick)
     guided = parse(type(schedule), {**schedule.to_dict(), **proposal.settings}, "with what was proposed for the data")
     reasons += proposal.reasons
-    if isinstance(config, RetrainConfig) and config.genotype is not None and "batch_norm" not in given:
+    genotype = config.architecture if isinstance(config, RetrainConfig) else None
+    if isinstance(genotype, Genotype) and "batch_norm" not in given:
         batches = max(1, len(train) // guided.batch_size)
         if guided.max_steps_per_epoch is not None:
             batches = min(batches, guided.max_steps_per_epoch * guided.accumulate)
-        if momentum := _quicker(config.genotype, guided.epochs * batches):
-            norm = {**config.genotype["batch_norm"], "momentum": momentum}
-            changes["genotype"] = {**config.genotype, "batch_norm": norm}
+        norm, batches = genotype.batch_norm, guided.epochs * batches
+        if is_slow(norm.momentum, batches):
+            norm = norm.model_copy(update={"momentum": BATCH_NORM_MOMENTUM})
+            changes["architecture"] = genotype.model_copy(update={"batch_norm": norm})
             reasons.append(
-                f"genotype.batch_norm.momentum {momentum}: at {config.genotype['batch_norm']['momentum']:g} the"
-                f" statistics would still be the first ones after {guided.epochs * batches:,} batches"
+                f"genotype.batch_norm.momentum {norm.momentum}: at {genotype.batch_norm.momentum:g} the"
+                f" statistics would still be the first ones after {batches:,} batches"
             )
     return config.model_copy(update={kind: guided, **changes}), reasons
 
@@ -89,20 +93,19 @@ def guide(
 def is_shipped(config: SearchConfig | RetrainConfig) -> bool:
     """Is it of a space, genotype or network that ships with autoseg? What a file of the user's own says stays."""
     if isinstance(config, SearchConfig):
-        return config.space.get("name") in space_names()
-    if config.genotype is None:
+        return config.space.name in space_names()
+    network = config.architecture
+    if not isinstance(network, Genotype):
         return True
-    return config.genotype["name"] in genotype_names() or config.genotype["source"].get("space") in space_names()
+    return network.name in genotype_names() or network.source.get("space") in space_names()
 
 
-def _quicker(genotype: Mapping[str, Any], batches: int) -> float | None:
-    """PyTorch's momentum of BatchNorm where a published one is too slow for so few batches.
+def is_slow(momentum: float, batches: int) -> bool:
+    """Is a published momentum of BatchNorm, less than PyTorch's, too slow for so few batches?
 
     Auto-DeepLab's 3e-4 is for a million and a half: after 1,000 three quarters are still what they began as.
     """
-    momentum = genotype.get("batch_norm", {}).get("momentum", BATCH_NORM_MOMENTUM)
-    slow = momentum < BATCH_NORM_MOMENTUM and momentum * batches < LEAST_MEMORIES
-    return BATCH_NORM_MOMENTUM if slow else None
+    return momentum < BATCH_NORM_MOMENTUM and momentum * batches < LEAST_MEMORIES
 
 
 def propose(

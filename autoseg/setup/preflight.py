@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from autoseg.config.training import RetrainConfig, SearchConfig, TrainingConfig
+from autoseg.config.training import TrainingConfig
+from autoseg.engine.config import RetrainConfig, SearchConfig
 from autoseg.engine.device_check import prepare
 from autoseg.engine.environment import pick_device
 from autoseg.errors import ConfigError
 from autoseg.planning.memory import Setting
-from autoseg.space.schema import SearchSpace
 from autoseg.supernet.fast.kernels import choose_kernels
 
 
@@ -24,7 +24,7 @@ def check_device(config: SearchConfig | RetrainConfig) -> torch.device:
     Setting(schedule.crop, schedule.batch_size, False, schedule.precision).check()
     check_precision(schedule, kind, device)
     if isinstance(config, SearchConfig):
-        choose_kernels(config.search.kernels, device, SearchSpace.parse(config.space))
+        choose_kernels(config.search.kernels, device, config.space)
     prepare(device)
     return device
 

@@ -6,26 +6,134 @@ defaults < the space's or genotype's recommended schedule < `config` file < argu
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from autoseg.config.base import Settings, merge, parse
-from autoseg.config.data import DataConfig, data_settings, with_absolute_paths
-from autoseg.config.training import RetrainConfig, RetrainSchedule, SearchConfig, SearchSchedule
+from autoseg.config.data import DataConfig, ResolvedDataConfig, data_settings, with_absolute_paths
+from autoseg.config.training import RetrainSchedule, SearchSchedule
 from autoseg.data.dataset import resolve
+from autoseg.engine.config import RetrainConfig, SearchConfig
 from autoseg.errors import ConfigError
 from autoseg.files import read_yaml
 from autoseg.genotype.schema import Genotype
 from autoseg.setup.preflight import check_device
 from autoseg.space.schema import SearchSpace, load_space
-from autoseg.zoo.architecture import Architecture, load_architecture, parse_architecture
+from autoseg.zoo.architecture import Architecture, load_architecture
 from autoseg.zoo.match_cost import CostTarget, match_cost
 from autoseg.zoo.schema import RECOMMENDED, is_network_name
 
 Source = str | Path | Mapping[str, Any]
 
-ANY_DATA = {"layout": "generated"}
+ANY_DATA = resolve(DataConfig(layout="generated"))
 """Stands in for the data while all else is checked."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Who said what of a run's settings. Later ones win: recommended, file, arguments, overrides."""
+
+    recommended: Mapping[str, Any]
+    """By the space or network that is chosen."""
+    file: Mapping[str, Any]
+    arguments: Mapping[str, Any]
+    """The space, genotype or network, and the data as it was given."""
+    overrides: Mapping[str, Any]
+    config: str | Path | None = None
+    """The file."""
+    recommended_by: str = ""
+    """Its name or file, if it was given by one."""
+
+    @property
+    def where(self) -> str:
+        """The file, for messages."""
+        return str(self.config or "")
+
+    def merged(self) -> dict[str, Any]:
+        """All settings but those of the data."""
+        return {**merge(self.recommended, self.file, self.arguments, self.overrides), "data": ANY_DATA}
+
+    def data(self) -> DataConfig:
+        """The data's settings. Raises: DataError, ConfigError: there is no such data, or it is wrong."""
+        in_file, data = self.file.get("data"), self.arguments.get("data")
+        folder = Path(self.config or "").parent
+        if isinstance(in_file, str):
+            in_file = data_settings(folder / in_file if in_file != "generated" else in_file)
+        elif isinstance(in_file, dict):
+            in_file = with_absolute_paths(in_file, folder)
+        sources = (in_file, None if data is None else _data(data, in_file), self.overrides.get("data"))
+        merged = merge({}, *({"data": source} for source in sources if source is not None))
+        if not merged:
+            raise ConfigError(
+                "no data is given; give --data a folder, a data YAML, or 'generated'", code="data-not-given"
+            )
+        return parse(_Data, merged, self.where).data
+
+    def set_by_user(self, kind: str) -> set[str]:
+        """Names of the settings of `kind`, `search` or `retrain`, and of the genotype's that the user has set."""
+        groups = [source.get(key) for source in (self.file, self.overrides) for key in (kind, "genotype")]
+        return {name for group in groups if isinstance(group, Mapping) for name in group}
+
+
+def search_sources(
+    space: Source | SearchSpace | None = None,
+    data: Source | DataConfig | None = None,
+    config: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Sources:
+    """What is said of a search. Raises: SearchSpaceError, ConfigError: no space, or none that can be read."""
+    file, changes = _read_config(config), dict(overrides or {})
+    chosen = space if space is not None else file.get("space")
+    if isinstance(changes.get("space"), str):
+        chosen = changes.pop("space")
+    if chosen is None:
+        raise ConfigError(
+            "no space is given; name one, such as --space tiny (see `autoseg spaces`)", code="space-not-given"
+        )
+    recommended: Mapping[str, Any] = {}
+    recommended_by = ""
+    if not isinstance(chosen, Mapping | SearchSpace):
+        recommended_by = str(chosen)
+        chosen, recommended = load_space(chosen)
+    settings = chosen.to_dict() if isinstance(chosen, SearchSpace) else chosen
+    rest = {key: value for key, value in file.items() if key != "space"}
+    return Sources(recommended, rest, {"space": settings, "data": data}, changes, config, recommended_by)
+
+
+def retrain_sources(
+    architecture: Source | Architecture | None = None,
+    data: Source | DataConfig | None = None,
+    config: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    match: CostTarget | None = None,
+) -> Sources:
+    """What is said of a retraining. Raises: AutosegError: no genotype or network, or none that can be read."""
+    file, changes = _read_config(config), dict(overrides or {})
+    in_file = [file.pop(key, None) for key in ("genotype", "network")]
+    by_name = [changes.pop(key) for key in ("genotype", "network") if isinstance(changes.get(key), str)]
+    source = next((one for one in (architecture, *by_name, *in_file) if one is not None), None)
+    if source is None:
+        raise ConfigError(
+            "no genotype or network is given; give a file, a run directory or a name (see `autoseg spaces`)",
+            code="network-not-given",
+        )
+    chosen = load_architecture(source)
+    key, other = ("genotype", "network") if isinstance(chosen, Genotype) else ("network", "genotype")
+    if other in changes:
+        raise ConfigError(
+            f"unknown key '{other}': what is trained here is a {key}, {chosen.name}", code="unknown-setting"
+        )
+    recommended: Mapping[str, Any] = chosen.retrain if isinstance(chosen, Genotype) else RECOMMENDED
+    if match is not None and match.retrain:
+        recommended = {**match.retrain, "drop_path": 0.0, "auxiliary_weight": 0.0}  # which only searched ones have
+    arguments = {"data": data}
+    if architecture is None and not by_name and isinstance(source, Mapping):
+        file[key] = source
+    else:
+        arguments[key] = chosen.to_dict()
+    name = source if isinstance(source, str) else ""
+    return Sources({"retrain": recommended}, file, arguments, changes, config, name)
 
 
 def search_settings(
@@ -35,37 +143,23 @@ def search_settings(
     overrides: Mapping[str, Any] | None = None,
     check: Callable[[SearchConfig], object] = check_device,
 ) -> SearchConfig:
+    """`search_config` of what is given."""
+    return search_config(search_sources(space, data, config, overrides), check)
+
+
+def search_config(sources: Sources, check: Callable[[SearchConfig], object] = check_device) -> SearchConfig:
     """Every setting of a search, resolved and checked: all but the data before any data is opened.
 
     `check`: of all settings but the data's.
     Raises: SearchSpaceError, DataError, ConfigError: one line on what is wrong.
     """
-    given, overrides, where = _read_config(config), dict(overrides or {}), str(config or "")
-    chosen: Any = space if space is not None else given.pop("space", None)
-    chosen = overrides.pop("space") if isinstance(overrides.get("space"), str) else chosen
-    given.pop("space", None)
-    if chosen is None:
-        raise ConfigError(
-            "no space is given; name one, such as --space tiny (see `autoseg spaces`)", code="space-not-given"
-        )
-    recommended: dict[str, Any] = {}
-    chosen_from: Any = ""
-    if isinstance(chosen, SearchSpace):
-        chosen = chosen.to_dict()
-    elif not isinstance(chosen, Mapping):
-        chosen_from = chosen
-        loaded, recommended = load_space(chosen)
-        chosen = loaded.to_dict()
-    of_data = [settings.pop("data", None) for settings in (given, overrides)]
-    merged = merge({"space": chosen}, recommended, given, overrides)
-    merged["space"] = SearchSpace.parse(_mapping(merged, "space"), where).to_dict()
     try:
-        checked_schedule(merged.setdefault("retrain", {}), where)
-        check(parse(SearchConfig, {**merged, "data": ANY_DATA}, where))
+        settings = parse(SearchConfig, sources.merged(), sources.where)
+        checked_schedule(settings.retrain, sources.where)
+        check(settings)
     except ConfigError as reason:
-        raise _placed(reason, recommended, str(chosen_from)) from None
-    parsed = parse(SearchConfig, {**merged, "data": _merged_data(data, config, *of_data)}, where)
-    return parsed.model_copy(update={"data": resolve(parsed.data)})
+        raise _placed(reason, sources) from None
+    return settings.model_copy(update={"data": resolve(sources.data())})
 
 
 def retrain_settings(
@@ -75,61 +169,38 @@ def retrain_settings(
     overrides: Mapping[str, Any] | None = None,
     match: CostTarget | None = None,
 ) -> RetrainConfig:
+    """`retrain_config` of what is given."""
+    return retrain_config(retrain_sources(architecture, data, config, overrides, match), match)
+
+
+def retrain_config(sources: Sources, match: CostTarget | None = None) -> RetrainConfig:
     """Every setting of a retraining, resolved and checked: all but the data before any data is opened.
 
-    `architecture`: a genotype, or a network of the literature, whose width is chosen so that it costs what `match`
-    says; it is then trained as that recommends. Raises: AutosegError: one line on what is wrong.
+    `match`: what a network of the literature should cost, for which its width is chosen.
+    Raises: AutosegError: one line on what is wrong.
     """
-    given, overrides, where = _read_config(config), dict(overrides or {}), str(config or "")
-    source = _chosen_architecture(architecture, given, overrides)
-    chosen = load_architecture(source)
-    key, other = ("genotype", "network") if isinstance(chosen, Genotype) else ("network", "genotype")
-    if other in overrides:
+    settings = parse(RetrainConfig, sources.merged(), sources.where)
+    check_device(settings)
+    network = settings.architecture
+    if isinstance(network, Genotype) and match is not None:
         raise ConfigError(
-            f"unknown key '{other}': what is trained here is a {key}, {chosen.name}", code="unknown-setting"
-        )
-    recommended: Mapping[str, Any] = chosen.retrain if isinstance(chosen, Genotype) else RECOMMENDED
-    if match is not None and match.retrain:
-        recommended = {**match.retrain, "drop_path": 0.0, "auxiliary_weight": 0.0}  # which only searched ones have
-    of_data = [settings.pop("data", None) for settings in (given, overrides)]
-    merged = merge({key: chosen.to_dict(), "retrain": recommended}, given, overrides)
-    changed = parse_architecture(_mapping(merged, key), where)
-    merged[key] = changed.to_dict()
-    check_device(parse(RetrainConfig, {**merged, "data": ANY_DATA}, where))
-    if isinstance(changed, Genotype) and match is not None:
-        raise ConfigError(
-            f"{changed.name} is a genotype, whose width is genotype.network.filter_multiplier; only networks of the"
+            f"{network.name} is a genotype, whose width is genotype.network.filter_multiplier; only networks of the"
             " literature are scaled to a cost",
             code="genotype-not-scalable",
         )
-    parsed = parse(RetrainConfig, {**merged, "data": _merged_data(data, config, *of_data)}, where)
-    settings = parsed.model_copy(update={"data": resolve(parsed.data)})
-    if isinstance(changed, Genotype):
+    settings = settings.model_copy(update={"data": resolve(sources.data())})
+    if isinstance(network, Genotype):
         return settings
-    if isinstance(source, str) and is_network_name(source) and "in_channels" not in overrides.get(key, {}):
-        changed = changed.model_copy(update={"in_channels": settings.data.channels or changed.in_channels})
+    if is_network_name(sources.recommended_by) and "in_channels" not in sources.overrides.get("network", {}):
+        network = network.model_copy(update={"in_channels": settings.data.channels})
     if match is not None:
-        changed = match_cost(changed, match, settings.data.num_classes or 0)
-    return settings.model_copy(update={"network": changed.to_dict()})
+        network = match_cost(network, match, settings.data.num_classes)
+    return settings.model_copy(update={"architecture": network})
 
 
-def _chosen_architecture(
-    architecture: Source | Architecture | None, given: dict[str, Any], overrides: dict[str, Any]
-) -> Source | Architecture:
-    """What is named first of: the argument, `--set network=NAME`, the config file, whose own it takes out."""
-    in_file = [given.pop(key, None) for key in ("genotype", "network")]
-    by_name = [overrides.pop(key) for key in ("genotype", "network") if isinstance(overrides.get(key), str)]
-    candidates: tuple[Source | Architecture | None, ...] = (architecture, *by_name, *in_file)
-    for chosen in candidates:
-        if chosen is not None:
-            return chosen
-    raise ConfigError(
-        "no genotype or network is given; give a file, a run directory or a name (see `autoseg spaces`)",
-        code="network-not-given",
-    )
-
-
-def data_for_run(own: DataConfig, data: Source | None, overrides: Mapping[str, Any] | None = None) -> DataConfig:
+def data_for_run(
+    own: ResolvedDataConfig, data: Source | None, overrides: Mapping[str, Any] | None = None
+) -> ResolvedDataConfig:
     """The data that a trained network is measured on: its run's own, with what `data` and `overrides` change.
 
     A folder replaces the run's folder and keeps its classes, ignore label, size and normalisation; whether its masks of
@@ -165,7 +236,7 @@ def data_for_run(own: DataConfig, data: Source | None, overrides: Mapping[str, A
     return resolved
 
 
-def _found_anew(own: DataConfig, said: Collection[str]) -> dict[str, None]:
+def _found_anew(own: ResolvedDataConfig, said: Collection[str]) -> dict[str, None]:
     """Settings of masks of two classes that another folder may have otherwise, and that neither the user has set.
 
     A run with masks of 0 and 1 takes 255 for the ignore label, one with masks of 0 and 255 for a class.
@@ -190,19 +261,6 @@ def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str
 
 def _read_config(config: str | Path | None) -> dict[str, Any]:
     return {} if config is None else read_yaml(Path(config), ConfigError)
-
-
-def _merged_data(data: Source | DataConfig | None, config: str | Path | None, in_file: Any, in_overrides: Any) -> Any:
-    """The settings of the data: those of the config file, then what `data` says, then the overrides."""
-    if isinstance(in_file, str):
-        in_file = data_settings(Path(config or "").parent / in_file if in_file != "generated" else in_file)
-    elif isinstance(in_file, dict):
-        in_file = with_absolute_paths(in_file, Path(config or "").parent)
-    sources = (in_file, None if data is None else _data(data, in_file), in_overrides)
-    merged = merge({}, *({"data": source} for source in sources if source is not None))
-    if not merged:
-        raise ConfigError("no data is given; give --data a folder, a data YAML, or 'generated'", code="data-not-given")
-    return merged["data"]
 
 
 def _data(data: Source | DataConfig, before: Any = None) -> dict[str, Any]:
@@ -232,20 +290,26 @@ def _mapping(settings: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return value
 
 
-def _placed(reason: ConfigError, recommended: Mapping[str, Any], file: str) -> ConfigError:
+def _placed(reason: ConfigError, sources: Sources) -> ConfigError:
     """`reason`, with the space's file named where its recommended schedules alone have the same fault."""
     for key, model in (("search", _Search), ("retrain", _Retrain)):
         try:
-            parse(model, {key: recommended.get(key, {})})
+            parse(model, {key: sources.recommended.get(key, {})})
         except ConfigError as same:
             if str(same) == str(reason):
-                return ConfigError(f"{reason} (in {file})", code=reason.code)
+                return ConfigError(f"{reason} (in {sources.recommended_by})", code=reason.code)
     return reason
 
 
 def checked_schedule(schedule: Mapping[str, Any], where: str = "") -> RetrainSchedule:
     """A schedule for retraining. Raises: ConfigError: it has a mistake; the message says where in `retrain`."""
     return parse(_Retrain, {"retrain": schedule}, where).retrain
+
+
+class _Data(Settings):
+    """As `_Retrain`, for messages about data."""
+
+    data: DataConfig
 
 
 class _Search(Settings):

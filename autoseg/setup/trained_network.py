@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoseg.config.base import parse
 from autoseg.config.inference import InferenceConfig
-from autoseg.config.training import RetrainConfig
+from autoseg.engine.config import RetrainConfig
 from autoseg.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from autoseg.config.base import merge
-from autoseg.config.training import SearchConfig
+from autoseg.engine.config import SearchConfig
 from autoseg.engine.cuda_graphs import CudaGraphs
 from autoseg.engine.search import HALVES, Half, SearchTask
 from autoseg.genotype.sample import sample_genotype

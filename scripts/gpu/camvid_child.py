@@ -22,9 +22,9 @@ from safetensors.torch import save_file
 import autoseg
 from autoseg.config.base import merge
 from autoseg.config.data import DataConfig
-from autoseg.config.training import RetrainConfig, SearchConfig
 from autoseg.data.dataset import open_dataset
 from autoseg.data.loading.cache import keep_samples
+from autoseg.engine.config import RetrainConfig, SearchConfig
 from autoseg.engine.environment import pick_device
 from autoseg.engine.evaluate import spaced
 from autoseg.engine.predict import load_network

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from genotype.spaces import space_of
-from tiny_runs import SEARCH, call, write_config
+from tiny_runs import SEARCH, call, resolved, write_config
 
 from autoseg.cli.main import run
 from autoseg.genotype.flops import topology_cost
@@ -30,7 +30,7 @@ def search_of(tmp_path: Path) -> MakeRun:
         space = space_of(kind, **changes)
         path = tmp_path / "run"
         (path / "arch").mkdir(parents=True)
-        write_config(path / "config.yaml", {**SEARCH, "space": space.to_dict()})
+        write_config(path / "config.yaml", resolved({**SEARCH, "space": space.to_dict()}))
         rng = np.random.default_rng(0)
         logits = {f"{name}_logits": height * rng.random(of) for name, of in logits_shapes(space).items()}
         ArchProbs(space, **logits).save(path / "arch" / "epoch_0000.npz")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from small_networks import hourglass, hourglass_space, random_probs, several_paths
-from tiny_runs import SEARCH, call
+from tiny_runs import SEARCH, call, resolved
 
 from autoseg.config.base import parse
-from autoseg.config.training import SearchConfig
+from autoseg.engine.config import SearchConfig
 from autoseg.engine.run_directory import Run
 from autoseg.genotype.decode import decode
 from autoseg.genotype.schema import Genotype
@@ -36,7 +36,7 @@ def test_plot_of_a_genotype_with_two_cells(tmp_path: Path, capsys: pytest.Captur
 def run(tmp_path: Path) -> tuple[Path, ArchProbs]:
     """A search of an hourglass after one epoch, as far as pictures need it."""
     space, folder = hourglass_space(), tmp_path / "run"
-    created = Run.create(folder, parse(SearchConfig, {**SEARCH, "space": space.to_dict()}), {})
+    created = Run.create(folder, parse(SearchConfig, resolved({**SEARCH, "space": space.to_dict()})), {})
     probs = random_probs(space, 26)
     (created.path / "arch").mkdir(exist_ok=True)
     probs.save(created.path / "arch" / "epoch_0000.npz")

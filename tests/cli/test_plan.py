@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from planning.memory_measured import search_config
-from tiny_runs import SPACE, call, write_config
+from tiny_runs import SPACE, call, resolved, write_config
 
 import autoseg
 from autoseg.cli.main import run
 from autoseg.config.base import merge, parse, parse_assignments
-from autoseg.config.training import SearchConfig
+from autoseg.engine.config import SearchConfig
 from autoseg.planning.memory import Setting, predict_memory
 from cli.error_lines import check_line
 
@@ -56,7 +56,7 @@ def test_json_and_what_to_set_fit(space: Path, capsys: pytest.CaptureFixture[str
     assert (plan["memory_bytes"], plan["advice"]["name"]) == (memory, "with checkpointing")
     assert (plan["images"], plan["images_given"], plan["steps"]["weight"]) == (2975, False, 40 * 744)
     assert (plan["hours"], plan["seconds"]) == (None, None)
-    settings = {"space": SPACE, "data": {"layout": "generated"}}
+    settings = resolved({"space": SPACE, "data": {"layout": "generated"}})
     advised = parse(SearchConfig, merge(settings, parse_assignments(plan["advice"]["set"]))).search
     assert (advised.crop, advised.batch_size, advised.checkpoint_cells) == ((128, 128), 2, True)
 

@@ -6,16 +6,23 @@ from typing import Any
 import pytest
 from error_codes import raises_code
 from pydantic import ValidationError
+from tiny_runs import GENOTYPE
 
 from autoseg.config.base import Settings, merge, parse, parse_assignments
 from autoseg.config.data import DataConfig
-from autoseg.config.training import OptimizerConfig, RetrainConfig, SearchConfig
+from autoseg.config.training import OptimizerConfig
+from autoseg.engine.config import RetrainConfig, SearchConfig
 from autoseg.errors import ConfigError, RunError
 from autoseg.files import parse_yaml, read_yaml, to_yaml
 
+FOUND = {"layout": "generated", "classes": ["a", "b"], "num_classes": 2, "ignore_label": 255} | {
+    "mean": [0.5] * 3,
+    "std": [0.5] * 3,
+}
+
 
 def run(**changes: Any) -> dict[str, Any]:
-    return {"space": {"name": "tiny"}, "data": {"layout": "generated"}, **changes}
+    return {"space": {"name": "tiny"}, "data": FOUND, **changes}
 
 
 def search(**changes: Any) -> dict[str, Any]:
@@ -23,7 +30,7 @@ def search(**changes: Any) -> dict[str, Any]:
 
 
 def data(**changes: Any) -> dict[str, Any]:
-    return run(data={"layout": "generated", **changes})
+    return run(data={**FOUND, **changes})
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------
@@ -44,7 +51,7 @@ MISTAKES: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
         UNKNOWN,
         ("'image'", "data.splits.train", "'images'"),
     ),
-    ({"space": {}}, MISSING, ("data",)),
+    ({"space": {"name": "tiny"}}, MISSING, ("data",)),
     # whole numbers
     (search(epochs=2.5), INVALID, ("search.epochs", "2.5")),
     (search(epochs=2.0), INVALID, ("search.epochs", "2.0")),
@@ -121,12 +128,16 @@ MISTAKES: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
     (search(epochs=5), INVALID, ("search", "arch_start_epoch", "20", "5 epochs")),
     (search(augment={"scale": [2, 1]}), INVALID, ("search.augment", "scale", "[2.0, 1.0]")),
     (
-        run(data={"num_classes": 3, "classes": ["a", "b"], "layout": "generated"}),
+        data(num_classes=3),
         INVALID,
         ("data", "num_classes", "3", "'classes'", "2"),
     ),
     (data(classes=["a"]), INVALID, ("data", "'classes'", "two")),
-    (run(data={}), INVALID, ("data", "'root'", "layout: generated")),
+    (data(layout="folder"), INVALID, ("data", "'root'", "layout: generated")),
+    (data(layout="folder", root="x"), INVALID, ("data", "'splits'")),
+    (data(layout="auto", root="x"), INVALID, ("data", "'layout'")),
+    (data(channels=None), INVALID, ("data.channels", "None")),
+    (run(data={"layout": "generated"}), MISSING, ("data.classes",)),
     (data(splits={"val": {"images": "x"}}), INVALID, ("data.splits.val", "'list'", "'images'", "'masks'")),
 ]
 
@@ -225,8 +236,11 @@ def test_settings_are_frozen() -> None:
             run(
                 space={"name": "3e-3", "network": {"strides": [4, 8]}},
                 data={
+                    **FOUND,
+                    "layout": "list",
                     "root": "1e5",
                     "classes": ["yes", "null", "12", "1e3"],
+                    "num_classes": 4,
                     "label_map": {7: 0, -1: 255},
                     "splits": {"train": {"list": "a.txt"}, "val": {"images": "i", "masks": "m"}},
                     "resize": [64, 96],
@@ -235,11 +249,10 @@ def test_settings_are_frozen() -> None:
                 seed=7,
             ),
         ),
-        parse(
-            RetrainConfig, {"genotype": {"name": "g"}, "data": {"layout": "generated"}, "retrain": {"drop_path": 0.2}}
-        ),
+        parse(RetrainConfig, {"genotype": GENOTYPE, "data": FOUND, "retrain": {"drop_path": 0.2}}),
+        parse(RetrainConfig, {"network": {"name": "fcn8s"}, "data": FOUND, "weights": "w.pth"}),
     ],
-    ids=["search defaults", "search", "retrain"],
+    ids=["search defaults", "search", "retrain", "network"],
 )
 def test_a_config_survives_yaml(config: Settings, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(to_yaml(config.to_dict()))

@@ -16,7 +16,7 @@ from autoseg.errors import DataError
 
 
 def generated(split: str = "train", **settings: object) -> SegmentationDataset:
-    return open_dataset(parse(DataConfig, {"layout": "generated", "generated": settings}), split)
+    return open_dataset(resolve(parse(DataConfig, {"layout": "generated", "generated": settings})), split)
 
 
 def digest(dataset: SegmentationDataset, index: int) -> str:
@@ -109,7 +109,7 @@ def test_a_split_that_is_not_there() -> None:
 
 def test_label_map_and_resize_hold_for_generated_images() -> None:
     merged = DataConfig(layout="generated", label_map={2: 1, 3: 1, 4: 1, 5: 1, 6: 255}, resize=(48, 64))
-    dataset = open_dataset(merged, "train")
+    dataset = open_dataset(resolve(merged), "train")
     assert dataset.num_classes == 2
     assert dataset.load(0).mask.shape == (48, 64)
     assert set(np.unique(dataset.load(0).mask)) == {0, 1, 255}

@@ -18,7 +18,7 @@ def config(name: str, root: Path, **settings: object) -> DataConfig:
 
 
 def test_camvid(camvid: Path) -> None:
-    settings = config("camvid", camvid, resize=(120, 160))
+    settings = resolve(config("camvid", camvid, resize=(120, 160)))
     for split, length in (("train", 367), ("val", 101)):
         dataset = open_dataset(settings, split)
         assert len(dataset) == length
@@ -34,7 +34,7 @@ def test_camvid_classes_are_found_by_reading(camvid: Path) -> None:
 
 
 def test_voc_sizes_vary(voc: Path) -> None:
-    dataset = open_dataset(config("voc", voc), "train")
+    dataset = open_dataset(resolve(config("voc", voc)), "train")
     samples = [dataset.load(index) for index in range(len(dataset))]
     assert len(samples) == 7
     assert len({sample.mask.shape for sample in samples}) > 1

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 import autoseg
 from autoseg.cli.main import run
-from autoseg.config.data import DataConfig
+from autoseg.config.data import DataConfig, ResolvedDataConfig
 from autoseg.config.inference import SCALES, InferenceConfig
 from autoseg.data.dataset import open_dataset, resolve
 from autoseg.engine.evaluate import Details, evaluate_network, spaced
@@ -73,7 +73,7 @@ def masks_of(folder: Path, split: str) -> list[np.ndarray]:
     return [np.asarray(Image.open(path)) for path in sorted((folder / split / "masks").glob("*.png"))]
 
 
-def settings_of(folder: Path) -> DataConfig:
+def settings_of(folder: Path) -> ResolvedDataConfig:
     return resolve(DataConfig(root=str(folder), num_classes=7))
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import traceback
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
-from tiny_runs import SETTINGS, call, write_config
+from tiny_runs import SETTINGS, write_config
 from torch.optim import optimizer
 
 import autoseg
+from autoseg.cli.main import main
 
 PACKAGE = Path(autoseg.__file__).parent
-MOST_FRAMES = 7
+MOST_FRAMES = 6
 """Functions of ours from the command line down to `optimizer.step()`."""
 
 
@@ -27,11 +31,16 @@ def stacks_at_optimizer_steps(kind: str, folder: Path) -> list[list[tuple[str, s
 
     shorter = {"epochs": 1, "max_steps_per_epoch": 2} | ({"arch_start_epoch": 0} if kind == "search" else {})
     config = write_config(folder / "config.yaml", SETTINGS[kind], {kind: shorter})
+    before = signal.getsignal(signal.SIGTERM)
     hook = optimizer.register_optimizer_step_pre_hook(note)
     try:
-        call(kind, "--config", config, "--out", folder / "run")
+        command = ["autoseg", kind, "--config", str(config), "--out", str(folder / "run")]
+        with patch.object(sys, "argv", command), pytest.raises(SystemExit) as ended:
+            main()
     finally:
         hook.remove()
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 0
     return stacks
 
 
@@ -41,12 +50,11 @@ def test_from_the_command_to_the_optimizers_step(kind: str, tmp_path: Path) -> N
     assert len(stacks) == (4 if kind == "search" else 2)  # of a search, weights and architecture in turn
     frames = stacks[0]
     assert all(other == frames for other in stacks)  # one path, whatever is trained
-    assert frames[:2] == [("cli/main.py", "run"), (f"cli/{kind}.py", kind)]
-    assert frames[2][0].startswith("api/")
-    assert frames[2][1] == kind
-    assert frames[-3:] == [
-        ("engine/trainer.py", "run"),
-        (f"engine/{kind}.py", "step"),
-        ("engine/optim.py", "optimizer_step"),
+    assert frames[:4] == [
+        ("cli/main.py", "main"),
+        ("cli/main.py", "run"),
+        (f"cli/{kind}.py", kind),
+        (f"api/{kind}.py", kind),
     ]
+    assert frames[-2:] == [("engine/trainer.py", "run"), (f"engine/{kind}.py", "step")]
     assert len(frames) <= MOST_FRAMES, frames

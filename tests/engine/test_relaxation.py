@@ -12,8 +12,8 @@ import torch
 from tiny_runs import RETRAIN, SEARCH, SPACE, assert_same_state, call, rows, write_config
 
 from autoseg.config.base import merge
-from autoseg.config.training import SearchConfig
 from autoseg.data.dataset import open_dataset
+from autoseg.engine.config import SearchConfig
 from autoseg.engine.search import SearchTask
 from autoseg.engine.training import seed_of
 from autoseg.genotype.schema import Genotype

@@ -219,7 +219,7 @@ def test_a_signal_to_the_workers_too(whole: Path, command: str, arguments: list[
 def test_interrupted_before_the_run_has_begun(
     arguments: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("autoseg.api.run.keep_samples", lambda *_: interrupt())
+    monkeypatch.setattr("autoseg.setup.start.keep_samples", lambda *_: interrupt())
     assert run([str(argument) for argument in arguments]) == 130
     assert capsys.readouterr().err == "interrupted\n"
     assert not (tmp_path / "run").exists()

@@ -16,6 +16,7 @@ from torch import nn
 from autoseg.config.data import DataConfig
 from autoseg.config.inference import InferenceConfig
 from autoseg.data.base import SegmentationDataset
+from autoseg.data.dataset import resolve
 from autoseg.engine.evaluate import evaluate_network
 from autoseg.metrics.confusion import Scores
 
@@ -197,7 +198,7 @@ def test_scores_equal_a_count_by_brute_force(case: str) -> None:
         mask[close] = ignore
         predictions.append(answers.argmax(0))
     expected, counts = brute_force(list(zip(predictions, masks, strict=True)), classes, ignore)
-    data = DataConfig(root="unused", mean=MEAN, std=STD)
+    data = resolve(DataConfig(layout="generated", mean=MEAN, std=STD))
     for batch_size in (1, 2, 5):
         scores, _ = evaluate_network(
             network, Arrays(given, classes, ignore), data, CPU, batch_size=batch_size, inference=inference

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from tiny_runs import SEARCH
+from tiny_runs import SEARCH, resolved
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.profiler import ProfilerActivity, profile
 
 from autoseg.config.base import merge, parse
-from autoseg.config.training import SearchConfig
-from autoseg.data.dataset import open_dataset, resolve
+from autoseg.data.dataset import open_dataset
+from autoseg.engine.config import SearchConfig
 from autoseg.engine.search import SearchTask
 
 
@@ -21,8 +21,7 @@ def search_config(space: Mapping[str, Any], **search: Any) -> SearchConfig:
     """A search of `space` on generated images; the arguments are `search.*`."""
     settings = {**SEARCH, "space": dict(space), "search": {**SEARCH["search"], "augment": {"scale": [1, 1]}, **search}}
     settings = merge(settings, {"data": {"generated": {"train": 4 * settings["search"]["batch_size"]}}})
-    config = parse(SearchConfig, settings)
-    return config.model_copy(update={"data": resolve(config.data)})
+    return parse(SearchConfig, resolved(settings))
 
 
 def real_task(config: SearchConfig, device: str = "cpu") -> SearchTask:

@@ -13,7 +13,7 @@ from error_codes import raises_code
 from tiny_runs import RETRAIN, SPACE, call, retrain_task, write_config, write_folder
 
 from autoseg.cli.main import run
-from autoseg.config.training import RetrainConfig, SearchConfig
+from autoseg.engine.config import RetrainConfig, SearchConfig
 from autoseg.errors import ConfigError
 from autoseg.files import read_yaml
 from autoseg.planning import fit as fitting
@@ -170,7 +170,7 @@ def test_a_run_is_refused_before_an_image_is_decoded_or_a_folder_made(
     for name in ("device_memory", "most_memory"):
         monkeypatch.setattr(fitting, name, lambda device: 5 * 10**6)
     for name in ("keep_samples", "describe_environment"):
-        monkeypatch.setattr(f"autoseg.api.run.{name}", lambda *_, name=name: pytest.fail(f"{name} was reached"))
+        monkeypatch.setattr(f"autoseg.setup.start.{name}", lambda *_, name=name: pytest.fail(f"{name} was reached"))
     monkeypatch.setattr("autoseg.data.dataset.FolderDataset.read", lambda *_: pytest.fail("an image was read"))
     for command in (
         ["search", "--space", write_config(tmp_path / "space.yaml", SPACE)],

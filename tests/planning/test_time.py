@@ -9,7 +9,7 @@ import torch
 from error_codes import raises_code
 from tiny_runs import SPACE, search_task
 
-from autoseg.config.training import SearchConfig
+from autoseg.engine.config import SearchConfig
 from autoseg.errors import ConfigError
 from autoseg.planning import time as module
 from autoseg.planning.memory import Setting

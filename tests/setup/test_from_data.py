@@ -15,9 +15,9 @@ from autoseg.config.base import merge
 from autoseg.config.training import RetrainSchedule, SearchSchedule
 from autoseg.data.dataset import open_dataset
 from autoseg.engine.accumulation import steps_in_epoch
-from autoseg.setup import from_data
-from autoseg.setup.from_data import LEAST_STEPS, QUICK_STEPS, guide, propose
+from autoseg.setup.from_data import LEAST_STEPS, QUICK_STEPS, guide, is_slow, propose
 from autoseg.setup.settings import retrain_settings
+from autoseg.space.groups import BatchNormSpec
 
 SEARCH = SearchSchedule(epochs=12, arch_start_epoch=4, batch_size=8, crop=(96, 96))
 RETRAIN = RetrainSchedule(epochs=60, batch_size=8, crop=(96, 96))
@@ -57,17 +57,14 @@ def test_statistics_are_of_the_run(momentum: float, proposed: float) -> None:
     genotype = merge(GENOTYPE, {"batch_norm": norm, "source": {"space": "auto_deeplab"}})
     config = retrain_settings(genotype, RETRAIN_DATA, overrides={"retrain": {"epochs": 60, "batch_size": 2}})
     guided, reasons = guide(config, open_dataset(config.data, "train"), {"epochs", "batch_size", "crop"})
-    assert guided.genotype is not None
-    assert guided.genotype["batch_norm"] == {"eps": 1e-3, "momentum": proposed}
+    assert guided.architecture.batch_norm == BatchNormSpec(eps=1e-3, momentum=proposed)
     assert ["momentum" in reason for reason in reasons] == ([True] if proposed != momentum else [])
 
 
-def test_a_momentum_that_is_pytorchs_already_is_not_proposed() -> None:
+@pytest.mark.parametrize(("momentum", "slow"), [(0.05, True), (0.1, False)])
+def test_a_momentum_that_is_pytorchs_already_is_not_too_slow(momentum: float, slow: bool) -> None:
     """However short the run: it could get no quicker."""
-    norm = {"eps": 1e-3, "momentum": 0.1}
-    assert from_data._quicker({"batch_norm": norm}, batches=20) is None
-    assert from_data._quicker({}, batches=20) is None
-    assert from_data._quicker({"batch_norm": {**norm, "momentum": 0.05}}, batches=20) == 0.1
+    assert is_slow(momentum, batches=20) == slow
 
 
 @pytest.mark.parametrize("images", [16, 30, 3000])

@@ -11,7 +11,7 @@ import torch
 from cli.error_lines import check_line
 from error_codes import raises_code
 from PIL import Image
-from tiny_runs import GENOTYPE, RETRAIN, SEARCH, SPACE, write_config
+from tiny_runs import GENOTYPE, RETRAIN, SEARCH, SPACE, resolved, write_config
 
 import autoseg
 from autoseg.cli.main import run
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GP
 OPENS_DATA = (
     "autoseg.setup.settings.data_settings",
     "autoseg.setup.settings.resolve",
-    "autoseg.api.run.open_dataset",
+    "autoseg.setup.start.open_dataset",
     "autoseg.api.plan.open_dataset",
     "autoseg.data.dataset.open_dataset",
     "autoseg.data.loading.cache.keep_samples",
@@ -107,7 +107,7 @@ def test_no_command_opens_data_before_it_looks_at_the_device(
                (("search", SEARCH), ("retrain", {**RETRAIN, "data": "nowhere"}))}  # fmt: skip
     resumed = tmp_path / "resumed"
     resumed.mkdir()
-    write_config(resumed / "config.yaml", {**SEARCH, "device": "mps"})
+    write_config(resumed / "config.yaml", {**resolved(SEARCH), "device": "mps"})
     for command in (
         *([*command, "--device", "mps"] for command in runs_of(tmp_path, tmp_path / "nowhere")),
         *([name, "--config", file, "--out", tmp_path / "out", "--device", "mps"] for name, file in configs.items()),
@@ -182,7 +182,7 @@ def test_accumulation_is_counted_before_an_image_is_decoded(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("autoseg.api.run.keep_samples", lambda *_: pytest.fail("images were decoded"))
+    monkeypatch.setattr("autoseg.setup.start.keep_samples", lambda *_: pytest.fail("images were decoded"))
     config = write_config(tmp_path / "c.yaml", {"search": SEARCH, "retrain": RETRAIN}[kind])
     setting = f"--set={kind}.accumulate={accumulate}"
     line = line_of(capsys, kind, "--config", config, "--out", tmp_path / "out", setting)

@@ -58,10 +58,10 @@ def test_a_space_may_be_given_in_any_form(space: Path, tmp_path: Path) -> None:
         search_settings(None, DATA, None, {"space": str(space)}),
         search_settings("tiny", DATA, None, {"space": str(space)}),
     ):
-        assert settings.space == loaded.to_dict()
-    assert search_settings("tiny", DATA, config).space["name"] == "tiny"
+        assert settings.space == loaded
+    assert search_settings("tiny", DATA, config).space.name == "tiny"
     changed = search_settings(space, DATA, None, {"space": {"cell": {"blocks": 2}}})
-    assert changed.space["cell"]["blocks"] == 2
+    assert changed.space.cell.blocks == 2
 
 
 def test_a_genotype_may_be_given_in_any_form(tmp_path: Path) -> None:
@@ -75,8 +75,8 @@ def test_a_genotype_may_be_given_in_any_form(tmp_path: Path) -> None:
         retrain_settings(GENOTYPE, DATA),
         retrain_settings(None, DATA, config),
     ):
-        assert settings.genotype == loaded.to_dict()
-    assert retrain_settings("auto_deeplab_s", DATA).genotype["name"] == "auto_deeplab_s"
+        assert settings.architecture == loaded
+    assert retrain_settings("auto_deeplab_s", DATA).architecture.name == "auto_deeplab_s"
 
 
 def test_settings_are_resolved_and_give_themselves_again(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from autoseg.data.base import LABELS
-from autoseg.data.dataset import LEAST_SIDE
+from autoseg.data.dataset import check_sizes
+from autoseg.data.discovery.infer_classes import check_labels
 from autoseg.data.discovery.pairs import Pair
 from autoseg.data.io.arrays import npy_shape
 from autoseg.data.io.colour_tables import MaskTable
@@ -83,10 +83,7 @@ def inspect_pair(pair: Pair, table: MaskTable | None, channels: int, pixel_type:
         mask_size = mask.shape[0], mask.shape[1]
         labels, pixels = count_labels(mask)
         del mask  # not kept while the image is read
-        if labels.size and not 0 <= int(labels[0]) <= int(labels[-1]) < LABELS:
-            raise DataError(
-                f"{mask_path} has labels outside 0..{LABELS - 1}; correct the mask", code="label-out-of-range"
-            )
+        check_labels(mask_path, labels)
     except DataError as reason:
         faults.append(Fault("unreadable", mask_path, str(reason)))
     try:
@@ -159,19 +156,11 @@ def _quick_look(path: Path, channels: int, pixel_type: str) -> tuple[FileKind, t
 
 def _size_faults(pair: Pair, size: tuple[int, int], mask_size: tuple[int, int] | None) -> list[Fault]:
     _, image_path, mask_path = pair
-    if mask_size not in (None, size):
-        assert mask_size is not None
-        text = f"{image_path} is {show_size(size)} pixels, but its mask {mask_path} is {show_size(mask_size)}"
-        return [Fault("size", image_path, f"{text}; make them equal")]
-    if min(size) < LEAST_SIDE:
-        text = f"{image_path} is {show_size(size)} pixels, but images need at least {LEAST_SIDE} each way; remove it"
-        return [Fault("small", image_path, text)]
+    try:
+        check_sizes(image_path, size, mask_path, mask_size or size)
+    except DataError as reason:
+        return [Fault("small" if reason.code == "image-too-small" else "size", image_path, str(reason))]
     return []
-
-
-def show_size(size: tuple[int, int]) -> str:
-    """(H, W) as `width x height`, the way that files are described."""
-    return f"{size[1]}x{size[0]}"
 
 
 def _kind_of(path: Path) -> FileKind:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from autoseg.config.base import LEAST_INPUT_SIDE
 from autoseg.data.check.duplicates import same_files
-from autoseg.data.check.inspection import show_size
 from autoseg.data.check.summary import ClassCounter, Scan, SplitSummary
+from autoseg.data.dataset import show_size
 from autoseg.data.discovery.pairs import IMAGE_VARIANTS, MASK_VARIANTS, index_files, within
 from autoseg.data.wording import counted
 
@@ -96,7 +96,7 @@ def _faults(scan: Scan) -> Iterator[Problem]:
 
 def _labels(scan: Scan) -> Iterator[Problem]:
     """Masks with labels that are no class, and such in which nothing is left to learn."""
-    root, counter, number = Path(scan.config.root or ""), ClassCounter(scan), len(scan.classes)
+    root, counter, number = Path(scan.config.root or ""), ClassCounter(scan.config), scan.config.num_classes
     for split, pairs in scan.pairs.items():
         for (_, _, mask), facts in zip(pairs, scan.facts[split], strict=True):
             name, wrong = within(root, mask), counter.illegal(facts)
@@ -106,11 +106,11 @@ def _labels(scan: Scan) -> Iterator[Problem]:
                 some = ", ".join(map(str, wrong[:5].tolist())) + ", ..." * (wrong.size > 5)
                 text = (
                     f"label{'s' * (wrong.size > 1)} {some} in {name}, but the data set has {counted(number, 'class')}"
-                    f" (0..{number - 1}) and ignore label {scan.ignore_label}; map them with data.label_map"
+                    f" (0..{number - 1}) and ignore label {scan.config.ignore_label}; map them with data.label_map"
                 )
                 yield Problem("label", split, name, text, _stops(scan, split))
             elif not counter.count(facts)[:-1].any():
-                text = f"{name} holds the ignore label {scan.ignore_label} alone; remove it with its image"
+                text = f"{name} holds the ignore label {scan.config.ignore_label} alone; remove it with its image"
                 yield Problem("ignored", split, name, text, stops=False)
 
 
@@ -171,8 +171,8 @@ def _classes(scan: Scan, summary: Mapping[str, SplitSummary]) -> Iterator[Proble
     """Classes that training shows too little of, or not at all."""
     if (train := summary.get("train")) is None:
         return
-    for label, name in enumerate(scan.classes):
-        if label == scan.ignore_label:
+    for label, name in enumerate(scan.config.classes):
+        if label == scan.config.ignore_label:
             continue
         elsewhere = [split for split, other in summary.items() if other.images_with[label]]
         images, share = int(train.images_with[label]), float(train.shares[label])

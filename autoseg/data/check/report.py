@@ -15,6 +15,7 @@ from autoseg.data.dataset import folder_dataset
 from autoseg.data.discovery.known_datasets import title_of
 from autoseg.data.io.colour_tables import named_classes
 from autoseg.data.loading.threads import Progress
+from autoseg.data.resolve import unscaled
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
@@ -38,9 +39,9 @@ class DataReport:
     @property
     def title(self) -> str:
         """`CamVid in /data/camvid: 367 train, 101 val, 11 classes, ignore label 11`."""
-        config, number = self.scan.config, len(self.scan.classes)
+        config = self.scan.config
         parts = [f"{summary.images:,} {split}" for split, summary in self.summary.items()]
-        parts += [counted(number, "class"), f"ignore label {self.scan.ignore_label}"]
+        parts += [counted(config.num_classes, "class"), f"ignore label {config.ignore_label}"]
         if any(split.part for split in (config.splits or {}).values()):
             parts.append(f"split by seed {config.split_seed}")
         if config.mask_threshold is not None:
@@ -58,11 +59,11 @@ class DataReport:
         return {
             "root": config.root,
             "layout": config.layout,
-            "classes": list(self.scan.classes),
-            "ignore_label": self.scan.ignore_label,
+            "classes": list(config.classes),
+            "ignore_label": config.ignore_label,
             "channels": config.channels,
             "pixel_type": config.pixel_type,
-            "splits": {split: summary.to_dict(self.scan.classes) for split, summary in self.summary.items()},
+            "splits": {split: summary.to_dict(config.classes) for split, summary in self.summary.items()},
             "problems": [problem._asdict() for problem in self.problems],
             "problems_that_stop_a_run": self.stopping,
             "proposal": dict(self.proposal),
@@ -117,13 +118,13 @@ def propose(config: DataConfig, scan: Scan) -> dict[str, Any]:
     found, unknown = scan.config, scan.config.layout in UNKNOWN_LAYOUTS
     proposal: dict[str, Any] = config.model_dump(mode="json", exclude_defaults=True)
     proposal |= {"root": found.root, "layout": found.layout}
-    if found.colours and scan.classes == named_classes(found.colours):
+    if found.colours and found.classes == named_classes(found.colours):
         proposal.pop("classes", None)  # the colours name them
-    elif len(scan.classes) > 1 and ("train" in scan.pairs or config.classes or not unknown):
-        proposal["classes"] = list(scan.classes)
+    elif len(found.classes) > 1 and ("train" in scan.pairs or config.classes or not unknown):
+        proposal["classes"] = list(found.classes)
     if "classes" in proposal:
         proposal.pop("num_classes", None)
-    proposal["ignore_label"] = scan.ignore_label
+    proposal["ignore_label"] = found.ignore_label
     if unknown and found.label_map:
         proposal["label_map"] = dict(found.label_map)
     if found.mask_threshold is not None:
@@ -132,6 +133,6 @@ def propose(config: DataConfig, scan: Scan) -> dict[str, Any]:
         proposal["colours"] = {name: list(colour) for name, colour in found.colours.items()}
     if (found.channels, found.pixel_type) != (3, "uint8"):
         proposal |= {"channels": found.channels, "pixel_type": found.pixel_type}
-    if found.mean and (found.mean, found.std) != (IMAGENET_MEAN, IMAGENET_STD):
+    if (found.mean, found.std) not in ((IMAGENET_MEAN, IMAGENET_STD), unscaled(found.channels)):
         proposal |= {"mean": list(found.mean), "std": list(found.std)}
     return proposal

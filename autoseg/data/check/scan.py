@@ -1,6 +1,7 @@
 """Reading all of a data set, whatever is wrong with it, and filling in its settings from what was read.
 
-`resolving` does the second for a run, and ends at the first thing that is wrong; here it becomes a problem of a list.
+The settings are filled in by the functions that a run calls (`data.resolve`). A run ends at the first thing that is
+wrong; here it becomes a problem of a list.
 """
 
 from __future__ import annotations
@@ -13,25 +14,26 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from autoseg.config.data import DataConfig
+from autoseg.config.data import DataConfig, ResolvedDataConfig
 from autoseg.data.check.inspection import Fault, PairFacts, inspect_pair
 from autoseg.data.check.problems import NEEDED, Problem
 from autoseg.data.check.summary import ClassCounter, Scan
-from autoseg.data.dataset import folder_dataset
+from autoseg.data.dataset import folder_dataset, split_of
 from autoseg.data.discovery.folder_layouts import checked_root
-from autoseg.data.discovery.infer_classes import MOST_IN_A_MASK, binary_map, classes_of
+from autoseg.data.discovery.infer_classes import check_mask_like
 from autoseg.data.discovery.pairs import BadFiles, Pair, list_pairs, within
-from autoseg.data.io.colour_tables import Colour, mask_table, named_classes
+from autoseg.data.io.colour_tables import Colour, MaskTable
 from autoseg.data.io.images import first_in_colour
 from autoseg.data.loading.threads import Progress, in_threads
 from autoseg.data.resolve import (
-    colours_beside,
-    may_be_binary,
-    resolve_classes,
+    SeenLabels,
+    described,
+    find_classes,
+    image_form,
+    mask_table_of,
+    normalised,
     resolve_layout,
-    resolve_normalisation,
-    resolve_pixels,
-    resolve_threshold,
+    resolve_mask_form,
 )
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
@@ -43,33 +45,35 @@ Pairs = Mapping[str, Sequence[Pair]]
 Facts = dict[str, list[PairFacts]]
 
 
-def scan_dataset(config: DataConfig, split: str | None, progress: Progress | None) -> tuple[Scan, list[Problem]]:
+def scan_dataset(given: DataConfig, split: str | None, progress: Progress | None) -> tuple[Scan, list[Problem]]:
     """A data set, or one split of it, and what is wrong with it as a whole; `Scan.config` is filled in.
 
     `progress(done, total)` is called after each pair. Raises: DataError: a folder that cannot be understood at all.
     """
-    root = checked_root(config.root or "")
-    config = resolve_layout(config.model_copy(update={"root": str(root)}), root)
+    root = checked_root(given.root or "")
+    config = resolve_layout(given.model_copy(update={"root": str(root)}), root)
     pairs, left_out, problems = _list(config, split)
     first = pairs.get("train") or next(iter(pairs.values()))
-    config = _resolve_colours(config, [pair for listed in pairs.values() for pair in listed], problems)
-    config = resolve_pixels(resolve_threshold(config, first), [image for _, image, _ in first])
-    facts = _inspect(config, pairs, progress)
-    config = _resolve_classes(config, pairs, facts, problems)
-    scan = Scan(config, pairs, facts, left_out)
-    usable = _usable(scan, "train")
+    config = resolve_mask_form(config, first)
+    config = _propose_colours(config, [pair for listed in pairs.values() for pair in listed], problems)
+    form = image_form(config, [image for _, image, _ in first])
+    facts = _inspect(pairs, mask_table_of(config), form, progress)
+    found = find_classes(config, lambda: _labels(pairs, facts))
+    if found.problem and _labels(pairs, facts).training:  # where there is none, each mask has a problem of its own
+        problems.append(Problem("layout", "train", "", found.problem, stops=True))
+    data = described(config, found, form)
+    usable = _usable(data, pairs.get("train", ()), facts.get("train", ()))
     if usable:
         try:
-            config = resolve_normalisation(config, lambda: folder_dataset(config, usable, cache_bytes=0))
+            data = normalised(data, config, lambda: folder_dataset(data, usable, cache_bytes=0))
         except DataError as reason:
             problems.append(Problem("layout", "train", "", str(reason), stops=True))
-    return scan._replace(config=config), problems
+    return Scan(data, pairs, facts, left_out), problems
 
 
-def _usable(scan: Scan, split: str) -> list[Pair]:
-    counter = ClassCounter(scan)
-    both = zip(scan.pairs.get(split, ()), scan.facts.get(split, ()), strict=True)
-    return [pair for pair, facts in both if not facts.faults and not counter.illegal(facts).size]
+def _usable(data: ResolvedDataConfig, pairs: Sequence[Pair], facts: Sequence[PairFacts]) -> list[Pair]:
+    counter = ClassCounter(data)
+    return [pair for pair, seen in zip(pairs, facts, strict=True) if not seen.faults and not counter.illegal(seen).size]
 
 
 # --- the steps --------------------------------------------------------------------------------------------------------
@@ -78,18 +82,15 @@ def _usable(scan: Scan, split: str) -> list[Pair]:
 def _list(config: DataConfig, split: str | None) -> tuple[Pairs, dict[str, list[tuple[str, str]]], list[Problem]]:
     """The pairs of each split, what has none, and what is wrong with whole splits."""
     root, splits = Path(config.root or ""), config.splits or {}
-    if split is not None and split not in splits:
-        raise DataError(
-            f"{root} has no split '{split}'; it has {', '.join(splits)} (set others with data.splits)",
-            code="unknown-split",
-        )
+    if split is not None:
+        splits = {split: split_of(config, split)}
     pairs: dict[str, list[Pair]] = {}
     left_out: dict[str, list[tuple[str, str]]] = {}
     problems: list[Problem] = []
     errors: list[DataError] = []
     seen: set[tuple[str, str]] = set()  # two parts of one folder have the same images without masks
-    for name in splits if split is None else (split,):
-        place, bad = splits[name], BadFiles(skip=True)
+    for name, place in splits.items():
+        bad = BadFiles(skip=True)
         try:
             pairs[name] = list_pairs(root, name, place, bad, config.val_share, config.split_seed)
         except DataError as reason:
@@ -107,28 +108,24 @@ def _list(config: DataConfig, split: str | None) -> tuple[Pairs, dict[str, list[
     return pairs, left_out, problems
 
 
-def _inspect(config: DataConfig, pairs: Pairs, progress: Progress | None) -> Facts:
+def _inspect(pairs: Pairs, table: MaskTable | None, form: tuple[int, str], progress: Progress | None) -> Facts:
     """What is in the files; a few at a time are in memory."""
-    table = mask_table(config.colours, config.mask_threshold, config.ignore_label)
-    channels, pixel_type = config.channels or 3, config.pixel_type or "uint8"
     places = [(split, index) for split, listed in pairs.items() for index in range(len(listed))]
     found: dict[tuple[str, int], PairFacts] = {}
 
     def look(number: int) -> None:
         split, index = places[number]
-        found[split, index] = inspect_pair(pairs[split][index], table, channels, pixel_type)
+        found[split, index] = inspect_pair(pairs[split][index], table, *form)
 
     in_threads(look, len(places), progress)
     return {split: [found[split, index] for index in range(len(listed))] for split, listed in pairs.items()}
 
 
-def _resolve_colours(config: DataConfig, pairs: Sequence[Pair], problems: list[Problem]) -> DataConfig:
-    """With the colours of a table beside the data, or else those of the masks, under names to be replaced."""
+def _propose_colours(config: DataConfig, pairs: Sequence[Pair], problems: list[Problem]) -> DataConfig:
+    """With the colours of the masks under names to be replaced, where no table says which classes they are."""
     first = first_in_colour(mask for _, _, mask in pairs)
     if config.colours is not None or first is None:
         return config
-    if table := colours_beside(config):
-        return config.model_copy(update={"colours": table})
     colours = _colours_of([mask for _, _, mask in pairs])
     if colours is None:  # each mask says so
         return config
@@ -165,36 +162,20 @@ def _colours_of(masks: Sequence[Path]) -> list[Colour] | None:
     return [colour for colour, _ in sorted(totals.items(), key=lambda item: (-item[1], item[0]))]
 
 
-def _resolve_classes(config: DataConfig, pairs: Pairs, facts: Facts, problems: list[Problem]) -> DataConfig:
-    """With `classes`, `num_classes`, `ignore_label`, and a label map where the masks need one, by `labels`' rules."""
-    named = len(named_classes(config.colours or {})) > 1 and config.label_map is None
-    of_training = _labels_in(facts.get("train") or [one for found in facts.values() for one in found])
-    if may_be_binary(config):
-        config = config.model_copy(update={"label_map": binary_map(of_training)})
-    if config.classes or config.num_classes or named:
-        return resolve_classes(config, [])
-    _mark_photos(pairs, facts)
-    of_training = _labels_in(facts.get("train") or [one for found in facts.values() for one in found])
-    everywhere = _labels_in([one for found in facts.values() for one in found])
-    found = classes_of(of_training, str(config.root), config.label_map, config.ignore_label, everywhere)
-    if found.problem and of_training:  # where there is none, each mask has a problem of its own
-        problems.append(Problem("layout", "train", "", found.problem, stops=True))
-    changes = {"classes": found.classes, "label_map": found.label_map or config.label_map}
-    return resolve_classes(config.model_copy(update=changes), [])
+def _labels(pairs: Pairs, facts: Facts) -> SeenLabels:
+    """All labels of masks that can be used; those of more labels than masks have get a fault."""
+    for split, seen in facts.items():
+        for index, one in enumerate(seen):
+            try:
+                check_mask_like(pairs[split][index][2], one.labels)
+            except DataError as reason:
+                if not any(fault.kind == "label" for fault in one.faults):
+                    fault = Fault("label", pairs[split][index][2], str(reason))
+                    seen[index] = one._replace(faults=(*one.faults, fault))
+    everywhere = [one for seen in facts.values() for one in seen]
+    return SeenLabels(_labels_of(facts.get("train") or everywhere), _labels_of(everywhere))
 
 
-def _labels_in(facts: Sequence[PairFacts]) -> set[int]:
-    """All labels of masks that can be used."""
+def _labels_of(facts: Sequence[PairFacts]) -> set[int]:
     fine = [one.labels for one in facts if not any(fault.kind in ("unreadable", "label") for fault in one.faults)]
     return set(np.unique(np.concatenate(fine)).tolist()) if fine else set()
-
-
-def _mark_photos(pairs: Pairs, facts: Facts) -> None:
-    """Give masks of more labels than a mask has a fault."""
-    for split, found in facts.items():
-        for index, one in enumerate(found):
-            if one.labels.size > MOST_IN_A_MASK:
-                mask = pairs[split][index][2]
-                text = f"{mask} has {one.labels.size} different labels, as an image would; are images and masks in"
-                fault = Fault("label", mask, f"{text} swapped folders? If not, set data.num_classes")
-                found[index] = one._replace(faults=(*one.faults, fault))

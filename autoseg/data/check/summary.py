@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.config.data import DataConfig
+from autoseg.config.data import ResolvedDataConfig
 from autoseg.data.base import LABELS, LabelMask, lookup_table
 from autoseg.data.check.inspection import FileKind, PairFacts
 from autoseg.data.discovery.pairs import Pair
@@ -22,25 +22,18 @@ VISIBLE_SHARE = 0.002
 
 
 class Scan(NamedTuple):
-    """All that was read of a data set; `config` is filled in as a run would fill it in."""
+    """All that was read of a data set; `config` is filled in as a run would fill it in.
 
-    config: DataConfig
+    It has one class where masks show no more, and mean 0 and standard deviation 1 where those cannot be found.
+    """
+
+    config: ResolvedDataConfig
     pairs: Mapping[str, Sequence[Pair]]
     """By split."""
     facts: Mapping[str, Sequence[PairFacts]]
     """Of each of the pairs."""
     left_out: Mapping[str, Sequence[tuple[str, str]]]
     """By split, the name of each image that has no mask, or the like, and the reason."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Their names; one at least."""
-        return self.config.classes or ()
-
-    @property
-    def ignore_label(self) -> int:
-        """The one in use."""
-        return 255 if self.config.ignore_label is None else self.config.ignore_label
 
 
 class SplitSummary(NamedTuple):
@@ -91,11 +84,11 @@ class SplitSummary(NamedTuple):
 class ClassCounter:
     """Turns the labels of masks into pixels of classes, by the label map and the ignore label of a data set."""
 
-    def __init__(self, scan: Scan) -> None:
-        self.ignore_label = scan.ignore_label
-        self.num_classes = len(scan.classes)
+    def __init__(self, data: ResolvedDataConfig) -> None:
+        self.ignore_label = data.ignore_label
+        self.num_classes = data.num_classes
         self._lookup: LabelMask
-        self._lookup, self._legal = lookup_table(scan.config.label_map or {}, self.num_classes, self.ignore_label)
+        self._lookup, self._legal = lookup_table(data.label_map or {}, self.num_classes, self.ignore_label)
 
     def illegal(self, facts: PairFacts) -> NDArray[np.int64]:
         """Labels in the mask's file that are neither a class nor ignored."""
@@ -112,7 +105,7 @@ class ClassCounter:
 
 def summarise(scan: Scan) -> dict[str, SplitSummary]:
     """Each split in figures."""
-    counter = ClassCounter(scan)
+    counter = ClassCounter(scan.config)
     return {split: _summary(facts, counter) for split, facts in scan.facts.items()}
 
 
@@ -141,7 +134,7 @@ def pick_samples(scan: Scan, most: int = 12) -> list[tuple[str, int]]:
 
     Only samples without a fault; in the order of the data set.
     """
-    counter = ClassCounter(scan)
+    counter = ClassCounter(scan.config)
     places = [
         (split, index)
         for split, facts in scan.facts.items()

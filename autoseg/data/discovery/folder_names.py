@@ -105,7 +105,7 @@ def _places(root: Path) -> list[Place]:
 
 
 def _leaves(root: Path) -> Iterator[tuple[tuple[str, ...], str]]:
-    """The parts of each folder's path and the suffix of its first image. Empty folders count only without subfolders."""
+    """The parts of each folder's path and the suffix of its first image. Empty folders count if they are leaves."""
     next(os.scandir(root), None)
     for count, (place, folders, names) in enumerate(os.walk(root, followlinks=True)):
         parts = Path(place).relative_to(root).parts

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autoseg.data.base import LABELS
 from autoseg.data.discovery.class_name_files import names_beside
@@ -37,40 +38,22 @@ class FoundClasses(NamedTuple):
     code: str = ""
 
 
-def find_classes(
-    pairs: Sequence[Pair],
-    where: str,
-    label_map: Mapping[int, int] | None,
-    ignore_label: int | None,
-    table: MaskTable | None = None,
-    skip: bool = False,
-) -> FoundClasses:
-    """The classes of the masks, by `classes_of`. `skip`: leave out masks that cannot be used.
-
-    Raises: DataError: such a mask, fewer than two classes, or labels so far apart that they hardly are classes.
-    """
-    found = classes_of(labels_in(pairs, table, skip), where, label_map, ignore_label)
-    if found.problem:
-        raise DataError(found.problem, code=found.code)
-    return found
-
-
 def classes_of(
     seen: Set[int],
+    everywhere: Set[int],
     where: str,
     label_map: Mapping[int, int] | None,
-    ignore_label: int | None,
-    everywhere: Set[int] = frozenset(),
+    ignored: int,
+    may_be_binary: bool,
 ) -> FoundClasses:
     """The classes of labels: 0 to the greatest one after the label map, the ignore label left out.
 
-    Labels 0 and 255 alone, or 0 and 1, are two classes, unless `label_map` or `ignore_label` say otherwise.
+    may_be_binary: labels 0 and 255 alone, or 0 and 1, are two classes.
     Labels far apart are numbered by a label map, those of `everywhere` too. `where`: the data set's folder, for
     messages and for a file with as many names.
     """
-    if label_map is None and ignore_label is None and seen in ({0, 255}, {0, 1}):
+    if may_be_binary and seen in ({0, 255}, {0, 1}):
         return FoundClasses(names_beside(Path(where), 2) or BINARY, binary_map(seen))
-    ignored = 255 if ignore_label is None else ignore_label
     mapped = {label: (label_map or {}).get(label, label) for label in seen | everywhere}
     used = sorted({mapped[label] for label in seen} - {ignored})
     count = max(used, default=0) + 1
@@ -108,16 +91,8 @@ def labels_in(pairs: Sequence[Pair], table: MaskTable | None, skip: bool) -> set
         path = pairs[index][2]
         try:
             labels = np.unique(read_mask(path, table))
-            if labels.size and not 0 <= int(labels[0]) <= int(labels[-1]) < LABELS:
-                raise DataError(
-                    f"{path} has labels outside 0..{LABELS - 1}; correct the mask", code="label-out-of-range"
-                )
-            if labels.size > MOST_IN_A_MASK:
-                raise DataError(
-                    f"{path} has {labels.size} different labels, as an image would; are images and masks in swapped"
-                    " folders? If not, set data.num_classes",
-                    code="mask-like-photo",
-                )
+            check_labels(path, labels)
+            check_mask_like(path, labels)
         except DataError:
             if not skip:
                 raise
@@ -126,3 +101,19 @@ def labels_in(pairs: Sequence[Pair], table: MaskTable | None, skip: bool) -> set
 
     in_threads(look, len(pairs))
     return {int(label) for label in np.flatnonzero(seen)}
+
+
+def check_labels(path: Path, labels: NDArray[np.integer[Any]]) -> None:
+    """Raises: DataError: labels, ascending, that no mask may have."""
+    if labels.size and not 0 <= int(labels[0]) <= int(labels[-1]) < LABELS:
+        raise DataError(f"{path} has labels outside 0..{LABELS - 1}; correct the mask", code="label-out-of-range")
+
+
+def check_mask_like(path: Path, labels: NDArray[np.integer[Any]]) -> None:
+    """Raises: DataError: more labels than masks have whose classes nobody names."""
+    if labels.size > MOST_IN_A_MASK:
+        raise DataError(
+            f"{path} has {labels.size} different labels, as an image would; are images and masks in swapped"
+            " folders? If not, set data.num_classes",
+            code="mask-like-photo",
+        )

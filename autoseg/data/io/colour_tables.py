@@ -67,15 +67,14 @@ class ColourTable:
 MaskTable: TypeAlias = ColourTable | GreyTable
 
 
-def mask_table(colours: Colours | None, threshold: int | None, ignore_label: int | None) -> MaskTable | None:
+def mask_table(colours: Colours | None, threshold: int | None, ignore_label: int) -> MaskTable | None:
     """The table that `data.colours` or `data.mask_threshold` describes; None if the values in masks are labels."""
     if colours is None:
         return None if threshold is None else GreyTable(threshold)
     numbers = {name: label for label, name in enumerate(named_classes(colours))}
-    ignored = 255 if ignore_label is None else ignore_label
     labels: dict[Colour, int] = {}
     for key, colour in colours.items():
-        labels.setdefault(colour, numbers.get(key, ignored) if isinstance(key, str) else key)
+        labels.setdefault(colour, numbers.get(key, ignore_label) if isinstance(key, str) else key)
     return ColourTable(labels)
 
 

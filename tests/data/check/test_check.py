@@ -436,7 +436,7 @@ def test_colours_without_a_table_get_names(clean: Path, tmp_path: Path) -> None:
     assert report.problems[0].file == "masks/train/0.png"
     assert report.proposal["colours"] == {"class_0": [0, 0, 0], "class_1": [0, 200, 0], "class_2": [128, 64, 128]}
     again = reloaded(report, tmp_path)
-    assert open_dataset(again, "train").load(0).mask[0, :4].tolist() == [0, 0, 2, 1]
+    assert open_dataset(resolve(again), "train").load(0).mask[0, :4].tolist() == [0, 0, 2, 1]
     assert not stops_a_run(clean, **report.proposal)
 
 

@@ -116,7 +116,7 @@ def test_a_threshold_that_is_set(tmp_path: Path) -> None:
     np.save(tmp_path / "masks/0.npy", ramp)
     (tmp_path / "masks/0.png").unlink()
     for split in ("train", "val"):
-        dataset = open_dataset(config(tmp_path, mask_threshold=60), split)
+        dataset = open_dataset(resolve(config(tmp_path, mask_threshold=60)), split)
         for index in range(len(dataset)):
             assert np.array_equal(dataset.load(index).mask, ramp >= 60)
     with raises_code(ConfigError, "setting-invalid", "mask_threshold", "1", "not 0"):
@@ -172,13 +172,16 @@ def test_a_table_in_the_folder_above(tmp_path: Path) -> None:
     assert check_dataset(config(tmp_path / "set")).stopping == 0
 
 
+NONE: frozenset[int] = frozenset()
+
+
 def test_classes_of_labels() -> None:
-    assert classes_of({0, 255}, "here", None, None) == (("background", "foreground"), {255: 1}, "", "")
-    assert classes_of({0, 1, 255}, "here", None, None).classes == ("class_0", "class_1")
-    alone = classes_of({0, 255}, "here", None, 255)
+    assert classes_of({0, 255}, NONE, "here", None, 255, True) == (("background", "foreground"), {255: 1}, "", "")
+    assert classes_of({0, 1, 255}, NONE, "here", None, 255, True).classes == ("class_0", "class_1")
+    alone = classes_of({0, 255}, NONE, "here", None, 255, False)
     assert alone.code == "too-few-classes"
     assert all(word in alone.problem for word in ("here", "0", "255", "data.label_map", "data.num_classes"))
-    found = classes_of({0, 100, 255}, "here", None, None, everywhere={0, 100, 200, 255})
+    found = classes_of({0, 100, 255}, {0, 100, 200, 255}, "here", None, 255, True)
     assert (found.classes, found.label_map) == (("class_0", "class_100", "class_200"), {100: 1, 200: 2})
     assert found.code == "labels-far-apart"
     assert "2 labels of 0..100 (0, 100)" in found.problem

@@ -43,7 +43,7 @@ def folder(root: Path, file: str, text: str, labels: int = 3) -> DataConfig:
 def test_names_are_found(file: str, tmp_path: Path) -> None:
     config = folder(tmp_path, file, TEXTS[file])
     assert resolve(config).classes == ("sky", "large tree", "road")
-    assert tuple(check_dataset(config).scan.classes) == ("sky", "large tree", "road")
+    assert tuple(check_dataset(config).scan.config.classes) == ("sky", "large tree", "road")
 
 
 def test_two_classes_may_have_names(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_a_file_cites_its_source_and_maps_to_its_classes(name: str) -> None:
 
 def test_kitti_has_the_labels_of_cityscapes(tmp_path: Path) -> None:
     make(tmp_path, FOLDERS["kitti"] | {"training/image_2/1_10.png": MASK, "training/semantic/1_10.png": MASK + 6})
-    assert describe_dataset(config(tmp_path, channels=3)) == (
+    assert describe_dataset(resolve(config(tmp_path, channels=3))) == (
         "KITTI: 1 train, 1 val, 19 classes, split by seed 0 (data.val_share 0.2)"
     )
     found = resolve(config(tmp_path))
@@ -142,7 +142,7 @@ def test_the_example_in_the_documents_needs_no_code(
     shutil.copytree(library("data_sets"), tmp_path / "installed/data_sets")
     (tmp_path / "installed/data_sets/rooftops.yaml").write_text(SETTINGS)
     monkeypatch.setattr("autoseg.library.resources.files", lambda _: tmp_path / "installed")
-    assert describe_dataset(config(rooftops, channels=3)) == "Rooftops: 1 train, 1 val, 3 classes"
+    assert describe_dataset(resolve(config(rooftops, channels=3))) == "Rooftops: 1 train, 1 val, 3 classes"
     found = resolve(config(rooftops, layout="rooftops"))
     assert (found.layout, found.classes, found.ignore_label) == ("rooftops", ("street", "roof", "tree"), 255)
     assert open_dataset(found, "val").load(0).mask[0, :3].tolist() == [0, 1, 2]
@@ -191,9 +191,9 @@ def test_colours_and_labels_of_another_set(tmp_path: Path) -> None:
     }  # fmt: skip
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump(known))
-    found = open_dataset(config(tmp_path / "set", layout=str(file)), "train")
+    found = open_dataset(resolve(config(tmp_path / "set", layout=str(file))), "train")
     assert found.load(0).mask[0, ::12].tolist() == [0, 1, 1, 255]
-    assert "masks in colour" in describe_dataset(config(tmp_path / "set", layout=str(file)))
+    assert "masks in colour" in describe_dataset(resolve(config(tmp_path / "set", layout=str(file))))
     file.write_text("title: K\nimages: x\nmasks: z\nsplits: {train: x}\n")
     assert resolve(config(tmp_path / "set", layout=str(file))).classes == ("class_0", "class_1", "class_2", "class_3")
     file.write_text("title: K\nimages: x\nmasks: z\nsplits: {train: x}\nlabels_of: kitti\n")

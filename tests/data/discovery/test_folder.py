@@ -42,7 +42,7 @@ def test_layouts(layout: str, tmp_path: Path, write_pair: Write) -> None:
         write_pair(None, mask.format(split=folder, stem="of_no_image"))
     assert list(resolve(config(tmp_path)).splits or {}) == ["train", "val"]
     for split, folder in zip(("train", "val"), folders, strict=True):
-        dataset = open_dataset(config(tmp_path), split)
+        dataset = open_dataset(resolve(config(tmp_path)), split)
         paths = [tmp_path / image.format(split=folder, stem=stem) for stem in ("a", "b")]
         assert [dataset.image_path(index) for index in range(len(dataset))] == paths
         assert [name.rsplit("/", 1)[-1] for name in dataset.names] == [path.stem for path in paths]
@@ -59,8 +59,8 @@ def test_voc_layout_takes_the_listed_images_in_their_order(tmp_path: Path, write
     lists.mkdir(parents=True)
     (lists / "train.txt").write_text("c\na\n\n")
     (lists / "val.txt").write_text("d\n")
-    assert open_dataset(config(tmp_path), "train").names == ["c", "a"]
-    assert open_dataset(config(tmp_path), "val").names == ["d"]
+    assert open_dataset(resolve(config(tmp_path)), "train").names == ["c", "a"]
+    assert open_dataset(resolve(config(tmp_path)), "val").names == ["d"]
 
 
 def test_list_files(tmp_path: Path, write_pair: Write) -> None:
@@ -68,14 +68,14 @@ def test_list_files(tmp_path: Path, write_pair: Write) -> None:
         write_pair(f"images/{stem}.jpg", f"masks/{stem}_mask.png")
     (tmp_path / "train.txt").write_text("# stems\nb.jpg\na\n")
     (tmp_path / "val.txt").write_text("images/c.jpg masks/c_mask.png\nimages/a.jpg\tmasks/a_mask.png\n")
-    assert open_dataset(config(tmp_path), "train").names == ["b", "a"]
-    assert open_dataset(config(tmp_path), "val").names == ["images/c", "images/a"]
+    assert open_dataset(resolve(config(tmp_path)), "train").names == ["b", "a"]
+    assert open_dataset(resolve(config(tmp_path)), "val").names == ["images/c", "images/a"]
 
 
 def test_splits_can_be_given(tmp_path: Path, write_pair: Write) -> None:
     write_pair("photos/a.jpg", "truth/a.png")
     given = config(tmp_path, splits={"train": {"images": "photos", "masks": "truth"}})
-    assert open_dataset(given, "train").names == ["a"]
+    assert open_dataset(resolve(given), "train").names == ["a"]
 
 
 def test_resolve_finds_classes_splits_and_root(
@@ -96,7 +96,7 @@ def test_a_resolved_config_in_yaml_gives_the_same_data_set(tmp_path: Path, write
     resolved = resolve(config(tmp_path, label_map={2: 255, 1: 0, 0: 1}, resize=(64, 48)))
     file = tmp_path / "resolved.yaml"
     file.write_text(to_yaml(resolved.to_dict()))
-    again = parse(DataConfig, read_yaml(file, DataError))
+    again = resolve(parse(DataConfig, read_yaml(file, DataError)))
     assert again == resolved
     assert np.array_equal(open_dataset(again, "train").load(0).mask, open_dataset(resolved, "train").load(0).mask)
 
@@ -113,7 +113,7 @@ def test_label_map_and_resize(tmp_path: Path, write_pair: Write) -> None:
     labels = np.zeros((32, 40), dtype=np.uint8)
     labels[:, 20:] = 200
     write_pair("train/a.png", "trainannot/a.png", labels)
-    dataset = open_dataset(config(tmp_path, label_map={200: 1}, resize=(64, 96)), "train")
+    dataset = open_dataset(resolve(config(tmp_path, label_map={200: 1}, resize=(64, 96))), "train")
     image, mask = dataset.load(0)
     assert image.shape == (64, 96, 3)
     assert mask.dtype == np.uint8
@@ -123,14 +123,14 @@ def test_label_map_and_resize(tmp_path: Path, write_pair: Write) -> None:
 def test_resized_mask_matches_pillow(tmp_path: Path, write_pair: Write) -> None:
     labels = np.random.default_rng(0).integers(0, 9, (32, 40), dtype=np.uint8)
     write_pair("train/a.png", "trainannot/a.png", labels)
-    mask = open_dataset(config(tmp_path, resize=(37, 53)), "train").load(0).mask
+    mask = open_dataset(resolve(config(tmp_path, resize=(37, 53))), "train").load(0).mask
     expected = Image.fromarray(labels).resize((53, 37), Image.Resampling.NEAREST)
     assert np.array_equal(mask, np.asarray(expected))
 
 
 def test_files_are_read_once(tmp_path: Path, write_pair: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     write_pair("train/a.png", "trainannot/a.png")
-    dataset = open_dataset(config(tmp_path), "train")
+    dataset = open_dataset(resolve(config(tmp_path)), "train")
     done: list[tuple[int, int]] = []
     verify(dataset, lambda *progress: done.append(progress))
     (tmp_path / "train" / "a.png").unlink()
@@ -142,7 +142,7 @@ def test_the_cache_keeps_to_its_budget(tmp_path: Path, write_pair: Write) -> Non
     for stem in "abc":
         write_pair(f"train/{stem}.png", f"trainannot/{stem}.png")
     write_pair("val/a.png", "valannot/a.png")
-    dataset = open_dataset(config(tmp_path), "train")
+    dataset = open_dataset(resolve(config(tmp_path)), "train")
     dataset.cache_bytes = 2 * 32 * 40 * 4
     verify(dataset)
     assert [dataset.load(index) is dataset.load(index) for index in range(3)].count(True) == 2
@@ -176,16 +176,16 @@ def test_no_known_layout_says_what_was_looked_for(tmp_path: Path, write_pair: Wr
 
 def test_too_few_images_to_split(tmp_path: Path, write_pair: Write) -> None:
     write_pair("images/a.jpg", "masks/a.png")
-    assert open_dataset(config(tmp_path), "train").names == ["a"]
+    assert open_dataset(resolve(config(tmp_path)), "train").names == ["a"]
     with raises_code(DataError, "too-few-images", tmp_path, "(1)"):
-        open_dataset(config(tmp_path), "val")
+        open_dataset(resolve(config(tmp_path)), "val")
 
 
 def test_a_split_that_is_not_there(tmp_path: Path, write_pair: Write) -> None:
     write_pair("train/a.jpg", "trainannot/a.png")
     write_pair("val/a.jpg", "valannot/a.png")
     with raises_code(DataError, "unknown-split", tmp_path, "'test'", "train, val", "data.splits"):
-        open_dataset(config(tmp_path), "test")
+        open_dataset(resolve(config(tmp_path)), "test")
 
 
 def test_a_folder_without_images(tmp_path: Path, write_pair: Write) -> None:
@@ -244,12 +244,12 @@ def test_a_given_folder_that_is_not_there(tmp_path: Path, write_pair: Write) -> 
     write_pair("photos/a.jpg", "truth/a.png")
     given = config(tmp_path, splits={"train": {"images": "photos", "masks": "trut"}}, num_classes=3)
     with raises_code(DataError, "folder-missing", f"{tmp_path}/trut ", "data.splits"):
-        open_dataset(given, "train")
+        open_dataset(resolve(given), "train")
 
 
 def test_a_mask_of_another_size(tmp_path: Path, write_pair: Write) -> None:
     write_pair("train/a.jpg", "trainannot/a.png", np.zeros((16, 20), dtype=np.uint8))
-    dataset = open_dataset(config(tmp_path, num_classes=2), "train")
+    dataset = open_dataset(resolve(config(tmp_path, num_classes=2)), "train")
     image, mask = tmp_path / "train/a.jpg", tmp_path / "trainannot/a.png"
     with raises_code(DataError, "mask-size-differs", f"{image} is 40x32", f"{mask} is 20x16"):
         verify(dataset)
@@ -259,7 +259,7 @@ def test_a_label_outside_the_classes(tmp_path: Path, write_pair: Write) -> None:
     labels = np.full((32, 40), 255, dtype=np.uint8)
     labels[3, 4] = 47
     write_pair("images/train/0007.jpg", "masks/train/0007.png", labels)
-    dataset = open_dataset(config(tmp_path, num_classes=19), "train")
+    dataset = open_dataset(resolve(config(tmp_path, num_classes=19)), "train")
     named = "label 47 in masks/train/0007.png", "19 classes (0..18)", "ignore label 255", "data.label_map"
     with raises_code(DataError, "label-out-of-range", *named):
         dataset.load(0)
@@ -270,7 +270,7 @@ def test_a_label_map_to_no_class(tmp_path: Path, write_pair: Write) -> None:
     wrong = config(tmp_path, num_classes=3, label_map={2: 5})
     named = "data.label_map", "2 to 5", "3 classes (0..2)", "ignore label 255"
     with raises_code(DataError, "label-map-invalid", *named):
-        open_dataset(wrong, "train")
+        open_dataset(resolve(wrong), "train")
 
 
 def test_one_class_is_too_few(tmp_path: Path, write_pair: Write) -> None:
@@ -287,7 +287,7 @@ def test_a_file_that_is_cut_off(name: str, tmp_path: Path, write_pair: Write) ->
     write_pair("val/a.jpg", "valannot/a.png")
     file = tmp_path / name
     file.write_bytes(file.read_bytes()[: len(file.read_bytes()) // 2])
-    dataset = open_dataset(config(tmp_path, num_classes=9), "train")
+    dataset = open_dataset(resolve(config(tmp_path, num_classes=9)), "train")
     with raises_code(DataError, "file-unreadable", file):
         verify(dataset)
 
@@ -300,7 +300,7 @@ def test_a_file_that_is_no_image(tmp_path: Path, write_pair: Write) -> None:
     write_pair("train/a.jpg", "trainannot/a.png")
     write_pair("val/a.jpg", "valannot/a.png")
     (tmp_path / "train" / "a.jpg").write_text("no image")
-    dataset = open_dataset(config(tmp_path), "train")
+    dataset = open_dataset(resolve(config(tmp_path)), "train")
     with raises_code(DataError, "file-unreadable", tmp_path / "train/a.jpg"):
         dataset.load(0)
 
@@ -308,7 +308,7 @@ def test_a_file_that_is_no_image(tmp_path: Path, write_pair: Write) -> None:
 def test_a_pickled_data_set_leaves_its_cache_behind(tmp_path: Path, write_pair: Write) -> None:
     write_pair("train/a.png", "trainannot/a.png")
     write_pair("val/a.jpg", "valannot/a.png")
-    dataset = open_dataset(config(tmp_path), "train")
+    dataset = open_dataset(resolve(config(tmp_path)), "train")
     empty = len(pickle.dumps(dataset))
     sample = dataset.load(0)
     copy = pickle.loads(pickle.dumps(dataset))

@@ -148,7 +148,7 @@ def test_images_belong_to_the_masks_of_their_own_folder(tmp_path: Path, write_pa
             labels[0, 0] = 0
             write_pair(f"{place}/Images/{number}.png", f"{place}/Labels/{number}.png", labels)
     for split in ("train", "val"):
-        dataset = open_dataset(config(tmp_path), split)
+        dataset = open_dataset(resolve(config(tmp_path)), split)
         for index, name in enumerate(dataset.names):
             assert dataset.load(index).mask[5, 5] == int(name[3])
             assert name.split("/")[0] == Path(str(dataset.image_path(index))).parts[-3]
@@ -159,8 +159,8 @@ def test_kitti_has_the_classes_of_cityscapes(tmp_path: Path, write_pair: Write) 
         labels = np.tile(np.array([0, 7, 11, 26, 33], dtype=np.uint8), (32, 8))
         write_pair(f"training/image_2/{number}_10.png", f"training/semantic/{number}_10.png", labels)
         write_pair(f"testing/image_2/{number}_10.png", f"training/semantic_rgb/{number}_10.png")
-    assert describe_dataset(config(tmp_path)).startswith("KITTI: 4 train, 1 val, 19 classes")
-    assert open_dataset(config(tmp_path), "train").load(0).mask[0, :5].tolist() == [255, 0, 2, 13, 18]
+    assert describe_dataset(resolve(config(tmp_path))).startswith("KITTI: 4 train, 1 val, 19 classes")
+    assert open_dataset(resolve(config(tmp_path)), "train").load(0).mask[0, :5].tolist() == [255, 0, 2, 13, 18]
 
 
 def test_words_of_names() -> None:
@@ -202,14 +202,14 @@ def test_splits_that_the_user_gives_stay(tmp_path: Path, write_pair: Write) -> N
     for number in range(3):
         write_pair(f"train/{number}.png", f"train_masks/{number}.png")
     given = {"train": {"images": "train", "masks": "train_masks"}}
-    assert len(open_dataset(config(tmp_path, splits=given), "train")) == 3
+    assert len(open_dataset(resolve(config(tmp_path, splits=given)), "train")) == 3
 
 
 def test_a_star_in_a_folder(tmp_path: Path, write_pair: Write) -> None:
     for place in ("a", "b"):
         write_pair(f"{place}/photos/1.png", f"{place}/drawn/1.png")
     given = {"train": {"images": "*/photos", "masks": "*/drawn"}}
-    assert open_dataset(config(tmp_path, splits=given), "train").names == ["a/1", "b/1"]
+    assert open_dataset(resolve(config(tmp_path, splits=given)), "train").names == ["a/1", "b/1"]
     with raises_code(DataError, "folder-missing", "*/nothing ", "data.splits"):
         resolve(config(tmp_path, splits={"train": {"images": "*/nothing", "masks": "*/drawn"}}))
 
@@ -226,9 +226,9 @@ def test_images_of_test_without_masks_stop_nothing(tmp_path: Path, write_pair: W
     )
     assert check_dataset(config(tmp_path), "test").stopping == 1
     (tmp_path / "test/masks/a.png").unlink()
-    assert "2 train, 2 val, 3 classes" in describe_dataset(config(tmp_path))
+    assert "2 train, 2 val, 3 classes" in describe_dataset(resolve(config(tmp_path)))
     lists = {split: {"images": f"{split}/images", "masks": f"{split}/masks"} for split in ("train", "val", "test")}
-    assert "2 train, 2 val, 0 test" in describe_dataset(config(tmp_path, splits=lists))
+    assert "2 train, 2 val, 0 test" in describe_dataset(resolve(config(tmp_path, splits=lists)))
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def config(root: Path, **settings: Any) -> DataConfig:
 
 def labels(root: Path, split: str = "train", **settings: Any) -> list[int]:
     """The first row of the first mask, up to where its columns begin anew."""
-    row: list[int] = open_dataset(config(root, **settings), split).load(0).mask[0].tolist()
+    row: list[int] = open_dataset(resolve(config(root, **settings)), split).load(0).mask[0].tolist()
     return row
 
 
@@ -63,7 +63,7 @@ def test_cityscapes_label_ids_become_train_ids(tmp_path: Path) -> None:
     cityscapes(tmp_path, "labelIds", (7, 0, 33, 11, 29, 26))
     assert labels(tmp_path)[:6] == [0, 255, 18, 2, 255, 13]
     assert resolve(config(tmp_path)).classes == CITYSCAPES
-    assert describe_dataset(config(tmp_path)) == "Cityscapes: 3 train, 2 val, 19 classes"
+    assert describe_dataset(resolve(config(tmp_path))) == "Cityscapes: 3 train, 2 val, 19 classes"
 
 
 def test_cityscapes_train_ids_stay(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_ade20k(tmp_path: Path) -> None:
     assert resolved.root == str(tmp_path / "ADEChallengeData2016")
     assert resolved.classes == ADE20K
     assert labels(tmp_path)[:3] == [255, 0, 149]
-    assert describe_dataset(config(tmp_path)) == "ADE20K: 1 train, 1 val, 150 classes"
+    assert describe_dataset(resolve(config(tmp_path))) == "ADE20K: 1 train, 1 val, 150 classes"
 
 
 def test_ade20k_takes_its_names_from_its_table(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_coco_stuff(
         save(columns(*values), tmp_path / f"{masks.format(split)}/000000000009.png")
     assert labels(tmp_path)[: len(expected)] == expected
     assert resolve(config(tmp_path)).classes == classes
-    assert describe_dataset(config(tmp_path)) == f"COCO-Stuff: 1 train, 1 val, {len(classes)} classes"
+    assert describe_dataset(resolve(config(tmp_path))) == f"COCO-Stuff: 1 train, 1 val, {len(classes)} classes"
 
 
 def voc(root: Path, folder: str) -> None:
@@ -146,11 +146,11 @@ def test_voc_and_the_augmented_list(tmp_path: Path) -> None:
     aug = "/JPEGImages/{0}.jpg /SegmentationClassAug/{0}.png\n"
     listing = "".join(aug.format(stem) for stem in ("2007_000039", "2007_000032"))
     (tmp_path / "ImageSets/Segmentation/train_aug.txt").write_text(listing)
-    assert describe_dataset(config(tmp_path)) == "PASCAL VOC: 1 train, 1 val, 21 classes"
+    assert describe_dataset(resolve(config(tmp_path))) == "PASCAL VOC: 1 train, 1 val, 21 classes"
     assert resolve(config(tmp_path)).classes == VOC
     assert labels(tmp_path)[:3] == [0, 20, 255]
     voc(tmp_path, "SegmentationClassAug")
-    assert describe_dataset(config(tmp_path)) == "PASCAL VOC: 2 train, 1 val, 21 classes"
+    assert describe_dataset(resolve(config(tmp_path))) == "PASCAL VOC: 2 train, 1 val, 21 classes"
     assert labels(tmp_path)[:3] == [0, 20, 255]
 
 
@@ -167,7 +167,7 @@ def test_camvid_as_segnet_has_it(tmp_path: Path) -> None:
     resolved = resolve(config(tmp_path))
     assert (resolved.classes, resolved.ignore_label) == (CAMVID, 11)
     assert labels(tmp_path)[:3] == [0, 10, 11]
-    assert describe_dataset(config(tmp_path)) == "CamVid: 3 train, 2 val, 11 classes"
+    assert describe_dataset(resolve(config(tmp_path))) == "CamVid: 3 train, 2 val, 11 classes"
 
 
 ROAD_MARKING, TRUCK, VOID = (128, 0, 192), (192, 128, 192), (0, 0, 0)
@@ -183,7 +183,7 @@ ROAD_MARKING, TRUCK, VOID = (128, 0, 192), (192, 128, 192), (0, 0, 0)
 def test_camvid_in_its_own_colours(image: str, mask: str, splits: str, tmp_path: Path) -> None:
     camvid_frames(tmp_path, image, mask, (ROAD_MARKING, TRUCK, VOID))
     assert labels(tmp_path)[:3] == [3, 8, 11]
-    assert describe_dataset(config(tmp_path)).startswith(f"CamVid (colour-coded): {splits}, 11 classes")
+    assert describe_dataset(resolve(config(tmp_path))).startswith(f"CamVid (colour-coded): {splits}, 11 classes")
 
 
 def test_the_colours_of_camvid_differ() -> None:
@@ -206,7 +206,7 @@ def test_mapillary(version: str, coloured: bool, tmp_path: Path) -> None:
         save(columns(*(colours[:3] if coloured else (0, 1, 2))), tmp_path / f"{split}/{version}/labels/a.png")
     assert labels(tmp_path)[:3] == [0, 255, 1]
     assert resolve(config(tmp_path)).classes == ("Thing 0", "Thing 2", "Thing 3")
-    assert "Mapillary Vistas: 1 train, 1 val, 3 classes" in describe_dataset(config(tmp_path))
+    assert "Mapillary Vistas: 1 train, 1 val, 3 classes" in describe_dataset(resolve(config(tmp_path)))
 
 
 def test_pet(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_pet(tmp_path: Path) -> None:
     (tmp_path / "annotations/test.txt").write_text("".join(f"Abyssinian_{number} 1 1 1\n" for number in range(5, 10)))
     assert labels(tmp_path)[:3] == [1, 0, 255]
     assert resolve(config(tmp_path)).classes == ("background", "pet")
-    assert describe_dataset(config(tmp_path)) == (
+    assert describe_dataset(resolve(config(tmp_path))) == (
         "Oxford-IIIT Pet: 4 train, 1 val, 5 test, 2 classes, split by seed 0 (data.val_share 0.2)"
     )
 
@@ -233,13 +233,13 @@ def unsplit(root: Path, count: int = 10, values: tuple[Any, ...] = (0, 1, 2), im
 
 def test_a_folder_without_splits_is_split_by_seed(tmp_path: Path) -> None:
     unsplit(tmp_path, 20)
-    train, val = (open_dataset(config(tmp_path), split).names for split in ("train", "val"))
+    train, val = (open_dataset(resolve(config(tmp_path)), split).names for split in ("train", "val"))
     assert (len(train), len(val)) == (16, 4)
     assert sorted(train + val) == sorted(f"sub/{number}" for number in range(20))
-    assert open_dataset(config(tmp_path), "val").names == val
-    assert open_dataset(config(tmp_path, split_seed=1), "val").names != val
-    assert len(open_dataset(config(tmp_path, val_share=0.5), "val")) == 10
-    assert describe_dataset(config(tmp_path)) == (
+    assert open_dataset(resolve(config(tmp_path)), "val").names == val
+    assert open_dataset(resolve(config(tmp_path, split_seed=1)), "val").names != val
+    assert len(open_dataset(resolve(config(tmp_path, val_share=0.5)), "val")) == 10
+    assert describe_dataset(resolve(config(tmp_path))) == (
         f"{tmp_path.name} (a folder of images and masks): 16 train, 4 val, 3 classes, split by seed 0"
         " (data.val_share 0.2)"
     )
@@ -247,9 +247,9 @@ def test_a_folder_without_splits_is_split_by_seed(tmp_path: Path) -> None:
 
 def test_new_images_move_few_of_the_others(tmp_path: Path) -> None:
     unsplit(tmp_path, 100)
-    before = set(open_dataset(config(tmp_path), "val").names)
+    before = set(open_dataset(resolve(config(tmp_path)), "val").names)
     unsplit(tmp_path, 105)
-    after = set(open_dataset(config(tmp_path), "val").names)
+    after = set(open_dataset(resolve(config(tmp_path)), "val").names)
     assert len(before & after) >= 18
 
 
@@ -258,7 +258,7 @@ def test_image_and_mask_in_one_folder(tmp_path: Path) -> None:
         save(GREY, tmp_path / f"deep/er/x {number}.png")
         save(columns(0, 1, 2), tmp_path / f"deep/er/x {number}_mask.png")
     (tmp_path / "notes.txt").write_text("")
-    dataset = open_dataset(config(tmp_path), "train")
+    dataset = open_dataset(resolve(config(tmp_path)), "train")
     assert len(dataset) == 8
     assert dataset.load(0).mask[0, :3].tolist() == [0, 1, 2]
     assert dataset.image_path(0) != Path(dataset.where(0))
@@ -268,7 +268,7 @@ def test_image_and_mask_in_one_folder_for_each_split(tmp_path: Path) -> None:
     for split in ("train", "val"):
         save(GREY, tmp_path / split / "a.jpg")
         save(columns(0, 1, 2), tmp_path / split / "a_mask.png")
-    assert [open_dataset(config(tmp_path), split).names for split in ("train", "val")] == [["a"], ["a"]]
+    assert [open_dataset(resolve(config(tmp_path)), split).names for split in ("train", "val")] == [["a"], ["a"]]
 
 
 def test_own_endings(tmp_path: Path) -> None:
@@ -276,7 +276,7 @@ def test_own_endings(tmp_path: Path) -> None:
     save(columns(0, 1, 2), tmp_path / "all/a_TRUTH.png")
     save(GREY, tmp_path / "all/a_DEPTH.png")
     splits = {"train": {"images": "all", "masks": "all", "image_suffix": "_RAW", "mask_suffix": "_TRUTH"}}
-    dataset = open_dataset(config(tmp_path, splits=splits), "train")
+    dataset = open_dataset(resolve(config(tmp_path, splits=splits)), "train")
     assert (dataset.names, dataset.load(0).mask[0, :3].tolist()) == (["a"], [0, 1, 2])
 
 
@@ -295,12 +295,12 @@ def test_csv_of_pairs(text: str, tmp_path: Path) -> None:
         save(columns(0, 1, 2), tmp_path / f"truth/{name}.png")
     (tmp_path / "train.csv").write_text(text, encoding="utf-8-sig")
     (tmp_path / "val.csv").write_text("photos/c.png,truth/d.png\n")
-    dataset = open_dataset(config(tmp_path), "train")
+    dataset = open_dataset(resolve(config(tmp_path)), "train")
     assert dataset.names == ["photos/a 1", "photos/c"]
     assert dataset.where(0) == "truth/b.png"
     (tmp_path / "train.csv").rename(tmp_path / "pairs.csv")
     (tmp_path / "val.csv").unlink()
-    assert describe_dataset(config(tmp_path)).startswith(
+    assert describe_dataset(resolve(config(tmp_path))).startswith(
         f"{tmp_path.name} (lists of images and masks): 1 train, 1 val, 3 classes, split by seed 0"
     )
 
@@ -310,7 +310,7 @@ def test_list_of_pairs_with_spaces_in_their_names(tmp_path: Path) -> None:
     save(columns(0, 1, 2), tmp_path / "my masks/a b.png")
     for split in ("train", "val"):
         (tmp_path / f"{split}.txt").write_text("my photos/a b.png my masks/a b.png\n")
-    assert open_dataset(config(tmp_path), "train").names == ["my photos/a b"]
+    assert open_dataset(resolve(config(tmp_path)), "train").names == ["my photos/a b"]
 
 
 def test_a_layout_that_is_named(tmp_path: Path) -> None:
@@ -337,7 +337,7 @@ def test_binary_masks(values: tuple[int, ...], expected: list[int], classes: tup
     unsplit(tmp_path, values=values)
     assert labels(tmp_path)[: len(expected)] == expected
     assert resolve(config(tmp_path)).classes == classes
-    assert ("255 is class 1" in describe_dataset(config(tmp_path))) == (values == (0, 255))
+    assert ("255 is class 1" in describe_dataset(resolve(config(tmp_path)))) == (values == (0, 255))
 
 
 ROAD, CAR, NOTHING = [128, 64, 128], [0, 0, 142], [0, 0, 0]
@@ -363,15 +363,15 @@ def test_masks_in_colour(file: str | None, text: str, tmp_path: Path) -> None:
     assert (resolved.classes, resolved.num_classes) == (("road", "car"), 2)
     path = tmp_path / "resolved.yaml"
     path.write_text(to_yaml(resolved.to_dict()))
-    assert parse(DataConfig, read_yaml(path, DataError)) == resolved
-    assert "masks in colour" in describe_dataset(config(tmp_path, **settings))
+    assert resolve(parse(DataConfig, read_yaml(path, DataError))) == resolved
+    assert "masks in colour" in describe_dataset(resolve(config(tmp_path, **settings)))
 
 
 def test_colours_may_have_labels_for_names(tmp_path: Path) -> None:
     unsplit(tmp_path, values=(CAR, NOTHING, ROAD))
     path = tmp_path / "data.yaml"
     path.write_text("root: .\ncolours: {0: [0, 0, 0], 1: [128, 64, 128], 2: [0, 0, 142]}\nlabel_map: {2: 1}\n")
-    dataset = open_dataset(parse(DataConfig, data_settings(path)), "train")
+    dataset = open_dataset(resolve(parse(DataConfig, data_settings(path))), "train")
     assert dataset.load(0).mask[0, :3].tolist() == [1, 0, 1]
 
 
@@ -414,7 +414,7 @@ def test_channels_and_types_are_found(kind: str, tmp_path: Path) -> None:
     assert resolve(resolved) == resolved
     image = open_dataset(resolved, "train").load(0).image
     assert (image.shape, image.dtype.name) == ((*SIZE, channels), pixel_type)
-    assert image[0, 1, 0] == open_dataset(config(tmp_path, resize=SIZE), "train").load(0).image[0, 1, 0]
+    assert image[0, 1, 0] == open_dataset(resolve(config(tmp_path, resize=SIZE)), "train").load(0).image[0, 1, 0]
     assert (resolved.mean == (0.485, 0.456, 0.406)) == (kind == "RGB")
 
 
@@ -428,14 +428,14 @@ def test_normalisation_from_the_data(tmp_path: Path) -> None:
         resolve(config(tmp_path, normalise="imagenet"))
     given = resolve(config(tmp_path, channels=3, pixel_type="uint8", normalise="data"))
     assert len(set(given.mean)) == 1
-    assert open_dataset(given, "train").load(0).image.dtype == np.uint8
+    assert open_dataset(resolve(given), "train").load(0).image.dtype == np.uint8
 
 
 def test_a_fourth_channel_is_kept_where_it_is_asked_for(tmp_path: Path) -> None:
     rgba = np.dstack([GREY, RAMP % 256]).astype(np.uint8)
     arrays(lambda stem: save(rgba, stem.with_suffix(".png")), tmp_path)
     assert resolve(config(tmp_path)).channels == 3
-    dataset = open_dataset(config(tmp_path, channels=4), "train")
+    dataset = open_dataset(resolve(config(tmp_path, channels=4)), "train")
     assert np.array_equal(dataset.load(0).image, rgba)
 
 
@@ -446,21 +446,21 @@ def test_tiff_of_many_bands(shape: str, tmp_path: Path) -> None:
     stored = bands.transpose(2, 0, 1) if shape == "planes" else bands
     planar = "separate" if shape == "planes" else "contig"
     arrays(lambda s: tifffile.imwrite(s.with_suffix(".tif"), stored, planarconfig=planar), tmp_path)
-    assert np.array_equal(open_dataset(config(tmp_path), "train").load(0).image, bands)
+    assert np.array_equal(open_dataset(resolve(config(tmp_path)), "train").load(0).image, bands)
 
 
 def test_tiff_of_many_bands_without_what_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "tifffile", None)
     arrays(lambda stem: stem.with_suffix(".tif").write_bytes(b"II*\0\x08\0\0\0\0\0\0\0\0\0"), tmp_path)
     with raises_code(DataError, "package-missing", ".tif ", "pip install tifffile"):
-        open_dataset(config(tmp_path), "train").load(0)
+        open_dataset(resolve(config(tmp_path)), "train").load(0)
 
 
 @pytest.mark.parametrize("place", ["memory", "disk"])
 @pytest.mark.parametrize("kind", ["16-bit grey", "channels last", "channels first"])
 def test_images_of_any_kind_are_kept_as_they_are(kind: str, place: Any, tmp_path: Path) -> None:
     arrays(FORMATS[kind][0], tmp_path / "set")
-    plain, kept = (open_dataset(config(tmp_path / "set"), "train") for _ in range(2))
+    plain, kept = (open_dataset(resolve(config(tmp_path / "set")), "train") for _ in range(2))
     assert keep_samples(kept, place, None, tmp_path / "cache") == place
     for index in range(len(plain)):
         image, mask = kept.load(index)

@@ -1,0 +1,86 @@
+"""Everything that a search or a retraining needs besides an output directory. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field, InstanceOf, ValidationInfo, field_validator, model_validator
+
+from autoseg.config.base import Settings, Whole
+from autoseg.config.data import ResolvedDataConfig
+from autoseg.config.training import RetrainSchedule, SearchSchedule
+from autoseg.device_names import DeviceName
+from autoseg.errors import ConfigError
+from autoseg.genotype.schema import Genotype
+from autoseg.space.schema import SearchSpace
+from autoseg.zoo.schema import FixedNetwork
+
+Seed = Annotated[Whole, Field(ge=0, lt=2**31)]
+
+
+class SearchConfig(Settings):
+    """The settings of a search. Reading them raises SearchSpaceError where the space is wrong."""
+
+    space: SearchSpace
+    data: ResolvedDataConfig
+    search: SearchSchedule = SearchSchedule()
+    retrain: dict[str, Any] = Field(default_factory=dict)
+    """What the space recommends for retraining; decoding hands it on to the genotype."""
+    seed: Seed = 0
+    device: DeviceName = "auto"
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _read_space(cls, space: object, info: ValidationInfo) -> object:
+        return SearchSpace.parse(space, _where(info)) if isinstance(space, Mapping) else space
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for YAML."""
+        return {"space": self.space.to_dict(), **self.model_dump(mode="json", exclude={"space"})}
+
+
+class RetrainConfig(Settings):
+    """The settings of a retraining. Reading them raises GenotypeError where the genotype is wrong."""
+
+    architecture: InstanceOf[Genotype] | InstanceOf[FixedNetwork]
+    """A searched network, or one of the literature: `genotype` or `network` in a file."""
+    weights: str | None = None
+    """A local file of the weights of an ImageNet classifier, from which the network's backbone begins."""
+    data: ResolvedDataConfig
+    retrain: RetrainSchedule = RetrainSchedule()
+    seed: Seed = 0
+    device: DeviceName = "auto"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_architecture(cls, data: Any, info: ValidationInfo) -> Any:
+        if isinstance(data.get("architecture"), Genotype | FixedNetwork):
+            return data
+        given = [key for key in ("genotype", "network") if data.get(key) is not None]
+        if len(given) != 1 or "architecture" in data:
+            raise ValueError("needs either 'genotype', a searched network, or 'network', one of the literature")
+        (key,) = given
+        if not isinstance(data[key], Mapping):
+            raise ConfigError(f"{key}: should be a mapping, not {data[key]!r}", code="setting-invalid")
+        kind = Genotype if key == "genotype" else FixedNetwork
+        others = {other: value for other, value in data.items() if other not in ("genotype", "network")}
+        return {"architecture": kind.parse(data[key], _where(info)), **others}
+
+    @classmethod
+    def file_keys(cls) -> list[str]:
+        """The keys that a file may have."""
+        return ["genotype", "network", *(key for key in super().file_keys() if key != "architecture")]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for YAML, without what is not given."""
+        key = "genotype" if isinstance(self.architecture, Genotype) else "network"
+        rest = self.model_dump(mode="json", exclude={"architecture"})
+        given = {name: value for name, value in rest.items() if value is not None}
+        return {key: self.architecture.to_dict(), **given}
+
+
+def _where(info: ValidationInfo) -> str:
+    """The file that is read, for messages."""
+    where: str = (info.context or {}).get("where", "")
+    return where

@@ -1,0 +1,135 @@
+"""The start of a run: which run it is, its settings, its data and its directory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar
+
+from autoseg.config.training import SearchSchedule, TrainingConfig
+from autoseg.data.base import SegmentationDataset
+from autoseg.data.dataset import describe_dataset, open_dataset
+from autoseg.data.loading.cache import keep_samples
+from autoseg.engine.checkpoint import Kind
+from autoseg.engine.config import RetrainConfig, SearchConfig
+from autoseg.engine.environment import describe_environment, pick_device
+from autoseg.engine.log import Progress
+from autoseg.engine.retrain import RetrainTask
+from autoseg.engine.run_directory import Run, refuse_used
+from autoseg.engine.search import SearchTask
+from autoseg.errors import ConfigError, RunError
+from autoseg.files import write_text
+from autoseg.planning.fit import fit_to_device
+from autoseg.setup.from_data import guide, is_shipped
+from autoseg.setup.settings import Sources, first_difference
+
+Config = TypeVar("Config", SearchConfig, RetrainConfig)
+
+
+class Settled(NamedTuple, Generic[Config]):
+    """The settings of a run."""
+
+    settings: Config
+    reasons: list[str]
+    """A line on each setting that was picked for the data or the device."""
+    train: SegmentationDataset | None = None
+    """The training images, if they were opened with these settings."""
+
+
+def open_run(out: str | Path, kind: Kind, resume: bool, given: bool) -> Run | None:
+    """The run in `out` to go on with; None for a new one.
+
+    given: whether there are settings for a new run.
+    Raises: RunError: `out` holds something else, or nothing, and nothing is given.
+    """
+    path = Path(out)
+    if not (resume and (path / "config.yaml").is_file()):
+        refuse_used(path)
+        if resume and not given:
+            raise RunError(
+                f"{path} holds no run to resume; give the directory of one, or start one without --resume",
+                code="run-missing",
+            )
+        return None
+    run = Run.open(path)
+    if run.kind != kind:
+        raise RunError(f"{path} holds a {run.kind}, not a {kind}; give another --out", code="run-kind-differs")
+    return run
+
+
+def settle(wanted: Config, sources: Sources, quick: bool) -> Settled[Config]:
+    """The settings of a new run, with what fits the data and the device where the user has set nothing."""
+    named = sources.set_by_user(_kind(wanted))
+    guided, reasons, train = _guided(wanted, named, quick)
+    stays = named if is_shipped(wanted) else {*SearchSchedule.model_fields}
+    fitted, more = fit_to_device(guided, pick_device(guided.device), stays)
+    return Settled(fitted, reasons + more, train)
+
+
+def settle_resumed(own: Config, wanted: Config, sources: Sources, quick: bool, out: str | Path) -> Settled[Config]:
+    """The run's `own` settings. Raises: ConfigError: those that are wanted now differ from them."""
+    # a run has its schedule already
+    named = sources.set_by_user(_kind(wanted)) | {*TrainingConfig.model_fields, *SearchSchedule.model_fields}
+    guided, reasons, train = _guided(wanted, named, quick)
+    if difference := first_difference(own.to_dict(), guided.to_dict()):
+        raise ConfigError(
+            f"{Path(out)} was started with other settings ({difference}); resume with --out and --resume alone",
+            code="run-settings-differ",
+        )
+    return Settled(own, reasons, train)
+
+
+def _kind(config: SearchConfig | RetrainConfig) -> Kind:
+    return "search" if isinstance(config, SearchConfig) else "retrain"
+
+
+def _guided(wanted: Config, named: set[str], quick: bool) -> Settled[Config]:
+    train = open_dataset(wanted.data, "train")
+    guided, reasons = guide(wanted, train, named, quick)
+    return Settled(guided, reasons, train if guided.data == wanted.data else None)
+
+
+def open_splits(settled: Settled[Config]) -> tuple[SegmentationDataset, SegmentationDataset]:
+    """The images of training and of validation. Raises: DataError: they cannot be used."""
+    data, train = settled.settings.data, settled.train
+    return open_dataset(data, "train") if train is None else train, open_dataset(data, "val")
+
+
+def begin(
+    run: Run | None, out: str | Path, task: SearchTask | RetrainTask, reasons: Sequence[str], show_progress: bool
+) -> Run:
+    """Read every sample, print what will be done, and make the directory of a new run.
+
+    Raises: DataError: a sample that cannot be used. RunError: the directory cannot be made.
+    """
+    _read_all(task, show_progress)
+    if show_progress:
+        print("\n  ".join([describe_dataset(task.config.data), *reasons, *task.notes]))
+    environment = describe_environment(task.device, task.config.seed)
+    if run is None:
+        run = Run.create(out, task.config, environment)
+    else:
+        run.complete(environment)
+    _write_left_out(run, task)
+    task.begin(run)
+    return run
+
+
+def _read_all(task: SearchTask | RetrainTask, show_progress: bool) -> None:
+    """Read each sample once, so that a bad file is found now and not hours later, and keep it where there is room."""
+    train, val = task.train_set, task.val_set
+    where = task.schedule.store, task.device, task.schedule.cache_dir
+    with Progress("reading", len(train) + len(val), enabled=show_progress) as progress:
+        keep_samples(train, *where, lambda done, _: progress.update(done))
+        keep_samples(val, *where, lambda done, _: progress.update(len(train) + done))
+
+
+def _write_left_out(run: Run, task: SearchTask | RetrainTask) -> None:
+    """left_out.txt: a line on each sample that `on_bad_file: skip` left out, split and name and why; none, no file."""
+    lines = [
+        f"{split}/{name}: {reason}\n"
+        for split, dataset in (("train", task.train_set), ("val", task.val_set))
+        for name, reason in dataset.left_out
+    ]
+    if lines:
+        write_text(run.path / "left_out.txt", "".join(lines))
