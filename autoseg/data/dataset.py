@@ -17,7 +17,6 @@ from autoseg.data.discovery.infer_classes import labels_in
 from autoseg.data.discovery.known_datasets import title_of
 from autoseg.data.discovery.pairs import BadFiles, Pair, list_pairs, within
 from autoseg.data.generated import GeneratedDataset
-from autoseg.data.io.colour_tables import Colours, mask_table
 from autoseg.data.io.images import image_size, read_image, read_mask
 from autoseg.data.loading.threads import Progress, in_threads
 from autoseg.data.resolve import (
@@ -42,33 +41,15 @@ _log = logging.getLogger(__name__)
 
 
 class FolderDataset(SegmentationDataset):
-    """Image and mask files. `pairs`: (name, image, mask) a sample, as `list_pairs` gives.
+    """Image and mask files, as `list_pairs` gives them. Images get the channels and the type of `config`."""
 
-    `colours`: of the classes, where masks are colour-coded; `mask_threshold`: where they are in shades of grey.
-    Images are brought to `channels` and `pixel_type`.
-    """
-
-    def __init__(
-        self,
-        root: Path,
-        pairs: Sequence[Pair],
-        classes: Sequence[str],
-        ignore_label: int = 255,
-        label_map: Mapping[int, int] | None = None,
-        resize: tuple[int, int] | None = None,
-        cache_bytes: int = CACHE_BYTES,
-        channels: int = 3,
-        pixel_type: str = "uint8",
-        colours: Colours | None = None,
-        mask_threshold: int | None = None,
-    ) -> None:
-        names = [name for name, _, _ in pairs]
-        super().__init__(names, classes, ignore_label, label_map, resize, cache_bytes, channels, pixel_type)
-        self._root = root
+    def __init__(self, config: ResolvedDataConfig, pairs: Sequence[Pair], cache_bytes: int = CACHE_BYTES) -> None:
+        names, labels = [name for name, _, _ in pairs], (config.classes, config.ignore_label, config.label_map)
+        super().__init__(names, *labels, config.resize, cache_bytes, config.channels, config.pixel_type)
+        self._root = Path(config.root or "")
         self._pairs = list(pairs)
-        self.colours = colours
-        self.mask_threshold = mask_threshold
-        self._table = mask_table(colours, mask_threshold, ignore_label)
+        self.colours, self.mask_threshold = config.colours, config.mask_threshold
+        self._table = mask_table_of(config)
 
     def read(self, index: int) -> tuple[NDArray[Any], NDArray[np.integer[Any]]]:
         """Image (H, W, C) and mask (H, W) as the files hold them.
@@ -141,37 +122,11 @@ def open_dataset(config: ResolvedDataConfig, split: str) -> SegmentationDataset:
     Raises: DataError: no such split, no images, images without masks, or a label map to no class.
     """
     if config.layout == "generated":
-        return GeneratedDataset(
-            config.generated,
-            split,
-            config.classes,
-            config.ignore_label,
-            config.label_map,
-            config.resize,
-            channels=config.channels,
-            pixel_type=config.pixel_type,
-        )
+        return GeneratedDataset(config, split)
     bad = BadFiles(config.on_bad_file == "skip")
-    dataset = folder_dataset(config, _pairs(config, split, bad))
+    dataset = FolderDataset(config, _pairs(config, split, bad))
     dataset.left_out = bad.left_out
     return _usable(dataset, config, split) if config.on_bad_file == "skip" else dataset
-
-
-def folder_dataset(config: ResolvedDataConfig, pairs: Sequence[Pair], cache_bytes: int = CACHE_BYTES) -> FolderDataset:
-    """The samples of some pairs as `config` has them."""
-    return FolderDataset(
-        Path(config.root or ""),
-        pairs,
-        config.classes,
-        config.ignore_label,
-        config.label_map,
-        config.resize,
-        cache_bytes,
-        config.channels,
-        config.pixel_type,
-        config.colours,
-        config.mask_threshold,
-    )
 
 
 def describe_dataset(config: ResolvedDataConfig) -> str:

@@ -8,15 +8,15 @@ from __future__ import annotations
 import colorsys
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from autoseg.config.data import GeneratedConfig
-from autoseg.data.base import CACHE_BYTES, SegmentationDataset
+from autoseg.config.data import ResolvedDataConfig
+from autoseg.data.base import SegmentationDataset
 from autoseg.errors import DataError
 
 Plane: TypeAlias = NDArray[np.float64]
@@ -77,26 +77,17 @@ _STRIPED, _PEBBLE, _WINDOW = (CLASSES.index(name) for name in ("striped", "pebbl
 class GeneratedDataset(SegmentationDataset):
     """Images that are drawn on access. Sample i of a split depends only on (seed, split, i) and the settings."""
 
-    def __init__(
-        self,
-        config: GeneratedConfig,
-        split: str,
-        classes: Sequence[str] | None = None,
-        ignore_label: int = 255,
-        label_map: Mapping[int, int] | None = None,
-        resize: tuple[int, int] | None = None,
-        cache_bytes: int = CACHE_BYTES,
-        channels: int = 3,
-        pixel_type: str = "uint8",
-    ) -> None:
-        lengths = {"train": config.train, "val": config.val, "test": config.test}
+    def __init__(self, config: ResolvedDataConfig, split: str) -> None:
+        drawn = config.generated
+        lengths = {"train": drawn.train, "val": drawn.val, "test": drawn.test}
         if split not in lengths:
             raise DataError(
                 f"the generated data set has no split '{split}'; it has {', '.join(lengths)}", code="unknown-split"
             )
         names = [f"{split}_{index:05d}" for index in range(lengths[split])]
-        super().__init__(names, classes or CLASSES, ignore_label, label_map, resize, cache_bytes, channels, pixel_type)
-        self._config = config
+        labels = config.classes, config.ignore_label, config.label_map
+        super().__init__(names, *labels, config.resize, channels=config.channels, pixel_type=config.pixel_type)
+        self._config = drawn
         self._stream = zlib.crc32(split.encode())
 
     def read(self, index: int) -> tuple[NDArray[Any], NDArray[np.integer[Any]]]:

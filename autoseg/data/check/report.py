@@ -11,7 +11,7 @@ from autoseg.data.base import Sample, resize_image, resize_mask
 from autoseg.data.check.problems import KINDS, Problem, find_problems
 from autoseg.data.check.scan import scan_dataset
 from autoseg.data.check.summary import Scan, SplitSummary, pick_samples, summarise
-from autoseg.data.dataset import folder_dataset
+from autoseg.data.dataset import FolderDataset
 from autoseg.data.discovery.known_datasets import title_of
 from autoseg.data.io.colour_tables import named_classes
 from autoseg.data.loading.threads import Progress
@@ -76,7 +76,7 @@ class DataReport:
         """
         found = []
         for split, index in pick_samples(self.scan):
-            dataset = folder_dataset(self.scan.config, [self.scan.pairs[split][index]], cache_bytes=0)
+            dataset = FolderDataset(self.scan.config, [self.scan.pairs[split][index]], cache_bytes=0)
             found.append((f"{split}/{dataset.names[0]}", _reduced(dataset.decode(0))))
         return found
 

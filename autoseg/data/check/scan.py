@@ -18,7 +18,7 @@ from autoseg.config.data import DataConfig, ResolvedDataConfig
 from autoseg.data.check.inspection import Fault, PairFacts, inspect_pair
 from autoseg.data.check.problems import NEEDED, Problem
 from autoseg.data.check.summary import ClassCounter, Scan
-from autoseg.data.dataset import folder_dataset, split_of
+from autoseg.data.dataset import FolderDataset, split_of
 from autoseg.data.discovery.folder_layouts import checked_root
 from autoseg.data.discovery.infer_classes import check_mask_like
 from autoseg.data.discovery.pairs import BadFiles, Pair, list_pairs, within
@@ -65,7 +65,7 @@ def scan_dataset(given: DataConfig, split: str | None, progress: Progress | None
     usable = _usable(data, pairs.get("train", ()), facts.get("train", ()))
     if usable:
         try:
-            data = normalised(data, config, lambda: folder_dataset(data, usable, cache_bytes=0))
+            data = normalised(data, config, lambda: FolderDataset(data, usable, cache_bytes=0))
         except DataError as reason:
             problems.append(Problem("layout", "train", "", str(reason), stops=True))
     return Scan(data, pairs, facts, left_out), problems
