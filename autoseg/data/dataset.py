@@ -1,4 +1,4 @@
-"""Opening the data set that a `DataConfig` describes, and filling in what it leaves out."""
+"""Resolving a `DataConfig`, and opening the data set that it describes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from autoseg.errors import DataError
 __all__ = ["Sample", "SegmentationDataset", "describe_dataset", "open_dataset", "resolve", "verify"]
 
 LEAST_SIDE = 8
-"""Pixels; what is smaller is no image to segment."""
+"""Least height and width of an image, in pixels."""
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class FolderDataset(SegmentationDataset):
         return image_size(self._pairs[index][2])
 
     def sources(self) -> list[tuple[str, str]]:
-        """The two files of each sample, and how large and how old they are."""
+        """The two files of each sample, and their sizes and times of change."""
         return [(f"{image}\n{mask}", f"{_state(image)} {_state(mask)}") for _, image, mask in self._pairs]
 
     def image_path(self, index: int) -> Path:
@@ -75,11 +75,11 @@ class FolderDataset(SegmentationDataset):
         return self._pairs[index][1]
 
     def where(self, index: int) -> str:
-        """The mask's file, from the data set's folder on."""
+        """The mask's file, relative to the data set's folder."""
         return within(self._root, self._pairs[index][2])
 
     def leave_out(self, reasons: Mapping[int, str]) -> None:
-        """Take samples out, index -> reason, and note them in `left_out`."""
+        """Remove samples, index -> reason, and add them to `left_out`."""
         self.left_out += [(self.names[index], reason) for index, reason in sorted(reasons.items())]
         kept = [index for index in range(len(self)) if index not in reasons]
         self.names, self._pairs = [self.names[index] for index in kept], [self._pairs[index] for index in kept]
@@ -87,13 +87,13 @@ class FolderDataset(SegmentationDataset):
 
 
 def resolve(config: DataConfig) -> ResolvedDataConfig:
-    """`config` with all filled in that it leaves out; a resolved one is returned as it is.
+    """Fill in what `config` leaves out. A resolved one is returned as it is.
 
-    That is: `root`, `layout`, `splits`, the classes and their number, the ignore label, the label map and the colours
-    of a known layout, channels and type of the images, and how they are normalised. Where neither the classes nor
-    their number are known, the training masks are read; where the normalisation is not, some training images.
+    This finds `root`, `layout` and `splits`, classes, ignore label, label map and colours, and the channels, type and
+    normalisation of the images. It reads the training masks if neither the classes nor their number are known, and some
+    training images if the normalisation is not.
 
-    Raises: DataError: no such folder, no layout that is known, masks that cannot be read, or fewer than two classes.
+    Raises: DataError: no such folder, no known layout, masks that cannot be read, or fewer than two classes.
     """
     if isinstance(config, ResolvedDataConfig):
         return config
@@ -115,9 +115,9 @@ def resolve(config: DataConfig) -> ResolvedDataConfig:
 
 
 def open_dataset(config: ResolvedDataConfig, split: str) -> SegmentationDataset:
-    """The samples of `split` (`train`, `val`, `test`, or one that `config.splits` names). Files are read when loaded.
+    """The samples of `split` (`train`, `val`, `test`, or one that `config.splits` names). Samples are read on access.
 
-    Where `config.on_bad_file` is `skip`, every file is read now, and a line of the log says what is left out.
+    If `config.on_bad_file` is `skip`, every file is read now, and the log names what is left out.
 
     Raises: DataError: no such split, no images, images without masks, or a label map to no class.
     """
@@ -130,7 +130,7 @@ def open_dataset(config: ResolvedDataConfig, split: str) -> SegmentationDataset:
 
 
 def describe_dataset(config: ResolvedDataConfig) -> str:
-    """One line on what a data set is: `Cityscapes: 2,975 train, 500 val, 19 classes`.
+    """Describe a data set in one line: `Cityscapes: 2,975 train, 500 val, 19 classes`.
 
     Raises: DataError: a split that cannot be listed.
     """
@@ -157,11 +157,9 @@ def describe_dataset(config: ResolvedDataConfig) -> str:
 
 
 def verify(dataset: SegmentationDataset, progress: Progress | None = None) -> None:
-    """Load every sample once, so that a long run fails at its start and not after hours; fills the cache.
+    """Load every sample once, so that a long run fails at its start; this fills the cache.
 
-    `progress(done, total)` is called after each sample.
-
-    Raises: DataError: the first sample that cannot be used.
+    `progress(done, total)` is called after each sample. Raises: DataError: the first sample that cannot be used.
     """
     in_threads(dataset.load, len(dataset), progress)
 
@@ -176,8 +174,8 @@ def _says_all(config: DataConfig) -> bool:
     return bool(placed and found and seen)
 
 
-def split_of(config: DataConfig, split: str) -> SplitConfig:
-    """Where a split lies. Raises: DataError: the data set has none of that name."""
+def split_config(config: DataConfig, split: str) -> SplitConfig:
+    """The place of a split. Raises: DataError: the data set has no split of that name."""
     splits = config.splits or {}
     if split not in splits:
         raise DataError(
@@ -188,12 +186,12 @@ def split_of(config: DataConfig, split: str) -> SplitConfig:
 
 
 def _pairs(config: DataConfig, split: str, bad: BadFiles) -> list[Pair]:
-    place = split_of(config, split)
+    place = split_config(config, split)
     return list_pairs(checked_root(config.root or ""), split, place, bad, config.val_share, config.split_seed)
 
 
 def _count(config: DataConfig, split: str) -> int:
-    """Images with masks; a run needs no others than these two, so that of others none is no error."""
+    """Number of images with masks. Only `train` and `val` must have some, since a run needs no other split."""
     try:
         return len(_pairs(config, split, BadFiles(skip=True)))
     except DataError:
@@ -203,7 +201,7 @@ def _count(config: DataConfig, split: str) -> int:
 
 
 def _usable(dataset: FolderDataset, config: ResolvedDataConfig, split: str) -> FolderDataset:
-    """The data set without what cannot be used."""
+    """Remove the samples that cannot be used. Raises: DataError: none is left."""
     reasons: dict[int, str] = {}
 
     def look(index: int) -> None:
@@ -233,7 +231,7 @@ def _usable(dataset: FolderDataset, config: ResolvedDataConfig, split: str) -> F
 
 
 def check_sizes(image: Path, size: tuple[int, int], mask: Path, mask_size: tuple[int, int]) -> None:
-    """Raises: DataError: an image and a mask of different sizes (H, W), or too small ones."""
+    """Raises: DataError: image and mask differ in size (H, W), or are too small."""
     if size != mask_size:
         raise DataError(
             f"{image} is {show_size(size)} pixels, but its mask {mask} is {show_size(mask_size)}; make them equal",
@@ -247,12 +245,12 @@ def check_sizes(image: Path, size: tuple[int, int], mask: Path, mask_size: tuple
 
 
 def show_size(size: tuple[int, int]) -> str:
-    """(H, W) as `width x height`, the way that files are described."""
+    """(H, W) as `640x480`, width first, as image viewers write it."""
     return f"{size[1]}x{size[0]}"
 
 
 def _state(path: Path) -> str:
-    """Bytes and time of the last change, in nanoseconds; of a file that is not there, nothing."""
+    """Size in bytes and time of the last change in nanoseconds; empty if the file does not exist."""
     try:
         status = path.stat()
     except OSError:

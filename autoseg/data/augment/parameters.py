@@ -23,7 +23,7 @@ COARSE = 128
 
 
 class View(NamedTuple):
-    """What a training sample shows of an image, and how it is changed, in this order."""
+    """A random view of an image. The fields after `columns` apply in their order."""
 
     rows: Window
     columns: Window

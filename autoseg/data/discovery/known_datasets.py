@@ -53,7 +53,7 @@ _KNOWN = (
 
 
 class Detect(Settings):
-    """What identifies a data set besides its folders. All conditions that are given must hold."""
+    """Conditions besides the folders that identify a data set. All that are given must hold."""
 
     files: tuple[str, ...] = ()
     """Globs of files or folders that must exist."""

@@ -315,7 +315,7 @@ def _folders(root: Path, folder: str) -> list[tuple[str, Path]]:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in a folder, in the order of names, without hidden files. Raises: DataError: it is unreadable."""
+    """The visible entries of a folder in the order of names. Raises: DataError: it is unreadable."""
     try:
         return sorted((e for e in os.scandir(folder) if not is_hidden(e.name)), key=lambda entry: entry.name)
     except OSError as reason:
