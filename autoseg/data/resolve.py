@@ -14,7 +14,7 @@ from autoseg.data.discovery.infer_classes import FoundClasses, binary_map, class
 from autoseg.data.discovery.known_datasets import find_layout, known_label_maps
 from autoseg.data.discovery.pairs import Pair
 from autoseg.data.generated import CLASSES
-from autoseg.data.io.colour_tables import Colour, MaskTable, mask_table, named_classes, table_beside
+from autoseg.data.io.colour_tables import Colour, ColourTable, MaskTable, named_classes, table_beside
 from autoseg.data.io.images import FIRST_FILES, are_black_and_white, first_in_colour, image_format
 from autoseg.data.statistics import channel_statistics
 from autoseg.data.wording import counted
@@ -78,7 +78,7 @@ def resolve_mask_form(config: DataConfig, pairs: Sequence[Pair]) -> DataConfig:
 
 def mask_table_of(config: DataConfig) -> MaskTable | None:
     """How the values in masks become labels; None where they are labels."""
-    return mask_table(config.colours, config.mask_threshold, ignored_label(config))
+    return config.mask_threshold if config.colours is None else ColourTable(config.colours, ignored_label(config))
 
 
 def ignored_label(config: DataConfig) -> int:

@@ -157,18 +157,15 @@ def _paired(root: Path, split: str, config: SplitConfig, stems: list[str], bad: 
         )
     wanted = [_without_suffix(stem) for stem in stems] or sorted(images)
     missing = [name for name in wanted if name not in images]
-    unpaired: list[tuple[str, Path]] = []
     found: list[Pair] = []
-    for name in (name for name in wanted if name in images):
-        candidates = matches[name]
-        if not candidates:
-            unpaired.append((name, images[name][0]))
-        elif len(images[name]) > 1 or len(candidates) > 1:
-            both = " and ".join(within(root, file) for file in max(images[name], candidates, key=len)[:2])
+    for name in (name for name in wanted if matches.get(name)):
+        files = max(images[name], matches[name], key=len)
+        if len(files) > 1:
+            both = " and ".join(within(root, file) for file in files[:2])
             error = DataError(f"{both} in {root} have the same stem; remove or rename one", code="same-stem-twice")
             bad.add(name, error)
         else:
-            found.append((name, images[name][0], candidates[0]))
+            found.append((name, images[name][0], matches[name][0]))
     for name in missing:
         error = DataError(
             f"{root / (config.list or '')} lists {name}, which is not in {root / config.images}"
@@ -176,12 +173,14 @@ def _paired(root: Path, split: str, config: SplitConfig, stems: list[str], bad: 
             code="listed-file-missing",
         )
         bad.add(name, error)
+    unpaired = [name for name in wanted if name in images and not matches[name]]
     missed = f"{len(unpaired)} of {counted(len(wanted), 'image')} without"
-    for name, image in unpaired:
-        text = f"{within(root, image)} has no mask in {root / config.masks} ({missed}); add the masks, with the images'"
+    for name in unpaired:
+        image = within(root, images[name][0])
+        text = f"{image} has no mask in {root / config.masks} ({missed}); add the masks, with the images'"
         advice = "stems, or remove the images"
         if len(parts := _parts_of(name, masks, "*" in config.masks)) > 1:
-            text = f"{within(root, image)} has {len(parts)} masks, such as {within(root, masks[parts[0]][0])}, but none"
+            text = f"{image} has {len(parts)} masks, such as {within(root, masks[parts[0]][0])}, but none"
             advice = "of the whole image; merge them into one mask of labels, with the image's stem"
         error = DataError(f"{text} {advice}", code="mask-in-parts" if len(parts) > 1 else "mask-missing")
         bad.add(name, error)

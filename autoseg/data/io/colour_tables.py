@@ -29,24 +29,17 @@ IGNORED_NAMES = ("ignore", "ignored", "void", "unlabelled", "unlabeled", "undefi
 """Lower-case names whose pixels are ignored, in any spelling of upper and lower case."""
 
 
-class GreyTable:
-    """Maps grey values to two classes: 1 from `threshold` on, 0 below it."""
-
-    def __init__(self, threshold: int) -> None:
-        self._threshold = threshold
-
-    def read(self, grey: NDArray[Any]) -> NDArray[np.uint8]:
-        """(H, W) to labels (H, W)."""
-        return (grey >= self._threshold).astype(np.uint8)
-
-
 class ColourTable:
-    """Maps colours to labels. `labels`: colour -> label."""
+    """Maps colours to labels; `IGNORED_NAMES` get the ignore label. If a colour comes twice, its first label counts."""
 
-    def __init__(self, labels: Mapping[Colour, int]) -> None:
-        codes = sorted((_code(np.array(colour)).item(), label) for colour, label in labels.items())
-        self._codes = np.array([code for code, _ in codes], dtype=np.int64)
-        self._labels = np.array([label for _, label in codes], dtype=np.uint16)
+    def __init__(self, colours: Colours, ignore_label: int) -> None:
+        numbers = {name: label for label, name in enumerate(named_classes(colours))}
+        labels: dict[int, int] = {}
+        for key, colour in colours.items():
+            label = numbers.get(key, ignore_label) if isinstance(key, str) else key
+            labels.setdefault(_code(np.array(colour)).item(), label)
+        self._codes = np.array(sorted(labels), dtype=np.int64)
+        self._labels = np.array([labels[code] for code in sorted(labels)], dtype=np.uint16)
 
     def read(self, colours: NDArray[np.uint8], where: Path) -> NDArray[np.uint16]:
         """(H, W, 3) to labels (H, W). Raises: DataError: a colour that is not in the table."""
@@ -64,18 +57,8 @@ class ColourTable:
         return labels
 
 
-MaskTable: TypeAlias = ColourTable | GreyTable
-
-
-def mask_table(colours: Colours | None, threshold: int | None, ignore_label: int) -> MaskTable | None:
-    """The table that `data.colours` or `data.mask_threshold` describes; None if the values in masks are labels."""
-    if colours is None:
-        return None if threshold is None else GreyTable(threshold)
-    numbers = {name: label for label, name in enumerate(named_classes(colours))}
-    labels: dict[Colour, int] = {}
-    for key, colour in colours.items():
-        labels.setdefault(colour, numbers.get(key, ignore_label) if isinstance(key, str) else key)
-    return ColourTable(labels)
+MaskTable: TypeAlias = ColourTable | int
+"""How values in masks become labels: by their colours, or as class 1 from this grey value on and class 0 below it."""
 
 
 def named_classes(colours: Colours) -> tuple[str, ...]:

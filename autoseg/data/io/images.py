@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from autoseg.data.io.arrays import MAX_PIXELS, array_labels, channels_last, npy_shape, pixel_values, read_npy, read_tiff
-from autoseg.data.io.colour_tables import GreyTable, MaskTable, first_colours, is_photo_like
+from autoseg.data.io.colour_tables import MaskTable, first_colours, is_photo_like
 from autoseg.data.io.reading import missing_file, unreadable
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
@@ -82,8 +82,8 @@ def read_mask(path: Path, table: MaskTable | None = None) -> NDArray[np.integer[
     exact values are needed.
     """
     image = read_npy(path) if is_npy(path) else _open(path)
-    if isinstance(table, GreyTable):
-        return table.read(_grey_values(image, path))
+    if isinstance(table, int):
+        return (_grey_values(image, path) >= table).astype(np.uint8)
     if isinstance(image, np.ndarray):
         if table is not None and image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8:
             return table.read(image, path)

@@ -54,17 +54,17 @@ def keep_samples(
     Raises: DataError: the first sample that cannot be used.
     """
     device = device or torch.device("cpu")
-    if store != "none":
-        layout = Layout(_sizes(dataset), dataset.mask_dtype, dataset.channels, dataset.image_dtype)
-        for place in places(store, layout.total_bytes, device):
-            samples = _kept(dataset, layout, place, device, cache_dir, progress)
-            if samples is not None:
-                dataset.keep(samples)
-                _say_unlabelled(dataset)
-                return place
-    verify(dataset, progress)
+    sizes = [] if store == "none" else _sizes(dataset)
+    layout = Layout(sizes, dataset.mask_dtype, dataset.channels, dataset.image_dtype)
+    for place in places(store, layout.total_bytes, device):
+        if samples := _kept(dataset, layout, place, device, cache_dir, progress):
+            dataset.keep(samples)
+            break
+    else:
+        place = "none"
+        verify(dataset, progress)
     _say_unlabelled(dataset)
-    return "none"
+    return place
 
 
 def cache_folder(cache_dir: str | Path | None = None) -> Path:
@@ -122,9 +122,9 @@ def places(store: Store, total_bytes: int, device: torch.device) -> Iterator[str
     """The places to try, in this order."""
     if store == "device" and device.type != "cuda":  # mps shares the host's memory, and the CPU augments
         yield "memory"
-    elif store != "auto":
+    elif store in ("device", "memory", "disk"):
         yield store
-    else:
+    elif store == "auto":
         if device.type == "cuda" and total_bytes <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
             yield "device"
         if total_bytes <= MEMORY_SHARE * available_memory():
