@@ -62,11 +62,10 @@ class BatchAugment:
         `samples`: images (H, W, C) uint8, uint16 or float32, and masks (H, W) as `mask_tensor` gives them.
         `generators`: one per sample. `coarse_masks` are needed if `max_class_share` is less than 1.
         """
+        coarse_masks = coarse_masks or [None] * len(samples)
         views = [
             draw_view((mask.shape[0], mask.shape[1]), self.crop, self.augment, generator, coarse, self.ignore_label)
-            for (_, mask), generator, coarse in zip(
-                samples, generators, coarse_masks or [None] * len(samples), strict=True
-            )
+            for (_, mask), generator, coarse in zip(samples, generators, coarse_masks, strict=True)
         ]
         windows, window_masks = self._cut(samples, views)
         numbers = self._send(views)
@@ -119,8 +118,7 @@ class BatchAugment:
     def _resampled(self, windows: Tensor, numbers: _Numbers) -> Tensor:
         """The resized and blurred crops of windows (N, S, T, C): (N, C, h, w) float32."""
         count, height, width, channels = windows.shape
-        axes = (numbers.rows, height), (numbers.columns, width)
-        rows, columns = (axis.weights(size) for axis, size in axes)
+        rows, columns = numbers.rows.weights(height), numbers.columns.weights(width)
         if self.augment.blur > 0:
             rows = torch.bmm(gaussian(numbers.rows.shown, numbers.blur), rows)
             columns = torch.bmm(gaussian(numbers.columns.shown, numbers.blur), columns)

@@ -15,9 +15,8 @@ from PIL import Image
 from autoseg.data.dataset import check_sizes
 from autoseg.data.discovery.infer_classes import check_labels
 from autoseg.data.discovery.pairs import Pair
-from autoseg.data.io.arrays import npy_shape
 from autoseg.data.io.colour_tables import MaskTable
-from autoseg.data.io.images import image_format, read_image, read_mask
+from autoseg.data.io.images import image_format, is_npy, read_image, read_mask
 from autoseg.errors import DataError
 
 AT_ONCE = 2**20
@@ -136,7 +135,7 @@ def look_at_image(
 
 def _quick_look(path: Path, channels: int, pixel_type: str) -> tuple[FileKind, tuple[int, int]] | None:
     """Check a JPEG or PNG without decoding it fully; None if the file must be read to know."""
-    if path.suffix.lower() == ".npy" or pixel_type == "float32":
+    if is_npy(path) or pixel_type == "float32":
         return None
     with Image.open(path) as image:
         plain = image.format in ("JPEG", "PNG") and image.mode in ("L", "P", "RGB", "RGBA", "I;16")
@@ -155,9 +154,10 @@ def _quick_look(path: Path, channels: int, pixel_type: str) -> tuple[FileKind, t
 
 def _kind_of(path: Path) -> FileKind:
     """The kind of a file that can be read."""
-    if path.suffix.lower() == ".npy":
-        shape, dtype = npy_shape(path), np.load(path, mmap_mode="r", allow_pickle=False).dtype
-        return FileKind("NPY", dtype.name, _array_channels(shape), 8 * dtype.itemsize)
+    if is_npy(path):
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        channels = 1 if array.ndim < 3 else min(array.shape[0], array.shape[-1])
+        return FileKind("NPY", array.dtype.name, channels, 8 * array.itemsize)
     try:
         with Image.open(path) as image:
             return _pillow_kind(image)
@@ -169,7 +169,3 @@ def _kind_of(path: Path) -> FileKind:
 def _pillow_kind(image: Image.Image) -> FileKind:
     deep = "16" in image.mode or any("16" in str(part) for tile in getattr(image, "tile", ()) for part in tile[3:])
     return FileKind(str(image.format), image.mode, len(image.getbands()), 16 if deep else _BITS.get(image.mode, 8))
-
-
-def _array_channels(shape: tuple[int, ...]) -> int:
-    return 1 if len(shape) < 3 else min(shape[0], shape[-1])
