@@ -1,4 +1,4 @@
-"""The run directory: what passes between commands (its files are listed in README)."""
+"""The run directory: what passes between commands (docs/guide/run_directory.md lists its files)."""
 
 from __future__ import annotations
 

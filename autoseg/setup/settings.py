@@ -40,15 +40,10 @@ class Sources:
     arguments: Mapping[str, Any]
     """The space, genotype or network, and the data as it was given."""
     overrides: Mapping[str, Any]
-    config: str | Path | None = None
-    """The file."""
+    where: str = ""
+    """The path of the file."""
     recommended_by: str = ""
-    """Its name or file, if it was given by one."""
-
-    @property
-    def where(self) -> str:
-        """The file, for messages."""
-        return str(self.config or "")
+    """The name or path of the space or network, if it was given by one."""
 
     def merged(self) -> dict[str, Any]:
         """All settings but those of the data."""
@@ -57,7 +52,7 @@ class Sources:
     def data(self) -> DataConfig:
         """The data's settings. Raises: DataError, ConfigError: there is no such data, or it is wrong."""
         in_file, data = self.file.get("data"), self.arguments.get("data")
-        folder = Path(self.config or "").parent
+        folder = Path(self.where).parent
         if isinstance(in_file, str):
             in_file = data_settings(folder / in_file if in_file != "generated" else in_file)
         elif isinstance(in_file, dict):
@@ -68,7 +63,7 @@ class Sources:
             raise ConfigError(
                 "no data is given; give --data a folder, a data YAML, or 'generated'", code="data-not-given"
             )
-        return parse(_Data, merged, self.where).data
+        return parse(_Parts, merged, self.where).data
 
     def set_by_user(self, kind: str) -> set[str]:
         """Names of the settings of `kind`, `search` or `retrain`, and of the genotype's that the user has set."""
@@ -84,21 +79,20 @@ def search_sources(
 ) -> Sources:
     """What is said of a search. Raises: SearchSpaceError, ConfigError: no space, or none that can be read."""
     file, changes = _read_config(config), dict(overrides or {})
-    chosen = space if space is not None else file.get("space")
+    in_file = file.pop("space", None)
+    chosen = space if space is not None else in_file
     if isinstance(changes.get("space"), str):
         chosen = changes.pop("space")
     if chosen is None:
         raise ConfigError(
             "no space is given; name one, such as --space tiny (see `autoseg spaces`)", code="space-not-given"
         )
-    recommended: Mapping[str, Any] = {}
-    recommended_by = ""
+    name, recommended = "", dict[str, Any]()
     if not isinstance(chosen, Mapping | SearchSpace):
-        recommended_by = str(chosen)
-        chosen, recommended = load_space(chosen)
+        name = str(chosen)
+        chosen, recommended = load_space(name)
     settings = chosen.to_dict() if isinstance(chosen, SearchSpace) else chosen
-    rest = {key: value for key, value in file.items() if key != "space"}
-    return Sources(recommended, rest, {"space": settings, "data": data}, changes, config, recommended_by)
+    return Sources(recommended, file, {"space": settings, "data": data}, changes, str(config or ""), name)
 
 
 def retrain_sources(
@@ -133,7 +127,7 @@ def retrain_sources(
     else:
         arguments[key] = chosen.to_dict()
     name = source if isinstance(source, str) else ""
-    return Sources({"retrain": recommended}, file, arguments, changes, config, name)
+    return Sources({"retrain": recommended}, file, arguments, changes, str(config or ""), name)
 
 
 def search_settings(
@@ -280,21 +274,17 @@ def data_overrides(overrides: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """The `data` of `overrides`, which may hold nothing else where a trained network is measured."""
     if stray := [key for key in overrides or {} if key != "data"]:
         raise ConfigError(f"unknown key '{stray[0]}' (known here: data, such as data.resize)", code="unknown-setting")
-    return _mapping({"data": {}, **(overrides or {})}, "data")
-
-
-def _mapping(settings: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    if not isinstance(settings[key], Mapping):
-        raise ConfigError(f"{key}: should be a mapping, not {settings[key]!r}", code="setting-invalid")
-    value: Mapping[str, Any] = settings[key]
-    return value
+    data: Mapping[str, Any] = (overrides or {}).get("data", {})
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"data: should be a mapping, not {data!r}", code="setting-invalid")
+    return data
 
 
 def _placed(reason: ConfigError, sources: Sources) -> ConfigError:
     """`reason`, with the space's file named where its recommended schedules alone have the same fault."""
-    for key, model in (("search", _Search), ("retrain", _Retrain)):
+    for key in ("search", "retrain"):
         try:
-            parse(model, {key: sources.recommended.get(key, {})})
+            parse(_Parts, {key: sources.recommended.get(key, {})})
         except ConfigError as same:
             if str(same) == str(reason):
                 return ConfigError(f"{reason} (in {sources.recommended_by})", code=reason.code)
@@ -303,22 +293,12 @@ def _placed(reason: ConfigError, sources: Sources) -> ConfigError:
 
 def checked_schedule(schedule: Mapping[str, Any], where: str = "") -> RetrainSchedule:
     """A schedule for retraining. Raises: ConfigError: it has a mistake; the message says where in `retrain`."""
-    return parse(_Retrain, {"retrain": schedule}, where).retrain
+    return parse(_Parts, {"retrain": schedule}, where).retrain
 
 
-class _Data(Settings):
-    """As `_Retrain`, for messages about data."""
+class _Parts(Settings):
+    """Gives messages about data and schedules their place, such as `retrain.`."""
 
-    data: DataConfig
-
-
-class _Search(Settings):
-    """As `_Retrain`."""
-
-    search: SearchSchedule
-
-
-class _Retrain(Settings):
-    """Gives messages about a schedule its place, `retrain.`."""
-
-    retrain: RetrainSchedule
+    data: DataConfig = ANY_DATA
+    search: SearchSchedule = SearchSchedule()
+    retrain: RetrainSchedule = RetrainSchedule()
