@@ -20,7 +20,6 @@ from autoseg.registry import NETWORKS
 from autoseg.zoo.architecture import Architecture, load_architecture
 from autoseg.zoo.schema import FixedNetwork
 
-
 PREFIX = re.compile(r"^(backbone|decoder|fully_connected)\.")
 
 

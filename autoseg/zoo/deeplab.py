@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from autoseg.network.base import SegmentationNetwork
 from autoseg.ops.heads import AsppDecoder, ConvNormRelu, DeepLabV3PlusDecoder
-from autoseg.zoo.initialisation import he_initialise
+from autoseg.ops.layers import he_initialise
 from autoseg.zoo.layers import FullyConnected, SeparableConvNormRelu, initialise_score, vgg_stages
 from autoseg.zoo.resnet import ResNet
 from autoseg.zoo.vgg import VGG16

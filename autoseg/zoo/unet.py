@@ -17,9 +17,8 @@ from torch.nn import functional as F
 from autoseg.network.base import SegmentationNetwork
 from autoseg.ops.heads import Doubling
 from autoseg.ops.interleave import cut, is_channels_last
-from autoseg.ops.layers import Norm, Pairs
+from autoseg.ops.layers import Norm, Pairs, he_initialise
 from autoseg.ops.resize import Size
-from autoseg.zoo.initialisation import he_initialise
 from autoseg.zoo.layers import ConvRelu, initialise_score
 from autoseg.zoo.output_stride import MaxPool
 from autoseg.zoo.schema import UNET_UPSAMPLER

@@ -9,8 +9,7 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from autoseg.ops.layers import Pairs
-from autoseg.zoo.initialisation import he_initialise
+from autoseg.ops.layers import Pairs, he_initialise
 from autoseg.zoo.output_stride import MaxPool, stage_rates
 from autoseg.zoo.width import scaled
 
