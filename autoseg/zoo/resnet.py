@@ -77,14 +77,9 @@ class ResNet(nn.Module):
     conv_norms: ClassVar[Pairs] = (("conv1", "bn1"),)
 
     def __init__(
-        self,
-        depth: Literal[50, 101] = 50,
-        in_channels: int = 3,
-        width: float = 1.0,
-        output_stride: int = 32,
-        multi_grid: Sequence[int] = (1, 1, 1),
-        extra_blocks: int = 0,
-    ) -> None:
+        self, depth: Literal[50, 101] = 50, in_channels: int = 3, width: float = 1.0, output_stride: int = 32,
+        multi_grid: Sequence[int] = (1, 1, 1), extra_blocks: int = 0,
+    ) -> None:  # fmt: skip
         super().__init__()
         numbers = [*BLOCKS[depth], *[BLOCKS[depth][-1]] * extra_blocks]
         self.depth, self.width = depth, width

@@ -83,14 +83,9 @@ class UNet(SegmentationNetwork):
     """
 
     def __init__(
-        self,
-        num_classes: int,
-        in_channels: int = 3,
-        width: float = 1.0,
-        batch_norm: bool = False,
-        upsampler: str = UNET_UPSAMPLER,
-        dropout: float = 0.0,
-    ) -> None:
+        self, num_classes: int, in_channels: int = 3, width: float = 1.0, batch_norm: bool = False,
+        upsampler: str = UNET_UPSAMPLER, dropout: float = 0.0,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.in_channels = in_channels
         norm = nn.BatchNorm2d if batch_norm else None

@@ -35,13 +35,9 @@ class VGG16(nn.Module):
     """
 
     def __init__(
-        self,
-        in_channels: int = 3,
-        width: float = 1.0,
-        batch_norm: bool = False,
-        output_stride: int = 32,
+        self, in_channels: int = 3, width: float = 1.0, batch_norm: bool = False, output_stride: int = 32,
         pool: Literal[2, 3] = 2,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         stages = stage_rates([2] * len(STAGES), output_stride)
         self.width, self.batch_norm = width, batch_norm
