@@ -1,9 +1,8 @@
 """Plugins: a user's own operations and other records, from a Python file or an installed module.
 
 A plugin is a file that calls `autoseg.register` for each of its records. `autoseg search --plugin my_ops.py` loads it.
-A package may name its module in the entry point group `autoseg.plugins`; it is loaded by that name. autoseg never
-runs a plugin that only a file names: a space, genotype or network says where its parts came from, and the user gives
-it.
+A package may name its module in the entry point group `autoseg.plugins`, whose names load it. A space, genotype or
+network names the plugins of its parts, but autoseg runs only plugins that the user gives.
 """
 
 from __future__ import annotations
@@ -26,10 +25,14 @@ _loaded: dict[str, str] = {}
 
 
 def load_plugin(source: str | Path) -> None:
-    """Load a plugin once: a Python file, the name of a module, or an entry point of the group `autoseg.plugins`.
+    """Load a plugin once.
 
-    Raises: PluginError: it is not there, does not import, registers nothing, or registers something wrong. Nothing of
-    it stays registered then.
+    Args:
+        source: A Python file, the name of a module, or an entry point of the group `autoseg.plugins`.
+
+    Raises:
+        PluginError: it does not exist or does not import, or registers nothing or something wrong. Nothing of it stays
+            registered then.
     """
     text = str(source)
     path = Path(text).expanduser()
@@ -67,7 +70,7 @@ def load_plugin(source: str | Path) -> None:
 
 
 def _run_file(path: Path) -> None:
-    """Run a file as a module of its own, in which classes can be found again by their module's name."""
+    """Run a file as a module of its own; it stays in `sys.modules`, where pickle finds its classes."""
     name = f"autoseg_plugin_{path.stem}_{abs(hash(str(path.resolve()))):x}"
     spec = importlib.util.spec_from_file_location(name, path, loader=SourceFileLoader(name, str(path)))
     assert spec is not None
@@ -82,12 +85,12 @@ def _run_file(path: Path) -> None:
 
 
 def _import_module(name: str) -> None:
-    named = [point for point in entry_points(group=GROUP) if point.name == name]
-    if named:
-        named[0].load()
+    points = {point.name: point for point in entry_points(group=GROUP)}
+    if name in points:
+        points[name].load()
         return
     if importlib.util.find_spec(name.split(".")[0]) is None:
-        known = ", ".join(sorted(point.name for point in entry_points(group=GROUP))) or "none are installed"
+        known = ", ".join(sorted(points)) or "none are installed"
         raise PluginError(
             f"there is no plugin '{name}'; give a Python file, an installed module, or an entry point of {GROUP}"
             f" ({known})",
@@ -101,7 +104,7 @@ def _count() -> int:
 
 
 def _line_of(reason: BaseException, path: Path) -> str:
-    """The line of the plugin at which it failed, where that is known."""
+    """The line of the plugin that failed, if it is known."""
     if isinstance(reason, SyntaxError):
         return f" (line {reason.lineno})"
     frames = traceback.extract_tb(reason.__traceback__)

@@ -1,4 +1,4 @@
-"""What a network costs: parameters and multiply-adds, counted without computing anything."""
+"""Parameters and multiply-adds of a network, counted without computing anything."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Cost:
 
 
 def count_cost(build: Callable[[], nn.Module], size: Size, in_channels: int = 3) -> Cost:
-    """Cost of the module that `build` makes, for one image of `size`, with PyTorch's own counter on meta tensors.
+    """Cost of the module that `build` makes, for one image of `size`, by PyTorch's counter on meta tensors.
 
-    Buffers are no parameters; an auxiliary head is counted if `build` makes one, though only training runs it.
+    Buffers are no parameters. The parameters of an auxiliary head count, though only training runs it.
     """
     with torch.device("meta"):
         network = build().eval()

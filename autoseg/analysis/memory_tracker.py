@@ -1,4 +1,4 @@
-"""Memory that a computation needs, followed on tensors without data (PyTorch's fake tensors) or with."""
+"""Memory of a computation, followed on PyTorch's fake tensors or on real ones."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """The bytes of all storages on `device` that are alive, and the most there were, as an allocator sees them.
+    """The bytes of all live storages on `device`, and their peak, as an allocator sees them.
 
-    Enter it after a `FakeTensorMode`; what was made before does not count, but for what `add` is told. Views share
-    their storage and count once. What a kernel allocates inside itself is not seen: the work space of a
-    convolution, which is some megabytes in oneDNN, whatever the crop, for the weights of depthwise 5x5.
+    Enter it after a `FakeTensorMode`. Tensors made before count only through `add`. Views share their storage and count
+    once. It does not see what a kernel allocates inside itself, such as a convolution's work space: some megabytes in
+    oneDNN for the weights of depthwise 5x5, whatever the crop.
     `block_bytes`: the allocator hands out multiples of it; CUDA's caching allocator 512.
-    `stream`: set it while something is computed on a CUDA stream of its own. What a stream frees, only that stream gets
-    again: together they take `peak_bytes_of_streams`, which is more than were alive at once.
+    `stream`: set it while a CUDA stream of its own computes. A stream alone reuses what it frees: together they take
+    `peak_bytes_of_streams`, which is more than the peak of live bytes.
     """
 
     def __init__(self, device: torch.device, block_bytes: int = 1) -> None:
@@ -42,16 +42,16 @@ class LiveStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @property
     def peak_bytes_of_streams(self) -> int:
-        """The sum of the most that were alive at once on each stream."""
+        """The sum of the peaks of all streams."""
         return self._peaks.total()
 
     def restart(self) -> int:
-        """Forget the peaks of before; returns the bytes that are alive."""
+        """Forget earlier peaks, and return the live bytes."""
         self.peak_bytes, self._peaks = self.live_bytes, self._live.copy()
         return self.live_bytes
 
     def add(self, tensors: Iterable[Tensor]) -> None:
-        """Count tensors too that were there before."""
+        """Count existing tensors as well."""
         for tensor in tensors:
             if tensor.device.type == self.device.type:
                 self._add(tensor.untyped_storage())
@@ -75,10 +75,10 @@ class LiveStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class SavedStorages(torch.autograd.graph.saved_tensors_hooks):
-    """The bytes of the tensors that autograd saves for backward within the context, each storage once.
+    """The bytes of the tensors that autograd saves for the backward pass within the context, each storage once.
 
-    `own`: tensors that exist anyway and do not count, such as parameters and buffers. What is computed again in
-    backward (activation checkpointing) does not count, since it is not kept.
+    `own`: tensors that exist anyway and do not count, such as parameters and buffers. Activations that checkpointing
+    computes again are not kept and do not count.
     """
 
     def __init__(self, own: Iterable[Tensor]) -> None:
@@ -99,5 +99,5 @@ class SavedStorages(torch.autograd.graph.saved_tensors_hooks):
 
 
 def tensor_bytes(tensors: Iterable[Tensor]) -> int:
-    """The sum of the sizes of tensors that share no storage."""
+    """Total size of tensors that share no storage."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -1,4 +1,4 @@
-"""A network as the stages that it is made of, to be listed and drawn. No torch."""
+"""A network as a graph of stages, to be listed and drawn. Loads without torch."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 Join = Literal["add", "concat", "unpool"]
-"""How what a stage reads meets what else it reads: summed, concatenated, or only compared, as max-unpooling does with
-the feature that says where its maxima were."""
+"""How an input of a stage meets its other inputs: summed, concatenated, or compared, as max-unpooling does with the
+feature whose maxima it uses."""
 
 IMAGE, LOGITS = "image", "logits"
-"""Both ends of a diagram, as if they were stages."""
+"""Names of both ends of a diagram."""
 
 
 @dataclass(frozen=True)
 class Read:
-    """A stage, or the image, that is read, and how it first meets another one; None where it meets none."""
+    """A stage, or the image, that is read, and how it first meets another one, if it does."""
 
     source: str
     how: Join | None = None
@@ -25,8 +25,8 @@ class Read:
 class Stage:
     """A part of a network with one output, (N, channels, H / stride, W / stride), and what it reads directly.
 
-    `stride` is below 1 where the output is larger than the image; `parameters` are all those used on the way from what
-    it reads to its output, in the stage or before it, each counted where it is used first.
+    `stride` is below 1 for an output larger than the image. `parameters` counts those used between what it reads and
+    its output, in the stage or before it, each in the stage that uses it first.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Stage:
 class Diagram:
     """Stages in the order in which they run, and what the logits (N, classes, H, W) read.
 
-    `other_parameters` are those that no stage uses, on the way to the logits or not at all.
+    `other_parameters` counts those that no stage uses.
     """
 
     stages: tuple[Stage, ...]
@@ -51,5 +51,5 @@ class Diagram:
 
     @property
     def parameters(self) -> int:
-        """Of the whole network."""
+        """Number of parameters of the whole network."""
         return sum(stage.parameters for stage in self.stages) + self.other_parameters

@@ -1,12 +1,12 @@
-"""How far a network sees: the rows and columns of the image that a pixel of the logits depends on.
+"""The receptive field: the rows and columns of the image that a pixel of the logits depends on.
 
 The network runs once on meta tensors, and every tensor carries its reach: the last image row (or column) that each
-element depends on and, as the second of a batch of two images, minus the first one. So each operation is computed with
-"greatest of" in place of sums and products: a convolution takes the greatest reach in its window, an addition that of
-its terms. An operation that only moves elements moves their reach. Weights reach nothing, minus infinity. An operation
-without a rule reaches everything, infinity: too much, never too little.
+element depends on and, as the second of a batch of two images, minus the first one. Each operation takes maxima in
+place of sums and products: a convolution the greatest reach in its window, an addition that of its terms. An operation
+that only moves elements moves their reach. Weights reach nothing, minus infinity. An operation without a rule reaches
+everything, infinity: too much, never too little.
 
-A reach has the dimensions of its tensor, each in full, or of length 1 where nothing changes along it.
+A reach has the dimensions of its tensor. Each has the full length, or 1 if nothing changes along it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from autoseg.analysis.trace import Facts, meta_images, meta_weights, run
 from autoseg.ops.resize import Size
 
 FAR = 16384
-"""Pixels of the image along the axis that is followed; a field of more than half of it is the whole image's."""
+"""Pixels of the image along the followed axis; a field of more than half of it counts as the whole image."""
 ACROSS = 32
-"""Pixels of the image along the axis that is not followed."""
+"""Pixels of the image along the other axis."""
 
 aten = torch.ops.aten
 
@@ -35,23 +35,22 @@ aten = torch.ops.aten
 def receptive_field(network: nn.Module, in_channels: int = 3) -> float:
     """Pixels of the image that a pixel of the logits (N, K, H, W) may depend on, along the wider of rows and columns.
 
-    The widest of all ways, and of all pixels where they differ, as after a transposed convolution; `math.inf` for the
-    whole image, as with image pooling. Zeros around the image count as far as a field would reach without them.
-    Exact but for interpolation, which is not counted, as is the convention: it moves a field and makes it no wider
-    (nearest-neighbour upsampling does not either).
+    It is the widest field of all paths through the network and of all pixels, which differ after a transposed
+    convolution; `math.inf` for the whole image, as with image pooling. Padding counts as pixels. The result is exact,
+    but interpolation, by convention, moves a field and does not widen it.
     """
     widest = 0.0
     for axis, size in ((2, (FAR, ACROSS)), (3, (ACROSS, FAR))):
         widest = max(widest, float(reach(network, size, axis, in_channels).sum(0).max()) + 1)
-        if 2 * widest > FAR:  # even what the middle sees might be cut off by the border
+        if 2 * widest > FAR:  # the border may cut off even the field in the middle
             return math.inf
     return float(math.ceil(widest))
 
 
 def reach(network: nn.Module, size: Size, axis: int, in_channels: int = 3) -> Tensor:
-    """The reach of the logits in rows (axis 2) or columns (axis 3) of an image: the last, and minus the first.
+    """The reach of the logits in rows (axis 2) or columns (axis 3) of an image: the last one, and minus the first one.
 
-    Returns: (2, K, H, W), each of K, H and W in full or 1. Minus infinity where nothing is seen.
+    Returns: (2, K, H, W), each of K, H and W in full or 1. Minus infinity: nothing is seen.
     """
     mode = _Reaches()
     images = meta_images(network, 2, in_channels, size)
@@ -75,13 +74,9 @@ class _Call:
     """One operation: its arguments by name, defaults included, their reach, and the shapes of its results."""
 
     def __init__(
-        self,
-        func: Any,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        result: Any,
+        self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any,
         fact: Callable[[Tensor], Tensor | None],
-    ) -> None:
+    ) -> None:  # fmt: skip
         names = [argument.name for argument in func._schema.arguments]
         defaults = {each.name: each.default_value for each in func._schema.arguments if each.has_default_value()}
         self.func, self._fact = func, fact
@@ -121,14 +116,14 @@ def _same(call: _Call) -> Tensor:
 
 
 def _moved(call: _Call) -> list[Tensor]:
-    """The operation itself, on reaches in full, which take no memory along what does not change."""
+    """The operation itself, on reaches expanded to full size, which takes no memory."""
     whole = tree_map_only(Tensor, lambda tensor: call.reach(tensor).expand(tensor.shape), call.arguments)
     results = tree_leaves(call.func(**whole))
     return [result[tuple(slice(None) if step else slice(1) for step in result.stride())] for result in results]
 
 
 def _view(call: _Call) -> Tensor:
-    """A tensor that is read, element by element, in another shape."""
+    """The same elements in the same order, in another shape."""
     before, after, found = call.tensors[0].shape, call.shapes[0], call.reaches[0]
     full, shape = list(found.shape), [1] * len(after)
     for old, new in _groups(before, after):
@@ -138,21 +133,18 @@ def _view(call: _Call) -> Tensor:
 
 
 def _groups(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[slice, slice]]:
-    """The fewest neighbouring dimensions of both shapes that hold equally many elements."""
+    """Pair the fewest neighbouring dimensions of both shapes that hold equally many elements."""
     old = new = 0
     while old < len(before) or new < len(after):
         old_end, new_end = min(old + 1, len(before)), min(new + 1, len(after))
         while (short := math.prod(before[old:old_end]) - math.prod(after[new:new_end])) != 0:
-            if short < 0:
-                old_end += 1
-            else:
-                new_end += 1
+            old_end, new_end = (old_end + 1, new_end) if short < 0 else (old_end, new_end + 1)
         yield slice(old, old_end), slice(new, new_end)
         old, new = old_end, new_end
 
 
 def _cat(call: _Call) -> Tensor:
-    """Channels reach, each, as far as any of them; other dimensions keep the reach of each part."""
+    """Along channels of equal reach the greatest of all parts; else each part keeps its own."""
     tensors = [tensor for tensor in call.tensors if tensor.dim() == len(call.shapes[0])]  # PyTorch skips empty ones
     parts, axis = [call.reach(tensor) for tensor in tensors], call["dim"] % len(call.shapes[0])
     if axis == 1 and all(part.shape[1] == 1 for part in parts):
@@ -205,9 +197,9 @@ def _nearest(call: _Call) -> Tensor:
 
 
 def _interpolate(call: _Call) -> Tensor:
-    """Moved to between the neighbours, but no wider, by the ratio of the sizes alone.
+    """A reach between those of the neighbours, by the ratio of the sizes alone.
 
-    Aligned corners or not, the places are those of pixels' centres; the other convention moves a field, not its size.
+    Places are those of pixels' centres, with aligned corners or not: the convention moves a field, not its size.
     """
     found = call.reaches[0]
     for axis, length in enumerate(call.shapes[0][2:], start=2):
@@ -221,7 +213,7 @@ def _interpolate(call: _Call) -> Tensor:
 
 
 def _sample(call: _Call) -> Tensor:
-    """At places (N, H, W, 2) that may be predicted: the reach of the nearest element, and that of the places."""
+    """Sampling at places (N, H, W, 2): the greater reach of the nearest element and of the places."""
     return torch.maximum(_nearest(call), call.reach(call["grid"]).amax(3, keepdim=True).permute(0, 3, 1, 2))
 
 
@@ -231,7 +223,7 @@ def _sample(call: _Call) -> Tensor:
 def _slide(
     call: _Call, kernel: Sequence[int], stride: Any = (), padding: Any = 0, rate: Any = 1, transposed: bool = False
 ) -> Tensor:
-    """The greatest reach in a window over the last dimensions, one for each length of `kernel`; channels are mixed."""
+    """The greatest reach in a window over the last len(kernel) dimensions; channels are mixed."""
     axes = len(kernel)
     settings = zip(kernel, *(_per_axis(each, axes) for each in (stride or kernel, padding, rate)), strict=True)
     found = call.reaches[0].amax(-axes - 1, keepdim=True)
@@ -239,7 +231,7 @@ def _slide(
         if found.shape[axis] == 1:
             continue
         extent = (taps - 1) * apart + 1
-        if transposed:  # the same as a convolution of step 1 between whose inputs lie zeros
+        if transposed:  # a convolution of step 1 over inputs with zeros between them
             found = _padded(found.unsqueeze(axis + 1), axis + 1, 0, step - 1).flatten(axis, axis + 1)
             step, around = 1, extent - 1 - around
         behind = (call.shapes[0][axis] - 1) * step + extent - found.shape[axis] - around
@@ -269,18 +261,18 @@ def _adaptive_pool(call: _Call) -> Tensor:
 
 
 def _reduce(call: _Call) -> Tensor:
-    """Along some dimensions, or all, which are kept or not."""
+    """A reduction of some dimensions or all, which are kept or not."""
     axes = [call["dim"]] if isinstance(call["dim"], int) else call["dim"] or list(range(call.tensors[0].dim()))
     return call.reaches[0].amax(axes, keepdim=len(call.shapes[0]) == call.tensors[0].dim())
 
 
 def _along(call: _Call) -> Tensor:
-    """What mixes all elements along one dimension and keeps the shape."""
+    """An operation that mixes all elements along one dimension and keeps the shape."""
     return call.reaches[0].amax(call["dim"], keepdim=True)
 
 
 def _matmul(call: _Call) -> Tensor:
-    """The last two tensors are (..., I, K) and (..., K, J); what is added before them, if anything, counts as well."""
+    """The last two tensors are (..., I, K) and (..., K, J); a tensor before them is added."""
     *added, left, right = call.reaches
     return reduce(torch.maximum, added, torch.maximum(left.amax(-1, keepdim=True), right.amax(-2, keepdim=True)))
 
@@ -308,4 +300,4 @@ _BY_RULE: dict[Callable[[_Call], Tensor | list[Tensor]], str] = {
     _matmul: "mm bmm addmm baddbmm",
 }
 RULES = {getattr(aten, name): rule for rule, names in _BY_RULE.items() for name in names.split()}
-"""By operation, whatever its overload. Pointwise operations, which PyTorch marks, and other views need none."""
+"""Rule of each operation. Pointwise operations, which PyTorch marks, and other views need none."""

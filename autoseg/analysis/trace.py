@@ -1,7 +1,7 @@
-"""What can be known of a network without computing anything, such as which of its stages read which.
+"""Facts about a network without computing anything, such as which of its stages read which.
 
-The network runs once on tensors without data (PyTorch's meta tensors), and a dispatch mode carries facts from the
-inputs of every operation to its results. Letters: N images, C channels, H height, W width.
+The network runs once on PyTorch's meta tensors, and a dispatch mode carries facts from the inputs of every operation to
+its results. Letters: N images, C channels, H height, W width.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ F = TypeVar("F")
 def trace_stages(
     network: nn.Module, stages: Sequence[str] | Mapping[str, str], size: Size = (512, 512), in_channels: int = 3
 ) -> Diagram:
-    """The stages of a network, in the order in which they run, and what each of them reads directly.
+    """The stages of a network, in the order in which they run, with what each reads directly.
 
-    stages: dotted names of submodules, each called once and returning one (N, C, h, w), or these and the names to give
-    them; one may lie within another. size: of the image, best a multiple of the greatest stride.
-    Raises: ValueError: a stage that is not called or called twice, or that returns something else.
+    stages: dotted names of submodules, each called once and returning one (N, C, h, w), or a mapping from these to the
+    names to show; a stage may lie within another. size: (H, W) of the image, best a multiple of the greatest stride.
+    Raises: ValueError: a stage that is not called, is called twice, or returns something else.
     """
     names = stages if isinstance(stages, Mapping) else {name: name for name in stages}
     mode, images, weights = _Sources(), meta_images(network, 1, in_channels, size), meta_weights(network)
@@ -68,19 +68,19 @@ def trace_stages(
 
 
 class Facts(TorchDispatchMode, Generic[F]):  # type: ignore[no-untyped-call]
-    """Carries a fact about each tensor from the inputs of every operation to its results."""
+    """Carries facts about tensors from the inputs of every operation to its results."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.facts = WeakTensorKeyDictionary()
 
     def fact(self, tensor: Tensor) -> F | None:
-        """What is known of a tensor."""
+        """The fact about a tensor; None if there is none."""
         found: F | None = self.facts.get(tensor)  # type: ignore[no-untyped-call]
         return found
 
     def carry(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> Iterable[F | None]:
-        """The facts about the results, in order, as many as there are."""
+        """The facts about the results, in their order."""
         raise NotImplementedError
 
     def _known(self, values: Any) -> bool:
@@ -101,14 +101,14 @@ class Facts(TorchDispatchMode, Generic[F]):  # type: ignore[no-untyped-call]
 
 
 def _writes_part(func: Any, args: Sequence[Any]) -> bool:
-    """Whether an operation changes its first argument in place, and that is a view of a part of another tensor."""
+    """Whether an operation changes its first argument in place, which is a view of a part of another tensor."""
     if not func._schema.is_mutable or not isinstance(args[0], Tensor):
         return False
     return args[0].numel() * args[0].element_size() < args[0].untyped_storage().nbytes()
 
 
 class _Origin(NamedTuple):
-    """The stages from which a tensor comes with no other between, how these met others, and the parameters since."""
+    """The stages that a tensor directly depends on, how these met others, and the parameters used since."""
 
     sources: dict[str, Join | None]
     weights: frozenset[str] = frozenset()
@@ -144,7 +144,7 @@ class _Sources(Facts[_Origin]):  # type: ignore[no-untyped-call]
 
 
 def meta_images(network: nn.Module, count: int, in_channels: int, size: Size) -> Tensor:
-    """Images (count, in_channels, *size) without data, of the type that a network computes in."""
+    """Images (count, in_channels, *size) without data, of the network's dtype."""
     like = next((each for each in network.parameters() if each.is_floating_point()), torch.empty(0))
     return torch.empty(count, in_channels, *size, dtype=like.dtype, device="meta")
 
@@ -156,7 +156,7 @@ def meta_weights(network: nn.Module) -> dict[str, Tensor]:
 
 
 def run(network: nn.Module, images: Tensor, mode: TorchDispatchMode, weights: dict[str, Tensor]) -> Tensor:
-    """The logits of a network as it is in use, whose own weights are neither read nor copied."""
+    """The logits of a network in evaluation mode; its own weights are neither read nor copied."""
     with torch.no_grad(), _in_use(network), mode:
         logits: Tensor = functional_call(network, weights, (images,))
     return logits
@@ -164,7 +164,7 @@ def run(network: nn.Module, images: Tensor, mode: TorchDispatchMode, weights: di
 
 @contextmanager
 def _in_use(network: nn.Module) -> Iterator[None]:
-    """In evaluation mode, and back."""
+    """Evaluation mode while it lasts."""
     were = [(module, module.training) for module in network.modules()]
     network.eval()
     try:

@@ -15,6 +15,7 @@ from autoseg.analysis.receptive_field import receptive_field
 from autoseg.config.base import LEAST_INPUT_SIDE
 from autoseg.errors import ConfigError
 from autoseg.genotype.schema import Genotype
+from autoseg.registry import DECODERS
 from autoseg.setup.names import look_up, with_changes
 from autoseg.space.groups import DecoderSpec
 from autoseg.space.schema import SearchSpace
@@ -153,8 +154,8 @@ def _upsampling(space: SearchSpace) -> dict[str, str]:
 
 
 def _decoder_size(decoder: DecoderSpec) -> str:
-    """Its name, and its filters where it has any."""
-    return decoder.name if decoder.name in ("classifier", "fcn") else f"{decoder.name}, {decoder.filters} filters"
+    """The decoder's name, and its filters if it has any."""
+    return f"{decoder.name}, {decoder.filters} filters" if DECODERS[decoder.name].has_filters else decoder.name
 
 
 def _decoding(space: SearchSpace) -> dict[str, str]:

@@ -32,12 +32,9 @@ class SegmentationLoss:
     """
 
     def __init__(
-        self,
-        ignore_label: int,
-        class_weights: Tensor | None = None,
-        label_smoothing: float = 0.0,
+        self, ignore_label: int, class_weights: Tensor | None = None, label_smoothing: float = 0.0,
         terms: Sequence[LossTerm] = PLAIN_LOSS,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.ignore_label, self.class_weights, self.label_smoothing = ignore_label, class_weights, label_smoothing
         self.terms = tuple(terms)
 

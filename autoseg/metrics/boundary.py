@@ -26,8 +26,7 @@ class BoundaryFScore:
         self.num_classes, self.ignore_label, self.tolerance = num_classes, ignore_label, tolerance
         steps = range(-tolerance, tolerance + 1)
         self._disc = [(dy, dx) for dy in steps for dx in steps if dy * dy + dx * dx <= tolerance * tolerance]
-        self._sums = torch.zeros(num_classes, dtype=torch.float64)
-        self._counts = torch.zeros(num_classes, dtype=torch.float64)
+        self._sums, self._counts = (torch.zeros(num_classes, dtype=torch.float64) for _ in range(2))
 
     def update(self, predictions: Tensor, masks: Tensor) -> None:
         """Add (N, H, W) predicted labels and their (N, H, W) true ones."""

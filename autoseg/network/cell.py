@@ -16,24 +16,19 @@ from autoseg.registry import OPERATIONS
 class Cell(nn.Module):
     """One node of a network: H(l-1) of each arrow into it, H(l-2) -> (N, blocks * channels, H, W).
 
-    The preprocessed inputs are summed before the cell. On a path's down move, `stride` 2, the stride is in the
-    operations that read H(l-1) and H(l-2). H(l-2) is resized to the size of H(l-1). No ReLU or BN after the sums
-    (Auto-DeepLab's code).
+    The preprocessed inputs are summed before the cell. H(l-2) is resized to the size of H(l-1). With `stride` 2, on a
+    path's down move, the operations that read H(l-1) and H(l-2) stride. No ReLU or BN follows the sums (Auto-DeepLab's
+    code).
     """
 
     def __init__(
-        self,
-        edges: Sequence[Sequence[Edge]],
-        channels: int,
-        preprocess: Sequence[nn.Module],
-        prev_prev_channels: int,
-        stride: int,
-        norm: Norm,
-    ) -> None:
+        self, edges: Sequence[Sequence[Edge]], channels: int, preprocess: Sequence[nn.Module], prev_prev_channels: int,
+        stride: int, norm: Norm,
+    ) -> None:  # fmt: skip
         """preprocess: one module an arrow, see `autoseg.network.preprocess`."""
         super().__init__()
         self.drop_probability = 0.0
-        self._keep: Tensor | None = None  # 1 - drop_probability on the device, which a recorded step reads anew
+        self._keep: Tensor | None = None  # 1 - drop_probability on the device: a CUDA graph reads it anew
         self.preprocess_prev = preprocess[0] if len(preprocess) == 1 else nn.ModuleList(preprocess)
         reads_prev_prev = any(edge.state == 0 for block in edges for edge in block)
         self.preprocess_prev_prev = ReluConvNorm(prev_prev_channels, channels, norm) if reads_prev_prev else None
@@ -50,7 +45,7 @@ class Cell(nn.Module):
     def forward(
         self, prev: Sequence[Tensor], prev_prev: Tensor, size: Size, encoder_feature: Tensor | None = None
     ) -> Tensor:
-        """The cell's output; `size` is the output's (H, W), `encoder_feature` the encoder's there, if it is needed."""
+        """The cell's output. size: its (H, W); encoder_feature: the encoder's feature of that size, if needed."""
         modules = self.preprocess_prev if isinstance(self.preprocess_prev, nn.ModuleList) else [self.preprocess_prev]
         summands = [module(features, size, encoder_feature) for module, features in zip(modules, prev, strict=True)]
         entering: Tensor = sum(summands[1:], summands[0])
@@ -64,14 +59,14 @@ class Cell(nn.Module):
         return torch.cat(states[2:], 1)
 
     def _bring(self, prev_prev: Tensor, size: Size) -> Tensor:
-        """H(l-2) at the cell's size and width; as it is where no operation reads it."""
+        """H(l-2) at the cell's size and width; unchanged if no operation reads it."""
         if self.preprocess_prev_prev is None:
             return prev_prev
         brought: Tensor = self.preprocess_prev_prev(resize(prev_prev, size))
         return brought
 
     def _drop_path(self, branch: Tensor) -> Tensor:
-        """Drop the branch for some images of a training batch, and scale up what stays (Larsson et al. 2017)."""
+        """Drop the branch for some images of a training batch, and scale up the others (Larsson et al. 2017)."""
         if not self.training or self._keep is None:
             return branch
         kept = torch.rand(branch.shape[0], 1, 1, 1, device=branch.device) < self._keep

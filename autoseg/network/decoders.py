@@ -14,24 +14,16 @@ from autoseg.space.trellis import Node
 
 
 def build_decoder(genotype: Genotype, widths: Mapping[Node, int], num_classes: int, norm: Norm) -> nn.Module:
-    """The decoder, for nodes whose features have `widths` channels.
+    """The genotype's decoder. widths: channels of each node's features.
 
-    It is called with the end's features after their ReLU and those of `decoder_nodes`.
+    Call it with the end's features after their ReLU and those of `decoder_nodes`.
     """
     spec, record = genotype.decoder, DECODERS[genotype.decoder.name]
     finer = [widths[node] for node in decoder_nodes(genotype)]
     upsamplers = spec.upsamplers
     if record.joins == "encoder" and not upsamplers:
         upsamplers = ("bilinear",) * len(finer)
-    decoder: nn.Module = record.build(
-        DecoderInputs(
-            channels=sum(widths[node] for node in end_nodes(genotype)),
-            finer=finer,
-            num_classes=num_classes,
-            settings=spec,
-            rates=[max(1, rate // genotype.stride(genotype.end_level)) for rate in spec.aspp_rates],
-            norm=norm,
-            upsamplers=upsamplers,
-        )
-    )
+    channels = sum(widths[node] for node in end_nodes(genotype))
+    rates = [max(1, rate // genotype.stride(genotype.end_level)) for rate in spec.aspp_rates]
+    decoder: nn.Module = record.build(DecoderInputs(channels, finer, num_classes, spec, rates, norm, upsamplers))
     return decoder

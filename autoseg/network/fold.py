@@ -1,4 +1,4 @@
-"""A trained network made ready for use: BatchNorm merged into convolutions, layout and precision chosen."""
+"""Trained networks for inference: BatchNorm merged into convolutions, memory format, precision."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from autoseg.errors import ConfigError
-from autoseg.ops.layers import Pairs
 from autoseg.ops.memory_format import preferred_format
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -20,13 +19,12 @@ PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 def fold_batch_norm(network: Module) -> Module:
     """A copy in evaluation mode that computes the same, with every BatchNorm merged into the convolution it reads.
 
-    In evaluation mode BatchNorm scales and shifts each channel by constants, which the convolution's weight and bias
-    can do as well. Modules say in `conv_norms` which of their parts belong together; all else stays.
+    In evaluation mode BatchNorm scales and shifts each channel by constants, which fit into the convolution's weight
+    and bias. A module's `conv_norms` names the pairs; everything else stays.
     """
     folded = copy.deepcopy(network).eval()
     for module in list(folded.modules()):
-        pairs: Pairs = getattr(module, "conv_norms", ())
-        for conv_name, norm_name in pairs:
+        for conv_name, norm_name in getattr(module, "conv_norms", ()):
             conv, norm = module.get_submodule(conv_name), module.get_submodule(norm_name)
             if isinstance(conv, nn.Conv2d | nn.ConvTranspose2d) and isinstance(norm, nn.BatchNorm2d):
                 transposed = isinstance(conv, nn.ConvTranspose2d)
@@ -36,7 +34,7 @@ def fold_batch_norm(network: Module) -> Module:
 
 
 def for_inference(network: Module, device: torch.device, precision: str = "float32") -> Module:
-    """A copy to be used and not trained: BatchNorm folded, on `device` in its memory format, weights in `precision`.
+    """A copy for inference: BatchNorm folded, on `device` in its memory format, weights in `precision`.
 
     Raises: ConfigError: a precision other than float32 and bf16.
     """

@@ -1,4 +1,4 @@
-"""A genotype as a module: stem, a cell at each node of its path or paths, decoder."""
+"""The network of a genotype: stem, a cell at each node of its path or paths, decoder."""
 
 from __future__ import annotations
 
@@ -17,30 +17,26 @@ from autoseg.network.decoders import build_decoder
 from autoseg.network.preprocess import build_preprocess
 from autoseg.ops.check import check_operations
 from autoseg.ops.heads import AuxiliaryHead, Doubling, Stem, number_of_outputs
-from autoseg.ops.layers import Norm
+from autoseg.ops.layers import Norm, he_initialise
 from autoseg.ops.resize import level_size, resize
 from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Move, Node
 
 HEAD_BN_EPS = 1e-5
-"""BatchNorm's epsilon in ASPP and decoder, as Auto-DeepLab's code has it; the cells' is the genotype's."""
+"""BatchNorm's epsilon in the decoder, as in Auto-DeepLab's code; cells have the genotype's."""
 
 
 class Network(SegmentationNetwork):
     """The discrete network of a genotype (Auto-DeepLab, section 4.2). Images of any height and width from 32 up.
 
-    A network of several paths sums the inputs of a node before its cell, and its decoder reads the features of all
-    nodes of the last layer, resized to the finest and concatenated (HRNetV2, Wang et al. 2020).
+    With several paths, the inputs of a node are summed before its cell, and the decoder reads the features of all nodes
+    of the last layer, resized to the finest and concatenated (HRNetV2, Wang et al. 2020).
     forward: (N, Cin, H, W) normalised images -> logits (N, num_classes, H, W).
     """
 
     def __init__(
-        self,
-        genotype: Genotype,
-        num_classes: int,
-        auxiliary: bool = False,
-        in_channels: int = 3,
+        self, genotype: Genotype, num_classes: int, auxiliary: bool = False, in_channels: int = 3,
         single_output: bool = False,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         self.genotype = self.architecture = genotype
         self.num_classes, self.in_channels, self.single_output = num_classes, in_channels, single_output
@@ -62,20 +58,21 @@ class Network(SegmentationNetwork):
         self.auxiliary_node = auxiliary_node(genotype)
         self.decoder = build_decoder(genotype, widths, outputs, head_norm)
         self.auxiliary = AuxiliaryHead(widths[self.auxiliary_node], outputs, norm) if auxiliary else None
-        _initialise(self)
+        doublings = (module for module in self.modules() if isinstance(module, Doubling))
+        he_initialise(self, {part for doubling in doublings for part in doubling.modules()})
 
     def scores(self, images: Tensor) -> Tensor:
         """See `SegmentationNetwork`."""
         return self._scores(images)[0]
 
     def forward_with_auxiliary(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits, and in training those of the auxiliary head where there is one."""
+        """Logits, and in training those of the auxiliary head if there is one; both (N, K, H, W)."""
         size = (images.shape[-2], images.shape[-1])
         logits, auxiliary = self._scores(images)
         return enlarge(logits, size), None if auxiliary is None else enlarge(auxiliary, size)
 
     def _scores(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What `forward_with_auxiliary` enlarges."""
+        """Scores of the decoder and of the auxiliary head, at their own sizes."""
         size = (images.shape[-2], images.shape[-1])
         features: dict[Node, Tensor] = dict(zip((FIRST_STEM_NODE, STEM_NODE), self.stem(images), strict=True))
         for inputs, cell in zip(self.node_inputs, self.cells, strict=True):
@@ -93,7 +90,7 @@ class Network(SegmentationNetwork):
         return logits, auxiliary
 
     def set_drop_path(self, greatest: float, progress: float) -> None:
-        """Scheduled drop path: probability `greatest * progress * layer / layers`; `progress` goes from 0 to 1."""
+        """Scheduled drop path with probability `greatest * progress * layer / layers`; `progress` goes from 0 to 1."""
         for inputs, cell in zip(self.node_inputs, self.cells, strict=True):
             probability = greatest * progress * inputs.node.layer / self.genotype.layers
             cell.set_drop_probability(probability)  # type: ignore[operator]
@@ -104,7 +101,7 @@ def build_network(
 ) -> Network:
     """The network of a genotype with fresh weights.
 
-    `in_channels`: of the images; `single_output`: one output for two classes, whose logits are then 0 and it.
+    `in_channels`: of the images; `single_output`: one output z for two classes, whose logits are then 0 and z.
     Raises: GenotypeError: fewer than two classes. ConfigError: a single output for more. PluginError: a user's own
     operation does not do what a cell needs.
     """
@@ -116,35 +113,19 @@ def build_network(
 
 
 def _build_cell(genotype: Genotype, inputs: NodeInputs, widths: dict[Node, int], norm: Norm) -> Cell:
-    """The cell of a node, for nodes before it whose features have `widths` channels."""
+    """The cell of a node. widths: channels of the nodes before it."""
     joined = 0 if inputs.encoder_node is None else widths[inputs.encoder_node]
     preprocess = [
         build_preprocess(genotype, arrow, widths[arrow.source], joined, norm) for arrow in inputs.arrows
     ]  # fmt: skip
-    down = genotype.is_path and inputs.arrows[0].move is Move.DOWN
-    return Cell(
-        genotype.cell_at(inputs.node.layer),
-        genotype.filters(inputs.node.level),
-        preprocess,
-        widths[inputs.prev_prev],
-        2 if down else 1,
-        norm,
-    )
+    stride = 2 if genotype.is_path and inputs.arrows[0].move is Move.DOWN else 1
+    edges, channels = genotype.cell_at(inputs.node.layer), genotype.filters(inputs.node.level)
+    return Cell(edges, channels, preprocess, widths[inputs.prev_prev], stride, norm)
 
 
 def _concatenate(features: list[Tensor]) -> Tensor:
-    """Features of several strides, each resized to the first, one below the other."""
+    """Features of several strides, resized to the first one and concatenated."""
     if len(features) == 1:
         return features[0]
     size = (features[0].shape[-2], features[0].shape[-1])
     return torch.cat([resize(feature, size) for feature in features], 1)
-
-
-def _initialise(network: nn.Module) -> None:
-    """He initialisation (2015) of every convolution, by fan-out; upsamplers keep the one that is theirs."""
-    kept = {part for doubling in network.modules() if isinstance(doubling, Doubling) for part in doubling.modules()}
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d) and module not in kept:
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)

@@ -1,8 +1,7 @@
 """The preprocessing of a cell's input: to the node's size and its number of filters.
 
-Letters: N images, C channels, H and W the node's height and width, h and w those where the feature comes from.
-Every module is called with the feature (N, Cin, h, w), the node's (H, W), and the encoder feature at that
-size, None where the move does not need it.
+Letters: N images, C channels, H and W the node's height and width, h and w those of the source. Every module is called
+with the feature (N, Cin, h, w), the node's (H, W), and the encoder feature at that size, None if the move needs none.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from autoseg.genotype.node_inputs import is_plain
 from autoseg.genotype.schema import Genotype
 from autoseg.ops.heads import Doubling
 from autoseg.ops.interleave import every_second
-from autoseg.ops.layers import Norm, Pairs, ReluConvNorm
+from autoseg.ops.layers import Norm, Pairs, ReluConvNorm, pointwise
 from autoseg.ops.resize import Size, resize
 from autoseg.space.resolution import Skip
 from autoseg.space.trellis import Arrow, Move
@@ -31,14 +30,14 @@ class Preprocess(ReluConvNorm):
         self.up = up
 
     def forward(self, features: Tensor, size: Size | None = None, encoder_feature: Tensor | None = None) -> Tensor:
-        """(N, Cin, h, w) -> (N, C, H, W); where the move is not up, (N, C, h, w)."""
+        """(N, Cin, h, w) -> (N, C, H, W) on an up move, else (N, C, h, w)."""
         return super().forward(resize(features, size) if self.up and size is not None else features)
 
 
 class FactorizedReduce(nn.Module):
-    """To half the size: ReLU, two 1x1 convolutions of stride 2, one a pixel off, for half the channels each, BN.
+    """The factorised reduction of DARTS (Liu et al. 2019): (N, Cin, h, w) -> (N, C, H, W), half the size.
 
-    The factorised reduction of DARTS (Liu et al. 2019), as in the supernet. (N, Cin, h, w) -> (N, C, H, W).
+    ReLU, then two 1x1 convolutions of stride 2 for half the channels each, one of them a pixel off, and BN.
     """
 
     conv_norms: ClassVar[Pairs] = (("conv", "norm"), ("conv_offset", "norm_offset"))
@@ -46,9 +45,9 @@ class FactorizedReduce(nn.Module):
     def __init__(self, in_channels: int, channels: int, norm: Norm) -> None:
         super().__init__()
         second = channels // 2
-        self.conv = nn.Conv2d(in_channels, channels - second, 1, bias=False)
+        self.conv = pointwise(in_channels, channels - second)
         self.norm = norm(channels - second)
-        self.conv_offset = nn.Conv2d(in_channels, second, 1, bias=False) if second else nn.Identity()
+        self.conv_offset = pointwise(in_channels, second) if second else nn.Identity()
         self.norm_offset = norm(second) if second else nn.Identity()
 
     def forward(self, features: Tensor, size: Size, encoder_feature: Tensor | None = None) -> Tensor:
@@ -62,12 +61,12 @@ class FactorizedReduce(nn.Module):
 
 
 class UpsamplePreprocess(nn.Module):
-    """To twice the size by any upsampler, joined by the encoder feature or not. (N, Cin, h, w) -> (N, C, H, W).
+    """Any upsampler, with or without the encoder feature: (N, Cin, h, w) -> (N, C, H, W), twice the size.
 
-    Bilinear: resized, then ReLU, 1x1 convolution and BN. Other upsamplers: ReLU and a 1x1 convolution to C channels at
-    the lower resolution, the upsampler, BN; so all of them double features of equal width. Skip `add`: plus the
-    encoder feature after ReLU, 1x1 convolution and BN. Skip `concat`: concatenated with it, then ReLU, 1x1 convolution,
-    BN; bilinear has this one alone, which is U-Net's joint (Ronneberger et al. 2015).
+    Bilinear: resizing, ReLU, 1x1 convolution, BN. Other upsamplers: ReLU, 1x1 convolution to C channels at the lower
+    resolution, upsampler, BN; so all of them double features of equal width. Skip `add`: plus the encoder feature after
+    ReLU, 1x1 convolution and BN. Skip `concat`: concatenated with it, then ReLU, 1x1 convolution, BN. Bilinear has only
+    this last convolution, as U-Net has (Ronneberger et al. 2015).
     """
 
     def __init__(
@@ -76,7 +75,7 @@ class UpsamplePreprocess(nn.Module):
         super().__init__()
         bilinear = upsampler == "bilinear"
         self.skip = skip
-        self.narrow = None if bilinear else nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.narrow = None if bilinear else pointwise(in_channels, channels)
         self.doubling = Doubling(upsampler, in_channels if bilinear else channels, channels, norm)
         width = self.doubling.out_channels + (encoder_channels if skip == "concat" else 0)
         self.merge = ReluConvNorm(width, channels, norm) if bilinear or skip == "concat" else None

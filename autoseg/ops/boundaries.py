@@ -1,4 +1,4 @@
-"""Where labels change. Letters: N images, H height, W width."""
+"""Boundaries between labels. Letters: N images, H height, W width."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 def on_boundary(masks: Tensor, ignore_label: int) -> Tensor:
     """(N, H, W) bool: whether a pixel of (N, H, W) masks has another label above, below, left or right of it.
 
-    Ignored pixels neither are on a boundary nor make one.
+    Ignored pixels neither lie on a boundary nor make one.
     """
     found = torch.zeros_like(masks, dtype=torch.bool)
     for axis in (1, 2):

@@ -18,9 +18,9 @@ def _deeplabv3plus(given: DecoderInputs) -> nn.Module:
     """ASPP, then a low-level feature (Chen et al. 2018)."""
     from autoseg.ops.heads import DeepLabV3PlusDecoder
 
-    filters, low_level = given.settings.filters, given.settings.low_level_filters
+    widths = (given.settings.filters, given.settings.low_level_filters)
     rest = (given.rates, given.settings.dropout, given.norm, given.upsamplers)
-    return DeepLabV3PlusDecoder(given.channels, given.finer[-1], given.num_classes, filters, low_level, *rest)
+    return DeepLabV3PlusDecoder(given.channels, given.finer[-1], given.num_classes, *widths, *rest)
 
 
 def _aspp(given: DecoderInputs) -> nn.Module:

@@ -1,7 +1,4 @@
-"""Putting maps of low resolution together into one of twice the resolution.
-
-Letters: N images, C channels, H height, W width.
-"""
+"""Interleaving of low-resolution maps, cutting and striding. Letters: N images, C channels, H height, W width."""
 
 from __future__ import annotations
 
@@ -11,14 +8,14 @@ import torch
 from torch import Tensor
 
 Place = tuple[int, ...]
-"""Of a map in the 2x2 (or 2x2x2) grid of a result: (row, column), or (depth, row, column)."""
+"""A map's place in the 2x2 (or 2x2x2) grids of a result: (row, column), or (depth, row, column)."""
 ROW_BY_ROW: tuple[Place, ...] = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 
 def interleave(maps: Sequence[Tensor], places: Sequence[Place]) -> Tensor:
     """Four (N, C, H, W) maps -> (N, C, 2H, 2W), each at its place of every 2x2 grid; eight likewise in 3-D.
 
-    One copy an axis, neighbours side by side along the last one first, in the maps' memory format.
+    It copies once for each axis, the last one first, and keeps the maps' memory format.
     """
     joined = [each for _, each in sorted(zip(places, maps, strict=True), key=lambda pair: pair[0])]
     axes = joined[0].dim() - 2
@@ -33,16 +30,16 @@ def interleave(maps: Sequence[Tensor], places: Sequence[Place]) -> Tensor:
 
 
 def is_channels_last(features: Tensor) -> bool:
-    """Whether the channels of (N, C, H, W) lie side by side; asks for no size, which would tie an exported graph."""
+    """Whether the channels of (N, C, H, W) lie side by side; strides alone decide, as sizes would tie an export."""
     return features.stride(3) != 1 and features.stride(1) == 1
 
 
 def cut(output: Tensor, size: Sequence[int] | None) -> Tensor:
-    """The first rows and columns of (N, C, H, W) as `size` has them; everything where it is None."""
+    """The first `size` rows and columns of (N, C, H, W); everything for None."""
     if size is None:
         return output
     for axis, length in enumerate(size, start=2):
-        if torch.compiler.is_exporting():  # a slice may be shorter: its size would not be known to be `length`
+        if torch.compiler.is_exporting():  # export does not know a slice's size to be `length`
             output = output.index_select(axis, torch.arange(length, device=output.device))
         else:
             output = output.narrow(axis, 0, length)
@@ -50,9 +47,9 @@ def cut(output: Tensor, size: Sequence[int] | None) -> Tensor:
 
 
 def every_second(features: Tensor) -> Tensor:
-    """Every second row and column, the first ones included, in the same memory format.
+    """Every second row and column from the first on, in the same memory format.
 
-    For a 1x1 convolution instead of its stride of 2, whose backward pass corrupts memory in PyTorch 2.13 on a CPU, in
+    It replaces the stride of 2 of a 1x1 convolution, whose backward pass corrupts memory in PyTorch 2.13 on a CPU, in
     channels_last and with fewer than 16 input channels.
     """
     picked = features[:, :, ::2, ::2]

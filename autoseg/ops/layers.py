@@ -1,4 +1,4 @@
-"""Small layers that operations, cells, heads and networks are made of.
+"""Small layers of operations, cells, heads and networks, and their initialisation.
 
 Letters: N images, C channels, H height, W width.
 """
@@ -6,7 +6,7 @@ Letters: N images, C channels, H height, W width.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import pairwise
 from typing import ClassVar
 
@@ -18,18 +18,17 @@ from autoseg.ops.resize import level_size, resize
 Norm = Callable[[int], nn.Module]
 """Makes a normalisation layer for a number of channels."""
 Pairs = tuple[tuple[str, str], ...]
-"""Names of a module's convolutions and of the normalisation that reads each of them alone: `network.fold` merges them.
-"""
+"""Names of a module's convolutions, each with the normalisation that alone reads it: `network.fold` merges them."""
 
 
 class ReluConvNorm(nn.Module):
-    """ReLU, 1x1 convolution, normalisation: brings a cell's input to its width. (N, Cin, H, W) -> (N, Cout, H, W)."""
+    """ReLU, 1x1 convolution, normalisation: (N, Cin, H, W) -> (N, Cout, H, W)."""
 
     conv_norms: ClassVar[Pairs] = (("conv", "norm"),)
 
     def __init__(self, in_channels: int, out_channels: int, norm: Norm) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.conv = pointwise(in_channels, out_channels)
         self.norm = norm(out_channels)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -39,7 +38,7 @@ class ReluConvNorm(nn.Module):
 
 
 class Chain(nn.Sequential):
-    """Named layers, one after the other. A normalisation right behind a convolution can be merged into it."""
+    """Named layers in a row. A normalisation right behind a convolution can be merged into it."""
 
     def __init__(self, **layers: nn.Module) -> None:
         super().__init__(OrderedDict(layers))
@@ -79,8 +78,7 @@ class Zero(nn.Module):
 
 def depthwise(channels: int, kernel_size: int, stride: int = 1, rate: int = 1) -> nn.Conv2d:
     """A k x k convolution of each channel by itself, without bias, padded so that stride 1 keeps the size."""
-    padding = rate * (kernel_size // 2)
-    return nn.Conv2d(channels, channels, kernel_size, stride, padding, rate, groups=channels, bias=False)
+    return dense(channels, kernel_size, stride, rate, channels)
 
 
 def pointwise(in_channels: int, out_channels: int) -> nn.Conv2d:
@@ -88,6 +86,15 @@ def pointwise(in_channels: int, out_channels: int) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, 1, bias=False)
 
 
-def dense(channels: int, kernel_size: int, stride: int = 1, rate: int = 1) -> nn.Conv2d:
+def dense(channels: int, kernel_size: int, stride: int = 1, rate: int = 1, groups: int = 1) -> nn.Conv2d:
     """A k x k convolution of all channels, without bias, padded so that stride 1 keeps the size."""
-    return nn.Conv2d(channels, channels, kernel_size, stride, rate * (kernel_size // 2), rate, bias=False)
+    return nn.Conv2d(channels, channels, kernel_size, stride, rate * (kernel_size // 2), rate, groups, bias=False)
+
+
+def he_initialise(module: nn.Module, kept: Collection[nn.Module] = ()) -> None:
+    """He initialisation (2015), by fan-out, of every convolution in `module` but those `kept`; zero biases."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d) and part not in kept:
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)

@@ -54,30 +54,27 @@ register(Operation("max_pool_3x3", "max pool 3x3", lambda c: 0, _max_pool, Fused
 # --- convolutions -----------------------------------------------------------------------------------------------------
 
 
-def _separable(kernel_size: int) -> Operation:
-    """Depthwise-separable convolution: [ReLU, depthwise, 1x1, BN] twice, the stride in the first depthwise one."""
+def _separable(name: str, fused: FusedForm, suffixes: tuple[str, ...], rate: int = 1) -> Operation:
+    """[ReLU, depthwise convolution, 1x1 convolution, BN] for each suffix; the first depthwise one strides."""
+    kernel_size = fused.kernel_size
 
     def build(channels: int, stride: int, norm: Norm) -> nn.Module:
         from torch import nn
 
         from autoseg.ops.layers import Chain, depthwise, pointwise
 
-        return Chain(
-            relu1=nn.ReLU(),
-            depthwise1=depthwise(channels, kernel_size, stride),
-            pointwise1=pointwise(channels, channels),
-            norm1=norm(channels),
-            relu2=nn.ReLU(),
-            depthwise2=depthwise(channels, kernel_size),
-            pointwise2=pointwise(channels, channels),
-            norm2=norm(channels),
-        )
+        layers: dict[str, nn.Module] = {}
+        for number, suffix in enumerate(suffixes):
+            layers[f"relu{suffix}"] = nn.ReLU()
+            layers[f"depthwise{suffix}"] = depthwise(channels, kernel_size, 1 if number else stride, rate)
+            layers[f"pointwise{suffix}"] = pointwise(channels, channels)
+            layers[f"norm{suffix}"] = norm(channels)
+        return Chain(**layers)
 
-    size = f"{kernel_size}x{kernel_size}"
+    size, times = f"{kernel_size}x{kernel_size}", len(suffixes)
     return Operation(
-        f"sep_conv_{size}", f"sep {size}", lambda c: 2 * (kernel_size**2 * c + c**2), build,
-        FusedForm("separable", kernel_size),
-    )  # fmt: skip
+        f"{name}_conv_{size}", f"{name} {size}", lambda c: times * (kernel_size**2 * c + c**2), build, fused
+    )
 
 
 def _atrous(kernel_size: int) -> Operation:
@@ -88,42 +85,17 @@ def _atrous(kernel_size: int) -> Operation:
 
         from autoseg.ops.layers import Chain, Strided, dense
 
-        return Chain(
-            relu=nn.ReLU(),
-            halve=Strided(stride),
-            conv=dense(channels, kernel_size, rate=2 if stride == 1 else 1),
-            norm=norm(channels),
-        )
+        conv = dense(channels, kernel_size, rate=2 if stride == 1 else 1)
+        return Chain(relu=nn.ReLU(), halve=Strided(stride), conv=conv, norm=norm(channels))
 
-    size = f"{kernel_size}x{kernel_size}"
-    return Operation(
-        f"atrous_conv_{size}", f"atrous {size}", lambda c: kernel_size**2 * c**2, build,
-        FusedForm("atrous", kernel_size),
-    )  # fmt: skip
+    size, fused = f"{kernel_size}x{kernel_size}", FusedForm("atrous", kernel_size)
+    return Operation(f"atrous_conv_{size}", f"atrous {size}", lambda c: kernel_size**2 * c**2, build, fused)
 
 
-def _dilated(kernel_size: int) -> Operation:
-    """Dilated separable convolution of DARTS (Liu et al. 2019): ReLU, depthwise at rate 2, 1x1, BN; any stride."""
-
-    def build(channels: int, stride: int, norm: Norm) -> nn.Module:
-        from torch import nn
-
-        from autoseg.ops.layers import Chain, depthwise, pointwise
-
-        return Chain(
-            relu=nn.ReLU(),
-            depthwise=depthwise(channels, kernel_size, stride, rate=2),
-            pointwise=pointwise(channels, channels),
-            norm=norm(channels),
-        )
-
-    size = f"{kernel_size}x{kernel_size}"
-    return Operation(
-        f"dil_conv_{size}", f"dil {size}", lambda c: kernel_size**2 * c + c**2, build,
-        FusedForm("dilated", kernel_size),
-    )  # fmt: skip
-
-
-for _make in (_separable, _atrous, _dilated):
-    register(_make(3))
-    register(_make(5))
+# depthwise-separable convolutions; dense ones at rate 2; DARTS's separable ones at rate 2 (Liu et al. 2019)
+register(_separable("sep", FusedForm("separable", 3), ("1", "2")))
+register(_separable("sep", FusedForm("separable", 5), ("1", "2")))
+register(_atrous(3))
+register(_atrous(5))
+register(_separable("dil", FusedForm("dilated", 3), ("",), rate=2))
+register(_separable("dil", FusedForm("dilated", 5), ("",), rate=2))

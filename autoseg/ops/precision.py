@@ -1,4 +1,4 @@
-"""In which precision a device computes."""
+"""Precision of computations."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 
 def without_autocast(features: Tensor) -> AbstractContextManager[Any]:
-    """What is done in here stays in the precision that it has. Meta tensors know no autocast."""
+    """A context in which autocast is off. Meta tensors have no autocast."""
     return nullcontext() if features.is_meta else torch.autocast(features.device.type, enabled=False)
 
 
 def float64_device(device: torch.device) -> torch.device:
-    """Where what a device has computed is summed in float64: there, or on the CPU where it has none (mps)."""
+    """The device for float64 sums of a device's results: itself, or the CPU if it has no float64 (mps)."""
     return torch.device("cpu") if device.type == "mps" else device

@@ -1,4 +1,4 @@
-"""Sizes of features and resizing between them: the one place where both are decided.
+"""Sizes of features, and resizing between them.
 
 Letters: N images, C channels, H height, W width.
 """
@@ -19,7 +19,7 @@ Size = tuple[int, int]
 def level_size(image_size: Size, stride: int) -> Size:
     """(H, W) of a feature at `stride`: ceil(H / stride), ceil(W / stride); the papers' (n-1)/2+1 at odd sizes."""
     height, width = image_size
-    # not -(-n // stride), the same number: torch.export can tell this form to be what a strided convolution leaves
+    # not -(-n // stride), the same number: torch.export knows this form to be the size of a strided convolution
     return (height - 1) // stride + 1, (width - 1) // stride + 1
 
 
@@ -35,8 +35,8 @@ def resize(features: Tensor, size: Size) -> Tensor:
 def sum_resized(features: Sequence[Tensor], size: Size) -> Tensor:
     """The sum of (N, C, h, w) features of any sizes, each resized to `size` as by `resize`: (N, C, H, W), contiguous.
 
-    Bilinear resizing is a matrix product an axis, and the second product takes all features at once: on a CPU six times
-    as fast as interpolating each. Float32 at least, whatever autocast says.
+    Bilinear resizing is a matrix product for each axis, and the second product takes all features at once: on a CPU six
+    times as fast as interpolating each. It computes in float32 at least, also under autocast.
     """
     dtype = torch.promote_types(features[0].dtype, torch.float32)
     with without_autocast(features[0]):
@@ -53,7 +53,7 @@ def sum_resized(features: Sequence[Tensor], size: Size) -> Tensor:
 
 
 def _weights(before: int, after: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """(before, after): what each source pixel of an axis gives to each pixel of the result."""
+    """(before, after): weight of each source pixel of an axis in each pixel of the result."""
     units = torch.eye(before, device=device, dtype=dtype).unsqueeze(0)
     return F.interpolate(units, after, mode="linear", align_corners=True)[0]
 
@@ -62,11 +62,11 @@ def _weights(before: int, after: int, device: torch.device, dtype: torch.dtype) 
 
 
 def _resize_any(features: Tensor, size: Size) -> Tensor:
-    """`resize` without a comparison of sizes, which would tie the graph to its answer for the example image.
+    """`resize` without a comparison of sizes, which would tie the graph to the example image.
 
-    Sizes that are equal for every image need nothing. Where they are so for some images only, aligned corners are the
-    identity for those. PyTorch's own shape rule of interpolation asks whether the result has a single row, which
-    would shut out images of 32 pixels at stride 32: such a result is interpolated one axis after the other.
+    Sizes that are equal for every image need nothing. If they are equal for some images, aligned corners are the
+    identity for those. PyTorch's shape rule of interpolation asks whether the result has a single row, which would
+    exclude images of 32 pixels at stride 32: such a result is interpolated one axis after the other.
     """
     from torch.fx.experimental.symbolic_shapes import statically_known_true
 

@@ -17,7 +17,7 @@ Architecture = Genotype | FixedNetwork
 
 
 def parse_architecture(data: Mapping[str, Any], where: str = "") -> Architecture:
-    """A genotype if the data has a cell, else a fixed network. Raises: GenotypeError, ConfigError: it is wrong."""
+    """Plain data with a cell as a genotype, else as a fixed network. Raises: GenotypeError, ConfigError: wrong data."""
     return Genotype.parse(data, where) if "cell" in data else FixedNetwork.parse(data, where)
 
 

@@ -15,9 +15,8 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from autoseg.network.base import SegmentationNetwork
-from autoseg.ops.layers import Norm
+from autoseg.ops.layers import Norm, he_initialise
 from autoseg.ops.upsample import unpool
-from autoseg.zoo.initialisation import he_initialise
 from autoseg.zoo.layers import FULLY_CONNECTED, ConvRelu, FullyConnected, initialise_score, vgg_stages
 from autoseg.zoo.vgg import STAGES, VGG16
 from autoseg.zoo.width import scaled

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from autoseg.network.base import SegmentationNetwork
 from autoseg.ops.heads import AsppDecoder, ConvNormRelu, DeepLabV3PlusDecoder
-from autoseg.zoo.initialisation import he_initialise
+from autoseg.ops.layers import he_initialise
 from autoseg.zoo.layers import FullyConnected, SeparableConvNormRelu, initialise_score, vgg_stages
 from autoseg.zoo.resnet import ResNet
 from autoseg.zoo.vgg import VGG16
@@ -74,12 +74,9 @@ class DeepLabV2(SegmentationNetwork):
     """
 
     def __init__(
-        self,
-        backbone: VGG16 | ResNet,
-        num_classes: int,
-        aspp_rates: Sequence[int] = (6, 12, 18, 24),
+        self, backbone: VGG16 | ResNet, num_classes: int, aspp_rates: Sequence[int] = (6, 12, 18, 24),
         dropout: float = 0.5,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         self.backbone = backbone
         in_channels, channels = backbone.channels[-1], scaled(V2_CHANNELS, backbone.width)
@@ -149,13 +146,9 @@ class DeepLabV3Plus(SegmentationNetwork):
     """
 
     def __init__(
-        self,
-        backbone: ResNet | Xception65,
-        num_classes: int,
-        aspp_rates: Sequence[int] = (6, 12, 18),
-        separable: bool = False,
-        dropout: float = 0.1,
-    ) -> None:
+        self, backbone: ResNet | Xception65, num_classes: int, aspp_rates: Sequence[int] = (6, 12, 18),
+        separable: bool = False, dropout: float = 0.1,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.backbone = backbone
         filters, low_level_filters = (scaled(number, backbone.width) for number in (FILTERS, LOW_LEVEL_FILTERS))

@@ -52,13 +52,9 @@ class FCN(SegmentationNetwork):
     """
 
     def __init__(
-        self,
-        backbone: VGG16,
-        num_classes: int,
-        stride: Literal[32, 16, 8] = 32,
-        upsampler: str = "bilinear",
+        self, backbone: VGG16, num_classes: int, stride: Literal[32, 16, 8] = 32, upsampler: str = "bilinear",
         dropout: float = 0.5,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         self.pools = SCORED_POOLS[stride]
         end, connected = backbone.pooled_strides[-1], scaled(FULLY_CONNECTED, backbone.width)

@@ -10,8 +10,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.ops.layers import Norm, Pairs, depthwise, pointwise
-from autoseg.zoo.initialisation import he_initialise
+from autoseg.ops.layers import Norm, Pairs, depthwise, he_initialise, pointwise
 from autoseg.zoo.output_stride import MaxPool
 from autoseg.zoo.vgg import VGG16
 

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.ops.interleave import every_second
-from autoseg.ops.layers import Pairs, dense, pointwise
-from autoseg.zoo.initialisation import he_initialise
+from autoseg.ops.layers import Pairs, dense, he_initialise, pointwise
 from autoseg.zoo.output_stride import StageRate, stage_rates
 from autoseg.zoo.width import scaled
 
@@ -78,14 +77,9 @@ class ResNet(nn.Module):
     conv_norms: ClassVar[Pairs] = (("conv1", "bn1"),)
 
     def __init__(
-        self,
-        depth: Literal[50, 101] = 50,
-        in_channels: int = 3,
-        width: float = 1.0,
-        output_stride: int = 32,
-        multi_grid: Sequence[int] = (1, 1, 1),
-        extra_blocks: int = 0,
-    ) -> None:
+        self, depth: Literal[50, 101] = 50, in_channels: int = 3, width: float = 1.0, output_stride: int = 32,
+        multi_grid: Sequence[int] = (1, 1, 1), extra_blocks: int = 0,
+    ) -> None:  # fmt: skip
         super().__init__()
         numbers = [*BLOCKS[depth], *[BLOCKS[depth][-1]] * extra_blocks]
         self.depth, self.width = depth, width

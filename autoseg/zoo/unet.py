@@ -17,9 +17,8 @@ from torch.nn import functional as F
 from autoseg.network.base import SegmentationNetwork
 from autoseg.ops.heads import Doubling
 from autoseg.ops.interleave import cut, is_channels_last
-from autoseg.ops.layers import Norm, Pairs
+from autoseg.ops.layers import Norm, Pairs, he_initialise
 from autoseg.ops.resize import Size
-from autoseg.zoo.initialisation import he_initialise
 from autoseg.zoo.layers import ConvRelu, initialise_score
 from autoseg.zoo.output_stride import MaxPool
 from autoseg.zoo.schema import UNET_UPSAMPLER
@@ -84,14 +83,9 @@ class UNet(SegmentationNetwork):
     """
 
     def __init__(
-        self,
-        num_classes: int,
-        in_channels: int = 3,
-        width: float = 1.0,
-        batch_norm: bool = False,
-        upsampler: str = UNET_UPSAMPLER,
-        dropout: float = 0.0,
-    ) -> None:
+        self, num_classes: int, in_channels: int = 3, width: float = 1.0, batch_norm: bool = False,
+        upsampler: str = UNET_UPSAMPLER, dropout: float = 0.0,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.in_channels = in_channels
         norm = nn.BatchNorm2d if batch_norm else None

@@ -9,8 +9,7 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from autoseg.ops.layers import Pairs
-from autoseg.zoo.initialisation import he_initialise
+from autoseg.ops.layers import Pairs, he_initialise
 from autoseg.zoo.output_stride import MaxPool, stage_rates
 from autoseg.zoo.width import scaled
 
@@ -36,13 +35,9 @@ class VGG16(nn.Module):
     """
 
     def __init__(
-        self,
-        in_channels: int = 3,
-        width: float = 1.0,
-        batch_norm: bool = False,
-        output_stride: int = 32,
+        self, in_channels: int = 3, width: float = 1.0, batch_norm: bool = False, output_stride: int = 32,
         pool: Literal[2, 3] = 2,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         stages = stage_rates([2] * len(STAGES), output_stride)
         self.width, self.batch_norm = width, batch_norm

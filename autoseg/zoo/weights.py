@@ -106,10 +106,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as reason:
-        raise CheckpointError(
-            f"{path} cannot be read as safetensors ({one_line(reason)[:100]}); it is truncated or something else",
-            code="weights-damaged",
-        ) from None
+        said = f"{path} cannot be read as safetensors ({one_line(reason)[:100]}); it is truncated or something else"
+        raise CheckpointError(said, code="weights-damaged") from None
 
 
 def _read_pickled(path: Path) -> Any:

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.ops.interleave import every_second
-from autoseg.ops.layers import Pairs, depthwise, pointwise
-from autoseg.zoo.initialisation import he_initialise
+from autoseg.ops.layers import Pairs, depthwise, he_initialise, pointwise
 from autoseg.zoo.output_stride import StageRate, stage_rates
 from autoseg.zoo.width import scaled
 

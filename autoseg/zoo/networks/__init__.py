@@ -1,7 +1,7 @@
-"""The fixed networks: one file a family, with a record for each network and its options. These load without torch.
+"""The fixed networks: one file for each family, with a record for each network and its options. Loads without torch.
 
-A file imports the torch modules that it puts together, such as `autoseg.zoo.unet`, when it builds. Every file in this
-folder is found by itself; those of the literature come first, in their order in time.
+A builder imports its torch modules, such as `autoseg.zoo.unet`, when it is called. Every file in this folder is
+imported; those of the literature come first, in order of time.
 """
 
 import importlib

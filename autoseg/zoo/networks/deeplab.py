@@ -26,9 +26,6 @@ MultiGrid = Annotated[tuple[Annotated[Whole, Field(ge=1, le=64)], ...], Field(mi
 """Dilation factors of the three convolutions of ResNet's last block."""
 
 
-# --- options, by default as published ---------------------------------------------------------------------------------
-
-
 class V1Options(FixedNetwork):
     """Options of DeepLab v1 on VGG16."""
 
@@ -90,8 +87,6 @@ class V3PlusXceptionOptions(FixedNetwork):
     separable: Flag = True
     dropout: Dropout = 0.1
 
-
-# --- records ----------------------------------------------------------------------------------------------------------
 
 OF_BACKBONE = {"name", "in_channels", "width", "output_stride", "batch_norm", "multi_grid"}
 """Options that the backbone takes; the network takes all others."""
