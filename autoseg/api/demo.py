@@ -108,13 +108,7 @@ def _row(
     multiply_adds: int | None = None,
     seconds: float | None = None,
 ) -> dict[str, Any]:
-    return {
-        "network": name,
-        "miou": miou,
-        "parameters": parameters,
-        "multiply_adds": multiply_adds,
-        "seconds": seconds,
-    }
+    return {"network": name, "miou": miou, "parameters": parameters, "multiply_adds": multiply_adds, "seconds": seconds}
 
 
 def commonest_class(train: SegmentationDataset, val: SegmentationDataset) -> Scores:

@@ -64,11 +64,7 @@ class SearchTask:
 
         torch.manual_seed(config.seed)
         self.supernet = build_supernet(
-            self.space,
-            train.num_classes,
-            self.schedule.arch_init_std,
-            train.channels,
-            self.schedule.single_output,
+            self.space, train.num_classes, self.schedule.arch_init_std, train.channels, self.schedule.single_output
         ).to(device)
         self.supernet.checkpoint_cells = self.schedule.checkpoint_cells
         self.supernet.use_kernels(choose_kernels(self.schedule.kernels, device, self.space))
