@@ -1,7 +1,7 @@
 """The errors that a user can cause. The command line prints each as one line and exits with status 2.
 
-Each carries a code, a few words in lower case joined by hyphens, which names the kind of mistake. The message may be
-worded anew at any time; the code stays. `DataError("label 47 in a.png ...", code="label-out-of-range")`.
+Each error has a code that names the kind of mistake: a few words in lower case, joined by hyphens. Messages may change
+between versions; codes stay. `DataError("label 47 in a.png ...", code="label-out-of-range")`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from typing import Any
 
 
 class AutosegError(Exception):
-    """What the user gave is wrong; the message says what, where, and what to do.
+    """Something that the user gave is wrong.
 
-    `code` names the kind of mistake, such as `label-out-of-range`.
+    Args:
+        message: What is wrong, where, and what to do.
+        code: The kind of mistake, such as `label-out-of-range`; it stays the same from version to version.
     """
 
     def __init__(self, message: str, *, code: str) -> None:
@@ -44,7 +46,7 @@ class RunError(AutosegError):
 
 
 class CheckpointError(AutosegError):
-    """A checkpoint that cannot be read or belongs to something else."""
+    """A checkpoint that cannot be read or belongs to another run or architecture."""
 
 
 class ExportError(AutosegError):
@@ -52,10 +54,10 @@ class ExportError(AutosegError):
 
 
 class PluginError(AutosegError):
-    """A plugin that cannot be loaded, or whose records do not do what they must."""
+    """A plugin that cannot be loaded, or whose records are invalid."""
 
 
-class Interrupted(Exception):  # noqa: N818 - no mistake of anyone's
+class Interrupted(Exception):  # noqa: N818 - not an error
     """Raised at a step boundary, after a clean save, when the user asked a run to stop."""
 
 

@@ -2,8 +2,7 @@
 
 A plugin is a file that calls `autoseg.register` for each of its records. `autoseg search --plugin my_ops.py` loads it.
 A package may name its module in the entry point group `autoseg.plugins`; it is loaded by that name. autoseg never
-runs a plugin that only a file names: a space, genotype or network says where its parts came from, and the user gives
-it.
+runs a plugin by itself: a space, genotype or network only says which plugin it needs, and the user loads it.
 """
 
 from __future__ import annotations
@@ -26,10 +25,15 @@ _loaded: dict[str, str] = {}
 
 
 def load_plugin(source: str | Path) -> None:
-    """Load a plugin once: a Python file, the name of a module, or an entry point of the group `autoseg.plugins`.
+    """Run a plugin, which calls `autoseg.register`. A plugin that is loaded already is not run again.
 
-    Raises: PluginError: it is not there, does not import, registers nothing, or registers something wrong. Nothing of
-    it stays registered then.
+    Args:
+        source: The path of a Python file, the name of an installed module, or the name of an entry point of the group
+            `autoseg.plugins`.
+
+    Raises:
+        PluginError: the plugin is missing, does not import, registers nothing, or registers something wrong. None of
+            its records stays registered then.
     """
     text = str(source)
     path = Path(text).expanduser()

@@ -7,7 +7,6 @@ A user's own file registers records in the same way (`autoseg.plugins`).
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -15,6 +14,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from autoseg.errors import PluginError
+from autoseg.library import hint
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -39,8 +39,8 @@ class Operation:
             convolutions and matrices.
         build: Called with (channels, stride, norm), where norm makes a normalisation layer of a number of channels;
             returns a torch module. The module must not change its input, which other operations read too.
-        fused: How the fast supernet computes it. Left out, a space that has it is searched through
-            `autoseg.supernet.reference`, which is slower.
+        fused: How the fast supernet computes it. Default: not fused; a space with this operation is then searched
+            with `autoseg.supernet.reference`, which is slower.
     """
 
     name: str
@@ -57,8 +57,8 @@ class Upsampler:
     Args:
         name: What spaces, genotypes and networks call it, such as `pixel_shuffle`.
         label: What pictures call it.
-        multiply_adds: From (channels, guide channels) to the products of convolutions and matrices for one pixel of low
-            resolution, at as many channels before as after.
+        multiply_adds: From (channels, guide channels) to the multiply-adds for one pixel of low resolution, if input
+            and output have that many channels.
         build: Called with (in_channels, out_channels); returns a torch module that is called with (features, size,
             guide). size: (H, W) of the result, or None for twice the features'; guide: None, or a feature of that size.
             A module that needs one has `reads_guide = True`.
@@ -82,8 +82,8 @@ class Loss:
             `LossTerm` itself where it has none.
         function: Called with (logits, target, **options): logits (N, K, H, W), and `autoseg.losses.target.Target`.
             Returns a scalar, 0 where all pixels are ignored.
-        pixel_weights: Of a term that is a mean over pixels, from (target, **options) to the weights (N, H, W): several
-            batches then count in it as one large batch would.
+        pixel_weights: For a term that is a mean over pixels: from (target, **options) to the weights (N, H, W).
+            Several accumulated batches then count as one large batch would.
         smoothed: `label_smoothing` smooths its targets.
     """
 
@@ -120,20 +120,20 @@ class Network:
 
 
 class DecoderInputs(NamedTuple):
-    """From what a decoder is built. It is called with (features, finer), and returns logits of any size."""
+    """What a decoder is built from. The decoder is called with (features, finer) and returns logits of any size."""
 
     channels: int
-    """Of the features at the end of the cells, after a ReLU."""
+    """Channels of the features that leave the last cell, after a ReLU."""
     finer: list[int]
     """Channels of the further features, from coarse to fine."""
     num_classes: int
     settings: Any
     """The genotype's `decoder`."""
     rates: list[int]
-    """Dilations of ASPP at the end's stride."""
+    """Dilations of ASPP at the stride of the last cell."""
     norm: Callable[[int], Any]
     upsamplers: tuple[str, ...]
-    """One a doubling, or none where features are resized in one go."""
+    """One upsampler for each doubling; empty if the features are resized in one step."""
 
 
 @dataclass(frozen=True)
@@ -144,10 +144,10 @@ class Decoder:
         name: What spaces and genotypes call it.
         label: What pictures call it.
         build: From `DecoderInputs` to a torch module.
-        joins: The finer features that it joins besides those of the last layer. encoder: at every doubling the last
-            of that stride; low_level: one, at `low_level_stride`.
-        how: How it joins them.
-        has_filters: It has `filters` of its own.
+        joins: The finer features that it joins to those of the last layer. encoder: at every doubling, the last
+            feature of that stride; low_level: one feature, at `low_level_stride`.
+        how: How it joins them: by concatenation or by addition.
+        has_filters: Whether the setting `filters` applies to it.
     """
 
     name: str
@@ -164,7 +164,6 @@ class Record(Protocol):
     @property
     def name(self) -> str:
         """What files call it."""
-        ...
 
 
 R = TypeVar("R", bound=Record)
@@ -184,7 +183,7 @@ class Registry(Mapping[str, R]):
         self._loaded = False
 
     def add(self, record: R) -> R:
-        """Register a record. Raises: PluginError: its name is taken or no name, or it lacks something."""
+        """Register a record. Raises: PluginError: its name is taken or invalid, or it lacks a field."""
         plugin = _plugin[-1] if _plugin else _origin(record)
         place = f"{plugin}: " if plugin else ""
         if plugin:
@@ -235,11 +234,8 @@ class Registry(Mapping[str, R]):
         return {name: self._plugins[name] for name in names if name in self._plugins}
 
     def unknown(self, name: str, hide: Collection[str] = ()) -> str:
-        """What to say of a name that is not there, with the nearest that is. hide: names that are not meant here."""
-        known = [each for each in self if each not in hide]
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
-        return f"unknown {self.kind} '{name}' ({hint})"
+        """The message about an unknown name, with the nearest known one. hide: names that are not suggested."""
+        return f"unknown {self.kind} '{name}' ({hint(name, [each for each in self if each not in hide])})"
 
     def _load(self) -> None:
         if not self._loaded:
@@ -285,9 +281,16 @@ _plugin: list[str] = []
 
 
 def register(record: R) -> R:
-    """Make a record known to spaces, genotypes and config files, and return it.
+    """Make a record known to search spaces, genotypes and config files.
 
-    Raises: PluginError: it is no record, its name is taken, or it lacks something that its kind needs.
+    Args:
+        record: An `Operation`, `Upsampler`, `Decoder`, `Loss` or `Network`.
+
+    Returns:
+        The record itself.
+
+    Raises:
+        PluginError: it is no record, its name is taken or invalid, or it lacks something that its kind needs.
     """
     registry = REGISTRIES.get(type(record))
     if registry is None:
