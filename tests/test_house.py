@@ -57,8 +57,15 @@ def test_no_sentence_begins_with_of(path: Path) -> None:
 
 
 def test_what_is_looked_for_is_found() -> None:
-    source = 'def f():\n    """Of a thing."""\n    # Of two\n    a = 1  # lines\n    """One. Of the other."""\n
-    return a\n' assert list(bodies(ast.parse(source))) == [("f", 3)] assert sorted(text for _, text in texts(source) if
-    BEGINS_WITH_OF.search(text)) == [
+    source = """
+def f():
+    'Of a thing.'
+    # Of two
+    a = 1  # lines
+    'One. Of the other.'
+    return a
+"""
+    assert list(bodies(ast.parse(source))) == [("f", 3)]
+    assert sorted(text for _, text in texts(source) if BEGINS_WITH_OF.search(text)) == [
         "Of a thing.", "Of two lines", "One. Of the other.",
     ]  # fmt: skip

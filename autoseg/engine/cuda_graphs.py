@@ -23,7 +23,7 @@ EAGER_STEPS = 3
 """Eager steps of a kind and shape before one is recorded. In them, libraries choose kernels and make workspaces. They
 are ordinary steps of the run, so its result stays the same."""
 MOST_GRAPHS = 4
-"""Recordings at most: both halves of a search, with full batches and an epoch's last, smaller batch. Others are eager."""
+"""Recordings at most: both halves of a search, for full batches and for an epoch's last one. Others are eager."""
 TOLERANCE = {"float32": 0.01, "bf16": 0.1, "fp16": 0.1}
 """Greatest relative difference of a recorded step's loss and gradients from the eager ones. Sums in another order
 differ by far less; a kernel that is missing or runs too early makes a far larger difference."""

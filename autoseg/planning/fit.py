@@ -124,7 +124,7 @@ class Planner:
         )
 
     def _has_bf16(self) -> bool:
-        """Whether to propose bf16: on a GPU that has it. An absent GPU counts as one, as all since 2020 (Ampere) are."""
+        """Whether to propose bf16: on a GPU that has it. An absent GPU counts as such, as all since Ampere are."""
         if self.device.type != "cuda":
             return False
         return not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)

@@ -61,10 +61,21 @@ def build_network(
     in_channels: int = 3,
     single_output: bool = False,
 ) -> SegmentationNetwork:
-    """The network of a genotype, or one of the literature by its name or options, with fresh weights.
+    """Build the network of a genotype, or a network of the literature, with fresh weights.
 
-    `source`: as `autoseg retrain` takes it: "unet", {"name": "unet", "width": 0.5}, a file, a run. The other arguments
-    are those of `build_architecture`. Raises: AutosegError: what is given is wrong.
+    Args:
+        source: A name such as "unet", options such as `{"name": "unet", "width": 0.5}`, a YAML file, a run directory, a
+            `Genotype` or a `FixedNetwork`.
+        num_classes: Number of classes K, at least 2.
+        auxiliary: Add an auxiliary head, which is used in training only.
+        in_channels: Number of image channels C.
+        single_output: One output for two classes; the logits are then 0 and that output.
+
+    Returns:
+        A module that maps normalised images (N, C, H, W) to logits (N, K, H, W).
+
+    Raises:
+        AutosegError: `source` is unknown or invalid, or does not fit the other arguments.
     """
     return build_architecture(load_architecture(source), num_classes, auxiliary, in_channels, single_output)
 
