@@ -6,6 +6,7 @@ between versions; codes stay. `DataError("label 47 in a.png ...", code="label-ou
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 
@@ -22,7 +23,7 @@ class AutosegError(Exception):
         self.code = code
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (type(self), str(self), self.code)  # a worker process hands an error on by pickling it
+        return partial(type(self), code=self.code), (str(self),)  # worker processes pass errors on by pickling them
 
 
 class ConfigError(AutosegError):
@@ -59,7 +60,3 @@ class PluginError(AutosegError):
 
 class Interrupted(Exception):  # noqa: N818 - not an error
     """Raised at a step boundary, after a clean save, when the user asked a run to stop."""
-
-
-def _restored(kind: type[AutosegError], message: str, code: str) -> AutosegError:
-    return kind(message, code=code)

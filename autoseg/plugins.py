@@ -44,14 +44,14 @@ def load_plugin(source: str | Path) -> None:
     if is_file and not path.is_file():
         raise PluginError(f"there is no plugin file {text}; give the path of a Python file", code="plugin-missing")
     name = path.name if is_file else text
-    before = _count()
+    before = sum(map(len, REGISTRIES.values()))
     _plugin.append(name)
     try:
         if is_file:
             _run_file(path)
         else:
             _import_module(text)
-        if _count() == before:
+        if sum(map(len, REGISTRIES.values())) == before:
             raise PluginError(
                 f"{name}: the plugin registers nothing; it must call autoseg.register, see docs/extending.md",
                 code="plugin-empty",
@@ -98,10 +98,6 @@ def _import_module(name: str) -> None:
             code="plugin-missing",
         )
     importlib.import_module(name)
-
-
-def _count() -> int:
-    return sum(len(registry) for registry in REGISTRIES.values())
 
 
 def _line_of(reason: BaseException, path: Path) -> str:

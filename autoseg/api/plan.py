@@ -66,12 +66,9 @@ class Plan:
     def assignments(self) -> list[str]:
         """`advice` as values for `--set`."""
         crop, batch_size, checkpoint_cells, precision = self.advice.setting
-        return [
-            f"search.crop=[{crop[0]},{crop[1]}]",
-            f"search.batch_size={batch_size}",
-            f"search.checkpoint_cells={str(checkpoint_cells).lower()}",
-            f"search.precision={precision}",
-        ]
+        cells = str(checkpoint_cells).lower()
+        values = (f"crop=[{crop[0]},{crop[1]}]", f"batch_size={batch_size}", f"checkpoint_cells={cells}")
+        return [f"search.{value}" for value in (*values, f"precision={precision}")]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; bytes and seconds."""

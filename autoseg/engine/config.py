@@ -33,7 +33,8 @@ class SearchConfig(Settings):
     @field_validator("space", mode="before")
     @classmethod
     def _read_space(cls, space: object, info: ValidationInfo) -> object:
-        return SearchSpace.parse(space, _where(info)) if isinstance(space, Mapping) else space
+        where = (info.context or {}).get("where", "")
+        return SearchSpace.parse(space, where) if isinstance(space, Mapping) else space
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for YAML."""
@@ -65,7 +66,7 @@ class RetrainConfig(Settings):
             raise ConfigError(f"{key}: should be a mapping, not {data[key]!r}", code="setting-invalid")
         kind = Genotype if key == "genotype" else FixedNetwork
         others = {other: value for other, value in data.items() if other not in ("genotype", "network")}
-        return {"architecture": kind.parse(data[key], _where(info)), **others}
+        return {"architecture": kind.parse(data[key], (info.context or {}).get("where", "")), **others}
 
     @classmethod
     def file_keys(cls) -> list[str]:
@@ -78,9 +79,3 @@ class RetrainConfig(Settings):
         rest = self.model_dump(mode="json", exclude={"architecture"})
         given = {name: value for name, value in rest.items() if value is not None}
         return {key: self.architecture.to_dict(), **given}
-
-
-def _where(info: ValidationInfo) -> str:
-    """The file that is read, for messages."""
-    where: str = (info.context or {}).get("where", "")
-    return where

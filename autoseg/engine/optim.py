@@ -21,14 +21,8 @@ def build_optimizer(
     """
     parameters = list(parameters)
     if config.name == "sgd":
-        sgd = torch.optim.SGD(
-            parameters,
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            nesterov=config.nesterov and config.momentum > 0,
-            fused=fused,
-        )
+        momentum, decay, nesterov = config.momentum, config.weight_decay, config.nesterov and config.momentum > 0
+        sgd = torch.optim.SGD(parameters, config.lr, momentum, weight_decay=decay, nesterov=nesterov, fused=fused)
         if fused and config.momentum > 0:
             # If a scaler skips the first step, as it often does, PyTorch 2.13's fused SGD continues from uninitialised
             # momentum. Starting from zeros gives the same first step as starting without momentum.

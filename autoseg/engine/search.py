@@ -69,13 +69,9 @@ class SearchTask:
         self.supernet.checkpoint_cells = self.schedule.checkpoint_cells
         self.supernet.use_kernels(choose_kernels(self.schedule.kernels, device, self.space))
         self.loss = make_loss(self.schedule, train, device)
+        recorder, compare = make_recorder(self.supernet, self.schedule, device), self.schedule.cuda_graphs == "auto"
         self.gradients = Gradients(
-            self.supernet,
-            self.schedule.precision,
-            self.loss,
-            make_recorder(self.supernet, self.schedule, device),
-            self.schedule.upsampler_cost,
-            compare=self.schedule.cuda_graphs == "auto",
+            self.supernet, self.schedule.precision, self.loss, recorder, self.schedule.upsampler_cost, compare
         )
         self.scalers = self.gradients.scalers
         fused = self.schedule.precision == "fp16" or None  # see `build_optimizer`
@@ -160,12 +156,9 @@ class SearchTask:
 
     def begin(self, run: Run) -> None:
         """Write split.yaml: the names of the images in trainA and trainB."""
-        names = self.train_set.names
-        halves = {
-            "train_a": [names[index] for index in self.indices_a],
-            "train_b": [names[index] for index in self.indices_b],
-        }
-        write_text(run.path / "split.yaml", to_yaml(halves))
+        halves = {"train_a": self.indices_a, "train_b": self.indices_b}
+        names = {half: [self.train_set.names[index] for index in indices] for half, indices in halves.items()}
+        write_text(run.path / "split.yaml", to_yaml(names))
 
     def state(self) -> dict[str, Any]:
         """Weights, logits, both optimizers, and the loss scales of fp16."""

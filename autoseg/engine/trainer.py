@@ -146,9 +146,8 @@ class Trainer:
 
     def _pause(self, stop: StopRequest) -> None:
         """Save if it is time to, and stop if a signal asked for it."""
-        at_epoch_end = self.step_in_epoch == 0
         due = time.monotonic() - self._saved >= self.task.schedule.checkpoint_seconds
-        if (due or stop.requested) and not at_epoch_end:
+        if (due or stop.requested) and self.step_in_epoch:  # the end of an epoch is saved already
             self._save("last.pt")
         if stop.requested and self.epoch < self.task.schedule.epochs:
             raise Interrupted(

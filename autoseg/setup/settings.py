@@ -40,15 +40,10 @@ class Sources:
     arguments: Mapping[str, Any]
     """The space, genotype or network, and the data as given."""
     overrides: Mapping[str, Any]
-    config: str | Path | None = None
-    """The path of `file`."""
+    config: str = ""
+    """The path of `file`, for messages."""
     recommended_by: str = ""
     """Name or file of the space or network, if it was given by one."""
-
-    @property
-    def where(self) -> str:
-        """The file, for messages."""
-        return str(self.config or "")
 
     def merged(self) -> dict[str, Any]:
         """All settings except those of the data."""
@@ -57,7 +52,7 @@ class Sources:
     def data(self) -> DataConfig:
         """The settings of the data. Raises: DataError, ConfigError: there is no such data, or a setting is wrong."""
         in_file, data = self.file.get("data"), self.arguments.get("data")
-        folder = Path(self.config or "").parent
+        folder = Path(self.config).parent
         if isinstance(in_file, str):
             in_file = data_settings(folder / in_file if in_file != "generated" else in_file)
         elif isinstance(in_file, dict):
@@ -68,7 +63,7 @@ class Sources:
             raise ConfigError(
                 "no data is given; give --data a folder, a data YAML, or 'generated'", code="data-not-given"
             )
-        return parse(_Data, merged, self.where).data
+        return parse(_Data, merged, self.config).data
 
     def set_by_user(self, kind: str) -> set[str]:
         """Names of the settings that the user has set in the group `kind` (`search`, `retrain`) and in the genotype."""
@@ -98,7 +93,7 @@ def search_sources(
         chosen, recommended = load_space(chosen)
     settings = chosen.to_dict() if isinstance(chosen, SearchSpace) else chosen
     rest = {key: value for key, value in file.items() if key != "space"}
-    return Sources(recommended, rest, {"space": settings, "data": data}, changes, config, recommended_by)
+    return Sources(recommended, rest, {"space": settings, "data": data}, changes, str(config or ""), recommended_by)
 
 
 def retrain_sources(
@@ -133,7 +128,7 @@ def retrain_sources(
     else:
         arguments[key] = chosen.to_dict()
     name = source if isinstance(source, str) else ""
-    return Sources({"retrain": recommended}, file, arguments, changes, config, name)
+    return Sources({"retrain": recommended}, file, arguments, changes, str(config or ""), name)
 
 
 def search_settings(
@@ -154,8 +149,8 @@ def search_config(sources: Sources, check: Callable[[SearchConfig], object] = ch
     Raises: SearchSpaceError, DataError, ConfigError: one line on what is wrong.
     """
     try:
-        settings = parse(SearchConfig, sources.merged(), sources.where)
-        checked_schedule(settings.retrain, sources.where)
+        settings = parse(SearchConfig, sources.merged(), sources.config)
+        checked_schedule(settings.retrain, sources.config)
         check(settings)
     except ConfigError as reason:
         raise _placed(reason, sources) from None
@@ -179,7 +174,7 @@ def retrain_config(sources: Sources, match: CostTarget | None = None) -> Retrain
     `match`: the cost to which the width of a network of the literature is scaled.
     Raises: AutosegError: one line on what is wrong.
     """
-    settings = parse(RetrainConfig, sources.merged(), sources.where)
+    settings = parse(RetrainConfig, sources.merged(), sources.config)
     check_device(settings)
     network = settings.architecture
     if isinstance(network, Genotype) and match is not None:
@@ -302,19 +297,14 @@ def checked_schedule(schedule: Mapping[str, Any], where: str = "") -> RetrainSch
     return parse(_Retrain, {"retrain": schedule}, where).retrain
 
 
+# one group of settings each, so that messages name its place, such as `search.epochs`
 class _Data(Settings):
-    """Puts `data.` before the setting in messages."""
-
     data: DataConfig
 
 
 class _Search(Settings):
-    """Puts `search.` before the setting in messages."""
-
     search: SearchSchedule
 
 
 class _Retrain(Settings):
-    """Puts `retrain.` before the setting in messages."""
-
     retrain: RetrainSchedule
