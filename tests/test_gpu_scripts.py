@@ -413,7 +413,7 @@ def test_every_row_s_settings_are_settings_of_a_search() -> None:
             assert {key: getattr(config.search.kernels, key) for key, _ in given.kernels} == dict(given.kernels)
     w1 = search_settings("auto_deeplab", bench_child.DATA, overrides=bench_rows.W1.overrides(False))
     assert (w1.search.crop, w1.search.batch_size, w1.data.num_classes) == ((321, 321), 2, 19)
-    assert (w1.space["network"]["layers"], w1.space["network"]["filter_multiplier"]) == (12, 8)
+    assert (w1.space.network.layers, w1.space.network.filter_multiplier) == (12, 8)
 
 
 def test_the_fastest_layout_so_far_is_taken_for_the_dearer_kernels() -> None:

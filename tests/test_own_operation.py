@@ -138,7 +138,12 @@ def test_a_search_says_that_it_is_slower(searched: Path, capsys: pytest.CaptureF
     capsys.readouterr()
     config = write_config(
         tmp_path / "again.yaml",
-        {"space": PATH, "data": DATA, "search": {**COMMON, "epochs": 1, "arch_start_epoch": 0, "max_steps_per_epoch": 1}, "device": "cpu"},
+        {
+            "space": PATH,
+            "data": DATA,
+            "search": {**COMMON, "epochs": 1, "arch_start_epoch": 0, "max_steps_per_epoch": 1},
+            "device": "cpu",
+        },
     )
     call("search", "--config", config, "--out", tmp_path / "again")
     said = capsys.readouterr().out

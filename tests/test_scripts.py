@@ -201,3 +201,18 @@ def test_a_workload_is_its_space_with_other_numbers() -> None:
         network.network.eval()
         network.train("weights")
     assert torch.allclose(found["fast"].logits(), found["textbook"].logits(), atol=1e-4)
+
+
+def test_checkouts_are_compared_turn_by_turn() -> None:
+    """One checkout with itself: equal operations and losses, and a ratio near one."""
+    import compare_checkouts
+
+    folder = Path(__file__).resolve().parents[1]
+    small = {"layers": 2, "filters": 2, "blocks": 1, "size": 33, "batch": 2}
+    found = compare_checkouts.compare((folder, folder), small, turns=4)
+    assert found["equal_losses"] is True
+    before, after = found["operations"]  # type: ignore[misc]
+    assert before == after > 100
+    low, high = found["interval"]  # type: ignore[misc]
+    assert 0 < low <= found["ratio"] <= high  # type: ignore[operator]
+    assert 0.2 < found["ratio"] < 5  # type: ignore[operator]

@@ -44,29 +44,34 @@ class SearchConfig(Settings):
 class RetrainConfig(Settings):
     """The settings of a retraining. Raises: GenotypeError: the genotype is invalid."""
 
-    architecture: InstanceOf[Genotype] | InstanceOf[FixedNetwork]
-    """A searched network or a network of the literature: `genotype` or `network` in a file."""
     weights: str | None = None
     """A local file with weights of an ImageNet classifier, which initialise the network's backbone."""
     data: ResolvedDataConfig
+    architecture: InstanceOf[Genotype] | InstanceOf[FixedNetwork] = Field(None, validate_default=True)
+    """A searched network or a network of the literature: `genotype` or `network` in a file."""
     retrain: RetrainSchedule = RetrainSchedule()
     seed: Seed = 0
     device: DeviceName = "auto"
 
     @model_validator(mode="before")
     @classmethod
-    def _read_architecture(cls, data: Any, info: ValidationInfo) -> Any:
-        if isinstance(data.get("architecture"), Genotype | FixedNetwork):
-            return data
+    def _read_architecture(cls, data: Mapping[str, Any], info: ValidationInfo) -> Mapping[str, Any]:
         given = [key for key in ("genotype", "network") if data.get(key) is not None]
+        others = {key: value for key, value in data.items() if key not in ("genotype", "network")}
         if len(given) != 1 or "architecture" in data:
-            raise ValueError("needs either 'genotype', a searched network, or 'network', one of the literature")
+            return others
         (key,) = given
         if not isinstance(data[key], Mapping):
             raise ConfigError(f"{key}: should be a mapping, not {data[key]!r}", code="setting-invalid")
         kind = Genotype if key == "genotype" else FixedNetwork
-        others = {other: value for other, value in data.items() if other not in ("genotype", "network")}
-        return {"architecture": kind.parse(data[key], (info.context or {}).get("where", "")), **others}
+        return {**others, "architecture": kind.parse(data[key], (info.context or {}).get("where", ""))}
+
+    @field_validator("architecture", mode="before")
+    @classmethod
+    def _is_one(cls, architecture: object) -> object:
+        if not isinstance(architecture, Genotype | FixedNetwork):
+            raise ValueError("needs either 'genotype', a searched network, or 'network', one of the literature")
+        return architecture
 
     @classmethod
     def file_keys(cls) -> list[str]:

@@ -1,4 +1,4 @@
-"""The run directory, which passes results between commands. README lists its files."""
+"""The run directory, which passes results between commands (files: docs/guide/run_directory.md)."""
 
 from __future__ import annotations
 

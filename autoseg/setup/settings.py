@@ -40,10 +40,10 @@ class Sources:
     arguments: Mapping[str, Any]
     """The space, genotype or network, and the data as given."""
     overrides: Mapping[str, Any]
-    config: str = ""
+    where: str = ""
     """The path of `file`, for messages."""
     recommended_by: str = ""
-    """Name or file of the space or network, if it was given by one."""
+    """Name or path of the space or network, if it was given by one."""
 
     def merged(self) -> dict[str, Any]:
         """All settings except those of the data."""
@@ -52,7 +52,7 @@ class Sources:
     def data(self) -> DataConfig:
         """The settings of the data. Raises: DataError, ConfigError: there is no such data, or a setting is wrong."""
         in_file, data = self.file.get("data"), self.arguments.get("data")
-        folder = Path(self.config).parent
+        folder = Path(self.where).parent
         if isinstance(in_file, str):
             in_file = data_settings(folder / in_file if in_file != "generated" else in_file)
         elif isinstance(in_file, dict):
@@ -63,7 +63,7 @@ class Sources:
             raise ConfigError(
                 "no data is given; give --data a folder, a data YAML, or 'generated'", code="data-not-given"
             )
-        return parse(_Data, merged, self.config).data
+        return parse(_Parts, merged, self.where).data
 
     def set_by_user(self, kind: str) -> set[str]:
         """Names of the settings that the user has set in the group `kind` (`search`, `retrain`) and in the genotype."""
@@ -79,21 +79,20 @@ def search_sources(
 ) -> Sources:
     """The sources of a search's settings. Raises: SearchSpaceError, ConfigError: no space, or an invalid one."""
     file, changes = _read_config(config), dict(overrides or {})
-    chosen = space if space is not None else file.get("space")
+    in_file = file.pop("space", None)
+    chosen = space if space is not None else in_file
     if isinstance(changes.get("space"), str):
         chosen = changes.pop("space")
     if chosen is None:
         raise ConfigError(
             "no space is given; name one, such as --space tiny (see `autoseg spaces`)", code="space-not-given"
         )
-    recommended: Mapping[str, Any] = {}
-    recommended_by = ""
+    name, recommended = "", dict[str, Any]()
     if not isinstance(chosen, Mapping | SearchSpace):
-        recommended_by = str(chosen)
-        chosen, recommended = load_space(chosen)
+        name = str(chosen)
+        chosen, recommended = load_space(name)
     settings = chosen.to_dict() if isinstance(chosen, SearchSpace) else chosen
-    rest = {key: value for key, value in file.items() if key != "space"}
-    return Sources(recommended, rest, {"space": settings, "data": data}, changes, str(config or ""), recommended_by)
+    return Sources(recommended, file, {"space": settings, "data": data}, changes, str(config or ""), name)
 
 
 def retrain_sources(
@@ -149,8 +148,8 @@ def search_config(sources: Sources, check: Callable[[SearchConfig], object] = ch
     Raises: SearchSpaceError, DataError, ConfigError: one line on what is wrong.
     """
     try:
-        settings = parse(SearchConfig, sources.merged(), sources.config)
-        checked_schedule(settings.retrain, sources.config)
+        settings = parse(SearchConfig, sources.merged(), sources.where)
+        checked_schedule(settings.retrain, sources.where)
         check(settings)
     except ConfigError as reason:
         raise _placed(reason, sources) from None
@@ -174,7 +173,7 @@ def retrain_config(sources: Sources, match: CostTarget | None = None) -> Retrain
     `match`: the cost to which the width of a network of the literature is scaled.
     Raises: AutosegError: one line on what is wrong.
     """
-    settings = parse(RetrainConfig, sources.merged(), sources.config)
+    settings = parse(RetrainConfig, sources.merged(), sources.where)
     check_device(settings)
     network = settings.architecture
     if isinstance(network, Genotype) and match is not None:
@@ -275,17 +274,17 @@ def data_overrides(overrides: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """The group `data` of `overrides`. Raises: ConfigError: they have other groups."""
     if stray := [key for key in overrides or {} if key != "data"]:
         raise ConfigError(f"unknown key '{stray[0]}' (known here: data, such as data.resize)", code="unknown-setting")
-    value: Mapping[str, Any] = (overrides or {}).get("data", {})
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"data: should be a mapping, not {value!r}", code="setting-invalid")
-    return value
+    data: Mapping[str, Any] = (overrides or {}).get("data", {})
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"data: should be a mapping, not {data!r}", code="setting-invalid")
+    return data
 
 
 def _placed(reason: ConfigError, sources: Sources) -> ConfigError:
     """Add the space's file to `reason` if its recommended schedules alone have the same mistake."""
-    for key, model in (("search", _Search), ("retrain", _Retrain)):
+    for key in ("search", "retrain"):
         try:
-            parse(model, {key: sources.recommended.get(key, {})})
+            parse(_Parts, {key: sources.recommended.get(key, {})})
         except ConfigError as same:
             if str(same) == str(reason):
                 return ConfigError(f"{reason} (in {sources.recommended_by})", code=reason.code)
@@ -294,17 +293,12 @@ def _placed(reason: ConfigError, sources: Sources) -> ConfigError:
 
 def checked_schedule(schedule: Mapping[str, Any], where: str = "") -> RetrainSchedule:
     """Check a schedule for retraining. Raises: ConfigError: a mistake, with its place in `retrain`."""
-    return parse(_Retrain, {"retrain": schedule}, where).retrain
+    return parse(_Parts, {"retrain": schedule}, where).retrain
 
 
-# one group of settings each, so that messages name its place, such as `search.epochs`
-class _Data(Settings):
-    data: DataConfig
+class _Parts(Settings):
+    """Puts the group before a setting in messages, such as `retrain.`."""
 
-
-class _Search(Settings):
-    search: SearchSchedule
-
-
-class _Retrain(Settings):
-    retrain: RetrainSchedule
+    data: DataConfig = ANY_DATA
+    search: SearchSchedule = SearchSchedule()
+    retrain: RetrainSchedule = RetrainSchedule()
