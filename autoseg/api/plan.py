@@ -123,7 +123,8 @@ def plan(
     """
     memory_bytes = None if memory is None else parse_bytes(memory)
     overrides = merge(overrides or {}, _asked(crop, batch, classes))
-    has_data = data is not None or _names_data(config, overrides)
+    in_file = {} if config is None else read_yaml(Path(config), ConfigError)
+    has_data = data is not None or "data" in overrides or "data" in in_file
     if not has_data:
         data = {"layout": "generated", "num_classes": classes or CITYSCAPES_CLASSES}
 
@@ -192,11 +193,6 @@ def _asked(crop: Size | None, batch: int | None, classes: int | None) -> dict[st
     if classes is not None and not 2 <= classes <= 65535:
         raise ConfigError(f"classes is {classes}; it must be 2 to 65535", code="classes-out-of-range")
     return {"search": schedule} if schedule else {}
-
-
-def _names_data(config: str | Path | None, overrides: Mapping[str, Any]) -> bool:
-    """Whether the settings name any data."""
-    return "data" in overrides or (config is not None and "data" in read_yaml(Path(config), ConfigError))
 
 
 def _images(settings: SearchConfig, images: int | None, has_data: bool) -> tuple[int, Limits]:

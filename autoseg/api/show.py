@@ -61,13 +61,17 @@ def describe(
         elif isinstance(changed, SearchSpace):
             shown.append(_describe_space(changed, num_classes, size or SUPERNET_SIZE))
         else:
-            shown.append(_describe_genotype(changed, num_classes, size or NETWORK_SIZE))
+            cost = _cost_and_field(changed, num_classes, size or NETWORK_SIZE, "network")
+            shown.append({"genotype": changed.name, **describe_choices(changed), **cost})
     return shown
 
 
 def _describe_network(network: FixedNetwork, num_classes: int, size: tuple[int, int]) -> dict[str, str]:
     """Options, stages and cost of a network of the literature."""
     drawn = diagram(network, num_classes)
+    with torch.device("meta"):
+        modules = build_architecture(network, num_classes).modules()
+    convolutions = sum(isinstance(module, nn.Conv2d | nn.ConvTranspose2d) for module in modules)
     stages = {
         stage.name: f"{stage.channels} channels at stride {stage.stride:g}, {stage.parameters:,} parameters"
         for stage in drawn.stages
@@ -77,7 +81,7 @@ def _describe_network(network: FixedNetwork, num_classes: int, size: tuple[int, 
         "network": network.name,
         "paper": network.entry.paper,
         "options": ", ".join(f"{key} {_plain(value)}" for key, value in options.items()),
-        "layers": f"{_convolutions(network, num_classes)} convolutions, in stages",
+        "layers": f"{convolutions} convolutions, in stages",
         **stages,
         **_cost_and_field(network, num_classes, size, "cost"),
     }
@@ -95,12 +99,6 @@ def _cost_and_field(architecture: Architecture, num_classes: int, size: tuple[in
         f" {size[0]}x{size[1]} with {num_classes} classes",
         "field of view": "the whole image" if math.isinf(field) else f"{field:.0f} pixels",
     }
-
-
-def _convolutions(network: FixedNetwork, num_classes: int) -> int:
-    with torch.device("meta"):
-        built = build_architecture(network, num_classes)
-    return sum(isinstance(part, nn.Conv2d | nn.ConvTranspose2d) for part in built.modules())
 
 
 def _plain(value: Any) -> str:
@@ -177,14 +175,6 @@ def _relaxation(space: SearchSpace) -> dict[str, str]:
     if options.mix_before_cell:
         shown.append("mix_before_cell")
     return {"relaxation": ", ".join(shown)} if shown else {}
-
-
-def _describe_genotype(genotype: Genotype, num_classes: int, size: tuple[int, int]) -> dict[str, str]:
-    return {
-        "genotype": genotype.name,
-        **describe_choices(genotype),
-        **_cost_and_field(genotype, num_classes, size, "network"),
-    }
 
 
 def describe_choices(genotype: Genotype) -> dict[str, str]:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TypeVar, cast
 
 import torch
-from torch import Tensor
 
 from autoseg.errors import ConfigError
 from autoseg.files import one_line
@@ -23,7 +22,7 @@ def compiled(function: Function, device: torch.device) -> Function:
 
     try:
         with settings.patch(fx_graph_cache=False):  # a cached program would prove nothing
-            torch.compile(_probe)(torch.ones(2, device=device))
+            torch.compile(lambda numbers: numbers + 1)(torch.ones(2, device=device))
     except Exception as reason:  # whatever the compilers raise
         said = one_line(str(reason).split("\n\n")[0])
         raise ConfigError(
@@ -31,7 +30,3 @@ def compiled(function: Function, device: torch.device) -> Function:
             code="compiling-fails",
         ) from reason
     return cast(Function, torch.compile(function))
-
-
-def _probe(numbers: Tensor) -> Tensor:
-    return numbers + 1

@@ -31,13 +31,9 @@ class Probe(NamedTuple):
     shapes: tuple[tuple[int, ...], ...]
 
 
-def _batch_norm(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return F.batch_norm(features, None, None, weight, bias, training=True)
-
-
 FEATURES = (2, 8, 9, 10)
 PROBES = (
-    Probe("BatchNorm", _batch_norm, (FEATURES, (8,), (8,))),
+    Probe("BatchNorm", lambda x, w, b: F.batch_norm(x, None, None, w, b, training=True), (FEATURES, (8,), (8,))),
     *(
         Probe(
             f"{name} pooling 3x3, stride {stride}", partial(pool, kernel_size=3, stride=stride, padding=1), (FEATURES,)

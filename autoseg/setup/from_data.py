@@ -68,7 +68,8 @@ def guide(
     size, reasons = config.data.resize or image_size(train), list[str]()
     changes: dict[str, Any] = {}
     if quick and config.data.resize is None and max(size) > QUICK_SIDE:
-        size = _shrunk(size)
+        factor = QUICK_SIDE / max(size)
+        size = (max(LEAST_INPUT_SIDE, round(size[0] * factor)), max(LEAST_INPUT_SIDE, round(size[1] * factor)))
         changes["data"] = config.data.model_copy(update={"resize": size})
         reasons.append(f"data.resize {list(size)}: quick")
     proposal = propose(kind, schedule, size, len(train), given, quick)
@@ -155,12 +156,6 @@ def _set_epochs(kind: str, schedule: TrainingConfig, steps: int, quick: bool, se
         set_("epochs", max(2, QUICK_STEPS[kind] // in_epoch), "quick")
     elif schedule.epochs * steps < LEAST_STEPS[kind]:
         set_("epochs", -(-LEAST_STEPS[kind] // steps), f"only {steps} step{'s' * (steps > 1)} in an epoch")
-
-
-def _shrunk(size: tuple[int, int]) -> tuple[int, int]:
-    factor = QUICK_SIDE / max(size)
-    height, width = (max(LEAST_INPUT_SIDE, round(side * factor)) for side in size)
-    return height, width
 
 
 def _whole(length: int) -> int:
