@@ -1,8 +1,8 @@
 """Records: everything that a space, a genotype or a config file can name. Loads without torch.
 
-A record holds the name, what pictures call it, what it costs, and the function that builds it. It stands in the file
-that implements it, and it imports torch only when it builds. `OPERATIONS["sep_conv_3x3"].build(32, 1, norm)`.
-A user's own file registers records in the same way (`autoseg.plugins`).
+A record has a name, a label for pictures, a cost, and a function that builds it and imports torch when it is called:
+`OPERATIONS["sep_conv_3x3"].build(32, 1, norm)`. A user's own file registers records in the same way
+(`autoseg.plugins`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import importlib
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from autoseg.errors import PluginError
 from autoseg.library import hint
@@ -35,12 +35,11 @@ class Operation:
     Args:
         name: What spaces and genotypes call it, such as `sep_conv_3x3`.
         label: What pictures call it, such as `sep 3x3`.
-        multiply_adds: From the number of channels C to the multiply-adds for one output pixel at stride 1: products of
-            convolutions and matrices.
-        build: Called with (channels, stride, norm), where norm makes a normalisation layer of a number of channels;
-            returns a torch module. The module must not change its input, which other operations read too.
-        fused: How the fast supernet computes it. Default: not fused; a space with this operation is then searched
-            with `autoseg.supernet.reference`, which is slower.
+        multiply_adds: Called with C; returns products of convolutions and matrices for one output pixel at stride 1.
+        build: Called with (channels, stride, norm); norm(channels) makes a normalisation layer. Returns a torch module,
+            which must not change its input: other operations read it too.
+        fused: How the fast supernet computes it. Default: a space with it is searched through
+            `autoseg.supernet.reference`, which is slower.
     """
 
     name: str
@@ -57,12 +56,12 @@ class Upsampler:
     Args:
         name: What spaces, genotypes and networks call it, such as `pixel_shuffle`.
         label: What pictures call it.
-        multiply_adds: From (channels, guide channels) to the multiply-adds for one pixel of low resolution, if input
-            and output have that many channels.
+        multiply_adds: Called with (channels, guide channels); returns the products of convolutions and matrices for one
+            pixel of low resolution, with as many channels before as after.
         build: Called with (in_channels, out_channels); returns a torch module that is called with (features, size,
             guide). size: (H, W) of the result, or None for twice the features'; guide: None, or a feature of that size.
-            A module that needs one has `reads_guide = True`.
-        takes_kernel_size: A name may end in one, such as `pixel_dcl_5x5`; both functions have `kernel_size` then.
+            A module that needs a guide has `reads_guide = True`.
+        takes_kernel_size: The name may end in one, such as `pixel_dcl_5x5`; both functions then take `kernel_size`.
     """
 
     name: str
@@ -78,12 +77,11 @@ class Loss:
 
     Args:
         name: What `search.loss` and `retrain.loss` call it.
-        options: A subclass of `autoseg.LossTerm`, whose further fields are the options with their defaults;
-            `LossTerm` itself where it has none.
-        function: Called with (logits, target, **options): logits (N, K, H, W), and `autoseg.losses.target.Target`.
-            Returns a scalar, 0 where all pixels are ignored.
-        pixel_weights: For a term that is a mean over pixels: from (target, **options) to the weights (N, H, W).
-            Several accumulated batches then count as one large batch would.
+        options: A subclass of `autoseg.LossTerm` whose further fields are the options, or `LossTerm` itself.
+        function: Called with (logits, target, **options): logits (N, K, H, W) and an `autoseg.losses.target.Target`.
+            Returns a scalar, 0 if all pixels are ignored.
+        pixel_weights: For a mean over pixels: called with (target, **options), returns the weights (N, H, W). Several
+            batches then count in it as one large batch would.
         smoothed: `label_smoothing` smooths its targets.
     """
 
@@ -100,14 +98,12 @@ class Network:
 
     Args:
         name: What `--network` calls it.
-        paper: Where it is from; `autoseg spaces` lists it.
-        options: A subclass of `autoseg.FixedNetwork`, whose further fields are the options with the published values
-            as defaults.
-        build: Called with (options, outputs), the number of score maps K; returns an
-            `autoseg.network.base.SegmentationNetwork`.
+        paper: Its source, which `autoseg spaces` lists.
+        options: A subclass of `autoseg.FixedNetwork` whose further fields are the options, by default as published.
+        build: Called with (options, number of score maps K); returns an `autoseg.network.base.SegmentationNetwork`.
         short: Another, shorter name.
         backbone: The part for which weights of an ImageNet classifier exist: vgg16, resnet50, resnet101, xception65.
-        output_strides: What the option `output_stride` may be.
+        output_strides: Allowed values of the option `output_stride`.
     """
 
     name: str
@@ -120,12 +116,12 @@ class Network:
 
 
 class DecoderInputs(NamedTuple):
-    """What a decoder is built from. The decoder is called with (features, finer) and returns logits of any size."""
+    """Arguments of a decoder's builder. The decoder is called with (features, finer); it returns logits of any size."""
 
     channels: int
-    """Channels of the features that leave the last cell, after a ReLU."""
+    """Channels of `features`, the end of the cells after a ReLU."""
     finer: list[int]
-    """Channels of the further features, from coarse to fine."""
+    """Channels of the finer features, from coarse to fine."""
     num_classes: int
     settings: Any
     """The genotype's `decoder`."""
@@ -133,7 +129,7 @@ class DecoderInputs(NamedTuple):
     """Dilations of ASPP at the stride of the last cell."""
     norm: Callable[[int], Any]
     upsamplers: tuple[str, ...]
-    """One upsampler for each doubling; empty if the features are resized in one step."""
+    """One for each doubling; empty if features are resized in one go."""
 
 
 @dataclass(frozen=True)
@@ -143,10 +139,10 @@ class Decoder:
     Args:
         name: What spaces and genotypes call it.
         label: What pictures call it.
-        build: From `DecoderInputs` to a torch module.
-        joins: The finer features that it joins to those of the last layer. encoder: at every doubling, the last
-            feature of that stride; low_level: one feature, at `low_level_stride`.
-        how: How it joins them: by concatenation or by addition.
+        build: Called with `DecoderInputs`; returns a torch module.
+        joins: Finer features that it joins to those of the last layer. encoder: at every doubling the last one of that
+            stride; low_level: one, at `low_level_stride`.
+        how: How it joins them.
         has_filters: Whether the setting `filters` applies to it.
     """
 
@@ -158,22 +154,11 @@ class Decoder:
     has_filters: bool = True
 
 
-class Record(Protocol):
-    """What all records have in common."""
-
-    @property
-    def name(self) -> str:
-        """What files call it."""
-
-
-R = TypeVar("R", bound=Record)
+R = TypeVar("R", Operation, Upsampler, Loss, Network, Decoder)
 
 
 class Registry(Mapping[str, R]):
-    """Name -> record, a plain dictionary that is filled when it is first read.
-
-    homes: the modules that register what ships with autoseg, imported at the first look.
-    """
+    """Name -> record. The first look imports `homes`, the modules that register what ships with autoseg."""
 
     def __init__(self, kind: str, *homes: str) -> None:
         self.kind = kind
@@ -185,29 +170,29 @@ class Registry(Mapping[str, R]):
     def add(self, record: R) -> R:
         """Register a record. Raises: PluginError: its name is taken or invalid, or it lacks a field."""
         plugin = _plugin[-1] if _plugin else _origin(record)
-        place = f"{plugin}: " if plugin else ""
         if plugin:
             self._load()
+        self._check(record, f"{plugin}: " if plugin else "")
+        if plugin:
+            self._plugins[record.name] = plugin
+        self._records[record.name] = record
+        return record
+
+    def _check(self, record: R, place: str) -> None:
         if not isinstance(record.name, str) or not NAME.fullmatch(record.name):
             raise PluginError(
                 f"{place}the {self.kind} name {record.name!r} is no name; take lower-case letters, digits and"
                 " underscores, such as my_conv_3x3",
                 code="plugin-name-invalid",
             )
-        for field in fields(record):  # type: ignore[arg-type]  # every record is a dataclass
+        for field in fields(record):
             needed, given = str(field.type), getattr(record, field.name)
+            lacking = f"{place}{self.kind} '{record.name}' gives no {field.name}; it must be a"
             if needed.startswith("Callable") and "None" not in needed and not callable(given):
-                raise PluginError(
-                    f"{place}{self.kind} '{record.name}' gives no {field.name}; it must be a function",
-                    code="plugin-lacks-function",
-                )
+                raise PluginError(f"{lacking} function", code="plugin-lacks-function")
             if needed.startswith("type[") and not hasattr(given, "model_of"):  # its base is in a layer above
                 base = {"loss": "autoseg.LossTerm", "network": "autoseg.FixedNetwork"}[self.kind]
-                raise PluginError(
-                    f"{place}{self.kind} '{record.name}' gives no {field.name}; it must be a class, {base} or one"
-                    " derived from it",
-                    code="plugin-lacks-options",
-                )
+                raise PluginError(f"{lacking} class, {base} or one derived from it", code="plugin-lacks-options")
         for other in self._records.values():
             for name in _names(record) & _names(other):
                 owner = self._plugins.get(other.name, "autoseg itself")
@@ -215,10 +200,6 @@ class Registry(Mapping[str, R]):
                     f"{place}{self.kind} '{name}' is registered already, by {owner}; give it another name",
                     code="plugin-name-taken",
                 )
-        self._records[record.name] = record
-        if plugin:
-            self._plugins[record.name] = plugin
-        return record
 
     def discard(self, plugin: str) -> None:
         """Forget what a plugin registered."""
@@ -230,7 +211,7 @@ class Registry(Mapping[str, R]):
         return self._plugins.get(name)
 
     def owners(self, names: Iterable[str]) -> dict[str, str]:
-        """Name -> plugin, of those that are from a plugin."""
+        """Name -> plugin, for each name that a plugin registered."""
         return {name: self._plugins[name] for name in names if name in self._plugins}
 
     def unknown(self, name: str, hide: Collection[str] = ()) -> str:
@@ -268,29 +249,25 @@ NETWORKS: Registry[Network] = Registry("network", "autoseg.zoo.networks")
 """Every fixed network by its full name."""
 
 REGISTRIES: Mapping[type, Registry[Any]] = {
-    Operation: OPERATIONS,
-    Upsampler: UPSAMPLERS,
-    Decoder: DECODERS,
-    Loss: LOSSES,
-    Network: NETWORKS,
-}
+    Operation: OPERATIONS, Upsampler: UPSAMPLERS, Decoder: DECODERS, Loss: LOSSES, Network: NETWORKS
+}  # fmt: skip
 """The registry of each kind of record."""
 
 _plugin: list[str] = []
-"""The plugin that is being loaded, if any."""
+"""The plugins that are being loaded, innermost last."""
 
 
 def register(record: R) -> R:
-    """Make a record known to search spaces, genotypes and config files.
+    """Make a record known to spaces, genotypes and config files.
 
     Args:
-        record: An `Operation`, `Upsampler`, `Decoder`, `Loss` or `Network`.
+        record: An Operation, Upsampler, Decoder, Loss or Network.
 
     Returns:
-        The record itself.
+        The record.
 
     Raises:
-        PluginError: it is no record, its name is taken or invalid, or it lacks something that its kind needs.
+        PluginError: it is no record, its name is taken, or it lacks something that its kind needs.
     """
     registry = REGISTRIES.get(type(record))
     if registry is None:
@@ -298,6 +275,15 @@ def register(record: R) -> R:
         place = f"{_plugin[-1]}: " if _plugin else ""
         raise PluginError(f"{place}{record!r} cannot be registered; give one of {known}", code="plugin-record-invalid")
     return registry.add(record)  # type: ignore[no-any-return]
+
+
+def lazy(module: str, name: str, **options: Any) -> Callable[..., Any]:
+    """A builder that imports `name` from `module` when it is called, and calls it with `options` as well."""
+
+    def build(*arguments: Any, **keywords: Any) -> Any:
+        return getattr(importlib.import_module(module), name)(*arguments, **keywords, **options)
+
+    return build
 
 
 def _names(record: Any) -> set[str]:

@@ -10,9 +10,12 @@ from autoseg.config.data import DataConfig
 from autoseg.engine.config import RetrainConfig
 from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.run_directory import Run
+from autoseg.engine.trainer import Trainer
+from autoseg.planning.device import memory_errors
+from autoseg.planning.fit import smaller_settings
 from autoseg.setup.preflight import check_device
 from autoseg.setup.settings import Source, Sources, retrain_config, retrain_sources
-from autoseg.setup.start import open_splits, start, train
+from autoseg.setup.start import begin, open_splits, start
 from autoseg.zoo.architecture import Architecture
 from autoseg.zoo.match_cost import CostTarget
 
@@ -64,4 +67,7 @@ def retrain(
     task = RetrainTask(settled.settings, *open_splits(settled), device)
     if run is None or not (run.checkpoints / "last.pt").is_file():
         task.load_weights()
-    return train(run, out, task, settled.reasons, show_progress)
+    run = begin(run, out, task, settled.reasons, show_progress)
+    with memory_errors(device, f"start anew with {smaller_settings(task.config)}; {run.path} holds what was done"):
+        Trainer(task, run, show_progress).run()
+    return run

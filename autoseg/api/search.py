@@ -10,9 +10,12 @@ from autoseg.config.data import DataConfig
 from autoseg.engine.config import SearchConfig
 from autoseg.engine.run_directory import Run
 from autoseg.engine.search import SearchTask
+from autoseg.engine.trainer import Trainer
+from autoseg.planning.device import memory_errors
+from autoseg.planning.fit import smaller_settings
 from autoseg.setup.preflight import check_device
 from autoseg.setup.settings import Source, Sources, search_config, search_sources
-from autoseg.setup.start import open_splits, start, train
+from autoseg.setup.start import begin, open_splits, start
 from autoseg.space.schema import SearchSpace
 
 
@@ -58,4 +61,7 @@ def search(
     run, settled = start(out, "search", SearchConfig, read, config, given, quick, resume)
     device = check_device(settled.settings)
     task = SearchTask(settled.settings, *open_splits(settled), device)
-    return train(run, out, task, settled.reasons, show_progress)
+    run = begin(run, out, task, settled.reasons, show_progress)
+    with memory_errors(device, f"start anew with {smaller_settings(task.config)}; {run.path} holds what was done"):
+        Trainer(task, run, show_progress).run()
+    return run

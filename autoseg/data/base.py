@@ -1,4 +1,4 @@
-"""What every data set is: numbered samples with names, their label map and size applied, kept in memory.
+"""The base class of data sets: numbered, named samples with the label map and the resizing applied, cached in memory.
 
 Letters: H height and W width in pixels, C channels.
 """
@@ -18,28 +18,27 @@ from autoseg.data.loading.packed import PackedSamples
 from autoseg.errors import DataError
 
 LabelMask: TypeAlias = NDArray[np.integer[Any]]
-"""uint8, or uint16 where a label or the ignore label is above 255."""
+"""uint8, or uint16 if a label or the ignore label is above 255."""
 CACHE_BYTES = 2 * 2**30
 LABELS = 65536
 
 
 class Sample(NamedTuple):
-    """An image with its labels. The arrays are shared with the data set's cache: copy before changing them."""
+    """An image with its labels. The data set's cache shares the arrays: copy them before you change them."""
 
     image: NDArray[Any]
-    """(H, W, C) of uint8, uint16 or float32; RGB where C is 3."""
+    """(H, W, C) of uint8, uint16 or float32; RGB if C is 3."""
     mask: LabelMask
     """(H, W), 0..num_classes-1 or the ignore label."""
 
 
 class SegmentationDataset(ABC):
-    """The samples of one split. A subclass says how one is read; checks, mapping, size and memory are done here.
+    """The samples of one split. A subclass implements `read`; this class checks, maps, resizes and caches.
 
-    `names`: one a sample, unique; `classes`: one name a class; `num_classes`; `ignore_label`; `channels` and
-    `image_dtype` of every image; `left_out`: (name, reason) of samples that could not be used;
-    `unlabelled`: names of those decoded so far whose mask holds the ignore label alone;
-    `colours`: of the classes, where masks are colour-coded; `mask_threshold`: from which on grey is class 1.
-    Decoded samples stay in memory up to `cache_bytes`; 0 keeps none. `keep` replaces that by a store of all of them.
+    `names`: unique sample names. `classes`: class names. `channels`, `image_dtype`: the form of every image.
+    `left_out`: (name, reason) of samples that could not be used. `unlabelled`: names of the samples decoded so far
+    whose masks hold only the ignore label. `colours`: class colours of colour-coded masks. `mask_threshold`: the least
+    grey value of class 1. The cache holds decoded samples up to `cache_bytes`; `keep` replaces it by a store.
     """
 
     def __init__(
@@ -76,46 +75,43 @@ class SegmentationDataset(ABC):
         return len(self.names)
 
     def __getstate__(self) -> dict[str, Any]:
-        # a process that is not forked gets no copy of what is kept in memory
+        # a spawned worker process gets no copy of the samples in memory
         return {**self.__dict__, "store": None, "_cache": {}, "_cached_bytes": 0}
 
     @abstractmethod
     def read(self, index: int) -> tuple[NDArray[Any], NDArray[np.integer[Any]]]:
-        """Image (H, W, C) and mask (H, W) as they are stored, before the label map and the resizing.
+        """Image (H, W, C) and mask (H, W) as stored, before the label map and the resizing.
 
         Raises: DataError: a file that cannot be read, or an image and a mask of different sizes.
         """
 
     def image_path(self, index: int) -> Path | None:
-        """The image's file, if it has one."""
+        """The image's file, if there is one."""
         return None
 
     def where(self, index: int) -> str:
-        """The place of a sample's mask, for messages."""
+        """How messages name a sample's mask."""
         return self.names[index]
 
     def stored_size(self, index: int) -> tuple[int, int]:
-        """(H, W) of a sample before the resizing; a subclass that knows it without decoding says so.
-
-        Raises: DataError: a file that cannot be read.
-        """
+        """(H, W) before the resizing; subclasses avoid decoding. Raises: DataError: a file that cannot be read."""
         height, width = self.read(index)[1].shape
         return height, width
 
     def sources(self) -> list[tuple[str, str]] | None:
-        """What each sample is made from, and the state that this is in: both differ where the samples may differ.
+        """(source, state) of each sample. If samples may differ, one of the two differs.
 
-        None where that is not known: the samples are then never kept beyond this process.
+        None: unknown; the samples are then never stored on disk.
         """
         return None
 
     @property
     def mask_dtype(self) -> np.dtype[Any]:
-        """Of every sample's mask."""
+        """The type of all masks that `load` returns."""
         return self._lookup.dtype
 
     def load(self, index: int) -> Sample:
-        """A sample after the label map and the resizing.
+        """A sample after the label map and the resizing, from the store or the cache if it is there.
 
         Raises: DataError: a file that cannot be read, sizes that differ, or a label that is no class.
         """
@@ -129,12 +125,12 @@ class SegmentationDataset(ABC):
         return sample
 
     def keep(self, store: PackedSamples) -> None:
-        """Take every sample from `store` from now on."""
+        """Load every sample from `store` from now on."""
         self.store = store
         self._cache, self._cached_bytes = {}, 0
 
     def decode(self, index: int) -> Sample:
-        """A sample as `load` gives it, which is not kept for the next time."""
+        """As `load`, but without adding the sample to the cache. Raises: DataError: as `load`."""
         if (cached := self._cache.get(index)) is not None:
             return cached
         image, stored = self.read(index)
@@ -175,7 +171,7 @@ class SegmentationDataset(ABC):
 def lookup_table(
     label_map: Mapping[int, int], num_classes: int, ignore_label: int
 ) -> tuple[LabelMask, NDArray[np.bool_]]:
-    """For every label that a file can hold: the label used (65536,), and whether that is legal (65536,)."""
+    """For every label that a file can hold: the label after the map, and whether it is legal. Both (65536,)."""
     table = np.arange(LABELS)
     for source, target in label_map.items():
         table[source] = target
@@ -186,20 +182,32 @@ def lookup_table(
 
 
 def resize_image(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """(H, W, C) to (size, C): bilinear, and with antialiasing where it shrinks."""
+    """(H, W, C) to (size, C), bilinear, with antialiasing when it shrinks."""
+    rgb = image.dtype == np.uint8 and image.shape[2] == 3  # Pillow resizes RGB as it is, other images as float32 planes
+    values = resampled(image if rgb else image.astype(np.float32), size)
+    if values.dtype != image.dtype:
+        values = np.rint(values).clip(0, np.iinfo(image.dtype).max)
+    return values.astype(image.dtype, copy=False)
+
+
+def resampled(
+    image: NDArray[Any], size: tuple[int, int], box: tuple[float, float, float, float] | None = None
+) -> NDArray[Any]:
+    """The part `box` (left, top, right, bottom) of an image (H, W, C) as (size, C), bilinear and antialiased.
+
+    uint8 stays uint8; other types become float32. `box` None is the whole image.
+    """
     height, width = size
     if image.dtype == np.uint8 and image.shape[2] == 3:
-        return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)).copy()
-    planes = (Image.fromarray(np.ascontiguousarray(plane, dtype=np.float32)) for plane in np.moveaxis(image, 2, 0))
-    resized = [np.asarray(plane.resize((width, height), Image.Resampling.BILINEAR)) for plane in planes]
-    values = np.stack(resized, axis=2)
-    if image.dtype != np.float32:
-        values = np.rint(values).clip(0, np.iinfo(image.dtype).max)
-    return values.astype(image.dtype)
+        return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, box=box))
+    values = image if image.dtype == np.uint8 else image.astype(np.float32)
+    planes = (Image.fromarray(np.ascontiguousarray(plane)) for plane in np.moveaxis(values, 2, 0))
+    resized = [plane.resize((width, height), Image.Resampling.BILINEAR, box=box) for plane in planes]
+    return np.stack([np.asarray(plane) for plane in resized], axis=2)
 
 
 def resize_mask(mask: LabelMask, size: tuple[int, int]) -> LabelMask:
-    """(H, W) to `size`: each pixel takes the label of the nearest one, so no label appears that was not there."""
+    """(H, W) to `size` by nearest neighbour, which creates no new labels."""
     rows, columns = (
         nearest(target, 0.0, source / target, source) for target, source in zip(size, mask.shape, strict=True)
     )
@@ -207,7 +215,7 @@ def resize_mask(mask: LabelMask, size: tuple[int, int]) -> LabelMask:
 
 
 def nearest(count: int, start: float, step: float, length: int) -> NDArray[np.intp]:
-    """For `count` pixels of width `step` from `start` on, the source pixel (of `length`) under each one's centre."""
+    """The source pixel, of `length`, under the centre of each of `count` pixels of width `step`, from `start` on."""
     centres = np.floor(start + (np.arange(count) + 0.5) * step)
     inside: NDArray[np.intp] = np.clip(centres.astype(np.intp), 0, length - 1)
     return inside

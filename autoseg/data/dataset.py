@@ -1,4 +1,4 @@
-"""Opening the data set that a `DataConfig` describes, and filling in what it leaves out."""
+"""Resolving a `DataConfig`, and opening the data set that it describes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from autoseg.data.discovery.infer_classes import labels_in
 from autoseg.data.discovery.known_datasets import title_of
 from autoseg.data.discovery.pairs import BadFiles, Pair, list_pairs, within
 from autoseg.data.generated import GeneratedDataset
-from autoseg.data.io.colour_tables import Colours, mask_table
 from autoseg.data.io.images import image_size, read_image, read_mask
 from autoseg.data.loading.threads import Progress, in_threads
 from autoseg.data.resolve import (
@@ -36,39 +35,21 @@ from autoseg.errors import DataError
 __all__ = ["Sample", "SegmentationDataset", "describe_dataset", "open_dataset", "resolve", "verify"]
 
 LEAST_SIDE = 8
-"""Pixels; what is smaller is no image to segment."""
+"""Least height and width of an image, in pixels."""
 
 _log = logging.getLogger(__name__)
 
 
 class FolderDataset(SegmentationDataset):
-    """Image and mask files. `pairs`: (name, image, mask) a sample, as `list_pairs` gives.
+    """Image and mask files, as `list_pairs` gives them. Images get the channels and the type of `config`."""
 
-    `colours`: of the classes, where masks are colour-coded; `mask_threshold`: where they are in shades of grey.
-    Images are brought to `channels` and `pixel_type`.
-    """
-
-    def __init__(
-        self,
-        root: Path,
-        pairs: Sequence[Pair],
-        classes: Sequence[str],
-        ignore_label: int = 255,
-        label_map: Mapping[int, int] | None = None,
-        resize: tuple[int, int] | None = None,
-        cache_bytes: int = CACHE_BYTES,
-        channels: int = 3,
-        pixel_type: str = "uint8",
-        colours: Colours | None = None,
-        mask_threshold: int | None = None,
-    ) -> None:
-        names = [name for name, _, _ in pairs]
-        super().__init__(names, classes, ignore_label, label_map, resize, cache_bytes, channels, pixel_type)
-        self._root = root
+    def __init__(self, config: ResolvedDataConfig, pairs: Sequence[Pair], cache_bytes: int = CACHE_BYTES) -> None:
+        names, labels = [name for name, _, _ in pairs], (config.classes, config.ignore_label, config.label_map)
+        super().__init__(names, *labels, config.resize, cache_bytes, config.channels, config.pixel_type)
+        self._root = Path(config.root or "")
         self._pairs = list(pairs)
-        self.colours = colours
-        self.mask_threshold = mask_threshold
-        self._table = mask_table(colours, mask_threshold, ignore_label)
+        self.colours, self.mask_threshold = config.colours, config.mask_threshold
+        self._table = mask_table_of(config)
 
     def read(self, index: int) -> tuple[NDArray[Any], NDArray[np.integer[Any]]]:
         """Image (H, W, C) and mask (H, W) as the files hold them.
@@ -86,7 +67,7 @@ class FolderDataset(SegmentationDataset):
         return image_size(self._pairs[index][2])
 
     def sources(self) -> list[tuple[str, str]]:
-        """The two files of each sample, and how large and how old they are."""
+        """The two files of each sample, and their sizes and times of change."""
         return [(f"{image}\n{mask}", f"{_state(image)} {_state(mask)}") for _, image, mask in self._pairs]
 
     def image_path(self, index: int) -> Path:
@@ -94,11 +75,11 @@ class FolderDataset(SegmentationDataset):
         return self._pairs[index][1]
 
     def where(self, index: int) -> str:
-        """The mask's file, from the data set's folder on."""
+        """The mask's file, relative to the data set's folder."""
         return within(self._root, self._pairs[index][2])
 
     def leave_out(self, reasons: Mapping[int, str]) -> None:
-        """Take samples out, index -> reason, and note them in `left_out`."""
+        """Remove samples, index -> reason, and add them to `left_out`."""
         self.left_out += [(self.names[index], reason) for index, reason in sorted(reasons.items())]
         kept = [index for index in range(len(self)) if index not in reasons]
         self.names, self._pairs = [self.names[index] for index in kept], [self._pairs[index] for index in kept]
@@ -106,13 +87,13 @@ class FolderDataset(SegmentationDataset):
 
 
 def resolve(config: DataConfig) -> ResolvedDataConfig:
-    """`config` with all filled in that it leaves out; a resolved one is returned as it is.
+    """Fill in what `config` leaves out. A resolved one is returned as it is.
 
-    That is: `root`, `layout`, `splits`, the classes and their number, the ignore label, the label map and the colours
-    of a known layout, channels and type of the images, and how they are normalised. Where neither the classes nor
-    their number are known, the training masks are read; where the normalisation is not, some training images.
+    This finds `root`, `layout` and `splits`, classes, ignore label, label map and colours, and the channels, type and
+    normalisation of the images. It reads the training masks if neither the classes nor their number are known, and some
+    training images if the normalisation is not.
 
-    Raises: DataError: no such folder, no layout that is known, masks that cannot be read, or fewer than two classes.
+    Raises: DataError: no such folder, no known layout, masks that cannot be read, or fewer than two classes.
     """
     if isinstance(config, ResolvedDataConfig):
         return config
@@ -134,48 +115,22 @@ def resolve(config: DataConfig) -> ResolvedDataConfig:
 
 
 def open_dataset(config: ResolvedDataConfig, split: str) -> SegmentationDataset:
-    """The samples of `split` (`train`, `val`, `test`, or one that `config.splits` names). Files are read when loaded.
+    """The samples of `split` (`train`, `val`, `test`, or one that `config.splits` names). Samples are read on access.
 
-    Where `config.on_bad_file` is `skip`, every file is read now, and a line of the log says what is left out.
+    If `config.on_bad_file` is `skip`, every file is read now, and the log names what is left out.
 
     Raises: DataError: no such split, no images, images without masks, or a label map to no class.
     """
     if config.layout == "generated":
-        return GeneratedDataset(
-            config.generated,
-            split,
-            config.classes,
-            config.ignore_label,
-            config.label_map,
-            config.resize,
-            channels=config.channels,
-            pixel_type=config.pixel_type,
-        )
+        return GeneratedDataset(config, split)
     bad = BadFiles(config.on_bad_file == "skip")
-    dataset = folder_dataset(config, _pairs(config, split, bad))
+    dataset = FolderDataset(config, _pairs(config, split, bad))
     dataset.left_out = bad.left_out
     return _usable(dataset, config, split) if config.on_bad_file == "skip" else dataset
 
 
-def folder_dataset(config: ResolvedDataConfig, pairs: Sequence[Pair], cache_bytes: int = CACHE_BYTES) -> FolderDataset:
-    """The samples of some pairs as `config` has them."""
-    return FolderDataset(
-        Path(config.root or ""),
-        pairs,
-        config.classes,
-        config.ignore_label,
-        config.label_map,
-        config.resize,
-        cache_bytes,
-        config.channels,
-        config.pixel_type,
-        config.colours,
-        config.mask_threshold,
-    )
-
-
 def describe_dataset(config: ResolvedDataConfig) -> str:
-    """One line on what a data set is: `Cityscapes: 2,975 train, 500 val, 19 classes`.
+    """Describe a data set in one line: `Cityscapes: 2,975 train, 500 val, 19 classes`.
 
     Raises: DataError: a split that cannot be listed.
     """
@@ -202,11 +157,9 @@ def describe_dataset(config: ResolvedDataConfig) -> str:
 
 
 def verify(dataset: SegmentationDataset, progress: Progress | None = None) -> None:
-    """Load every sample once, so that a long run fails at its start and not after hours; fills the cache.
+    """Load every sample once, so that a long run fails at its start; this fills the cache.
 
-    `progress(done, total)` is called after each sample.
-
-    Raises: DataError: the first sample that cannot be used.
+    `progress(done, total)` is called after each sample. Raises: DataError: the first sample that cannot be used.
     """
     in_threads(dataset.load, len(dataset), progress)
 
@@ -221,8 +174,8 @@ def _says_all(config: DataConfig) -> bool:
     return bool(placed and found and seen)
 
 
-def split_of(config: DataConfig, split: str) -> SplitConfig:
-    """Where a split lies. Raises: DataError: the data set has none of that name."""
+def split_config(config: DataConfig, split: str) -> SplitConfig:
+    """The place of a split. Raises: DataError: the data set has no split of that name."""
     splits = config.splits or {}
     if split not in splits:
         raise DataError(
@@ -233,12 +186,12 @@ def split_of(config: DataConfig, split: str) -> SplitConfig:
 
 
 def _pairs(config: DataConfig, split: str, bad: BadFiles) -> list[Pair]:
-    place = split_of(config, split)
+    place = split_config(config, split)
     return list_pairs(checked_root(config.root or ""), split, place, bad, config.val_share, config.split_seed)
 
 
 def _count(config: DataConfig, split: str) -> int:
-    """Images with masks; a run needs no others than these two, so that of others none is no error."""
+    """Number of images with masks. Only `train` and `val` must have some, since a run needs no other split."""
     try:
         return len(_pairs(config, split, BadFiles(skip=True)))
     except DataError:
@@ -248,7 +201,7 @@ def _count(config: DataConfig, split: str) -> int:
 
 
 def _usable(dataset: FolderDataset, config: ResolvedDataConfig, split: str) -> FolderDataset:
-    """The data set without what cannot be used."""
+    """Remove the samples that cannot be used. Raises: DataError: none is left."""
     reasons: dict[int, str] = {}
 
     def look(index: int) -> None:
@@ -278,7 +231,7 @@ def _usable(dataset: FolderDataset, config: ResolvedDataConfig, split: str) -> F
 
 
 def check_sizes(image: Path, size: tuple[int, int], mask: Path, mask_size: tuple[int, int]) -> None:
-    """Raises: DataError: an image and a mask of different sizes (H, W), or too small ones."""
+    """Raises: DataError: image and mask differ in size (H, W), or are too small."""
     if size != mask_size:
         raise DataError(
             f"{image} is {show_size(size)} pixels, but its mask {mask} is {show_size(mask_size)}; make them equal",
@@ -292,12 +245,12 @@ def check_sizes(image: Path, size: tuple[int, int], mask: Path, mask_size: tuple
 
 
 def show_size(size: tuple[int, int]) -> str:
-    """(H, W) as `width x height`, the way that files are described."""
+    """(H, W) as `640x480`, width first, as image viewers write it."""
     return f"{size[1]}x{size[0]}"
 
 
 def _state(path: Path) -> str:
-    """Bytes and time of the last change, in nanoseconds; of a file that is not there, nothing."""
+    """Size in bytes and time of the last change in nanoseconds; empty if the file does not exist."""
     try:
         status = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""The built-in generated set: shapes whose class is told by outline, texture, size and surroundings, never by colour.
+"""The built-in generated data set. Outline, texture, size and surroundings tell a shape's class; its colour does not.
 
 Letters: H height and W width in pixels. Lengths are in pixels of a 96x96 image and grow with the image.
 """
@@ -8,30 +8,30 @@ from __future__ import annotations
 import colorsys
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from autoseg.config.data import GeneratedConfig
-from autoseg.data.base import CACHE_BYTES, SegmentationDataset
+from autoseg.config.data import ResolvedDataConfig
+from autoseg.data.base import SegmentationDataset
 from autoseg.errors import DataError
 
 Plane: TypeAlias = NDArray[np.float64]
 
 CLASSES = ("background", "disc", "square", "triangle", "striped", "pebble", "window")
 """disc, square, triangle: large plain shapes. striped: a large shape of any outline with fine stripes.
-pebble: a small disc on the background. window: the same small disc, but within a large shape."""
+pebble: a small disc on the background. window: the same small disc within a large shape."""
 LARGE_RADIUS = (16.0, 26.0)
 SMALL_RADIUS = (5.5, 7.5)
-"""Twice a small radius stays below the least large one, so that scaling by 0.5 to 2 mixes up no validation image."""
+"""Twice the largest small radius is below the smallest large radius: scaling by 0.5 to 2 keeps the classes apart."""
 STRIPE_PERIOD = (4.5, 6.0)
 LEAST_CONTRAST = 0.45
-"""Between a shape's colour and those along its outline: distance in RGB, each 0..1."""
+"""RGB distance, with channels in 0..1, between a shape's colour and the colours along its outline."""
 _GAP = 2.5
-"""Pixels between a small disc and the outline of a large shape."""
+"""Distance in pixels between a small disc and the outline of a large shape."""
 
 
 class _Shape(NamedTuple):
@@ -43,11 +43,11 @@ class _Shape(NamedTuple):
     angle: float = 0.0
 
     def distance(self, rows: Plane, columns: Plane) -> Plane:
-        """Pixels from each point to the outline; negative within."""
+        """Distance in pixels from each point to the outline; negative inside."""
         return OUTLINES[self.outline](columns - self.column, rows - self.row, self.radius, self.angle)
 
     def clearance(self, row: float, column: float) -> float:
-        """Pixels from one point to the outline; negative within."""
+        """Distance in pixels from one point to the outline; negative inside."""
         return float(self.distance(np.array(row), np.array(column)))
 
 
@@ -75,32 +75,23 @@ _STRIPED, _PEBBLE, _WINDOW = (CLASSES.index(name) for name in ("striped", "pebbl
 
 
 class GeneratedDataset(SegmentationDataset):
-    """Images drawn when they are asked for; sample i of a split depends on (seed, split, i) and the settings alone."""
+    """Images that are drawn on access. Sample i of a split depends only on (seed, split, i) and the settings."""
 
-    def __init__(
-        self,
-        config: GeneratedConfig,
-        split: str,
-        classes: Sequence[str] | None = None,
-        ignore_label: int = 255,
-        label_map: Mapping[int, int] | None = None,
-        resize: tuple[int, int] | None = None,
-        cache_bytes: int = CACHE_BYTES,
-        channels: int = 3,
-        pixel_type: str = "uint8",
-    ) -> None:
-        lengths = {"train": config.train, "val": config.val, "test": config.test}
+    def __init__(self, config: ResolvedDataConfig, split: str) -> None:
+        drawn = config.generated
+        lengths = {"train": drawn.train, "val": drawn.val, "test": drawn.test}
         if split not in lengths:
             raise DataError(
                 f"the generated data set has no split '{split}'; it has {', '.join(lengths)}", code="unknown-split"
             )
         names = [f"{split}_{index:05d}" for index in range(lengths[split])]
-        super().__init__(names, classes or CLASSES, ignore_label, label_map, resize, cache_bytes, channels, pixel_type)
-        self._config = config
+        labels = config.classes, config.ignore_label, config.label_map
+        super().__init__(names, *labels, config.resize, channels=config.channels, pixel_type=config.pixel_type)
+        self._config = drawn
         self._stream = zlib.crc32(split.encode())
 
     def read(self, index: int) -> tuple[NDArray[Any], NDArray[np.integer[Any]]]:
-        """Draw one image (H, W, C) and its mask (H, W). Other channels than three take red, green and blue in turn."""
+        """Draw one image (H, W, C) and its mask (H, W). If C is not 3, the channels repeat red, green and blue."""
         rng = np.random.default_rng([self._config.seed, self._stream, index])
         image, mask = draw(rng, self._config.size, self._config.noise)
         if self.channels == 3 and self.image_dtype == np.uint8:
@@ -111,7 +102,7 @@ class GeneratedDataset(SegmentationDataset):
         return (values / 255).astype(np.float32) if self.image_dtype == np.float32 else values, mask
 
     def stored_size(self, index: int) -> tuple[int, int]:
-        """(H, W), the same for all."""
+        """(H, W), the same for all samples."""
         return self._config.size
 
 
@@ -133,7 +124,7 @@ def draw(rng: Generator, size: tuple[int, int], noise: float) -> tuple[NDArray[n
 
 
 def _arrange(rng: Generator, size: tuple[int, int], unit: float) -> list[_Shape]:
-    """Large shapes, some partly under the next, then small discs within them and on the background."""
+    """Place large shapes, which may overlap, then small discs inside them and on the background."""
     area = size[0] * size[1] / (96 * unit) ** 2
     larges: list[_Shape] = []
     for _ in range(max(1, round(area * rng.integers(3, 5)))):
@@ -150,7 +141,7 @@ def _arrange(rng: Generator, size: tuple[int, int], unit: float) -> list[_Shape]
 def _small_discs(
     rng: Generator, size: tuple[int, int], unit: float, larges: Sequence[_Shape], count: int
 ) -> list[_Shape]:
-    """Up to `count` windows and as many pebbles, apart from each other."""
+    """Up to `count` windows and `count` pebbles that do not touch each other."""
     discs: list[_Shape] = []
     for label in (_WINDOW, _PEBBLE):
         for _ in range(max(1, count)):
@@ -164,13 +155,13 @@ def _small_discs(
 
 
 def _spots(rng: Generator, size: tuple[int, int], margin: float, tries: int = 30) -> list[tuple[float, float]]:
-    """Random (row, column), at least `margin` from the border."""
+    """Random (row, column) at a distance of at least `margin` from the border."""
     low, high = np.array([margin, margin]), np.array(size) - margin
     return [(float(row), float(column)) for row, column in low + (high - low) * rng.random((tries, 2))]
 
 
 def _fits(label: int, row: float, column: float, reach: float, larges: Sequence[_Shape]) -> bool:
-    """Whether a disc of radius `reach` lies clear of large shapes (pebble) or well within the uppermost (window)."""
+    """Whether a disc of radius `reach` lies outside all large shapes (pebble) or inside the uppermost one (window)."""
     for shape in reversed(larges):
         clearance = shape.clearance(row, column)
         if clearance <= reach:
@@ -179,15 +170,9 @@ def _fits(label: int, row: float, column: float, reach: float, larges: Sequence[
 
 
 def _paint(
-    rng: Generator,
-    image: Plane,
-    mask: NDArray[np.uint8],
-    shape: _Shape,
-    rows: Plane,
-    columns: Plane,
-    unit: float,
+    rng: Generator, image: Plane, mask: NDArray[np.uint8], shape: _Shape, rows: Plane, columns: Plane, unit: float
 ) -> None:
-    """Paint a shape, its shadow below it, over its surroundings, and write its label; all planes are cut to them."""
+    """Paint a shape and its shadow into a part of an image, and its label into the same part of the mask."""
     distance = shape.distance(rows, columns)
     around = image[np.abs(distance) < 1.5]
     shadow = np.clip(1 - shape.distance(rows - 1.5 * unit, columns - 1.5 * unit) / (3 * unit), 0, 1)
@@ -199,13 +184,13 @@ def _paint(
         along, _ = _turn(columns, rows, rng.uniform(0, 2 * math.pi))
         wave = np.sin(2 * math.pi * along / (unit * rng.uniform(*STRIPE_PERIOD)))
         surface += np.clip(0.5 + wave, 0, 1)[:, :, None] * (second - colour)
-    cover = np.clip(0.5 - distance, 0, 1)[:, :, None]  # soft by one pixel at the outline
+    cover = np.clip(0.5 - distance, 0, 1)[:, :, None]  # the outline is blurred over one pixel
     image += cover * (surface - image)
     mask[distance < 0] = shape.label
 
 
 def _colour(rng: Generator, others: Plane) -> Plane:
-    """A random colour (3,), unlike `others` (n, 3) if thirty tries find one; the same law for every class."""
+    """A random colour (3,) that differs from `others` (n, 3), or the best of 30. All classes share the distribution."""
     best, greatest = np.zeros(3), -1.0
     for hue, saturation, value in rng.random((30, 3)).tolist():
         colour = np.array(colorsys.hsv_to_rgb(hue, 0.2 + 0.6 * saturation, 0.3 + 0.65 * value))
@@ -218,7 +203,7 @@ def _colour(rng: Generator, others: Plane) -> Plane:
 
 
 def _shading(rng: Generator, rows: Plane, columns: Plane, unit: float) -> Plane:
-    """Slow change of brightness over a surface, (H, W, 1)."""
+    """A slow change of brightness over a surface, (H, W, 1)."""
     along, _ = _turn(columns, rows, rng.uniform(0, 2 * math.pi))
     wave = np.sin(2 * math.pi * (along / (unit * rng.uniform(60, 140)) + rng.random()))
     return 0.06 * np.asarray(wave)[:, :, None]

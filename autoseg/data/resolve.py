@@ -1,4 +1,4 @@
-"""The steps by which a `DataConfig` is filled in: its layout, its classes, the form of its images, their mean."""
+"""The steps that fill in a `DataConfig`: layout, classes, form of the images, normalisation."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from autoseg.data.discovery.infer_classes import FoundClasses, binary_map, class
 from autoseg.data.discovery.known_datasets import find_layout, known_label_maps
 from autoseg.data.discovery.pairs import Pair
 from autoseg.data.generated import CLASSES
-from autoseg.data.io.colour_tables import Colour, MaskTable, mask_table, named_classes, table_beside
+from autoseg.data.io.colour_tables import Colour, ColourTable, MaskTable, named_classes, table_beside
 from autoseg.data.io.images import FIRST_FILES, are_black_and_white, first_in_colour, image_format
 from autoseg.data.statistics import channel_statistics
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
 IGNORE_LABEL = 255
-"""Where neither the user nor a known layout says another."""
+"""The ignore label if neither the user nor a known layout sets one."""
 MIDDLE = 128
-"""Of the shades of grey."""
+"""The threshold between black and white."""
 
 
 class SeenLabels(NamedTuple):
-    """Labels that occur in masks."""
+    """Labels that occur in the masks."""
 
     training: Set[int]
     everywhere: Set[int] = frozenset()
-    """In those of all splits, if they were read."""
+    """Labels of all splits, if they were read."""
 
 
 def resolve_layout(config: DataConfig, root: Path) -> DataConfig:
-    """With `layout`, `splits`, `root`, and what a known layout says of labels, classes and colours.
+    """`config` with `layout`, `splits`, `root`, and the labels, classes and colours of a known layout.
 
-    Where the user's classes are of another number than the layout's, its labels are taken as they are.
-    Raises: DataError: no layout that is known, or not the one that is named.
+    If the user has another number of classes than the layout, the layout's label map is not used.
+    Raises: DataError: no known layout, or not the one that is named.
     """
     if config.splits and config.layout in ("auto", "folder", "list"):
         found = FoundLayout("folder" if config.layout == "auto" else config.layout, config.splits)
@@ -47,7 +47,7 @@ def resolve_layout(config: DataConfig, root: Path) -> DataConfig:
     splits = config.splits or with_validation(found.splits)
     changes: dict[str, Any] = {"layout": found.name, "root": str(root), "splits": splits}
     own = config.num_classes or len(config.classes or ())
-    # a label map that a layout gave to another folder does not hold for this one
+    # a label map that a known layout set for another folder does not apply to this one
     foreign = found.label_map is not None and config.label_map in known_label_maps()
     if own in (0, len(found.classes or ())) and (config.label_map is None or foreign):
         if config.ignore_label is None:
@@ -65,7 +65,7 @@ def resolve_layout(config: DataConfig, root: Path) -> DataConfig:
 
 
 def resolve_mask_form(config: DataConfig, pairs: Sequence[Pair]) -> DataConfig:
-    """With `colours` or `mask_threshold` where masks hold no labels: by a table beside the data, or their first."""
+    """`config` with `colours` of a table beside the data, or `mask_threshold`, if the first masks hold no labels."""
     if config.colours is None and config.root and first_in_colour(mask for _, _, mask in pairs):
         config = config.model_copy(update={"colours": _colours_beside(config)})
     said = config.colours or config.label_map or config.mask_threshold is not None
@@ -77,20 +77,20 @@ def resolve_mask_form(config: DataConfig, pairs: Sequence[Pair]) -> DataConfig:
 
 
 def mask_table_of(config: DataConfig) -> MaskTable | None:
-    """How the values in masks become labels; None where they are labels."""
-    return mask_table(config.colours, config.mask_threshold, ignored_label(config))
+    """How the values in masks become labels; None if they are labels."""
+    return config.mask_threshold if config.colours is None else ColourTable(config.colours, ignored_label(config))
 
 
 def ignored_label(config: DataConfig) -> int:
-    """The ignore label that is set, or else the usual one."""
+    """The ignore label that is set, or else `IGNORE_LABEL`."""
     return IGNORE_LABEL if config.ignore_label is None else config.ignore_label
 
 
 def find_classes(config: DataConfig, labels: Callable[[], SeenLabels]) -> FoundClasses:
     """The classes that the settings name or count, or else those of the labels in the masks.
 
-    config: with the form of its masks. labels: called if the masks must say which classes there are, or which label map
-    two classes need.
+    config: as `resolve_mask_form` returns it. labels: called if the masks must tell the classes, or the label map of
+    two classes.
     """
     if config.layout == "generated":
         return FoundClasses(_generated_classes(config), config.label_map)
@@ -110,20 +110,20 @@ def find_classes(config: DataConfig, labels: Callable[[], SeenLabels]) -> FoundC
 
 
 def image_form(config: DataConfig, images: Sequence[Path]) -> tuple[int, PixelType]:
-    """Channels and pixel type: those that are set, or else those of the first image that can be read."""
+    """Channels and pixel type that are set, or else those of the first image that can be read."""
     channels: int = 3
     pixel_type: Any = "uint8"
     for path in islice(images, 0 if config.channels and config.pixel_type else FIRST_FILES):
         try:
             channels, pixel_type = image_format(path)
             break
-        except DataError:  # it is said when the image is read
+        except DataError:  # `read_image` reports it
             continue
     return config.channels or channels, config.pixel_type or pixel_type
 
 
 def described(config: DataConfig, found: FoundClasses, form: tuple[int, PixelType]) -> ResolvedDataConfig:
-    """`config` with its classes and the form of its images, whose values stay as they are."""
+    """`config` with its classes and the form of its images, without normalisation."""
     channels, pixel_type = form
     mean, std = unscaled(channels)
     known = {
@@ -136,21 +136,21 @@ def described(config: DataConfig, found: FoundClasses, form: tuple[int, PixelTyp
         "mean": mean,
         "std": std,
     }
-    # not validated: a check of data goes on where masks show one class alone
+    # not validated, since a check of data continues with one class
     return ResolvedDataConfig.model_construct(**{**dict(config), **known})
 
 
 def unscaled(channels: int) -> tuple[Rgb, Rgb]:
-    """Mean and standard deviation that leave the values of images as they are."""
+    """Mean and standard deviation that normalise nothing."""
     return (0.0,) * channels, (1.0,) * channels
 
 
 def normalised(
     data: ResolvedDataConfig, given: DataConfig, training: Callable[[], SegmentationDataset]
 ) -> ResolvedDataConfig:
-    """`data` with the `mean` and `std` that are `given`, or else ImageNet's or those of the images of `training`.
+    """`data` with the `mean` and `std` that are `given`, or else those of ImageNet or of the images of `training`.
 
-    Raises: DataError: ImageNet's are asked for, but there are not three channels; or an image that cannot be used.
+    Raises: DataError: ImageNet's are set, but there are not three channels; or an image that cannot be used.
     """
     if given.mean and given.std:
         mean, std = given.mean, given.std
@@ -173,7 +173,7 @@ def normalised(
 
 
 def _colours_beside(config: DataConfig) -> dict[str | int, Colour] | None:
-    """Those of a table in the data set's folder, the one that it is in, or one of masks."""
+    """The colours of a table in the data set's folder, its parent, or a folder of masks."""
     root = Path(config.root or "")
     masks = [root / split.masks for split in (config.splits or {}).values() if split.masks and "*" not in split.masks]
     return table_beside(root, root.parent, *dict.fromkeys(masks))

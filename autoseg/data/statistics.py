@@ -1,8 +1,8 @@
-"""How often each class occurs and what follows from it, and the mean and spread of the colours."""
+"""Class frequencies, the weights that follow from them, and the mean and standard deviation of the channels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,21 +12,21 @@ from autoseg.data.augment.sample import full_scale
 from autoseg.data.base import SegmentationDataset
 
 STATISTICS_IMAGES = 256
-"""At most so many images are read for the mean and the spread of the colours."""
+"""Number of images that `channel_statistics` reads at most."""
 PIXELS_AT_ONCE = 2**20
 
 
 class ClassCounts(NamedTuple):
-    """Labelled pixels by class; pixels with the ignore label count nowhere."""
+    """Pixels by class, without those of the ignore label."""
 
     pixels: NDArray[np.int64]
-    """(num_classes,): pixels of the class."""
+    """(num_classes,): number of pixels of the class."""
     pixels_where_present: NDArray[np.int64]
-    """(num_classes,): labelled pixels, of any class, of the images in which the class occurs."""
+    """(num_classes,): number of labelled pixels, of any class, in the images that show the class."""
 
 
 def count_classes(dataset: SegmentationDataset) -> ClassCounts:
-    """Both counts over all images. Raises: DataError: a sample that cannot be used."""
+    """Count over all images. Raises: DataError: a sample that cannot be used."""
     pixels = np.zeros(dataset.num_classes, dtype=np.int64)
     where_present = np.zeros_like(pixels)
     for index in range(len(dataset)):
@@ -37,7 +37,7 @@ def count_classes(dataset: SegmentationDataset) -> ClassCounts:
 
 
 def _counts(dataset: SegmentationDataset, index: int) -> NDArray[np.int64]:
-    """Pixels of each class in one image, (num_classes,)."""
+    """Number of pixels of each class in one image, (num_classes,)."""
     length = max(dataset.num_classes, dataset.ignore_label + 1)
     counts = np.bincount(dataset.load(index).mask.ravel(), minlength=length)
     counts[dataset.ignore_label] = 0
@@ -45,52 +45,33 @@ def _counts(dataset: SegmentationDataset, index: int) -> NDArray[np.int64]:
 
 
 def class_weights(kind: str, counts: ClassCounts) -> NDArray[np.float64]:
-    """Weights of the cross-entropy, (num_classes,): `none`, `inverse`, `enet` or `median_frequency`.
+    """Weights of the cross-entropy, (num_classes,). A class that never occurs has weight 0 and no part in the median.
 
-    Not normalised, or as the papers have them. A class that never occurs has weight 0, and no part in the median.
+    `p` is a class's share of the labelled pixels, `f` its share of the pixels of the images that show it.
+    none: 1 for every class. inverse: 1 / p, divided by the number of classes that occur, so 1 on average over pixels.
+    enet: 1 / ln(1.02 + p), between 1.4 and 50 (ENet, Paszke et al. 2016, section 5.1).
+    median_frequency: median of f / f (Eigen and Fergus 2015, section 6.3.2).
     """
-    return WEIGHTINGS[kind](counts)
-
-
-def _none(counts: ClassCounts) -> NDArray[np.float64]:
-    return np.ones(len(counts.pixels))
-
-
-def _inverse(counts: ClassCounts) -> NDArray[np.float64]:
-    """1 / p by the number of classes that occur, p the class's share of the labelled pixels: 1 on average of pixels."""
-    seen = counts.pixels > 0
-    return np.where(seen, counts.pixels.sum() / (max(1, seen.sum()) * np.maximum(1, counts.pixels)), 0.0)
-
-
-def _enet(counts: ClassCounts) -> NDArray[np.float64]:
-    """1 / ln(1.02 + p), p the class's share of the labelled pixels: 1.4 to 50 (ENet, Paszke et al. 2016, sec. 5.1)."""
-    share = counts.pixels / max(1, counts.pixels.sum())
-    return np.where(counts.pixels > 0, 1 / np.log(1.02 + share), 0.0)
-
-
-def _median_frequency(counts: ClassCounts) -> NDArray[np.float64]:
-    """Median of f / f, f the class's share of the pixels of the images that have it (Eigen and Fergus 2015, 6.3.2)."""
-    frequency = counts.pixels / np.maximum(1, counts.pixels_where_present)
-    seen = counts.pixels > 0
-    if not seen.any():
-        return np.zeros(len(frequency))
-    return np.where(seen, np.median(frequency[seen]) / np.where(seen, frequency, 1.0), 0.0)
-
-
-WEIGHTINGS: dict[str, Callable[[ClassCounts], NDArray[np.float64]]] = {
-    "none": _none,
-    "inverse": _inverse,
-    "enet": _enet,
-    "median_frequency": _median_frequency,
-}
+    pixels, seen = counts.pixels, counts.pixels > 0
+    if kind == "none":
+        return np.ones(len(pixels))
+    if kind == "inverse":
+        weights = pixels.sum() / (max(1, seen.sum()) * np.maximum(1, pixels))
+    elif kind == "enet":
+        weights = 1 / np.log(1.02 + pixels / max(1, pixels.sum()))
+    else:
+        frequency = np.where(seen, pixels / np.maximum(1, counts.pixels_where_present), 1.0)
+        weights = np.median(frequency[seen] if seen.any() else 1.0) / frequency
+    return np.where(seen, weights, 0.0)
 
 
 def repeat_factors(dataset: SegmentationDataset, indices: Sequence[int]) -> NDArray[np.float64]:
-    """How much more often to show each of some images than one that has common classes alone, (len(indices),).
+    """How many times as often to show each image as one that has common classes only, (len(indices),).
 
-    The greatest over its classes of 1 / sqrt(f), f the share of these images in which a class occurs: the repeat factor
-    of LVIS (Gupta et al. 2019, section 5), with a threshold of 1, since sets have few classes here and none is nearly
-    as rare as theirs, 0.001. 1 for an image in which all is ignored. Raises: DataError: a sample that cannot be used.
+    An image's factor is the maximum over its classes of 1 / sqrt(f), where f is the share of these images that show
+    the class: the repeat factor of LVIS (Gupta et al. 2019, section 5). The threshold is 1 instead of 0.001, because
+    these data sets have few classes. An image without labelled pixels has the factor 1.
+    Raises: DataError: a sample that cannot be used.
     """
     present = np.array([_counts(dataset, index) > 0 for index in indices])
     by_class = 1 / np.sqrt(np.maximum(present.mean(0), 1 / len(present)))
@@ -103,7 +84,7 @@ def channel_statistics(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel over all pixels of up to `images` images, evenly spaced.
 
-    In shares of the full scale (`full_scale`); 1 where a channel never varies, so that it can be divided by.
+    Both are shares of `full_scale`. A constant channel has the standard deviation 1, since images are divided by it.
     Raises: DataError: a sample that cannot be used.
     """
     count = min(images, len(dataset))

@@ -1,4 +1,4 @@
-"""Words of messages."""
+"""Words in messages."""
 
 from __future__ import annotations
 

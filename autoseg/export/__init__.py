@@ -1,14 +1,9 @@
-"""Networks and genotypes as files for other programs, each checked before it gets its name."""
+"""Networks and genotypes as files for other programs; a network's file is checked before it gets its name."""
 
 from autoseg.export.genotype import GENOTYPE_FORMATS, export_genotype
 from autoseg.export.network import NETWORK_FORMATS, ExportReport, export_network
 from autoseg.export.weights import load_safetensors
 
 __all__ = [
-    "GENOTYPE_FORMATS",
-    "NETWORK_FORMATS",
-    "ExportReport",
-    "export_genotype",
-    "export_network",
-    "load_safetensors",
-]
+    "GENOTYPE_FORMATS", "NETWORK_FORMATS", "ExportReport", "export_genotype", "export_network", "load_safetensors",
+]  # fmt: skip

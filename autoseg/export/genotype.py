@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import networkx as nx
 
@@ -16,6 +16,7 @@ from autoseg.registry import DECODERS
 from autoseg.viz.graph import CONCAT, cell_graph, cells, genotype_graph, path_graph, short_name
 
 GenotypeFormat = Literal["json", "graphml", "dot"]
+GENOTYPE_FORMATS: tuple[str, ...] = get_args(GenotypeFormat)
 
 
 def export_genotype(genotype: Genotype, path: str | Path, format: GenotypeFormat, overwrite: bool = False) -> Path:
@@ -24,71 +25,54 @@ def export_genotype(genotype: Genotype, path: str | Path, format: GenotypeFormat
     Raises: ExportError: an unknown format, or a file that exists or cannot be written.
     """
     target = check_target(path, format, GENOTYPE_FORMATS, "genotype", overwrite)
+
+    def write(temporary: Path) -> None:
+        if format == "json":
+            genotype.save(temporary, "json")
+        elif format == "dot":
+            temporary.write_text(to_dot(genotype), encoding="utf-8")
+        else:
+            graph = genotype_graph(genotype)
+            graph.graph["name"] = _printable(genotype.name)
+            nx.write_graphml_xml(graph, temporary)
+
     try:
-        write_atomically(target, lambda temporary: _FORMATS[format](genotype, temporary))
+        write_atomically(target, write)
     except (OSError, ValueError) as reason:
         raise ExportError(f"{target} cannot be written ({one_line(reason)})", code="file-unwritable") from reason
     return target
 
 
-def _save_json(genotype: Genotype, path: Path) -> None:
-    genotype.save(path, "json")
-
-
-def _save_graphml(genotype: Genotype, path: Path) -> None:
-    graph = genotype_graph(genotype)
-    graph.graph["name"] = _printable(genotype.name)
-    nx.write_graphml_xml(graph, path)
-
-
 def _printable(name: str) -> str:
     """A name without line breaks and control characters, which neither XML nor DOT can hold."""
-    return "".join(character for character in name if character.isprintable())
-
-
-def _save_dot(genotype: Genotype, path: Path) -> None:
-    path.write_text(to_dot(genotype), encoding="utf-8")
-
-
-_FORMATS: dict[str, Callable[[Genotype, Path], None]] = {
-    "json": _save_json,
-    "graphml": _save_graphml,
-    "dot": _save_dot,
-}
-GENOTYPE_FORMATS = tuple(_FORMATS)
+    return "".join(filter(str.isprintable, name))
 
 
 # --- DOT -------------------------------------------------------------------------------------------------------------
 
 _ENDS = "#E8E8E8"
-_WHERE = {1: ("",), 2: (" of the way down", " of the way up")}
-"""Which layers have a cell, by the number of cells."""
 _FILL = {"layer": "#D6E6F2", "block": "#FBE3C0"}
-"""Layers and blocks have a colour; what comes before and after them is grey."""
+"""Layers and blocks have a colour; the nodes before and after them are grey."""
 
 
 def to_dot(genotype: Genotype) -> str:
-    """The path and each cell, as clusters, in Graphviz's language."""
-    name = _printable(genotype.name)
-    of_cells = list(cells(genotype))
+    """The path and each cell as clusters in Graphviz's language."""
+    name, both = _printable(genotype.name), genotype.up_cell is not None
     lines = [
         f"digraph {_quote(name)} {{",
         "  ranksep=0.4; fontname=Helvetica; fontsize=12; color=gray;",
         '  node [shape=box, style="rounded,filled", fontname=Helvetica, fontsize=11, color=gray];',
         "  edge [fontname=Helvetica, fontsize=10];",
         *_cluster("path", f"path of {name}" if genotype.is_path else f"paths of {name}", path_graph(genotype)),
-        *(
-            line
-            for cell, where in zip(of_cells, _WHERE[len(of_cells)], strict=True)
-            for line in _cluster(cell, f"cell of {name}, the same in every layer{where}", cell_graph(genotype, cell))
-        ),
-        "}",
     ]
-    return "\n".join(lines) + "\n"
+    for cell, where in zip(cells(genotype), (" of the way down" if both else "", " of the way up"), strict=False):
+        graph = cell_graph(genotype, cell)
+        lines.extend(_cluster(cell, f"cell of {name}, the same in every layer{where}", graph))
+    return "\n".join([*lines, "}"]) + "\n"
 
 
 def _cluster(name: str, label: str, graph: nx.DiGraph[str]) -> Iterator[str]:
-    """The lines of one graph; its nodes are called `name/...`, so that no two clusters share one."""
+    """The lines of one graph; the prefix `name/` keeps nodes of different clusters apart."""
     yield f"  subgraph cluster_{name} {{"
     yield f"    label={_quote(label)};"
     for node, attributes in graph.nodes(data=True):
@@ -112,9 +96,9 @@ def _node_label(node: str, attributes: Mapping[str, Any]) -> str:
 
 
 def _edge_style(attributes: Mapping[str, Any]) -> str:
-    """An operation, or a move with its upsampler, as label; `same` and the concatenation of a cell need none.
+    """An operation, or a move with its upsampler, is the label; `same` and a cell's concatenation need none.
 
-    Skip connections have a colour, and are dashed where they are added; they do not pull their ends together.
+    Skip connections have a colour and do not pull their ends together; an added one is dashed.
     """
     if "skip" in attributes:
         line = "dashed" if attributes["skip"] == "add" else "solid"
@@ -129,6 +113,6 @@ def _edge_style(attributes: Mapping[str, Any]) -> str:
 
 
 def _quote(text: str) -> str:
-    """A quoted string of DOT; a line break is written as an escape."""
+    """A quoted string of DOT; a line break becomes an escape."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'

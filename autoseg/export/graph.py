@@ -1,10 +1,8 @@
-"""A network as a graph that runs without autoseg: PyTorch's `.pt2` and ONNX, at any batch, height and width.
-
-Letters: N images, H height, W width.
-"""
+"""A network as a graph that runs without autoseg, as PyTorch's `.pt2` or ONNX, for any (N, C, H, W)."""
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,13 +18,13 @@ from autoseg.errors import ExportError
 from autoseg.export.metadata import decode
 
 EXAMPLE = (2, 96, 128)
-"""Number, height and width of the traced images; a batch of one would make the graph one for single images."""
+"""Number, height and width of the traced images; with a batch of one, the graph would take single images only."""
 ONNX_OPSET = 18
-"""The one in which PyTorch's exporter writes; others are converted from it. onnxruntime reads it since 1.14."""
+"""The opset that PyTorch's exporter writes without conversion. onnxruntime reads it since 1.14."""
 ONNX_BYTES = 2**31 - 2**24
-"""Weights that fit into one ONNX file: protobuf ends at 2 GB, and the graph itself needs some of that."""
+"""Bytes of weights that fit into one ONNX file: protobuf ends at 2 GB, and the graph needs some of that."""
 METADATA_FILE = "metadata.json"
-"""The name of the metadata among the extra files of a `.pt2`."""
+"""Name of the metadata among the extra files of a `.pt2`."""
 
 Run = Callable[[Tensor], Tensor]
 
@@ -34,13 +32,13 @@ Run = Callable[[Tensor], Tensor]
 def trace(network: nn.Module) -> ExportedProgram:
     """The network as a graph with symbols for N, H and W."""
     shapes = {0: Dim("batch"), 2: Dim("height", min=LEAST_INPUT_SIDE), 3: Dim("width", min=LEAST_INPUT_SIDE)}
-    # a feature may be a single pixel wide: without this setting, sizes of 1 are taken to be of another kind
+    # features may be a single pixel wide: without this setting, the trace treats sizes of 1 as special
     with symbolic_shapes_config.patch(backed_size_oblivious=True), torch.no_grad():  # type: ignore[attr-defined]
         number, height, width = EXAMPLE
         example = torch.zeros(number, getattr(network, "in_channels", 3), height, width)
         program = torch.export.export(network, (example,), dynamic_shapes=(shapes,))
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # lines of source, with paths of this machine
+        node.meta.pop("stack_trace", None)  # it holds paths of this machine
     return program
 
 
@@ -54,21 +52,15 @@ def save_pt2(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> Non
 
 
 def load_pt2(path: Path) -> Run:
-    """The file as a function of images."""
-    module = torch.export.load(path).module()
-
-    def run(images: Tensor) -> Tensor:
-        logits: Tensor = module(images)
-        return logits
-
-    return run
+    """The file as a function from images (N, C, H, W) to logits."""
+    return torch.export.load(path).module()
 
 
 # --- ONNX ------------------------------------------------------------------------------------------------------------
 
 
 def save_onnx(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write one ONNX file with the weights inside: input `image` (N, 3, H, W), output `logits` (N, classes, H, W).
+    """Write one ONNX file with the weights inside: input `image` (N, C, H, W), output `logits` (N, classes, H, W).
 
     Raises: ExportError: more weights than one file may hold, or packages that are not installed.
     """
@@ -95,7 +87,7 @@ def save_onnx(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> No
 
 
 def load_onnx(path: Path) -> Run:
-    """The file as a function of images, run by onnxruntime on the CPU."""
+    """The file as a function from images (N, C, H, W) to logits; onnxruntime runs it on the CPU."""
     runtime = _import("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -105,23 +97,17 @@ def load_onnx(path: Path) -> Run:
 
 
 def _tidy(model: Any) -> None:
-    """Name the dimensions, and drop what the exporter notes about its own work (with paths of this machine)."""
-    for value, names in (
-        (model.graph.input[0], ("batch", None, "height", "width")),
-        (model.graph.output[0], ("batch", None, "height", "width")),
-    ):
-        for dimension, name in zip(value.type.tensor_type.shape.dim, names, strict=True):
-            if name is not None:
-                dimension.dim_param = name
-    del model.graph.value_info[:]  # sizes inside, in the symbols' old names; every reader infers them
+    """Name the dimensions, and drop the exporter's notes about its own work, which hold paths of this machine."""
+    for value in (model.graph.input[0], model.graph.output[0]):
+        batch, _, height, width = value.type.tensor_type.shape.dim
+        batch.dim_param, height.dim_param, width.dim_param = "batch", "height", "width"
+    del model.graph.value_info[:]  # inner sizes still have the old names; every reader infers them
     for part in (model.graph, *model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer):
         del part.metadata_props[:]
 
 
 def _import(name: str) -> Any:
-    """A package of the extra `export`."""
-    import importlib
-
+    """Import a package of the extra `export`. Raises: ExportError: it is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError as reason:

@@ -1,4 +1,4 @@
-"""What a program needs to know besides the weights, as strings: every format can hold those."""
+"""What a program must know besides the weights, as strings, which every format can hold."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from autoseg.genotype.schema import Genotype
 from autoseg.network.base import SegmentationNetwork
 
 INPUT_CONVENTION = "RGB float32, NCHW, (x/255 - mean) / std"
-"""How an image becomes the network's input; `mean` and `std` are of values in 0..1."""
+"""How an image becomes the network's input; `mean` and `std` belong to values in 0..1."""
 
 
 def network_metadata(network: nn.Module, metadata: Mapping[str, Any]) -> dict[str, str]:
-    """`metadata`, what the network itself says, the version and the input convention, encoded as strings.
+    """Encode `metadata`, what the network itself says, the version and the input convention as strings.
 
-    A text stays as it is, anything else is JSON; `decode` takes them apart again.
-    Raises: ExportError: a value that JSON cannot hold, or as many class names as the network has no classes.
+    A text stays as it is, anything else becomes JSON; `decode` reverses it.
+    Raises: ExportError: a value that JSON cannot hold, or a number of class names other than that of classes.
     """
     known = {key: value for key, value in metadata.items() if key != "classes" or value}  # no names, no entry
     if isinstance(network, SegmentationNetwork):
@@ -45,7 +45,7 @@ def network_metadata(network: nn.Module, metadata: Mapping[str, Any]) -> dict[st
 
 
 def decode(strings: Mapping[str, str]) -> dict[str, Any]:
-    """Plain data from what `network_metadata` made; tuples come back as lists."""
+    """Plain data from the strings of `network_metadata`; tuples come back as lists."""
     return {key: _decode(text) for key, text in strings.items()}
 
 

@@ -1,9 +1,12 @@
-"""A network as a file for other programs, compared with the network before the file gets its name."""
+"""A network as a file for other programs; the file is compared with the network before it gets its name."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +17,6 @@ from torch import Tensor, nn
 from autoseg.errors import AutosegError, ExportError
 from autoseg.export.graph import Run, load_onnx, load_pt2, save_onnx, save_pt2
 from autoseg.export.metadata import network_metadata
-from autoseg.export.quiet import quiet
 from autoseg.export.target import check_target
 from autoseg.export.weights import load_safetensors, save_safetensors
 from autoseg.files import one_line, write_atomically
@@ -24,36 +26,33 @@ Save = Callable[[nn.Module, Path, Mapping[str, str]], None]
 Shape = tuple[int, int, int]
 
 
-def _load_weights(path: Path) -> Run:
-    return load_safetensors(path)[0]
-
-
 _FORMATS: dict[str, tuple[Save, Callable[[Path], Run]]] = {
     "onnx": (save_onnx, load_onnx),
     "pt2": (save_pt2, load_pt2),
-    "safetensors": (save_safetensors, _load_weights),
+    "safetensors": (save_safetensors, lambda path: load_safetensors(path)[0]),
 }
 NETWORK_FORMATS = tuple(_FORMATS)
 
 CHECKED_SIZES: tuple[Shape, ...] = ((1, 32, 32), (3, 33, 47), (1, 64, 64), (2, 65, 129))
-"""Images, height and width of what is compared; none is the size that is traced, and odd sizes are among them."""
+"""Images, height and width of each comparison: odd sizes too, and never the size that is traced."""
 LARGEST_DIFFERENCE = 1e-2
-"""Of two logits. Sums in another order make about 1e-4; a wrong graph is off by far more."""
+"""Limit for two logits. Sums in another order differ by about 1e-4; a wrong graph differs by far more."""
 LEAST_EQUAL_LABELS = 0.999
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """An exported file, and how it compares with the network: measured on random images, in eval mode."""
+    """An exported file, and how it compares with the network on random images in eval mode.
+
+    largest_difference: of two logits, absolute. equal_labels: share of the pixels with the same largest class.
+    sizes: images, height and width of each comparison. bytes: size of the file.
+    """
 
     path: Path
     format: str
     largest_difference: float
-    """Of two logits, absolute."""
     equal_labels: float
-    """Share of the pixels whose label, the class with the largest logit, is the same."""
     sizes: tuple[Shape, ...]
-    """Images, height and width of each comparison."""
     bytes: int
 
     def __str__(self) -> str:
@@ -65,33 +64,28 @@ class ExportReport:
 
 
 def export_network(
-    network: nn.Module,
-    path: str | Path,
-    format: NetworkFormat,
-    *,
-    metadata: Mapping[str, Any],
-    overwrite: bool = False,
+    network: nn.Module, path: str | Path, format: NetworkFormat, *, metadata: Mapping[str, Any], overwrite: bool = False
 ) -> ExportReport:
-    """Write the network as ONNX, `.pt2` or safetensors, and compare the file with it; the network is not changed.
+    """Write the network as ONNX, `.pt2` or safetensors, and compare the file with it; the network does not change.
 
-    metadata: what a user of the file must know, such as `classes`, `mean`, `std` and `ignore_label`; the genotype,
-    the number of classes, the version and the input convention are added.
+    metadata: what a user of the file must know, such as `classes`, `mean`, `std` and `ignore_label`; autoseg adds the
+    genotype, the number of classes, the version and the input convention.
     Raises: ExportError: an unknown format, a file that exists, a network that cannot be exported, or a file that
-    computes something else; no file is left then.
+    computes something else. No file is left then.
     """
     target = check_target(path, format, NETWORK_FORMATS, "network", overwrite)
     strings = network_metadata(network, metadata)
     save, load = _FORMATS[format]
-    # plain float32 in eval mode on the CPU, whatever device, precision and memory format the network is in: traced in
-    # channels_last, a graph would demand more than one image
+    # plain float32 in eval mode on the CPU, whatever device, precision and memory format the network has: a graph that
+    # is traced in channels_last demands more than one image
     plain = copy.deepcopy(network).to(device="cpu", dtype=torch.float32).eval().requires_grad_(False)
     plain.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     reports: list[ExportReport] = []
 
     def write(temporary: Path) -> None:
-        with quiet():
+        with _quiet():
             save(plain, temporary, strings)
-            difference, equal = compare(plain, load(temporary), CHECKED_SIZES)
+            difference, equal = _compare(plain, load(temporary))
         reports.append(ExportReport(target, format, difference, equal, CHECKED_SIZES, temporary.stat().st_size))
         _judge(reports[-1])
 
@@ -101,22 +95,36 @@ def export_network(
         raise
     except OSError as reason:
         raise ExportError(f"{target} cannot be written ({one_line(reason)})", code="file-unwritable") from reason
-    except Exception as reason:  # whatever the exporter and the runtime raise
+    except Exception as reason:  # the exporter and the runtime may raise anything
+        text = one_line(reason)
+        text = text if len(text) <= 300 else f"{text[:300]}..."
         raise ExportError(
-            f"the network cannot be exported as {format} ({_shorten(one_line(reason))}); nothing was written;"
+            f"the network cannot be exported as {format} ({text}); nothing was written;"
             f" try {' or '.join(other for other in NETWORK_FORMATS if other != format)}",
             code="export-failed",
         ) from reason
     return reports[-1]
 
 
-def compare(network: Run, other: Run, sizes: tuple[Shape, ...]) -> tuple[float, float]:
-    """Largest absolute difference of logits (not a number if any is not), and share of equal labels."""
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the warnings and log records of exporters about their own work; errors pass through."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _compare(network: nn.Module, other: Run) -> tuple[float, float]:
+    """Largest absolute difference of logits (NaN if one is NaN) and share of equal labels, at `CHECKED_SIZES`."""
     generator = torch.Generator().manual_seed(0)
     differences, equal, pixels = [], 0, 0
     channels = getattr(network, "in_channels", 3)
     with torch.no_grad():
-        for images, height, width in sizes:
+        for images, height, width in CHECKED_SIZES:
             example = torch.randn(images, channels, height, width, generator=generator)
             expected, logits = network(example), other(example)
             if expected.shape != logits.shape:
@@ -146,7 +154,3 @@ def _judge(report: ExportReport) -> None:
             f" same (at least {LEAST_EQUAL_LABELS:.1%}); nothing was written",
             code="export-differs",
         )
-
-
-def _shorten(text: str, length: int = 300) -> str:
-    return text if len(text) <= length else f"{text[:length]}..."

@@ -1,19 +1,17 @@
-"""What every export asks before it begins: is the format known, and may the file be written?"""
+"""What every export checks before it begins: a known format and a path that may be written."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 from autoseg.errors import ExportError
 
 
-def check_target(path: str | Path, format: str, known: Iterable[str], what: str, overwrite: bool) -> Path:
-    """The path to write. Raises: ExportError: a format that `what` has not, or a file that may not be written."""
-    if format not in (formats := tuple(known)):
-        raise ExportError(
-            f"unknown format {format!r} for a {what} (known: {', '.join(formats)})", code="unknown-format"
-        )
+def check_target(path: str | Path, format: str, known: Collection[str], what: str, overwrite: bool) -> Path:
+    """The path to write. Raises: ExportError: a format not in `known`, or a file that may not be written."""
+    if format not in known:
+        raise ExportError(f"unknown format {format!r} for a {what} (known: {', '.join(known)})", code="unknown-format")
     target = Path(path).expanduser()
     if target.is_dir():
         raise ExportError(

@@ -1,4 +1,4 @@
-"""A network as safetensors: its weights, and in the header the genotype from which it is rebuilt."""
+"""A network as safetensors: its weights, and in the header the genotype that rebuilds it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -18,12 +17,9 @@ from autoseg.network.base import SegmentationNetwork
 from autoseg.zoo.architecture import parse_architecture
 from autoseg.zoo.build import build_architecture
 
-AUXILIARY = "auxiliary."
-"""Begins the names of the auxiliary head's weights."""
-
 
 def save_safetensors(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write the state dict and the metadata. Raises: ExportError: a network that no genotype describes."""
+    """Write the state dict and the metadata. Raises: ExportError: a network without a genotype or options."""
     if not isinstance(network, SegmentationNetwork):
         raise ExportError(
             "safetensors holds weights and the genotype that rebuilds the network, and this network has none;"
@@ -31,16 +27,15 @@ def save_safetensors(network: nn.Module, path: Path, metadata: Mapping[str, str]
             code="format-needs-genotype",
         )
     state = {name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}
-    path.write_bytes(save(state, dict(metadata)))  # `save_file` makes a file that only its owner may read
+    path.write_bytes(save(state, dict(metadata)))  # `save_file` would make it readable for its owner only
 
 
 def load_safetensors(path: str | Path) -> tuple[SegmentationNetwork, dict[str, Any]]:
-    """The network that `export_network` wrote, on the CPU and in eval mode, and the metadata as plain data.
+    """The network of a safetensors export, on the CPU and in eval mode, and the metadata as plain data.
 
-    Raises: CheckpointError: missing, truncated, not safetensors, or not written by `autoseg export`.
+    Raises: CheckpointError: a file that is missing, truncated, not safetensors, or not written by `autoseg export`.
     """
-    strings, state = _read(Path(path).expanduser())
-    metadata = decode(strings)
+    metadata, state = _read(Path(path).expanduser())
     blueprint, num_classes = metadata.get("genotype", metadata.get("network")), metadata.get("num_classes")
     if not isinstance(blueprint, dict) or not isinstance(num_classes, int):
         raise CheckpointError(
@@ -49,28 +44,23 @@ def load_safetensors(path: str | Path) -> tuple[SegmentationNetwork, dict[str, A
             code="weights-without-genotype",
         )
     try:
-        auxiliary = any(name.startswith(AUXILIARY) for name in state)
+        auxiliary = any(name.startswith("auxiliary.") for name in state)
         architecture = parse_architecture(blueprint, f"the genotype in {path}")
-        network = build_architecture(
-            architecture,
-            num_classes,
-            auxiliary,
-            metadata.get("in_channels", 3),
-            metadata.get("single_output", False),
-        )
+        channels, single_output = metadata.get("in_channels", 3), metadata.get("single_output", False)
+        network = build_architecture(architecture, num_classes, auxiliary, channels, single_output)
     except (GenotypeError, ConfigError) as reason:
         raise CheckpointError(f"{path}: {one_line(reason)}", code=reason.code) from None
     _fill(network, state, path)
     return network.eval(), metadata
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Metadata and tensors of a safetensors file."""
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist; give the path of a safetensors file", code="file-missing")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            return dict(file.metadata() or {}), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return decode(file.metadata() or {}), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as reason:
         raise CheckpointError(
             f"{path} cannot be read as safetensors ({one_line(reason)}); it is truncated or something else;"
@@ -80,7 +70,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 
 def _fill(network: SegmentationNetwork, state: Mapping[str, Tensor], path: str | Path) -> None:
-    """Load the weights, each of which must be there and fit."""
+    """Load the weights. Raises: CheckpointError: weights that are missing, left over or of another shape."""
     own = network.state_dict()
     wrong = sorted(own.keys() ^ state.keys()) or [name for name in own if own[name].shape != state[name].shape]
     if wrong:
@@ -89,5 +79,4 @@ def _fill(network: SegmentationNetwork, state: Mapping[str, Tensor], path: str |
             f" such as {wrong[0]}; export again",
             code="weights-do-not-fit",
         )
-    with torch.no_grad():
-        network.load_state_dict(dict(state))
+    network.load_state_dict(dict(state))

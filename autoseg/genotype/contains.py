@@ -10,10 +10,9 @@ from autoseg.space.schema import SearchSpace
 
 
 def check_in_space(genotype: Genotype, space: SearchSpace) -> None:
-    """Refuse a genotype that is no choice of what `space` searches.
+    """Refuse a genotype that is not in the search space.
 
-    What a space fixes for its networks and does not search, such as their width, their stem and their decoder, may
-    differ.
+    Settings that a space fixes and does not search, such as the width, the stem and the decoder, may differ.
     Raises: GenotypeError: one line with the first thing that the space lacks.
     """
     lack = next(_lacking(genotype, space), None)
@@ -28,15 +27,15 @@ def _lacking(genotype: Genotype, space: SearchSpace) -> Iterator[str]:
     yield from _of_cell(genotype.cell, "cell", space)
     if genotype.up_cell is not None:
         if space.cells == 1:
-            yield "it has a cell for the way up, up_cell, but the space searches one cell for all layers"
+            yield "it has a cell for the up path, up_cell, but the space searches one cell for all layers"
         if genotype.network.down_layers != space.network.down_layers:
             yield (
-                f"its way up begins after layer {genotype.network.down_layers}, the space's after layer"
+                f"its up path begins after layer {genotype.network.down_layers}, the space's after layer"
                 f" {space.network.down_layers} (network.down_layers)"
             )
         yield from _of_cell(genotype.up_cell, "up_cell", space)
     yield from _of_arrows(genotype, space)
-    yield from _of_way_up(genotype, space)
+    yield from _of_up_path(genotype, space)
     decoder = genotype.decoder.upsamplers or ("bilinear",) * len(genotype.decoder_levels)
     yield from _unknown("decoder.upsamplers", decoder, space.decoder.upsamplers)
 
@@ -61,7 +60,7 @@ def _of_arrows(genotype: Genotype, space: SearchSpace) -> Iterator[str]:
             yield f"it goes from stride {before} to {after} into layer {arrow.target.layer}, and the space does not"
 
 
-def _of_way_up(genotype: Genotype, space: SearchSpace) -> Iterator[str]:
+def _of_up_path(genotype: Genotype, space: SearchSpace) -> Iterator[str]:
     upsamplers = [genotype.upsampler(arrow) for arrow in genotype.up_arrows]
     skips = [genotype.skip(arrow) for arrow in genotype.up_arrows]
     yield from _unknown("network.upsamplers", upsamplers, space.resolution.upsamplers)

@@ -40,17 +40,18 @@ def decode(
     source: Mapping[str, Any] | None = None,
     retrain: Mapping[str, Any] | None = None,
 ) -> Genotype:
-    """The genotype that a search has arrived at (Auto-DeepLab, section 3.3; with several paths DiNTS, section 3.3).
+    """The genotype that a search found (Auto-DeepLab, section 3.3; with several paths DiNTS, section 3.3).
 
-    `path_prior` (`uniform` or `paper`) of a single path, `threshold` and `budget` of several are the space's unless
-    given. Ties go to what is named first, operation, upsampler or skip, to the input that comes first, and to the path
-    that stays at the higher resolution where paths first differ.
-    Raises: GenotypeError, SearchSpaceError: one of these that is wrong, of the other kind of network, or too small.
+    Ties go to the operation, upsampler or skip that the space names first, to the first input, and to the path with the
+    higher resolution at the first difference.
+
+    path_prior: `uniform` or `paper`, for a single path. threshold, budget: for several paths. Default: the space's.
+    Raises: GenotypeError, SearchSpaceError: a setting that is wrong, for the other kind of network, or too small.
     """
     space = _with_decoding(probs.space, path_prior=path_prior, threshold=threshold, budget=budget)
     cells = decode_cells(probs)
     if space.network.paths == "multi":
-        arrows = decode_topology(probs.beta_probs, space, cells, _ways_up(probs))
+        arrows = decode_topology(probs.beta_probs, space, cells, _up_choices(probs))
         how: dict[str, Any] = {"threshold": space.decoding.threshold}
         if space.decoding.budget is not None:
             how["budget"] = space.decoding.budget
@@ -69,7 +70,7 @@ def decode(
 
 
 def _with_decoding(space: SearchSpace, **given: Any) -> SearchSpace:
-    """The space with other settings of decoding, those that are given."""
+    """The space with the given decoding settings."""
     changes = {key: value for key, value in given.items() if value is not None}
     multi = space.network.paths == "multi"
     for key in changes:
@@ -79,12 +80,9 @@ def _with_decoding(space: SearchSpace, **given: Any) -> SearchSpace:
                 f" has network.paths {space.network.paths}; leave it out",
                 code="setting-not-for-space",
             )
-    if changes.get("path_prior", PATH_PRIORS[0]) not in PATH_PRIORS:
-        raise GenotypeError(
-            f"unknown path prior {changes['path_prior']!r} (known: {', '.join(PATH_PRIORS)})", code="unknown-path-prior"
-        )
     if not changes:
         return space
+    _check_prior(changes.get("path_prior", space.decoding.path_prior))
     data = space.to_dict()
     return SearchSpace.parse({**data, "decoding": {**data["decoding"], **changes}})
 
@@ -102,7 +100,7 @@ def decode_cells(probs: ArchProbs) -> list[Cell]:
 def decode_upsampling(probs: ArchProbs, arrows: Sequence[Arrow]) -> Upsampling:
     """The most probable upsampler and skip of each up move among `arrows`, and upsampler of each stage of the decoder.
 
-    Of equals the one that the space names first.
+    Ties go to the one that the space names first.
     """
     none: list[int] = []
     gamma = none if probs.gamma_probs is None else probs.gamma_probs.argmax(-1).tolist()
@@ -113,10 +111,10 @@ def decode_upsampling(probs: ArchProbs, arrows: Sequence[Arrow]) -> Upsampling:
 def upsampling_of(
     space: SearchSpace, arrows: Sequence[Arrow], gamma: Sequence[int], skips: Sequence[int]
 ) -> Upsampling:
-    """What a choice at each site of gamma and for each level's skip means for the up moves among `arrows`.
+    """The upsampling of the up moves among `arrows`, for a choice at each site of gamma and for each level's skip.
 
-    gamma: of each of `space.gamma_sites`, the column of `space.upsamplers`; skips: of each level, the column of
-    `space.resolution.skips`. Both are empty where there is none to choose.
+    gamma: for each of `space.gamma_sites`, the column of `space.upsamplers`. skips: for each level, the column of
+    `space.resolution.skips`. Each is empty if nothing competes.
     """
     up_moves = [arrow for arrow in sorted(arrows) if arrow.move is Move.UP]
     found: Upsampling = {}
@@ -132,54 +130,45 @@ def upsampling_of(
     return found
 
 
-def _ways_up(probs: ArchProbs) -> dict[Arrow, tuple[str, Skip]]:
-    """The upsampler and skip that every up move of the trellis would have."""
+def _up_choices(probs: ArchProbs) -> dict[Arrow, tuple[str, Skip]]:
+    """The upsampler and skip of every up move of the trellis."""
     up_moves = [arrow for arrow in sorted(probs.space.trellis.arrows) if arrow.move is Move.UP]
     found = decode_upsampling(probs, probs.space.trellis.arrows)
-    plain: tuple[str, Skip] = ("bilinear", "none")
-    upsamplers = found.get("upsamplers", [plain[0]] * len(up_moves))
-    skips = found.get("skips", [plain[1]] * len(up_moves))
-    return dict(zip(up_moves, zip(upsamplers, skips, strict=True), strict=True))
+    upsamplers = found.get("upsamplers", ["bilinear"] * len(up_moves))
+    none: list[Skip] = ["none"] * len(up_moves)
+    return dict(zip(up_moves, zip(upsamplers, found.get("skips", none), strict=True), strict=True))
 
 
 def decode_cell(alpha_probs: np.ndarray, space: SearchSpace, edge_probs: np.ndarray | None = None) -> Cell:
-    """Each block keeps the two inputs of greatest strength, each with its best operation; `none` counts for neither.
+    """Each block keeps its two strongest inputs, each with its best operation; `none` does not count.
 
-    alpha_probs: [edge, operation]. The strength of an edge is its greatest probability of an operation but `none`,
-    times the edge's own where there is one, edge_probs [edge] (PC-DARTS, section 3.3).
+    alpha_probs: [edge, operation]. The strength of an edge is its greatest probability of an operation except `none`,
+    times its edge_probs [edge] if given (PC-DARTS, section 3.3).
     """
     topology: CellTopology = space.topology
     allowed = [column for column, operation in enumerate(space.cell.operations) if operation != "none"]
     strengths = alpha_probs[:, allowed].max(-1) * (1 if edge_probs is None else edge_probs)
-    best = alpha_probs[:, allowed].argmax(-1)  # the first of equals
+    best = alpha_probs[:, allowed].argmax(-1)  # a tie goes to the first
     cell = []
     for block in range(topology.blocks):
         ranked = sorted(topology.edges_into(block), key=lambda edge: (-strengths[edge], edge))
-        cell.append(
-            tuple(
-                Edge(
-                    input=state_name(topology.edges[edge][1]),
-                    operation=space.cell.operations[allowed[int(best[edge])]],
-                )
-                for edge in sorted(ranked[:INPUTS_PER_BLOCK])
-            )
-        )
+        kept = sorted(ranked[:INPUTS_PER_BLOCK])
+        names = [space.cell.operations[allowed[int(best[edge])]] for edge in kept]
+        states = [state_name(topology.edges[edge][1]) for edge in kept]
+        cell.append(tuple(Edge(input=of, operation=name) for of, name in zip(states, names, strict=True)))
     return tuple(cell)
 
 
 def decode_path(beta_probs: np.ndarray, trellis: Trellis, path_prior: str = "uniform") -> tuple[int, ...]:
     """The most probable path from the stem to the last layer, as the levels of layers 1..L, by Viterbi.
 
-    beta_probs: [layer, level, move]. `paper` maximises the product of the probabilities. As border nodes share theirs
-    among fewer arrows, it prefers the borders when nothing is learned; `uniform` (our default, a departure from the
-    paper) multiplies each probability by the number of arrows leaving its node, so that equal logits make all paths
-    tie. Of paths that tie, the first in lexicographic order of levels is returned.
-    Raises: GenotypeError: a path prior that there is not.
+    beta_probs: [layer, level, move]. `paper` maximises the product of the probabilities. Border nodes have fewer
+    arrows, so it prefers the borders if nothing is learned. `uniform` (our default, a departure from the paper)
+    multiplies each probability by the number of arrows leaving its node, so equal logits make all paths tie. A tie goes
+    to the first path in lexicographic order of levels.
+    Raises: GenotypeError: an unknown path prior.
     """
-    if path_prior not in PATH_PRIORS:
-        raise GenotypeError(
-            f"unknown path prior {path_prior!r} (known: {', '.join(PATH_PRIORS)})", code="unknown-path-prior"
-        )
+    _check_prior(path_prior)
     to_go: dict[Node, float] = {node: 0.0 for node in trellis.nodes_at(trellis.layers)}
     for layer in reversed(range(trellis.layers)):
         for node in trellis.nodes_at(layer):
@@ -191,11 +180,19 @@ def decode_path(beta_probs: np.ndarray, trellis: Trellis, path_prior: str = "uni
     while node.layer < trellis.layers:
         for arrow in trellis.arrows_from(node):
             score = so_far + arrow_score(beta_probs, trellis, arrow, path_prior)
-            if score + to_go[arrow.target] >= to_go[STEM_NODE] - TIE:  # the whole path, or every layer may lose a TIE
+            if (
+                score + to_go[arrow.target] >= to_go[STEM_NODE] - TIE
+            ):  # compare whole paths, or every layer could lose a TIE
                 break
         node, so_far = arrow.target, score
         levels.append(node.level)
     return tuple(levels)
+
+
+def _check_prior(path_prior: str) -> None:
+    if path_prior not in PATH_PRIORS:
+        known = ", ".join(PATH_PRIORS)
+        raise GenotypeError(f"unknown path prior {path_prior!r} (known: {known})", code="unknown-path-prior")
 
 
 def arrow_score(beta_probs: np.ndarray, trellis: Trellis, arrow: Arrow, path_prior: str) -> float:

@@ -1,7 +1,7 @@
 """Multiply-adds of the parts of a network of several paths, in closed form and without torch.
 
-Counted as `autoseg.analysis.flops` does, products of convolutions and matrices, but for each pixel of the image: a
-feature at stride s has 1/s^2 pixels for each of the image's. All counts are whole numbers times powers of two, exact in
+They count what `autoseg.analysis.flops` counts, products of convolutions and matrices, but per pixel of the image: a
+feature at stride s has 1/s^2 pixels per image pixel. All counts are whole numbers times powers of two, so exact in
 floats.
 """
 
@@ -10,36 +10,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from autoseg.genotype.node_inputs import node_inputs
 from autoseg.genotype.schema import Cell, Genotype
 from autoseg.registry import OPERATIONS
 from autoseg.space.cell import PREV_PREV
 from autoseg.space.groups import StemSpec
 from autoseg.space.resolution import Skip, find_upsampler
 from autoseg.space.schema import SearchSpace
-from autoseg.space.trellis import Arrow, Move, Node, filters_at, nearest_level
+from autoseg.space.trellis import Arrow, Move, Node, filters_at
 
 PER_BILLION_A_MEGAPIXEL = 1000
-"""Multiply-adds a pixel in one billion of them a megapixel, the unit of `decoding.budget`."""
+"""Multiply-adds per pixel in one billion multiply-adds per megapixel, the unit of `decoding.budget`."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Multiply-adds for each pixel of the image, of cells and arrows of one network or of all networks of a space."""
+    """Multiply-adds per image pixel of the cells and arrows of one network, or of all networks of a space."""
 
     stem: StemSpec
     filter_multiplier: int
     cells: Sequence[Cell]
-    """Of layers 1..L."""
+    """The cells of layers 1..L."""
 
     @classmethod
     def of_space(cls, space: SearchSpace, cells: Sequence[Cell]) -> Costs:
-        """Of the networks that are decoded; cells: one, or those of the down path and the up path."""
+        """The costs of decoded networks. cells: one, or those of the down path and the up path."""
         filters = space.decoding.filter_multiplier or space.network.filter_multiplier
         return cls(space.stem, filters, [cells[space.cell_of(layer)] for layer in range(1, space.network.layers + 1)])
 
     @classmethod
     def of_genotype(cls, genotype: Genotype) -> Costs:
-        """Of one network."""
+        """The costs of one network."""
         cells = [genotype.cell_at(layer) for layer in range(1, genotype.layers + 1)]
         return cls(genotype.stem, genotype.network.filter_multiplier, cells)
 
@@ -48,20 +49,20 @@ class Costs:
         return filters_at(level, self.filter_multiplier)
 
     def channels(self, node: Node) -> int:
-        """Channels of a node's feature; of layers -1 and 0 the stem's."""
+        """Channels of a node's feature; layers -1 and 0 are the stem."""
         if node.layer < 1:
             return self.stem.channels[-2:][0] if node.layer < 0 else self.stem.channels[-1]
         return len(self.cells[node.layer - 1]) * self.filters(node.level)
 
     def cell(self, node: Node) -> float:
-        """Of the operations of a node's cell, all at stride 1."""
+        """The cost of the operations of a node's cell, all at stride 1."""
         cell, filters = self.cells[node.layer - 1], self.filters(node.level)
         return self._share(node) * sum(
             OPERATIONS[edge.operation].multiply_adds(filters) for block in cell for edge in block
         )
 
     def prev_prev(self, source: Node, node: Node) -> float:
-        """Of the 1x1 convolution by which a node reads `source` as H(l-2); none where no operation of its cell does."""
+        """The cost of the 1x1 convolution of `source` as H(l-2); 0 if no operation of the cell reads it."""
         if not any(edge.state == PREV_PREV for block in self.cells[node.layer - 1] for edge in block):
             return 0.0
         return self._share(node) * self.channels(source) * self.filters(node.level)
@@ -69,10 +70,10 @@ class Costs:
     def arrow(
         self, arrow: Arrow, upsampler: str = "bilinear", skip: Skip = "none", encoder_node: Node | None = None
     ) -> float:
-        """Of bringing a feature to a node's size and width.
+        """The cost of fitting a feature to a node's size and width.
 
         encoder_node: for an up move, the node whose feature the skip joins and an unpooling reads. Default: the widest
-        that there may be at that level.
+        possible one at that level.
         """
         filters, came = self.filters(arrow.target.level), self.channels(arrow.source)
         if arrow.move is not Move.UP:
@@ -92,30 +93,19 @@ class Costs:
         return widest if node.level else max(widest, self.channels(Node(0, 0)))
 
     def _share(self, node: Node) -> float:
-        """Pixels of a node's feature for each of the image's."""
+        """Pixels of a node's feature per image pixel."""
         return 1 / (self.stem.stride << node.level) ** 2
 
 
 def topology_cost(genotype: Genotype) -> float:
-    """Multiply-adds for each pixel of the image, of all cells and arrows of a network of several paths."""
+    """Multiply-adds per image pixel of all cells and arrows of a network of several paths."""
     costs, total = Costs.of_genotype(genotype), 0.0
-    levels = {-1: [0], 0: [0]}
-    for layer in range(1, genotype.layers + 1):
-        nodes = genotype.nodes_at(layer)
-        levels[layer] = [node.level for node in nodes]
-        for node in nodes:
-            source = Node(layer - 2, nearest_level(node.level, levels[layer - 2]))
-            total += costs.cell(node) + costs.prev_prev(source, node)
-    for arrow in genotype.arrows:
-        up = arrow.move is Move.UP
-        total += (
-            costs.arrow(
-                arrow,
-                genotype.upsampler(arrow),
-                genotype.skip(arrow),
-                genotype.encoder_node(arrow.target.level, arrow.target.layer),
-            )
-            if up
-            else costs.arrow(arrow)
-        )
+    for node, arrows, prev_prev, _ in node_inputs(genotype):
+        total += costs.cell(node) + costs.prev_prev(prev_prev, node)
+        for arrow in arrows:
+            if arrow.move is Move.UP:
+                encoder_node = genotype.encoder_node(node.level, node.layer)
+                total += costs.arrow(arrow, genotype.upsampler(arrow), genotype.skip(arrow), encoder_node)
+            else:
+                total += costs.arrow(arrow)
     return total

@@ -1,14 +1,13 @@
 """Networks of several paths: which arrows of the trellis stay (topology search of DiNTS, He et al. 2021).
 
-A topology is feasible if every node that an arrow reaches has an arrow out, but for those of the last layer, and every
-node but the stem that an arrow leaves has an arrow in. So what may stay between two layers depends on the set of levels
-that are reached alone: sets of levels are bit masks here, and topologies are found layer by layer.
+In a feasible topology every reached node outside the last layer has an arrow out, and every node except the stem that
+an arrow leaves has an arrow in. So the possible arrows between two layers depend only on the set of reached levels.
+Sets of levels are bit masks here, and the search goes layer by layer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -21,53 +20,42 @@ from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import Arrow, Move, Node, Trellis, nearest_level
 
 CERTAIN = 2.0**-29
-"""Probabilities are kept this far from 0 and 1, so that logits stay below 21."""
+"""Least distance of probabilities from 0 and 1; logits then stay below 21."""
 LOGIT_UNIT, ARROW_PENALTY, LEVEL_PENALTY = 2.0**-20, 2.0**-30, 2.0**-41
-"""Logits are rounded to the first, and every arrow costs the second and the third times its level. In networks of up to
-170 arrows sums of these are exact, so that topologies tie exactly and then the one of fewer arrows, or the one at the
-higher resolution, is ahead."""
+"""Logits are rounded to the first; every arrow costs the second, plus the third times its level. For up to 170 arrows
+these sums are exact: topologies tie exactly, and then fewer arrows win, then a higher resolution."""
 STEM_SET = 1
 PRICES, BOUNDS = 24, 8
-"""Prices of a multiply-add that are tried to find the one at which the best topology meets the budget, and how many of
-the last serve as bounds."""
+"""Number of prices of a multiply-add that are tried until the best topology meets the budget, and of the last ones that
+serve as bounds."""
 BEAM = 300
 ROUNDING = 1e-11
 
 
 class ArrowSets(NamedTuple):
-    """The arrows into a layer, and every set of them but the empty one."""
+    """The arrows into a layer, and every non-empty set of them."""
 
     arrows: list[Arrow]
     sets: np.ndarray
-    """Bits: which arrows."""
+    """Bit masks of arrows."""
     before: np.ndarray
-    """The set of levels that they leave."""
+    """Bit masks of the levels that they leave."""
     after: np.ndarray
-    """The set of levels that they reach."""
+    """Bit masks of the levels that they reach."""
 
 
-class Choices(NamedTuple):
-    """Sets of arrows into a layer, a row each."""
+class Layer(NamedTuple):
+    """The choices between two layers: the sets of arrows that are not dominated, sorted by `before`."""
 
+    arrows: list[Arrow]
+    sets: np.ndarray
     before: np.ndarray
-    """The set of levels that they leave, exactly."""
     after: np.ndarray
-    """The set of levels that they reach."""
     score: np.ndarray
     cost: np.ndarray
-    """Cost of the arrows and of the cells that they reach, without the cost of H(l-2)."""
-    arrows: np.ndarray
-    """Bits: which arrows of the layer."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """What may stay between two layers."""
-
-    arrows: Sequence[Arrow]
-    choices: Choices
+    """Cost of the arrows and the cells that they reach, without the cost of H(l-2)."""
     prev_prev_cost: np.ndarray
-    """[set two layers ago, set of this layer]: what H(l-2) costs."""
+    """[set two layers ago, set of this layer]: the cost of H(l-2)."""
 
 
 def decode_topology(
@@ -76,14 +64,15 @@ def decode_topology(
     cells: Sequence[Cell],
     upsampling: Mapping[Arrow, tuple[str, Skip]] | None = None,
 ) -> tuple[Arrow, ...]:
-    """Of all feasible topologies from the stem on, the one of greatest sum of logit(p) - logit(threshold) over its
-    arrows: with a threshold of 0.5 the most probable one, if each arrow stays with its probability.
+    """The feasible topology with the greatest sum of logit(p) - logit(threshold) over its arrows.
 
-    beta_probs: [layer, level, move]. With `decoding.budget`, the best of those whose cells and arrows cost no more:
-    exact, by a search over sets of levels that leaves out what cannot become the best. `upsampling`: the upsampler and
-    skip of each up move, for the budget; where the feature that a skip brings back may be the stem's or a cell's, the
-    wider one is counted. Ties go to fewer arrows, then to the smaller sum of their levels.
-    Raises: GenotypeError: a budget below the cheapest topology, which it names.
+    With a threshold of 0.5 this is the most probable one, if each arrow stays with its probability. With
+    `decoding.budget` it is the best whose cells and arrows cost no more: exact, by a branch and bound over sets of
+    levels. Ties go to fewer arrows, then to the smaller sum of their levels.
+
+    beta_probs: [layer, level, move]. upsampling: the upsampler and skip of each up move, for the budget; if a skip may
+    join the stem's feature or a cell's, the wider one counts.
+    Raises: GenotypeError: a budget below the cost of the cheapest topology, which the message gives.
     """
     budget = space.decoding.budget
     scores = _scores(beta_probs, space)
@@ -96,15 +85,15 @@ def decode_topology(
     return tuple(
         arrow
         for layer, row in zip(layers, chosen, strict=True)
-        for arrow in arrows_of(layer.arrows, int(layer.choices.arrows[row]))
+        for arrow in arrows_of(layer.arrows, int(layer.sets[row]))
     )
 
 
-# --- what there is to choose ------------------------------------------------------------------------------------------
+# --- the choices of a layer -------------------------------------------------------------------------------------------
 
 
 def arrow_sets(trellis: Trellis, layer: int) -> ArrowSets:
-    """What may stay into a layer; 2^16 sets where there are six levels, which is the most."""
+    """The possible sets of arrows into a layer; at most 2^16, with six levels."""
     arrows = sorted(arrow for node in trellis.nodes_at(layer) for arrow in trellis.arrows_into(node))
     sets = np.arange(1, 1 << len(arrows))
     before, after = np.zeros_like(sets), np.zeros_like(sets)
@@ -120,7 +109,7 @@ def arrows_of(arrows: Sequence[Arrow], chosen: int) -> list[Arrow]:
 
 
 def _scores(beta_probs: np.ndarray, space: SearchSpace) -> dict[Arrow, float]:
-    """logit(p) - logit(threshold) of each arrow, less a little for each arrow and its level."""
+    """logit(p) - logit(threshold) of each arrow, minus the penalties that break ties."""
 
     def logit(p: float) -> float:
         p = min(max(p, CERTAIN), 1 - CERTAIN)
@@ -154,11 +143,13 @@ def _layer(
         for node in space.trellis.nodes_at(layer):
             cost += (after >> node.level & 1) * costs.cell(node)
         prev_prev_cost = _prev_prev_cost(space, costs, layer)
-    return Layer(arrows, _undominated(Choices(before, after, score, cost, sets), before * size + after), prev_prev_cost)
+    kept = _front(before * size + after, score, cost)
+    sets, before, after, score, cost = (column[kept] for column in (sets, before, after, score, cost))
+    return Layer(arrows, sets, before, after, score, cost, prev_prev_cost)
 
 
 def _prev_prev_cost(space: SearchSpace, costs: Costs, layer: int) -> np.ndarray:
-    """[set two layers ago, set of this layer]: what the nodes of this layer pay for H(l-2)."""
+    """[set two layers ago, set of this layer]: the cost of H(l-2) for the nodes of this layer."""
     levels = range(len(space.network.strides))
     size = 1 << len(levels)
     cost, sets = np.zeros((size, size)), np.arange(size)
@@ -170,16 +161,10 @@ def _prev_prev_cost(space: SearchSpace, costs: Costs, layer: int) -> np.ndarray:
     return cost
 
 
-def _undominated(rows: Choices, group: np.ndarray) -> Choices:
-    """The rows to which no other of their group is equal or superior in both score and cost; of equals the first."""
-    kept = _front(group, rows.score, rows.cost)
-    return Choices(*(column[kept] for column in rows))
-
-
 def _front(group: np.ndarray, score: np.ndarray, cost: np.ndarray) -> np.ndarray:
-    """Indices, by group and cost, of the rows whose score is above those of all in their group that cost no more."""
+    """Indices, by group and cost, of the rows whose score exceeds that of every row of their group at no more cost."""
     order = np.lexsort((-score, cost, group))
-    rank = np.unique(score, return_inverse=True)[1][order]  # of the scores: integers, as sums with groups are exact
+    rank = np.unique(score, return_inverse=True)[1][order]  # ranks are integers, whose sums with groups are exact
     height = rank + np.unique(group, return_inverse=True)[1][order] * (len(score) + 1)
     highest = np.maximum.accumulate(height)
     kept: np.ndarray = order[np.concatenate(([True], height[1:] > highest[:-1]))]
@@ -190,16 +175,14 @@ def _front(group: np.ndarray, score: np.ndarray, cost: np.ndarray) -> np.ndarray
 
 
 def _to_go(layers: Sequence[Layer], price: float, worth: float = 1.0) -> list[np.ndarray]:
-    """For each layer, [set before, set of the layer]: the most of worth * score - price * cost that is yet to come."""
+    """For each layer, [set before, set of the layer]: the greatest worth * score - price * cost of the later layers."""
     size = len(layers[0].prev_prev_cost)
     to_go = [np.zeros((size, size))]
     for layer in reversed(layers):
         best = np.full((size, size), -np.inf)
-        choices = layer.choices
-        value = worth * choices.score - price * choices.cost
-        np.maximum.at(best, (choices.before, choices.after), value)
+        np.maximum.at(best, (layer.before, layer.after), worth * layer.score - price * layer.cost)
         best += to_go[0]
-        # [two layers ago, set before]: the best next set
+        # [set two layers ago, set before]: the best next set
         to_go.insert(0, (best[None] - price * layer.prev_prev_cost[:, None]).max(-1))
     return to_go
 
@@ -207,25 +190,24 @@ def _to_go(layers: Sequence[Layer], price: float, worth: float = 1.0) -> list[np
 def _follow(
     layers: Sequence[Layer], to_go: Sequence[np.ndarray], price: float = 0.0, worth: float = 1.0
 ) -> tuple[list[int], float, float]:
-    """The rows of the choices that reach what `_to_go` found at the stem, their score and their cost."""
+    """The rows of the layers that attain the value of `_to_go` at the stem, their score and their cost."""
     ago, here, rows, score, cost = STEM_SET, STEM_SET, [], 0.0, 0.0
     for layer, rest in zip(layers, to_go[1:], strict=True):
-        choices = layer.choices
-        open_rows = np.flatnonzero(choices.before == here)
-        after = choices.after[open_rows]
-        own_cost = choices.cost[open_rows] + layer.prev_prev_cost[ago, after]
-        best = int((worth * choices.score[open_rows] - price * own_cost + rest[here, after]).argmax())
+        open_rows = np.flatnonzero(layer.before == here)
+        after = layer.after[open_rows]
+        own_cost = layer.cost[open_rows] + layer.prev_prev_cost[ago, after]
+        best = int((worth * layer.score[open_rows] - price * own_cost + rest[here, after]).argmax())
         rows.append(int(open_rows[best]))
-        score, cost = score + choices.score[rows[-1]], cost + own_cost[best]
+        score, cost = score + layer.score[rows[-1]], cost + own_cost[best]
         ago, here = here, int(after[best])
     return rows, float(score), float(cost)
 
 
 def _within(layers: Sequence[Layer], budget: float, name: str) -> list[int]:
-    """The rows of the best topology that costs no more than `budget` multiply-adds a pixel.
+    """The rows of the best topology that costs no more than `budget` multiply-adds per pixel.
 
-    Lagrange's bound, score + price * (budget - cost), holds for every price: a beginning which at one of some prices
-    around the best cannot lead further than the best topology found so far is left out. Few are left.
+    Lagrange's bound, score + price * (budget - cost), holds for every price. `_search` drops a partial topology whose
+    bound at some price is no better than the best topology so far. Few remain.
     """
     best, best_score, cost = _follow(layers, _to_go(layers, 1.0, 0.0), 1.0, 0.0)
     if cost > budget:
@@ -247,7 +229,7 @@ def _within(layers: Sequence[Layer], budget: float, name: str) -> list[int]:
         low, high = (low, price) if cost <= budget else (price, high)
         tables.append((price, to_go))
         price = (low * high) ** 0.5 if low and high else high / 8 or low * 8 or 1 / budget
-    for width in (BEAM, None):  # a narrow search first: the better the best so far, the more the bound leaves out
+    for width in (BEAM, None):  # a narrow search first: a better best so far lets the bound drop more
         found = _search(layers, budget, tables[-BOUNDS:], best_score, width)
         if found is not None:
             best, best_score = found
@@ -261,21 +243,20 @@ def _search(
     to_beat: float,
     width: int | None,
 ) -> tuple[list[int], float] | None:
-    """The rows of the best topology within `budget`, and its score; None where there is none above `to_beat`.
+    """The rows of the best topology within `budget`, and its score; None if none is above `to_beat`.
 
-    Beginnings are kept by the last two sets that they reach: of those with the same, the ones which none of higher
-    score costs less than. width: keep so many of the highest bounds at each layer; the result may then be another's.
+    Among partial topologies that end in the same two sets, only the Pareto front of score and cost is kept. width: keep
+    only this many of the highest bounds at each layer; the result may then not be the best.
     """
     ago, here = np.array([STEM_SET]), np.array([STEM_SET])
     score, cost, steps = np.zeros(1), np.zeros(1), []
     for number, layer in enumerate(layers, start=1):
-        choices = layer.choices
-        first, last = (np.searchsorted(choices.before, here, side) for side in ("left", "right"))
+        first, last = (np.searchsorted(layer.before, here, side) for side in ("left", "right"))
         parents = np.repeat(np.arange(len(here)), last - first)
         rows = np.arange(len(parents)) + np.repeat(last - np.cumsum(last - first), last - first)
-        after = choices.after[rows]
-        cost = cost[parents] + choices.cost[rows] + layer.prev_prev_cost[ago[parents], after]
-        score = score[parents] + choices.score[rows]
+        after = layer.after[rows]
+        cost = cost[parents] + layer.cost[rows] + layer.prev_prev_cost[ago[parents], after]
+        score = score[parents] + layer.score[rows]
         bound = np.full(len(rows), np.inf)
         for price, to_go in tables:
             np.minimum(bound, score + price * (budget - cost) + to_go[number][here[parents], after], out=bound)

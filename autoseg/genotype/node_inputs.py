@@ -14,30 +14,26 @@ class NodeInputs(NamedTuple):
 
     node: Node
     arrows: tuple[Arrow, ...]
-    """From nodes of the layer before it, whose features are its H(l-1)."""
+    """The arrows from the layer before it, whose features are its H(l-1)."""
     prev_prev: Node
-    """H(l-2): of the nodes that stay two layers ago, that of the nearest level, the finer of equals."""
+    """H(l-2): the node two layers ago at the nearest level; a tie goes to the finer level."""
     encoder_node: Node | None
     """The encoder node at this level. An up move's skip joins its feature, which may also guide the upsampler."""
 
 
 def node_inputs(genotype: Genotype) -> list[NodeInputs]:
     """The inputs of every node that holds a cell, by layer, then by level."""
-    return [
-        _node_inputs(genotype, node) for layer in range(1, genotype.layers + 1) for node in genotype.nodes_at(layer)
-    ]  # fmt: skip
-
-
-def _node_inputs(genotype: Genotype, node: Node) -> NodeInputs:
-    arrows = tuple(arrow for arrow in genotype.arrows if arrow.target == node)
-    guided = any(arrow.move is Move.UP and not is_plain(genotype, arrow) for arrow in arrows)
-    return NodeInputs(
-        node, arrows, _prev_prev(genotype, node), genotype.encoder_node(node.level, node.layer) if guided else None
-    )
+    found = []
+    for node in [node for layer in range(1, genotype.layers + 1) for node in genotype.nodes_at(layer)]:
+        arrows = tuple(arrow for arrow in genotype.arrows if arrow.target == node)
+        guided = any(arrow.move is Move.UP and not is_plain(genotype, arrow) for arrow in arrows)
+        encoder_node = genotype.encoder_node(node.level, node.layer) if guided else None
+        found.append(NodeInputs(node, arrows, _prev_prev(genotype, node), encoder_node))
+    return found
 
 
 def is_plain(genotype: Genotype, arrow: Arrow) -> bool:
-    """Whether an up move is Auto-DeepLab's: resized bilinearly, and nothing joins."""
+    """Whether an up move is Auto-DeepLab's: a bilinear resize without a skip."""
     return genotype.upsampler(arrow) == "bilinear" and genotype.skip(arrow) == "none"
 
 
@@ -49,15 +45,15 @@ def _prev_prev(genotype: Genotype, node: Node) -> Node:
 
 
 def end_nodes(genotype: Genotype) -> list[Node]:
-    """Those that the decoder begins with: of the last layer, the finest first."""
+    """The nodes where the decoder begins: those of the last layer, the finest first."""
     return genotype.nodes_at(genotype.layers)
 
 
 def decoder_nodes(genotype: Genotype) -> list[Node]:
-    """The further nodes that the decoder reads, one a doubling, from coarse to fine: the last at that stride.
+    """The further nodes that the decoder reads: the encoder's node at each doubling, from coarse to fine.
 
-    It joins there, guides an upsampler, or gives the size alone. The last one is the low-level feature of a decoder
-    that joins it. Empty where a decoder resizes in one go.
+    Its feature joins, guides an upsampler, or only gives the size. In a decoder with a low-level feature, the last one
+    is that. Empty if the decoder resizes in one step.
     """
     end, joins = genotype.layers + 1, DECODERS[genotype.decoder.name].joins
     staged = genotype.decoder.upsamplers or joins == "encoder"

@@ -1,4 +1,4 @@
-"""Random genotypes, uniform over paths or topologies and over cells: what a search is compared with."""
+"""Random genotypes, uniform over paths or topologies and over cells: the baseline of a search."""
 
 from __future__ import annotations
 
@@ -11,15 +11,25 @@ from autoseg.genotype.multi_path import STEM_SET, ArrowSets, arrow_sets, arrows_
 from autoseg.genotype.schema import Edge, Genotype
 from autoseg.space.cell import state_name
 from autoseg.space.schema import SearchSpace
-from autoseg.space.trellis import STEM_NODE, Arrow, Node, Trellis
+from autoseg.space.trellis import STEM_NODE, Arrow, Trellis
 
 
 def sample_genotype(space: SearchSpace, rng: np.random.Generator | int) -> Genotype:
-    """A random genotype of `space`; `rng` is a generator, which it advances, or a seed.
+    """Sample a genotype of a search space uniformly.
 
-    Every path from the stem to the last layer is equally likely (random moves would favour the border strides, whose
-    nodes have fewer arrows), or every feasible topology, whatever it costs; so is every pair of inputs and every
-    operation other than `none` in each block, and every upsampler and skip at each place that has a choice.
+    Every path from the stem to the last layer is equally likely, or every feasible topology, whatever its cost. (Random
+    moves would favour the border strides, whose nodes have fewer arrows.) The same holds for every pair of inputs and
+    every operation except `none` in each block, and for every upsampler and skip at each place with a choice.
+
+    Args:
+        space: The search space.
+        rng: A random generator, which advances, or a seed.
+
+    Returns:
+        The genotype; the same seed gives the same one.
+
+    Raises:
+        ValueError: a negative seed.
     """
     seed = {} if isinstance(rng, np.random.Generator) else {"seed": int(rng)}
     generator = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng)
@@ -35,7 +45,7 @@ def sample_genotype(space: SearchSpace, rng: np.random.Generator | int) -> Genot
 
 
 def sample_upsampling(space: SearchSpace, arrows: Sequence[Arrow], rng: np.random.Generator) -> Upsampling:
-    """For the up moves among `arrows`, each site's upsampler and each level's skip, uniform over those that compete."""
+    """Each site's upsampler and each level's skip for the up moves among `arrows`, uniform over the competing ones."""
     gamma = [space.upsamplers.index(site.candidates[rng.integers(len(site.candidates))]) for site in space.gamma_sites]
     skips = space.resolution.skips
     levels = range(len(space.network.strides) - 1) if skips != ("none",) else ()
@@ -43,7 +53,7 @@ def sample_upsampling(space: SearchSpace, arrows: Sequence[Arrow], rng: np.rando
 
 
 def sample_cell(space: SearchSpace, rng: np.random.Generator) -> tuple[tuple[Edge, ...], ...]:
-    """For each block two inputs, uniform over the pairs, each with an operation, uniform over those but `none`."""
+    """Two inputs for each block, uniform over pairs, each with an operation, uniform over all except `none`."""
     operations = [operation for operation in space.cell.operations if operation != "none"]
     return tuple(
         tuple(
@@ -55,16 +65,16 @@ def sample_cell(space: SearchSpace, rng: np.random.Generator) -> tuple[tuple[Edg
 
 
 def sample_path(trellis: Trellis, rng: np.random.Generator) -> tuple[int, ...]:
-    """A path, uniform over all, as the levels of layers 1..L."""
+    """A path, uniform over all paths, as the levels of layers 1..L."""
     return path_at(trellis, _below(trellis.count_paths(), rng))
 
 
 def path_at(trellis: Trellis, index: int) -> tuple[int, ...]:
-    """The path with this number, from 0, in the order of `trellis.paths()`; found from counts, without listing them.
+    """The path with this number, from 0, in the order of `trellis.paths()`, which it does not list.
 
-    Raises: IndexError: there are not so many paths.
+    Raises: IndexError: the number is too large.
     """
-    to_go = _paths_to_go(trellis)
+    to_go = trellis.paths_to_go()
     if not 0 <= index < to_go[STEM_NODE]:
         raise IndexError(f"there is no path {index}; there are {to_go[STEM_NODE]}, counted from 0")
     node, levels = STEM_NODE, []
@@ -79,7 +89,7 @@ def path_at(trellis: Trellis, index: int) -> tuple[int, ...]:
 
 
 def sample_topology(trellis: Trellis, rng: np.random.Generator) -> tuple[Arrow, ...]:
-    """A feasible topology, uniform over all: counted from the last layer on, then drawn from the stem on."""
+    """A feasible topology, uniform over all: counts from the last layer on, then draws from the stem on."""
     layers = [arrow_sets(trellis, layer) for layer in range(1, trellis.layers + 1)]
     to_go = _topologies_to_go(layers)
     chosen: list[list[Arrow]] = []
@@ -97,27 +107,24 @@ def sample_topology(trellis: Trellis, rng: np.random.Generator) -> tuple[Arrow, 
 
 
 def count_topologies(trellis: Trellis) -> int:
-    """Number of feasible topologies, exact however large."""
+    """Number of feasible topologies, exact for any size."""
     layers = [arrow_sets(trellis, layer) for layer in range(1, trellis.layers + 1)]
     return _topologies_to_go(layers)[0][STEM_SET]
 
 
 def _topologies_to_go(layers: Sequence[ArrowSets]) -> list[dict[int, int]]:
-    """For each layer from 0 on, the number of ways on from each set of levels that may be reached there."""
+    """For each layer from 0 on, the number of continuations from each reachable set of levels."""
     to_go = [dict.fromkeys(np.unique(layers[-1].after).tolist(), 1)]
     for layer in reversed(layers):
+        ways, later = _ways(layer.before, layer.after), to_go[0]
         to_go.insert(
-            0,
-            {
-                here: sum(ways * to_go[0][reached] for reached, ways in onward.items())
-                for here, onward in _ways(layer.before, layer.after).items()
-            },
+            0, {here: sum(n * later[reached] for reached, n in onward.items()) for here, onward in ways.items()}
         )
     return to_go
 
 
 def _ways(before: np.ndarray, after: np.ndarray) -> dict[int, dict[int, int]]:
-    """For each set of levels before a layer, how many sets of arrows lead to each set of levels of the layer."""
+    """For each set of levels before a layer, the number of sets of arrows that lead to each set after it."""
     ways: dict[int, dict[int, int]] = {}
     pairs, counts = np.unique(np.stack([before, after]), axis=1, return_counts=True)
     for here, reached, count in zip(*pairs.tolist(), counts.tolist(), strict=True):
@@ -125,17 +132,8 @@ def _ways(before: np.ndarray, after: np.ndarray) -> dict[int, dict[int, int]]:
     return ways
 
 
-def _paths_to_go(trellis: Trellis) -> dict[Node, int]:
-    """Number of paths from each node to the last layer, exact however large."""
-    counts = {node: 1 for node in trellis.nodes_at(trellis.layers)}
-    for layer in reversed(range(trellis.layers)):
-        for node in trellis.nodes_at(layer):
-            counts[node] = sum(counts[arrow.target] for arrow in trellis.arrows_from(node))
-    return counts
-
-
 def _below(limit: int, rng: np.random.Generator) -> int:
-    """A uniform whole number from 0 to `limit` - 1, which may be beyond 64 bits: draws too large are drawn again."""
+    """A uniform whole number from 0 to `limit` - 1, which may exceed 64 bits; redraws numbers that are too large."""
     bits = limit.bit_length()
     while True:
         number = int.from_bytes(rng.bytes((bits + 7) // 8), "little") & ((1 << bits) - 1)

@@ -1,4 +1,4 @@
-"""A genotype: one discrete architecture, complete enough to rebuild the network, as YAML or JSON."""
+"""A genotype: one discrete architecture as YAML or JSON, from which the network can be rebuilt."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from autoseg.config.base import Settings, Whole, parse
+from autoseg.config.base import Settings, Whole
 from autoseg.errors import GenotypeError
 from autoseg.files import read_yaml, to_yaml, write_text
 from autoseg.genotype.wiring import parse_arrows, write_arrows
@@ -19,15 +19,7 @@ from autoseg.registry import DECODERS, OPERATIONS
 from autoseg.space.cell import state_index
 from autoseg.space.groups import BatchNormSpec, DecoderSpec, Positive, StemSpec
 from autoseg.space.resolution import Skip, parse_upsampler
-from autoseg.space.schema import (
-    SearchSpace,
-    check_version,
-    find_file,
-    refuse_missing_plugins,
-    refuse_newer,
-    without_defaults,
-    write_plugins,
-)
+from autoseg.space.schema import ArchitectureFile, SearchSpace, find_file, without_defaults, write_plugins
 from autoseg.space.trellis import STEM_NODE, Arrow, Move, Node, filters_at
 
 GENOTYPE_VERSION = 1
@@ -64,23 +56,23 @@ def _known(upsamplers: tuple[str, ...]) -> tuple[str, ...]:
 
 
 KnownUpsamplers = Annotated[tuple[str, ...], AfterValidator(_known)]
-"""Names, any of them more than once."""
+"""Names of upsamplers, which may repeat."""
 
 
 class PathSpec(Settings):
     """The network level: a path, or several arrows a layer, and F."""
 
     strides: tuple[Positive, ...] = ()
-    """Of a path: the output stride of each layer."""
+    """For a path: the output stride of each layer."""
     arrows: tuple[tuple[str, ...], ...] = ()
-    """Of a network of several paths, instead of `strides`: the arrows into each layer, such as `4->8`."""
+    """For a network of several paths, instead of `strides`: the arrows into each layer, such as `4->8`."""
     filter_multiplier: Positive
     down_layers: Positive | None = None
     """The encoder's layers in an hourglass. The layers after them are the decoder path and have the cell `up_cell`."""
     upsamplers: KnownUpsamplers = ()
-    """Of each up move, by layer, then by stride; left out, bilinear for all."""
+    """The upsampler of each up move, by layer, then by stride. Default: bilinear for all."""
     skips: tuple[Skip, ...] = ()
-    """Likewise: how the encoder feature of that stride joins. Default: none does."""
+    """The skip of each up move: how the encoder feature of that stride joins. Default: none."""
 
     @model_validator(mode="after")
     def _path_or_arrows(self) -> PathSpec:
@@ -95,7 +87,7 @@ class GenotypeDecoderSpec(DecoderSpec):
     """The decoder of a discrete network."""
 
     upsamplers: KnownUpsamplers = ()
-    """Of each doubling, from coarse to fine; left out, bilinear, and in one go where nothing joins on the way."""
+    """The upsampler of each doubling, from coarse to fine. Default: bilinear, in one step if nothing joins before."""
 
 
 def decoder_levels(network: Genotype | SearchSpace, end_level: int) -> tuple[int, ...]:
@@ -106,41 +98,30 @@ def decoder_levels(network: Genotype | SearchSpace, end_level: int) -> tuple[int
     return tuple(reversed(range(first + 1, end_level + 1)))
 
 
-class Genotype(Settings):
+class Genotype(ArchitectureFile):
     """A discrete architecture. `Genotype.load(name_or_path)`, `genotype.save(path)`."""
 
+    what = "genotype"
+    newest = GENOTYPE_VERSION
+    error = GenotypeError
     version: Whole = GENOTYPE_VERSION
     name: Annotated[str, Field(min_length=1)]
     cell: Annotated[Cell, Field(min_length=1)]
     """Edges of each block; a block is the sum of its edges, the cell concatenates its blocks."""
     up_cell: Annotated[Cell, Field(min_length=1)] | None = None
-    """The cell of the up path where it is another one; in an hourglass only."""
+    """The cell of the up path if it has its own; only in an hourglass."""
     network: PathSpec
     stem: StemSpec = StemSpec()
     decoder: GenotypeDecoderSpec = GenotypeDecoderSpec()
     batch_norm: BatchNormSpec = BatchNormSpec()
     source: dict[str, Any] = Field(default_factory=dict)
-    """Where it came from: a paper, or the space, run, epoch and path prior."""
+    """The origin: a paper, or the space, run, epoch and path prior."""
     retrain: dict[str, Any] = Field(default_factory=dict)
-    """The schedule with which its space recommends to train it; `autoseg retrain` starts from it."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _plugins_are_loaded(cls, data: Any) -> Any:
-        """`plugins`, which files have, is made anew when the genotype is written."""
-        if not isinstance(data, Mapping):
-            return data
-        refuse_missing_plugins(data, "", GenotypeError)
-        return {key: value for key, value in data.items() if key != "plugins" or not isinstance(value, Mapping)}
-
-    @field_validator("version")
-    @classmethod
-    def _version_is_known(cls, version: int) -> int:
-        return check_version(version, GENOTYPE_VERSION, "genotype")
+    """The training schedule that its space recommends; `autoseg retrain` starts from it."""
 
     @field_validator("cell", "up_cell")
     @classmethod
-    def _inputs_exist(cls, cell: Cell | None, _: ValidationInfo) -> Cell | None:
+    def _inputs_exist(cls, cell: Cell | None) -> Cell | None:
         for number, block in enumerate(cell or ()):
             if not block:
                 raise ValueError(f"block b{number + 1} has no inputs; give it at least one")
@@ -180,7 +161,7 @@ class Genotype(Settings):
             )
         down = self.network.down_layers
         if down is None and (self.up_cell is not None or self.network.skips):
-            raise ValueError("up_cell and network.skips are of a way up; say network.down_layers, the layers before it")
+            raise ValueError("up_cell and network.skips need an up path; set network.down_layers, the layers before it")
         if down is not None and any(
             arrow.move is (Move.UP if arrow.target.layer <= down else Move.DOWN) for arrow in self.arrows
         ):
@@ -201,10 +182,10 @@ class Genotype(Settings):
         skips: Sequence[Skip] = (),
         decoder_upsamplers: Sequence[str] = (),
     ) -> Genotype:
-        """A genotype with what its space fixes: stem, decoder, BatchNorm and width.
+        """A genotype with the fixed parts of its space: stem, decoder, BatchNorm and width.
 
-        cells: one, or those of the down path and the up path; arrows: of a path or of several;
-        the others as in the settings.
+        cells: one, or those of the down path and the up path. arrows: those of a path or of several paths. The others
+        are those of `PathSpec` and `GenotypeDecoderSpec`.
         """
         single = space.network.paths == "single"
         strides = space.network.strides
@@ -229,7 +210,7 @@ class Genotype(Settings):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for YAML; options where they are on."""
+        """Plain data for YAML, without options that are off."""
         data = without_defaults(super().to_dict(), self)
         edges = (edge for cell in (self.cell, self.up_cell or ()) for block in cell for edge in block)
         upsamplers = (*self.network.upsamplers, *self.decoder.upsamplers)
@@ -240,11 +221,11 @@ class Genotype(Settings):
             del data["network"]["strides"]
         return data
 
-    # --- what follows from it -----------------------------------------------------------------------------------------
+    # --- derived facts ------------------------------------------------------------------------------------------------
 
     @cached_property
     def arrows(self) -> tuple[Arrow, ...]:
-        """Every arrow, by layer, then by the levels that it connects."""
+        """Every arrow, by layer, then by level."""
         if self.network.arrows:
             return parse_arrows(self.network.arrows, self.stem.stride)
         nodes = [STEM_NODE, *(Node(layer, level) for layer, level in enumerate(self.levels, start=1))]
@@ -257,17 +238,17 @@ class Genotype(Settings):
 
     @property
     def is_path(self) -> bool:
-        """One node a layer, and not several."""
+        """Whether each layer has one node."""
         return bool(self.network.strides)
 
     @cached_property
     def levels(self) -> tuple[int, ...]:
-        """Of a path, the level of each layer: 0 at the stem's stride, one more at each doubling."""
+        """The level of each layer of a path: 0 at the stem's stride, one more at each doubling."""
         return tuple((stride // self.stem.stride).bit_length() - 1 for stride in self.network.strides)
 
     @cached_property
     def moves(self) -> tuple[Move, ...]:
-        """Of a path, the move into each layer, from the stem on."""
+        """The move into each layer of a path, from the stem on; empty for several paths."""
         return tuple(arrow.move for arrow in self.arrows) if self.is_path else ()
 
     def nodes_at(self, layer: int) -> list[Node]:
@@ -301,10 +282,9 @@ class Genotype(Settings):
         return self.network.skips[self.up_arrows.index(arrow)] if self.network.skips else "none"
 
     def encoder_node(self, level: int, layer: int) -> Node:
-        """The last node of `level` before `layer` from which the network goes down.
+        """The last node of `level` before `layer` with a down move. A skip joins its feature; an unpooling reads it.
 
-        A skip joins its feature, and an unpooling undoes its pooling. There is one for every level below which a node
-        of `layer` - 1 lies.
+        It exists for every level that is finer than some node of `layer` - 1.
         """
         return max(
             arrow.source
@@ -314,7 +294,7 @@ class Genotype(Settings):
 
     @property
     def end_level(self) -> int:
-        """The level at which the decoder begins: of the last layer, its finest."""
+        """The level at which the decoder begins: the finest of the last layer."""
         return self.nodes_at(self.layers)[0].level
 
     @property
@@ -325,15 +305,8 @@ class Genotype(Settings):
     # --- files --------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def parse(cls, data: Mapping[str, Any], where: str = "") -> Genotype:
-        """A genotype from plain data. Raises: GenotypeError: one line on what is wrong."""
-        refuse_newer(data, GENOTYPE_VERSION, "genotype", where, GenotypeError)
-        refuse_missing_plugins(data, where, GenotypeError)
-        return parse(cls, data, where, GenotypeError)
-
-    @classmethod
     def load(cls, name_or_path: str | Path) -> Genotype:
-        """A genotype by name (a published one), by file (YAML or JSON), or of a run directory.
+        """A genotype by name (a published one), by file (YAML or JSON), or from a run directory.
 
         Raises: GenotypeError: unknown, unreadable, of a newer version, or wrong.
         """

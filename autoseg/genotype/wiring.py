@@ -24,7 +24,7 @@ def write_arrows(arrows: Sequence[Arrow], strides: Sequence[int]) -> tuple[tuple
 def parse_arrows(layers: Sequence[Sequence[str]], stem_stride: int) -> tuple[Arrow, ...]:
     """The arrows that `write_arrows` wrote.
 
-    Raises: ValueError: text that is no arrow, strides that there are not, a node without a way in or out.
+    Raises: ValueError: text that is no arrow, an illegal stride, a node without an arrow in or out.
     """
     arrows: list[Arrow] = []
     reached = {STEM_NODE}

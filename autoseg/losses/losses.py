@@ -1,8 +1,8 @@
-"""Losses: cross-entropy, and weighted sums of it and others. Letters: N images, K classes, H height, W width.
+"""Losses: cross-entropy, and weighted sums of terms. Letters: N images, K classes, H height, W width.
 
-Every loss leaves ignored pixels out, is computed in float32 where the logits are less precise, and is 0 with gradient 0
-for a batch with nothing to learn from, where PyTorch's means are NaN. None waits for the device or has shapes that
-depend on the labels: a CUDA graph can hold any of them.
+Every loss leaves ignored pixels out and computes in float32 at least. A batch without labelled pixels has loss 0 and
+gradient 0, where PyTorch's means are NaN. No loss waits for the device or has shapes that depend on the labels: a CUDA
+graph can hold any of them.
 """
 
 from __future__ import annotations
@@ -17,25 +17,18 @@ from autoseg.losses.target import Target
 from autoseg.registry import LOSSES
 
 
-def segmentation_loss(
-    logits: Tensor,
-    masks: Tensor,
-    ignore_label: int,
-    class_weights: Tensor | None = None,
-    label_smoothing: float = 0.0,
-) -> Tensor:
+def segmentation_loss(logits: Tensor, masks: Tensor, ignore_label: int, class_weights: Tensor | None = None) -> Tensor:
     """Cross-entropy averaged over the pixels that are not ignored, by the weights of their classes.
 
-    logits: (N, K, H, W); masks: (N, H, W); class_weights: (K,). In float32 where the logits are less precise.
-    A batch with nothing to learn from has loss 0 and gradient 0, where PyTorch's mean is NaN.
+    logits: (N, K, H, W); masks: (N, H, W); class_weights: (K,). Returns a scalar.
     """
-    return SegmentationLoss(ignore_label, class_weights, label_smoothing)(logits, masks)
+    return SegmentationLoss(ignore_label, class_weights)(logits, masks)
 
 
 class SegmentationLoss:
-    """The weighted sum of some terms; plain cross-entropy where none are given.
+    """The weighted sum of terms; by default plain cross-entropy.
 
-    class_weights: (K,), of cross_entropy, ohem, focal and boundary; label_smoothing: of these but focal.
+    class_weights: (K,), for cross_entropy, ohem, focal and boundary; label_smoothing: for these but focal.
     """
 
     def __init__(
@@ -53,8 +46,8 @@ class SegmentationLoss:
     ) -> Tensor:
         """The loss of logits (N, K, H, W) and masks (N, H, W), a scalar of at least float32.
 
-        `whole`: the masks before `sample_pixels` thinned them, from which boundaries are found. `shares`, (terms,):
-        what this batch counts in each term where it is a part of a larger one.
+        `whole`: the masks before `sample_pixels` thinned them, for boundaries. `shares`, (terms,): the weight of this
+        batch in each term if it is a part of a larger batch.
         """
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         target = self._target(masks, whole, logits.dtype)
@@ -65,40 +58,39 @@ class SegmentationLoss:
         return total
 
     def shares(self, batches: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-        """What each of some batches counts in each term of the loss over all of them, (terms,) float32 each.
+        """The weight of each batch in each term of the loss over all of them, (terms,) float32 each.
 
-        batches: masks (N, H, W), and `whole` where it is given. With these shares the batches' losses add up to the
-        loss over all of them, exactly for terms with `pixel_weights`. The others (ohem, dice, lovasz) look at a batch
-        as a whole: there, the batches count alike.
+        batches: masks (N, H, W), and `whole` if it is given. With these shares the batches' losses add up to the loss
+        over all of them, exactly for terms with `pixel_weights`. For the others (ohem, dice, lovasz), which look at a
+        batch as a whole, the batches count alike.
         """
         rows = []
         for masks, *whole in batches:
             target = self._target(masks, whole[0] if whole else None, torch.float32)
-            one = torch.ones((), device=masks.device)
-            rows.append(torch.stack([self._weight_of(term, target, one) for term in self.terms]))
+            row = []
+            for term in self.terms:
+                weigh = LOSSES[term.name].pixel_weights
+                one = torch.ones((), device=masks.device)
+                row.append(one if weigh is None else weigh(target, **term.options).sum().float())
+            rows.append(torch.stack(row))
         total = torch.stack(rows).sum(0).clamp_min(1e-6)
         return [row / total for row in rows]
 
     @property
     def inexact(self) -> tuple[str, ...]:
-        """The terms that batches which count as one compute apart (see `shares`)."""
+        """The terms for which `shares` is not exact."""
         return tuple(term.name for term in self.terms if LOSSES[term.name].pixel_weights is None)
 
     def _target(self, masks: Tensor, whole: Tensor | None, dtype: torch.dtype) -> Target:
         weights = None if self.class_weights is None else self.class_weights.to(dtype)
         return Target(masks, self.ignore_label, weights, self.label_smoothing, whole)
 
-    def _weight_of(self, term: LossTerm, target: Target, one: Tensor) -> Tensor:
-        """The sum of a term's pixel weights; 1 where a term has none."""
-        weigh = LOSSES[term.name].pixel_weights
-        return one if weigh is None else weigh(target, **term.options).sum().float()
-
 
 def sample_pixels(masks: Tensor, share: float, ignore_label: int) -> Tensor:
-    """Masks (N, H, W) of which each pixel is kept with probability `share`, by itself, and else ignored.
+    """Masks (N, H, W) in which each pixel is kept with probability `share`, independently, and else ignored.
 
-    The loss over what is kept has the gradient of training on the patches that those pixels see (Long et al. 2015,
-    section 3.4). Drawn from PyTorch's random numbers on the masks' device; a share of 1 draws none.
+    The loss over the kept pixels has the gradient of training on the patches that they see (Long et al. 2015, section
+    3.4). PyTorch's generator of the masks' device draws the numbers; a share of 1 draws none.
     """
     if share == 1:
         return masks

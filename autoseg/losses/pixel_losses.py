@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 class OhemTerm(LossTerm):
-    """Cross-entropy over the hardest pixels of a batch: those whose true class is thought least likely."""
+    """Cross-entropy over the hardest pixels of a batch: those whose true class has the lowest probability."""
 
     keep: Fraction = 0.25
     """Share of the pixels that are not ignored."""
     min_kept: Annotated[Whole, Field(ge=1)] = 1
-    """At least so many pixels of a batch, as far as there are so many."""
+    """Least number of pixels of a batch."""
     threshold: Annotated[Number, Field(gt=0, lt=1)] | None = None
-    """Besides these, all pixels whose true class has a lower probability than this."""
+    """All pixels whose true class has a lower probability count as well."""
 
 
 class FocalTerm(LossTerm):
@@ -46,66 +46,54 @@ class BoundaryTerm(LossTerm):
 
 
 def cross_entropy(logits: Tensor, target: Target) -> Tensor:
-    """Averaged over the pixels that are not ignored, by the weights of their classes."""
-    from torch.nn import functional as F
-
-    total = F.cross_entropy(
-        logits,
-        target.masks,
-        target.class_weights,
-        ignore_index=target.ignore_label,
-        reduction="sum",
-        label_smoothing=target.label_smoothing,
-    )
-    return total / target.pixel_weights().sum().clamp_min(1e-6)
+    """Mean over the pixels that are not ignored, by the weights of their classes; a scalar."""
+    return _cross_entropies(logits, target, "sum") / target.pixel_weights().sum().clamp_min(1e-6)
 
 
-def ohem(
-    logits: Tensor, target: Target, keep: float = 0.25, min_kept: int = 1, threshold: float | None = None
-) -> Tensor:
+def ohem(logits: Tensor, target: Target, keep: float, min_kept: int, threshold: float | None) -> Tensor:
     """Cross-entropy over the hardest pixels alone: online hard example mining (Shrivastava et al. 2016).
 
-    The share `keep` of the batch's pixels that are not ignored, at least `min_kept`, and those that tie with the last
-    of them; with a `threshold` also every pixel whose true class has a lower probability. With `min_kept` and
-    `threshold` alone these are the pixels that mmsegmentation's sampler takes.
+    It keeps the share `keep` of the batch's pixels that are not ignored, at least `min_kept`, and those that tie with
+    the last of them. With a `threshold` it also keeps every pixel whose true class has a lower probability. `min_kept`
+    and `threshold` alone keep the pixels that mmsegmentation's sampler takes.
     """
     kept = _hardest(-_true_log_probs(logits.detach(), target), target.counted, keep, min_kept, threshold)
     return _mean(_cross_entropies(logits, target) * kept, target.pixel_weights() * kept)
 
 
-def focal(logits: Tensor, target: Target, gamma: float = 2.0) -> Tensor:
+def focal(logits: Tensor, target: Target, gamma: float) -> Tensor:
     """(1 - p) ** gamma times the cross-entropy, p the probability of the true class (Lin et al. 2017, eq. 4 and 5).
 
-    The class weights are the paper's alpha. The mean is by the weights of the pixels, as for cross-entropy, so gamma 0
-    is cross-entropy; the paper, for detection, divides by the number of objects.
+    The class weights are the paper's alpha. The weights of the pixels give the mean, so gamma 0 is cross-entropy. The
+    paper, which detects objects, divides by their number.
     """
     import torch
 
     log_probs = _true_log_probs(logits, target)
-    # below 1 the power has no slope at 0, which a pixel that is learned reaches: there it gets no gradient
+    # below 1 the power has no slope at 0, which a learned pixel reaches: clamped, it gets no gradient there
     missing = (-torch.expm1(log_probs)).clamp_min(torch.finfo(logits.dtype).tiny)
     weights = target.pixel_weights()
     return _mean(-(missing**gamma) * log_probs * weights, weights)
 
 
-def boundary(logits: Tensor, target: Target, w0: float = 10.0, sigma: float = 5.0) -> Tensor:
+def boundary(logits: Tensor, target: Target, w0: float, sigma: float) -> Tensor:
     """Cross-entropy in which a pixel counts 1 + w0 * exp(-d^2 / (2 sigma^2)) times, d as in `boundary_closeness`.
 
-    U-Net's weights (Ronneberger et al. 2015, eq. 2) with two departures: d is the distance to the nearest boundary
-    between labels, where U-Net, which separates cells, adds the distances to two of them; and the factor multiplies the
-    weight of the class, so a class without weight stays without.
+    Two departures from U-Net's weights (Ronneberger et al. 2015, eq. 2): d is the distance to the nearest boundary
+    between labels, while U-Net separates cells and adds the distances to two of them; and the factor multiplies the
+    weight of the class, so a class of weight 0 keeps it.
     """
     factors = _boundary_factors(target, w0, sigma, logits.dtype)
     return _mean(_cross_entropies(logits, target) * factors, target.pixel_weights() * factors)
 
 
 def pixel_weights(target: Target, **options: object) -> Tensor:
-    """(N, H, W): the weights of the mean that a cross-entropy or `focal` is, whatever its options."""
+    """(N, H, W): the weights of the mean in `cross_entropy` and `focal`."""
     return target.pixel_weights()
 
 
-def boundary_weights(target: Target, w0: float = 10.0, sigma: float = 5.0) -> Tensor:
-    """(N, H, W): the weights of the mean that `boundary` is."""
+def boundary_weights(target: Target, w0: float, sigma: float) -> Tensor:
+    """(N, H, W): the weights of the mean in `boundary`."""
     import torch
 
     return target.pixel_weights() * _boundary_factors(target, w0, sigma, torch.float32)
@@ -119,10 +107,10 @@ def _boundary_factors(target: Target, w0: float, sigma: float, dtype: torch.dtyp
 def boundary_closeness(masks: Tensor, ignore_label: int, sigma: float, dtype: torch.dtype | None = None) -> Tensor:
     """exp(-d^2 / (2 sigma^2)) of each pixel of (N, H, W) masks, d the Euclidean distance to the nearest boundary pixel.
 
-    Boundary pixels are those of `on_boundary`. Beyond three sigma along an axis it is 0 (where it would be under
-    0.012). The exponential of a sum is a product and falls with the distance, so the nearest pixel is found as a
-    maximum along the rows and then along the columns: exact, without a distance transform, in a number of plain
-    operations that depends on sigma alone. float32 unless a dtype is given.
+    `on_boundary` says which pixels these are. Beyond three sigma along an axis the result is 0 (instead of less than
+    0.012). The exponential of a sum is a product and falls with the distance, so a maximum along the rows and then
+    along the columns finds the nearest pixel: exactly, without a distance transform, in a number of operations that
+    depends on sigma alone. float32 unless a dtype is given.
     """
     import torch
 
@@ -149,7 +137,7 @@ def _hardest(hardness: Tensor, counted: Tensor, keep: float, min_kept: int, thre
     share = (keep * total.to(float64_device(total.device)).double()).ceil().long()
     number = share.to(total.device).clamp_min(min_kept).minimum(total)
     ranked = hardness.masked_fill(~counted, -math.inf).flatten().sort(descending=True).values
-    # gather, since indexing with a tensor would fetch it from the device
+    # gather: indexing with a tensor would fetch it from the device
     kept = hardness >= ranked.gather(0, (number - 1).clamp_min(0).view(1))
     if threshold is not None:
         kept |= hardness > -math.log(threshold)
@@ -157,28 +145,24 @@ def _hardest(hardness: Tensor, counted: Tensor, keep: float, min_kept: int, thre
 
 
 def _true_log_probs(logits: Tensor, target: Target) -> Tensor:
-    """(N, H, W): log p of the true class, 0 where a pixel is ignored."""
+    """(N, H, W): log p of the true class, 0 for an ignored pixel."""
     from torch.nn import functional as F
 
     return -F.cross_entropy(logits, target.masks, ignore_index=target.ignore_label, reduction="none")
 
 
-def _cross_entropies(logits: Tensor, target: Target) -> Tensor:
-    """(N, H, W): of each pixel, times the weight of its class; 0 where it is ignored."""
+def _cross_entropies(logits: Tensor, target: Target, reduction: str = "none") -> Tensor:
+    """(N, H, W): each pixel's cross-entropy times the weight of its class, 0 for an ignored pixel; or their sum."""
     from torch.nn import functional as F
 
     return F.cross_entropy(
-        logits,
-        target.masks,
-        target.class_weights,
-        ignore_index=target.ignore_label,
-        reduction="none",
+        logits, target.masks, target.class_weights, ignore_index=target.ignore_label, reduction=reduction,
         label_smoothing=target.label_smoothing,
-    )
+    )  # fmt: skip
 
 
 def _mean(losses: Tensor, weights: Tensor) -> Tensor:
-    """Of losses that have their weights in them; 0 where nothing weighs anything."""
+    """Mean of losses that contain their weights; 0 if all weights are 0."""
     return losses.sum() / weights.sum().clamp_min(1e-6)
 
 

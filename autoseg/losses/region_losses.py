@@ -1,8 +1,8 @@
 """Losses that compare the regions of a class as wholes. Letters: N images, K classes, H height, W width.
 
-logits: (N, K, H, W), float32 or float64. Each is a mean over the classes that are present: an absent one would ask for
-fewer of its pixels whatever the others need, with the weight of a class that has them. This file loads without torch.
-Each loss has its record at the end.
+logits: (N, K, H, W), float32 or float64. Each loss is a mean over the classes that are present: an absent class would
+push its probabilities down with the weight of a present one. This file loads without torch. Each loss has its record at
+the end.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 
 
 class DiceTerm(LossTerm):
-    """Soft Dice loss (Milletari et al. 2016): of each class over the whole batch, mean over the classes in it."""
+    """Soft Dice loss (Milletari et al. 2016) of each class over the whole batch; mean over the classes in it."""
 
     smooth: Annotated[Number, Field(ge=0, le=1e6)] = 1.0
-    """Pixels, added to both sides of the fraction, that calm classes of few pixels."""
+    """Pixels added to both sides of the fraction; they calm classes of few pixels."""
 
 
 class LovaszTerm(LossTerm):
-    """Lovász-softmax (Berman et al. 2018): a convex stand-in for 1 - IoU, mean over the classes that are present."""
+    """Lovász-softmax (Berman et al. 2018): a convex surrogate of 1 - IoU, mean over the classes that are present."""
 
     per_image: Flag = False
-    """Of each image by itself, then their mean; else of the batch as a whole."""
+    """Mean over the images of each image's loss, instead of the loss of the batch as a whole."""
 
 
-def dice(logits: Tensor, target: Target, smooth: float = 1.0) -> Tensor:
+def dice(logits: Tensor, target: Target, smooth: float) -> Tensor:
     """1 - (2 sum(p y) + smooth) / (sum(p) + sum(y) + smooth) of each class over the batch; mean over those present.
 
-    p: probabilities, y: 0 or 1, over the pixels that are not ignored. Soft Dice (Milletari et al. 2016, section 3, who
-    square both in the denominator; the plain sums are Drozdzal et al. 2016).
+    p: probabilities, y: 0 or 1, over the pixels that are not ignored. Milletari et al. 2016 (section 3) square both in
+    the denominator; the plain sums are those of Drozdzal et al. 2016.
     """
     labels = target.one_hot(logits.shape[1])
     probs = logits.softmax(1) * target.counted.unsqueeze(1)
@@ -47,10 +47,10 @@ def dice(logits: Tensor, target: Target, smooth: float = 1.0) -> Tensor:
     return _mean(1 - score, true > 0)
 
 
-def lovasz(logits: Tensor, target: Target, per_image: bool = False) -> Tensor:
+def lovasz(logits: Tensor, target: Target, per_image: bool) -> Tensor:
     """Lovász-softmax (Berman et al. 2018): mean over the classes present, of the batch or of each image.
 
-    An image in which all is ignored does not count. Sorts the pixels once a class.
+    An image whose pixels are all ignored does not count. Sorts the pixels once for each class.
     """
     import torch
 
@@ -66,12 +66,11 @@ def lovasz(logits: Tensor, target: Target, per_image: bool = False) -> Tensor:
 
 
 def _jaccard_gradient(errors: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
-    """What each error is multiplied with, (groups, pixels), as the arguments: one class's errors, truth, what counts.
+    """The factor of each error, (groups, pixels) like the arguments: one class's errors, truth, pixels that count.
 
-    The gradient of the Lovász extension of the Jaccard loss (Berman et al. 2018, algorithm 1). The loss of the i
-    greatest errors is 1 - intersection / union; what the next adds to it is written out, 1 / union for a pixel of the
-    class and intersection / (union (union - 1)) for another, where the difference of two such losses would lose most of
-    its digits in float32.
+    This is the gradient of the Lovász extension of the Jaccard loss (Berman et al. 2018, algorithm 1). The loss of the
+    i greatest errors is 1 - intersection / union. The next error adds 1 / union for a pixel of the class and
+    intersection / (union (union - 1)) for another. The difference of two losses would lose most digits in float32.
     """
     import torch
 
@@ -86,7 +85,7 @@ def _jaccard_gradient(errors: Tensor, labels: Tensor, counted: Tensor) -> Tensor
 
 
 def _mean(values: Tensor, counted: Tensor, axis: int = -1) -> Tensor:
-    """Along an axis, over what counts; 0 where nothing does."""
+    """Mean of the counted values along an axis; 0 if none counts."""
     return (values * counted).sum(axis) / counted.sum(axis).clamp_min(1)
 
 

@@ -1,7 +1,4 @@
-"""What a loss compares the logits with.
-
-Letters: N images, K classes, H height, W width.
-"""
+"""The target of a loss. Letters: N images, K classes, H height, W width."""
 
 from __future__ import annotations
 
@@ -12,32 +9,32 @@ if TYPE_CHECKING:
 
 
 class Target(NamedTuple):
-    """The labels of a batch, and how they count."""
+    """The labels of a batch and their weights."""
 
     masks: Tensor
     """(N, H, W) int64: 0..K-1 or the ignore label."""
     ignore_label: int
     class_weights: Tensor | None = None
-    """(K,)."""
+    """(K,); default: 1 each."""
     label_smoothing: float = 0.0
     """Share of the target that is spread evenly over all classes (Szegedy et al. 2016, section 7)."""
     whole: Tensor | None = None
-    """`masks` before pixels were left out of them (`sample_pixels`); left out, `masks`."""
+    """The masks before `sample_pixels` thinned them. Default: `masks`."""
 
     @property
     def counted(self) -> Tensor:
-        """(N, H, W): whether a pixel is not ignored."""
+        """(N, H, W) bool: the pixels that are not ignored."""
         return self.masks != self.ignore_label
 
     def one_hot(self, classes: int) -> Tensor:
-        """(N, K, H, W) bool: which class a pixel has; none where it is ignored."""
+        """(N, K, H, W) bool: the class of each pixel; an ignored pixel has none."""
         import torch
 
         labels = torch.arange(classes, device=self.masks.device).view(1, -1, 1, 1)
         return (self.masks.unsqueeze(1) == labels) & self.counted.unsqueeze(1)
 
     def pixel_weights(self) -> Tensor:
-        """(N, H, W): the weight of a pixel's class, or 1; 0 where it is ignored."""
+        """(N, H, W): the weight of a pixel's class; 0 for an ignored pixel."""
         counted = self.counted
         if self.class_weights is None:
             return counted

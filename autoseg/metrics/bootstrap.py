@@ -1,7 +1,4 @@
-"""How far a score may be off because the images are a sample.
-
-Letters: N images, K classes.
-"""
+"""Confidence intervals of a score by bootstrap over the images. Letters: N images, K classes."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from numpy.typing import NDArray
 LEVEL = 0.95
 RESAMPLES = 1000
 BLOCK = 100
-"""Resamples at once, which bounds memory to BLOCK * (N + 3 K) numbers."""
+"""Resamples computed at once; memory is BLOCK * (N + 3 K) numbers."""
 
 
 def miou_interval(
@@ -19,15 +16,15 @@ def miou_interval(
 ) -> tuple[float, float] | None:
     """Percentile bootstrap (Efron and Tibshirani 1993) of mIoU over images: the ends of a `level` interval.
 
-    counts: (N, 3, K), of each image and class the pixels that are right, those of the class and those predicted as it.
-    An image is the unit, since pixels of one image go together. Each resample draws N images with replacement and
-    takes mIoU from their summed counts, over the classes that occur in it. The same seed gives the same interval.
-    None for fewer than two images, or where nothing is counted.
+    counts: (N, 3, K), for each image and class the correct pixels, the pixels of the class and those predicted as it.
+    The unit is an image, since its pixels are correlated. Each resample draws N images with replacement and takes mIoU
+    from their summed counts, over the classes that occur. The same seed gives the same interval. Returns None for fewer
+    than two images or without counted pixels.
     """
     images = len(counts)
     if images < 2 or not counts.any():
         return None
-    flat = counts.reshape(images, -1).astype(np.float64)  # whole numbers stay exact, and products of matrices are fast
+    flat = counts.reshape(images, -1).astype(np.float64)  # exact for whole numbers, and fast in matrix products
     rng = np.random.default_rng(seed)
     mious = []
     for start in range(0, resamples, BLOCK):

@@ -1,7 +1,4 @@
-"""How well boundaries are met.
-
-Letters: N images, K classes, H height, W width.
-"""
+"""Boundary F-score. Letters: N images, K classes, H height, W width."""
 
 from __future__ import annotations
 
@@ -14,15 +11,15 @@ from torch.nn import functional as F
 from autoseg.ops.boundaries import on_boundary
 
 NOWHERE = -1
-"""Stands for the label of a pixel that lies on no boundary or is ignored."""
+"""Label of a pixel that is ignored or lies on no boundary."""
 
 
 class BoundaryFScore:
-    """Boundary F-score (Csurka et al. 2013): the harmonic mean of two shares of boundary pixels, of the predicted ones
-    that have a true one within `tolerance` pixels (Euclidean), and of the true ones that have a predicted one.
+    """Boundary F-score (Csurka et al. 2013): the harmonic mean of precision and recall of boundary pixels.
 
-    Each is taken of a class in an image, for classes that have a boundary there, true or predicted (see `on_boundary`).
-    Time grows with tolerance² * H * W, whatever K is.
+    Precision is the share of predicted boundary pixels that have a true one within `tolerance` pixels (Euclidean),
+    recall the converse, for each image and each class with a true or predicted boundary in it (see `on_boundary`).
+    Time grows with tolerance² * H * W and does not depend on K.
     """
 
     def __init__(self, num_classes: int, ignore_label: int, tolerance: int = 2) -> None:
@@ -45,20 +42,20 @@ class BoundaryFScore:
         precision = _share(self._count(found.where(met_found, NOWHERE)), found_count)
         recall = _share(self._count(true.where(met_true, NOWHERE)), true_count)
         score = _share(2 * precision * recall, precision + recall)
-        for of_image in score:  # one by one, so that the sum does not depend on the batches
-            self._sums += of_image
+        for row in score:  # one by one: the sum does not depend on the batches
+            self._sums += row
         self._counts += (found_count + true_count > 0).sum(0)
 
     def by_class(self) -> Tensor:
-        """(K,): the mean over the images in which a class has a boundary; NaN for one that has none anywhere."""
+        """(K,): mean over the images in which a class has a boundary; NaN for a class without any."""
         return self._sums / torch.where(self._counts > 0, self._counts, torch.nan)
 
     def mean(self) -> float:
-        """The mean of `by_class` over the classes that have a boundary."""
+        """Mean of `by_class` over the classes that have a boundary."""
         return float(self.by_class().nanmean())
 
     def _count(self, labels: Tensor) -> Tensor:
-        """(N, K) float64 on the CPU: how often each class is in each image of `labels`, (N, H, W) with NOWHERE."""
+        """(N, K) float64 on the CPU: pixels of each class in each image of `labels`, (N, H, W) with NOWHERE."""
         there = labels != NOWHERE
         image = torch.arange(len(labels), device=labels.device).view(-1, 1, 1) * self.num_classes
         counts = torch.bincount((labels + image)[there], minlength=len(labels) * self.num_classes)
@@ -66,7 +63,7 @@ class BoundaryFScore:
 
 
 def _shifted(labels: Tensor, offsets: Sequence[tuple[int, int]]) -> Iterator[Tensor]:
-    """For each offset (dy, dx) the labels (N, H, W) that lie so far from each pixel; NOWHERE outside."""
+    """For each offset (dy, dx) the labels (N, H, W) at that offset from each pixel; NOWHERE outside."""
     height, width = labels.shape[1:]
     reach = max(max(abs(dy), abs(dx)) for dy, dx in offsets)
     framed = F.pad(labels, (reach, reach, reach, reach), value=NOWHERE)
@@ -75,5 +72,5 @@ def _shifted(labels: Tensor, offsets: Sequence[tuple[int, int]]) -> Iterator[Ten
 
 
 def _share(part: Tensor, whole: Tensor) -> Tensor:
-    """part / whole; 0 where there is nothing."""
+    """part / whole; 0 where the whole is 0."""
     return part / torch.where(whole > 0, whole, torch.ones_like(whole))

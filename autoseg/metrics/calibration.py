@@ -1,7 +1,4 @@
-"""Whether probabilities can be believed.
-
-Letters: N images, K classes, H height, W width.
-"""
+"""Calibration of probabilities. Letters: N images, K classes, H height, W width."""
 
 from __future__ import annotations
 
@@ -11,15 +8,15 @@ from torch import Tensor
 from autoseg.ops.precision import float64_device
 
 BINS = 15
-"""Of confidence, as in Guo et al. 2017."""
+"""Number of bins of confidence, as in Guo et al. 2017."""
 
 
 class Calibration:
     """Expected calibration error (Guo et al. 2017) and Brier score over the pixels that are not ignored.
 
-    A pixel's confidence is its greatest probability. The error is the mean over `bins` equal bins of confidence, by
-    their pixels, of the distance between the mean confidence and the share of pixels that are right. The Brier score is
-    the mean over pixels of the sum over classes of (probability - truth)², from 0 to 2.
+    A pixel's confidence is its greatest probability. The error is the distance between mean confidence and accuracy in
+    each of `bins` equal bins of confidence, averaged by their pixels. The Brier score is the mean over pixels of the
+    sum over classes of (probability - truth)², from 0 to 2.
     """
 
     def __init__(self, ignore_label: int, bins: int = BINS) -> None:
@@ -55,17 +52,15 @@ class Calibration:
         return float(self._brier / self._pixels.sum())
 
     def reliability(self) -> dict[str, list[float | None]]:
-        """Of each bin of confidence: its share of the pixels, their mean confidence, and the share that is right.
+        """The reliability diagram: for each bin its share of the pixels, their mean confidence and their accuracy.
 
-        What a reliability diagram shows. A bin without pixels has null for the latter two.
+        A bin without pixels has None for the latter two.
         """
-        shares, confidence, right = (
-            (part / whole).tolist()
-            for part, whole in (
-                (self._pixels, self._pixels.sum()),
-                (self._confidence, self._pixels),
-                (self._right, self._pixels),
-            )
-        )
-        columns = {"share": shares, "confidence": confidence, "accuracy": right}
-        return {name: [None if value != value else value for value in values] for name, values in columns.items()}
+        columns = {
+            "share": self._pixels / self._pixels.sum(),
+            "confidence": self._confidence / self._pixels,
+            "accuracy": self._right / self._pixels,
+        }
+        return {
+            name: [None if value != value else value for value in column.tolist()] for name, column in columns.items()
+        }

@@ -1,7 +1,4 @@
-"""What is measured on a whole set: the confusion matrix and the scores that follow from it.
-
-Letters: N images, K classes, H height, W width.
-"""
+"""The confusion matrix of a whole set, and its scores. Letters: N images, K classes, H height, W width."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from autoseg.ops.precision import float64_device
 class ConfusionMatrix:
     """Counts pixels by true class (rows) and predicted class (columns); pixels with the ignore label do not count.
 
-    Of each image only 3 K numbers are kept, not its matrix. They stay on the device until `scores` asks for them.
+    It keeps 3 K numbers of each image, not its matrix. They stay on the device until `scores` asks for them.
     """
 
     def __init__(self, num_classes: int, ignore_label: int) -> None:
@@ -34,7 +31,7 @@ class ConfusionMatrix:
         predicted, true = (labels.to(place).flatten(1).long() for labels in (predictions, masks))
         counted = true != self.ignore_label
         pairs = torch.where(counted, true * self.num_classes + predicted, 0)
-        # sums of whole numbers are exact in any order; bincount would fetch the greatest pair from the device
+        # sums of whole numbers are exact in any order; bincount would fetch the largest pair from the device
         counts = pairs.new_zeros(len(pairs), self.num_classes**2).scatter_add_(1, pairs, counted.long())
         counts = counts.view(-1, self.num_classes, self.num_classes)
         self._counts = counts.sum(0) if self._counts is None else self._counts + counts.sum(0)
@@ -49,15 +46,12 @@ class ConfusionMatrix:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of a (K, K) confusion matrix over a whole set; all are shares from 0 to 1.
-
-    A mean over classes leaves out those for which the score is not a number.
-    """
+    """Scores of a (K, K) confusion matrix over a whole set, from 0 to 1. A mean over classes leaves out NaN."""
 
     confusion: np.ndarray
     classes: tuple[str, ...]
     images: np.ndarray | None = None
-    """(N, 3, K), of each image and class: pixels that are right, pixels of the class, pixels predicted as it."""
+    """(N, 3, K), for each image and class: correct pixels, pixels of the class, pixels predicted as it."""
 
     @cached_property
     def _hits(self) -> np.ndarray:
@@ -65,13 +59,12 @@ class Scores:
 
     @cached_property
     def pixel_share(self) -> np.ndarray:
-        """Share of the counted pixels that are of each class, (K,)."""
-        total = self.confusion.sum()
-        return _share(self.confusion.sum(1).astype(np.float64), np.full(len(self.confusion), total))
+        """Share of each class in the counted pixels, (K,)."""
+        return _share(self.confusion.sum(1).astype(np.float64), np.full(len(self.confusion), self.confusion.sum()))
 
     @cached_property
     def iou(self) -> np.ndarray:
-        """Intersection over union of each class, (K,); NaN for a class that is neither there nor predicted."""
+        """Intersection over union of each class, (K,); NaN for a class that is neither true nor predicted anywhere."""
         return _share(self._hits, self.confusion.sum(0) + self.confusion.sum(1) - self._hits)
 
     @cached_property
@@ -107,11 +100,11 @@ class Scores:
 
     @cached_property
     def mean_accuracy(self) -> float:
-        """Mean over the classes that are there of the share of their pixels found."""
+        """Mean recall of the classes that occur in the truth."""
         return _mean(_share(self._hits, self.confusion.sum(1)))
 
     def to_dict(self) -> dict[str, object]:
-        """Plain data for JSON; a class that does not occur has null."""
+        """Plain data for JSON; a class that does not occur has None."""
         return {
             "miou": plain(self.miou),
             "miou_interval": None if self.miou_interval is None else list(self.miou_interval),
@@ -136,10 +129,10 @@ def _mean(values: np.ndarray) -> float:
 
 
 def plain(value: float) -> float | None:
-    """A number for JSON: null for one that is not finite."""
+    """A number for JSON; None if it is not finite."""
     return float(value) if np.isfinite(value) else None
 
 
 def by_name(classes: Sequence[str], values: Iterable[float]) -> dict[str, float | None]:
-    """(K,) values as plain data."""
+    """(K,) values by class for JSON."""
     return {name: plain(value) for name, value in zip(classes, values, strict=True)}

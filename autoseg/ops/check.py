@@ -1,4 +1,4 @@
-"""Whether a user's own operation or upsampler does what it must, said in one line that names its plugin."""
+"""Checks of a user's own operation or upsampler; an error is one line that names the plugin."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from autoseg.space.resolution import find_upsampler, parse_upsampler
 CHANNELS = 8
 OUT_CHANNELS = 5
 SIZE = (9, 12)
-"""(H, W) of the trial's input: an odd and an even side."""
+"""(H, W) of the trial's input: one odd and one even side."""
+NOT_FINITE = "returns numbers that are not finite (NaN or infinite) for finite input"
 
 
 def check_operations(names: tuple[str, ...]) -> None:
-    """Try those of some operations that are from plugins. Raises: PluginError: one does not do what a cell needs."""
-    for name in names:
-        if OPERATIONS.plugin_of(name) is not None:
-            _try(name, OPERATIONS.plugin_of(name))
+    """Try the operations that are from plugins. Raises: PluginError: one does not do what a cell needs."""
+    for name, plugin in OPERATIONS.owners(names).items():
+        _try_operation(name, plugin)
 
 
 @cache
-def _try(name: str, plugin: str | None) -> None:
+def _try_operation(name: str, plugin: str) -> None:
     """Run an operation once at strides 1 and 2, on the CPU, with random numbers of its own."""
     for stride in (1, 2):
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
@@ -40,8 +40,7 @@ def _try(name: str, plugin: str | None) -> None:
                     output = operation(state)
             except Exception as reason:
                 raise PluginError(
-                    f"{_who(name)} fails at stride {stride} with {CHANNELS} channels:"
-                    f" {type(reason).__name__}: {' '.join(str(reason).split())}",
+                    f"{_who(name)} fails at stride {stride} with {CHANNELS} channels: {_said(reason)}",
                     code="operation-fails",
                 ) from reason
             check_output(name, state, output, stride)
@@ -54,7 +53,7 @@ def _try(name: str, plugin: str | None) -> None:
 
 
 def check_upsampler(name: str) -> None:
-    """Try an upsampler that is from a plugin. Raises: PluginError: it does not do what it must."""
+    """Try an upsampler if it is from a plugin. Raises: PluginError: it does not do what it must."""
     plugin = UPSAMPLERS.plugin_of(parse_upsampler(name).base)
     if plugin is not None:
         _try_upsampler(name, plugin)
@@ -62,7 +61,7 @@ def check_upsampler(name: str) -> None:
 
 @cache
 def _try_upsampler(name: str, plugin: str) -> None:
-    """Run an upsampler once to twice the size and once to one less, on the CPU, with random numbers of its own."""
+    """Run an upsampler to twice the size and to one less, on the CPU, with random numbers of its own."""
     upsampler, base = find_upsampler(name), parse_upsampler(name).base
     who = _who(base, UPSAMPLERS)
     for less in (0, 1):
@@ -77,7 +76,7 @@ def _try_upsampler(name: str, plugin: str) -> None:
             except Exception as reason:
                 raise PluginError(
                     f"{who} fails at size {_shape(size)} from {_shape(SIZE)} with {CHANNELS} channels in and"
-                    f" {OUT_CHANNELS} out: {type(reason).__name__}: {' '.join(str(reason).split())}",
+                    f" {OUT_CHANNELS} out: {_said(reason)}",
                     code="upsampler-fails",
                 ) from reason
         found, expected = _shape_of(output), (2, OUT_CHANNELS, *size)
@@ -88,10 +87,7 @@ def _try_upsampler(name: str, plugin: str) -> None:
                 code="upsampler-changes-size",
             )
         if _is_broken(output):
-            raise PluginError(
-                f"{who} returns numbers that are not finite (NaN or infinite) for finite input",
-                code="upsampler-not-finite",
-            )
+            raise PluginError(f"{who} {NOT_FINITE}", code="upsampler-not-finite")
     _check_cost(base, UPSAMPLERS, CHANNELS, CHANNELS)
 
 
@@ -106,34 +102,34 @@ def check_output(name: str, state: Tensor, output: Tensor, stride: int = 1) -> N
             code="operation-changes-size",
         )
     if _is_broken(output) and not _is_broken(state):
-        raise PluginError(
-            f"{_who(name)} returns numbers that are not finite (NaN or infinite) for finite input",
-            code="operation-not-finite",
-        )
+        raise PluginError(f"{_who(name)} {NOT_FINITE}", code="operation-not-finite")
 
 
 def _is_broken(output: Tensor) -> bool:
-    """Whether some value is not finite; no for tensors without values, on which memory is predicted."""
+    """Whether some value is not finite; false for tensors without values, on which memory is predicted."""
     has_values = type(output) is Tensor and not output.is_meta
     return has_values and not bool(output.isfinite().all())
 
 
 def _check_cost(name: str, registry: Registry[Any], *arguments: int) -> None:
     """Raises: PluginError: a record's `multiply_adds` fails or returns no number."""
-    operation = registry is OPERATIONS
     try:
         cost = registry[name].multiply_adds(*arguments)
     except Exception as reason:
-        cost = f"{type(reason).__name__}: {' '.join(str(reason).split())}"
+        cost = _said(reason)
     if isinstance(cost, bool) or not isinstance(cost, int | float) or not 0 <= cost < float("inf"):
         raise PluginError(
             f"{_who(name, registry)} gives the cost {cost!r}; multiply_adds must return a number of 0 or more",
-            code="operation-cost-invalid" if operation else "upsampler-cost-invalid",
+            code="operation-cost-invalid" if registry is OPERATIONS else "upsampler-cost-invalid",
         )
 
 
 def _who(name: str, registry: Registry[Any] = OPERATIONS) -> str:
     return f"{registry.kind} '{name}' of the plugin {registry.plugin_of(name)}"
+
+
+def _said(reason: Exception) -> str:
+    return f"{type(reason).__name__}: {' '.join(str(reason).split())}"
 
 
 def _shape_of(output: object) -> tuple[int, ...] | str:

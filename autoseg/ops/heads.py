@@ -20,7 +20,7 @@ from autoseg.ops.upsample import TransposedConv, build_upsampler
 
 
 def number_of_outputs(num_classes: int, single_output: bool) -> int:
-    """Of a network for so many classes. Raises: ConfigError: a single one for other than two classes."""
+    """Number of a network's score maps. Raises: ConfigError: a single output for other than two classes."""
     if single_output and num_classes != 2:
         raise ConfigError(
             f"a single output is for two classes, not {num_classes}; set single_output to false",
@@ -30,7 +30,7 @@ def number_of_outputs(num_classes: int, single_output: bool) -> int:
 
 
 def logits_of(outputs: Tensor) -> Tensor:
-    """(N, K, H, W) as they are; of a single output z, (N, 1, H, W), the logits 0 and z: softmax is then sigmoid."""
+    """(N, K, H, W) unchanged; a single output z, (N, 1, H, W), becomes the logits 0 and z: softmax is then sigmoid."""
     return F.pad(outputs, (0, 0, 0, 0, 1, 0)) if outputs.shape[1] == 1 else outputs
 
 
@@ -49,9 +49,9 @@ class ConvNormRelu(nn.Sequential):
 
 
 class Stem(nn.Module):
-    """3x3 convolutions, each with BN, ReLU between them: (N, 3, H, W) -> H(-1) and H(0).
+    """3x3 convolutions, each with BN, ReLU between them: (N, Cin, H, W) -> H(-1) and H(0).
 
-    These are the features of the last two convolutions, taken before their ReLU, since every cell begins with one
+    These are the features of the last two convolutions before their ReLU, since every cell begins with a ReLU
     (Auto-DeepLab's code, nas_network.py).
     """
 
@@ -64,11 +64,11 @@ class Stem(nn.Module):
         )
         self.norms = nn.ModuleList(norm(after) for after in channels)
         self.out_channels = (channels[-2:][0], channels[-1])
-        """Of H(-1) and H(0)."""
+        """Channels of H(-1) and H(0)."""
         self.conv_norms: Pairs = tuple((f"convs.{number}", f"norms.{number}") for number in range(len(channels)))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """H(-1) and H(0); the same feature twice where the stem has a single convolution."""
+        """H(-1) and H(0); the same feature twice if the stem has a single convolution."""
         before = features = self.norms[0](self.convs[0](images))
         for conv, norm in zip(self.convs[1:], self.norms[1:], strict=True):
             before, features = features, norm(conv(F.relu(features)))
@@ -76,13 +76,14 @@ class Stem(nn.Module):
 
 
 Conv = Callable[..., nn.Module]
-"""Called like ConvNormRelu: another kind of 3x3 convolution."""
+"""Makes a 3x3 convolution; called like `ConvNormRelu`."""
 
 
 class Aspp(nn.Module):
-    """Atrous spatial pyramid pooling without its projection: 1x1, a 3x3 a rate, image pooling, concatenated.
+    """Atrous spatial pyramid pooling without its projection (Chen et al. 2017, section 3.3).
 
-    (N, Cin, H, W) -> (N, (2 + rates) * filters, H, W); DeepLabv3 (Chen et al. 2017), section 3.3.
+    A 1x1 convolution, a 3x3 one for each rate and image pooling, concatenated:
+    (N, Cin, H, W) -> (N, (2 + rates) * filters, H, W).
     """
 
     def __init__(
@@ -98,7 +99,9 @@ class Aspp(nn.Module):
         """See the class."""
         pooled = self.pooled(features.mean((2, 3), keepdim=True)).expand(-1, -1, *features.shape[2:])
         if is_channels_last(features):
-            pooled = pooled.contiguous(memory_format=torch.channels_last)  # an expanded one would turn all into NCHW
+            pooled = pooled.contiguous(
+                memory_format=torch.channels_last
+            )  # expanded, it would turn the result into NCHW
         return torch.cat([self.pointwise(features), *(conv(features) for conv in self.atrous), pooled], 1)
 
 
@@ -124,9 +127,9 @@ class AsppHead(nn.Module):
 
 
 class Doubling(nn.Module):
-    """One upsampler, BN after it where `norm` is given: (N, Cin, h, w) -> (N, Cout, H, W).
+    """One upsampler, then BN if `norm` is given: (N, Cin, h, w) -> (N, out_channels, H, W).
 
-    `bilinear` is resizing alone, which has no weights and keeps the channels: `out_channels` says how many come out.
+    `bilinear` only resizes: it has no weights and keeps the channels.
     """
 
     def __init__(self, upsampler: str, in_channels: int, out_channels: int, norm: Norm | None = None) -> None:
@@ -145,9 +148,7 @@ class Doubling(nn.Module):
         result: Tensor = self.up(features, size, guide)
         if is_channels_last(features):  # a result cut to an odd size, or shuffled, is not
             result = result.contiguous(memory_format=torch.channels_last)
-        if self.norm is not None:
-            result = self.norm(result)
-        return result
+        return result if self.norm is None else self.norm(result)
 
 
 class Doublings(nn.ModuleList):
@@ -165,12 +166,12 @@ class Doublings(nn.ModuleList):
 
 # --- decoders --------------------------------------------------------------------------------------------------------
 #
-# Called with the features of the network's end after their ReLU, (N, Cin, h, w), and `finer`, those of the way there
-# before it, a feature at each doubling, from coarse to fine. `upsamplers` has a name for each doubling.
+# Called with the features of the network's end after their ReLU, (N, Cin, h, w), and `finer`: encoder features before
+# their ReLU, one for each doubling, from coarse to fine. `upsamplers` names an upsampler for each doubling.
 
 
 class AsppDecoder(nn.Module):
-    """ASPP and a classifier: -> logits (N, K, h, w), or doubled by `upsamplers` where there are any."""
+    """ASPP and a classifier: -> logits (N, K, h, w), doubled by each of `upsamplers`."""
 
     def __init__(
         self, in_channels: int, num_classes: int, filters: int, rates: Sequence[int], dropout: float, norm: Norm,
@@ -182,7 +183,7 @@ class AsppDecoder(nn.Module):
         self.doublings = Doublings(upsamplers, num_classes)
 
     def forward(self, features: Tensor, finer: Sequence[Tensor] = ()) -> Tensor:
-        """`finer` gives sizes and guides alone."""
+        """`finer` gives sizes and guides."""
         logits: Tensor = self.doublings(self.classifier(self.head(features)), finer)
         return logits
 
@@ -190,31 +191,20 @@ class AsppDecoder(nn.Module):
 class DeepLabV3PlusDecoder(nn.Module):
     """ASPP, then the DeepLabv3+ decoder (Chen et al. 2018, section 3.1): -> logits (N, K, H, W).
 
-    The last of `finer`, (N, Clow, H, W), is the low-level feature. ASPP's features are brought to its size by
-    bilinear resizing, or, where `upsamplers` has any, doubling by doubling.
+    The last of `finer`, (N, Clow, H, W), is the low-level feature. ASPP's features are doubled by each of `upsamplers`,
+    then resized bilinearly to its size.
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        low_level_channels: int,
-        num_classes: int,
-        filters: int,
-        low_level_filters: int,
-        rates: Sequence[int],
-        dropout: float,
-        norm: Norm,
-        upsamplers: Sequence[str] = (),
-        conv: Conv = ConvNormRelu,
-    ) -> None:
+        self, in_channels: int, low_level_channels: int, num_classes: int, filters: int, low_level_filters: int,
+        rates: Sequence[int], dropout: float, norm: Norm, upsamplers: Sequence[str] = (), conv: Conv = ConvNormRelu,
+    ) -> None:  # fmt: skip
         """conv: makes the 3x3 convolutions of ASPP and after the concatenation."""
         super().__init__()
         self.head = AsppHead(in_channels, filters, rates, norm, dropout, conv)
         self.doublings = Doublings(upsamplers, filters, norm)
         self.low_level = ConvNormRelu(low_level_channels, low_level_filters, 1, norm)
-        self.refine = nn.Sequential(
-            conv(filters + low_level_filters, filters, 3, norm), conv(filters, filters, 3, norm)
-        )
+        self.refine = _twice(filters + low_level_filters, filters, norm, conv)
         self.classifier = nn.Conv2d(filters, num_classes, 1)
 
     def forward(self, features: Tensor, finer: Sequence[Tensor]) -> Tensor:
@@ -229,8 +219,8 @@ class UNetDecoder(nn.Module):
     """U-Net's decoder (Ronneberger et al. 2015): -> logits (N, K, H, W) at the size of the last of `finer`.
 
     Each doubling: the upsampler (with BN, unless bilinear), concatenation with the encoder feature of that size
-    after a ReLU, two 3x3 convolutions with BN and ReLU. As in U-Net these have as many filters as that feature, but no
-    more than `filters`; an upsampler has as many outputs.
+    after a ReLU, two 3x3 convolutions with BN and ReLU. Upsampler and convolutions have as many outputs as that feature
+    has channels, as in U-Net, but no more than `filters`.
     """
 
     def __init__(
@@ -244,11 +234,7 @@ class UNetDecoder(nn.Module):
             width = min(filters, joined)
             doubling = Doubling(upsampler, channels, width, norm)
             self.doublings.append(doubling)
-            self.refine.append(
-                nn.Sequential(
-                    ConvNormRelu(doubling.out_channels + joined, width, 3, norm), ConvNormRelu(width, width, 3, norm)
-                )
-            )
+            self.refine.append(_twice(doubling.out_channels + joined, width, norm))
             channels = width
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Conv2d(channels, num_classes, 1)
@@ -265,7 +251,7 @@ class UNetDecoder(nn.Module):
 class FcnDecoder(nn.Module):
     """Score maps of several strides, summed from coarse to fine (FCN-8s; Long et al. 2015): -> logits (N, K, H, W).
 
-    1x1 convolutions score the end and each of `finer` after a ReLU; the sum so far is doubled, and the next one added.
+    1x1 convolutions score the end and each of `finer` after a ReLU. Each doubling enlarges the sum and adds the next.
     """
 
     def __init__(
@@ -287,7 +273,7 @@ class FcnDecoder(nn.Module):
 
 
 class ClassifierDecoder(nn.Module):
-    """A 1x1 convolution: -> logits (N, K, h, w), or doubled by `upsamplers` where there are any."""
+    """A 1x1 convolution: -> logits (N, K, h, w), doubled by each of `upsamplers`."""
 
     def __init__(self, in_channels: int, num_classes: int, dropout: float, upsamplers: Sequence[str] = ()) -> None:
         super().__init__()
@@ -301,8 +287,13 @@ class ClassifierDecoder(nn.Module):
         return logits
 
 
+def _twice(in_channels: int, filters: int, norm: Norm, conv: Conv = ConvNormRelu) -> nn.Sequential:
+    """Two 3x3 convolutions."""
+    return nn.Sequential(conv(in_channels, filters, 3, norm), conv(filters, filters, 3, norm))
+
+
 class AuxiliaryHead(nn.Sequential):
-    """3x3 convolution and a classifier on a feature inside the network, used in training only (PSPNet, Zhao 2017)."""
+    """3x3 convolution and classifier on a feature inside the network, for training alone (PSPNet, Zhao 2017)."""
 
     def __init__(self, in_channels: int, num_classes: int, norm: Norm) -> None:
         filters = max(in_channels // 4, 16)

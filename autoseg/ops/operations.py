@@ -1,12 +1,11 @@
 """The operations of a cell, one record each. This file loads without torch.
 
-An operation maps (N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride)). In a search the stride is 1; in a decoded
-path's down moves it is 2. To add one, write its record here, or in a file of your own (`docs/extending.md`).
+An operation maps (N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride)). The stride is 1 in a search and 2 in the
+down moves of a decoded path. To add one, write its record here, or in a file of your own (`docs/extending.md`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from autoseg.registry import FusedForm, Operation, register
@@ -18,10 +17,6 @@ if TYPE_CHECKING:
 
 
 # --- without weights --------------------------------------------------------------------------------------------------
-
-
-def _free(channels: int) -> int:
-    return 0
 
 
 def _zero(channels: int, stride: int, norm: Norm) -> nn.Module:
@@ -50,17 +45,17 @@ def _max_pool(channels: int, stride: int, norm: Norm) -> nn.Module:
     return nn.MaxPool2d(3, stride, 1)
 
 
-register(Operation("none", "none", _free, _zero, FusedForm("none")))
-register(Operation("skip_connect", "skip", _free, _skip, FusedForm("skip")))
-register(Operation("avg_pool_3x3", "avg pool 3x3", _free, _avg_pool, FusedForm("avg_pool", 3)))
-register(Operation("max_pool_3x3", "max pool 3x3", _free, _max_pool, FusedForm("max_pool", 3)))
+register(Operation("none", "none", lambda c: 0, _zero, FusedForm("none")))
+register(Operation("skip_connect", "skip", lambda c: 0, _skip, FusedForm("skip")))
+register(Operation("avg_pool_3x3", "avg pool 3x3", lambda c: 0, _avg_pool, FusedForm("avg_pool", 3)))
+register(Operation("max_pool_3x3", "max pool 3x3", lambda c: 0, _max_pool, FusedForm("max_pool", 3)))
 
 
 # --- convolutions -----------------------------------------------------------------------------------------------------
 
 
 def _separable(kernel_size: int) -> Operation:
-    """Depthwise-separable convolution: [ReLU, depthwise, 1x1, BN] twice, any stride in the first depthwise one."""
+    """Depthwise-separable convolution: [ReLU, depthwise, 1x1, BN] twice, the stride in the first depthwise one."""
 
     def build(channels: int, stride: int, norm: Norm) -> nn.Module:
         from torch import nn
@@ -129,11 +124,6 @@ def _dilated(kernel_size: int) -> Operation:
     )  # fmt: skip
 
 
-def _register(make: Callable[[int], Operation], *kernel_sizes: int) -> None:
-    for kernel_size in kernel_sizes:
-        register(make(kernel_size))
-
-
-_register(_separable, 3, 5)
-_register(_atrous, 3, 5)
-_register(_dilated, 3, 5)
+for _make in (_separable, _atrous, _dilated):
+    register(_make(3))
+    register(_make(5))

@@ -1,8 +1,8 @@
-"""Pixel deconvolution (Gao et al. 2017, arXiv 1705.06820), by a factor of two: the maps of a result, one for each place
-of its 2x2 grids, are made one from another and not independently, as those of a transposed convolution are.
+"""Pixel deconvolution (Gao et al. 2017, arXiv 1705.06820) by a factor of two.
 
-F1 goes to (0, 0), F2 to (1, 1), F3 to (1, 0), F4 to (0, 1). PixelDCL makes later maps from earlier ones alone,
-iPixelDCL from the input as well. The published code and the paper's equations differ, and both are here:
+A result has a map for each place of its 2x2 grids: F1 at (0, 0), F2 at (1, 1), F3 at (1, 0), F4 at (0, 1). A transposed
+convolution makes them independently; PixelDCL makes later maps from earlier ones, iPixelDCL from the input as well.
+The published code and the paper's equations differ, and both are here:
 
             PixelDCL, code            PixelDCL, equations    iPixelDCL, code           iPixelDCL, equations
     F1      of x                      of x                   of x                      of x
@@ -16,7 +16,7 @@ All are linear, without bias. Letters: N images, C channels, D depth, H height, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,21 +27,20 @@ from autoseg.ops.interleave import Place, cut, interleave
 
 Variant = Literal["code", "equations"]
 Init = Literal["default", "average"]
-Join = Literal["concat", "add"]
 
 
 class Step(NamedTuple):
-    """Some of a result's maps, made together by one convolution."""
+    """A convolution that makes some maps of a result."""
 
     maps: int
     reads: tuple[int, ...]
-    """What is convolved: 0 is the input, n the maps of the n-th step."""
+    """Its inputs: 0 is the input of all, n the maps of the n-th step."""
 
 
 Steps = tuple[Step, ...]
 
 PLACES: tuple[Place, ...] = ((0, 0), (1, 1), (1, 0), (0, 1))
-"""Of F1 to F4."""
+"""Places of F1 to F4."""
 EQUATIONS: Steps = (Step(1, (0,)), Step(1, (1,)), Step(1, (1, 2)), Step(1, (1, 2, 3)))
 INPUT_CODE: Steps = (Step(1, (0,)), Step(1, (0, 1)), Step(2, (0, 1, 2)))
 INPUT_EQUATIONS: Steps = (Step(1, (0,)), Step(1, (0, 1)), Step(1, (0, 1, 2)), Step(1, (0, 1, 2, 3)))
@@ -51,26 +50,25 @@ PLACES_3D: tuple[Place, ...] = (
 STEPS_3D: Steps = (Step(1, (0,)), Step(1, (1,)), Step(3, (1, 2)), Step(3, (1, 3)))
 INPUT_STEPS_3D: Steps = (Step(1, (0,)), Step(1, (0, 1)), Step(3, (0, 1, 2)), Step(3, (0, 1, 2, 3)))
 AVERAGED = {(0, 2): ((0, 0), (1, 0)), (1, 2): ((0, 0), (0, -1)), (0, 3): ((0, 0), (0, 1)), (1, 3): ((0, 0), (-1, 0))}
-"""(F1 or F2, F3 or F4) -> offsets of the pixels of the first that touch a pixel of the second in the result."""
+"""(F1 or F2, F3 or F4) -> offsets of the first one's pixels that touch a pixel of the second in the result."""
 
 
 def convolve(features: Tensor, weight: Tensor, padding: Sequence[int] | None = None) -> Tensor:
-    """A convolution in two or three dimensions, with zeros around; keeps the size unless `padding` is given."""
+    """A convolution in two or three dimensions with zero padding; keeps the size unless `padding` is given."""
     padding = [length // 2 for length in weight.shape[2:]] if padding is None else list(padding)
     return (F.conv3d if weight.dim() == 5 else F.conv2d)(features, weight, None, 1, padding)
 
 
 def _uniform(weight: Tensor, fan_in: int) -> None:
-    """What PyTorch's convolutions begin with, for this number of inputs."""
-    bound = fan_in**-0.5
-    nn.init.uniform_(weight, -bound, bound)
+    """Initialise as PyTorch's convolutions do."""
+    nn.init.uniform_(weight, -(fan_in**-0.5), fan_in**-0.5)
 
 
 class Cascade(nn.Module):
-    """Steps whose inputs are concatenated, without concatenating them: (N, Cin, ...) -> maps of (N, Cout, ...).
+    """Steps over concatenated inputs, computed without concatenation: (N, Cin, ...) -> maps of (N, Cout, ...).
 
-    Every source, the input or a step's maps, is convolved once, for all steps that read it, and the parts are summed:
-    the same products, fewer and wider convolutions, and nothing but the sources is kept for the backward pass.
+    Every source, which is the input or a step's maps, is convolved once for all steps that read it, and the parts are
+    summed. The products are the same, in fewer and wider convolutions; the backward pass keeps the sources alone.
     `weights[n]` is the kernel over source n; its output channels are those of the steps that read n, in their order.
     """
 
@@ -98,9 +96,9 @@ class Cascade(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Every step begins as a convolution over its concatenated inputs would."""
+        """Initialise every step as a convolution over its concatenated inputs."""
+        taps = self.weights[0][0, 0].numel()
         for number, step in enumerate(self.steps):
-            taps = self.weights[0][0, 0].numel()
             fan_in = taps * sum(self._widths[source] for source in step.reads)
             for source in step.reads:
                 _uniform(self.block(source, number), fan_in)
@@ -129,51 +127,19 @@ class Cascade(nn.Module):
             for step, part in zip(readers, torch.split(convolve(value, weight), self._parts(source), 1), strict=True):
                 if step in sums:
                     sums[step] = sums[step] + part
-                else:  # copied where nothing will be added, or the whole would be kept for the sake of a part
+                else:  # copied if nothing will be added: a part alone would keep the whole alive
                     sums[step] = part.clone() if len(self.steps[step].reads) == 1 < len(readers) else part
-            value = sums[source]  # has everything that it reads
+            value = sums[source]  # complete: it reads earlier sources alone
         return [each for step in sorted(sums) for each in torch.split(sums[step], self.out_channels, 1)]
 
 
-class SumCascade(nn.Module):
-    """Steps whose inputs are added, map by map: (N, Cin, ...) -> maps of (N, Cout, ...).
-
-    Raises: SearchSpaceError: the input is to be added to maps of another width.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, steps: Steps, axes: int = 2) -> None:
-        super().__init__()
-        if in_channels != out_channels and any(0 in step.reads for step in steps[1:]):
-            raise SearchSpaceError(
-                f"iPixelDCL adds its input to its maps, so {in_channels} channels cannot become {out_channels};"
-                " take join 'concat'",
-                code="channels-differ",
-            )
-        self.steps, self.out_channels = steps, out_channels
-        widths = [in_channels, *(out_channels for _ in steps[1:])]
-        self.weights = nn.ParameterList(
-            torch.empty(step.maps * out_channels, width, *(kernel_size,) * axes)
-            for step, width in zip(steps, widths, strict=True)
-        )
-        for weight in self.weights:
-            _uniform(weight, weight[0].numel())
-
-    def forward(self, features: Tensor) -> list[Tensor]:
-        """The maps of all steps, in order."""
-        sources: list[Sequence[Tensor]] = [(features,)]
-        for step, weight in zip(self.steps, self.weights, strict=True):
-            first, *others = [each for source in step.reads for each in sources[source]]
-            sources.append(torch.split(convolve(sum(others, first), weight), self.out_channels, 1))
-        return [each for source in sources[1:] for each in source]
-
-
 class HalfFilled(nn.Module):
-    """F1 to F4 of the published PixelDCL: F3 and F4 are what one kernel makes of the map that F1 and F2 half fill.
+    """F1 to F4 of the published PixelDCL: one kernel makes F3 and F4 from the map that F1 and F2 half fill.
 
-    The kernel's taps of even offset sum count for nothing (they are kept as published: k x k). Of the others, those an
-    odd number of rows and an even one of columns away see F1 from F3 and F2 from F4; those with an odd number of
-    columns see F2 from F3 and F1 from F4. Each kind is a convolution at low resolution over F1 and one over F2: for
-    k = 3 two taps each, so F3 and F4 take four products of C^2 a pixel, and all four maps 9 + 9 + 4 + 4.
+    The kernel's taps of even offset sum read zeros (they are kept, as published: k x k). Taps at an odd number of rows
+    and an even number of columns see F1 from F3 and F2 from F4; the others see F2 from F3 and F1 from F4. Each kind is
+    a convolution at low resolution over F1 and one over F2. For k = 3 that is two taps each, so F3 and F4 take four
+    products of C^2 a pixel each, and all four maps 9 + 9 + 4 + 4.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
@@ -182,8 +148,7 @@ class HalfFilled(nn.Module):
         self.first = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, bias=False)
         self.second = nn.Conv2d(out_channels, out_channels, kernel_size, padding=padding, bias=False)
         self.third = nn.Parameter(torch.empty(out_channels, out_channels, kernel_size, kernel_size))
-        live = max(1, kernel_size**2 // 2)
-        _uniform(self.third, live * out_channels)
+        _uniform(self.third, max(1, kernel_size**2 // 2) * out_channels)  # without the taps that read zeros
 
     @torch.no_grad()
     def average_(self) -> None:
@@ -205,7 +170,8 @@ class HalfFilled(nn.Module):
         even, odd = slice(half % 2, None, 2), slice((half + 1) % 2, None, 2)  # places of even and odd offsets
         rows, columns = self.third[:, :, odd, even], self.third[:, :, even, odd]
         along_rows, along_columns = (0, half // 2), (half // 2, 0)
-        # seen from between its pixels F1 reaches further on one side, F2 on the other; padded once for both kernels
+        # F3 and F4 lie between the pixels of F1 and F2, so F1 is padded more on one side and F2 on the other, once for
+        # both kernels
         far, (height, width) = (half + 1) // 2, first.shape[2:]
         wide = F.pad(first, (far - 1, far) * 2), F.pad(second, (far, far - 1) * 2)
         tall = wide[0].narrow(3, far - 1, width), wide[1].narrow(3, far, width)
@@ -220,23 +186,22 @@ class PixelDCL(nn.Module):
 
     variant: "code" as the authors published it, "equations" as they wrote it. init: "average" begins as the mean of
     neighbours, without a checkerboard. Parameters: k^2 Cout (Cin + 2 Cout), equations k^2 Cout (Cin + 6 Cout).
-    Raises: SearchSpaceError: an even kernel.
+    Raises: SearchSpaceError: an even kernel, or a 1x1 kernel with init "average".
     """
 
+    steps: ClassVar[dict[Variant, Steps | None]] = {"code": None, "equations": EQUATIONS}
+
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int = 3,
-        variant: Variant = "code",
+        self, in_channels: int, out_channels: int, kernel_size: int = 3, variant: Variant = "code",
         init: Init = "default",
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         _check(kernel_size, init)
+        steps = self.steps[variant]
         self.maps: HalfFilled | Cascade = (
-            HalfFilled(in_channels, out_channels, kernel_size)
-            if variant == "code"
-            else Cascade(in_channels, out_channels, kernel_size, EQUATIONS)
+            Cascade(in_channels, out_channels, kernel_size, steps)
+            if steps
+            else HalfFilled(in_channels, out_channels, kernel_size)
         )
         if init == "average":
             self.maps.average_()
@@ -246,48 +211,28 @@ class PixelDCL(nn.Module):
         return cut(interleave(self.maps(features), PLACES), size)
 
 
-class IPixelDCL(nn.Module):
+class IPixelDCL(PixelDCL):
     """Pixel deconvolution that reads its input for every map: (N, Cin, H, W) -> (N, Cout, 2H, 2W).
 
-    Options as PixelDCL's. Without its cross terms it is a transposed convolution with a 2k x 2k kernel.
+    Options and errors as PixelDCL's. Without its cross terms it is a transposed convolution with a 2k x 2k kernel.
     Parameters: k^2 Cout (4 Cin + 5 Cout), equations k^2 Cout (4 Cin + 6 Cout).
-    Raises: SearchSpaceError: an even kernel.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int = 3,
-        variant: Variant = "code",
-        init: Init = "default",
-    ) -> None:
-        super().__init__()
-        _check(kernel_size, init)
-        steps = INPUT_CODE if variant == "code" else INPUT_EQUATIONS
-        self.maps = Cascade(in_channels, out_channels, kernel_size, steps)
-        if init == "average":
-            self.maps.average_()
-
-    def forward(self, features: Tensor, size: Sequence[int] | None = None, guide: Tensor | None = None) -> Tensor:
-        """See the class; `size` is (2H, 2W) or one less in either."""
-        return cut(interleave(self.maps(features), PLACES), size)
+    steps: ClassVar[dict[Variant, Steps | None]] = {"code": INPUT_CODE, "equations": INPUT_EQUATIONS}
 
 
 class PixelDCL3d(nn.Module):
     """PixelDCL in 3-D, as the published code: (N, Cin, D, H, W) -> (N, Cout, 2D, 2H, 2W).
 
-    join: whether a step's inputs are concatenated or added. Parameters: k^3 Cout (Cin + 19 Cout), added
-    k^3 Cout (Cin + 7 Cout). Raises: SearchSpaceError: an even kernel.
+    Parameters: k^3 Cout (Cin + 19 Cout). Raises: SearchSpaceError: an even kernel.
     """
 
     steps = STEPS_3D
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, join: Join = "concat") -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3) -> None:
         super().__init__()
         _check(kernel_size, "default")
-        cascade = Cascade if join == "concat" else SumCascade
-        self.maps: nn.Module = cascade(in_channels, out_channels, kernel_size, self.steps, axes=3)
+        self.maps = Cascade(in_channels, out_channels, kernel_size, self.steps, axes=3)
 
     def forward(self, features: Tensor, size: Sequence[int] | None = None) -> Tensor:
         """See the class; `size` is (2D, 2H, 2W) or one less in each."""
@@ -295,10 +240,7 @@ class PixelDCL3d(nn.Module):
 
 
 class IPixelDCL3d(PixelDCL3d):
-    """iPixelDCL in 3-D, as the published code: every step takes all before it, the input included.
-
-    Raises: SearchSpaceError: an even kernel; inputs that are to be added and have another width than the result.
-    """
+    """iPixelDCL in 3-D, as the published code: every step reads the input and all maps before it."""
 
     steps = INPUT_STEPS_3D
 

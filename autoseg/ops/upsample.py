@@ -1,10 +1,10 @@
 """The upsamplers: each doubles height and width, (N, Cin, H, W) -> (N, Cout, 2H, 2W), or to `size`, which may be one
-less in either; `guide`, the feature from which the matching pooling was made, is read by MaxUnpool alone.
+less in either. MaxUnpool alone reads `guide`, the feature that the matching pooling read.
 
 All are built with (in_channels, out_channels, ...options) and called with (features, size=None, guide=None). Nearest,
-bilinear, max-unpooling, CARAFE and DySample mix no channels themselves; they always come with a 1x1 convolution, so
-that every upsampler is a learned map between the widths, equal ones included, and none is ahead or behind for want of
-one. It stands before them: at low resolution it does the same and costs a quarter. No upsampler has a normalisation.
+bilinear, max-unpooling, CARAFE and DySample mix no channels themselves. A 1x1 convolution before them makes every
+upsampler a learned map between the widths, equal ones included, so that a comparison is fair. Before them it does the
+same as behind, at a quarter of the cost. No upsampler has a normalisation.
 
 Letters: N images, C channels, H height, W width.
 """
@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from autoseg.errors import SearchSpaceError
 from autoseg.ops.check import check_upsampler
 from autoseg.ops.interleave import ROW_BY_ROW, cut, interleave
+from autoseg.ops.layers import pointwise
 from autoseg.ops.resize import Size, level_size, resize
 from autoseg.space.resolution import find_upsampler
 
@@ -31,7 +32,7 @@ class Nearest(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.project = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.project = pointwise(in_channels, out_channels)
 
     def forward(self, features: Tensor, size: Size | None = None, guide: Tensor | None = None) -> Tensor:
         """See the module."""
@@ -44,7 +45,7 @@ class Bilinear(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.project = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.project = pointwise(in_channels, out_channels)
 
     def forward(self, features: Tensor, size: Size | None = None, guide: Tensor | None = None) -> Tensor:
         """See the module."""
@@ -54,7 +55,7 @@ class Bilinear(nn.Module):
 class TransposedConv(nn.Module):
     """Transposed convolution: kernel 4, stride 2, padding 1, no bias.
 
-    init: "bilinear" begins as bilinear interpolation (Long et al. 2015) of the input itself where the widths are equal,
+    init: "bilinear" begins as bilinear interpolation (Long et al. 2015) of the input itself if the widths are equal,
     else of random mixtures of its channels.
     """
 
@@ -65,7 +66,7 @@ class TransposedConv(nn.Module):
             hat = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 4
             mixture = torch.eye(in_channels)
             if in_channels != out_channels:
-                mixture = nn.Conv2d(in_channels, out_channels, 1, bias=False).weight.detach()[:, :, 0, 0].T
+                mixture = pointwise(in_channels, out_channels).weight.detach()[:, :, 0, 0].T
             with torch.no_grad():
                 self.conv.weight.copy_(torch.einsum("io,h,w->iohw", mixture, hat, hat))
 
@@ -77,8 +78,8 @@ class TransposedConv(nn.Module):
 class PixelShuffle(nn.Module):
     """Sub-pixel convolution (Shi et al. 2016): a 3x3 convolution to four times the channels, which become 2x2 pixels.
 
-    3x3 as published: with a 1x1, neighbouring pixels of the input would never meet. init: "icnr" (Aitken et al. 2017)
-    gives the four the same kernel, so that it begins as nearest-neighbour interpolation of a convolution.
+    3x3 as published: a 1x1 would never mix neighbouring pixels. init: "icnr" (Aitken et al. 2017) gives the four pixels
+    the same kernel: it begins as nearest-neighbour interpolation of a convolution.
     """
 
     def __init__(self, in_channels: int, out_channels: int, init: Literal["default", "icnr"] = "default") -> None:
@@ -96,15 +97,15 @@ class PixelShuffle(nn.Module):
 class MaxUnpool(nn.Module):
     """1x1 convolution, then unpooling (Noh et al. 2015, SegNet): a pixel goes to where the 2x2 maximum of `guide` was.
 
-    The guide (N, Cg, h, w) has the result's size. Its channels are brought to Cout by means over groups of neighbouring
-    ones, without weights, which no gradient would reach. The first of equal maxima counts, as in `max_pool2d`.
+    The guide (N, Cg, H, W) has the result's size. Means over groups of neighbouring channels bring it to Cout: weights
+    would get no gradient. The first of equal maxima counts, as in `max_pool2d`.
     """
 
     reads_guide = True
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.project = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.project = pointwise(in_channels, out_channels)
 
     def forward(self, features: Tensor, size: Size | None = None, guide: Tensor | None = None) -> Tensor:
         """See the class and the module. Raises: SearchSpaceError: no guide."""
@@ -120,11 +121,12 @@ class MaxUnpool(nn.Module):
 def unpool(features: Tensor, guide: Tensor, size: Size | None = None) -> Tensor:
     """Put each pixel of (N, C, h, w) where the maximum of its 2x2 window of `guide` (N, C, H, W) is, zeros elsewhere.
 
-    The result has the guide's size, or `size` where it is given. The first of equal maxima counts, as in `max_pool2d`.
-    No gradient reaches the guide.
+    The result has the guide's size, or `size` if given. The first of equal maxima counts, as in `max_pool2d`. The guide
+    gets no gradient.
     """
-    upper, right, lower_right = _compare(guide.detach())
-    # not max_unpool2d, which adds up in any order on a GPU and which ONNX lacks for sizes that vary
+    a, b, c, d = _windows(guide.detach())
+    upper, right, lower_right = torch.maximum(a, b) >= torch.maximum(c, d), b > a, d > c
+    # not max_unpool2d: it sums in any order on a GPU, and ONNX lacks it for sizes that vary
     chosen = (upper & ~right, upper & right, ~upper & ~lower_right, ~upper & lower_right)
     maps = [torch.where(each, features, torch.zeros_like(features)) for each in chosen]
     return cut(interleave(maps, ROW_BY_ROW), size or (guide.shape[2], guide.shape[3]))
@@ -138,23 +140,17 @@ def _windows(guide: Tensor) -> tuple[Tensor, ...]:
     return tuple(whole[:, :, row::2, column::2] for row, column in ROW_BY_ROW)
 
 
-def _compare(guide: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of every 2x2 window: is the maximum in the upper row, is the upper row's on the right, is the lower row's?"""
-    a, b, c, d = _windows(guide)
-    return torch.maximum(a, b) >= torch.maximum(c, d), b > a, d > c
-
-
 def max_pool_2x2(guide: Tensor) -> Tensor:
-    """2x2 max pooling of windows that may reach over the border."""
+    """2x2 max pooling; windows may reach over the border."""
     if not torch.compiler.is_exporting():
         return F.max_pool2d(guide, 2, ceil_mode=True)
-    # ceil_mode ties a graph to its example; the slices' backward pass takes over ten times as long
+    # ceil_mode ties a graph to its example; slices would make the backward pass ten times as slow in training
     a, b, c, d = _windows(guide)
     return torch.maximum(torch.maximum(a, b), torch.maximum(c, d))
 
 
 def to_width(features: Tensor, channels: int) -> Tensor:
-    """(N, Cbefore, H, W) -> (N, channels, H, W): each the mean over its share of the channels before."""
+    """(N, Cbefore, H, W) -> (N, channels, H, W): means over equal shares of the channels."""
     before = features.shape[1]
     if before == channels:
         return features
@@ -164,10 +160,9 @@ def to_width(features: Tensor, channels: int) -> Tensor:
 
 
 def build_upsampler(name: str, in_channels: int, out_channels: int) -> nn.Module:
-    """The upsampler that a space names, `pixel_dcl_5x5` with its kernel size.
+    """The upsampler of a name such as `pixel_dcl_5x5`.
 
-    Raises: SearchSpaceError: there is none of this name, or an even kernel. PluginError: a user's own one does not do
-    what it must.
+    Raises: SearchSpaceError: an unknown name or an even kernel. PluginError: a user's own one does not do what it must.
     """
     try:
         record = find_upsampler(name)
@@ -181,7 +176,7 @@ def build_upsampler(name: str, in_channels: int, out_channels: int) -> nn.Module
 class Repeated(nn.Module):
     """Upsamplers one after the other: (N, Cin, H, W) -> (N, Cout, 2^n H, 2^n W), or to `size`, at most 2^n - 1 less.
 
-    The stages between have the sizes of the levels between, ceil(size / 2), and as guides 2x2 max pools of `guide`.
+    A stage in between makes the size ceil(size / 2) of the next one; its guide is a 2x2 max pool of the next one's.
     """
 
     def __init__(self, stages: list[nn.Module]) -> None:
@@ -202,7 +197,7 @@ class Repeated(nn.Module):
 
 
 def upsample_by(name: str, factor: int, in_channels: int, out_channels: int) -> nn.Module:
-    """An upsampler by 2, 4, 8, ...: one that doubles, repeated; the first stage changes the channels.
+    """An upsampler by 2, 4, 8, ...: a doubling one, repeated. The first stage changes the channels.
 
     Raises: SearchSpaceError: a factor that is no power of two, an unknown name, an even kernel.
     """

@@ -17,11 +17,9 @@ from autoseg.engine.log import Progress
 from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.run_directory import Run, refuse_used
 from autoseg.engine.search import SearchTask
-from autoseg.engine.trainer import Trainer
 from autoseg.errors import ConfigError, RunError
 from autoseg.files import write_text
-from autoseg.planning.device import memory_errors
-from autoseg.planning.fit import fit_to_device, smaller_settings
+from autoseg.planning.fit import fit_to_device
 from autoseg.planning.memory import schedule_of
 from autoseg.setup.from_data import guide, is_shipped
 from autoseg.setup.settings import Sources, first_difference
@@ -105,12 +103,12 @@ def open_splits(settled: Settled[Config]) -> tuple[SegmentationDataset, Segmenta
     return open_dataset(data, "train") if train is None else train, open_dataset(data, "val")
 
 
-def train(
+def begin(
     run: Run | None, out: str | Path, task: SearchTask | RetrainTask, reasons: Sequence[str], show_progress: bool
 ) -> Run:
-    """Read every sample, print the notes, make the directory of a new run, and train to the end.
+    """Read every sample, print the notes, and make the directory of a new run.
 
-    Raises: DataError: an unusable sample. RunError: the directory cannot be made, or memory ran out.
+    Raises: DataError: an unusable sample. RunError: the directory cannot be made.
     """
     _read_all(task, show_progress)
     if show_progress:
@@ -122,9 +120,6 @@ def train(
         run.complete(environment)
     _write_left_out(run, task)
     task.begin(run)
-    advice = f"start anew with {smaller_settings(task.config)}; {run.path} holds what was done"
-    with memory_errors(task.device, advice):
-        Trainer(task, run, show_progress).run()
     return run
 
 

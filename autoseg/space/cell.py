@@ -15,7 +15,7 @@ def state_name(state: int) -> str:
 
 
 def state_index(name: str) -> int:
-    """Inverse of `state_name`. Raises: ValueError: no such state."""
+    """Inverse of `state_name`. Raises: ValueError: an unknown name."""
     if name in ("prev_prev", "prev"):
         return ("prev_prev", "prev").index(name)
     if re.fullmatch(r"b[1-9][0-9]{0,5}", name):
@@ -38,12 +38,12 @@ class CellTopology:
 
     @cached_property
     def edges_from(self) -> tuple[tuple[int, ...], ...]:
-        """For each state, its edge numbers in order of the reading block: every block after the state."""
+        """For each state, the numbers of the edges from it, by the block that reads it."""
         return tuple(
             tuple(number for number, (_, source) in enumerate(self.edges) if source == state)
             for state in range(self.blocks + 2)
         )
 
     def edges_into(self, block: int) -> tuple[int, ...]:
-        """The edge numbers of a block, in order of their states."""
+        """The numbers of the edges into a block, by state."""
         return tuple(number for number, (reader, _) in enumerate(self.edges) if reader == block)

@@ -1,4 +1,4 @@
-"""The groups of settings that a search space is made of."""
+"""The groups of settings of a search space."""
 
 from __future__ import annotations
 
@@ -10,18 +10,12 @@ from pydantic import Field, field_validator, model_validator
 
 from autoseg.config.base import Flag, Number, Settings, Whole
 from autoseg.registry import DECODERS, OPERATIONS
-from autoseg.space.resolution import PLAIN_UPSAMPLERS, check_upsamplers
+from autoseg.space.resolution import PLAIN_UPSAMPLERS, CompetingUpsamplers
 
 PAPER_OPERATIONS = (
-    "none",
-    "skip_connect",
-    "avg_pool_3x3",
-    "max_pool_3x3",
-    "sep_conv_3x3",
-    "sep_conv_5x5",
-    "atrous_conv_3x3",
-    "atrous_conv_5x5",
-)
+    "none", "skip_connect", "avg_pool_3x3", "max_pool_3x3",
+    "sep_conv_3x3", "sep_conv_5x5", "atrous_conv_3x3", "atrous_conv_5x5",
+)  # fmt: skip
 """The operations that compete in Auto-DeepLab (section 3.1)."""
 
 Positive = Annotated[Whole, Field(ge=1, le=4096)]
@@ -58,8 +52,8 @@ class NetworkSpec(Settings):
     """F: the filters of a block at the smallest stride; doubled at each further one."""
     moves: tuple[Literal["up", "same", "down"], ...] = ("up", "same", "down")
     down_layers: Positive | None = None
-    """Layers of the down path, where no move goes up; in the others none goes down, and the last layer has the smallest
-    stride (an hourglass, as U-Net). Left out, moves come in any order, and any level may be the last."""
+    """Layers of the down path, where no move goes up. No move in a later layer goes down, and the last layer has the
+    smallest stride (an hourglass, as U-Net). Default: moves in any order, and any level may be the last."""
     paths: Literal["single", "multi"] = "single"
     """`multi`: beta is a sigmoid of each arrow, and several arrows into and out of a node stay (DiNTS, He 2021)."""
 
@@ -117,10 +111,10 @@ class StemSpec(Settings):
 
 
 class HeadSpec(Settings):
-    """The heads of the supernet, one a stride of the last layer, whose score maps are summed."""
+    """The heads of the supernet, one per stride of the last layer; their score maps are summed."""
 
     name: Literal["aspp", "classifier"] = "aspp"
-    """`aspp`: a small one (1x1, one 3x3 at rate `aspp_rate` / stride, image pooling); `classifier`: a 1x1 alone."""
+    """`aspp`: a small ASPP (1x1, one 3x3 at rate `aspp_rate` / stride, image pooling); `classifier`: only a 1x1."""
     aspp_rate: Positive = 96
 
 
@@ -131,10 +125,10 @@ class DecoderSpec(Settings):
     """A decoder of the registry, see `autoseg.ops.decoders`."""
     filters: Positive = 256
     aspp_rates: tuple[Positive, ...] = (96, 192, 288)
-    """Divided by the output stride: 12, 24 and 36 at stride 8."""
+    """Dilation rates times the output stride: 12, 24 and 36 at stride 8."""
     low_level_filters: Positive = 48
     low_level_stride: Positive = 4
-    """The low-level feature is the path's last layer at this stride, or the stem's where there is none."""
+    """The low-level feature is the path's last layer at this stride, or the stem if there is none."""
     dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.1
 
     @field_validator("name")
@@ -148,45 +142,40 @@ class DecoderSpec(Settings):
 class SpaceDecoderSpec(DecoderSpec):
     """The decoder of a space."""
 
-    upsamplers: tuple[str, ...] = PLAIN_UPSAMPLERS
-    """Compete on each doubling of the decoder; `[bilinear]` alone resizes in one go."""
-
-    @field_validator("upsamplers")
-    @classmethod
-    def _upsamplers_are_known(cls, upsamplers: tuple[str, ...]) -> tuple[str, ...]:
-        return check_upsamplers(upsamplers)
+    upsamplers: CompetingUpsamplers = PLAIN_UPSAMPLERS
+    """Upsamplers that compete on each doubling of the decoder; `[bilinear]` alone resizes in one step."""
 
 
 class BatchNormSpec(Settings):
-    """BatchNorm's constants; `momentum` is the share of the new value (1 - TensorFlow's decay)."""
+    """BatchNorm's constants; `momentum` is the weight of the new value (1 - TensorFlow's decay)."""
 
     eps: Annotated[Number, Field(gt=0)] = 1e-5
     momentum: Annotated[Number, Field(gt=0, le=1)] = 0.1
 
 
 class DecodingSpec(Settings):
-    """How logits become a discrete network."""
+    """Settings for the decoding of logits to a discrete network."""
 
     path_prior: Literal["uniform", "paper"] = "uniform"
-    """`paper`: Viterbi on the probabilities as they are, which favours the border strides, as these have fewer arrows.
-    `uniform`: each probability is multiplied by the number of arrows leaving its node, so that equal logits tie."""
+    """`paper`: Viterbi on the plain probabilities, which favours the border strides, as these have fewer arrows.
+    `uniform`: multiplies each probability by the number of arrows leaving its node, so equal logits tie."""
     filter_multiplier: Positive | None = None
-    """F of the decoded network, which may be wider (20 for Auto-DeepLab-S); left out, the supernet's."""
+    """F of the decoded network, which may be wider (20 for Auto-DeepLab-S). Default: the supernet's."""
     threshold: Annotated[Number, Field(gt=0, lt=1)] = 0.5
-    """With `network.paths: multi`, arrows of greater probability stay, as far as every node has a way in and out."""
+    """With `network.paths: multi`, arrows of greater probability stay, if every node keeps an arrow in and out."""
     budget: Annotated[Number, Field(gt=0)] | None = None
-    """With `network.paths: multi`, the most that cells and arrows may cost: billions of multiply-adds a megapixel."""
+    """With `network.paths: multi`, the greatest cost of cells and arrows: billions of multiply-adds per megapixel."""
 
 
 class RelaxationSpec(Settings):
-    """Options that change what the supernet computes, and so the search, to save time and memory: all off."""
+    """Options that change the supernet, and so the search, to save time and memory. Default: all off."""
 
     pc_darts: Annotated[Whole, Field(ge=1, le=256)] | None = None
     """K of PC-DARTS (Xu et al. 2020): 1/K of a state's channels pass through the operations of an edge, the others
-    bypass them; a probability for each edge into a block (edge normalisation). With 1 the latter alone."""
+    bypass them, and each edge into a block has a probability (edge normalisation). With 1, only the probabilities."""
     gdas: tuple[Temperature, Temperature] | None = None
-    """GDAS (Dong and Yang 2019): of each edge one operation a step, sampled by the Gumbel-softmax trick; the
-    temperature at the first and at the last step of a search, such as 10 and 0.1, linear between them."""
+    """GDAS (Dong and Yang 2019): each step samples one operation per edge by the Gumbel-softmax trick. The temperatures
+    at the first and the last step of a search, such as 10 and 0.1; linear between them."""
     mix_before_cell: Flag = False
-    """Mix the arrows into a node by beta before its cell, as Dynamic Routing (Li et al. 2020) sums them, not after it:
-    one evaluation of the cell a node instead of one an arrow."""
+    """Mix the arrows into a node by beta before its cell, as Dynamic Routing (Li et al. 2020) does, not after it: one
+    evaluation of the cell per node instead of one per arrow."""

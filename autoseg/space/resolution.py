@@ -1,34 +1,34 @@
-"""How features come back up: the upsamplers and the skip connections that compete, and the places where they do."""
+"""Upsampling: the upsamplers and skip connections that compete, and the places where they do."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import field_validator
+from pydantic import AfterValidator, field_validator
 
 from autoseg.config.base import Settings
 from autoseg.registry import UPSAMPLERS, Upsampler
 
 Skip = Literal["none", "add", "concat"]
 PLAIN_UPSAMPLERS = ("bilinear",)
-"""Auto-DeepLab's: where these stand alone nothing competes, and there is no gamma."""
+"""Auto-DeepLab's upsampler. With it alone nothing competes, and there is no gamma."""
 
 GREATEST_KERNEL = 31
-"""Of a pixel deconvolution, whose cost grows with its square."""
+"""Greatest kernel size of a pixel deconvolution, whose cost grows with its square."""
 
 
 class UpsamplerName(NamedTuple):
-    """A name of the registry and the kernel size that a pixel deconvolution was given, 3 unless said."""
+    """A name of the registry and the kernel size of a pixel deconvolution (default: 3)."""
 
     base: str
     kernel_size: int
 
 
 def parse_upsampler(name: str) -> UpsamplerName:
-    """What `dysample` or `pixel_dcl_5x5` means. Raises: ValueError: no such upsampler, an even or huge kernel."""
+    """Parse `dysample` or `pixel_dcl_5x5`. Raises: ValueError: an unknown upsampler, an even or huge kernel."""
     if name in UPSAMPLERS:
         return UpsamplerName(name, 3)
     match = re.fullmatch(r"(\w+?)_(\d{1,2})x(\d{1,2})", name)
@@ -46,7 +46,7 @@ def parse_upsampler(name: str) -> UpsamplerName:
 
 
 def find_upsampler(name: str) -> Upsampler:
-    """The record of `dysample`, or `pixel_dcl_5x5` with its kernel size. Raises: ValueError: see `parse_upsampler`."""
+    """The record of `dysample`, or of `pixel_dcl_5x5` with its kernel size. Raises: see `parse_upsampler`."""
     base, size = parse_upsampler(name)
     record = UPSAMPLERS[base]
     if name == base:
@@ -56,7 +56,7 @@ def find_upsampler(name: str) -> Upsampler:
 
 
 def check_upsamplers(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names, each known and given once. Raises: ValueError."""
+    """The names, if each is known and given once. Raises: ValueError: else, or for no name."""
     if len({parse_upsampler(name) for name in names}) != len(names):
         raise ValueError("an upsampler is named twice; name each once")
     if not names:
@@ -64,19 +64,18 @@ def check_upsamplers(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-class ResolutionSpec(Settings):
-    """What competes on the moves to twice the resolution: upsamplers by gamma, skip connections beside them."""
+CompetingUpsamplers = Annotated[tuple[str, ...], AfterValidator(check_upsamplers)]
+"""At least one known upsampler, each once."""
 
-    upsamplers: tuple[str, ...] = PLAIN_UPSAMPLERS
+
+class ResolutionSpec(Settings):
+    """The competition on moves to twice the resolution: upsamplers by gamma, and skip connections."""
+
+    upsamplers: CompetingUpsamplers = PLAIN_UPSAMPLERS
     shared_by: Literal["level", "arrow"] = "level"
     """One choice for all up moves into a level, or one for each arrow of the trellis."""
     skips: tuple[Skip, ...] = ("none",)
     """Skips from the encoder into each level of the up path; a space with `network.down_layers` only."""
-
-    @field_validator("upsamplers")
-    @classmethod
-    def _upsamplers_are_known(cls, upsamplers: tuple[str, ...]) -> tuple[str, ...]:
-        return check_upsamplers(upsamplers)
 
     @field_validator("skips")
     @classmethod
@@ -90,5 +89,5 @@ class GammaSite(NamedTuple):
     """A place where upsamplers compete, a row of gamma."""
 
     name: str
-    """`up_16_8`: the up moves from stride 16 to 8; `layer7_16_8`: that into layer 7; `decoder_8_4`: of the decoder."""
+    """`up_16_8`: the up moves from stride 16 to 8; `layer7_16_8`: that into layer 7; `decoder_8_4`: the decoder's."""
     candidates: tuple[str, ...]

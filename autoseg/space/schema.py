@@ -1,11 +1,11 @@
-"""A search space as data: YAML in, a validated and frozen `SearchSpace` out."""
+"""A search space as data: from YAML to a validated, frozen `SearchSpace`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -30,42 +30,18 @@ from autoseg.space.trellis import Arrow, Move, Trellis, filters_at
 
 SPACE_VERSION = 1
 
-LATER_OPTIONS = (
-    ("cell", "up_cell"),
-    ("network", "down_layers"),
-    ("network", "paths"),
-    ("network", "upsamplers"),
-    ("network", "skips"),
-    ("network", "arrows"),
-    ("head", "name"),
-    ("decoder", "upsamplers"),
-    ("decoding", "threshold"),
-    ("decoding", "budget"),
-)
-"""Options of spaces and genotypes that are written where they are on only."""
-
-
-def check_version(version: int, newest: int, what: str) -> int:
-    """Refuse a file that a newer autoseg wrote."""
-    if version > newest:
-        raise ValueError(f"this {what} has version {version}, but this autoseg reads up to {newest}; update autoseg")
-    if version < 1:
-        raise ValueError(f"there is no version {version}; the newest is {newest}")
-    return version
-
-
-def refuse_newer(data: Mapping[str, Any], newest: int, what: str, where: str, error: type[AutosegError]) -> None:
-    """Refuse data of a newer version before its unknown keys are found, of which a newer version may have some."""
-    version = data.get("version")
-    if isinstance(version, int) and version > newest:
-        raise error(
-            f"{where or f'this {what}'} has version {version}, but this autoseg reads up to {newest}; update autoseg",
-            code="version-too-new",
-        )
+LATER_OPTIONS = {
+    "cell": ("up_cell",),
+    "network": ("down_layers", "paths", "upsamplers", "skips", "arrows"),
+    "head": ("name",),
+    "decoder": ("upsamplers",),
+    "decoding": ("threshold", "budget"),
+}
+"""Options of spaces and genotypes that files contain only if they are on."""
 
 
 def refuse_missing_plugins(data: Mapping[str, Any], where: str, error: type[AutosegError]) -> None:
-    """Refuse data with an operation or another record of a plugin that is not loaded, and say which plugin it is."""
+    """Refuse data with a record of a plugin that is not loaded, and name the plugin."""
     plugins = data.get("plugins")
     for name, plugin in plugins.items() if isinstance(plugins, Mapping) else ():
         if not any(name in registry for registry in REGISTRIES.values()):
@@ -77,16 +53,66 @@ def refuse_missing_plugins(data: Mapping[str, Any], where: str, error: type[Auto
 
 
 def write_plugins(data: dict[str, Any], operations: Iterable[str], upsamplers: Iterable[str], decoder: str) -> None:
-    """Put into plain data which of these came from which plugin; no key where all ship with autoseg."""
+    """Add `plugins`, the plugin of each of these names; no key if all ship with autoseg."""
     bases = [parse_upsampler(name).base for name in upsamplers]
     owners = OPERATIONS.owners(operations) | UPSAMPLERS.owners(bases) | DECODERS.owners([decoder])
     if owners:
         data["plugins"] = owners
 
 
-class SearchSpace(Settings):
+class ArchitectureFile(Settings):
+    """A YAML file with a version and the plugins of its records: a search space or a genotype."""
+
+    what: ClassVar[str]
+    newest: ClassVar[int]
+    """The version that this autoseg writes."""
+    error: ClassVar[type[AutosegError]]
+    version: Whole
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plugins_are_loaded(cls, data: Any) -> Any:
+        """Checks and drops the key `plugins` of a file; `to_dict` writes it again."""
+        if not isinstance(data, Mapping):
+            return data
+        refuse_missing_plugins(data, "", cls.error)
+        return {key: value for key, value in data.items() if key != "plugins" or not isinstance(value, Mapping)}
+
+    @field_validator("version")
+    @classmethod
+    def _version_is_known(cls, version: int) -> int:
+        if not 1 <= version <= cls.newest:
+            raise ValueError(f"there is no version {version}; the newest is {cls.newest}")
+        return version
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any], where: str = "") -> Self:
+        """Read plain data.
+
+        Args:
+            data: The content of a file.
+            where: The file's path, for messages.
+
+        Raises:
+            SearchSpaceError, GenotypeError: Invalid data, a newer version or a missing plugin; one line says which.
+        """
+        version = data.get("version")
+        if isinstance(version, int) and version > cls.newest:  # before its new keys are reported as unknown
+            raise cls.error(
+                f"{where or f'this {cls.what}'} has version {version}, but this autoseg reads up to {cls.newest};"
+                " update autoseg",
+                code="version-too-new",
+            )
+        refuse_missing_plugins(data, where, cls.error)
+        return parse(cls, data, where, cls.error)
+
+
+class SearchSpace(ArchitectureFile):
     """Everything that defines a search space. `SearchSpace.load("auto_deeplab")` reads one."""
 
+    what = "search space"
+    newest = SPACE_VERSION
+    error = SearchSpaceError
     version: Whole = SPACE_VERSION
     name: Annotated[str, Field(min_length=1)]
     description: str = ""
@@ -97,23 +123,9 @@ class SearchSpace(Settings):
     resolution: ResolutionSpec = ResolutionSpec()
     decoder: SpaceDecoderSpec = SpaceDecoderSpec()
     network_batch_norm: BatchNormSpec = BatchNormSpec()
-    """Of the decoded network; the supernet's has no affine parameters and the usual constants."""
+    """BatchNorm of the decoded network; the supernet's has no affine parameters and the usual constants."""
     decoding: DecodingSpec = DecodingSpec()
     relaxation: RelaxationSpec = RelaxationSpec()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _plugins_are_loaded(cls, data: Any) -> Any:
-        """`plugins`, which files have, is made anew when the space is written."""
-        if not isinstance(data, Mapping):
-            return data
-        refuse_missing_plugins(data, "", SearchSpaceError)
-        return {key: value for key, value in data.items() if key != "plugins" or not isinstance(value, Mapping)}
-
-    @field_validator("version")
-    @classmethod
-    def _version_is_known(cls, version: int) -> int:
-        return check_version(version, SPACE_VERSION, "search space")
 
     @model_validator(mode="after")
     def _stem_reaches_first_stride(self) -> SearchSpace:
@@ -143,12 +155,12 @@ class SearchSpace(Settings):
         return self
 
     @model_validator(mode="after")
-    def _way_up_has_a_way_down(self) -> SearchSpace:
+    def _up_path_has_a_down_path(self) -> SearchSpace:
         if self.network.down_layers is None:
             if self.resolution.skips != ("none",):
-                raise ValueError("resolution.skips come from a way down; set network.down_layers, or skips to [none]")
+                raise ValueError("resolution.skips need an encoder; set network.down_layers, or skips to [none]")
             if self.cell.up_cell:
-                raise ValueError("cell.up_cell is of the way up; set network.down_layers, or leave up_cell out")
+                raise ValueError("cell.up_cell needs an up path; set network.down_layers, or leave up_cell out")
         elif DECODERS[self.decoder.name].joins != "none":
             raise ValueError(
                 f"decoder.name '{self.decoder.name}' is for a path that ends at a greater stride; with"
@@ -157,7 +169,7 @@ class SearchSpace(Settings):
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for YAML; options where any is on, so that a file says no more than its space needs."""
+        """Plain data for YAML, without options that are off."""
         data = super().to_dict()
         for group, plain in (("relaxation", RelaxationSpec()), ("resolution", ResolutionSpec())):
             if getattr(self, group) == plain:
@@ -187,24 +199,24 @@ class SearchSpace(Settings):
         return 2 if self.cell.up_cell else 1
 
     def cell_of(self, layer: int) -> int:
-        """Which of the cells layer 1..L has: alpha's rows of it begin at that number times the edges of a cell."""
+        """The number of the cell of layer 1..L. Its rows of alpha begin at that number times the edges of a cell."""
         return int(self.cell.up_cell and layer > (self.network.down_layers or 0))
 
     # --- upsampling ---------------------------------------------------------------------------------------------------
 
     @cached_property
     def upsamplers(self) -> tuple[str, ...]:
-        """The columns of gamma: what competes on up moves, then what competes in the decoder alone."""
+        """The columns of gamma: the upsamplers on up moves, then those only in the decoder."""
         return tuple(dict.fromkeys(name for site in self.gamma_sites for name in site.candidates))
 
     @cached_property
     def gamma_sites(self) -> tuple[GammaSite, ...]:
-        """The rows of gamma; none in a space where features come up bilinearly and nothing else."""
+        """The rows of gamma; empty if bilinear upsampling has no competitor."""
         sites = dict.fromkeys(self._site_of(arrow) for arrow in self.trellis.arrows if self._competes(arrow))
         return (*sites, *(self._decoder_site(level) for level in self.decoder_stages))
 
     def gamma_row(self, arrow: Arrow) -> int | None:
-        """The row of gamma for an arrow; None where nothing competes."""
+        """The row of gamma for an arrow; None if nothing competes."""
         return self.gamma_sites.index(self._site_of(arrow)) if self._competes(arrow) else None
 
     def decoder_row(self, level: int) -> int:
@@ -213,7 +225,7 @@ class SearchSpace(Settings):
 
     @cached_property
     def decoder_stages(self) -> tuple[int, ...]:
-        """The levels from which the decoder doubles, where upsamplers compete there, from coarse to fine."""
+        """The levels from which the decoder doubles, from coarse to fine; empty if no upsamplers compete there."""
         if self.decoder.upsamplers == PLAIN_UPSAMPLERS:
             return ()
         return tuple(reversed(range(1, 1 + max(node.level for node in self.trellis.nodes_at(self.network.layers)))))
@@ -233,13 +245,6 @@ class SearchSpace(Settings):
         return GammaSite(f"decoder_{strides[level]}_{strides[level - 1]}", self.decoder.upsamplers)
 
     @classmethod
-    def parse(cls, data: Mapping[str, Any], where: str = "") -> SearchSpace:
-        """A space from plain data. Raises: SearchSpaceError: one line on what is wrong."""
-        refuse_newer(data, SPACE_VERSION, "search space", where, SearchSpaceError)
-        refuse_missing_plugins(data, where, SearchSpaceError)
-        return parse(cls, data, where, SearchSpaceError)
-
-    @classmethod
     def load(cls, name_or_path: str | Path) -> SearchSpace:
         """A space by name or path. Raises: SearchSpaceError: unknown, unreadable or wrong."""
         space, _ = load_space(name_or_path)
@@ -247,7 +252,7 @@ class SearchSpace(Settings):
 
 
 def load_space(name_or_path: str | Path) -> tuple[SearchSpace, dict[str, Any]]:
-    """A space, and the schedules which its file recommends: `{"search": {...}, "retrain": {...}}`, each optional."""
+    """A space, and the schedules in its file: `{"search": {...}, "retrain": {...}}`, each optional."""
     path = find_file(name_or_path, "search space", SearchSpaceError)
     data = read_yaml(path, SearchSpaceError)
     schedules: dict[str, Any] = {key: data.pop(key) for key in ("search", "retrain") if key in data}
@@ -258,15 +263,15 @@ def load_space(name_or_path: str | Path) -> tuple[SearchSpace, dict[str, Any]]:
 
 
 def without_defaults(data: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    """Nested plain data without the later options that are at their defaults: what older files hold still fits."""
-    for group, key in LATER_OPTIONS:
+    """Nested plain data without the later options at their defaults, as in older files."""
+    for group, key in [(group, key) for group, keys in LATER_OPTIONS.items() for key in keys]:
         part: Settings = getattr(settings, group, settings)
         if key in data.get(group, {}) and getattr(part, key) == type(part).model_fields[key].default:
             del data[group][key]
     return data
 
 
-# --- files that are found by name ----------------------------------------------------------------------------------
+# --- files by name -------------------------------------------------------------------------------------------------
 
 
 def space_names() -> list[str]:
@@ -294,6 +299,5 @@ def find_file(name_or_path: str | Path, what: str, error: type[AutosegError]) ->
         return path
     advice = hint(text, names_in(folder), "; or give the path of a YAML file")
     raise error(
-        f"unknown {what} {text!r} ({advice})",
-        code="unknown-genotype" if error is GenotypeError else "unknown-space",
+        f"unknown {what} {text!r} ({advice})", code="unknown-genotype" if error is GenotypeError else "unknown-space"
     )

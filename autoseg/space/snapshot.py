@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -15,13 +16,13 @@ from autoseg.space.schema import SearchSpace
 
 @dataclass(frozen=True, eq=False)
 class ArchProbs:
-    """alpha [edge, operation] and beta [layer, level, move] of one moment of a search, in float64.
+    """alpha [edge, operation] and beta [layer, level, move] at one moment of a search, in float64.
 
-    `beta_probs` is 0 on arrows that are not legal; over the legal arrows that leave a node it sums to 1 (eq. 7-8), or
-    is a sigmoid of each (`network.paths: multi`). With `cell.up_cell` alpha has the edges of the cell of the down path,
-    then those of the up path. None in spaces without: `edge_logits` [edge] (PC-DARTS), `gamma_logits` [site, upsampler]
-    (rows and columns are the space's `gamma_sites` and `upsamplers`), `skip_logits` [level, skip].
-    Raises: CheckpointError: shapes that are not the space's, or values that are not finite.
+    `beta_probs` is 0 on illegal arrows; over the legal arrows that leave a node it sums to 1 (eq. 7-8), or is a sigmoid
+    of each (`network.paths: multi`). With `cell.up_cell` alpha has the edges of the down path's cell, then those of the
+    up path's. None in spaces without them: `edge_logits` [edge] (PC-DARTS), `gamma_logits` [site, upsampler] (the
+    space's `gamma_sites` and `upsamplers`), `skip_logits` [level, skip].
+    Raises: CheckpointError: shapes of another space, or values that are not finite.
     """
 
     space: SearchSpace
@@ -37,24 +38,20 @@ class ArchProbs:
             missing = getattr(self, f"{name}_logits") is None
             if (name in shapes) == missing:
                 there, here = ("lacks", "needs") if missing else ("has", "does not have")
-                raise CheckpointError(
-                    f"it {there} {name}_logits, which space '{self.space.name}' {here} ({setting});"
-                    " it belongs to another space",
-                    code="snapshot-of-other-space",
-                )
+                self._refuse(f"it {there} {name}_logits, which space '{self.space.name}' {here} ({setting})")
         for name, shape in shapes.items():
             logits = np.array(getattr(self, f"{name}_logits"), dtype=np.float64)  # a copy: the search goes on
             object.__setattr__(self, f"{name}_logits", logits)
             if logits.shape != shape:
-                raise CheckpointError(
-                    f"{name} has the shape {list(logits.shape)}, but space '{self.space.name}' needs {list(shape)};"
-                    " it belongs to another space",
-                    code="snapshot-of-other-space",
-                )
+                have, needed = list(logits.shape), list(shape)
+                self._refuse(f"{name} has the shape {have}, but space '{self.space.name}' needs {needed}")
             if not np.isfinite(logits).all():
-                raise CheckpointError(
-                    f"{name} has logits that are not finite; decode an earlier epoch", code="architecture-not-finite"
-                )
+                message = f"{name} has logits that are not finite; decode an earlier epoch"
+                raise CheckpointError(message, code="architecture-not-finite")
+
+    @staticmethod
+    def _refuse(difference: str) -> NoReturn:
+        raise CheckpointError(f"{difference}; it belongs to another space", code="snapshot-of-other-space")
 
     @classmethod
     def zeros(cls, space: SearchSpace) -> ArchProbs:
@@ -64,7 +61,7 @@ class ArchProbs:
     @cached_property
     def alpha_probs(self) -> np.ndarray:
         """Softmax over the operations of each edge, [edge, operation]."""
-        return _softmax(self.alpha_logits, np.ones_like(self.alpha_logits, dtype=bool))
+        return _softmax(self.alpha_logits)
 
     @cached_property
     def beta_probs(self) -> np.ndarray:
@@ -80,7 +77,7 @@ class ArchProbs:
         if self.edge_logits is None:
             return None
         blocks = (self.edge_logits[rows] for rows in self._rows_of_blocks())
-        return np.concatenate([_softmax(logits, np.ones_like(logits, dtype=bool)) for logits in blocks])
+        return np.concatenate([_softmax(logits) for logits in blocks])
 
     @cached_property
     def gamma_probs(self) -> np.ndarray | None:
@@ -90,9 +87,7 @@ class ArchProbs:
     @cached_property
     def skip_probs(self) -> np.ndarray | None:
         """Softmax over the skip connections into each level of the up path, [level, skip]."""
-        if self.skip_logits is None:
-            return None
-        return _softmax(self.skip_logits, np.ones_like(self.skip_logits, dtype=bool))
+        return None if self.skip_logits is None else _softmax(self.skip_logits)
 
     def _rows_of_blocks(self) -> list[list[int]]:
         """The edges into each block, of all cells."""
@@ -104,12 +99,18 @@ class ArchProbs:
         ]
 
     def entropy(self) -> dict[str, float]:
-        """Mean entropy of alpha's rows, of beta's nodes (of its arrows, where each is a sigmoid), and of what else is
-        searched: edges into a block, gamma's sites, skips.
+        """Mean entropy of each table as a share of its maximum (1: undecided).
 
-        Each as a share of its greatest value (1: undecided).
+        The mean is over alpha's rows, beta's nodes (its arrows, if each is a sigmoid), the edges into each block,
+        gamma's sites and the skips.
         """
-        entropy = {"alpha": _relative_entropy(self.alpha_probs), "beta": self._beta_entropy()}
+        legal = self.space.trellis.legal()
+        entropy = {"alpha": _relative_entropy(self.alpha_probs)}
+        if self.space.network.paths == "multi":
+            kept = self.beta_probs[legal]
+            entropy["beta"] = _relative_entropy(np.stack([kept, 1 - kept], -1))
+        else:
+            entropy["beta"] = _relative_entropy(self.beta_probs, legal.sum(-1))
         if self.edge_probs is not None:
             of_blocks = [_relative_entropy(self.edge_probs[None, rows]) for rows in self._rows_of_blocks()]
             entropy["edge"] = float(np.mean(of_blocks))
@@ -119,28 +120,12 @@ class ArchProbs:
             entropy["skip"] = _relative_entropy(self.skip_probs)
         return entropy
 
-    def _beta_entropy(self) -> float:
-        legal = self.space.trellis.legal()
-        if self.space.network.paths == "multi":
-            kept = self.beta_probs[legal]
-            return _relative_entropy(np.stack([kept, 1 - kept], -1))
-        return _relative_entropy(self.beta_probs, legal.sum(-1))
-
     def save(self, path: Path) -> None:
-        """Write an .npz that NumPy alone can read."""
+        """Write an .npz file that plain NumPy can read."""
         names = logits_shapes(self.space)
         arrays = {f"{name}_{form}": getattr(self, f"{name}_{form}") for name in names for form in ("logits", "probs")}
-        arrays |= {
-            "operations": np.array(self.space.cell.operations),
-            "strides": np.array(self.space.network.strides),
-        }
-        if self.gamma_logits is not None:
-            arrays |= {
-                "gamma_sites": np.array([site.name for site in self.space.gamma_sites]),
-                "upsamplers": np.array(self.space.upsamplers),
-            }
-        if self.skip_logits is not None:
-            arrays["skips"] = np.array(self.space.resolution.skips)
+        meanings, optional = _meanings(self.space), {"upsamplers": "gamma", "gamma_sites": "gamma", "skips": "skip"}
+        arrays |= {key: np.array(meanings[key]) for key in meanings if optional.get(key, "alpha") in names}
 
         def write(temporary: Path) -> None:
             with temporary.open("wb") as file:
@@ -150,13 +135,13 @@ class ArchProbs:
 
     @classmethod
     def load(cls, path: Path, space: SearchSpace) -> ArchProbs:
-        """Read what `save` wrote. Raises: CheckpointError: unreadable, or of another space."""
+        """Read a file of `save`. Raises: CheckpointError: unreadable, or of another space."""
         try:
             with np.load(path, allow_pickle=False) as file:
                 there = [key for key in ("upsamplers", "gamma_sites", "skips") if key in file.files]
                 meanings = {key: file[key].tolist() for key in ("operations", "strides", *there)}
-                present = [name for name in ("alpha", "beta", *OPTIONAL) if f"{name}_logits" in file.files]
-                names = [f"{name}_logits" for name in dict.fromkeys(("alpha", "beta", *present))]
+                optional = [f"{name}_logits" for name in OPTIONAL if f"{name}_logits" in file.files]
+                names = ["alpha_logits", "beta_logits", *optional]
                 logits = {name: file[name].astype(np.float64, casting="same_kind") for name in names}
         except Exception:  # a damaged file makes NumPy and zipfile raise nearly anything
             raise CheckpointError(
@@ -164,11 +149,7 @@ class ArchProbs:
             ) from None
         for key, meaning in meanings.items():
             if meaning != _meanings(space)[key]:
-                what = key.replace("_", " ")
-                raise CheckpointError(
-                    f"{path} has other {what} than space '{space.name}'; it belongs to another space",
-                    code="snapshot-of-other-space",
-                )
+                cls._refuse(f"{path} has other {key.replace('_', ' ')} than space '{space.name}'")
         try:
             return cls(space, **logits)
         except CheckpointError as reason:
@@ -180,22 +161,22 @@ OPTIONAL = {
     "gamma": "resolution.upsamplers, decoder.upsamplers",
     "skip": "resolution.skips",
 }
-"""Logits that not every space has, and the settings that ask for them."""
+"""The logits that only some spaces have, and the settings that need them."""
 
 
 def _meanings(space: SearchSpace) -> dict[str, list[object]]:
-    """What the rows and columns of a snapshot stand for."""
+    """The names of the rows and columns of a snapshot."""
     return {
         "operations": list(space.cell.operations),
         "strides": list(space.network.strides),
-        "upsamplers": list(space.upsamplers),
         "gamma_sites": [site.name for site in space.gamma_sites],
+        "upsamplers": list(space.upsamplers),
         "skips": list(space.resolution.skips),
     }
 
 
 def logits_shapes(space: SearchSpace) -> dict[str, tuple[int, ...]]:
-    """Of the logits that a space has, by name."""
+    """The shapes of a space's logits by name."""
     edges, levels = space.cells * len(space.topology.edges), len(space.network.strides)
     shapes: dict[str, tuple[int, ...]] = {
         "alpha": (edges, len(space.cell.operations)),
@@ -211,11 +192,11 @@ def logits_shapes(space: SearchSpace) -> dict[str, tuple[int, ...]]:
 
 
 def gamma_legal(space: SearchSpace) -> np.ndarray:
-    """Boolean mask [site, upsampler]: what competes where."""
+    """Boolean mask [site, upsampler] of the competing upsamplers."""
     return np.array([[name in site.candidates for name in space.upsamplers] for site in space.gamma_sites], dtype=bool)
 
 
-def _softmax(logits: np.ndarray, legal: np.ndarray) -> np.ndarray:
+def _softmax(logits: np.ndarray, legal: np.ndarray | bool = True) -> np.ndarray:
     """Softmax over the last axis among the legal entries; 0 elsewhere."""
     highest = np.where(legal, logits, -np.inf).max(-1, keepdims=True)
     weights = np.where(legal, np.exp(np.where(legal, logits - np.where(np.isfinite(highest), highest, 0), 0)), 0.0)
@@ -225,7 +206,7 @@ def _softmax(logits: np.ndarray, legal: np.ndarray) -> np.ndarray:
 
 
 def _relative_entropy(probs: np.ndarray, choices: np.ndarray | None = None) -> float:
-    """Mean of H(p) / log(choices) over rows that have a choice, by default of every column; 0 where there is none."""
+    """Mean of H(p) / log(choices) over the rows with more than one choice (default: every column); 0 without any."""
     choices = np.full(probs.shape[:-1], probs.shape[-1]) if choices is None else choices
     entropy = -(probs * np.log(np.where(probs > 0, probs, 1.0))).sum(-1)
     chosen = choices > 1

@@ -15,7 +15,7 @@ import numpy as np
 
 
 class Move(IntEnum):
-    """Where an arrow leads: to twice the resolution, the same, or half. The last axis of `beta`."""
+    """The move of an arrow: to twice the resolution, the same, or half. The last axis of `beta`."""
 
     UP = 0
     SAME = 1
@@ -28,7 +28,7 @@ class Move(IntEnum):
 
 
 class Node(NamedTuple):
-    """A place of the trellis. Node(-1, 0) and Node(0, 0) are the features of the stem's last two convolutions."""
+    """A node of the trellis. Node(-1, 0) and Node(0, 0) are the features of the stem's last two convolutions."""
 
     layer: int
     level: int
@@ -47,7 +47,7 @@ STEM_NODE = Node(0, 0)
 
 
 def nearest_level(level: int, levels: Iterable[int]) -> int:
-    """The level of the node that a node at `level` takes as H(l-2), where nodes at `levels` exist two layers ago.
+    """The level of H(l-2) for a node at `level`: the nearest of the `levels` that exist two layers ago.
 
     A tie goes to the finer level.
     """
@@ -72,8 +72,8 @@ class Trellis:
         moves: Sequence[str] = ("up", "same", "down"),
         down_layers: int | None = None,
     ) -> None:
-        """down_layers: of an hourglass; no move into these layers goes up, none into a later one goes down, and level
-        0 is the only one of the last layer."""
+        """down_layers: for an hourglass. No move into these layers goes up, none into a later layer goes down, and the
+        last layer only has level 0."""
         self.layers, self.down_layers = layers, down_layers
         self.strides = tuple(strides)
         self.moves = tuple(move for move in Move if move.name.lower() in moves)
@@ -90,13 +90,13 @@ class Trellis:
                         target = Node(layer + 1, level)
                         graph.add_node(target, stride=self.strides[level])
                         graph.add_edge(node, target, move=move)
-        if self.down_layers is not None:  # what cannot come back up in time is no part of an hourglass
+        if self.down_layers is not None:  # drop nodes that cannot reach the end of an hourglass
             end = Node(self.layers, 0)
             graph.remove_nodes_from(set(graph) - nx.dfs_tree(graph.reverse(), end).nodes)
         return graph
 
     def _moves_into(self, layer: int) -> tuple[Move, ...]:
-        """The moves that lead into a layer at all."""
+        """The legal moves into a layer."""
         if self.down_layers is None:
             return self.moves
         barred = Move.UP if layer <= self.down_layers else Move.DOWN
@@ -150,12 +150,16 @@ class Trellis:
             mask[arrow.source.layer, arrow.source.level, arrow.move] = True
         return mask
 
+    def paths_to_go(self) -> dict[Node, int]:
+        """Number of paths from each node to the last layer, exact for any size."""
+        counts = {node: 1 for node in self.nodes_at(self.layers)}
+        for node in sorted(set(self.graph) - set(counts), reverse=True):
+            counts[node] = sum(counts[arrow.target] for arrow in self.arrows_from(node))
+        return counts
+
     def count_paths(self) -> int:
         """Number of paths from the stem to any node of the last layer."""
-        counts = {STEM_NODE: 1}
-        for node in self.nodes:
-            counts[node] = sum(counts[arrow.source] for arrow in self.arrows_into(node))
-        return sum(counts[node] for node in self.nodes_at(self.layers))
+        return self.paths_to_go()[STEM_NODE]
 
     def paths(self) -> Iterator[tuple[int, ...]]:
         """Every path as the levels of layers 1..L, in lexicographic order. There may be very many."""

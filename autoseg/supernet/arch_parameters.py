@@ -1,11 +1,10 @@
-"""The logits that are searched, and the probabilities that the supernet uses."""
+"""The architecture's logits, and the probabilities that the supernet computes from them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,7 +21,7 @@ class Sample(NamedTuple):
 
     operations: tuple[int, ...]
     weights: Tensor
-    """(edges,): 1 going forward, the softened probability going back; times the edge's own where it has one."""
+    """(edges,): 1 in the forward pass, the softened probability in the backward pass; times `edge_probs` if any."""
     edge_probs: Tensor | None
 
 
@@ -30,8 +29,8 @@ class ArchParameters(nn.Module):
     """alpha_logits [edge, operation] and beta_logits [layer, level, move] (Auto-DeepLab, sections 3.1 and 3.2).
 
     With the space's `relaxation.pc_darts` also edge_logits [edge]; with `relaxation.gdas` operations are sampled.
-    Where upsamplers compete also gamma_logits [site, upsampler], where skip connections do skip_logits [level, skip].
-    With `cell.up_cell` the edges are those of the cell of the way down, then those of the way up.
+    If upsamplers compete, also gamma_logits [site, upsampler]; if skip connections do, skip_logits [level, skip].
+    With `cell.up_cell` the edges are those of the down path's cell, then those of the up path's.
     """
 
     legal: Tensor
@@ -70,10 +69,10 @@ class ArchParameters(nn.Module):
     # --- choosing -----------------------------------------------------------------------------------------------------
 
     def choose(self, genotype: Genotype) -> None:
-        """From now on put probability 1 on what a genotype of this space chose, and 0 on all else.
+        """From now on give probability 1 to the choices of a genotype of this space, and 0 to all others.
 
-        Upsamplers and skips of places that the genotype does not come by keep their probabilities.
-        Raises: GenotypeError: it names what the space lacks.
+        Upsamplers and skips at places that the genotype does not have keep their probabilities.
+        Raises: GenotypeError: the space lacks something that it names.
         """
         check_in_space(genotype, self.space)
         self.chosen_alpha = self._alpha_of(genotype)
@@ -123,14 +122,13 @@ class ArchParameters(nn.Module):
     def beta_probs(self) -> Tensor:
         """Softmax over the legal arrows that leave each node (eq. 7), [layer, level, move]; 0 elsewhere.
 
-        With `network.paths: multi` a sigmoid of each legal arrow (DiNTS, He et al. 2021).
+        With `network.paths: multi`, a sigmoid of each legal arrow (DiNTS, He et al. 2021).
         """
         if self.chosen_beta is not None:
             return self.chosen_beta
         if self.space.network.paths == "multi":
             return self.beta_logits.sigmoid() * self.legal
-        lowest = torch.finfo(self.beta_logits.dtype).min  # -inf would give NaN at nodes that do not exist
-        return self.beta_logits.masked_fill(~self.legal, lowest).softmax(-1) * self.legal
+        return _softmax(self.beta_logits, self.legal) * self.legal
 
     def edge_probs(self) -> Tensor | None:
         """Softmax over the edges into each block (PC-DARTS, edge normalisation), [edge]; None in a space without."""
@@ -142,19 +140,18 @@ class ArchParameters(nn.Module):
         """Softmax over the upsamplers that compete at each site, [site, upsampler], 0 for others; None without."""
         if self.gamma_logits is None or self.gamma_legal is None or self.chosen_gamma is not None:
             return self.chosen_gamma
-        lowest = torch.finfo(self.gamma_logits.dtype).min
-        return self.gamma_logits.masked_fill(~self.gamma_legal, lowest).softmax(-1)
+        return _softmax(self.gamma_logits, self.gamma_legal)
 
     def skip_probs(self) -> Tensor | None:
-        """Softmax over the skip connections into each level of the way up, [level, skip]; None in a space without."""
+        """Softmax over the skip connections into each level of the up path, [level, skip]; None in a space without."""
         if self.skip_logits is None or self.chosen_skips is not None:
             return self.chosen_skips
         return self.skip_logits.softmax(-1)
 
     def descent_probs(self) -> Tensor:
-        """[layer, level] of an hourglass: how likely a path that leaves a level downwards does so from that layer.
+        """[layer, level] of an hourglass: the probability that a path which leaves a level downwards does so there.
 
-        With several paths the weights of the ways down, likewise brought to a sum of 1; 0 where no way is left.
+        With several paths, the weights of the down moves, normalised to a sum of 1; 0 if no down move is left.
         """
         beta, down_layers = self.beta_probs(), self.space.network.down_layers or 0
         reach = torch.eye(1, beta.shape[1], device=beta.device, dtype=beta.dtype)[0]
@@ -167,18 +164,18 @@ class ArchParameters(nn.Module):
         return ways / ways.sum(0).clamp_min(torch.finfo(ways.dtype).tiny)
 
     def of_cells(self, table: Tensor) -> Sequence[Tensor]:
-        """A table over the edges of all cells, a piece each."""
+        """A table over the edges of all cells, split by cell."""
         return (table,) if self.space.cells == 1 else torch.split(table, len(self.space.topology.edges))
 
     def _by_block(self, edges: Tensor) -> Sequence[Tensor]:
-        """Values [edge] in one piece a block."""
+        """Values [edge] split by block."""
         sizes = [len(self.space.topology.edges_into(block)) for block in range(self.space.cell.blocks)]
         return torch.split(edges, sizes * self.space.cells)
 
     def mixture(self) -> Tensor:
-        """What each operation's output is multiplied with, [edge, operation].
+        """The factor of each operation's output, [edge, operation].
 
-        With edge probabilities these are in it, and a last column is for the channels that bypass the operations.
+        With edge probabilities, they are part of it, and a last column is for the channels that bypass the operations.
         """
         alpha, edges = self.alpha_probs(), self.edge_probs()
         if edges is None:
@@ -188,7 +185,7 @@ class ArchParameters(nn.Module):
     # --- sampling (GDAS) ----------------------------------------------------------------------------------------------
 
     def draw(self, seed: int, temperature: float) -> None:
-        """Sample the operations that passes in training will use until the next draw; decided by seed and logits."""
+        """Sample the operations of the forward passes in training until the next draw, from seed and logits."""
         logits = self.alpha_logits.detach()
         noise = torch.empty(logits.shape, dtype=torch.float64, device="cpu")
         noise.exponential_(generator=torch.Generator("cpu").manual_seed(seed))
@@ -196,10 +193,10 @@ class ArchParameters(nn.Module):
         self.drawn = _argmax(logits + self.gumbel)
 
     def sample(self) -> Sample:
-        """In training what was drawn last; in evaluation the operation of greatest alpha.
+        """In training the last draw; in evaluation the operation of greatest alpha.
 
-        The gradient is that of softmax((log alpha + Gumbel noise) / temperature) at the sampled operation alone
-        (Dong and Yang 2019, eq. 6-7): the others are not computed.
+        The gradient is that of softmax((log alpha + Gumbel noise) / temperature) at the sampled operation (Dong and
+        Yang 2019, eq. 6-7); the other operations are not computed.
         """
         edges = self.edge_probs()
         if self.chosen_alpha is not None:
@@ -209,7 +206,7 @@ class ArchParameters(nn.Module):
             operations = _argmax(self.alpha_logits)
             weights = torch.ones_like(self.alpha_logits[:, 0])
         else:
-            assert self.gumbel is not None  # drawn when it was made
+            assert self.gumbel is not None  # __init__ draws
             operations = self.drawn
             noisy = self.alpha_logits.log_softmax(-1) + self.gumbel
             index = torch.tensor(operations, device=noisy.device).unsqueeze(1)
@@ -218,7 +215,7 @@ class ArchParameters(nn.Module):
         return Sample(operations, weights if edges is None else weights * edges, edges)
 
     def samples(self) -> list[Sample]:
-        """`sample`, a piece for each cell of the space."""
+        """`sample`, split by the cells of the space."""
         sample, edges = self.sample(), len(self.space.topology.edges)
         probs = [None] * self.space.cells if sample.edge_probs is None else self.of_cells(sample.edge_probs)
         return [
@@ -226,7 +223,7 @@ class ArchParameters(nn.Module):
             for number, (weights, of_edges) in enumerate(zip(self.of_cells(sample.weights), probs, strict=True))
         ]
 
-    # ------------------------------------------------------------------------------------------------------------------
+    # --- arrows and snapshots -----------------------------------------------------------------------------------------
 
     def beta_of_arrows(self) -> dict[Arrow, Tensor]:
         """The probability of each legal arrow, a scalar each."""
@@ -235,19 +232,25 @@ class ArchParameters(nn.Module):
         return dict(zip(arrows, probs.unbind(), strict=True))
 
     def index_of(self, arrows: Sequence[Arrow]) -> Tensor:
-        """Where each arrow's probability lies in `beta_probs().flatten()`."""
+        """The index of each arrow in `beta_probs().flatten()`."""
         levels, moves = self.legal.shape[1:]
         places = [(arrow.source.layer * levels + arrow.source.level) * moves + arrow.move for arrow in arrows]
         return torch.tensor(places, device=self.legal.device)
 
     def snapshot(self) -> ArchProbs:
-        """The logits of this moment as NumPy arrays."""
-        names = [f"{name}_logits" for name in logits_shapes(self.space)]
-        return ArchProbs(self.space, **{name: _numpy(getattr(self, name)) for name in names})
+        """The current logits as NumPy arrays."""
+        logits = {f"{name}_logits": getattr(self, f"{name}_logits") for name in logits_shapes(self.space)}
+        doubles = {name: values.detach().to("cpu", torch.float64).numpy() for name, values in logits.items()}
+        return ArchProbs(self.space, **doubles)
+
+
+def _softmax(logits: Tensor, legal: Tensor) -> Tensor:
+    lowest = torch.finfo(logits.dtype).min  # -inf would give NaN at nodes that do not exist
+    return logits.masked_fill(~legal, lowest).softmax(-1)
 
 
 def _with_ones(probs: Tensor, places: Sequence[tuple[int, int]]) -> Tensor:
-    """A copy in which the rows of these places (row, column) are 1 there and 0 elsewhere."""
+    """A copy with 1 at these (row, column) and 0 elsewhere in their rows."""
     chosen = probs.detach().clone()
     for row, column in places:
         chosen[row] = 0
@@ -256,11 +259,7 @@ def _with_ones(probs: Tensor, places: Sequence[tuple[int, int]]) -> Tensor:
 
 
 def _argmax(logits: Tensor) -> tuple[int, ...]:
-    """Of each row; without values, as on meta tensors, each operation in turn."""
+    """The argmax of each row; on meta tensors, which have no values, each operation in turn."""
     if logits.is_meta:
         return tuple(row % logits.shape[1] for row in range(len(logits)))
     return tuple(int(place) for place in logits.argmax(-1).tolist())
-
-
-def _numpy(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().to("cpu", torch.float64).numpy()

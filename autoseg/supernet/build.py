@@ -1,4 +1,4 @@
-"""From a search space to its supernet: the fused one where it can be, else the reference."""
+"""From a search space to its supernet: the fused one if possible, else the reference."""
 
 from __future__ import annotations
 
@@ -11,11 +11,7 @@ from autoseg.supernet.reference import Supernet
 
 
 def build_supernet(
-    space: SearchSpace,
-    num_classes: int,
-    arch_init_std: float = 1e-3,
-    in_channels: int = 3,
-    single_output: bool = False,
+    space: SearchSpace, num_classes: int, arch_init_std: float = 1e-3, in_channels: int = 3, single_output: bool = False
 ) -> Supernet:
     """The supernet of a space with fresh weights.
 
@@ -49,12 +45,12 @@ def build_supernet(
 
 
 def unfused_operations(space: SearchSpace) -> list[str]:
-    """The operations of a space that have no fused form: with any of them the search runs through the reference."""
+    """The operations of a space without a fused form. With any of them the search uses the reference supernet."""
     return [name for name in space.cell.operations if OPERATIONS[name].fused is None]
 
 
 def reference_notes(space: SearchSpace) -> list[str]:
-    """A line where a search runs through the reference supernet; none where it is fused."""
+    """A line if a search runs through the reference supernet; empty if it is fused."""
     names = unfused_operations(space)
     if not names:
         return []

@@ -1,20 +1,21 @@
-"""The supernet as the papers write it: one module an edge, operation and arrow, and autograd for everything.
+"""The supernet as the papers write it: one module for each edge, operation and arrow, and autograd for everything.
 
-Read this file beside Auto-DeepLab (Liu et al. 2019), section 3. It runs any registered operation. Where all operations
-of a space have a fused form, `autoseg.supernet.fast` computes the same faster; `docs/fused_supernet.md` says how.
+Read this file beside Auto-DeepLab (Liu et al. 2019), section 3: `MixedOperation` (eq. 3), `ReferenceCell` (eq. 1, 2, 5
+and 6), then `Supernet.forward`. It runs any registered operation. `autoseg.supernet.fast` replaces the cell by a faster
+one that computes the same if all operations of a space have a fused form; `docs/fused_supernet.md` says how.
 
-Symbols of the paper and their names here:
+The paper's symbols and their names here:
     s H^l                features[Node(l, level)], the output of the cell at layer l and stride s
-    H^{l-1}, H^{l-2}     prev, prev_prev: states 0 and 1 of a cell are prev_prev and prev
+    H^{l-1}, H^{l-2}     prev, prev_prev: states 1 and 0 of a cell
     O^k_{j->i}, alpha    operation k on the edge from state j to block i, and its weight
-    beta                 the weight of an arrow from stride to stride
+    beta                 the weight of an arrow from one node to a node of the next layer
 Letters: N images, C filters of a block, B blocks, K classes, H and W height and width.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -31,8 +32,9 @@ from autoseg.ops.heads import Aspp, Stem, logits_of, number_of_outputs
 from autoseg.ops.resize import Size, level_size, sum_resized
 from autoseg.registry import OPERATIONS
 from autoseg.space.cell import CellTopology
+from autoseg.space.groups import RelaxationSpec
 from autoseg.space.schema import SearchSpace
-from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Arrow, Move, Node
+from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Move, Node
 from autoseg.supernet.arch_parameters import ArchParameters
 from autoseg.supernet.fast.cell import Feature
 from autoseg.supernet.fast.kernels import KernelChoice
@@ -56,7 +58,7 @@ class MixedOperation(nn.Module):
         total: Tensor | None = None
         for name, weight, operation in zip(self.names, alpha.unbind(), self.operations, strict=True):
             output = operation(state)
-            if name in self._unchecked:  # a user's own operation, once
+            if name in self._unchecked:  # check the output of a user's own operation once
                 check_output(name, state, output)
                 self._unchecked.discard(name)
             total = weight * output if total is None else total + weight * output
@@ -67,8 +69,8 @@ class MixedOperation(nn.Module):
 class ReferenceCell(nn.Module):
     """Equations 1, 2, 5 and 6 at one node: sum over the arrows of beta * Cell(H^{l-1} through the arrow, H^{l-2}).
 
-    The arrows share the weights of the operations, which the paper leaves open. Each has a preprocessing and the
-    statistics of BatchNorm to itself.
+    The arrows share the weights of the operations, which the paper leaves open. Each arrow has a preprocessing and
+    BatchNorm statistics of its own.
     """
 
     def __init__(
@@ -78,27 +80,27 @@ class ReferenceCell(nn.Module):
         channels: int,
         topology: CellTopology,
         operations: Sequence[str],
-        mix_before_cell: bool = False,
-        upsample: Callable[[int, int], nn.Module] | None = None,
+        relaxation: RelaxationSpec,
+        upsample: Callable[[int, int], nn.Module] | None,
     ) -> None:
-        """arrows: channels and move of each arrow into the node. upsample: makes an up move of the channels before and
-        after, where upsamplers or skip connections compete."""
+        """arrows: channels and move of each arrow into the node. upsample: builds the up move from the channels before
+        and after it if upsamplers or skip connections compete."""
         super().__init__()
-        self.topology, self.mix_before_cell = topology, mix_before_cell
+        self.topology, self.mix_before_cell = topology, relaxation.mix_before_cell
         self.preprocess_prev_prev = Preprocess(prev_prev_channels, channels, True, StackedNorm)
         self.preprocess_prev = nn.ModuleList(
             _build_preprocess(width, channels, move, upsample) for width, move in arrows
         )
         edges = nn.ModuleList(MixedOperation(operations, channels) for _ in topology.edges)
         shared = {id(parameter): parameter for parameter in edges.parameters()}
-        others = 0 if mix_before_cell else len(arrows) - 1
-        # a copy that takes the same parameters, and statistics of its own
+        others = 0 if self.mix_before_cell else len(arrows) - 1
+        # each copy shares the parameters and has its own statistics
         self.edges = nn.ModuleList([edges, *(copy.deepcopy(edges, dict(shared)) for _ in range(others))])
 
     def forward(self, prev_prev: Feature, prevs: Sequence[Any], alpha: Tensor, betas: Tensor, size: Size) -> Feature:
         """The node's feature, (N, B*C, H, W) with `size` = (H, W).
 
-        prevs: H^{l-1} as each arrow takes it. alpha: (edges, operations). betas: (arrows,).
+        prevs: H^{l-1} at the start of each arrow. alpha: (edges, operations). betas: (arrows,).
         """
         h_prev_prev = self.preprocess_prev_prev(prev_prev.plain, size)
         h_prev = [preprocess(prev, size) for preprocess, prev in zip(self.preprocess_prev, prevs, strict=True)]
@@ -109,20 +111,18 @@ class ReferenceCell(nn.Module):
         return Feature(output, F.relu(output))
 
     def _cell(self, edges: nn.Module, prev_prev: Tensor, prev: Tensor, alpha: Tensor) -> Tensor:
-        """Equation 1: block i is the sum over the states j before it of O_{j->i}(H_j); the blocks concatenated."""
+        """Equation 1: block i is the sum over the states j before it of O_{j->i}(H_j). Returns all blocks, stacked."""
         assert isinstance(edges, nn.ModuleList)
         states = [prev_prev, prev]
         for block in range(self.topology.blocks):
-            inputs = [
-                edges[number](states[self.topology.edges[number][1]], alpha[number])
-                for number in self.topology.edges_into(block)
-            ]
+            numbered = enumerate(self.topology.edges)
+            inputs = [edges[n](states[state], alpha[n]) for n, (into, state) in numbered if into == block]
             states.append(sum(inputs[1:], inputs[0]))
         return torch.cat(states[2:], 1)
 
 
 class SearchHead(nn.Module):
-    """ASPP of one stride with as many filters a branch as its input has channels, and a classifier (section 4.1)."""
+    """ASPP and a classifier for one stride; each branch has as many filters as the input has channels (section 4.1)."""
 
     def __init__(self, channels: int, num_classes: int, rate: int) -> None:
         super().__init__()
@@ -138,10 +138,14 @@ class SearchHead(nn.Module):
 class Supernet(nn.Module):
     """Every path and operation of a search space at once, weighted by alpha and beta (Auto-DeepLab, section 3).
 
-    Where upsamplers or skip connections compete, also all of these, weighted by gamma and the probabilities of skips.
+    If upsamplers or skip connections compete, it also has all of these, weighted by gamma and the skip probabilities.
 
     forward: (N, Cin, H, W) normalised images, any H and W from 32 up -> logits (N, num_classes, H, W).
     """
+
+    random_cells = True
+    """Whether a cell may draw random numbers. A user's own operation may; the fused cells do not, and a CUDA graph that
+    is being recorded may not read the random state."""
 
     def __init__(
         self,
@@ -157,31 +161,32 @@ class Supernet(nn.Module):
         self.last_levels: frozenset[int] | None = None
         """The levels of the last layer whose heads count; None for all."""
         self.checkpoint_cells = False
-        """Keep no more than the output of each cell for the backward pass, and evaluate the cell again there."""
+        """Keep only the output of each cell for the backward pass, and evaluate the cell again there."""
         self.kernels = KernelChoice()
         self.arch = ArchParameters(space, arch_init_std)
         self.stem = Stem(space.stem.channels, space.stem.strides, StackedNorm, in_channels)
-        trellis, resolution = space.trellis, space.resolution
-        upsample = partial(MixedUpsample, upsamplers=resolution.upsamplers, skips=resolution.skips)
-        self.cells = nn.ModuleDict(
-            {cell_name(node): self._build_cell(node, upsample if competes(space) else None) for node in trellis.nodes}
-        )
+        trellis = space.trellis
+        self.cells = nn.ModuleDict({cell_name(node): self._build_cell(node) for node in trellis.nodes})
         self.heads = nn.ModuleList(
             self._build_head(self._width(node), trellis.strides[node.level])
             for node in trellis.nodes_at(trellis.layers)
         )
-        upsamples = competes(space) or space.decoder_stages
-        self.upsampling = Upsampling(space, self._width, self._outputs) if upsamples else None
+        self.upsampling = Upsampling(space, self._width, self._outputs)
 
-    def _build_cell(self, node: Node, upsample: Callable[[int, int], nn.Module] | None) -> nn.Module:
-        return ReferenceCell(
-            [(self._width(arrow.source), arrow.move) for arrow in self.space.trellis.arrows_into(node)],
-            self._width(self.space.trellis.prev_prev(node)),
-            self.space.filters(node.level),
-            self.space.topology,
-            self.space.cell.operations,
-            self.space.relaxation.mix_before_cell,
-            upsample,
+    def _cell_class(self) -> Callable[..., nn.Module]:
+        return ReferenceCell
+
+    def _build_cell(self, node: Node) -> nn.Module:
+        space, resolution = self.space, self.space.resolution
+        upsample = partial(MixedUpsample, upsamplers=resolution.upsamplers, skips=resolution.skips)
+        return self._cell_class()(
+            [(self._width(arrow.source), arrow.move) for arrow in space.trellis.arrows_into(node)],
+            self._width(space.trellis.prev_prev(node)),
+            space.filters(node.level),
+            space.topology,
+            space.cell.operations,
+            space.relaxation,
+            upsample if competes(space) else None,
         )
 
     def _build_head(self, width: int, stride: int) -> nn.Module:
@@ -202,53 +207,69 @@ class Supernet(nn.Module):
             node: Feature(feature, F.relu(feature))
             for node, feature in zip((FIRST_STEM_NODE, STEM_NODE), self.stem(images), strict=True)
         }
-        alphas = self.arch.of_cells(self.arch.alpha_probs())
-        betas = self.arch.beta_of_arrows()
-        choices = None if self.upsampling is None else self.upsampling.way_up(self.arch)
+        inputs = self._cell_inputs(features[STEM_NODE].plain.dtype)
+        choices = self.upsampling.choices(self.arch)
         for layer in range(1, trellis.layers + 1):
-            for node in trellis.nodes_at(layer):
-                arrows = trellis.arrows_into(node)
-                features[node] = self._run(
-                    self.cells[cell_name(node)],
-                    features[trellis.prev_prev(node)],
-                    [self._arriving(arrow, features, choices) for arrow in arrows],
-                    alphas[self.space.cell_of(layer)],
-                    torch.stack([betas[arrow] for arrow in arrows]),
-                    level_size(size, trellis.strides[node.level]),
-                )
-            if layer == trellis.down_layers and self.upsampling is not None and choices is not None:
-                for level in self.upsampling.sources:
-                    choices.brought[level] = self.upsampling.bring(level, features, choices)
-        scores = {
-            node.level: head(features[node].activated)
-            for head, node in zip(self.heads, trellis.nodes_at(trellis.layers), strict=True)
-            if self.last_levels is None or node.level in self.last_levels
+            cell = partial(self._run_cell, features, choices, size)
+            features |= self._run({node: partial(cell, node, inputs[node]) for node in trellis.nodes_at(layer)})
+            if layer == trellis.down_layers:  # the encoder of an hourglass is complete
+                skips = partial(self.upsampling.encoder_features, features, choices)
+                choices.encoder.update(self._run({level: partial(skips, level) for level in self.upsampling.sources}))
+        scores = self._run(
+            {
+                node.level: partial(head, features[node].activated)
+                for head, node in zip(self.heads, trellis.nodes_at(trellis.layers), strict=True)
+                if self.last_levels is None or node.level in self.last_levels
+            }
+        )
+        maps = list(scores.values())
+        if self.space.decoder_stages:
+            maps = [self.upsampling.decode(scores, features, choices)]
+        return logits_of(sum_resized(maps, size))
+
+    def _run(self, tasks: Mapping[Any, Callable[[], Any]]) -> dict[Any, Any]:
+        """The results of tasks that do not depend on each other; the fused supernet runs them side by side."""
+        return {key: task() for key, task in tasks.items()}
+
+    def _cell_inputs(self, dtype: torch.dtype) -> dict[Node, tuple[Any, ...]]:
+        """alpha (edges, operations) and the betas (arrows,) of each node's cell. dtype: of the features."""
+        alphas, betas = self.arch.of_cells(self.arch.alpha_probs()), self.arch.beta_of_arrows()
+        return {
+            node: (
+                alphas[self.space.cell_of(node.layer)],
+                torch.stack([betas[arrow] for arrow in self.space.trellis.arrows_into(node)]),
+            )
+            for node in self.space.trellis.nodes
         }
-        if self.upsampling is not None and choices is not None and self.space.decoder_stages:
-            return logits_of(sum_resized([self.upsampling.decode(scores, features, choices)], size))
-        return logits_of(sum_resized(list(scores.values()), size))
 
-    def _run(self, cell: nn.Module, *arguments: Any) -> Feature:
+    def _run_cell(
+        self, features: Features, choices: UpsamplingChoices, image_size: Size, node: Node, inputs: tuple[Any, ...]
+    ) -> Feature:
         """The feature of a node."""
-        if not (self.checkpoint_cells and torch.is_grad_enabled()):
-            feature: Feature = cell(*arguments)
-            return feature
-        again: Feature = checkpoint(cell, *arguments, use_reentrant=False, context_fn=checkpoint_contexts)
-        return again
+        cell, trellis = self.cells[cell_name(node)], self.space.trellis
+        arguments = (
+            features[trellis.prev_prev(node)],
+            [self.upsampling.arrow_input(arrow, features, choices) for arrow in trellis.arrows_into(node)],
+            *inputs,
+            level_size(image_size, trellis.strides[node.level]),
+        )
+        if self.checkpoint_cells and torch.is_grad_enabled():
+            random, contexts = self.random_cells, checkpoint_contexts
+            again: Feature = checkpoint(
+                cell, *arguments, use_reentrant=False, preserve_rng_state=random, context_fn=contexts
+            )
+            return again
+        feature: Feature = cell(*arguments)
+        return feature
 
-    def _arriving(self, arrow: Arrow, features: Features, choices: UpsamplingChoices | None) -> Feature | UpsampleInput:
-        """What an arrow takes to the node that it leads to."""
-        if arrow.move is Move.UP and competes(self.space) and self.upsampling is not None and choices is not None:
-            return self.upsampling.ascending(arrow, features, choices)
-        return features[arrow.source]
-
-    # --- what a search asks of it -------------------------------------------------------------------------------------
+    # --- the interface for a search -----------------------------------------------------------------------------------
 
     def choose(self, genotype: Genotype) -> None:
-        """Compute from now on only what a genotype of this space chose, with the supernet's weights.
+        """From now on compute only what a genotype of this space chose, with the supernet's weights.
 
-        Its features off the path are zero, where the discrete network has H(l-2) of the path resized: what is lost
-        when a relaxed network is made discrete and not retrained. Raises: GenotypeError: it is not of this space.
+        Features off the path are zero, while the discrete network resizes H(l-2) of the path. The difference is what a
+        relaxed network loses when it is made discrete without retraining.
+        Raises: GenotypeError: it is not of this space.
         """
         self.arch.choose(genotype)
         self.last_levels = frozenset(node.level for node in genotype.nodes_at(genotype.layers))
@@ -258,11 +279,11 @@ class Supernet(nn.Module):
         return [parameter for name, parameter in self.named_parameters() if not name.startswith("arch.")]
 
     def train_weights(self) -> None:
-        """From now on gradients reach the weights alone."""
+        """From now on only the weights get gradients."""
         self._require(weights=True, arch=False)
 
     def train_architecture(self) -> None:
-        """From now on gradients reach the architecture alone."""
+        """From now on only the architecture gets gradients."""
         self._require(weights=False, arch=True)
 
     def _require(self, weights: bool, arch: bool) -> None:
@@ -271,17 +292,17 @@ class Supernet(nn.Module):
         self.arch.requires_grad_(arch)
 
     def use_kernels(self, choice: KernelChoice) -> None:
-        """Compute with these kernels from now on, as far as they apply: here, cuDNN's algorithms alone."""
+        """From now on compute with these kernels, as far as they apply: here only cuDNN's algorithms."""
         self.kernels = choice
 
     @contextmanager
     def on_streams(self, streams: Sequence[torch.cuda.Stream]) -> Iterator[None]:
-        """Around one forward pass and its backward pass: where cells may run side by side; here, they do not."""
+        """Around one forward pass and its backward pass: streams for the cells. The reference uses none."""
         yield
 
 
 class _Plain(nn.Module):
-    """A preprocessing of the discrete networks, called with a `Feature`."""
+    """The preprocessing of a discrete network, called with a `Feature`."""
 
     def __init__(self, preprocess: nn.Module) -> None:
         super().__init__()
@@ -294,15 +315,15 @@ class _Plain(nn.Module):
 
 
 class _Upsampled(nn.Module):
-    """An up move on which upsamplers or skip connections compete, and BN."""
+    """An up move with competing upsamplers or skip connections, and BN."""
 
     def __init__(self, upsample: nn.Module, channels: int) -> None:
         super().__init__()
         self.upsample, self.norm = upsample, StackedNorm(channels)
 
-    def forward(self, arriving: UpsampleInput, size: Size) -> Tensor:
-        """(N, Cin, h, w) and what joins it -> (N, C, H, W)."""
-        (feature,) = self.upsample(arriving, size)
+    def forward(self, inputs: UpsampleInput, size: Size) -> Tensor:
+        """(N, Cin, h, w) and a skip -> (N, C, H, W)."""
+        (feature,) = self.upsample(inputs, size)
         normalised: Tensor = self.norm(feature)
         return normalised
 
@@ -310,7 +331,7 @@ class _Upsampled(nn.Module):
 def _build_preprocess(
     in_channels: int, channels: int, move: Move, upsample: Callable[[int, int], nn.Module] | None
 ) -> nn.Module:
-    """Brings H^{l-1} to a node: resized or halved, ReLU, 1x1 convolution, BN."""
+    """Builds what fits H^{l-1} to a node: resize or halve, ReLU, 1x1 convolution, BN."""
     if move is Move.UP and upsample is not None:
         return _Upsampled(upsample(in_channels, channels), channels)
     if move is Move.DOWN:

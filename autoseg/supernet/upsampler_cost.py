@@ -1,4 +1,4 @@
-"""What the upsamplers that compete cost, as a part of the objective of a search."""
+"""The cost of competing upsamplers, a part of the objective of a search."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from autoseg.space.schema import SearchSpace
 from autoseg.space.snapshot import gamma_legal
 
 SIDE = 8
-"""Of the square map for which an upsampler is counted."""
+"""Side of the square feature map for which multiply-adds are counted."""
 
 
 def relative_costs(space: SearchSpace, num_classes: int) -> Tensor:
-    """[site, upsampler]: multiply-adds a pixel before doubling, as a share of those of the site's dearest candidate.
+    """[site, upsampler]: multiply-adds per pixel before doubling, relative to the site's most expensive candidate.
 
-    On up moves upsamplers have the filters of the level above, in the decoder the score maps of the classes. 0 for
-    upsamplers that do not compete at a site, and where none costs anything. float64, on the CPU.
+    Upsamplers have the filters of the finer level on up moves, and the classes' score maps in the decoder. 0 for
+    upsamplers that do not compete at a site, and at sites where none costs anything. float64, on the CPU.
     """
     widths = {space.gamma_row(arrow): space.filters(arrow.target.level) for arrow in space.trellis.arrows}
     widths |= {space.decoder_row(level): num_classes for level in space.decoder_stages}
     rows = []
     for row, site in enumerate(space.gamma_sites):
         counted = {name: multiply_adds_per_pixel(name, widths[row]) for name in site.candidates}
-        dearest = max(counted.values())
-        rows.append([counted.get(name, 0) / dearest if dearest else 0.0 for name in space.upsamplers])
+        greatest = max(counted.values())
+        rows.append([counted.get(name, 0) / greatest if greatest else 0.0 for name in space.upsamplers])
     return torch.tensor(rows, dtype=torch.float64).view(gamma_legal(space).shape)
 
 
 def multiply_adds_per_pixel(name: str, channels: int) -> float:
-    """Of an upsampler that keeps the channels, for each pixel of what it reads."""
+    """Multiply-adds of an upsampler that keeps the channels, per pixel of its input."""
     with torch.device("meta"):
         upsampler = build_upsampler(name, channels, channels).eval()
         features, guide = (torch.empty(1, channels, side, side) for side in (SIDE, 2 * SIDE))

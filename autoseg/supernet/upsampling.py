@@ -1,6 +1,6 @@
-"""Up moves on which upsamplers and skip connections compete, and the doublings of the decoder.
+"""Up moves with competing upsamplers and skip connections, and the doublings of the decoder.
 
-Letters: N images, C channels of a block, K classes, U upsamplers that compete, S ways in which a skip connection may
+Letters: N images, C channels of a block, K classes, U competing upsamplers, S ways in which a skip connection may
 join, H height, W width.
 """
 
@@ -17,28 +17,27 @@ from autoseg.ops.resize import Size, resize
 from autoseg.ops.upsample import build_upsampler, to_width
 from autoseg.space.resolution import PLAIN_UPSAMPLERS
 from autoseg.space.schema import SearchSpace
-from autoseg.space.trellis import Arrow, Node
+from autoseg.space.trellis import Arrow, Move, Node
 from autoseg.supernet.arch_parameters import ArchParameters
 from autoseg.supernet.fast.cell import Feature
 from autoseg.supernet.fast.channel_groups import LAYOUTS, Layout
 from autoseg.supernet.fast.kernels import KernelChoice
-from autoseg.supernet.fast.mixed_op import StackedNorm
+from autoseg.supernet.fast.mixed_op import StackedNorm, given
 
 UNPOOLING = "max_unpool"
 
 
 class UpsampleInput(NamedTuple):
-    """What an up move reads."""
+    """The input of an up move."""
 
     feature: Feature
     """H(l-1)."""
     guide: Tensor | None
-    """Where an unpooling finds its maxima, (N, any, any, any), to which no gradient is sent; without unpooling, None.
-    """
+    """The feature (N, any, any, any) whose maxima an unpooling uses, without a gradient; None without unpooling."""
     gamma_probs: Tensor
     """(U,)"""
     skip: Tensor | None
-    """What a skip connection brings, (N, C, H, W)."""
+    """The feature of the skip connection, (N, C, H, W)."""
     skip_probs: Tensor | None
     """(S,)"""
 
@@ -46,9 +45,9 @@ class UpsampleInput(NamedTuple):
 class MixedUpsample(nn.Module):
     """An up move: sum over u of gamma_u * BN(Up_u(1x1(ReLU(H(l-1))))), joined by a skip connection in S ways.
 
-    One 1x1 convolution at low resolution serves all upsamplers, which then keep the number of channels: none can win
-    by having more. Of the three ways `none` leaves it as it is, `add` adds the skip connection's feature, and
-    `concat` is a 1x1 convolution of both; they are mixed by the probabilities of the skip.
+    One 1x1 convolution at low resolution serves all upsamplers. They keep its number of channels, so none can win by
+    having more. A skip connection joins by `none` (nothing), `add` (a sum) or `concat` (a 1x1 convolution of both); the
+    probabilities of the skip mix the three.
     """
 
     def __init__(self, in_channels: int, channels: int, upsamplers: Sequence[str], skips: Sequence[str]) -> None:
@@ -61,23 +60,23 @@ class MixedUpsample(nn.Module):
         self.layout: Layout = LAYOUTS["channels_last"]
 
     def use_kernels(self, choice: KernelChoice) -> None:
-        """From now on; its layout alone counts."""
+        """Use the layout of `choice` from now on."""
         self.layout = LAYOUTS[choice.layout]
 
-    def forward(self, arriving: UpsampleInput, size: Size) -> list[Tensor]:
-        """The arrived feature (N, C, H, W) with `size` = (H, W), a list of one."""
-        low = self.conv(arriving.feature.activated)
-        guide = None if arriving.guide is None else resize(arriving.guide, size)
+    def forward(self, inputs: UpsampleInput, size: Size) -> list[Tensor]:
+        """The upsampled feature (N, C, H, W) with `size` = (H, W), as a list of one."""
+        low = self.conv(inputs.feature.activated)
+        guide = None if inputs.guide is None else resize(inputs.guide, size)
         layout, results = self.layout, [upsampler(low, size, guide) for upsampler in self.upsamplers]
-        # whatever precision and memory an upsampler left
+        # an upsampler may change the precision and the memory layout
         candidates = torch.cat([layout.arrange(result.to(low.dtype)) for result in results], 1)
-        factors = arriving.gamma_probs.repeat_interleave(self.channels)
+        factors = inputs.gamma_probs.repeat_interleave(self.channels)
         normal = self.norm.normalise(candidates, factors)[0]
         grouped = layout.as_groups(normal, len(self.upsamplers), self.channels)
         summed = layout.as_channels(grouped.sum(layout.axis(0)))
-        if arriving.skip is None or arriving.skip_probs is None:
+        if inputs.skip is None or inputs.skip_probs is None:
             return [summed]
-        return [self._join(summed, arriving.skip, arriving.skip_probs)]
+        return [self._join(summed, inputs.skip, inputs.skip_probs)]
 
     def _join(self, features: Tensor, skip: Tensor, probs: Tensor) -> Tensor:
         ways: dict[str, Callable[[], Tensor]] = {
@@ -90,8 +89,8 @@ class MixedUpsample(nn.Module):
 
 
 class SkipFeature(nn.Module):
-    """What the way down brings to a level of the way up: BN of the expected 1x1(ReLU(H(node))) over the nodes from
-    which a path may leave that level downwards."""
+    """The skip feature of a level: BN of the expected 1x1(ReLU(H(node))) over the nodes where a path may leave it
+    downwards."""
 
     def __init__(self, widths: Sequence[int], channels: int) -> None:
         super().__init__()
@@ -114,36 +113,36 @@ class ScoreUpsample(nn.Module):
         self.upsamplers = nn.ModuleList(build_upsampler(name, num_classes, num_classes) for name in upsamplers)
 
     def forward(self, scores: Tensor, size: Size, guide: Tensor, gamma_probs: Tensor) -> Tensor:
-        """guide: (N, any, H, W), where an unpooling finds its maxima."""
+        """guide: (N, any, H, W), whose maxima an unpooling uses."""
         probs = gamma_probs.unbind()
         parts: list[Tensor] = [prob * up(scores, size, guide) for prob, up in zip(probs, self.upsamplers, strict=True)]
         return sum(parts[1:], parts[0])
 
 
 class EncoderFeatures(NamedTuple):
-    """What the way down brings to a level of the way up: for a skip connection and to guide an unpooling."""
+    """The encoder features that the up path reads at a level: for a skip connection and to guide an unpooling."""
 
     skip: Tensor | None
     guide: Tensor | None
 
 
 class UpsamplingChoices(NamedTuple):
-    """The choices of one pass, shared out to where they are made."""
+    """The probabilities of one forward pass, split by place."""
 
     gamma: Sequence[Tensor]
-    """Of each site of the space, (U,)."""
-    plain: Tensor
-    """A single 1: gamma where there is but one upsampler."""
+    """(U,) for each site of the space."""
+    certain: Tensor | None
+    """A single 1: gamma if skip connections compete, but only one upsampler is there."""
     skip_probs: Sequence[Tensor]
-    """Of each level, (S,); none where no skip connections compete."""
+    """(S,) for each level; empty if no skip connections compete."""
     descent_probs: Sequence[Tensor]
-    """Of each level, those of its `SearchSpace.trellis.skip_sources`."""
-    brought: dict[int, EncoderFeatures]
-    """To each level, once the way down has been gone."""
+    """For each level, the probabilities of its `SearchSpace.trellis.skip_sources`."""
+    encoder: dict[int, EncoderFeatures]
+    """The encoder features by level; empty until the encoder has run."""
 
 
 class Upsampling(nn.Module):
-    """What a supernet has besides its cells where upsamplers or skip connections compete."""
+    """Upsampling outside the cells of a supernet: skip features and the decoder's doublings; empty in plain spaces."""
 
     site_index: Tensor
 
@@ -165,8 +164,8 @@ class Upsampling(nn.Module):
         entries = [row * len(space.upsamplers) + column for row, of in enumerate(columns) for column in of]
         self.register_buffer("site_index", torch.tensor(entries, dtype=torch.int64), persistent=False)
 
-    def way_up(self, arch: ArchParameters) -> UpsamplingChoices:
-        """The probabilities of this pass."""
+    def choices(self, arch: ArchParameters) -> UpsamplingChoices:
+        """The probabilities of this forward pass."""
         gamma, skips = arch.gamma_probs(), arch.skip_probs()
         sites: Sequence[Tensor] = ()
         if gamma is not None:
@@ -177,46 +176,52 @@ class Upsampling(nn.Module):
             probs = arch.descent_probs()
             descents = [torch.stack([probs[node] for node in nodes]) for nodes in self.sources.values()]
         rows: Sequence[Tensor] = () if skips is None else skips.unbind()
-        return UpsamplingChoices(sites, torch.ones_like(arch.beta_logits[0, 0, :1]).detach(), rows, descents, {})
+        return UpsamplingChoices(sites, arch.beta_logits.new_ones(1) if self.joins else None, rows, descents, {})
 
-    def bring(self, level: int, features: Mapping[Node, Feature], way_up: UpsamplingChoices) -> EncoderFeatures:
-        """What the way down, which has been gone, brings to a level: (N, C, H, W) each.
+    def encoder_features(
+        self, features: Mapping[Node, Feature], choices: UpsamplingChoices, level: int
+    ) -> EncoderFeatures:
+        """The features (N, C, H, W) that a complete encoder gives to a level of the up path.
 
-        The guide is the expected feature, means over groups of its channels.
+        The guide is the expected feature; means over groups of channels narrow it to C.
         """
-        nodes, probs, guide = [features[node] for node in self.sources[level]], way_up.descent_probs[level], None
+        nodes, probs, guide = [features[node] for node in self.sources[level]], choices.descent_probs[level], None
         if self.unpools:
             with torch.no_grad():
                 narrow = (to_width(of.plain, self.space.filters(level)) for of in nodes)
                 guide = torch.stack([prob * one for prob, one in zip(probs.unbind(), narrow, strict=True)]).sum(0)
         return EncoderFeatures(self.skips[level](nodes, probs) if self.joins else None, guide)
 
-    def ascending(self, arrow: Arrow, features: Mapping[Node, Feature], way_up: UpsamplingChoices) -> UpsampleInput:
-        """What an up move reads. An unpooling is guided by what the way down brings, in other spaces by H(l-2)."""
+    def arrow_input(
+        self, arrow: Arrow, features: Mapping[Node, Feature], choices: UpsamplingChoices
+    ) -> Feature | UpsampleInput:
+        """The input of an arrow: H(l-1), and for a searched up move the encoder features and probabilities too.
+
+        The guide of an unpooling comes from the encoder of an hourglass, in other spaces from H(l-2).
+        """
+        source = features[arrow.source]
+        if arrow.move is not Move.UP or not competes(self.space):
+            return source
         row, level = self.space.gamma_row(arrow), arrow.target.level
-        brought = way_up.brought.get(level)
-        if brought is None:
+        encoder = choices.encoder.get(level)
+        if encoder is None:
             before = features[self.space.trellis.prev_prev(arrow.target)].plain.detach()
-            brought = EncoderFeatures(None, before if self.unpools else None)
-        return UpsampleInput(
-            features[arrow.source],
-            brought.guide,
-            way_up.plain if row is None else way_up.gamma[row],
-            brought.skip,
-            way_up.skip_probs[level] if self.joins else None,
-        )
+            encoder = EncoderFeatures(None, before if self.unpools else None)
+        gamma = given(choices.certain) if row is None else choices.gamma[row]
+        skip_probs = choices.skip_probs[level] if self.joins else None
+        return UpsampleInput(source, encoder.guide, gamma, encoder.skip, skip_probs)
 
     def decode(
-        self, scores: Mapping[int, Tensor], features: Mapping[Node, Feature], way_up: UpsamplingChoices
+        self, scores: Mapping[int, Tensor], features: Mapping[Node, Feature], choices: UpsamplingChoices
     ) -> Tensor:
-        """Score maps by level, (N, K, h, w) each -> their sum at the finest, the coarser ones doubled on the way."""
+        """Score maps by level, (N, K, h, w) each -> their sum at the finest; coarser ones are doubled in steps."""
         layers = self.space.network.layers
         total = scores[max(scores)]
         for level, stage in zip(self.space.decoder_stages, self.stages, strict=True):
-            if level > max(scores):  # reduced to a genotype that ends at a finer level
+            if level > max(scores):  # the supernet is reduced to a genotype that ends at a finer level
                 continue
             guide = features[Node(layers, level - 1)].plain
-            gamma = way_up.gamma[self.space.decoder_row(level)]
+            gamma = choices.gamma[self.space.decoder_row(level)]
             total = stage(total, (guide.shape[2], guide.shape[3]), guide, gamma)
             if level - 1 in scores:
                 total = total + scores[level - 1]
@@ -224,5 +229,5 @@ class Upsampling(nn.Module):
 
 
 def competes(space: SearchSpace) -> bool:
-    """Whether anything does on up moves."""
+    """Whether upsamplers or skip connections compete on up moves."""
     return space.resolution.upsamplers != PLAIN_UPSAMPLERS or space.resolution.skips != ("none",)

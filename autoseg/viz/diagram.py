@@ -1,64 +1,54 @@
-"""A fixed network as its stages, in the look of a searched one: stages to the right, output strides downwards.
+"""A fixed network in the look of a searched one: stages to the right, output strides downwards.
 
-Below them are the parameters and channels of each. Data units are inches.
+Below the stages are their parameters and channels. Lengths are in inches.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from autoseg.analysis.module_graph import IMAGE, LOGITS, Diagram, Join
-from autoseg.viz.sheet import (
-    ARC_WIDTH,
-    LAYER_STEP,
-    LEVEL_STEP,
-    MAIN_WIDTH,
-    MARGIN,
-    RADIUS,
-    Sheet,
-    Spot,
-    arc_peak,
-    arc_style,
-    bare_axes,
-    legend_above,
-)
+from autoseg.viz.sheet import LAYER_STEP, LEVEL_STEP, MAIN_WIDTH, MARGIN, RADIUS, Sheet, Spot, arc_peak, bare_axes
 from autoseg.viz.stages import Column, StageLayout
 from autoseg.viz.style import GREEN, INK, MUTED, PALE, VERMILION, figure_of, styled
 
 BAR_HEIGHT, BAR_WIDTH, BARS_BELOW = 0.45, 0.24, 0.42
-"""Inches: of the greatest bar, of each, and from the last level to the top of the greatest."""
+"""Height of the greatest bar, width of a bar, and gap between the last level and the greatest bar."""
 NUMBER_SIZE = 7.0
 SUM_SIZE = 0.45
-"""Diameters of a stage: a place where what the logits read is summed."""
+"""Size, in diameters of a stage, of a place where features are summed before the logits."""
 LEGEND: dict[Join, str] = {"add": "skip, add", "concat": "skip, concat", "unpool": "pooling indices"}
 
 
 @styled
 def draw_network(diagram: Diagram, title: str | None = None) -> Figure:
-    """Stages by their output stride and what each reads, and below them their parameters and channels.
+    """Stages by their output stride, with what each reads and, below, their parameters and channels.
 
-    The longest path from the image to the logits is drawn as a decoded one is, what joins it as skip connections are.
+    The longest path from the image to the logits looks like a decoded path; what joins it looks like skip connections.
     Stages of one stride that read the same stand one above the other.
     """
     layout = StageLayout(diagram)
     sheet, floor = _sheet(layout)
     _draw_edges(sheet, layout)
-    for names, colour, gid in _kinds(layout):
-        if names:
-            sheet.nodes([layout.spots[name] for name in names], colour, colour, gid, 6)
+    for beside, colour, gid in ((False, VERMILION, "stages"), (True, GREEN, "side-stages")):
+        inner = [name for name in layout.spots if name not in (IMAGE, LOGITS) and (name in layout.beside) == beside]
+        if inner:
+            sheet.nodes([layout.spots[name] for name in inner], colour, colour, gid, 6)
     sheet.nodes([layout.spots[IMAGE], layout.spots[LOGITS]], INK, INK, "ends", 7, "s", 0.95)
     _draw_numbers(sheet, layout, floor)
     skips = {how: name for how, name in LEGEND.items() if how in layout.sides.values()}
-    legend_above(sheet.axes, "main path", skips)
+    sheet.legend("main path", skips)
     if title:
         sheet.axes.set_title(f"{title}, {short_count(diagram.parameters)} parameters", pad=20)
     return figure_of(sheet.axes)
 
 
 def _sheet(layout: StageLayout) -> tuple[Sheet, float]:
-    """Axes with a tick a row and a column, and where below them the bars stand."""
+    """Axes with a tick a row and a column, and the height below them at which the bars stand."""
     spots, stages = layout.spots, [stage for column in layout.columns for stage in column]
     levels = [[spots[stage.name].level for stage in stages if stage.stride == row] for row in layout.rows]
     heights = [LEVEL_STEP * (min(row) + max(row)) / 2 for row in levels]
@@ -76,15 +66,6 @@ def _sheet(layout: StageLayout) -> tuple[Sheet, float]:
     return Sheet(axes, LAYER_STEP), floor
 
 
-def _kinds(layout: StageLayout) -> list[tuple[list[str], str, str]]:
-    """Stages on and beside the main path: names, colour, gid."""
-    inner = [name for name in layout.spots if name not in (IMAGE, LOGITS)]
-    return [
-        ([name for name in inner if name not in layout.beside], VERMILION, "stages"),
-        ([name for name in inner if name in layout.beside], GREEN, "side-stages"),
-    ]
-
-
 # --- lines ------------------------------------------------------------------------------------------------------------
 
 
@@ -100,39 +81,29 @@ def _draw_edges(sheet: Sheet, layout: StageLayout) -> None:
                 continue
             sheet.nodes([summed[source]], VERMILION, VERMILION, "sum", 5, size=SUM_SIZE)
             end = summed[source]._replace(layer=end.layer + (1 - SUM_SIZE) * RADIUS / sheet.step)
-        if (source, target) in layout.sides:
-            over = start.level == end.level and end.layer - start.layer > 1 and target != LOGITS
-            _draw_side(sheet, start, end, layout.sides[source, target], over)
-        else:
+        if (source, target) not in layout.sides:
             main.append((start, end))
-    sheet.cased_arrows(main, np.full(len(main), MAIN_WIDTH), VERMILION, "main", (3, 4))
+            continue
+        how = layout.sides[source, target]
+        over = start.level == end.level and end.layer - start.layer > 1 and target != LOGITS
+        sheet.skip(start, end, how or "concat", f"skip-{how or 'none'}", straight=not over)
+    sheet.cased_arrows(main, MAIN_WIDTH, VERMILION, "main", 3.8)
 
 
 def _draw_bend(sheet: Sheet, start: Spot, end: Spot) -> None:
-    """To the right until below `end`, and up as far as an arrow from there begins."""
+    """A line to the right until below `end`, then up to where an arrow from there begins."""
     x, y = sheet.place(start)
     above = sheet.place(end)[0]
     line = [(x + RADIUS, y), (above, y), (above, y - RADIUS - 0.02)]
-    sheet.axes.add_collection(
-        LineCollection([line], linewidths=MAIN_WIDTH, colors=VERMILION, joinstyle="round", zorder=4, gid="main-bend"),
-        autolim=False,
-    )
-
-
-def _draw_side(sheet: Sheet, start: Spot, end: Spot, how: Join | None, over: bool) -> None:
-    """As an arc over the stages between, or straight."""
-    gid = f"skip-{how or 'none'}"
-    if over:
-        sheet.arc(start, end, how or "concat", gid)
-        return
-    sheet.cased_arrows([(start, end)], np.array([ARC_WIDTH]), GREEN, gid, (4.2, 4.4), arc_style(how or "concat"))
+    look: Any = {"linewidths": MAIN_WIDTH, "colors": VERMILION, "joinstyle": "round", "zorder": 4, "gid": "main-bend"}
+    sheet.axes.add_collection(LineCollection([line], **look), autolim=False)
 
 
 # --- words and numbers ------------------------------------------------------------------------------------------------
 
 
 def _draw_numbers(sheet: Sheet, layout: StageLayout, floor: float) -> None:
-    """A bar a column for its parameters, and its channels below."""
+    """Draw a bar a column for its parameters, and write its channels below."""
     axes, counts = sheet.axes, [sum(stage.parameters for stage in column) for column in layout.columns]
     places, heights = np.arange(len(counts)) * sheet.step, np.array(counts) / max(1, *counts) * BAR_HEIGHT
     axes.bar(places, -heights, BAR_WIDTH, floor, color=PALE, zorder=2)
@@ -152,14 +123,14 @@ def _draw_numbers(sheet: Sheet, layout: StageLayout, floor: float) -> None:
 
 
 def _label(column: Column) -> str:
-    """The last part of a stage's name, with the one before if it is a number; of several the first and last."""
+    """Last part of a stage's name, with the part before if it is a number; a stack shows its first and last."""
     *parents, first = column[0].name.split(".")
     name = f"{parents[-1]}.{first}" if first.isdigit() and parents else first
     return name if len(column) == 1 else f"{name} \u2026 {column[-1].name.rpartition('.')[2]}"
 
 
 def short_count(count: int) -> str:
-    """In three digits: 640, 37.9k, 2.36M, 103M."""
+    """A number in three digits: 640, 37.9k, 2.36M, 103M."""
     for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= 0.9995 * factor:
             value = float(f"{count / factor:.3g}")

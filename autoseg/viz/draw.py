@@ -1,4 +1,4 @@
-"""Every figure that autoseg draws. All functions return a `matplotlib.figure.Figure`; `save` writes one to files."""
+"""Every figure that autoseg draws. Each function returns a `matplotlib.figure.Figure`; `save` writes it to files."""
 
 from __future__ import annotations
 
@@ -12,17 +12,6 @@ from autoseg.viz.style import FORMATS, save
 from autoseg.viz.trellis import draw_path, draw_trellis
 
 __all__ = [
-    "FORMATS",
-    "draw_alpha",
-    "draw_cell",
-    "draw_confusion",
-    "draw_contact_sheet",
-    "draw_gamma",
-    "draw_history",
-    "draw_network",
-    "draw_path",
-    "draw_predictions",
-    "draw_skips",
-    "draw_trellis",
-    "save",
-]
+    "FORMATS", "draw_alpha", "draw_cell", "draw_confusion", "draw_contact_sheet", "draw_gamma", "draw_history",
+    "draw_network", "draw_path", "draw_predictions", "draw_skips", "draw_trellis", "save",
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""A genotype as graphs: what is drawn, and what GraphML and DOT can hold (attributes are str, int or float)."""
+"""A genotype as graphs for figures, GraphML and DOT: attributes are str, int or float."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from autoseg.viz.wiring import decoder_inputs, decoder_nodes, enlargements, is_p
 
 OUTPUT = "output"
 CONCAT = "concat"
-"""The `operation` of the edges from the blocks to the output of the cell."""
+"""The `operation` of the edges from the blocks to the output of a cell."""
 
 INPUTS = (state_name(PREV_PREV), state_name(PREV))
 
 
 def short_name(name: str) -> str:
-    """`sep_conv_3x3` as `sep 3x3`: the label of an operation or upsampler; what is not known keeps its words."""
+    """Label of an operation or upsampler, `sep 3x3` for `sep_conv_3x3`; an unknown name keeps its words."""
     if name in OPERATIONS:
         return OPERATIONS[name].label
     try:
@@ -29,14 +29,14 @@ def short_name(name: str) -> str:
 
 
 def cells(genotype: Genotype) -> dict[str, Cell]:
-    """The cells of a genotype by the name of their graph: `cell`, and `up_cell` where the way up has its own."""
+    """The cells of a genotype by the name of their graph: `cell`, and `up_cell` if the up path has its own."""
     return {"cell": genotype.cell} | ({"up_cell": genotype.up_cell} if genotype.up_cell is not None else {})
 
 
 def cell_graph(genotype: Genotype, name: str = "cell") -> nx.MultiDiGraph[str]:
     """One of the `cells`: nodes `prev_prev`, `prev`, `b1`..`bB` and `output` with `kind`; edges with `operation`.
 
-    A MultiDiGraph, since a block may apply two operations to one input.
+    It is a MultiDiGraph, since a block may apply two operations to one input.
     """
     graph: nx.MultiDiGraph[str] = nx.MultiDiGraph(name=genotype.name)
     cell = cells(genotype)[name]
@@ -55,12 +55,12 @@ def cell_graph(genotype: Genotype, name: str = "cell") -> nx.MultiDiGraph[str]:
 def path_graph(genotype: Genotype) -> nx.DiGraph[str]:
     """The network level: nodes `stem`, `layer_1`..`layer_L` and `decoder` with `kind`, `stride` and `filters`.
 
-    `filters` are the stem's last channels, those of one block of a layer, and the decoder's; `stride` is that of a
-    node's output, and for the decoder that of the layer it reads. Edges have `move`: `up`, `same`, `down` or, in the
-    decoder, `resize`. In a network of several paths a node is called `layer_3_stride_8`, and where the decoder comes up
-    in steps its further nodes `decoder_stride_4`; but for Auto-DeepLab's, the decoder has its `name` (and a classifier
-    and FCN's no filters). Where upsamplers are named, edges that come up have `upsampler`; skip connections are edges
-    with `skip`, `add` or `concat`, instead of a move.
+    `filters`: channels of the stem's output, of one block of a layer, or of the decoder; a classifier and FCN's decoder
+    have none. `stride`: that of a node's output, and for the decoder that of the layer it reads. Edges have `move`:
+    `up`, `same`, `down`, or `resize` in the decoder; and `upsampler` if the genotype names it. Skip connections have
+    `skip`, `add` or `concat`, instead of a move. In a network of several paths a node is called `layer_3_stride_8`. The
+    further nodes of a decoder that upsamples in steps are called `decoder_stride_4`. Other decoders than Auto-DeepLab's
+    have a `name`.
     """
     graph: nx.DiGraph[str] = nx.DiGraph(name=genotype.name)
     graph.add_node("stem", kind="stem", stride=genotype.stem.stride, filters=genotype.stem.channels[-1])
@@ -78,7 +78,7 @@ def path_graph(genotype: Genotype) -> nx.DiGraph[str]:
 
 
 def _add_decoder(graph: nx.DiGraph[str], genotype: Genotype, names: dict[Node, str]) -> None:
-    """The decoder's nodes and edges, and the skip connections; `names` gets the nodes' names."""
+    """Add the decoder's nodes and edges and the skip connections; `names` gets the names of the nodes."""
     first, *later = decoder_nodes(genotype)[: 1 if is_plain(genotype) else None]
     names |= {first: "decoder", **{node: f"decoder_stride_{genotype.stride(node.level)}" for node in later}}
     width = {"filters": genotype.decoder.filters} if DECODERS[genotype.decoder.name].has_filters else {}
@@ -98,8 +98,7 @@ def _add_decoder(graph: nx.DiGraph[str], genotype: Genotype, names: dict[Node, s
 def genotype_graph(genotype: Genotype) -> nx.DiGraph[str]:
     """The whole genotype for export: `path_graph` beside each `cell_graph`, whose nodes are `cell/...`, `up_cell/...`.
 
-    It is a MultiDiGraph (a kind of DiGraph). Path edges have `move` or `skip`, cell edges `operation`; every node has
-    `kind`.
+    It is a MultiDiGraph. Path edges have `move` or `skip`, cell edges have `operation`; every node has `kind`.
     """
     graph: nx.MultiDiGraph[str] = nx.MultiDiGraph(name=genotype.name)
     parts: list[nx.DiGraph[str]] = [path_graph(genotype)]

@@ -1,6 +1,6 @@
-"""Predictions beside the images and the truth.
+"""Predictions beside the images and the truth, and the parts that a contact sheet shares with them.
 
-H, W: height and width in pixels.
+H, W: height and width in pixels. Lengths are in inches.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from autoseg.viz.palette import IGNORE_COLOUR, colour
 from autoseg.viz.style import MUTED, SMALL, styled
 
 PICTURE_WIDTH, GAP, MARGIN = 1.7, 0.06, 0.05
-"""Inches."""
 HEADER, LEGEND_ROW = 0.22, 0.19
 
 
@@ -32,22 +31,20 @@ def draw_predictions(
 ) -> Figure:
     """A row a sample: image, truth, prediction; below, the colours of the classes that appear.
 
-    images: (H, W, 3) uint8 each. masks, predictions: (H, W) integers each; without masks there is no column of truth,
-    and one that is None leaves its place empty. palette: (classes, 3) uint8.
+    images: (H, W, 3) uint8 each. masks: (H, W) integers each; a mask that is None leaves its place empty, and without
+    masks there is no column of truth. predictions: (H, W) integers each. palette: (classes, 3) uint8.
     Raises: DataError: numbers of samples or sizes that differ, or a label without a colour.
     """
     truths = [None] * len(images) if masks is None else list(masks)
     _check(images, truths, predictions)
-    coloured = [None if mask is None else colour(mask, palette, ignore_label) for mask in truths]
-    columns: dict[str, list[np.ndarray | None]] = {"image": list(images), "truth": coloured}
+    columns: dict[str, list[np.ndarray | None]] = {"image": list(images)}
+    if any(mask is not None for mask in truths):
+        columns["truth"] = [None if mask is None else colour(mask, palette, ignore_label) for mask in truths]
     columns["prediction"] = [colour(prediction, palette, ignore_label) for prediction in predictions]
-    if all(mask is None for mask in truths):
-        del columns["truth"]
     handles = class_patches([*truths, *predictions], palette, classes, ignore_label)
     width = len(columns) * (PICTURE_WIDTH + GAP) - GAP
     heights = [PICTURE_WIDTH * image.shape[0] / image.shape[1] for image in images]
-    beside = legend_columns(handles, width)
-    legend_height = LEGEND_ROW * -(-len(handles) // beside) + 0.06
+    legend_height = LEGEND_ROW * legend_rows(handles, width) + 0.06
     height = HEADER + sum(heights) + GAP * (len(heights) - 1) + legend_height
     figure = Figure(figsize=(width + 2 * MARGIN, height + 2 * MARGIN))
     tops = MARGIN + HEADER + np.concatenate([[0.0], np.cumsum(np.array(heights) + GAP)])
@@ -58,7 +55,7 @@ def draw_predictions(
             for top, height, picture in zip(tops[:-1], heights, pictures, strict=True)
         ]
         drawn[0].set_title(name, fontsize=SMALL + 1, loc="center", pad=3)
-    draw_legend(figure, handles, beside)
+    draw_legend(figure, handles, width)
     return figure
 
 
@@ -82,7 +79,7 @@ def _check(images: Sequence[np.ndarray], masks: Sequence[np.ndarray | None], pre
 def class_patches(
     maps: Sequence[np.ndarray | None], palette: np.ndarray, classes: Sequence[str], ignore_label: int | None
 ) -> list[Patch]:
-    """A patch for each class that appears, in the order of the labels, and one for ignored pixels if there are any."""
+    """A legend patch for each class that appears, in the order of the labels, and one for ignored pixels if any."""
     present = sorted({int(label) for labels in maps if labels is not None for label in np.unique(labels)})
     handles = []
     for label in present:
@@ -94,28 +91,31 @@ def class_patches(
     return handles
 
 
-def legend_columns(handles: Sequence[Patch], width: float) -> int:
-    """As many as fit beside each other, by the longest name."""
+def _legend_columns(handles: Sequence[Patch], width: float) -> int:
+    """As many columns as fit into `width` with the longest name."""
     longest = max((len(str(handle.get_label())) for handle in handles), default=1)
     return max(1, min(len(handles), int(width / (0.36 + 0.068 * longest))))
 
 
-def draw_legend(figure: Figure, handles: list[Patch], columns: int) -> None:
-    """Patches and names, so many beside each other, at the bottom of a figure."""
+def legend_rows(handles: Sequence[Patch], width: float) -> int:
+    """Number of rows of a legend that is `width` inches wide."""
+    return -(-len(handles) // _legend_columns(handles, width))
+
+
+def draw_legend(figure: Figure, handles: list[Patch], width: float) -> None:
+    """Patches and names at the bottom of a figure, in rows of at most `width` inches."""
     figure.legend(
-        handles=handles, loc="lower center", ncols=columns, bbox_to_anchor=(0.5, 0), handlelength=1.0, handleheight=1.0,
-        columnspacing=1.0, handletextpad=0.4, borderaxespad=0.1,
+        handles=handles, loc="lower center", ncols=_legend_columns(handles, width), bbox_to_anchor=(0.5, 0),
+        handlelength=1.0, handleheight=1.0, columnspacing=1.0, handletextpad=0.4, borderaxespad=0.1,
     )  # fmt: skip
 
 
 def draw_picture(
     figure: Figure, left: float, top: float, width: float, height: float, picture: np.ndarray | None
 ) -> Axes:
-    """A picture whose upper left corner is `left` and `top` inches from the figure's; words where there is none."""
-    full_width, full_height = figure.get_size_inches()
-    axes = figure.add_axes(
-        (left / full_width, 1 - (top + height) / full_height, width / full_width, height / full_height)
-    )
+    """Draw a picture with its upper left corner `left` and `top` inches from the figure's; None: "no truth"."""
+    wide, high = figure.get_size_inches()
+    axes = figure.add_axes((left / wide, 1 - (top + height) / high, width / wide, height / high))
     axes.set_axis_off()
     if picture is None:
         axes.text(0.5, 0.5, "no truth", ha="center", va="center", color=MUTED, transform=axes.transAxes)

@@ -1,49 +1,49 @@
-"""Where the stages of a fixed network are drawn: columns from the image to the logits, rows by output stride."""
+"""Where the stages of a fixed network stand: columns from the image to the logits, rows by output stride."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from autoseg.analysis.module_graph import IMAGE, LOGITS, Diagram, Join, Read, Stage
 from autoseg.viz.sheet import Spot
 
 STACK = 0.5
-"""Levels between stages that stand one above the other."""
+"""Levels between stages of one column."""
 
 Column = tuple[Stage, ...]
 Edge = tuple[str, str]
-"""Names of a stage, or the image, and of what reads it."""
+"""Names of a stage or the image, and of the stage that reads it."""
 
 
 @dataclass(frozen=True)
 class StageLayout:
-    """The places of the stages of a diagram, of the image and of the logits, which are here as if they were stages."""
+    """Places of the stages of a diagram; the image and the logits count as stages."""
 
     diagram: Diagram
 
     @cached_property
     def columns(self) -> list[Column]:
-        """From left to right, each right before what first needs it; neighbours of one stride that read the same
-        stages share a column."""
-        columns: list[Column] = []
-        for stage in self._ordered():
-            if columns and stage.reads and _alike(stage, columns[-1][0]):
-                columns[-1] = (*columns[-1], stage)
-            else:
-                columns.append((stage,))
-        return columns
+        """Columns from left to right: a stage stands just before what first needs it.
+
+        Neighbours of one stride that read the same stages share a column.
+        """
+
+        def key(stage: Stage) -> tuple[float, set[str] | str]:
+            return stage.stride, {read.source for read in stage.reads} or stage.name
+
+        return [tuple(column) for _, column in groupby(self._ordered(), key)]
 
     @cached_property
     def rows(self) -> list[float]:
-        """The output strides that there are, from fine to coarse."""
+        """The output strides of all stages, from fine to coarse."""
         return sorted({stage.stride for column in self.columns for stage in column})
 
     @cached_property
     def spots(self) -> dict[str, Spot]:
-        """By name; a row is as high as its highest stack."""
+        """Place of each stage by name; a row is as high as its highest stack."""
         above = {
             row: max((len(column) - 1) * STACK / 2 for column in self.columns if column[0].stride == row)
             for row in self.rows
@@ -59,7 +59,7 @@ class StageLayout:
 
     @cached_property
     def sides(self) -> dict[Edge, Join | None]:
-        """What is read but not on the main path, the longest one from the image to the logits, and how it meets that.
+        """Edges beside the main path, the longest one from the image to the logits, and how they join it.
 
         A stage beside the main path passes on how it is joined itself.
         """
@@ -72,19 +72,19 @@ class StageLayout:
 
     @cached_property
     def beside(self) -> set[str]:
-        """Stages beside the main path."""
+        """Names of the stages beside the main path."""
         on = {number for step in self._main_path() for number in step}
         return {name for name, number in self._place.items() if number not in on}
 
     @cached_property
     def edges(self) -> list[tuple[Edge, Join | None]]:
-        """All that is read and how, from left to right by what reads it."""
+        """All edges and how they join, from left to right by the stage that reads."""
         stages = [stage for column in self.columns for stage in column]
         return [((read.source, stage.name), read.how) for stage in stages for read in stage.reads]
 
     @cached_property
     def bus(self) -> list[str]:
-        """From coarse to fine, what meets on a line below the logits, where several are read and nothing is between."""
+        """Stages that meet on a line below the logits, coarse to fine; empty if one is read or others are between."""
         (logits,) = self.columns[-1]
         spots = [self.spots[read.source] for read in logits.reads]
         levels = {spot.level for spot in spots}
@@ -104,7 +104,7 @@ class StageLayout:
         logits = Stage(LOGITS, diagram.classes, 1.0, diagram.other_parameters, diagram.output)
         stages = {stage.name: stage for stage in (Stage(IMAGE, diagram.in_channels, 1.0, 0, ()), *diagram.stages)}
         depth: dict[str, int] = {}
-        for stage in stages.values():  # in the order in which they run, so what is read is known
+        for stage in stages.values():  # in the order in which they run: sources come first
             depth[stage.name] = 1 + max((depth[read.source] for read in stage.reads), default=0)
         order: dict[str, None] = {IMAGE: None}
 
@@ -113,13 +113,14 @@ class StageLayout:
                 visit(stages[read.source].reads)
                 order.setdefault(read.source)
 
-        visit([Read(name) for name in _unread(diagram)])
+        read = {each.source for stage in (*stages.values(), logits) for each in stage.reads}
+        visit([Read(stage.name) for stage in diagram.stages if stage.name not in read])
         visit(diagram.output)
         yield from (stages[name] for name in order)
         yield logits
 
     def _main_path(self) -> Iterator[tuple[int, int]]:
-        """Steps from column to column, backwards; of equally long ways that by what is read first."""
+        """Steps from column to column, backwards; a tie goes to what is read first."""
         length, before = [0], [0]
         for stage, *_ in self.columns[1:]:
             sources = [self._place[read.source] for read in stage.reads]
@@ -129,15 +130,3 @@ class StageLayout:
         while number:
             yield before[number], number
             number = before[number]
-
-
-def _alike(stage: Stage, other: Stage) -> bool:
-    return stage.stride == other.stride and {each.source for each in stage.reads} == {
-        each.source for each in other.reads
-    }
-
-
-def _unread(diagram: Diagram) -> list[str]:
-    """Stages that nothing reads."""
-    read = {each.source for reads in (*(stage.reads for stage in diagram.stages), diagram.output) for each in reads}
-    return [stage.name for stage in diagram.stages if stage.name not in read]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -20,7 +20,7 @@ SMALL = 8.0
 
 INK, MUTED, PALE, FAINT = "#222222", "#777777", "#C8C8C8", "#F4F4F4"
 BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"
-"""From Okabe and Ito's palette, which holds for the common kinds of colour blindness."""
+"""Okabe and Ito's palette: readers with the common kinds of colour blindness tell these apart."""
 
 FORMATS = ("svg", "png", "pdf")
 PNG_DPI = 200
@@ -28,50 +28,28 @@ PNG_DPI = 200
 _STYLE: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # ships with matplotlib: the same figure on every machine
-    "font.size": FONT_SIZE,
-    "axes.labelsize": FONT_SIZE,
+    **dict.fromkeys(("font.size", "axes.labelsize"), FONT_SIZE),
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), SMALL),
+    **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color"), INK),
+    **dict.fromkeys(("axes.facecolor", "figure.facecolor", "savefig.facecolor"), "white"),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
     "axes.titlesize": FONT_SIZE + 1,
     "axes.titlelocation": "left",
-    "xtick.labelsize": SMALL,
-    "ytick.labelsize": SMALL,
-    "legend.fontsize": SMALL,
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": INK,
     "axes.linewidth": 0.8,
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.facecolor": "white",
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-    "svg.hashsalt": "autoseg",  # the same names inside the file each time
+    "svg.hashsalt": "autoseg",  # element ids inside the file are the same each time
     "svg.fonttype": "none",
     "pdf.fonttype": 42,
 }
 _METADATA: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "png": {"Software": None}, "pdf": {"CreationDate": None}}
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def styled(function: Callable[P, R]) -> Callable[P, R]:
-    """Run `function` in our style, whatever the user's matplotlib settings are, and leave those as they were."""
-
-    @functools.wraps(function)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        with matplotlib.rc_context(_STYLE):
-            return function(*args, **kwargs)
-
-    return wrapper
+styled = matplotlib.rc_context(_STYLE)
+"""Decorator: the function runs in our style; the user's matplotlib settings neither matter nor change."""
 
 
 def inch_axes(extent: tuple[float, float, float, float], margins: tuple[float, float, float, float]) -> Axes:
-    """Axes of a new figure whose data units are inches.
+    """Make a figure with axes whose data units are inches; y grows downwards.
 
-    extent: left, right, top, bottom (y grows downwards); margins: left, right, top, bottom, around it.
+    extent: left, right, top and bottom of the data. margins: inches around it, in the same order.
     """
     left, right, top, bottom = extent
     width, height = margins[0] + (right - left) + margins[1], margins[2] + (bottom - top) + margins[3]
@@ -83,9 +61,9 @@ def inch_axes(extent: tuple[float, float, float, float], margins: tuple[float, f
 
 
 def colour_bar(axes: Axes, picture: Any, label: str, gap: float, bottom: float, height: float, ticks: Any) -> Figure:
-    """A colour bar right of the axes of a figure, which is returned.
+    """Add a colour bar to the right of the axes; returns their figure.
 
-    gap: inches from the axes; bottom, height: shares of the figure's height; ticks: numbers, or what finds them.
+    gap: inches from the axes. bottom, height: shares of the figure's height. ticks: numbers or a tick locator.
     """
     figure = figure_of(axes)
     width = figure.get_figwidth()
@@ -97,7 +75,7 @@ def colour_bar(axes: Axes, picture: Any, label: str, gap: float, bottom: float, 
 
 
 def figure_of(axes: Axes) -> Figure:
-    """The figure that `inch_axes` made."""
+    """The figure of axes that `inch_axes` made."""
     figure = axes.figure
     assert isinstance(figure, Figure)
     return figure
@@ -105,10 +83,10 @@ def figure_of(axes: Axes) -> Figure:
 
 @styled
 def save(figure: Figure, path_or_stem: str | Path, formats: Sequence[str] = FORMATS) -> list[Path]:
-    """Write a figure atomically, once a format; the same figure gives the same bytes. Returns the files written.
+    """Write a figure atomically, one file a format; the same figure gives the same bytes. Returns the files.
 
-    A path that ends in a known format (`a.png`) is written in that format alone; anything else is a stem to which each
-    of `formats` is appended. Folders that are missing are made.
+    A path with a known suffix (`a.png`) is written in that format only. Any other path is a stem: each of `formats` is
+    appended to it. Missing folders are made.
     Raises: ConfigError: a format other than svg, png and pdf. RunError: the file cannot be written.
     """
     path = Path(path_or_stem).expanduser()
@@ -120,16 +98,13 @@ def save(figure: Figure, path_or_stem: str | Path, formats: Sequence[str] = FORM
     for name in files.values():
         if name not in FORMATS:
             raise ConfigError(f"unknown figure format '{name}' (known: {', '.join(FORMATS)})", code="unknown-format")
+    look: Any = {"dpi": PNG_DPI, "bbox_inches": "tight", "pad_inches": 0.03}
     for target, name in files.items():
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(target, functools.partial(_write, figure, name))
+            write_atomically(target, partial(figure.savefig, format=name, metadata=_METADATA[name], **look))
         except OSError as reason:
             raise RunError(
                 f"{target} cannot be written ({one_line(reason)}); give another folder", code="file-unwritable"
             ) from None
     return list(files)
-
-
-def _write(figure: Figure, name: str, path: Path) -> None:
-    figure.savefig(path, format=name, dpi=PNG_DPI, bbox_inches="tight", pad_inches=0.03, metadata=_METADATA[name])

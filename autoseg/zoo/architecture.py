@@ -1,4 +1,4 @@
-"""What a trained network is rebuilt from: a genotype, or a network of the literature with its options. No torch."""
+"""Genotypes and networks of the literature, from their many sources. Loads without torch."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Architecture = Genotype | FixedNetwork
 
 
 def parse_architecture(data: Mapping[str, Any], where: str = "") -> Architecture:
-    """From plain data: a genotype where it has a cell. Raises: GenotypeError, ConfigError: what is wrong."""
+    """Plain data with a cell as a genotype, else as a fixed network. Raises: GenotypeError, ConfigError: invalid."""
     return Genotype.parse(data, where) if "cell" in data else FixedNetwork.parse(data, where)
 
 
 def load_architecture(source: str | Path | Mapping[str, Any] | Architecture) -> Architecture:
-    """By the name of a genotype or network, by a YAML or JSON file, or of a run directory.
+    """The architecture of a name, plain data, a YAML or JSON file, or a run directory.
 
-    Raises: AutosegError: unknown, unreadable or wrong.
+    Raises: AutosegError: the source is unknown, unreadable or wrong.
     """
     if isinstance(source, Genotype | FixedNetwork):
         return source
@@ -49,7 +49,7 @@ def load_architecture(source: str | Path | Mapping[str, Any] | Architecture) -> 
 
 
 def _of_run(path: Path) -> Architecture:
-    """The genotype that a run decoded or retrains, or the fixed network that it trains."""
+    """The genotype that a run decoded or retrains, or its fixed network."""
     if (path / "genotype.yaml").is_file():
         return Genotype.load(path)
     if (path / "config.yaml").is_file():
@@ -60,7 +60,7 @@ def _of_run(path: Path) -> Architecture:
 
 
 def at_output_stride(architecture: Architecture, output_stride: int | None) -> Architecture:
-    """The same weights at another output stride, by dilation; as it is where None is given.
+    """The same network at another output stride, by dilation; unchanged for None.
 
     Raises: ConfigError: the network cannot have it.
     """

@@ -1,4 +1,4 @@
-"""From a genotype, or a network of the literature with its options, to the network."""
+"""Builds the network of a genotype or of the literature."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from autoseg.registry import NETWORKS
 from autoseg.zoo.architecture import Architecture, load_architecture
 from autoseg.zoo.schema import FixedNetwork
 
+PREFIX = re.compile(r"^(backbone|decoder|fully_connected)\.")
+
 
 def build_architecture(
     architecture: Architecture,
@@ -30,7 +32,7 @@ def build_architecture(
 ) -> SegmentationNetwork:
     """The network with fresh weights; the arguments are those of `network.build_network`.
 
-    A network of the literature says itself how many channels its images have.
+    The options of a network of the literature give its number of image channels.
     Raises: GenotypeError, ConfigError: fewer than two classes, a single output for more, or no auxiliary head.
     PluginError: a user's own network is of the wrong kind.
     """
@@ -61,38 +63,32 @@ def build_network(
     in_channels: int = 3,
     single_output: bool = False,
 ) -> SegmentationNetwork:
-    """Build the network of a genotype, or a network of the literature, with fresh weights.
+    """Build the network of a genotype, or one of the literature, with fresh weights.
 
     Args:
-        source: A name such as "unet", options such as `{"name": "unet", "width": 0.5}`, a YAML file, a run directory, a
-            `Genotype` or a `FixedNetwork`.
-        num_classes: Number of classes K, at least 2.
-        auxiliary: Add an auxiliary head, which is used in training only.
-        in_channels: Number of image channels C.
-        single_output: One output for two classes; the logits are then 0 and that output.
+        source: What `autoseg retrain` takes: "unet", {"name": "unet", "width": 0.5}, a genotype, a file, a run.
+        num_classes: Number of classes K, at least two.
+        auxiliary: Add an auxiliary head for training; a genotype alone can have one.
+        in_channels: Number of image channels of a genotype's network; others have it in their options.
+        single_output: One output for two classes.
 
     Returns:
-        A module that maps normalised images (N, C, H, W) to logits (N, K, H, W).
+        A module: (N, in_channels, H, W) normalised images -> logits (N, K, H, W).
 
     Raises:
-        AutosegError: `source` is unknown or invalid, or does not fit the other arguments.
+        AutosegError: the source is unknown, or an argument does not fit it.
     """
     return build_architecture(load_architecture(source), num_classes, auxiliary, in_channels, single_output)
 
 
 def diagram(network: FixedNetwork, num_classes: int = 21) -> Diagram:
-    """Its stages and how they are connected, as it computes."""
+    """The stages of a network and their connections, traced as it computes."""
     with torch.device("meta"):
         built = build_architecture(network, num_classes).eval()
     return trace_stages(built, _shown(built.stages), in_channels=network.in_channels)
 
 
 def _shown(stages: tuple[str, ...]) -> dict[str, str]:
-    """Dotted name -> name to show: VGG16's stages by number, others without the part that they are in."""
+    """Dotted name -> name to show: VGG16's stages by number, others without their prefix."""
     vgg = [name for name in stages if name.startswith("backbone.features.")]
-    return {
-        name: f"conv{vgg.index(name) + 1}"
-        if name in vgg
-        else re.sub("^(backbone|decoder|fully_connected)\\.", "", name)
-        for name in stages
-    }
+    return {name: f"conv{vgg.index(name) + 1}" if name in vgg else re.sub(PREFIX, "", name) for name in stages}

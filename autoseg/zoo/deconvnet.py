@@ -1,8 +1,8 @@
 """The networks that unpool where they pooled: DeconvNet (Noh et al. 2015) and SegNet (Badrinarayanan et al. 2017).
 
-Both mirror VGG16: each of its poolings is met by an unpooling, which puts a pixel back where the maximum was, and each
-of its convolutions by one. DeconvNet's stride-1 deconvolutions are convolutions here: the same map, its kernel turned.
-With BN, convolutions keep their biases, as in both published networks.
+Both mirror VGG16: each pooling has an unpooling, which puts a pixel back where the maximum was, and each convolution
+has another. DeconvNet's deconvolutions of stride 1 are convolutions here: the same map with the kernel turned. With BN,
+convolutions keep their biases, as in both published networks.
 
 Letters: N images, C channels, K classes, H height, W width.
 """
@@ -26,18 +26,14 @@ from autoseg.zoo.width import scaled
 class DeconvNet(SegmentationNetwork):
     """VGG16 with its fully connected layers, and the same backwards: (N, Cin, H, W) images -> logits (N, K, H, W).
 
-    The published network takes 224x224 pixels, of which fc6 (7x7) leaves a single one; here zeros are put around fc6
-    and its mirror, so that any size works. `dropout` is after fc6 and fc7 (none published). The backbone has BN where
-    `batch_norm` says so, and the same `width`.
+    The published network takes 224x224 pixels, and its fc6 (7x7) leaves a single one. Here fc6 and its mirror have zero
+    padding, so any size works. `dropout` follows fc6 and fc7 (none published). BN and width are the backbone's.
     """
 
-    def __init__(
-        self, backbone: VGG16, num_classes: int, batch_norm: bool = True, dropout: float = 0.0, width: float = 1.0
-    ) -> None:
+    def __init__(self, backbone: VGG16, num_classes: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.num_classes = num_classes
-        norm = nn.BatchNorm2d if batch_norm else None
-        channels, connected = backbone.channels[-1], scaled(FULLY_CONNECTED, width)
+        norm = nn.BatchNorm2d if backbone.batch_norm else None
+        channels, connected = backbone.channels[-1], scaled(FULLY_CONNECTED, backbone.width)
         self.backbone = backbone
         self.fully_connected = FullyConnected(channels, connected, 7, dropout, norm=norm)
         self.fc6_mirror = ConvRelu(connected, channels, 7, norm)
@@ -45,8 +41,8 @@ class DeconvNet(SegmentationNetwork):
         self.score = initialise_score(nn.Conv2d(backbone.channels[0], num_classes, 1))
         he_initialise(self.fc6_mirror)
         he_initialise(self.up)
-        ways_up = (f"up.{stage}" for stage in range(len(self.up)))
-        self.stages = (*vgg_stages(backbone), "fully_connected", "fc6_mirror", *ways_up, "score")
+        up = (f"up.{stage}" for stage in range(len(self.up)))
+        self.stages = (*vgg_stages(backbone), "fully_connected", "fc6_mirror", *up, "score")
 
     def scores(self, images: Tensor) -> Tensor:
         """See `SegmentationNetwork`."""
@@ -59,14 +55,12 @@ class DeconvNet(SegmentationNetwork):
 class SegNet(SegmentationNetwork):
     """VGG16's convolutions, and the same backwards: (N, Cin, H, W) images -> logits (N, K, H, W).
 
-    The last convolution is the classifier, 3x3; `dropout` is before it (none published). The backbone has BN where
-    `batch_norm` says so, and the same `width`.
+    The last convolution is the classifier, 3x3, with `dropout` before it (none published). BN is as in the backbone.
     """
 
-    def __init__(self, backbone: VGG16, num_classes: int, batch_norm: bool = True, dropout: float = 0.0) -> None:
+    def __init__(self, backbone: VGG16, num_classes: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.num_classes = num_classes
-        norm = nn.BatchNorm2d if batch_norm else None
+        norm = nn.BatchNorm2d if backbone.batch_norm else None
         counts = [len(stage) for stage in STAGES]
         counts[0] -= 1
         self.backbone = backbone
@@ -84,11 +78,7 @@ class SegNet(SegmentationNetwork):
 
 
 def _mirror(counts: Sequence[int], channels: Sequence[int], norm: Norm | None) -> nn.ModuleList:
-    """Stages from coarse to fine, each of as many 3x3 convolutions as `counts` has for VGG16's.
-
-    All keep the stage's number of channels but the last, which has that of the next finer stage. `counts` and
-    `channels` are VGG16's, from fine to coarse.
-    """
+    """Stages of `counts` 3x3 convolutions; the last has the next finer stage's channels. From fine to coarse."""
     stages = nn.ModuleList()
     for count, own, finer in zip(reversed(counts), reversed(channels), [*channels[-2::-1], channels[0]], strict=True):
         widths = [own] * count + [finer]

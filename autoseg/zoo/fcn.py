@@ -1,7 +1,7 @@
 """Fully convolutional networks, FCN-32s, -16s and -8s, on VGG16 (Long, Shelhamer and Darrell 2015).
 
-Zeros of the kernels' own reach instead of the published 100 around the image, and nothing to crop; bilinear upsampling
-has aligned corners, as everywhere in autoseg.
+Convolutions are padded to keep the size, instead of the published 100 zeros around the image, so nothing is cropped.
+Bilinear upsampling has aligned corners, as everywhere in autoseg.
 
 Letters: N images, C channels, K classes, H height, W width.
 """
@@ -21,13 +21,13 @@ from autoseg.zoo.vgg import VGG16
 from autoseg.zoo.width import scaled
 
 SCORED_POOLS: dict[int, tuple[int, ...]] = {32: (), 16: (4,), 8: (4, 3)}
-"""The poolings whose features are scored as well, from coarse to fine, by the stride at which the network predicts."""
+"""Stride of the prediction -> the poolings whose features are scored as well, from coarse to fine."""
 
 
 class ScoreUpsampler(nn.Module):
     """Scores (N, K, h, w) -> (N, K, H, W), `factor` times the size or up to `factor` - 1 less.
 
-    `bilinear` is resizing, which has no weights; any other upsampler doubles again and again. A factor of 1: as it is.
+    `bilinear` resizes in one go, without weights; any other upsampler doubles repeatedly.
     """
 
     def __init__(self, upsampler: str, factor: int, num_classes: int) -> None:
@@ -46,8 +46,8 @@ class ScoreUpsampler(nn.Module):
 class FCN(SegmentationNetwork):
     """VGG16 with its classifier as convolutions, its scores upsampled: (N, Cin, H, W) images -> logits (N, K, H, W).
 
-    `stride`: 32; 16 adds scores of pool4; 8 adds scores of pool3 to those. `upsampler`: of the scores, at each addition
-    and at last to the images. Where the backbone has a smaller output stride than 32, fc6 is dilated as well.
+    `stride`: 32; 16 adds scores of pool4; 8 adds those of pool3 as well. `upsampler` enlarges the scores before each
+    addition and to the images' size. A backbone with an output stride below 32 dilates fc6 as well.
     Raises: SearchSpaceError: an unknown upsampler.
     """
 
@@ -58,18 +58,16 @@ class FCN(SegmentationNetwork):
         stride: Literal[32, 16, 8] = 32,
         upsampler: str = "bilinear",
         dropout: float = 0.5,
-        width: float = 1.0,
     ) -> None:
         super().__init__()
-        self.num_classes = num_classes
         self.pools = SCORED_POOLS[stride]
-        end, connected = backbone.pooled_strides[-1], scaled(FULLY_CONNECTED, width)
+        end, connected = backbone.pooled_strides[-1], scaled(FULLY_CONNECTED, backbone.width)
         self.backbone = backbone
         self.fully_connected = FullyConnected(backbone.channels[-1], connected, 7, dropout, rate=32 // end)
         self.score = initialise_score(nn.Conv2d(connected, num_classes, 1))
         for pool in self.pools:
-            scores = nn.Conv2d(backbone.channels[pool - 1], num_classes, 1)
-            self.add_module(f"score_pool{pool}", initialise_score(scores))
+            score = initialise_score(nn.Conv2d(backbone.channels[pool - 1], num_classes, 1))
+            self.add_module(f"score_pool{pool}", score)
         strides = [end, *(backbone.pooled_strides[pool - 1] for pool in self.pools), 1]
         self.upsamplers = nn.ModuleList(
             ScoreUpsampler(upsampler, coarse // fine, num_classes) for coarse, fine in pairwise(strides)

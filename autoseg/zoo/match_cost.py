@@ -1,4 +1,4 @@
-"""The width at which a network of the literature costs as much as another network."""
+"""The width at which a network of the literature has a given cost."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from autoseg.zoo.schema import FixedNetwork
 Unit = Literal["parameters", "multiply_adds"]
 UNITS: tuple[Unit, ...] = ("parameters", "multiply_adds")
 SIZE = (256, 256)
-"""Height and width at which multiply-adds are counted; their ratio hardly depends on it."""
+"""(H, W) at which multiply-adds are counted; the ratio of two networks hardly depends on it."""
 TOLERANCE = 0.02
 ENOUGH = 0.002
-"""Relative differences from the target: at most, and where the search for a width ends early."""
+"""Relative differences from the target: the largest allowed, and one that ends the search for a width."""
 WIDTHS = (1e-3, 8.0)
 SUFFIXES = {"k": 1e3, "M": 1e6, "B": 1e9, "G": 1e9}
 
 
 @dataclass(frozen=True)
 class CostTarget:
-    """What a network shall cost: as much as another one, or a number."""
+    """The cost that a network shall have: that of another one, or a number."""
 
     reference: Architecture | float
     unit: Unit = "parameters"
     retrain: Mapping[str, Any] = field(default_factory=dict)
-    """How the other one is trained: a fair comparison trains both alike."""
+    """The other one's settings of training: a fair comparison trains both alike."""
 
     def count(self, num_classes: int) -> float:
         """Parameters, or multiply-adds at 256x256."""
@@ -49,9 +49,9 @@ class CostTarget:
 
 
 def cost_target(source: str | Path, unit: str = "parameters") -> CostTarget:
-    """From a genotype, a network or a run of one, or a number such as `1000000`, `1M` or `2.5B`.
+    """The target of a genotype, a network, a run of either, or a number such as `1000000`, `1M` or `2.5B`.
 
-    Raises: AutosegError: neither, or an unknown unit.
+    Raises: AutosegError: an unknown source or unit.
     """
     if unit not in UNITS:
         raise ConfigError(f"a cost is of {' or '.join(UNITS)}, not {unit}", code="unknown-cost-unit")
@@ -62,16 +62,15 @@ def cost_target(source: str | Path, unit: str = "parameters") -> CostTarget:
     retrain = dict(reference.retrain) if isinstance(reference, Genotype) else {}
     settings = Path(source) / "config.yaml"
     if settings.is_file():
-        own = read_yaml(settings, ConfigError)
-        retrain = own.get("retrain", retrain)
+        retrain = read_yaml(settings, ConfigError).get("retrain", retrain)
     return CostTarget(reference, unit, retrain)
 
 
 def match_cost(network: FixedNetwork, target: CostTarget, num_classes: int) -> FixedNetwork:
     """The network at the width whose cost is nearest to the target's, within 2%.
 
-    Cost grows with the square of the width, nearly: a few steps by that rule, kept between the widths that are known to
-    be too small and too large. Raises: ConfigError: no width comes within 2%.
+    Cost grows nearly with the square of the width: a few steps by that rule, between widths known to be too small and
+    too large. Raises: ConfigError: no width comes within 2%.
     """
     wanted = target.count(num_classes)
 
@@ -89,7 +88,7 @@ def match_cost(network: FixedNetwork, target: CostTarget, num_classes: int) -> F
 
 
 def _solve(cost: Callable[[float], float], wanted: float) -> tuple[float, float]:
-    """The width (four digits) whose cost is nearest to `wanted`, of those tried, and its cost."""
+    """The tried width (four digits) whose cost is nearest to `wanted`, and its cost."""
     low, high, width = *WIDTHS, 1.0
     best = (width, math.inf)
     for _ in range(24):

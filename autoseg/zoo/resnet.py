@@ -1,6 +1,6 @@
 """ResNet-50 and -101 (He et al. 2016) without their classifier, under torchvision's names of weights.
 
-As torchvision's, a stage's stride is in the 3x3 convolution of its first block ("v1.5"), not in the 1x1 before it.
+As in torchvision ("v1.5"), a stage strides in the 3x3 convolution of its first block, not in the 1x1 before it.
 
 Letters: N images, C channels, H height, W width.
 """
@@ -14,17 +14,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.ops.interleave import every_second
-from autoseg.ops.layers import Pairs
+from autoseg.ops.layers import Pairs, dense, pointwise
 from autoseg.zoo.initialisation import he_initialise
 from autoseg.zoo.output_stride import StageRate, stage_rates
 from autoseg.zoo.width import scaled
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
-"""Bottlenecks of each stage, by depth."""
+"""Depth -> bottlenecks of each stage."""
 STEM_CHANNELS = 64
 WIDTHS = (64, 128, 256, 512)
-"""Channels of the 3x3 convolutions of each stage; the outputs have four times as many."""
+"""Channels of the 3x3 convolutions of each stage."""
 EXPANSION = 4
+"""Channels of a stage's output for each of its 3x3 convolutions' channels."""
 
 
 class Bottleneck(nn.Module):
@@ -37,18 +38,14 @@ class Bottleneck(nn.Module):
         self, in_channels: int, channels: int, out_channels: int, stride: int, rate: int, projected: bool
     ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, stride, rate, rate, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.conv3 = nn.Conv2d(channels, out_channels, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.conv1, self.bn1 = pointwise(in_channels, channels), nn.BatchNorm2d(channels)
+        self.conv2, self.bn2 = dense(channels, 3, stride, rate), nn.BatchNorm2d(channels)
+        self.conv3, self.bn3 = pointwise(channels, out_channels), nn.BatchNorm2d(out_channels)
         self.stride = stride
         self.conv_norms: Pairs = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
         self.downsample: nn.Sequential | None = None
         if projected:
-            conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
-            self.downsample = nn.Sequential(conv, nn.BatchNorm2d(out_channels))
+            self.downsample = nn.Sequential(pointwise(in_channels, out_channels), nn.BatchNorm2d(out_channels))
             self.conv_norms += (("downsample.0", "downsample.1"),)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -64,16 +61,16 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """The trunk: (N, Cin, H, W) -> the outputs of layer1 to layer4, each after its ReLU, from fine to coarse.
 
-    `channels` 256, 512, 1024, 2048 and `strides` 4, 8, 16, 32 as published. Under a smaller `output_stride` later
-    convolutions are dilated.
+    `channels` 256, 512, 1024, 2048 and `strides` 4, 8, 16, 32 as published. A smaller `output_stride` dilates the later
+    convolutions.
 
-    `multi_grid` multiplies the rates of the three 3x3 convolutions of layer4 and of what follows it (DeepLabv3, section
-    3.2). The first of a stage is the strided one, whose rate is that of the stage before: (1, 2, 4) gives rates 1, 4, 8
-    at output stride 16. The paper's ResNet strides at the end of the stage before, which makes them 2, 4, 8; with
-    the stride here, only 1 leaves the pre-trained convolution what it saw.
+    `multi_grid` multiplies the rates of the three 3x3 convolutions of layer4 and of the stages behind it (DeepLabv3,
+    section 3.2). The first one of a stage strides, so its rate is that of the stage before: (1, 2, 4) gives rates 1, 4,
+    8 at output stride 16. The paper's ResNet strides at the end of the stage before, which gives 2, 4, 8. With the
+    stride here, only rate 1 lets the pre-trained convolution see what it saw.
 
-    `extra_blocks`: copies of layer4's structure behind it, layer5 and on (DeepLabv3's cascade has 3), whose outputs
-    are returned too; each has a stride of 2, so the cascade at output stride 16 has rates 2, 4, 8, 16.
+    `extra_blocks`: stages like layer4 behind it, layer5 and on (DeepLabv3's cascade has 3). Their outputs are returned
+    too. Each has a stride of 2, so the cascade at output stride 16 has rates 2, 4, 8, 16.
 
     Raises: ConfigError: an output stride other than 4, 8, 16, 32 (64, ... with extra blocks).
     """
@@ -102,7 +99,7 @@ class ResNet(nn.Module):
             middle = WIDTHS[min(number, len(WIDTHS)) - 1]
             grid = multi_grid if number >= len(WIDTHS) else [1] * blocks
             widths = (channels, scaled(middle, width), scaled(EXPANSION * middle, width))
-            stride = stage.stride if number > 1 else 1  # the stem has strided before layer1
+            stride = stage.stride if number > 1 else 1  # the stem strides in place of layer1
             self.add_module(f"layer{number}", _build_layer(widths, stride, stage, grid))
             channels = widths[-1]
             self.channels.append(channels)
@@ -110,8 +107,7 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """See the class."""
-        features = F.relu(self.bn1(self.conv1(images)), inplace=True)
-        features = F.max_pool2d(features, 3, 2, 1)
+        features = F.max_pool2d(F.relu(self.bn1(self.conv1(images)), inplace=True), 3, 2, 1)
         found = []
         for number in range(1, len(self.channels) + 1):
             features = self.get_submodule(f"layer{number}")(features)
@@ -120,7 +116,7 @@ class ResNet(nn.Module):
 
 
 def _build_layer(widths: tuple[int, int, int], stride: int, stage: StageRate, grid: Sequence[int]) -> nn.Sequential:
-    """A stage's bottlenecks, for (channels before, of the 3x3 convolutions, after)."""
+    """A stage's bottlenecks. widths: channels of its input, of its 3x3 convolutions and of its output."""
     before, middle, after = widths
     first = Bottleneck(before, middle, after, stride, stage.strided_rate * grid[0], True)
     return nn.Sequential(first, *(Bottleneck(after, middle, after, 1, stage.rate * unit, False) for unit in grid[1:]))

@@ -1,7 +1,4 @@
-"""The fixed networks by name, and the settings that each of them has. No torch.
-
-The records are in `autoseg.zoo.networks`, one file a family.
-"""
+"""Settings of the fixed networks, whose records are in `autoseg.zoo.networks`. Loads without torch."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from autoseg.registry import NETWORKS, Network
 from autoseg.space.schema import refuse_missing_plugins
 
 UNET_UPSAMPLER = "transposed_conv_2x2"
-"""U-Net's own way up: a transposed convolution of kernel 2, with bias."""
+"""U-Net's own upsampler: a transposed convolution of kernel 2, with bias."""
 Dropout = Annotated[Number, Field(ge=0, lt=1)]
 
 RECOMMENDED: dict[str, Any] = {
@@ -31,26 +28,24 @@ RECOMMENDED: dict[str, Any] = {
     "ema_decay": 0.99,
     "validate_every": 5,
 }
-"""How to train one from scratch, in the terms of `retrain`. The papers trained from ImageNet weights by SGD: with
-`--weights`, optimizer sgd at lr 0.007 is DeepLabv3's."""
+"""Settings of `retrain` for training from scratch. The papers trained from ImageNet weights by SGD: with `--weights`,
+optimizer sgd at lr 0.007 is DeepLabv3's."""
 
 
 class FixedNetwork(NamedSettings):
-    """A fixed network, such as one of the literature: name and width. A subclass has the options of one, whose
-    defaults are as published.
+    """Settings of a fixed network, such as one of the literature. A subclass adds options, by default as published.
 
-    `output_stride`: input pixels a cell of the backbone's last feature; smaller ones by dilation of the same weights
-    (FCN, section 3.2; DeepLab). `batch_norm`: BatchNorm after each convolution, where the published network may have
-    none.
+    Common options: `output_stride`, input pixels per pixel of the backbone's last feature; smaller ones by dilation of
+    the same weights (FCN, section 3.2; DeepLab). `batch_norm`, BatchNorm after each convolution.
     """
 
     width: Annotated[Number, Field(gt=0, le=8)] = 1.0
-    """Factor of every number of channels but those of images and classes."""
+    """Factor of every number of channels except those of images and classes."""
     in_channels: Annotated[Whole, Field(ge=1, le=1024)] = 3
 
     @classmethod
     def model_of(cls, data: Any) -> type[FixedNetwork]:
-        """See `NamedSettings`; the class itself where the name is not known, so that its check says so."""
+        """See `NamedSettings`; the class itself for an unknown name, whose check then reports it."""
         if isinstance(data, FixedNetwork):
             return type(data)
         record = _find(data.get("name")) if isinstance(data, Mapping) else None
@@ -60,7 +55,7 @@ class FixedNetwork(NamedSettings):
     @model_validator(mode="before")
     @classmethod
     def _options_are_its_own(cls, data: Any) -> Any:
-        """Refuses the options of other networks; an option that is None is as published."""
+        """Refuse the options of other networks; None means as published."""
         record = _find(data.get("name")) if isinstance(data, Mapping) else None
         if record is None:
             return data
@@ -93,20 +88,17 @@ class FixedNetwork(NamedSettings):
 
     @property
     def entry(self) -> Network:
-        """Its record."""
+        """The network's record."""
         return NETWORKS[self.name]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for YAML; which plugin the network is from, if any."""
+        """Plain data for YAML, with the plugin of the network, if any."""
         owners = NETWORKS.owners([self.name])
         return super().to_dict() | ({"plugins": owners} if owners else {})
 
     @classmethod
     def parse(cls, data: Mapping[str, Any] | str, where: str = "") -> FixedNetwork:
-        """A network from its name, or from plain data.
-
-        Raises: ConfigError: one line on what is wrong, or which plugin is not loaded.
-        """
+        """A network from its name or plain data. Raises: ConfigError: wrong data, or a plugin that is not loaded."""
         data = {"name": data} if isinstance(data, str) else data
         refuse_missing_plugins(data, where, ConfigError)
         return parse(cls, data, where, ConfigError)
@@ -114,7 +106,7 @@ class FixedNetwork(NamedSettings):
 
 def _find(name: object) -> Network | None:
     """The record of a full or short name."""
-    if name is None:
+    if name is None:  # as `short` may be
         return None
     return next((network for network in NETWORKS.values() if name in (network.name, network.short)), None)
 
@@ -125,5 +117,5 @@ def network_names() -> list[str]:
 
 
 def is_network_name(text: str) -> bool:
-    """Is it the name of a network, in full or short?"""
+    """Whether it is a full or short name of a network."""
     return _find(text) is not None

@@ -1,6 +1,6 @@
-"""U-Net (Ronneberger et al. 2015); with pixel deconvolution on its way up it is PixelDCN (Gao et al. 2017).
+"""U-Net (Ronneberger et al. 2015); with pixel deconvolution in its decoder it is PixelDCN (Gao et al. 2017).
 
-Padded convolutions instead of the published unpadded ones, so that logits have the images' size and nothing is cropped.
+Convolutions are padded, unlike the published ones: logits have the images' size, and nothing is cropped.
 
 Letters: N images, C channels, K classes, H height, W width.
 """
@@ -26,9 +26,9 @@ from autoseg.zoo.schema import UNET_UPSAMPLER
 from autoseg.zoo.width import scaled
 
 CHANNELS = (64, 128, 256, 512, 1024)
-"""Of each level, from fine to coarse."""
+"""Channels of each level, from fine to coarse."""
 DROPPED_LEVELS = 2
-"""The coarsest levels, at whose end the published network has dropout."""
+"""Number of coarsest levels that end in dropout, as published."""
 
 
 class UpConv(nn.Module):
@@ -41,12 +41,12 @@ class UpConv(nn.Module):
         self.conv = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2, bias=norm is None)
         self.norm = nn.Identity() if norm is None else norm(out_channels)
         self.out_channels = out_channels
-        nn.init.normal_(self.conv.weight, std=(2 / in_channels) ** 0.5)  # every pixel comes of one pixel
+        nn.init.normal_(self.conv.weight, std=(2 / in_channels) ** 0.5)  # each output pixel reads one input pixel
         if self.conv.bias is not None:
             nn.init.zeros_(self.conv.bias)
 
     def forward(self, features: Tensor, size: Size, guide: Tensor | None = None) -> Tensor:
-        """`size`: (H, W), twice that of the features or one less. Called as a Doubling is."""
+        """`size`: (H, W), twice that of the features or one less. Arguments as of `Doubling`."""
         result = cut(self.conv(features), size)
         if is_channels_last(features):  # a result cut to an odd size is not
             result = result.contiguous(memory_format=torch.channels_last)
@@ -55,10 +55,10 @@ class UpConv(nn.Module):
 
 
 class Up(nn.Module):
-    """An upsampler, BN where there is one, ReLU: (N, Cin, h, w) -> (N, C, H, W).
+    """An upsampler, BN if there is one, ReLU: (N, Cin, h, w) -> (N, out_channels, H, W).
 
-    The ReLU is that of the networks released with both papers, whose texts do not mention it. `bilinear` is resizing
-    alone and keeps the channels; `out_channels` says how many come out.
+    The networks released with both papers have this ReLU, which the texts do not mention. `bilinear` only resizes and
+    keeps the channels.
     """
 
     def __init__(self, upsampler: str, in_channels: int, out_channels: int, norm: Norm | None) -> None:
@@ -71,14 +71,14 @@ class Up(nn.Module):
         self.out_channels = self.doubling.out_channels
 
     def forward(self, features: Tensor, joined: Tensor) -> Tensor:
-        """`joined`: the way down's feature (N, Cd, H, W), which gives the size and guides an unpooling."""
+        """`joined`: the encoder's feature (N, Cd, H, W), which gives the size and guides an unpooling."""
         return F.relu(self.doubling(features, (joined.shape[-2], joined.shape[-1]), joined))
 
 
 class UNet(SegmentationNetwork):
-    """Five levels of two 3x3 convolutions, down by max pooling and up again; each way up joins the way down's feature.
+    """Encoder and decoder of five levels of two 3x3 convolutions; each decoder level joins the encoder's feature.
 
-    forward: (N, Cin, H, W) images -> logits (N, K, H, W). With `batch_norm` no convolution before it has a bias.
+    forward: (N, Cin, H, W) images -> logits (N, K, H, W). With `batch_norm` a convolution before BN has no bias.
     `upsampler`: U-Net's own, or any name of autoseg's. `dropout` is at the end of the two coarsest levels (0.5 in the
     released network). Raises: SearchSpaceError: an unknown upsampler.
     """
@@ -93,7 +93,7 @@ class UNet(SegmentationNetwork):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.num_classes, self.in_channels = num_classes, in_channels
+        self.in_channels = in_channels
         norm = nn.BatchNorm2d if batch_norm else None
         channels = [scaled(level, width) for level in CHANNELS]
         self.pool = MaxPool(2, 2, 1)
@@ -108,8 +108,8 @@ class UNet(SegmentationNetwork):
         self.classifier = initialise_score(nn.Conv2d(channels[0], num_classes, 1))
         he_initialise(self.down)
         he_initialise(self.join)
-        ways_up = [f"{part}.{level}" for level in range(len(self.up)) for part in ("up", "join")]
-        self.stages = (*(f"down.{level}" for level in range(len(self.down))), *ways_up, "classifier")
+        decoder = [f"{part}.{level}" for level in range(len(self.up)) for part in ("up", "join")]
+        self.stages = (*(f"down.{level}" for level in range(len(self.down))), *decoder, "classifier")
 
     def scores(self, images: Tensor) -> Tensor:
         """See `SegmentationNetwork`."""

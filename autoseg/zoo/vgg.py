@@ -19,7 +19,7 @@ STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 
 
 class VggFeatures(NamedTuple):
-    """The five features of either kind, from fine to coarse."""
+    """Five features before pooling and five after it, from fine to coarse."""
 
     unpooled: list[Tensor]
     """After the last ReLU before each pooling: (N, C, H, W) at `VGG16.strides`, 1, 2, 4, 8, 16 as published."""
@@ -30,9 +30,9 @@ class VggFeatures(NamedTuple):
 class VGG16(nn.Module):
     """The thirteen 3x3 convolutions and five poolings: (N, Cin, H, W) -> VggFeatures, both of `channels`.
 
-    `pool`: 2 are VGG's own windows, 2x2; 3 are DeepLab's (v1 and v2), 3x3 around the pixel. Under a smaller
-    `output_stride` the later convolutions and 2x2 windows are dilated; the 3x3 ones are not, as in DeepLab's code.
-    `batch_norm` is torchvision's vgg16_bn. Raises: ConfigError: an output stride other than 2, 4, 8, 16 and 32.
+    `pool`: 2 are VGG's windows, 2x2; 3 are those of DeepLab v1 and v2, 3x3 around the pixel. A smaller `output_stride`
+    dilates the later convolutions and 2x2 windows, but not 3x3 windows, as in DeepLab's code. `batch_norm` is
+    torchvision's vgg16_bn. Raises: ConfigError: an output stride other than 2, 4, 8, 16 and 32.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class VGG16(nn.Module):
     ) -> None:
         super().__init__()
         stages = stage_rates([2] * len(STAGES), output_stride)
-        self.width = width
+        self.width, self.batch_norm = width, batch_norm
         self.channels = [scaled(stage[-1], width) for stage in STAGES]
         self.pooled_strides = [stage.output_stride for stage in stages]
         self.strides = [1, *self.pooled_strides[:-1]]
@@ -53,23 +53,17 @@ class VGG16(nn.Module):
         self.features = nn.Sequential()
         rate = 1
         for widths, stage in zip(STAGES, stages, strict=True):
-            for out_channels in widths:
-                out_channels = scaled(out_channels, width)
-                conv = nn.Conv2d(in_channels, out_channels, 3, padding=rate, dilation=rate)
-                self._append_conv(conv, batch_norm)
+            for out_channels in (scaled(number, width) for number in widths):
+                place = len(self.features)
+                self.features.append(nn.Conv2d(in_channels, out_channels, 3, padding=rate, dilation=rate))
+                if batch_norm:
+                    self.features.append(nn.BatchNorm2d(out_channels))
+                    self.conv_norms += ((f"features.{place}", f"features.{place + 1}"),)
+                self.features.append(nn.ReLU(inplace=True))
                 in_channels = out_channels
             self.features.append(MaxPool(pool, stage.stride, stage.strided_rate if pool == 2 else 1))
             rate = stage.rate
         he_initialise(self)
-
-    def _append_conv(self, conv: nn.Conv2d, batch_norm: bool) -> None:
-        """The convolution, BatchNorm where asked for, ReLU."""
-        place = len(self.features)
-        self.features.append(conv)
-        if batch_norm:
-            self.features.append(nn.BatchNorm2d(conv.out_channels))
-            self.conv_norms += ((f"features.{place}", f"features.{place + 1}"),)
-        self.features.append(nn.ReLU(inplace=True))
 
     def forward(self, images: Tensor) -> VggFeatures:
         """See the class."""

@@ -1,6 +1,6 @@
-"""Weights of an ImageNet classifier, from a local file, as the beginning of a network's backbone.
+"""Weights of an ImageNet classifier, from a local file, for a network's backbone.
 
-The names are torchvision's for VGG16 and ResNet, timm's for Xception-65. Nothing is unpickled but tensors.
+The names are torchvision's for VGG16 and ResNet, timm's for Xception-65. Nothing but tensors is unpickled.
 
 Letters: O outputs, C channels.
 """
@@ -24,35 +24,34 @@ from torch import Tensor, nn
 
 from autoseg.errors import CheckpointError
 from autoseg.files import one_line
-from autoseg.zoo.convolutionalise import as_kernel
 from autoseg.zoo.resnet import ResNet
 from autoseg.zoo.vgg import VGG16
 from autoseg.zoo.xception import Xception65
 
 Backbone = VGG16 | ResNet | Xception65
 CONTAINERS = ("state_dict", "model")
-"""Keys under which training scripts keep the state dict."""
+"""Keys of the state dict in files of training scripts."""
 CLASSIFIER_SIZE = (7, 7)
-"""Of the features that VGG16's first fully connected layer reads."""
+"""(H, W) of the features that VGG16's first fully connected layer reads."""
 FULLY_CONNECTED = {"fc6": "classifier.0", "fc7": "classifier.3"}
-"""Last part of a convolution's name in a network on VGG16 -> torchvision's fully connected layer."""
+"""Last part of a convolution's name in a network on VGG16 -> torchvision's name of the layer."""
 COUNTER = "num_batches_tracked"
-"""A BatchNorm buffer that older files do not have, and that nothing here needs."""
+"""A BatchNorm buffer that older files lack and nothing here needs."""
 UNREADABLE = "{} cannot be read as weights: it is truncated, or something else; fetch it again"
 ADDED = re.compile(r"layer[5-9]\.")
-"""Stages that a cascade adds behind ResNet's own four."""
+"""Stages that a cascade adds behind ResNet's four."""
 
 
 @dataclass(frozen=True)
 class WeightsReport:
-    """What became of a file of weights."""
+    """The result of loading a file of weights."""
 
     matched: list[str]
     """Names in the file whose weights the network has now."""
     unused: list[str]
-    """Names in the file that the network has no place for, such as the classifier's last layer."""
+    """Names in the file without a place in the network, such as the classifier's last layer."""
     fresh: list[str]
-    """Names in the network that begin at random, since the file has nothing for them."""
+    """Names in the network that the file does not have; they begin at random."""
 
     def __str__(self) -> str:
         lines = [f"{len(self.matched)} of {len(self.matched) + len(self.unused)} weights in the file are used"]
@@ -64,7 +63,7 @@ class WeightsReport:
 
 
 def _by_prefix(names: Iterable[str]) -> str:
-    """`aspp (12), backbone.layer5 (30)`: the modules that names belong to, at most two names deep."""
+    """The modules of the names, at most two names deep: `aspp (12), backbone.layer5 (30)`."""
     counts = Counter(".".join(name.split(".")[:-1][:2]) or name for name in names)
     if len(counts) > 8:
         counts = Counter(name.partition(".")[0] for name in names)
@@ -76,10 +75,10 @@ def _by_prefix(names: Iterable[str]) -> str:
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a file, on the CPU: safetensors by the suffix `.safetensors`, else one of `torch.save`.
+    """The state dict in a file, on the CPU: safetensors by the suffix `.safetensors`, else a file of `torch.save`.
 
-    It may be under 'state_dict' or 'model', and its names may begin with 'module.', which is taken away.
-    Raises: CheckpointError: not there, truncated, unreadable, with code in it, or without weights.
+    It may lie under 'state_dict' or 'model'. A prefix 'module.' of its names is removed.
+    Raises: CheckpointError: the file is missing, truncated or unreadable, has code in it, or has no weights.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -116,7 +115,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_pickled(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a plain pickle PyTorch says more than the one line that follows here
+            warnings.simplefilter("ignore")  # PyTorch warns of a plain pickle, which one line below refuses
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as reason:
         code = re.search(r"GLOBAL ([\w.]+)", str(reason))
@@ -134,7 +133,7 @@ def _read_pickled(path: Path) -> Any:
 
 
 def _is_plain_pickle_with_code(path: Path) -> bool:
-    """Of what Python's own pickle wrote, PyTorch may stop before it comes to the function that is called."""
+    """PyTorch may refuse a file of Python's own pickle before it reaches the function that is called."""
     try:
         with path.open("rb") as file:
             return "REDUCE" in [operation.name for operation, _, _ in pickletools.genops(file)]
@@ -148,16 +147,17 @@ def _is_plain_pickle_with_code(path: Path) -> bool:
 def load_backbone(network: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> WeightsReport:
     """Fill a network's `backbone`, and on VGG16 its `fc6` and `fc7`, from the state dict `state` of the file `path`.
 
-    Fully connected layers become 7x7 and 1x1 convolutions. Where the network's are smaller, evenly spaced taps and
-    filters are taken, as DeepLab v1 did (Chen et al. 2015, on controlling the receptive field: "simple decimation").
-    All branches of DeepLab v2 begin alike.
+    Fully connected layers become 7x7 and 1x1 convolutions. A smaller convolution takes evenly spaced taps and filters,
+    as DeepLab v1 did (Chen et al. 2015, on controlling the receptive field: "simple decimation"). All branches of
+    DeepLab v2 begin alike.
 
-    Raises: CheckpointError: no backbone, or weights that do not fit; the network is then as it was.
+    Raises: CheckpointError: no backbone, or weights that do not fit. The network is then unchanged.
     """
     backbone = getattr(network, "backbone", None)
     if not isinstance(backbone, Backbone):
+        name = getattr(getattr(network, "architecture", None), "name", type(network).__name__)
         raise CheckpointError(
-            f"{path}: {_name_of(network)} has no backbone that a classifier was trained for; leave the weights out",
+            f"{path}: {name} has no backbone that a classifier was trained for; leave the weights out",
             code="no-backbone",
         )
     _check_backbone(backbone, state, path)
@@ -177,10 +177,10 @@ def load_backbone(network: nn.Module, state: Mapping[str, Tensor], path: str | P
 
 
 def _check_backbone(backbone: Backbone, state: Mapping[str, Tensor], path: str | Path) -> None:
-    """Raises: CheckpointError: not every weight of the backbone is in `state` in the shape that it has here."""
+    """Raises: CheckpointError: `state` lacks a weight of the backbone, or has it in another shape."""
     own_kind, kind = _kind_of(backbone), recognise(state)
-    own = {name: value for name, value in backbone.state_dict().items() if not name.endswith(COUNTER)}
-    needed = {name: value for name, value in own.items() if not ADDED.match(name)}
+    own = backbone.state_dict().items()
+    needed = {name: value for name, value in own if not name.endswith(COUNTER) and not ADDED.match(name)}
     missing = next((name for name in needed if name not in state), None)
     if missing is not None or (kind is not None and kind != own_kind):
         holds = f"holds weights of {kind}, not" if kind not in (None, own_kind) else "does not hold all weights"
@@ -214,7 +214,7 @@ def _check_backbone(backbone: Backbone, state: Mapping[str, Tensor], path: str |
 def _fully_connected(
     network: nn.Module, backbone: VGG16, state: Mapping[str, Tensor], path: str | Path
 ) -> dict[str, tuple[str, Tensor]]:
-    """For every fc6 and fc7 convolution: its parameters' names -> (name in the file, value in the shape they have)."""
+    """Name of a parameter of fc6 or fc7 -> (name in the file, value in the parameter's shape)."""
     found: dict[str, tuple[str, Tensor]] = {}
     for name, conv in network.named_modules():
         source = FULLY_CONNECTED.get(name.rpartition(".")[2], "")
@@ -224,7 +224,7 @@ def _fully_connected(
         size = CLASSIFIER_SIZE if name.endswith("fc6") else (1, 1)
         read = backbone.channels[-1] if name.endswith("fc6") else weight.shape[1]
         fits = weight.dim() == 2 and weight.shape[1] == read * size[0] * size[1] and bias.shape == weight.shape[:1]
-        kernel = as_kernel(weight, size) if fits else weight
+        kernel = weight.reshape(len(weight), -1, *size) if fits else weight
         shape = conv.weight.shape
         if not fits or any(ours > theirs for ours, theirs in zip(shape, kernel.shape, strict=True)):
             raise CheckpointError(
@@ -242,26 +242,25 @@ def _fully_connected(
 
 
 def _evenly_spaced(before: int, after: int, *, ends: bool) -> Tensor:
-    """`after` of `before` places: with both ends, 0, 3, 6 of 7 taps; without the last, 0, 4, 8, ... of 4096 filters."""
+    """`after` of `before` indices: with both ends 0, 3, 6 of 7 taps; without the last 0, 4, 8, ... of 4096 filters."""
     if ends and after > 1:
         return torch.linspace(0, before - 1, after, dtype=torch.float64).round().long()
     return torch.arange(after) * before // after
 
 
-# --- what weights are of ---------------------------------------------------------------------------------------------
+# --- kinds of classifiers ---------------------------------------------------------------------------------------------
 
 
 def recognise(state: Mapping[str, Tensor]) -> str | None:
-    """The classifier that weights seem to be of, by their names; None where they are of none that is known."""
+    """The classifier to which the names of weights belong; None if it is unknown."""
     if "features.0.weight" in state:
         convs = sum(name.startswith("features.") and value.dim() == 4 for name, value in state.items())
         norm = " with BatchNorm" if "features.1.running_mean" in state else ""
         number = {8: 11, 10: 13, 13: 16, 16: 19}.get(convs)
         return f"VGG{number}{norm}" if number else None
     if "layer1.0.conv1.weight" in state:
-        one, two, three, four = (_count(state, rf"layer{stage}\.\d+\.conv1\.weight") for stage in range(1, 5))
-        blocks = (one, two, three, four)
-        depths = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
+        blocks = tuple(_count(state, rf"layer{stage}\.\d+\.conv1\.weight") for stage in range(1, 5))
+        depths: dict[tuple[int, ...], int] = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
         if "layer1.0.conv3.weight" not in state:
             depths = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 34}
         return f"ResNet-{depths[blocks]}" if blocks in depths else None
@@ -274,14 +273,10 @@ def _count(state: Mapping[str, Tensor], pattern: str) -> int:
 
 
 def _kind_of(backbone: Backbone) -> str:
-    """In the words of `recognise`."""
+    """Its name as `recognise` gives it."""
     if isinstance(backbone, VGG16):
-        return "VGG16 with BatchNorm" if backbone.conv_norms else "VGG16"
+        return "VGG16 with BatchNorm" if backbone.batch_norm else "VGG16"
     return f"ResNet-{backbone.depth}" if isinstance(backbone, ResNet) else "Xception-65"
-
-
-def _name_of(network: nn.Module) -> str:
-    return getattr(getattr(network, "architecture", None), "name", type(network).__name__)
 
 
 def _times(shape: Iterable[int]) -> str:

@@ -7,10 +7,10 @@ from error_codes import raises_code
 from torch import nn
 
 from autoseg.config.base import parse
-from autoseg.config.data import DataConfig, GeneratedConfig
+from autoseg.config.data import DataConfig
 from autoseg.data.base import SegmentationDataset
 from autoseg.data.dataset import open_dataset, resolve
-from autoseg.data.generated import CLASSES, GeneratedDataset
+from autoseg.data.generated import CLASSES
 from autoseg.data.statistics import count_classes
 from autoseg.errors import DataError
 
@@ -92,7 +92,7 @@ def fit(net: nn.Module, colours: np.ndarray, labels: np.ndarray) -> None:
 
 def test_sizes_from_32_pixels_up_work() -> None:
     for size in ((32, 32), (33, 97), (256, 32), (200, 300)):
-        image, mask = GeneratedDataset(GeneratedConfig(size=size), "train").load(0)
+        image, mask = generated(size=size).load(0)
         assert image.shape == (*size, 3)
         assert len(np.unique(mask)) >= 3
 

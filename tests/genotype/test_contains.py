@@ -1,4 +1,4 @@
-"""What a space holds, and the line that says what it lacks."""
+"""Membership of genotypes in a space, and the message about what the space lacks."""
 
 from typing import Any
 

@@ -32,7 +32,7 @@ def log_score(path: Sequence[int], beta: np.ndarray, levels: int, moves: Sequenc
 
 
 def first_of_the_best(beta: np.ndarray, trellis: Trellis, moves: Sequence[str], prior: str) -> tuple[int, ...]:
-    """Of all paths within 1e-9 of the best, the lexicographically first."""
+    """The lexicographically first of all paths within 1e-9 of the best."""
     scores = {path: log_score(path, beta, len(trellis.strides), moves, prior) for path in trellis.paths()}
     best = max(scores.values())
     return min(path for path, score in scores.items() if score >= best - 1e-9)
@@ -162,7 +162,7 @@ def test_path_has_the_length_of_the_shortest_path_on_minus_log_p(prior: str) -> 
 
 
 def brute_force_cell(alpha: np.ndarray, space: SearchSpace) -> list[list[tuple[str, str]]]:
-    """Of all pairs of inputs of a block, the first with the greatest strengths; of all operations, the first best."""
+    """The first pair of inputs with the greatest strengths for each block, each with its first best operation."""
     operations = space.cell.operations
     rows = iter(alpha)
     cell = []

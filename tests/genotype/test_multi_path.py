@@ -171,7 +171,7 @@ def test_upsamplers_and_skips_count_in_the_budget() -> None:
     assert len(limited.arrows) < len(networks[1].arrows)
 
 
-def test_the_widest_feature_is_counted_where_it_is_not_known_which_a_skip_brings() -> None:
+def test_the_widest_feature_counts_if_a_skip_may_join_several() -> None:
     space = space_of("multi hourglass", stem={"channels": [64, 64], "strides": [2, 2]})
     costs = Costs.of_space(space, decode_cells(ArchProbs.zeros(space)))
     up = next(arrow for arrow in space.trellis.arrows if arrow.move == 0 and arrow.target.level == 0)

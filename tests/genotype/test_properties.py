@@ -1,4 +1,4 @@
-"""What holds for every genotype of every kind of space."""
+"""Properties of every genotype of every kind of space."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def test_a_budget_of_what_a_network_costs_decodes_it_too(kind: str, seed: int) -
     space = space_of(kind)
     genotype = sample_genotype(space, seed)
     probs = one_hot(genotype, space)
-    # the stem's feature is wider than a cell's here, and the budget counts the wider of what a skip may bring
+    # the stem's feature is wider than a cell's here, and the budget counts the wider feature that a skip may join
     dearest = 1.5 * topology_cost(genotype) / PER_BILLION_A_MEGAPIXEL
     assert decode(probs, budget=dearest).network == genotype.network
 
@@ -60,7 +60,7 @@ def test_a_space_parses_back(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_every_choice_on_the_way_up_is_drawn(kind: str) -> None:
+def test_every_choice_on_the_up_path_is_drawn(kind: str) -> None:
     space = space_of(kind)
     drawn = [sample_genotype(space, seed) for seed in range(80)]
     upsamplers = {name for genotype in drawn for name in genotype.network.upsamplers}

@@ -98,7 +98,7 @@ def test_a_seed_repeats_and_a_generator_goes_on() -> None:
     assert one.cell != other.cell
 
 
-def test_seeds_of_spaces_without_choices_on_the_way_up_mean_what_they_always_meant() -> None:
+def test_seeds_of_spaces_without_choices_on_the_up_path_mean_the_same_as_before() -> None:
     drawn = [sample_genotype(SearchSpace.load("auto_deeplab"), seed).to_dict() for seed in range(20)]
     digest = hashlib.sha256(b"".join(json.dumps(genotype, sort_keys=True).encode() for genotype in drawn)).hexdigest()
     assert digest.startswith("d1c8f79d9cfb0b0c")

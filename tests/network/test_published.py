@@ -12,11 +12,7 @@ from network.genotypes import make_genotype
 
 @pytest.mark.parametrize(
     ("name", "parameters_m", "multiply_adds_b"),
-    [
-        ("auto_deeplab_s", 10.15, 320.45),
-        ("auto_deeplab_m", 21.62, 439.92),
-        ("auto_deeplab_l", 44.42, 662.42),
-    ],
+    [("auto_deeplab_s", 10.15, 320.45), ("auto_deeplab_m", 21.62, 439.92), ("auto_deeplab_l", 44.42, 662.42)],
 )
 def test_published_networks_have_their_size(name: str, parameters_m: float, multiply_adds_b: float) -> None:
     """Parameters as the paper prints them; multiply-adds as plain counting gives them at 1025x2049.

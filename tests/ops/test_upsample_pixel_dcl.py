@@ -53,14 +53,13 @@ def test_equals_zero_insertion(kind: type[PixelDCL], variant: str, kernel: int) 
         assert_equal_with_gradients(module(x), planar(x, module, variant), [x, *module.parameters()])
 
 
-@pytest.mark.parametrize("join", ["concat", "add"])
 @pytest.mark.parametrize("kind", [PixelDCL3d, IPixelDCL3d])
-def test_equals_zero_insertion_in_3d(kind: type[PixelDCL3d], join: str) -> None:
+def test_equals_zero_insertion_in_3d(kind: type[PixelDCL3d]) -> None:
     torch.manual_seed(0)
     for kernel, size in ((1, (2, 1, 3)), (3, (3, 2, 4)), (3, (1, 1, 1))):
-        module = kind(2, 2, kernel, join).double()
+        module = kind(2, 2, kernel).double()
         x = noise(2, 2, *size).requires_grad_()
-        assert_equal_with_gradients(module(x), solid(x, module, join), [x, *module.parameters()])
+        assert_equal_with_gradients(module(x), solid(x, module), [x, *module.parameters()])
         odd = tuple(2 * length - 1 for length in size)
         assert torch.equal(module(x, odd), module(x)[..., : odd[0], : odd[1], : odd[2]])
 
@@ -116,7 +115,6 @@ def test_parameters_as_published() -> None:
         assert parameters(IPixelDCL(before, after, kernel)) == square * (4 * before + 5 * after)
         assert parameters(IPixelDCL(before, after, kernel, "equations")) == square * (4 * before + 6 * after)
         assert parameters(PixelDCL3d(before, after, kernel)) == cube * (before + 19 * after)
-        assert parameters(PixelDCL3d(before, after, kernel, "add")) == cube * (before + 7 * after)
 
 
 @pytest.mark.parametrize(
@@ -166,8 +164,6 @@ def test_even_kernels_are_refused(kind: type[PixelDCL], kernel: int) -> None:
 def test_other_impossible_wishes_are_refused() -> None:
     with raises_code(SearchSpaceError, "kernel-not-odd", "4x4", "take 5"):
         PixelDCL3d(2, 2, 4)
-    with raises_code(SearchSpaceError, "channels-differ", "3 channels", "2;", "join 'concat'"):
-        IPixelDCL3d(3, 2, join="add")
     with raises_code(SearchSpaceError, "kernel-too-small", "1x1", "3x3"):
         PixelDCL(2, 2, 1, init="average")
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from autoseg.ops.pixel_dcl import Cascade, HalfFilled, IPixelDCL, IPixelDCL3d, PixelDCL, PixelDCL3d, SumCascade
+from autoseg.ops.pixel_dcl import Cascade, HalfFilled, IPixelDCL, IPixelDCL3d, PixelDCL, PixelDCL3d
 
 
 def same(x: Tensor, weight: Tensor) -> Tensor:
@@ -81,13 +81,12 @@ def planar(x: Tensor, module: PixelDCL | IPixelDCL, variant: str) -> Tensor:
     return formulas[type(module), variant](x, module.maps)
 
 
-def solid(x: Tensor, module: PixelDCL3d | IPixelDCL3d, join: str) -> Tensor:
+def solid(x: Tensor, module: PixelDCL3d | IPixelDCL3d) -> Tensor:
     """What a 3-D module should compute."""
-    k0, k1, k2, k3 = kernels(module.maps) if isinstance(module.maps, Cascade) else module.maps.weights
-    assert isinstance(module.maps, Cascade if join == "concat" else SumCascade)
+    k0, k1, k2, k3 = kernels(module.maps)
 
     def combine(*parts: Tensor) -> Tensor:
-        return torch.cat(parts, 1) if join == "concat" else torch.stack(parts).sum(0)
+        return torch.cat(parts, 1)
 
     before = (x,) if isinstance(module, IPixelDCL3d) else ()
     conv0 = same(x, k0)
@@ -122,7 +121,7 @@ def dysample(x: Tensor, module: torch.nn.Module) -> Tensor:
     x = module.project(x)
     images, channels, height, width = x.shape
     # (N, x and y, group, the pixel's place in its 2x2, H, W)
-    offsets = module.scope * module.offset(x).unflatten(1, (2, module.groups, 4))
+    offsets = 0.25 * module.offset(x).unflatten(1, (2, module.groups, 4))
     result = x.new_zeros(images, channels, 2 * height, 2 * width)
     share = channels // module.groups
     for image in range(images):

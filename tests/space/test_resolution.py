@@ -1,4 +1,4 @@
-"""What competes on the way up: names, the rows of gamma, and spaces whose trellis goes down and comes back up."""
+"""The competition on the up path: names, the rows of gamma, and hourglass spaces."""
 
 from itertools import product
 from typing import Any

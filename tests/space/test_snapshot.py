@@ -262,7 +262,7 @@ def test_what_is_no_snapshot_is_refused_in_one_line(tmp_path: Path, case: str) -
         ArchProbs.load(path, space)
 
 
-# --- the way up -------------------------------------------------------------------------------------------------------
+# --- the up path ------------------------------------------------------------------------------------------------------
 
 WAY_UP: dict[str, Any] = {
     "cell": {"blocks": 2, "up_cell": True},
@@ -272,14 +272,14 @@ WAY_UP: dict[str, Any] = {
 }
 
 
-def way_up(**changes: Any) -> ArchProbs:
+def up_path_probs(**changes: Any) -> ArchProbs:
     space = SearchSpace.parse(merge(merge({"name": "up"}, WAY_UP), changes))
     rng = np.random.default_rng(5)
     return ArchProbs(space, **{f"{name}_logits": rng.standard_normal(of) for name, of in logits_shapes(space).items()})
 
 
 def test_gamma_and_skips_are_saved_and_read_by_numpy_alone(tmp_path: Path) -> None:
-    probs = way_up()
+    probs = up_path_probs()
     probs.save(tmp_path / "a.npz")
     loaded = ArchProbs.load(tmp_path / "a.npz", probs.space)
     for name in logits_shapes(probs.space):
@@ -303,14 +303,14 @@ def test_gamma_and_skips_are_saved_and_read_by_numpy_alone(tmp_path: Path) -> No
         ({"cell": {"up_cell": False}}, ["alpha", "[10, 8]", "[5, 8]"]),
     ],
 )
-def test_a_snapshot_of_another_way_up_is_refused(changes: dict[str, Any], named: list[str], tmp_path: Path) -> None:
-    way_up().save(tmp_path / "a.npz")
+def test_a_snapshot_of_another_up_path_is_refused(changes: dict[str, Any], named: list[str], tmp_path: Path) -> None:
+    up_path_probs().save(tmp_path / "a.npz")
     with raises_code(CheckpointError, "snapshot-of-other-space", tmp_path / "a.npz", "space 'up'", *named):
-        ArchProbs.load(tmp_path / "a.npz", way_up(**changes).space)
+        ArchProbs.load(tmp_path / "a.npz", up_path_probs(**changes).space)
 
 
 def test_a_snapshot_without_gamma_or_with_too_much_is_refused() -> None:
-    probs = way_up()
+    probs = up_path_probs()
     with raises_code(CheckpointError, "snapshot-of-other-space", "lacks gamma_logits", "'up'", "resolution.upsamplers"):
         ArchProbs(probs.space, probs.alpha_logits, probs.beta_logits, skip_logits=probs.skip_logits)
     with raises_code(CheckpointError, "snapshot-of-other-space", "has edge_logits", "'up'", "relaxation.pc_darts"):

@@ -138,8 +138,7 @@ def test_prev_prev_exists_two_layers_before_and_none_is_nearer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("level", "levels", "expected"),
-    [(1, [0, 1, 2], 1), (1, [2, 0], 0), (3, [0, 1], 1), (0, [2, 3], 2), (2, [0, 3], 3)],
+    ("level", "levels", "expected"), [(1, [0, 1, 2], 1), (1, [2, 0], 0), (3, [0, 1], 1), (0, [2, 3], 2), (2, [0, 3], 3)]
 )
 def test_the_nearest_level_is_taken_and_of_two_the_finer(level: int, levels: list[int], expected: int) -> None:
     assert nearest_level(level, levels) == expected

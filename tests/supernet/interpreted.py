@@ -69,7 +69,7 @@ def check_kernels() -> None:
 
 
 def check_operations() -> None:
-    """What PyTorch asks of an operation: its schema, and that fake tensors have the shapes and strides of real ones."""
+    """PyTorch's checks of an operation: its schema, and shapes and strides of fake tensors as of real ones."""
     weight, _ = framed(3, (3, 5), torch.float32)
     for layout in LAYOUTS.values():
         features = layout.arrange(torch.randn(2, 6, 5, 7))

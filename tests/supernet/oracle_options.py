@@ -91,7 +91,7 @@ class OptionsSupernet(TextbookSupernet):
         self.gumbel, self.temperature = None, None
 
     def alphas(self):
-        """What multiplies each operation, and each edge."""
+        """The factors of each operation and of each edge."""
         if self.relaxation.gdas:
             if self.training:
                 soft = ((self.alpha.log_softmax(-1) + self.gumbel) / self.temperature).softmax(-1)

@@ -156,7 +156,7 @@ class UpsamplingSupernet(nn.Module):
     # --- probabilities ------------------------------------------------------------------------------------------------
 
     def beta_of(self, layer, before, after):
-        """Of the arrow into `layer`: softmax over those that leave its source, or a sigmoid."""
+        """The beta of the arrow into `layer`: a softmax over the arrows that leave its source, or a sigmoid."""
         logits = self.beta[layer - 1, before]
         if self.space.network.paths == "multi":
             return 1 / (1 + (-logits[after - before + 1]).exp())
@@ -232,7 +232,7 @@ class UpsamplingSupernet(nn.Module):
         return torch.Size(-(-length // self.strides[level]) for length in size)
 
     def guide(self, layer, level, features):
-        """H(l-2); in an hourglass the expected feature of the way down, means over groups of its channels."""
+        """H(l-2); in an hourglass the expected encoder feature, means over groups of its channels."""
         if self.down is None:
             return features[self.two_back(layer, level)].detach()
         total = 0

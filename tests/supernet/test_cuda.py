@@ -122,7 +122,7 @@ def test_other_kernels_give_the_logits_and_gradients_of_the_cpu(choice: KernelCh
 def test_depthwise_kernels_are_those_of_pytorch(
     sizes: tuple[int, ...], rate: int, layout: str, dtype: torch.dtype
 ) -> None:
-    """Of the channels of a feature and of some of them, at the size of a real one; against float64 on the CPU."""
+    """All channels and some channels of a feature of realistic size, against float64 on the CPU."""
     part, largest = 40, max(sizes)
     channels = part * len(sizes)
     parts = [torch.randn(part, 1, size, size) for size in sizes]

@@ -1,4 +1,4 @@
-"""Depthwise convolutions of several kernel sizes: the CPU's way back against PyTorch's own."""
+"""Depthwise convolutions of several kernel sizes: the CPU's backward pass against PyTorch's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The elementwise parts of a reading: compiled they compute the same, and where nothing can be compiled as well."""
+"""The elementwise parts of mixed operations compute the same compiled, and if compilation fails."""
 
 from __future__ import annotations
 

@@ -219,7 +219,7 @@ def test_all_features_lie_as_the_layout_says(name: str, layout: str) -> None:
 
 @pytest.mark.parametrize("name", SPACES)
 def test_channels_first_makes_no_strides_of_its_own_and_stays_in_float32(name: str) -> None:
-    """What mps cannot do, or not well."""
+    """Operations that mps cannot do, or not well."""
     truth = truth_of(name, (64, 64))
     supernet = copy.deepcopy(truth.supernet).float()
     supernet.use_kernels(KernelChoice("channels_first", "product"))
@@ -238,10 +238,10 @@ def test_products_take_the_place_of_grouped_convolutions(layout: str) -> None:
         supernet.use_kernels(KernelChoice(layout, pointwise))
         with Watch() as watches[pointwise]:
             supernet(truth.images)
-    readings = sum(len(cell.plan) for cell in supernet.cells.values())
-    assert watches["convolution"].small_convolutions == 2 * readings  # the first and the second of sep_conv
+    groups = sum(len(cell.plan) for cell in supernet.cells.values())
+    assert watches["convolution"].small_convolutions == 2 * groups  # the first and the second of sep_conv
     assert watches["product"].small_convolutions == 0
-    assert watches["product"].names.count("bmm") == watches["convolution"].names.count("bmm") + 2 * readings
+    assert watches["product"].names.count("bmm") == watches["convolution"].names.count("bmm") + 2 * groups
 
 
 def test_in_channels_last_a_product_copies_nothing() -> None:

@@ -72,7 +72,7 @@ def test_a_frozen_half_changes_nothing_of_the_other(checkpoint: bool) -> None:
 
 
 class WeightGradients(TorchDispatchMode):
-    """Counts the convolutions whose way back makes a gradient of the weight, and those whose does not."""
+    """Counts the convolutions whose backward pass computes a weight gradient, and those without."""
 
     def __init__(self) -> None:
         super().__init__()

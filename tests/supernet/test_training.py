@@ -1,4 +1,4 @@
-"""What one expects of the supernet as a network to train: sizes, batches, states, precision, initial weights."""
+"""The supernet as a network to train: sizes, batches, states, precision, initial weights."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def test_decoders(decoder: str, upsamplers: list[str], levels: list[int], joined
     assert nodes == [Node(5 + number, level) for number, level in enumerate(levels)]
     assert decoder_inputs(found) == [(Node(4, 2), nodes[0])]
     names = upsamplers or ["bilinear"] * (len(levels) - 1)
-    assert [step.upsampler for step in enlargements(found)] == names
+    assert [upsampler for _, _, upsampler in enlargements(found)] == names
     assert [(join.source, join.target.level, join.how) for join in joins(found)] == joined
 
 

@@ -26,7 +26,6 @@ NARROW: dict[str, Build] = {
     "resnet50": lambda **options: ResNet(50, width=0.05, **options),
     "resnet50_cascade": lambda **options: ResNet(50, width=0.05, multi_grid=(1, 2, 1), extra_blocks=3, **options),
     "xception65": lambda **options: Xception65(width=0.02, **options),
-    "xception65_paper": lambda **options: Xception65(width=0.02, multi_grid=(1, 2, 4), variant="paper", **options),
 }
 SIZES = [(32, 32), (33, 47), (70, 41)]
 
@@ -204,21 +203,21 @@ def test_a_bottleneck_is_torchvisions() -> None:
     torch.testing.assert_close(block(features), (result + shortcut).relu())
 
 
-@pytest.mark.parametrize("variant", ["code", "paper"])
+@pytest.mark.parametrize("rate", [1, 2])
 @pytest.mark.parametrize("shortcut", ["conv", "sum", "none"])
-def test_an_xception_block_is_the_published_one(variant: str, shortcut: str) -> None:
+def test_an_xception_block_is_the_published_one(rate: int, shortcut: str) -> None:
     widths, stride = ((6, 6, 6), 1) if shortcut == "sum" else ((5, 4, 7), 2 if shortcut == "conv" else 1)
-    block = made(lambda: XceptionBlock(6, widths, stride, (1, 2, 2), shortcut, variant)).double()
+    block = made(lambda: XceptionBlock(6, widths, stride, rate, shortcut)).double()
     features = result = noise(2, 6, 9, 8).double()
-    eps = 1e-3 if variant == "code" else 1e-5
-    for place, rate in enumerate((1, 2, 2), start=1):
+    eps = 1e-3
+    for place in (1, 2, 3):
         conv = block.stack[f"conv{place}"]
         if shortcut != "none":
             result = result.relu()
         step = stride if place == 3 else 1
         result = F.conv2d(result, conv.conv_dw.weight, None, step, rate, rate, groups=result.shape[1])
         result = batch_norm(result, conv.bn_dw, eps)
-        if variant == "paper" or shortcut == "none":
+        if shortcut == "none":
             result = result.relu()
         result = batch_norm(F.conv2d(result, conv.conv_pw.weight), conv.bn_pw, eps)
         if shortcut == "none":
@@ -250,7 +249,7 @@ def test_multi_grid_and_cascade_rates() -> None:
     with torch.device("meta"):
         cascade = ResNet(50, output_stride=16, multi_grid=(1, 2, 4), extra_blocks=3)
         dense = ResNet(50, output_stride=8)
-        xception = Xception65(output_stride=8, multi_grid=(1, 2, 4))
+        xception = Xception65(output_stride=8)
     assert rates_of(cascade.layer3) == [1] * 6
     assert [rates_of(cascade.get_submodule(f"layer{number}")) for number in (4, 5, 6, 7)] == [
         [1, 4, 8], [2, 8, 16], [4, 16, 32], [8, 32, 64]
@@ -259,7 +258,7 @@ def test_multi_grid_and_cascade_rates() -> None:
     assert cascade.channels == [256, 512, 1024, 2048, 2048, 2048, 2048]
     assert [rates_of(dense.layer3), rates_of(dense.layer4)] == [[1, 2, 2, 2, 2, 2], [2, 4, 4]]
     rates = [[conv.conv_dw.dilation[0] for conv in block.stack.values()] for block in xception.blocks]
-    assert rates == [[1, 1, 1]] * 3 + [[2, 2, 2]] * 17 + [[4, 8, 16]]
+    assert rates == [[1, 1, 1]] * 3 + [[2, 2, 2]] * 17 + [[4, 4, 4]]
     assert (xception.channels, xception.strides) == ([256, 2048], [4, 8])
 
 
@@ -284,8 +283,7 @@ def test_width_scales_every_layer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("build", "known"),
-    [(VGG16, "2, 4, 8, 16, 32"), (ResNet, "4, 8, 16, 32"), (Xception65, "2, 4, 8, 16, 32")],
+    ("build", "known"), [(VGG16, "2, 4, 8, 16, 32"), (ResNet, "4, 8, 16, 32"), (Xception65, "2, 4, 8, 16, 32")]
 )
 def test_an_output_stride_that_cannot_be_had(build: Build, known: str) -> None:
     with raises_code(ConfigError, "output-stride-unavailable", "output stride 12 ", f": {known}"):

@@ -24,11 +24,11 @@ def whole(kind: type[DeconvNet] | type[SegNet], batch_norm: bool, classes: int =
 
 
 def deconvnet(batch_norm: bool = True) -> DeconvNet:
-    return DeconvNet(VGG16(3, WIDTH, batch_norm), CLASSES, batch_norm, width=WIDTH)
+    return DeconvNet(VGG16(3, WIDTH, batch_norm), CLASSES)
 
 
 def segnet(batch_norm: bool = True) -> SegNet:
-    return SegNet(VGG16(3, WIDTH, batch_norm), CLASSES, batch_norm)
+    return SegNet(VGG16(3, WIDTH, batch_norm), CLASSES)
 
 
 @pytest.mark.parametrize(("batch_norm", "parameters"), [(True, 251_805_653), (False, 251_772_245)])

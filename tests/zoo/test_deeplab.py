@@ -35,16 +35,16 @@ def resnet(output_stride: int = 16, width: float = WIDTH, **options: Any) -> Res
 
 
 def v1(output_stride: int = 8, first: Any = "3x3") -> DeepLabV1:
-    return DeepLabV1(vgg(output_stride), CLASSES, first, width=WIDTH)
+    return DeepLabV1(vgg(output_stride), CLASSES, first)
 
 
 def v2(output_stride: int = 8, of_vgg: bool = False) -> DeepLabV2:
     backbone = vgg(output_stride) if of_vgg else resnet(output_stride)
-    return DeepLabV2(backbone, CLASSES, width=WIDTH)
+    return DeepLabV2(backbone, CLASSES)
 
 
 def v3(output_stride: int = 16) -> DeepLabV3:
-    return DeepLabV3(resnet(output_stride, multi_grid=(1, 2, 4)), CLASSES, width=WIDTH)
+    return DeepLabV3(resnet(output_stride, multi_grid=(1, 2, 4)), CLASSES)
 
 
 def cascade(output_stride: int = 16) -> DeepLabV3Cascade:
@@ -52,11 +52,11 @@ def cascade(output_stride: int = 16) -> DeepLabV3Cascade:
 
 
 def v3_plus(output_stride: int = 16, separable: bool = False) -> DeepLabV3Plus:
-    return DeepLabV3Plus(resnet(output_stride), CLASSES, separable=separable, width=WIDTH)
+    return DeepLabV3Plus(resnet(output_stride), CLASSES, separable=separable)
 
 
 def v3_plus_xception(output_stride: int = 16) -> DeepLabV3Plus:
-    return DeepLabV3Plus(Xception65(3, WIDTH, output_stride), CLASSES, separable=True, width=WIDTH)
+    return DeepLabV3Plus(Xception65(3, WIDTH, output_stride), CLASSES, separable=True)
 
 
 PUBLISHED = {

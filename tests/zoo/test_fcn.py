@@ -20,7 +20,7 @@ STRIDES = (32, 16, 8)
 
 def narrow(stride: int = 8, output_stride: int = 32, batch_norm: bool = False, **options: object) -> FCN:
     backbone = VGG16(3, WIDTH, batch_norm, output_stride)
-    return FCN(backbone, CLASSES, stride, width=WIDTH, **options)  # type: ignore[arg-type]
+    return FCN(backbone, CLASSES, stride, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_smaller_output_stride_of_the_same_weights_fills_in_between() -> None:
 
 def test_dropout_and_beginnings() -> None:
     torch.manual_seed(0)
-    network = FCN(VGG16(width=0.25), 21, 8, width=0.25)
+    network = FCN(VGG16(width=0.25), 21, 8)
     assert network.fully_connected.dropout.p == 0.5
     for name in ("score", "score_pool4", "score_pool3"):
         layer = network.get_submodule(name)

@@ -1,13 +1,11 @@
-"""The random views of `sample.augment`, made for a whole batch at once, on a GPU.
+"""The augmentation of `sample.augment` for a whole batch at once, on a GPU.
 
-A view is linear in the image along each axis: every pixel of the crop is a mean of a few source pixels, with the
-weights of Pillow's antialiased bilinear filter, and of these again where it is blurred. So a batch is two batched
-matrix products, one for the rows and one for the columns, and nothing in it waits for the device: all numbers are drawn
-on the host and sent in one piece. Only a rotation, which is no product by axes, samples the crop once more.
+Resizing and blurring are linear along each axis: the weights are those of Pillow's antialiased bilinear filter, times a
+Gaussian. So a batch needs two batched matrix products, one for rows and one for columns. The host draws all numbers and
+sends them in one transfer, so nothing waits for the device. Only a rotation samples the crop once more.
 
-Letters: N samples, C channels, H, W height and width of a sample, h, w of the crop (with the margins of a rotation, as
-far as there is one), S, T of the windows that are cut out, in pixels. A window is that part of an image which its view
-shows, with what the filter touches around it.
+Letters, in pixels: N samples, C channels, H, W size of a sample, h, w of the crop with its rotation margins, S, T of
+the windows. A window is the part of an image that its view shows, plus the pixels that the filter reads around it.
 """
 
 from __future__ import annotations
@@ -30,10 +28,10 @@ Pair: TypeAlias = tuple[Tensor, Tensor]
 
 
 class BatchAugment:
-    """Makes batches on `device`: as `augment`, but that colours are not rounded to whole numbers on the way.
+    """Makes batches on `device`, as `augment` does, but without rounding colours to whole numbers.
 
-    Masks are equal, images differ by up to one grey level before the colour jitter: Pillow rounds after the columns
-    and after the rows, each time by up to a half. (With TF32 products up to one and a half.)
+    Masks are equal. Images differ by up to one grey level before the colour jitter, since Pillow rounds by up to a half
+    after the columns and after the rows. With TF32 products they differ by up to one and a half.
     """
 
     def __init__(
@@ -59,16 +57,15 @@ class BatchAugment:
         generators: Sequence[torch.Generator],
         coarse_masks: Sequence[CoarseMask | None] | None = None,
     ) -> Pair:
-        """Images (N, C, h, w) float32, masks (N, h, w) int64, both on the device, of samples that lie anywhere.
+        """Images (N, C, h, w) float32 and masks (N, h, w) int64, both on the device, of samples on any device.
 
-        `samples`: images (H, W, C) uint8, uint16 or float32 and masks (H, W), uint8, or int16 for uint16. `generators`:
-        one a sample. `coarse_masks` are needed where `max_class_share` is less than 1.
+        `samples`: images (H, W, C) uint8, uint16 or float32, and masks (H, W) as `mask_tensor` gives them.
+        `generators`: one per sample. `coarse_masks` are needed if `max_class_share` is less than 1.
         """
+        coarse_masks = coarse_masks or [None] * len(samples)
         views = [
             draw_view((mask.shape[0], mask.shape[1]), self.crop, self.augment, generator, coarse, self.ignore_label)
-            for (_, mask), generator, coarse in zip(
-                samples, generators, coarse_masks or [None] * len(samples), strict=True
-            )
+            for (_, mask), generator, coarse in zip(samples, generators, coarse_masks, strict=True)
         ]
         windows, window_masks = self._cut(samples, views)
         numbers = self._send(views)
@@ -88,13 +85,13 @@ class BatchAugment:
         return images, masks
 
     def _cut(self, samples: Sequence[Pair], views: Sequence[View]) -> Pair:
-        """The windows of all views in one size, (N, S, T, C) and (N, S, T); what is too much of it holds anything."""
+        """The windows of all views, (N, S, T, C) and (N, S, T). Pixels beyond a smaller window are undefined."""
         source, channels = samples[0][0].device, samples[0][0].shape[2]
         pinned = source.type == "cpu" and self.device.type == "cuda"
         spans = [(slice(*view.rows.reach()), slice(*view.columns.reach())) for view in views]
         height, width = (max(span[axis].stop - span[axis].start for span in spans) for axis in (0, 1))
         image_type, mask_type = (part.dtype for part in samples[0])
-        make = torch.zeros if image_type.is_floating_point else torch.empty  # anything may be NaN there
+        make = torch.zeros if image_type.is_floating_point else torch.empty  # an undefined float may be NaN
         images = make(len(views), height, width, channels, dtype=image_type, device=source, pin_memory=pinned)
         masks = torch.empty(len(views), height, width, dtype=mask_type, device=source, pin_memory=pinned)
         for number, ((image, mask), (down, across)) in enumerate(zip(samples, spans, strict=True)):
@@ -103,7 +100,7 @@ class BatchAugment:
         return images.to(self.device, non_blocking=True), masks.to(self.device, non_blocking=True)
 
     def _send(self, views: Sequence[View]) -> _Numbers:
-        """The numbers of all views, in one transfer."""
+        """Send the numbers of all views in one transfer."""
         h, w = self._frame
         numbers = torch.empty(len(views), h + w + 14, dtype=torch.float64, pin_memory=self.device.type == "cuda")
         for row, view in zip(numbers.numpy(), views, strict=True):
@@ -119,19 +116,19 @@ class BatchAugment:
         return _Numbers(rows, columns, jitter, blur, cosines, sines, rest[:, 10:])
 
     def _resampled(self, windows: Tensor, numbers: _Numbers) -> Tensor:
-        """What the views show of (N, S, T, C) windows, blurred where they say so: (N, C, h, w) float32."""
-        weights = [
-            axis.weights(size) for axis, size in zip((numbers.rows, numbers.columns), windows.shape[1:3], strict=True)
-        ]
+        """The resized and blurred crops of windows (N, S, T, C): (N, C, h, w) float32."""
+        count, height, width, channels = windows.shape
+        rows, columns = numbers.rows.weights(height), numbers.columns.weights(width)
         if self.augment.blur > 0:
-            weights = [
-                torch.bmm(gaussian(axis.shown, numbers.blur), part)
-                for axis, part in zip((numbers.rows, numbers.columns), weights, strict=True)
-            ]
-        return _resample(windows, *weights)
+            rows = torch.bmm(gaussian(numbers.rows.shown, numbers.blur), rows)
+            columns = torch.bmm(gaussian(numbers.columns.shown, numbers.blur), columns)
+        planes = windows.permute(0, 1, 3, 2).to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+        down = torch.bmm(rows, planes.view(count, height, channels * width))
+        across = torch.bmm(down.view(count, -1, width), columns.transpose(1, 2))
+        return across.view(count, rows.shape[1], channels, columns.shape[1]).transpose(1, 2).contiguous()
 
     def _recolour(self, images: Tensor, shown: Tensor, jitter: Tensor, limits: tuple[float, float]) -> Tensor:
-        """As `augment`: brightness, contrast, saturation; the contrast is about the mean of what is `shown`."""
+        """Change brightness, contrast and saturation as `augment` does; contrast keeps the mean of `shown`."""
         brightness, contrast, saturation = jitter.view(-1, 3, 1, 1, 1).unbind(1)
         colours = (images * brightness).clamp_(*limits)
         grey = self._grey_of(colours)
@@ -148,39 +145,39 @@ class BatchAugment:
         return (colours * self._grey).sum(1, keepdim=True)
 
     def _hole(self, limits: Tensor) -> Tensor:
-        """(N, h, w) bool: what lies in the holes (N, 4) of the views."""
+        """Which pixels lie in the cutouts, (N, h, w) bool. limits: (N, 4), see `View.hole`."""
         top, bottom, left, right = limits.unsqueeze(2).unbind(1)
         down, across = (torch.arange(length, device=self.device) for length in self.crop)
         rows, columns = (down >= top) & (down < bottom), (across >= left) & (across < right)
         return rows.unsqueeze(2) & columns.unsqueeze(1)
 
     def _label(self, masks: Tensor, down: Tensor, across: Tensor, shown: Tensor) -> Tensor:
-        """The label under the centre of each pixel, and the ignore label where nothing is shown: (N, h, w) int64."""
+        """The label under each pixel's centre, or the ignore label outside the image: (N, h, w) int64."""
         sample = torch.arange(len(masks), device=self.device).view(-1, 1, 1)
         labels = to_labels(masks[sample, down.unsqueeze(2), across.unsqueeze(1)])
         return labels.masked_fill_(~shown, self.ignore_label)
 
 
 class _Numbers(NamedTuple):
-    """What a batch's views are made with, on the device."""
+    """The numbers of a batch's views, on the device."""
 
     rows: _Axis
     columns: _Axis
     jitter: Tensor
     """(N, 3): factors of brightness, contrast and saturation."""
     blur: Tensor
-    """(N, 1): see `gaussian`."""
+    """(N, 1): standard deviations in pixels."""
     cosines: Tensor
-    """(N, 1) float64, of the angles; then their sines."""
+    """(N, 1) float64, of the rotation angles, as the sines."""
     sines: Tensor
     hole: Tensor
-    """(N, 4): see `View`."""
+    """(N, 4): see `View.hole`."""
 
 
 class _Axis:
-    """The pixels of one axis of all crops, in their windows: `centres` (N, pixels), -1 where the crop shows nothing.
+    """One axis of all crops. `centres` (N, pixels): window positions of the pixels' centres, -1 outside the image.
 
-    `extents` (N, 1): pixels of the windows; `supports` (N, 1): reach of the filter on either side, in pixels.
+    `extents` (N, 1): lengths of the windows. `supports` (N, 1): radius of the filter. All in window pixels.
     """
 
     def __init__(self, centres: Tensor, extents: Tensor, supports: Tensor) -> None:
@@ -188,7 +185,7 @@ class _Axis:
         self.shown = centres >= 0
 
     def weights(self, size: int) -> Tensor:
-        """Shares of `size` window pixels in each pixel of the crop, (N, pixels, size) float32: Pillow's bilinear."""
+        """Weights of `size` window pixels in each crop pixel, (N, pixels, size) float32, those of Pillow's bilinear."""
         taps = torch.arange(size, dtype=torch.float32, device=self.centres.device) + 0.5
         distance = (taps - self.centres.float().unsqueeze(2)).abs_() / self.supports.float().unsqueeze(2)
         weights = (1 - distance).clamp_min_(0) * (taps < self.extents).unsqueeze(1)
@@ -200,9 +197,9 @@ class _Axis:
 
 
 def _centres(window: Window, crop: int) -> NDArray[np.float64]:
-    """Where the centre of each pixel of the crop lies in the window that is cut out, -1 where it shows nothing."""
+    """The window position of each crop pixel's centre, (crop,); -1 outside the image."""
     centres = np.full(crop, -1.0)
-    # the same sum as in `nearest`, and an exact difference: the two never take different labels
+    # the same sum as in `nearest` and an exact difference, so that both take the same labels
     shown = window.start + (np.arange(window.count) + 0.5) * window.step - window.reach()[0]
     centres[window.offset : window.offset + window.count] = shown
     return centres
@@ -211,12 +208,3 @@ def _centres(window: Window, crop: int) -> NDArray[np.float64]:
 def _extent_and_support(window: Window) -> tuple[int, float]:
     first, end = window.reach()
     return end - first, max(window.step, 1.0)
-
-
-def _resample(windows: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """(N, S, T, C), (N, h, S), (N, w, T) -> (N, C, h, w) float32."""
-    count, height, width, channels = windows.shape
-    planes = windows.permute(0, 1, 3, 2).to(torch.float32, memory_format=torch.contiguous_format, copy=True)
-    down = torch.bmm(rows, planes.view(count, height, channels * width))
-    across = torch.bmm(down.view(count, -1, width), columns.transpose(1, 2))
-    return across.view(count, rows.shape[1], channels, columns.shape[1]).transpose(1, 2).contiguous()

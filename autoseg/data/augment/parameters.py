@@ -1,4 +1,4 @@
-"""What a training sample shows of an image: every number of a random view, drawn before any pixel is touched.
+"""The random numbers of an augmentation, drawn before any pixel is touched.
 
 Letters: H, W height and width of an image, h, w of the crop, in pixels.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,42 +17,42 @@ from numpy.typing import NDArray
 from autoseg.config.training import AugmentConfig
 
 PLACES = 10
-"""That are tried for `max_class_share`, as mmsegmentation does for its `cat_max_ratio`."""
+"""Number of crops tried for `max_class_share`, as in mmsegmentation for `cat_max_ratio`."""
 COARSE = 128
-"""At least so many points an axis of a mask, where it has them, are looked at for that."""
+"""Least number of points per axis of a `CoarseMask`, if the mask has as many."""
 
 
 class View(NamedTuple):
-    """What a training sample shows of an image, and how it is changed, in this order."""
+    """A random view of an image. The fields after `columns` apply in their order."""
 
     rows: Window
     columns: Window
     blur: float
-    """Standard deviation of a Gaussian, in pixels; 0 blurs nothing."""
+    """Standard deviation of the Gaussian blur, in pixels; 0: no blur."""
     jitter: tuple[float, float, float]
-    """Factors of brightness, contrast and saturation; all 1 where the colours stay."""
+    """Factors of brightness, contrast and saturation; 1 changes nothing."""
     flip: bool
-    """Whether left and right are exchanged."""
+    """Whether the crop is mirrored left to right."""
     angle: float
-    """By which it is then turned about its middle, counter-clockwise, in radians."""
+    """Counter-clockwise rotation about the crop's centre, after the flip, in radians."""
     hole: tuple[int, int, int, int]
-    """First row of what is cut out of the crop and the one after the last, then the columns."""
+    """The cutout in the crop: first row, end of rows, first column, end of columns."""
 
 
 class CoarseMask(NamedTuple):
-    """Every so many-th label of a mask, on the host: enough to see which class is the commonest."""
+    """A subsampled mask on the host, to estimate the share of the commonest class."""
 
     labels: NDArray[np.integer[Any]]
     step: int
-    """Pixels of the mask from one label to the next."""
+    """Distance in mask pixels between neighbouring labels."""
 
     @staticmethod
     def step_of(height: int, width: int) -> int:
-        """The step for a mask of this size."""
+        """The step for a mask of (height, width)."""
         return max(1, min(height, width) // COARSE)
 
     def commonest_share(self, rows: Window, columns: Window, ignore_label: int) -> float:
-        """Share of the commonest class in the labelled pixels of a window; 1 where there are none."""
+        """Share of the commonest class among the labelled pixels of a window; 1 if there are none."""
         down, across = (
             slice(int(axis.start / self.step), max(int(axis.start / self.step) + 1, math.ceil(axis.stop / self.step)))
             for axis in (rows, columns)
@@ -69,12 +70,12 @@ def draw_view(
     mask: CoarseMask | None = None,
     ignore_label: int = 255,
 ) -> View:
-    """A random view of an image of `size` (H, W). The same numbers are drawn, whatever is used of them.
+    """A random view of an image of `size` (H, W). The settings do not change how many numbers are drawn.
 
-    `mask` is needed for `max_class_share` alone.
+    `mask` is needed only for `max_class_share`.
     """
     draws: list[float] = torch.rand(8, generator=generator, dtype=torch.float64).tolist()
-    # after the others, whose meaning stays: without rotation, blur and cutout a seed shows what it always showed
+    # drawn after the others: a seed shows the same crops with and without rotation, blur and cutout
     turn, *later = torch.rand(8 + 2 * (PLACES - 1), generator=generator, dtype=torch.float64).tolist()
     scale = _between(augment.scale, draws[0])
     places = iter(zip(draws[1:2] + later[7::2], draws[2:3] + later[8::2], strict=True))
@@ -92,22 +93,22 @@ def draw_view(
 
 
 def rotation_margins(crop: tuple[int, int], degrees: float) -> tuple[int, int]:
-    """Rows and columns around a crop on either side that it may show when it is turned by up to `degrees`; 0 for 0."""
+    """Rows and columns to add on each side of a crop so that a rotation by up to `degrees` leaves no empty corner."""
     if degrees == 0:
         return 0, 0
 
     def margin(along: int, across: int) -> int:
-        angle = min(math.radians(degrees), math.atan2(across, along))  # at which the turned crop is highest
+        angle = min(math.radians(degrees), math.atan2(across, along))  # the angle at which the rotated crop is highest
         return math.ceil((along * (math.cos(angle) - 1) + across * math.sin(angle)) / 2) + 1
 
     return margin(*crop), margin(*crop[::-1])
 
 
 class Window:
-    """One axis of a crop: what of the source it shows, and where in the crop that lies.
+    """One axis of a crop: which part of the source it shows, and where in the crop that part lies.
 
-    The source of `length` pixels is scaled to `scaled`; only the part that is shown is ever computed. A `margin` is
-    added to the crop on either side, at the place where the crop lies without it.
+    The source of `length` pixels is scaled to `scaled` pixels; only the part that is shown is computed. `margin` pixels
+    are added on each side without moving the crop.
     """
 
     def __init__(self, length: int, scaled: int, crop: int, draw: float, margin: int = 0) -> None:
@@ -116,29 +117,25 @@ class Window:
         first = max(corner, 0)
         self.length = length
         self.count = min(corner + crop + 2 * margin, scaled) - first
-        """Pixels shown."""
+        """Number of crop pixels that show the source."""
         self.offset = first - corner
-        """First of them in the crop."""
+        """Index of the first of them in the crop."""
         self.step = length / scaled
-        """Source pixels for one of them."""
+        """Source pixels per crop pixel."""
         self.start = first * self.step
-        """Where in the source the first begins."""
+        """Source position at which the first begins, in pixels."""
         self.stop = min(self.start + self.count * self.step, float(length))
 
     def reach(self) -> tuple[int, int]:
-        """First source pixel that the filter of a resizing touches, and the one after the last."""
+        """First source pixel that the resize filter reads, and the end (exclusive)."""
         margin = math.ceil(self.step) + 1
         return max(0, int(self.start) - margin), min(self.length, math.ceil(self.stop) + margin)
 
 
 def _windows(
-    size: tuple[int, int],
-    crop: tuple[int, int],
-    scale: float,
-    degrees: float,
-    places: Iterator[tuple[float, float]],
+    size: tuple[int, int], crop: tuple[int, int], scale: float, degrees: float, places: Iterator[tuple[float, float]]
 ) -> Iterator[tuple[Window, Window]]:
-    """The rows and columns of the crop at one place after the other."""
+    """Rows and columns of the crop at each of `places`."""
     margins = rotation_margins(crop, degrees)
     for place in places:
         rows, columns = (
@@ -151,22 +148,21 @@ def _windows(
 def _choose(
     windows: Iterator[tuple[Window, Window]], augment: AugmentConfig, mask: CoarseMask | None, ignore_label: int
 ) -> tuple[Window, Window]:
-    """The first place in which no class has too great a share, or of all those tried the one in which it is least."""
+    """The first crop in which no class exceeds `max_class_share`, or else the crop in which the share is least."""
     if mask is None or augment.max_class_share == 1:
         return next(windows)
-    least, best = math.inf, None
-    for window in windows:
+    best, least = next(windows), math.inf
+    for window in chain([best], windows):
         share = mask.commonest_share(*window, ignore_label)
         if share < least:
-            least, best = share, window
+            best, least = window, share
         if share <= augment.max_class_share:
             break
-    assert best is not None
     return best
 
 
 def _hole(crop: tuple[int, int], augment: AugmentConfig, draws: list[float]) -> tuple[int, int, int, int]:
-    """What is cut out, of two sizes and at a place that are drawn; nothing unless the first draw says so."""
+    """The cutout (`View.hole`); empty unless the first draw is below `augment.cutout`. draws: (5,)."""
     if draws[0] >= augment.cutout:
         return 0, 0, 0, 0
     limits = []

@@ -1,4 +1,4 @@
-"""Samples as tensors: normalised as they are, or randomly changed for training as `parameters.py` draws it.
+"""Samples as tensors: only normalised, or augmented one by one on the CPU with Pillow.
 
 Letters: N samples, C channels, H, W height and width of a sample, h, w of the crop, in pixels.
 """
@@ -11,32 +11,31 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from autoseg.config.training import AugmentConfig
 from autoseg.data.augment.parameters import CoarseMask, Window, draw_view, rotation_margins
-from autoseg.data.base import LabelMask, Sample, nearest
+from autoseg.data.base import LabelMask, Sample, nearest, resampled
 
 GREY = (0.299, 0.587, 0.114)
 FULL_SCALES = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
-"""The value that counts as 1, by the type of an image."""
+"""Image type -> the value that counts as 1."""
 
 
 def full_scale(dtype: np.dtype[Any] | torch.dtype) -> float:
-    """The value of an image of this type that counts as 1 where it is normalised."""
+    """The value that counts as 1 when an image of this type is normalised."""
     return FULL_SCALES[str(dtype).removeprefix("torch.")]
 
 
 def value_range(dtype: np.dtype[Any] | torch.dtype) -> tuple[float, float]:
-    """What values an image of this type may take; any where they are no whole numbers."""
+    """Least and greatest value of an image of this type; infinite for float32."""
     full = full_scale(dtype)
     return (0.0, full) if full > 1 else (-torch.inf, torch.inf)
 
 
 def to_tensor(sample: Sample, mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """(C, H, W) float32, (value / full scale - mean) / std, and (H, W) int64. Nothing is random."""
+    """Image (C, H, W) float32, (value / full scale - mean) / std, and mask (H, W) int64, without augmentation."""
     constants = normalisation(mean, std, torch.device("cpu"), full_scale(sample.image.dtype))
     return normalised(torch.tensor(sample.image), *constants), torch.from_numpy(sample.mask.astype(np.int64))
 
@@ -50,12 +49,12 @@ def augment(
     ignore_label: int,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """A random view of a sample: (C, h, w) float32, normalised, and (h, w) int64, h and w those of `crop`.
+    """A random view of a sample: image (C, h, w) float32, normalised, and mask (h, w) int64; `crop` is (h, w).
 
-    Image and mask are scaled by one factor, cropped at one place, flipped and turned together. Where the scaled image
-    is smaller than the crop it lies at a random place within it; around it, around what is turned and where something
-    is cut out, the image is the mean colour (0) and the mask the ignore label; a rotation mixes image and mean colour
-    over one pixel. `generator` (on the CPU) decides everything: the same numbers are drawn, whatever is used of them.
+    Image and mask are scaled, cropped, flipped and rotated together. A scaled image smaller than the crop lies at a
+    random place in it. Pixels outside the image and in the cutout hold the mean colour (0) and the ignore label.
+    A rotation blends image and mean colour over one pixel. `generator` (on the CPU) decides everything; the settings
+    do not change how many numbers are drawn.
     """
     height, width = sample.mask.shape
     step = CoarseMask.step_of(height, width)
@@ -84,33 +83,19 @@ def augment(
 
 
 def _cut_image(image: NDArray[Any], rows: Window, columns: Window) -> NDArray[Any]:
-    """The window of an image, bilinear, with antialiasing where it shrinks: (rows.count, columns.count, C)."""
+    """The window of an image, bilinear and antialiased: (rows.count, columns.count, C)."""
     if rows.step == columns.step == 1.0:
         top, left = int(rows.start), int(columns.start)
         return image[top : top + rows.count, left : left + columns.count].copy()
     (top, bottom), (left, right) = rows.reach(), columns.reach()
     source = np.ascontiguousarray(image[top:bottom, left:right])
-    # Pillow takes windows between pixels, and filters with what lies around them: as if the whole had been resized
+    # Pillow takes fractional boxes and filters with the pixels around them, as if the whole image had been resized
     box = (columns.start - left, rows.start - top, columns.stop - left, rows.stop - top)
     return resampled(source, (rows.count, columns.count), box)
 
 
-def resampled(image: NDArray[Any], size: tuple[int, int], box: tuple[float, float, float, float]) -> NDArray[Any]:
-    """What lies in `box` (left, top, right, bottom) of an image (H, W, C), as (size, C): bilinear, antialiased.
-
-    uint8 stays so; other types become float32.
-    """
-    height, width = size
-    if image.dtype == np.uint8 and image.shape[2] == 3:
-        return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR, box=box))
-    values = image if image.dtype == np.uint8 else image.astype(np.float32)
-    planes = [Image.fromarray(np.ascontiguousarray(values[:, :, channel])) for channel in range(values.shape[2])]
-    resized = [plane.resize((width, height), Image.Resampling.BILINEAR, box=box) for plane in planes]
-    return np.stack([np.asarray(plane) for plane in resized], axis=-1)
-
-
 def _cut_mask(mask: LabelMask, rows: Window, columns: Window) -> NDArray[np.int64]:
-    """The window of a mask; each pixel takes the label under its centre, on the grid of `_cut_image`."""
+    """The window of a mask on the grid of `_cut_image`, by nearest neighbour: (rows.count, columns.count)."""
     down = nearest(rows.count, rows.start, rows.step, rows.length)
     across = nearest(columns.count, columns.start, columns.step, columns.length)
     return mask[down[:, None], across].astype(np.int64)
@@ -119,7 +104,7 @@ def _cut_mask(mask: LabelMask, rows: Window, columns: Window) -> NDArray[np.int6
 def _framed(
     image: Tensor, mask: Tensor, frame: tuple[int, int], rows: Window, columns: Window, ignore_label: int
 ) -> tuple[Tensor, Tensor]:
-    """Image and mask at their place in a frame (height, width) of the mean colour and the ignore label."""
+    """Pad image and mask to `frame` (height, width) with the mean colour and the ignore label."""
     if mask.shape == frame:
         return image, mask
     place = (slice(rows.offset, rows.offset + rows.count), slice(columns.offset, columns.offset + columns.count))
@@ -130,9 +115,9 @@ def _framed(
 
 
 def gaussian(shown: Tensor, sigmas: Tensor) -> Tensor:
-    """Shares of the pixels of an axis in each other: (N, pixels, pixels) float32, a Gaussian over what is shown.
+    """Matrices that blur one axis with a Gaussian over the pixels that are shown: (N, pixels, pixels) float32.
 
-    shown: (N, pixels) bool; sigmas: (N, 1), in pixels, 0 for a pixel that stays as it is.
+    shown: (N, pixels) bool; sigmas: (N, 1), in pixels; 0 blurs nothing.
     """
     places = torch.arange(shown.shape[1], dtype=torch.float32, device=shown.device)
     distances = (places.unsqueeze(1) - places).square()
@@ -141,14 +126,14 @@ def gaussian(shown: Tensor, sigmas: Tensor) -> Tensor:
 
 
 def _blur(image: Tensor, sigma: float) -> Tensor:
-    """(H, W, C), blurred along both axes, as float32."""
+    """Blur (H, W, C) along both axes, to float32."""
     sigmas = torch.tensor([[sigma]], dtype=torch.float32)
     down, across = (gaussian(torch.ones(1, length, dtype=torch.bool), sigmas)[0] for length in image.shape[:2])
     return torch.einsum("hs,stc,wt->hwc", down, image.float(), across)
 
 
 def _jitter(image: Tensor, factors: tuple[float, float, float], limits: tuple[float, float]) -> Tensor:
-    """Colours (H, W, C) with brightness, contrast and, of three channels, saturation changed, in this order."""
+    """Change brightness, contrast and, if there are three channels, saturation of (H, W, C), in this order."""
     brightness, contrast, saturation = factors
     colours = (image.float() * brightness).clamp_(*limits)
     colours = torch.lerp(_grey(colours).mean(), colours, contrast).clamp_(*limits)
@@ -158,7 +143,7 @@ def _jitter(image: Tensor, factors: tuple[float, float, float], limits: tuple[fl
 
 
 def _grey(colours: Tensor) -> Tensor:
-    """(H, W, C) -> (H, W): of red, green and blue as the eye weighs them, of other channels the mean."""
+    """(H, W, C) -> (H, W): the luma of red, green and blue, or the mean of other channels."""
     if colours.shape[-1] != len(GREY):
         return colours.mean(-1)
     return colours @ torch.tensor(GREY, dtype=torch.float32)
@@ -167,16 +152,16 @@ def _grey(colours: Tensor) -> Tensor:
 def turned(
     images: Tensor, masks: Tensor, cosines: Tensor, sines: Tensor, crop: tuple[int, int], ignore_label: int
 ) -> tuple[Tensor, Tensor]:
-    """The middles (N, C, h, w) and (N, h, w) of normalised images (N, C, H, W) and masks (N, H, W), turned.
+    """Rotate normalised images (N, C, H, W) and masks (N, H, W) and crop their centres: (N, C, h, w) and (N, h, w).
 
-    cosines, sines: (N, 1) float64, of the angles, counter-clockwise. Images bilinear, masks nearest.
+    cosines, sines: (N, 1) float64, of the counter-clockwise angles. Images bilinear, masks nearest neighbour.
     """
     height, width = masks.shape[1:]
     down, across = (
         torch.arange(length, dtype=torch.float64, device=masks.device) + (0.5 - length / 2) for length in crop
     )
     cosines, sines = cosines.unsqueeze(2), sines.unsqueeze(2)
-    # the point of the source under each pixel's centre, (N, h, w)
+    # the source position of each pixel's centre, (N, h, w)
     rows = cosines * down.unsqueeze(1) + sines * across + height / 2
     columns = cosines * across - sines * down.unsqueeze(1) + width / 2
     grid = torch.stack((columns * (2 / width) - 1, rows * (2 / height) - 1), -1).float()
@@ -188,7 +173,7 @@ def turned(
 
 
 def normalised(image: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """(H, W, C) to (C, H, W) float32; the other two are those of `normalisation`."""
+    """(H, W, C) to (C, H, W) float32, times `scale` plus `shift`, as `normalisation` gives them."""
     planes = image.permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format, copy=True)
     return planes.mul_(scale).add_(shift)
 
@@ -196,7 +181,7 @@ def normalised(image: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 def normalisation(
     mean: Sequence[float], std: Sequence[float], device: torch.device, full: float = 255.0
 ) -> tuple[Tensor, Tensor]:
-    """Factor and summand, each (C, 1, 1), that make a value in 0..full into (value / full - mean) / std."""
+    """Factor and summand, each (C, 1, 1), that turn a value in 0..full into (value / full - mean) / std."""
     scale = torch.tensor([1 / (full * value) for value in std], dtype=torch.float32, device=device)
     shift = [-centre / value for centre, value in zip(mean, std, strict=True)]
     return scale.view(-1, 1, 1), torch.tensor(shift, dtype=torch.float32, device=device).view(-1, 1, 1)

@@ -1,1 +1,1 @@
-"""What `autoseg check-data` finds."""
+"""The checks of `autoseg check-data`."""

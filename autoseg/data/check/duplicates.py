@@ -1,4 +1,4 @@
-"""Finding files that are the same, byte for byte."""
+"""Finding files with the same bytes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ HEAD_BYTES = 2**16
 
 
 def same_files(paths: Sequence[Path]) -> list[list[int]]:
-    """Groups of two or more indices into `paths` whose files hold the same bytes, each group and all of them in order.
+    """Sorted groups of two or more indices into `paths` whose files hold the same bytes.
 
-    Files of one length are compared by a hash of their first 64 KiB, those still alike by one of the whole, so that few
-    files are read. Files that are empty or cannot be read are in no group.
+    Files of one length are compared by a hash of their first 64 KiB, and if it is equal, of all bytes. Files that are
+    empty or cannot be read are in no group.
     """
     groups: list[list[int]] = [list(range(len(paths)))]
     for key in (_length, _head, _whole):
@@ -23,7 +23,7 @@ def same_files(paths: Sequence[Path]) -> list[list[int]]:
 
 
 def _parted(group: Iterable[int], paths: Sequence[Path], key: Callable[[Path], Hashable]) -> list[list[int]]:
-    """The parts of a group that have the same key, those of one file alone left out."""
+    """Split a group by `key`; parts of one file are dropped."""
     parts: dict[Hashable, list[int]] = {}
     for index in group:
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Looking at an image and its mask: what kind of files they are, which labels are there, and what is wrong with them.
+"""Inspecting an image and its mask: kinds of files, labels, and faults.
 
 Letters: H height and W width in pixels.
 """
@@ -15,89 +15,88 @@ from PIL import Image
 from autoseg.data.dataset import check_sizes
 from autoseg.data.discovery.infer_classes import check_labels
 from autoseg.data.discovery.pairs import Pair
-from autoseg.data.io.arrays import npy_shape
 from autoseg.data.io.colour_tables import MaskTable
-from autoseg.data.io.images import image_format, read_image, read_mask
+from autoseg.data.io.images import image_format, is_npy, read_image, read_mask
 from autoseg.errors import DataError
 
 AT_ONCE = 2**20
-"""Pixels that are counted at once: more would only take memory."""
+"""Number of pixels counted at once; more would only take memory."""
 MOST_LABELS = 1024
-"""So many different labels of a mask, the commonest, are kept: more has no mask, and all of a photo's would fill the
-memory."""
+"""Number of labels of a mask that are kept, the commonest; masks have fewer, and those of a photo fill the memory."""
 _BITS = {"1": 1, "F": 32, "I": 32}
-"""By Pillow's mode; those of 16 bit have it in their name, others are of 8."""
+"""Pillow mode -> bits. Modes of 16 bits have it in their name; other modes have 8."""
+_FAULTS = {"image-too-small": "small", "mask-size-differs": "size"}
+"""Code of an error -> kind of the fault."""
 
 
 class FileKind(NamedTuple):
-    """What a file is, from its header."""
+    """The kind of a file, from its header."""
 
     format: str
     """PNG, JPEG, TIFF, NPY, ..."""
     mode: str
-    """Pillow's mode, or the type of an array's numbers."""
+    """Pillow's mode, or an array's type."""
     channels: int
     bits: int
-    """Of a channel."""
+    """Bits per channel."""
 
     def __str__(self) -> str:
         return f"{self.format} {self.mode} {self.bits} bit"
 
 
 class Fault(NamedTuple):
-    """Something that is wrong with a file, in a line that names it and says what to do."""
+    """A fault of a file."""
 
     kind: str
     """unreadable, size, small or label."""
     file: Path
     text: str
+    """One line that names the file and the remedy."""
 
 
 class PairFacts(NamedTuple):
-    """What was seen of an image and its mask."""
+    """Facts about an image and its mask."""
 
     size: tuple[int, int] | None
-    """(H, W) of the mask, or of the image where the mask cannot be read."""
+    """(H, W) of the mask, or of the image if the mask cannot be read."""
     image_kind: FileKind | None
     mask_kind: FileKind | None
     labels: NDArray[np.int64]
-    """Labels as the mask's file has them, ascending."""
+    """Labels in the mask's file, ascending."""
     pixels: NDArray[np.int64]
-    """Of each of the labels."""
+    """Number of pixels of each label."""
     faults: tuple[Fault, ...]
-    """What would keep a run from using the pair."""
+    """Faults that keep a run from using the pair."""
 
 
 def inspect_pair(pair: Pair, table: MaskTable | None, channels: int, pixel_type: str) -> PairFacts:
-    """Read a mask in full, and of an image as much as shows whether it can be read.
+    """Decode a mask, and check that its image can be read. A broken file is a fault, not an exception.
 
-    `table`: of masks that hold no labels; `channels` and `pixel_type`: what images are brought to. Raises nothing for a
-    file that is broken: that is a fault.
+    `table`: for masks that hold no labels. `channels` and `pixel_type`: the form of the data set's images.
     """
     _, image_path, mask_path = pair
     faults: list[Fault] = []
     labels = pixels = np.zeros(0, dtype=np.int64)
-    mask_size, image_kind = None, None
+    mask_size = image_kind = size = None
     try:
         mask = read_mask(mask_path, table)
         mask_size = mask.shape[0], mask.shape[1]
         labels, pixels = count_labels(mask)
-        del mask  # not kept while the image is read
+        del mask  # free its memory before the image is read
         check_labels(mask_path, labels)
     except DataError as reason:
         faults.append(Fault("unreadable", mask_path, str(reason)))
     try:
         image_kind, size = look_at_image(image_path, mask_size, channels, pixel_type)
-        faults += _size_faults(pair, size, mask_size)
+        check_sizes(image_path, size, mask_path, mask_size or size)
     except DataError as reason:
-        size = None
-        faults.append(Fault("unreadable", image_path, str(reason)))
+        faults.append(Fault(_FAULTS.get(reason.code, "unreadable"), image_path, str(reason)))
     mask_kind = None if mask_size is None else _kind_of(mask_path)
     return PairFacts(mask_size or size, image_kind, mask_kind, labels, pixels, tuple(faults))
 
 
 def count_labels(mask: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The labels of a mask, ascending, and the pixels of each; the `MOST_LABELS` commonest where there are more."""
+    """The labels of a mask, ascending, and the pixels of each; only the `MOST_LABELS` commonest."""
     flat = mask.reshape(-1)
     if mask.dtype in (np.uint8, np.uint16):
         counts = np.zeros(np.iinfo(mask.dtype).max + 1, dtype=np.int64)
@@ -117,17 +116,16 @@ def count_labels(mask: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int64], NDA
 def look_at_image(
     path: Path, mask_size: tuple[int, int] | None, channels: int, pixel_type: str
 ) -> tuple[FileKind, tuple[int, int]]:
-    """Kind and (H, W) of an image, after a check that it can be read whole.
+    """Kind and (H, W) of an image, after a check that all of it can be read.
 
-    A JPEG is decoded at an eighth of its size: that goes through all of its data, so a cut is seen, but leaves out most
-    of the arithmetic. A PNG is checked by the checksums of its parts and its end mark, which show every cut and every
-    changed byte, but not that its writer was wrong. What these doubt, and any other file, is read as a run would read
-    it, which also says what is wrong.
+    A JPEG is decoded at an eighth of its size, which reads all data but saves most of the arithmetic. For a PNG, the
+    checksums and the end mark are checked, which show every cut and every changed byte. Any other file, and one that
+    fails its check, is read as a run would read it, which also gives the error.
     Raises: DataError: as `read_image`.
     """
     try:
         quick = _quick_look(path, channels, pixel_type)
-    except Exception:  # of many kinds; the reader's word counts
+    except Exception:  # Pillow raises many kinds; `read_image` gives the error
         quick = None
     if quick is not None and mask_size in (None, quick[1]):
         return quick
@@ -136,8 +134,8 @@ def look_at_image(
 
 
 def _quick_look(path: Path, channels: int, pixel_type: str) -> tuple[FileKind, tuple[int, int]] | None:
-    """None where the file is of a kind that only reading tells of, or may not become what is asked for."""
-    if path.suffix.lower() == ".npy" or pixel_type == "float32":
+    """Check a JPEG or PNG without decoding it fully; None if the file must be read to know."""
+    if is_npy(path) or pixel_type == "float32":
         return None
     with Image.open(path) as image:
         plain = image.format in ("JPEG", "PNG") and image.mode in ("L", "P", "RGB", "RGBA", "I;16")
@@ -154,24 +152,16 @@ def _quick_look(path: Path, channels: int, pixel_type: str) -> tuple[FileKind, t
     return kind, size
 
 
-def _size_faults(pair: Pair, size: tuple[int, int], mask_size: tuple[int, int] | None) -> list[Fault]:
-    _, image_path, mask_path = pair
-    try:
-        check_sizes(image_path, size, mask_path, mask_size or size)
-    except DataError as reason:
-        return [Fault("small" if reason.code == "image-too-small" else "size", image_path, str(reason))]
-    return []
-
-
 def _kind_of(path: Path) -> FileKind:
-    """Of a file that was read."""
-    if path.suffix.lower() == ".npy":
-        shape, dtype = npy_shape(path), np.load(path, mmap_mode="r", allow_pickle=False).dtype
-        return FileKind("NPY", dtype.name, _array_channels(shape), 8 * dtype.itemsize)
+    """The kind of a file that can be read."""
+    if is_npy(path):
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        channels = 1 if array.ndim < 3 else min(array.shape[0], array.shape[-1])
+        return FileKind("NPY", array.dtype.name, channels, 8 * array.itemsize)
     try:
         with Image.open(path) as image:
             return _pillow_kind(image)
-    except Exception:  # a TIFF that Pillow does not know, but another reader
+    except Exception:  # a TIFF that only tifffile reads
         channels, name = image_format(path)
         return FileKind(path.suffix[1:].upper(), name, channels, 8 * np.dtype(name).itemsize)
 
@@ -179,7 +169,3 @@ def _kind_of(path: Path) -> FileKind:
 def _pillow_kind(image: Image.Image) -> FileKind:
     deep = "16" in image.mode or any("16" in str(part) for tile in getattr(image, "tile", ()) for part in tile[3:])
     return FileKind(str(image.format), image.mode, len(image.getbands()), 16 if deep else _BITS.get(image.mode, 8))
-
-
-def _array_channels(shape: tuple[int, ...]) -> int:
-    return 1 if len(shape) < 3 else min(shape[0], shape[-1])

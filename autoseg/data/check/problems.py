@@ -1,4 +1,4 @@
-"""What is wrong with a data set: each problem with the file that has it, and with what to do."""
+"""The problems of a data set: each with its file and its remedy."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from autoseg.data.discovery.pairs import IMAGE_VARIANTS, MASK_VARIANTS, index_fi
 from autoseg.data.wording import counted
 
 NEEDED = ("train", "val")
-"""Splits without which there is no run."""
+"""Splits that a run needs."""
 RARE_SHARE = 0.001
-"""Of the labelled pixels of training: a class of less is hard to learn."""
+"""A class with a smaller share of the labelled training pixels is hard to learn."""
 RARE_IMAGES = 5
-"""So few training images with a class show too little of it."""
+"""A class in fewer training images is hard to learn."""
 
 KINDS = {
     "layout": "the data set as a whole",
@@ -36,25 +36,25 @@ KINDS = {
     "rare": "classes of which training shows little",
     "absent": "classes that occur nowhere",
 }
-"""Kind of a problem -> what is said of all of them; the gravest first."""
+"""Kind of problems -> its title; the most serious first."""
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong."""
+    """A problem of a data set."""
 
     kind: str
     """One of `KINDS`."""
     split: str
     file: str
-    """From the data set's folder on; of a class, its name."""
+    """Relative to the data set's folder; or the name of a class."""
     text: str
-    """A line that names the file and says what to do."""
+    """One line that names the file and the remedy."""
     stops: bool
-    """Whether a run on this data would end with an error."""
+    """Whether it ends a run with an error."""
 
 
 def find_problems(scan: Scan, summary: Mapping[str, SplitSummary]) -> Iterator[Problem]:
-    """All that is seen in what was read, and by comparing files."""
+    """All problems of what was read, and files that are the same."""
     yield from _unpaired(scan)
     yield from _faults(scan)
     yield from _labels(scan)
@@ -64,12 +64,12 @@ def find_problems(scan: Scan, summary: Mapping[str, SplitSummary]) -> Iterator[P
 
 
 def _shortened(text: str, scan: Scan) -> str:
-    """Files from the data set's folder on."""
+    """Make files relative to the data set's folder."""
     return text.replace(f"{scan.config.root}{os.sep}", "")
 
 
 def _stops(scan: Scan, split: str) -> bool:
-    """Whether a bad file of a split ends a run, or the use of that split where it alone is checked."""
+    """Whether a bad file of a split ends a run that uses the split; so it does if only this split is checked."""
     return scan.config.on_bad_file == "fail" and (split in NEEDED or set(scan.left_out) == {split})
 
 
@@ -80,7 +80,7 @@ def _unpaired(scan: Scan) -> Iterator[Problem]:
 
 
 def _faults(scan: Scan) -> Iterator[Problem]:
-    """What keeps single files from being used, and images that are small."""
+    """Files that cannot be used, and small images."""
     root = Path(scan.config.root or "")
     for split, pairs in scan.pairs.items():
         for (_, image, _), facts in zip(pairs, scan.facts[split], strict=True):
@@ -95,7 +95,7 @@ def _faults(scan: Scan) -> Iterator[Problem]:
 
 
 def _labels(scan: Scan) -> Iterator[Problem]:
-    """Masks with labels that are no class, and such in which nothing is left to learn."""
+    """Masks with labels that are no class, and masks that hold only the ignore label."""
     root, counter, number = Path(scan.config.root or ""), ClassCounter(scan.config), scan.config.num_classes
     for split, pairs in scan.pairs.items():
         for (_, _, mask), facts in zip(pairs, scan.facts[split], strict=True):
@@ -115,7 +115,7 @@ def _labels(scan: Scan) -> Iterator[Problem]:
 
 
 def _unused_masks(scan: Scan) -> Iterator[Problem]:
-    """Masks that belong to no image of their split; where a list chooses, any may be left over."""
+    """Masks that belong to no image of their split; splits with a list are skipped, since it may select some."""
     root = Path(scan.config.root or "")
     used = {mask for pairs in scan.pairs.values() for _, _, mask in pairs}
     done: set[str] = set()
@@ -136,17 +136,17 @@ def _unused_masks(scan: Scan) -> Iterator[Problem]:
 
 
 def _stems(names: Iterable[str], endings: Sequence[str]) -> set[str]:
-    """What a mask's name may begin with: the images' paths within their folder, without what only they end in."""
+    """The names with which a mask's name may begin: the images' names, with and without their endings."""
     return {name.removesuffix(ending) for name in names for ending in ("", *endings)}
 
 
 def _beginnings(stem: str) -> set[str]:
-    """`a_b_c`: itself, `a_b`, `a`. A mask may be one of several of an image, such as `a_labelIds` and `a_color`."""
+    """`a_b_c` -> `a_b_c`, `a_b`, `a`. An image may have several masks, such as `a_labelIds` and `a_color`."""
     return {stem, *(stem[:place] for place, letter in enumerate(stem) if letter in "_-")}
 
 
 def _same_images(scan: Scan) -> Iterator[Problem]:
-    """Images whose files are the same, byte for byte; what cannot be read is no image."""
+    """Images that can be read and whose files hold the same bytes."""
     root = Path(scan.config.root or "")
     images = [
         (split, image)
@@ -168,7 +168,7 @@ def _same_images(scan: Scan) -> Iterator[Problem]:
 
 
 def _classes(scan: Scan, summary: Mapping[str, SplitSummary]) -> Iterator[Problem]:
-    """Classes that training shows too little of, or not at all."""
+    """Classes that are rare in training, or do not occur there."""
     if (train := summary.get("train")) is None:
         return
     for label, name in enumerate(scan.config.classes):

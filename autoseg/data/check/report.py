@@ -1,4 +1,4 @@
-"""Checking a data set before a run: what it is, what it holds, what is wrong with it, and the settings that fit it."""
+"""Checking a data set before a run: its content, its problems, and settings that fit it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from autoseg.data.base import Sample, resize_image, resize_mask
 from autoseg.data.check.problems import KINDS, Problem, find_problems
 from autoseg.data.check.scan import scan_dataset
 from autoseg.data.check.summary import Scan, SplitSummary, pick_samples, summarise
-from autoseg.data.dataset import folder_dataset
+from autoseg.data.dataset import FolderDataset
 from autoseg.data.discovery.known_datasets import title_of
 from autoseg.data.io.colour_tables import named_classes
 from autoseg.data.loading.threads import Progress
@@ -20,21 +20,21 @@ from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
 UNKNOWN_LAYOUTS = ("folder", "list")
-"""Of which nothing is known but where the files lie."""
+"""Layouts that tell only where the files lie."""
 LONGEST_SIDE = 1024
-"""Of a sample to look at, in pixels."""
+"""Largest side in pixels of a sample to look at."""
 
 
 @dataclass(frozen=True)
 class DataReport:
-    """What `check_dataset` found."""
+    """The result of `check_dataset`."""
 
     scan: Scan
     summary: Mapping[str, SplitSummary]
     problems: Sequence[Problem]
-    """The gravest kinds first."""
+    """The most serious kinds first."""
     proposal: Mapping[str, Any]
-    """Settings of `DataConfig` with which a run has nothing to find out."""
+    """Settings of `DataConfig` that leave nothing to be resolved."""
 
     @property
     def title(self) -> str:
@@ -50,11 +50,11 @@ class DataReport:
 
     @property
     def stopping(self) -> int:
-        """Problems that would end a run."""
+        """Number of problems that end a run."""
         return sum(problem.stops for problem in self.problems)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data: everything but the pictures, all problems included."""
+        """All but the pictures as plain data."""
         config = self.scan.config
         return {
             "root": config.root,
@@ -70,22 +70,19 @@ class DataReport:
         }
 
     def samples(self) -> list[tuple[str, Sample]]:
-        """Up to twelve that show the data set, with their names, none larger than `LONGEST_SIDE`.
-
-        Raises: DataError: a file that has changed since it was checked.
-        """
+        """Up to twelve samples with their names, reduced to `LONGEST_SIDE`. Raises: DataError: a file has changed."""
         found = []
         for split, index in pick_samples(self.scan):
-            dataset = folder_dataset(self.scan.config, [self.scan.pairs[split][index]], cache_bytes=0)
+            dataset = FolderDataset(self.scan.config, [self.scan.pairs[split][index]], cache_bytes=0)
             found.append((f"{split}/{dataset.names[0]}", _reduced(dataset.decode(0))))
         return found
 
 
 def check_dataset(config: DataConfig, split: str | None = None, progress: Progress | None = None) -> DataReport:
-    """Read a data set, or one split of it, and say what it is and what is wrong with it.
+    """Read a data set, or one of its splits, and report its content and its problems.
 
-    Every mask is decoded, and of every image as much as shows that it can be. `progress(done, total)` is called after
-    each pair. Raises: DataError: a folder that cannot be understood at all, or the generated set, which has no files.
+    Every mask is decoded, and every image is checked. `progress(done, total)` is called after each pair.
+    Raises: DataError: a folder of no known layout, or the generated set, which has no files.
     """
     if config.layout == "generated":
         raise DataError(
@@ -100,7 +97,7 @@ def check_dataset(config: DataConfig, split: str | None = None, progress: Progre
 
 
 def _reduced(sample: Sample) -> Sample:
-    """A sample of at most `LONGEST_SIDE` pixels each way: twelve large ones may be more than memory holds."""
+    """Reduce a sample to at most `LONGEST_SIDE` pixels each way, since twelve large ones may exceed the memory."""
     height, width = sample.mask.shape
     scale = LONGEST_SIDE / max(height, width)
     if scale >= 1:
@@ -110,10 +107,10 @@ def _reduced(sample: Sample) -> Sample:
 
 
 def propose(config: DataConfig, scan: Scan) -> dict[str, Any]:
-    """The settings of `config`, with what was found in place of what it leaves out.
+    """The settings of `config`, completed by what was found.
 
-    What a known layout says of labels and colours stays unsaid; so do the classes where training was not read, which
-    alone tells them all.
+    Labels and colours of a known layout are left out. So are classes that were found without the training split, since
+    other splits may lack some.
     """
     found, unknown = scan.config, scan.config.layout in UNKNOWN_LAYOUTS
     proposal: dict[str, Any] = config.model_dump(mode="json", exclude_defaults=True)

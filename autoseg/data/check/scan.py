@@ -18,7 +18,7 @@ from autoseg.config.data import DataConfig, ResolvedDataConfig
 from autoseg.data.check.inspection import Fault, PairFacts, inspect_pair
 from autoseg.data.check.problems import NEEDED, Problem
 from autoseg.data.check.summary import ClassCounter, Scan
-from autoseg.data.dataset import folder_dataset, split_of
+from autoseg.data.dataset import FolderDataset, split_config
 from autoseg.data.discovery.folder_layouts import checked_root
 from autoseg.data.discovery.infer_classes import check_mask_like
 from autoseg.data.discovery.pairs import BadFiles, Pair, list_pairs, within
@@ -39,16 +39,16 @@ from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
 MOST_COLOURS = 256
-"""Of colour-coded masks without a table: where there are more, none is made."""
+"""Largest number of colours in masks for which a table is proposed."""
 
 Pairs = Mapping[str, Sequence[Pair]]
 Facts = dict[str, list[PairFacts]]
 
 
 def scan_dataset(given: DataConfig, split: str | None, progress: Progress | None) -> tuple[Scan, list[Problem]]:
-    """A data set, or one split of it, and what is wrong with it as a whole; `Scan.config` is filled in.
+    """Read a data set, or one of its splits; also return the problems of the data set as a whole.
 
-    `progress(done, total)` is called after each pair. Raises: DataError: a folder that cannot be understood at all.
+    `progress(done, total)` is called after each pair. Raises: DataError: a folder of no known layout.
     """
     root = checked_root(given.root or "")
     config = resolve_layout(given.model_copy(update={"root": str(root)}), root)
@@ -59,13 +59,13 @@ def scan_dataset(given: DataConfig, split: str | None, progress: Progress | None
     form = image_form(config, [image for _, image, _ in first])
     facts = _inspect(pairs, mask_table_of(config), form, progress)
     found = find_classes(config, lambda: _labels(pairs, facts))
-    if found.problem and _labels(pairs, facts).training:  # where there is none, each mask has a problem of its own
+    if found.problem and _labels(pairs, facts).training:  # without labels, each mask has its own problem
         problems.append(Problem("layout", "train", "", found.problem, stops=True))
     data = described(config, found, form)
     usable = _usable(data, pairs.get("train", ()), facts.get("train", ()))
     if usable:
         try:
-            data = normalised(data, config, lambda: folder_dataset(data, usable, cache_bytes=0))
+            data = normalised(data, config, lambda: FolderDataset(data, usable, cache_bytes=0))
         except DataError as reason:
             problems.append(Problem("layout", "train", "", str(reason), stops=True))
     return Scan(data, pairs, facts, left_out), problems
@@ -80,15 +80,15 @@ def _usable(data: ResolvedDataConfig, pairs: Sequence[Pair], facts: Sequence[Pai
 
 
 def _list(config: DataConfig, split: str | None) -> tuple[Pairs, dict[str, list[tuple[str, str]]], list[Problem]]:
-    """The pairs of each split, what has none, and what is wrong with whole splits."""
+    """The pairs of each split, the images without a pair, and the problems of whole splits."""
     root, splits = Path(config.root or ""), config.splits or {}
     if split is not None:
-        splits = {split: split_of(config, split)}
+        splits = {split: split_config(config, split)}
     pairs: dict[str, list[Pair]] = {}
     left_out: dict[str, list[tuple[str, str]]] = {}
     problems: list[Problem] = []
     errors: list[DataError] = []
-    seen: set[tuple[str, str]] = set()  # two parts of one folder have the same images without masks
+    seen: set[tuple[str, str]] = set()  # two parts of one folder report the same images
     for name, place in splits.items():
         bad = BadFiles(skip=True)
         try:
@@ -109,7 +109,7 @@ def _list(config: DataConfig, split: str | None) -> tuple[Pairs, dict[str, list[
 
 
 def _inspect(pairs: Pairs, table: MaskTable | None, form: tuple[int, str], progress: Progress | None) -> Facts:
-    """What is in the files; a few at a time are in memory."""
+    """Inspect all pairs; only a few are in memory at a time."""
     places = [(split, index) for split, listed in pairs.items() for index in range(len(listed))]
     found: dict[tuple[str, int], PairFacts] = {}
 
@@ -122,12 +122,12 @@ def _inspect(pairs: Pairs, table: MaskTable | None, form: tuple[int, str], progr
 
 
 def _propose_colours(config: DataConfig, pairs: Sequence[Pair], problems: list[Problem]) -> DataConfig:
-    """With the colours of the masks under names to be replaced, where no table says which classes they are."""
+    """`config` with the colours of the masks under made-up names, if masks are in colour and no table names them."""
     first = first_in_colour(mask for _, _, mask in pairs)
     if config.colours is not None or first is None:
         return config
     colours = _colours_of([mask for _, _, mask in pairs])
-    if colours is None:  # each mask says so
+    if colours is None:  # each mask has its own problem
         return config
     own = config.classes if len(config.classes or ()) == len(colours) else None
     names = own or tuple(f"class_{number}" for number in range(len(colours)))
@@ -141,14 +141,14 @@ def _propose_colours(config: DataConfig, pairs: Sequence[Pair], problems: list[P
 
 
 def _colours_of(masks: Sequence[Path]) -> list[Colour] | None:
-    """The colours of masks, the commonest first; None where there are too many. What cannot be read has none."""
-    found: dict[int, Any] = {}  # pixels and colour of each, or None where there are many
+    """The colours of all masks that can be read, the commonest first; None if there are too many."""
+    found: dict[int, Any] = {}  # (pixels, colour) of each colour; None if there are many
 
     def look(index: int) -> None:
         try:
             with Image.open(masks[index]) as image:
                 found[index] = image.convert("RGB").getcolors(MOST_COLOURS)
-        except Exception:  # of many kinds; it is said when the mask is read
+        except Exception:  # Pillow raises many kinds; `read_mask` reports it
             found[index] = []
 
     in_threads(look, len(masks))
@@ -163,7 +163,7 @@ def _colours_of(masks: Sequence[Path]) -> list[Colour] | None:
 
 
 def _labels(pairs: Pairs, facts: Facts) -> SeenLabels:
-    """All labels of masks that can be used; those of more labels than masks have get a fault."""
+    """The labels of all masks that can be used. A mask of too many labels gets a fault."""
     for split, seen in facts.items():
         for index, one in enumerate(seen):
             try:

@@ -1,4 +1,4 @@
-"""What a data set holds, in figures: sizes, kinds of files, shares of classes; and which samples show it best.
+"""Statistics of a data set: sizes, kinds of files, shares of classes; and the samples that show most classes.
 
 Letter: K classes.
 """
@@ -18,50 +18,50 @@ from autoseg.data.check.inspection import FileKind, PairFacts
 from autoseg.data.discovery.pairs import Pair
 
 VISIBLE_SHARE = 0.002
-"""Of an image's pixels: a class of fewer is not seen in a small picture."""
+"""A class with a smaller share of an image's pixels is invisible in a small picture."""
 
 
 class Scan(NamedTuple):
-    """All that was read of a data set; `config` is filled in as a run would fill it in.
+    """All that was read of a data set. `config` is resolved as for a run.
 
-    It has one class where masks show no more, and mean 0 and standard deviation 1 where those cannot be found.
+    It may have one class, if the masks show no more, and mean 0 and standard deviation 1, if they cannot be found.
     """
 
     config: ResolvedDataConfig
     pairs: Mapping[str, Sequence[Pair]]
-    """By split."""
+    """Split -> its pairs."""
     facts: Mapping[str, Sequence[PairFacts]]
-    """Of each of the pairs."""
+    """Split -> the facts of each pair."""
     left_out: Mapping[str, Sequence[tuple[str, str]]]
-    """By split, the name of each image that has no mask, or the like, and the reason."""
+    """Split -> (name, reason) of each image without a pair."""
 
 
 class SplitSummary(NamedTuple):
-    """A split in figures. Shares are of pixels."""
+    """Statistics of a split. Shares are shares of pixels."""
 
     images: int
-    """Images that have a mask, of any state."""
+    """Number of images with a mask, whether they can be used or not."""
     sizes: tuple[tuple[int, int], ...]
-    """Smallest, median and largest, (H, W) each, by area; none where no file could be read."""
+    """Smallest, median and largest (H, W) by area; empty if no file could be read."""
     different_sizes: int
     image_kinds: Mapping[FileKind, int]
-    """Files of each kind, the commonest first."""
+    """Number of files of each kind, the commonest first."""
     mask_kinds: Mapping[FileKind, int]
     pixels: NDArray[np.int64]
-    """(K,): of each class."""
+    """(K,): pixels of each class."""
     images_with: NDArray[np.int64]
-    """(K,): images in which each class occurs."""
+    """(K,): number of images that show each class."""
     ignored: int
     """Pixels with the ignore label."""
 
     @property
     def shares(self) -> NDArray[np.float64]:
-        """(K,): of the pixels that have a class."""
+        """(K,): share of each class in the pixels of all classes."""
         return self.pixels / max(1, int(self.pixels.sum()))
 
     @property
     def ignore_share(self) -> float:
-        """Of all pixels whose label is legal."""
+        """Share of ignored pixels in all pixels with a legal label."""
         return self.ignored / max(1, int(self.pixels.sum()) + self.ignored)
 
     def to_dict(self, classes: Sequence[str]) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class SplitSummary(NamedTuple):
 
 
 class ClassCounter:
-    """Turns the labels of masks into pixels of classes, by the label map and the ignore label of a data set."""
+    """Counts pixels of classes by the label map and the ignore label of a data set."""
 
     def __init__(self, data: ResolvedDataConfig) -> None:
         self.ignore_label = data.ignore_label
@@ -91,12 +91,12 @@ class ClassCounter:
         self._lookup, self._legal = lookup_table(data.label_map or {}, self.num_classes, self.ignore_label)
 
     def illegal(self, facts: PairFacts) -> NDArray[np.int64]:
-        """Labels in the mask's file that are neither a class nor ignored."""
+        """Labels in the mask that are neither a class nor ignored."""
         inside = (facts.labels >= 0) & (facts.labels < LABELS)
         return facts.labels[~inside | ~self._legal[np.where(inside, facts.labels, 0)]]
 
     def count(self, facts: PairFacts) -> NDArray[np.int64]:
-        """(K + 1,): pixels of each class, and ignored ones last."""
+        """(K + 1,): pixels of each class, then ignored pixels."""
         good = ~np.isin(facts.labels, self.illegal(facts))
         used = self._lookup[facts.labels[good]].astype(np.int64)
         places = np.where(used == self.ignore_label, self.num_classes, used)
@@ -104,7 +104,7 @@ class ClassCounter:
 
 
 def summarise(scan: Scan) -> dict[str, SplitSummary]:
-    """Each split in figures."""
+    """Statistics of each split."""
     counter = ClassCounter(scan.config)
     return {split: _summary(facts, counter) for split, facts in scan.facts.items()}
 
@@ -130,9 +130,9 @@ def _summary(facts: Sequence[PairFacts], counter: ClassCounter) -> SplitSummary:
 
 
 def pick_samples(scan: Scan, most: int = 12) -> list[tuple[str, int]]:
-    """(split, place in it) of samples in which as many classes as possible can be seen, then of some spread evenly.
+    """(split, index) of up to `most` samples without faults, in the order of the data set.
 
-    Only samples without a fault; in the order of the data set.
+    They show as many classes as possible; the others are spread evenly.
     """
     counter = ClassCounter(scan.config)
     places = [

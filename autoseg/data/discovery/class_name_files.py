@@ -1,4 +1,4 @@
-"""Names of classes in a file that lies beside the data."""
+"""Class names from files in the data set's folder."""
 
 from __future__ import annotations
 
@@ -9,63 +9,57 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from autoseg.data.io.colour_tables import IGNORED_NAMES, Colour
-from autoseg.errors import DataError
-from autoseg.files import one_line
+from autoseg.data.io.colour_tables import IGNORED_NAMES, LARGEST_TABLE, Colour
+from autoseg.data.io.reading import unreadable
 
 FILES = (
     *("classes.txt", "class_names.txt", "names.txt", "labels.txt", "_classes.csv", "train/_classes.csv"),
     *("dataset.json", "id2label.json", "classes.json"),
 )
-LARGEST = 2**20
-"""Bytes."""
 LONGEST = 80
-"""Letters of a name."""
+"""Largest number of letters in a name."""
 _NUMBERED = re.compile(r"(\d+)\s*[:,;\s]\s*(\S.*)")
 
 
 class ClassRow(NamedTuple):
-    """A label of a data set's own table."""
+    """A label in a data set's own table."""
 
     name: str
     used: bool = True
-    """False: it is ignored."""
+    """False: its pixels are ignored."""
     colour: Colour | None = None
 
 
 def names_beside(root: Path, count: int) -> tuple[str, ...] | None:
-    """The names of `count` classes by the first of `FILES` in `root` that says so many; None where there is none.
+    """The class names in the first of `FILES` in `root` that has `count` of them; None if there is none.
 
-    A text with a name a line, with or without its label before it; `Pixel Value, Class` (Roboflow); JSON as nnU-Net's
-    {"labels": {"background": 0, ...}} or Hugging Face's {"0": "background", ...}. What is ignored does not count.
+    A text file has a name per line, perhaps after its label; a CSV has `Pixel Value, Class` (Roboflow); JSON is as of
+    nnU-Net, {"labels": {"background": 0, ...}}, or of Hugging Face, {"0": "background", ...}. `IGNORED_NAMES` are left
+    out.
     """
     for file in (root / name for name in FILES):
         try:
-            if file.is_file() and file.stat().st_size <= LARGEST:
+            if file.is_file() and file.stat().st_size <= LARGEST_TABLE:
                 names = _read(file)
                 if len(names) == count == len(set(names)) and all(0 < len(name) <= LONGEST for name in names):
                     return names
-        except (OSError, ValueError, TypeError):  # something else of that name
+        except (OSError, ValueError, TypeError):  # no file of class names
             continue
     return None
 
 
 def read_class_table(file: Path) -> list[ClassRow]:
-    """The rows of a data set's own table, one a label from its first on; none where the file is no such table.
+    """The rows of a data set's own table, one per label in the file's order; empty if the file is no such table.
 
-    JSON with `labels`, each with `color` and perhaps `readable` or `name` and `evaluate` (Mapillary); or columns with
-    tabs between: a number first, and names last, of which the one before a comma counts (ADE20K).
-    Raises: DataError: it cannot be read, or a file `.json` is no JSON.
+    JSON has `labels`, each with `color` and perhaps `readable` or `name` and `evaluate` (Mapillary). Text has columns
+    with tabs between, first a number and last the names, of which the first counts (ADE20K).
+    Raises: DataError: the file cannot be read, or a .json file is no JSON.
     """
-    try:
-        if file.suffix == ".json":
+    form = "JSON" if file.suffix == ".json" else "text"
+    with unreadable(file, form, "restore or remove it", OSError, ValueError, RecursionError):
+        if form == "JSON":
             return _json_rows(json.loads(file.read_text(encoding="utf-8")))
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    except (OSError, ValueError, RecursionError) as reason:
-        form = "JSON" if file.suffix == ".json" else "text"
-        raise DataError(
-            f"{file} cannot be read as {form} ({one_line(reason)}); restore or remove it", code="file-unreadable"
-        ) from None
     names = [line.split("\t")[-1].split(",")[0].strip() for line in lines if line[:1].isdecimal()]
     return [ClassRow(name) for name in names] if all(names) else []
 
@@ -84,10 +78,10 @@ def _json_rows(content: Any) -> list[ClassRow]:
 
 
 def _read(file: Path) -> tuple[str, ...]:
-    """Raises: OSError, ValueError, TypeError: it holds no names."""
+    """The class names in a file. Raises: OSError, ValueError, TypeError: it holds none."""
     text = file.read_text(encoding="utf-8-sig")
     if file.suffix == ".json":
-        return _in_order(_of_json(json.loads(text)))
+        return _in_order(_labelled_names(json.loads(text)))
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if file.suffix == ".csv":
         rows = [[cell.strip() for cell in row] for row in csv.reader(lines)]
@@ -98,8 +92,8 @@ def _read(file: Path) -> tuple[str, ...]:
     return tuple(line for line in lines if line.lower() not in IGNORED_NAMES)
 
 
-def _of_json(content: Any) -> Iterable[tuple[int, str]]:
-    """(label, name) of each class."""
+def _labelled_names(content: Any) -> Iterable[tuple[int, str]]:
+    """(label, name) of each class in JSON. Raises: ValueError, TypeError: no class names."""
     for key in ("id2label", "labels", "classes"):
         if isinstance(content, Mapping) and key in content:
             content = content[key]
@@ -113,7 +107,7 @@ def _of_json(content: Any) -> Iterable[tuple[int, str]]:
 
 
 def _in_order(pairs: Iterable[tuple[int, str]]) -> tuple[str, ...]:
-    """The names by their labels 0, 1, ... Raises: ValueError: other labels."""
+    """The names in the order of their labels. Raises: ValueError: the labels are not 0, 1, ..."""
     names = {label: name for label, name in pairs if name.lower() not in IGNORED_NAMES}
     if sorted(names) != list(range(len(names))):
         raise ValueError("labels are missing")

@@ -1,8 +1,8 @@
-"""Finding out how any folder of images and masks is arranged; `known_datasets` has the sets that have names."""
+"""How a folder of images and masks is arranged, if it is none of `known_datasets`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +13,12 @@ from autoseg.data.io.colour_tables import Colours
 from autoseg.errors import DataError
 
 SPLITS = {"train": ("train", "training"), "val": ("val", "validation", "valid", "dev"), "test": ("test", "testing")}
-"""Name of a split -> folder and file names that mean it."""
+"""Name of a split -> names of its list files, without suffix."""
 
 
 @dataclass(frozen=True)
 class FoundLayout:
-    """What a folder turned out to be; what is None is for the user, or for the masks, to say."""
+    """The arrangement of a folder. The user or the masks decide what is None."""
 
     name: str
     splits: Mapping[str, SplitConfig]
@@ -29,10 +29,7 @@ class FoundLayout:
 
 
 def checked_root(root: str | Path) -> Path:
-    """The data set's folder as an absolute path.
-
-    Raises: DataError: it is missing, no folder, empty, or may not be looked into.
-    """
+    """The data set's folder as an absolute path. Raises: DataError: it is missing, no folder, empty or unreadable."""
     path = Path(root).expanduser().resolve()
     try:
         if not path.exists():
@@ -63,50 +60,46 @@ def find_folder(root: Path) -> FoundLayout | None:
         return FoundLayout("folder", named)
     if listed := find_lists(root):
         return listed
-    found = with_validation({"train": unsplit}) if unsplit else dict(_one_folder(root))
+    found = with_validation({"train": unsplit}) if unsplit else _one_folder(root)
     return FoundLayout("folder", found) if found else None
 
 
 def find_lists(root: Path) -> FoundLayout | None:
-    """train.txt or train.csv, or one CSV of all pairs."""
-    found = dict(_lists(root))
+    """The splits that train.txt or train.csv and the like list, or one CSV of all pairs.
+
+    A line is a pair `image mask`, or a stem that is found in images/ and masks/.
+    """
+    unsplit = find_splits(root).get(None)
+    folders = (unsplit.images, unsplit.masks) if unsplit else (None, None)
+    found: dict[str, SplitConfig] = {}
+    for split, aliases in SPLITS.items():
+        if file := pick(root, [f"{alias}{suffix}" for alias in aliases for suffix in (".txt", ".csv")]):
+            found[split] = SplitConfig(images=folders[0], masks=folders[1], list=file)
+    if not found and (file := pick(root, ("pairs.csv", "data.csv", "dataset.csv", "images.csv", "list.csv"))):
+        found = with_validation({"train": SplitConfig(images=folders[0], masks=folders[1], list=file)})
     return FoundLayout("list", found) if found else None
 
 
-def pick(root: Path, names: list[str] | tuple[str, ...]) -> str | None:
-    """The first of `names` that is there."""
+def pick(root: Path, names: Sequence[str]) -> str | None:
+    """The first of `names` that exists in `root`."""
     return next((name for name in names if (root / name).exists()), None)
 
 
 def with_validation(splits: Mapping[str, SplitConfig]) -> dict[str, SplitConfig]:
-    """Where there is training and no validation, that is split from training by seed."""
+    """`splits`; if there is a training split and no validation split, the seed splits validation off training."""
     if "train" not in splits or "val" in splits or splits["train"].part:
         return dict(splits)
     parts = {part: splits["train"].model_copy(update={"part": part}) for part in ("train", "val")}
     return parts | {split: config for split, config in splits.items() if split != "train"}
 
 
-def _lists(root: Path) -> Iterator[tuple[str, SplitConfig]]:
-    """train.txt: a pair `image mask` a line, or a stem a line, found in images/ and masks/; or one CSV of all."""
-    unsplit = find_splits(root).get(None)
-    folders = (unsplit.images, unsplit.masks) if unsplit else (None, None)
-    found = False
-    for split, aliases in SPLITS.items():
-        if file := pick(root, [f"{alias}{suffix}" for alias in aliases for suffix in (".txt", ".csv")]):
-            found = True
-            yield split, SplitConfig(images=folders[0], masks=folders[1], list=file)
-    if not found and (file := pick(root, ("pairs.csv", "data.csv", "dataset.csv", "images.csv", "list.csv"))):
-        yield from with_validation({"train": SplitConfig(images=folders[0], masks=folders[1], list=file)}).items()
-
-
-def _one_folder(root: Path) -> Iterator[tuple[str, SplitConfig]]:
-    """a.jpg beside a_mask.png: in train and val, or all in one."""
+def _one_folder(root: Path) -> dict[str, SplitConfig]:
+    """The splits of images beside their masks, such as a.jpg and a_mask.png: in train/ and val/, or all in `root`."""
     folders = sorted(path.name for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
-    found = False
-    for split in SPLITS:
-        of_split = (folder for folder in folders if split_of(folder) == split)
-        if folder := next((folder for folder in of_split if pairs_in_one_folder(root / folder)), None):
-            found = True
-            yield split, SplitConfig(images=folder, masks=folder)
-    if not found and pairs_in_one_folder(root):
-        yield from with_validation({"train": SplitConfig(images=".", masks=".")}).items()
+    by_split = {
+        split_of(name): name for name in reversed(folders) if split_of(name) and pairs_in_one_folder(root / name)
+    }
+    if not by_split and pairs_in_one_folder(root):
+        return with_validation({"train": SplitConfig(images=".", masks=".")})
+    found = ((split, by_split[split]) for split in SPLITS if split in by_split)
+    return {split: SplitConfig(images=folder, masks=folder) for split, folder in found}

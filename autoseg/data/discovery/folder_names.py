@@ -1,6 +1,6 @@
-"""Telling by their names which folders hold images, which hold masks, and of which split.
+"""Finding the folders of images and of masks of each split by their names.
 
-`ISIC2018_Task1_Training_GroundTruth` has the words `training` and `ground`, `truth`: masks to train on.
+`ISIC2018_Task1_Training_GroundTruth` has the words `training` and `ground`, `truth`: the masks of the training split.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ MASK_WORDS = (
     *("manual", "semantic", "segmentation", "segmentations", "seg", "masks", "mask", "labels", "label"),
     *("annotations", "annotation", "annot", "anno", "ann", "gt", "gts", "groundtruth", "truth", "targets", "target"),
 )
-"""The likeliest first: medical sets have a `mask` of the field of view beside what is `manual`."""
+"""The most likely word first: medical sets have a `mask` of the field of view beside the `manual` labels."""
 LESSER_WORDS = {
     *("instance", "instances", "object", "objects", "panoptic", "pan", "rgb", "color", "colors", "colour", "colours"),
     *("colormap", "colormaps", "human", "visualization", "visualisation", "vis", "overlay", "overlays", "polygons"),
     *("depth", "edges", "boundary", "bbox", "json", "xml"),
 }
-"""What such a folder holds are rarely the labels, where there is another."""
+"""If there is another folder of masks, one with such a word rarely holds the labels."""
 DEEPEST, MOST_FOLDERS, MOST_CHOICES = 6, 20_000, 6
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
@@ -48,22 +48,22 @@ class Place(NamedTuple):
     """A folder that holds images or masks."""
 
     parts: tuple[str, ...]
-    """Of its path, up to the one that says what it is; what lies below counts to it."""
+    """The parts of its path up to the last one with a known word; subfolders belong to it."""
     role: str | None
-    """`image`, `mask`, or None where no word says it."""
+    """`image`, `mask`, or None if no word tells."""
     split: str | None
     rank: tuple[int, int]
-    """How unlikely it is that the images or masks meant are here."""
+    """The lower, the more likely it holds the images or masks that are meant."""
     suffix: str
-    """Of the first file; empty where there is none."""
+    """The suffix of its first image; empty if there is none."""
     known: tuple[bool, ...]
-    """Which of the parts say something."""
+    """Which of the parts have a known word."""
 
 
 def find_splits(root: Path) -> dict[str | None, SplitConfig]:
-    """The folders of each split whose names say what they hold; those of images without splits under None.
+    """The folders of images and masks of each split, by their names; None: the folders of an unsplit data set.
 
-    Of several that may be meant, those whose files fit best. Raises: OSError: `root` cannot be looked into.
+    If several folders fit, those whose files match best. Raises: OSError: `root` is unreadable.
     """
     places = _places(root)
     indices: dict[str, Index] = {}
@@ -81,12 +81,12 @@ def find_splits(root: Path) -> dict[str | None, SplitConfig]:
 
 
 def image_folders(root: Path) -> list[str]:
-    """The folders in which image files lie."""
+    """The folders that hold image files."""
     return ["/".join(parts) or "." for parts, suffix in _leaves(root) if suffix]
 
 
 def words_of(name: str) -> list[str]:
-    """The words of a folder's name, in small letters: `trainannot` and `imagesTr` have two each."""
+    """The words of a folder's name in lower case: `trainannot` and `imagesTr` have two each."""
     words = [word.lower() for word in _WORD.findall(name)]
     return [part for word in words for part in _JOINED.sub(r"\1 \2", word).split()]
 
@@ -95,9 +95,9 @@ def words_of(name: str) -> list[str]:
 
 
 def _places(root: Path) -> list[Place]:
-    """Every folder that holds images, or that nothing else is in, up to the part of its path that says what it is."""
+    """The place of every folder that holds images; of empty folders only if their role and split have no other."""
     folders = list(_leaves(root))
-    # what all lie in, such as the name of the data set, tells none from another
+    # the folders around all of them, such as the name of the data set, tell nothing
     shared = shared_length(parts[:-1] for parts, _ in folders if parts)
     places = dict.fromkeys(_place(parts, shared, suffix) for parts, suffix in folders)
     filled = {(place.role, place.split) for place in places if place.suffix}
@@ -105,7 +105,7 @@ def _places(root: Path) -> list[Place]:
 
 
 def _leaves(root: Path) -> Iterator[tuple[tuple[str, ...], str]]:
-    """The parts of each folder's path, and the suffix of its first image; those without images only at the ends."""
+    """The parts of each folder's path and the suffix of its first image. Empty folders count if they are leaves."""
     next(os.scandir(root), None)
     for count, (place, folders, names) in enumerate(os.walk(root, followlinks=True)):
         parts = Path(place).relative_to(root).parts
@@ -113,7 +113,7 @@ def _leaves(root: Path) -> Iterator[tuple[tuple[str, ...], str]]:
         images = [name for name in names if not is_hidden(name) and is_image(name)]
         if images or (parts and not folders):
             yield parts, Path(min(images)).suffix.lower() if images else ""
-        for name in folders:  # a walk passes over what may not be looked into; it is said when it is listed
+        for name in folders:  # `os.walk` skips unreadable folders; listing one raises its error
             if not os.access(os.path.join(place, name), os.R_OK | os.X_OK):
                 yield (*parts, name), ""
         if count > MOST_FOLDERS:
@@ -137,7 +137,7 @@ def _place(parts: tuple[str, ...], shared: int, suffix: str) -> Place:
 
 
 def split_of(name: str) -> str | None:
-    """The split that a folder's name means."""
+    """The split that a folder's name tells, or None."""
     return _split_among(words_of(name))
 
 
@@ -155,10 +155,10 @@ def _role(words: Sequence[str]) -> str | None:
 
 
 def _of(places: Sequence[Place], role: str | None, split: str | None) -> dict[str, tuple[int, int]]:
-    """The folders of a role in a split, and their ranks; those that differ in a part that says nothing also as one.
+    """The folders of a role in a split and their ranks; folders that differ in a part without known words also as one.
 
-    `Train/Urban/images` and `Train/Rural/images` are `Train/*/images`, if their files are of one kind: the same images
-    in another format are not more images.
+    `Train/Urban/images` and `Train/Rural/images` are `Train/*/images` if their files have one suffix, since the same
+    images in another format are not more images.
     """
     fitting = [place for place in places if (place.role, place.split) == (role, split)]
     several: dict[tuple[str, str], list[Place]] = {}
@@ -180,7 +180,7 @@ def _choose(
     indices: dict[str, Index],
     sure: bool,
 ) -> tuple[str, str] | None:
-    """The folder of images and that of masks whose names fit best; None where none do, unless it is `sure`."""
+    """The folders of images and masks whose file names match best. None if no names match, unless it is `sure`."""
     if sure and len(images) == len(masks) == 1:
         return next(iter(images)), next(iter(masks))
     best: tuple[str, str] | None = None
@@ -202,5 +202,5 @@ def _choose(
 def _index(root: Path, name: str) -> Index:
     try:
         return index_files(root, name)
-    except DataError:  # it is said when the folder is listed, if it is the one
+    except DataError:  # listing the folder reports it, if it is chosen
         return {}

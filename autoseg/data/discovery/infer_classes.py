@@ -1,4 +1,4 @@
-"""Finding out which classes a data set has, from the labels in its masks."""
+"""Inferring the classes of a data set from the labels in its masks."""
 
 from __future__ import annotations
 
@@ -20,17 +20,13 @@ from autoseg.errors import DataError
 
 BINARY = ("background", "foreground")
 MOST_IN_A_MASK = 150
-"""Different labels: a mask of more is taken for an image."""
-SPARSE = 4
-"""So many times as many classes as labels that occur, from `MANY` on, are taken for a mistake."""
-MANY = 32
+"""Largest number of different labels in a mask; a file with more is taken for an image."""
+SPARSE, MANY = 4, 32
+"""More than `MANY` classes of which fewer than 1 in `SPARSE` occur are taken for a mistake."""
 
 
 class FoundClasses(NamedTuple):
-    """What the masks say; a `label_map` where they say that one is needed, a `problem` where that is for the user.
-
-    `code`: of the error that the problem is.
-    """
+    """The classes, the label map that they need, and, if the user must decide, the problem and its error code."""
 
     classes: tuple[str, ...]
     label_map: dict[int, int] | None = None
@@ -46,11 +42,11 @@ def classes_of(
     ignored: int,
     may_be_binary: bool,
 ) -> FoundClasses:
-    """The classes of labels: 0 to the greatest one after the label map, the ignore label left out.
+    """The classes from 0 to the greatest label after the label map, except the ignore label.
 
-    may_be_binary: labels 0 and 255 alone, or 0 and 1, are two classes.
-    Labels far apart are numbered by a label map, those of `everywhere` too. `where`: the data set's folder, for
-    messages and for a file with as many names.
+    seen: labels of the training masks; everywhere: labels of all masks; where: the data set's folder.
+    may_be_binary: only the labels 0 and 255, or 0 and 1, are two classes.
+    Labels far apart get a problem and a label map that numbers them and those of `everywhere`.
     """
     if may_be_binary and seen in ({0, 255}, {0, 1}):
         return FoundClasses(names_beside(Path(where), 2) or BINARY, binary_map(seen))
@@ -79,12 +75,12 @@ def classes_of(
 
 
 def binary_map(seen: Set[int]) -> dict[int, int] | None:
-    """Of masks of 0 and 255: 255 is class 1."""
+    """The label map of masks of 0 and 255, {255: 1}; None for other labels."""
     return {255: 1} if seen == {0, 255} else None
 
 
 def labels_in(pairs: Sequence[Pair], table: MaskTable | None, skip: bool) -> set[int]:
-    """Every label that a mask holds; `skip` leaves out masks that cannot be used. Raises: DataError: such a mask."""
+    """All labels in the masks. `skip`: leave out masks that cannot be used. Raises: DataError: such a mask."""
     seen = np.zeros(LABELS, dtype=np.bool_)
 
     def look(index: int) -> None:
@@ -104,13 +100,13 @@ def labels_in(pairs: Sequence[Pair], table: MaskTable | None, skip: bool) -> set
 
 
 def check_labels(path: Path, labels: NDArray[np.integer[Any]]) -> None:
-    """Raises: DataError: labels, ascending, that no mask may have."""
+    """Raises: DataError: a label, of ascending `labels`, is outside the range of masks."""
     if labels.size and not 0 <= int(labels[0]) <= int(labels[-1]) < LABELS:
         raise DataError(f"{path} has labels outside 0..{LABELS - 1}; correct the mask", code="label-out-of-range")
 
 
 def check_mask_like(path: Path, labels: NDArray[np.integer[Any]]) -> None:
-    """Raises: DataError: more labels than masks have whose classes nobody names."""
+    """Raises: DataError: more than `MOST_IN_A_MASK` labels, as in an image."""
     if labels.size > MOST_IN_A_MASK:
         raise DataError(
             f"{path} has {labels.size} different labels, as an image would; are images and masks in swapped"

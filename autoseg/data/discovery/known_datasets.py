@@ -1,8 +1,8 @@
-"""Recognising the data sets that everyone measures on: each is a YAML file in `data_sets/`, or one of the user's own.
+"""Recognising public data sets: each is a YAML file in `data_sets/`, or a file of the user's own.
 
-A file holds `KnownDataset`'s keys and those of one `Form`. A set that comes in several forms lists under `forms` what
-each has that differs from the keys above; the first form that fits a folder counts. In paths and names `{split}` is
-what `splits` gives for a split, and `{a,b}` is `a` or else `b`, as in a shell.
+A file has the keys of `KnownDataset` and of one `Form`. If a data set comes in several forms, `forms` lists what each
+changes in these keys; the first form that fits a folder counts. In paths and names, `{split}` is the value that
+`splits` has for a split, and `{a,b}` is `a` or else `b`, as in a shell.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ Labels = tuple[Annotated[Whole, Field(ge=0, le=65535)] | Annotated[str, Field(pa
 Find = Callable[[Path], FoundLayout | None]
 
 FIRST_NAMES = 50
-"""Names of images or masks at which `Detect` looks."""
+"""Number of image or mask names that `Detect` looks at."""
 TITLES = {
     "folder": "a folder of images and masks",
     "list": "lists of images and masks",
     "generated": "generated images",
 }
-"""What is no known data set."""
+"""Titles of layouts that are no known data set."""
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _FORM_LESS = ("title", "labels_of", "variant_of", "forms")
 _LABELS = ("classes", "labels", "ignored_labels", "ignore_label")
@@ -53,42 +53,42 @@ _KNOWN = (
 
 
 class Detect(Settings):
-    """What shows, besides its folders, that a folder is a data set; all conditions that are given must hold."""
+    """Conditions besides the folders that identify a data set. All that are given must hold."""
 
     files: tuple[str, ...] = ()
-    """Files or folders that must be there, as globs."""
+    """Globs of files or folders that must exist."""
     image_names: str | None = None
-    """A glob that the name, without suffix, of one of the first images fits."""
+    """A glob that one of the first image names, without suffix, must match."""
     mask_names: str | None = None
-    """The same of masks."""
+    """As `image_names`, for masks."""
     masks_in_colour: Flag | None = None
-    """Whether the first mask that can be read is in colour."""
+    """Whether the first mask that can be read must be in colour."""
 
 
 class Form(Settings):
-    """One way in which a data set comes: where its files lie, and what their labels mean."""
+    """One form of a data set: where its files lie, and what their labels mean."""
 
     detect: Detect = Detect()
     splits: Literal["any"] | Annotated[dict[str, str], Field(min_length=1)]
-    """Split -> what stands for `{split}` in the paths. any: any folders of images and masks whose names tell splits."""
+    """Split -> value of `{split}` in the paths. any: any folders of images and masks whose names tell their splits."""
     images: str | None = None
     masks: str | None = None
     list: str | None = None
-    """The file that lists a split's images; left out, all images of the folder count."""
+    """The file that lists a split's images. Default: all images of the folder."""
     image_suffix: str | None = None
     mask_suffix: str | None = None
     """As in `data.splits`."""
     classes: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     class_file: str | None = None
-    """A file of the data set's own that names the classes: `read_class_table` reads it."""
+    """A file in the data set that names the classes; `read_class_table` reads it."""
     labels: Labels | None = None
-    """The label in the masks of each class; left out, 0, 1, ..."""
+    """The label of each class in the masks. Default: 0, 1, ..."""
     ignored_labels: Labels = ()
-    """Other labels in the masks, beside those in `labels`; they are ignored."""
+    """Further labels in the masks, which are ignored."""
     ignore_label: Annotated[Whole, Field(ge=0, le=65535)] | None = None
-    """Left out, 255."""
+    """Default: 255."""
     colours: dict[str, tuple[tuple[Byte, Byte, Byte], ...]] | None = None
-    """Of colour-coded masks: class -> its colour, or several; what is named `ignore` or `void` is ignored."""
+    """Class -> its colour or colours in colour-coded masks; classes named `ignore`, `void` and the like are ignored."""
 
     @field_validator("colours", mode="before")
     @classmethod
@@ -115,15 +115,15 @@ class Form(Settings):
 
 
 class KnownDataset(Settings):
-    """A data set that is recognised. Its file also has the keys of `Form`, which hold for all of `forms`."""
+    """A data set that autoseg recognises. Its file also has the keys of `Form`, which hold for all `forms`."""
 
     name: str
-    """`data.layout`: the file's name, or the path of a file of the user's own."""
+    """The value of `data.layout`: the file's name, or the path of a file of the user's own."""
     title: str
     labels_of: str | None = None
-    """The known data set whose classes and labels these are."""
+    """The known data set that has the same classes and labels."""
     variant_of: str | None = None
-    """The known data set for which this one is found, too, where that is named."""
+    """The known data set whose name as `data.layout` also selects this one."""
     forms: Annotated[tuple[Form, ...], Field(min_length=1)]
 
 
@@ -131,7 +131,7 @@ class KnownDataset(Settings):
 
 
 def read_known(path: Path, name: str) -> KnownDataset:
-    """The data set that a file describes. Raises: DataError: one line on what is wrong, with file and key."""
+    """The data set that a file describes. Raises: DataError: a mistake, with file and key."""
     data = read_yaml(path, DataError)
     own = {key: data.pop(key) for key in _FORM_LESS if key in data}
     for stray in (key for key in data if key not in Form.model_fields):
@@ -147,7 +147,7 @@ def read_known(path: Path, name: str) -> KnownDataset:
 
 
 def _labels_of(source: str, path: Path) -> dict[str, Any]:
-    """What the known data set `source`, which `path` names, says of classes and labels."""
+    """The keys on classes and labels of the known data set `source`, which `path` names. Raises: DataError: unknown."""
     if source not in (known := names_in(library("data_sets"))):
         raise DataError(
             f"labels_of: unknown data set '{source}' ({path}) ({hint(source, known)})", code="unknown-layout"
@@ -158,7 +158,7 @@ def _labels_of(source: str, path: Path) -> dict[str, Any]:
 
 
 def known_datasets() -> tuple[KnownDataset, ...]:
-    """Those in `data_sets/`, in the order of the alphabet."""
+    """The data sets in `data_sets/`, in alphabetical order."""
     return _read_all(library("data_sets"))
 
 
@@ -168,7 +168,7 @@ def _read_all(folder: Path) -> tuple[KnownDataset, ...]:
 
 
 def title_of(layout: str) -> str:
-    """A layout in words. A file of the user's own that is gone by now has its name."""
+    """The title of a layout; the file name if a file of the user's own no longer exists."""
     titles = TITLES | {known.name: known.title for known in known_datasets()}
     if layout in titles:
         return titles[layout]
@@ -179,13 +179,13 @@ def title_of(layout: str) -> str:
 
 
 def known_label_maps() -> list[dict[int, int]]:
-    """What known data sets say of labels in masks, where it is not that they are the classes' numbers."""
+    """The label maps of the known data sets, without empty ones."""
     maps = (_labels(form)[0] for known in known_datasets() for form in known.forms)
     return [label_map for label_map in maps if label_map]
 
 
 def numbers(labels: Labels) -> list[int]:
-    """Labels and ranges of them one by one. Raises: ValueError: a range that ends before it begins, or too high."""
+    """All labels, with ranges expanded. Raises: ValueError: a range that ends before it begins, or above 65535."""
     found: list[int] = []
     for label in labels:
         first, last = (label, label) if isinstance(label, int) else map(int, label.split("-"))
@@ -196,7 +196,7 @@ def numbers(labels: Labels) -> list[int]:
 
 
 def alternatives(pattern: str) -> list[str]:
-    """`a{b,c}` as `ab`, `ac`; the first braces change slowest."""
+    """Expand braces: `a{b,c}` to `ab`, `ac`; the first braces change slowest."""
     if (found := _BRACES.search(pattern)) is None:
         return [pattern]
     both = pattern[: found.start()], pattern[found.end() :]
@@ -207,17 +207,18 @@ def alternatives(pattern: str) -> list[str]:
 
 
 def find_layout(root: Path, name: str = "auto") -> tuple[Path, FoundLayout]:
-    """What `root` is: the layout of that name, or the most specific one that fits, and the folder that it is in.
+    """The folder of a data set, and its layout: the one named, or the most specific one that fits.
 
-    That is `root`, or the only folder in it, as archives have it. `name`: one of `data_sets/`, `folder`, `list`, or
-    the path of a YAML file like those. Raises: DataError: none fits, or not the one named; or a file with a mistake.
+    The folder is `root` or the only folder in it, as in unpacked archives. `name`: a data set in `data_sets/`,
+    `folder`, `list`, or the path of such a YAML file.
+    Raises: DataError: no layout fits, the one named does not fit, or its file has a mistake.
     """
     wanted = _finders(name)
     try:
         places = [root]
         while inside := _only_folder(places[-1]):
             places.append(inside)
-        for folder in reversed(places):  # from outside, a known data set is any folder of images and masks
+        for folder in reversed(places):  # from outside, a known data set looks like any folder of images and masks
             for find in wanted:
                 if found := find(folder):
                     return folder, found
@@ -235,7 +236,7 @@ def find_layout(root: Path, name: str = "auto") -> tuple[Path, FoundLayout]:
 
 
 def _finders(name: str) -> list[Find]:
-    """What is tried on a folder, in turn: forms with folders of their own, forms in any folders, and any folders."""
+    """The layouts to try, in this order: forms with fixed folders, forms in any folders, and any folders."""
     folder: Find = cache(find_folder)  # several forms ask for it
     others = {"folder": folder, "list": find_lists}
     if name in others:
@@ -251,7 +252,7 @@ def _finders(name: str) -> list[Find]:
 
 
 def _match(name: str, form: Form, find_any: Find, root: Path) -> FoundLayout | None:
-    """`root` as a form of a data set; None where it is not."""
+    """The layout of `root` by a form of a data set; None if it does not fit."""
     splits = _splits(form, find_any, root)
     if not splits or not _is_detected(form.detect, root, splits):
         return None
@@ -274,7 +275,7 @@ def _match(name: str, form: Form, find_any: Find, root: Path) -> FoundLayout | N
 def _from_table(
     table: Sequence[ClassRow], ignored: int
 ) -> tuple[tuple[str, ...], dict[int, int], dict[str | int, Colour]]:
-    """Classes, label map and colours by a table; of labels with one colour, the first has it."""
+    """Classes, label map and colours of a table; if labels share a colour, the first has it."""
     used = [label for label, row in enumerate(table) if row.used]
     label_map = dict.fromkeys(range(len(table)), ignored) | {label: number for number, label in enumerate(used)}
     colours: dict[str | int, Colour] = {}
@@ -285,7 +286,7 @@ def _from_table(
 
 
 def _labels(form: Form) -> tuple[dict[int, int], dict[str | int, Colour]]:
-    """Label map and colours that a form says; colours have the labels 0, 1, ... in their order."""
+    """Label map and colours of a form; the colours have the labels 0, 1, ... in their order."""
     classes, ignored = form.classes or (), _ignored(form)
     if form.colours is not None:
         rows = [(name, colour) for name, colours in form.colours.items() for colour in colours]
@@ -302,7 +303,7 @@ def _ignored(form: Form) -> int:
 
 
 def _splits(form: Form, find_any: Find, root: Path) -> Mapping[str, SplitConfig]:
-    """The splits of `form` that are in `root`."""
+    """The splits of `form` that exist in `root`."""
     if form.splits == "any":
         found = find_any(root)
         splits = {} if found is None else found.splits
@@ -312,7 +313,7 @@ def _splits(form: Form, find_any: Find, root: Path) -> Mapping[str, SplitConfig]
 
 
 def _place(root: Path, form: Form, value: str) -> SplitConfig | None:
-    """Where a split lies; None where a part of it is missing."""
+    """The place of a split; None if a part of it is missing."""
     places: dict[str, Any] = {}
     for key in ("images", "masks", "list"):
         if template := getattr(form, key):
@@ -336,7 +337,7 @@ def _is_detected(detect: Detect, root: Path, splits: Mapping[str, SplitConfig]) 
 
 
 def _is_any_named(pattern: str, root: Path, splits: Mapping[str, SplitConfig], key: Literal["images", "masks"]) -> bool:
-    """Whether one of the first names fits `pattern`, in the first split that has any."""
+    """Whether one of the first names matches `pattern`, in the first split that has files."""
     for place in splits.values():
         if place.list is not None and key == "images":
             found = (Path(entry[0]) for entry in read_list(root / place.list))
@@ -354,14 +355,14 @@ def _is_coloured(root: Path, splits: Mapping[str, SplitConfig]) -> bool:
 
 
 def _only_folder(root: Path) -> Path | None:
-    """The one folder in `root`, where there is nothing else, unless it is a split of the data set."""
+    """The folder in `root`, if `root` holds nothing else and its name tells no split."""
     inside = [path for path in islice(root.iterdir(), 20) if not is_hidden(path.name)]
     alone = len(inside) == 1 and inside[0].is_dir() and not inside[0].is_symlink()
     return inside[0] if alone and split_of(inside[0].name) is None else None
 
 
 def _no_layout(root: Path) -> DataError:
-    """The error of a folder that is no data set."""
+    """The error for a folder that is no data set."""
     places = image_folders(root)
     held = f" (images are in {', '.join(places[:4])}{', ...' * (len(places) > 4)})" if places else ""
     looked_for = _KNOWN.format(", ".join(known.title for known in known_datasets()))

@@ -1,4 +1,4 @@
-"""Which image belongs to which mask: folders, lists and tables of them."""
+"""Pairing images with masks, by folders, lists and tables."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import TypeAlias
 
 from autoseg.config.data import SplitConfig
 from autoseg.data.io.images import IMAGE_SUFFIXES, is_image
+from autoseg.data.io.reading import unreadable
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
-from autoseg.files import one_line
 
 Pair: TypeAlias = tuple[str, Path, Path]
-"""Name, image, mask. The name is the image's path within the folder of images, without suffix."""
+"""Name, image, mask. The name is the image's path in the folder of images, without suffix."""
 
 _ENDINGS = ("_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_segmentation", "_annotation")
 Index: TypeAlias = Mapping[str, list[Path]]
@@ -28,26 +28,26 @@ MASK_VARIANTS = (
     *("", *_ENDINGS, "_L", "_gtFine_labelTrainIds", "_gtFine_labelIds", "_labelTrainIds", "_labelIds"),
     *(form for ending in _ENDINGS for form in (ending.title(), ending.upper())),
 )
-"""What a mask's stem may have more than its image's; the first that is there counts."""
+"""Endings that a mask's stem may have after its image's stem, in the order in which they are tried."""
 IMAGE_VARIANTS = ("_leftImg8bit", "_image", "_img", "_sat", "_rgb", "_Image", "_Img", "_Sat", "_IMG", "_RGB")
-"""What an image's stem may have that its mask's lacks."""
+"""Endings of an image's stem that its mask's stem may lack."""
 _WORD = re.compile(r"\d+|[^\W\d_]+")
 _SUFFIX = "|".join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)
 _TWO_FILES = re.compile(rf"(.+(?:{_SUFFIX}))\s+(\S.*(?:{_SUFFIX}))", re.IGNORECASE)
 
 
 class BadFiles:
-    """What is wrong with a split: the first is an error, or each is left out and counted where `skip` is set."""
+    """The files of a split that cannot be used. The first one is an error; with `skip`, all are left out."""
 
     def __init__(self, skip: bool = False) -> None:
         self.skip = skip
         self.left_out: list[tuple[str, str]] = []
         """(name, reason)."""
         self.first: DataError | None = None
-        """What the first of them would have raised."""
+        """The error of the first of them."""
 
     def add(self, name: str, error: DataError) -> None:
-        """Raises: DataError: the error, unless bad files are skipped."""
+        """Leave out a sample. Raises: DataError: the error, unless bad files are skipped."""
         if not self.skip:
             raise error
         self.first = self.first or error
@@ -62,11 +62,10 @@ def list_pairs(
     val_share: float = 0.2,
     split_seed: int = 0,
 ) -> list[Pair]:
-    """Every image of a split with its mask: in the order of its list, or else by name. Masks alone are left out.
+    """Every image of a split with its mask, in the order of its list or else of its names. Masks alone are left out.
 
-    Of a split with a `part`, what `val_share` and `split_seed` give it. `bad` collects what cannot be paired.
-
-    Raises: DataError: a folder or file that is missing, no images, an image without a mask, a name that comes twice.
+    A split with a `part` gets its share by `val_share` and `split_seed`. `bad` collects images without a pair.
+    Raises: DataError: a missing folder or file, no images, an image without a mask, a name that comes twice.
     """
     bad = bad or BadFiles()
     entries = read_list(root / config.list) if config.list else []
@@ -93,9 +92,9 @@ def list_pairs(
 
 
 def pairs_in_one_folder(folder: Path, most: int = 20_000) -> bool:
-    """Whether a folder, or one below it, holds an image beside its mask, such as `a.jpg` and `a_mask.png`.
+    """Whether a folder or a subfolder holds an image beside its mask, such as `a.jpg` and `a_mask.png`.
 
-    At most so many files are looked at.
+    The search ends after `most` files.
     """
     looked = 0
     for place, folders, names in os.walk(folder):
@@ -115,13 +114,8 @@ def read_list(path: Path) -> list[tuple[str, ...]]:
     A CSV may have a header. Numbers after a stem (Oxford-IIIT Pet) are left out.
     Raises: DataError: it cannot be read, has a line of three parts, or no line.
     """
-    try:
+    with unreadable(path, "a list of images", "correct data.splits", OSError, UnicodeDecodeError):
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as reason:
-        raise DataError(
-            f"{path} cannot be read as a list of images ({one_line(reason)}); correct data.splits",
-            code="file-unreadable",
-        ) from None
     entries = []
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith("#"):
@@ -140,7 +134,7 @@ def read_list(path: Path) -> list[tuple[str, ...]]:
 
 
 def within(root: Path, path: Path) -> str:
-    """`path` from `root` on, where it lies there."""
+    """`path` relative to `root`, if it lies there."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
@@ -148,7 +142,7 @@ def within(root: Path, path: Path) -> str:
 
 
 def _paired(root: Path, split: str, config: SplitConfig, stems: list[str], bad: BadFiles) -> list[Pair]:
-    """The images of a folder (those of `stems`, or all) with the masks of another."""
+    """The images of a folder, all or those of `stems`, with the masks of another folder."""
     if config.images is None or config.masks is None:
         raise DataError(
             f"{root / (config.list or '')} lists stems, but {root} has no folders images/ and masks/ to find them in;"
@@ -163,18 +157,15 @@ def _paired(root: Path, split: str, config: SplitConfig, stems: list[str], bad: 
         )
     wanted = [_without_suffix(stem) for stem in stems] or sorted(images)
     missing = [name for name in wanted if name not in images]
-    unpaired: list[tuple[str, Path]] = []
     found: list[Pair] = []
-    for name in (name for name in wanted if name in images):
-        candidates = matches[name]
-        if not candidates:
-            unpaired.append((name, images[name][0]))
-        elif len(images[name]) > 1 or len(candidates) > 1:
-            both = " and ".join(within(root, file) for file in max(images[name], candidates, key=len)[:2])
+    for name in (name for name in wanted if matches.get(name)):
+        files = max(images[name], matches[name], key=len)
+        if len(files) > 1:
+            both = " and ".join(within(root, file) for file in files[:2])
             error = DataError(f"{both} in {root} have the same stem; remove or rename one", code="same-stem-twice")
             bad.add(name, error)
         else:
-            found.append((name, images[name][0], candidates[0]))
+            found.append((name, images[name][0], matches[name][0]))
     for name in missing:
         error = DataError(
             f"{root / (config.list or '')} lists {name}, which is not in {root / config.images}"
@@ -182,12 +173,14 @@ def _paired(root: Path, split: str, config: SplitConfig, stems: list[str], bad: 
             code="listed-file-missing",
         )
         bad.add(name, error)
+    unpaired = [name for name in wanted if name in images and not matches[name]]
     missed = f"{len(unpaired)} of {counted(len(wanted), 'image')} without"
-    for name, image in unpaired:
-        text = f"{within(root, image)} has no mask in {root / config.masks} ({missed}); add the masks, with the images'"
+    for name in unpaired:
+        image = within(root, images[name][0])
+        text = f"{image} has no mask in {root / config.masks} ({missed}); add the masks, with the images'"
         advice = "stems, or remove the images"
         if len(parts := _parts_of(name, masks, "*" in config.masks)) > 1:
-            text = f"{within(root, image)} has {len(parts)} masks, such as {within(root, masks[parts[0]][0])}, but none"
+            text = f"{image} has {len(parts)} masks, such as {within(root, masks[parts[0]][0])}, but none"
             advice = "of the whole image; merge them into one mask of labels, with the image's stem"
         error = DataError(f"{text} {advice}", code="mask-in-parts" if len(parts) > 1 else "mask-missing")
         bad.add(name, error)
@@ -195,10 +188,10 @@ def _paired(root: Path, split: str, config: SplitConfig, stems: list[str], bad: 
 
 
 def match_names(images: Index, masks: Index, suffix: str | None = None) -> dict[str, list[Path]]:
-    """The mask files of each image; none, or several of one name, where there is no pair.
+    """The mask files of each image; a pair has exactly one.
 
-    By the usual endings, or by `suffix`. Where no image at all finds a mask so, by what is left of the names without
-    the words that all images, or all masks, begin and end with: `top_2_10_RGB` has `top_2_10_label`.
+    Names match by the usual endings, or by `suffix`. If no image finds a mask, names match without the words that all
+    images, or all masks, begin and end with: `top_2_10_RGB` has the mask `top_2_10_label`.
     """
     found = {name: _masks_of(name, masks, suffix) for name in images}
     if suffix is not None or any(found.values()):
@@ -210,7 +203,7 @@ def match_names(images: Index, masks: Index, suffix: str | None = None) -> dict[
 
 
 def _keys(names: Iterable[str]) -> dict[str, str]:
-    """Name -> what is left of it without the words that all begin and end with; folders stay."""
+    """Name -> the name without the words that all names begin and end with; folders stay."""
     words = {name: _WORD.findall(Path(name).name) for name in names}
     first = shared_length(words.values())
     last = shared_length(way[first:][::-1] for way in words.values())
@@ -221,7 +214,7 @@ def _keys(names: Iterable[str]) -> dict[str, str]:
 
 
 def shared_length(sequences: Iterable[Sequence[str]]) -> int:
-    """How many elements all begin with; of one sequence alone, or of none, nothing is shared."""
+    """Length of the beginning that all sequences share; 0 if there are fewer than two."""
     alike = takewhile(lambda column: len(column) > 1 and len(set(column)) == 1, zip(*sequences, strict=False))
     return sum(1 for _ in alike)
 
@@ -229,7 +222,7 @@ def shared_length(sequences: Iterable[Sequence[str]]) -> int:
 def _parts_of(name: str, masks: Index, own_folder: bool) -> list[str]:
     """The masks of parts of an image, such as its objects: `a_0` and `a_1` of `a`, `007_hair` of `7`.
 
-    Where each image has folders of its own, all in that of masks.
+    own_folder: each image has a folder of masks; all masks there are its parts.
     """
     if own_folder and "/" in name:
         return [mask for mask in masks if Path(mask).parent == Path(name).parent]
@@ -239,7 +232,7 @@ def _parts_of(name: str, masks: Index, own_folder: bool) -> list[str]:
 
 
 def _images_and_masks(root: Path, split: str, config: SplitConfig) -> tuple[Index, Index]:
-    """Names of a split's images, without `image_suffix`, and of its masks -> files."""
+    """The files of a split's images, by names without `image_suffix`, and of its masks. Raises: DataError."""
     assert config.images is not None and config.masks is not None  # noqa: PT018 - for the type checker alone
     files = index_files(root, config.images)
     together = config.images == config.masks
@@ -266,23 +259,25 @@ def _images_and_masks(root: Path, split: str, config: SplitConfig) -> tuple[Inde
 
 def _mask_among(name: str, names: Mapping[str, object] | set[str]) -> list[str]:
     """The endings with which `names` has a mask of the image `name`."""
-    bases = [name, *(name.removesuffix(ending) for ending in IMAGE_VARIANTS if name.endswith(ending))]
-    return [variant for variant in MASK_VARIANTS if variant and any(base + variant in names for base in bases)]
+    return [ending for ending in MASK_VARIANTS if ending and any(base + ending in names for base in _bases(name))]
 
 
 def _masks_of(name: str, masks: Index, suffix: str | None) -> list[Path]:
     """The files of the first mask name that fits an image; several where one name has several files."""
     variants = MASK_VARIANTS if suffix is None else (suffix,)
-    bases = [name, *(name.removesuffix(ending) for ending in IMAGE_VARIANTS if name.endswith(ending))]
-    candidates = (masks[base + variant] for base in bases for variant in variants if base + variant in masks)
-    return next(candidates, [])
+    return next((masks[base + end] for base in _bases(name) for end in variants if base + end in masks), [])
+
+
+def _bases(name: str) -> list[str]:
+    """An image's name with and without its ending."""
+    return [name, *(name.removesuffix(ending) for ending in IMAGE_VARIANTS if name.endswith(ending))]
 
 
 def index_files(root: Path, folder: str) -> Index:
-    """Path within `folder`, without suffix -> image files of that name; subfolders count, hidden files do not.
+    """Path in `folder` without suffix -> image files of that name. Subfolders count, hidden files do not.
 
-    A part of `folder` that is `*` is any folder, whose name then begins the path: `Urban/7` of `Train/*/images`.
-    Raises: DataError: there is no such folder, or it cannot be looked into.
+    A part `*` of `folder` stands for any folder, whose name then begins the path: `Urban/7` in `Train/*/images`.
+    Raises: DataError: there is no such folder, or it is unreadable.
     """
     files: dict[str, list[Path]] = {}
     for name, path in image_files(root, folder):
@@ -291,26 +286,26 @@ def index_files(root: Path, folder: str) -> Index:
 
 
 def image_files(root: Path, folder: str) -> Iterator[tuple[str, Path]]:
-    """The names and files of `index_files` one by one, in the order of their names. Raises: DataError: as there."""
+    """The names and files of `index_files` in the order of their names. Raises: DataError: as there."""
     for prefix, place in _folders(root, folder):
-        for path in _walk(place, ()):
+        for path in _walk(place):
             if is_image(path.name):
                 yield prefix + path.relative_to(place).with_suffix("").as_posix(), path
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is none of the data, by its name."""
+    """Whether a file or folder is hidden or made by an archiver, by its name."""
     return name.startswith(".") or name == "__MACOSX"
 
 
 def _folders(root: Path, folder: str) -> list[tuple[str, Path]]:
-    """What is in place of each `*`, with strokes between and after, and the folder."""
+    """The names that stand for each `*`, each followed by `/`, and the folder. Raises: DataError: there is none."""
     found = [("", root)]
     for part in Path(folder).parts:
         found = [
             (f"{prefix}{inside.name}/" if part == "*" else prefix, inside)
             for prefix, place in found
-            for inside in (_inside(place) if part == "*" else [place / part])
+            for inside in ([Path(e.path) for e in _entries(place) if _is_folder(e)] if part == "*" else [place / part])
         ]
     found = [(prefix, place) for prefix, place in found if place.is_dir()]
     if not found:
@@ -318,9 +313,10 @@ def _folders(root: Path, folder: str) -> list[tuple[str, Path]]:
     return found
 
 
-def _inside(folder: Path) -> list[Path]:
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """The visible entries of a folder in the order of names. Raises: DataError: it is unreadable."""
     try:
-        return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
+        return sorted((e for e in os.scandir(folder) if not is_hidden(e.name)), key=lambda entry: entry.name)
     except OSError as reason:
         raise DataError(
             f"{folder} cannot be looked into ({reason.strerror}); change its permissions, or remove it",
@@ -328,24 +324,14 @@ def _inside(folder: Path) -> list[Path]:
         ) from None
 
 
-def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
-    """The files below a folder, links followed. `above`: device and number of it and of those that it lies in."""
-    try:
-        status = folder.stat()
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as reason:
-        raise DataError(
-            f"{folder} cannot be looked into ({reason.strerror}); change its permissions, or remove it",
-            code="folder-unreadable",
-        ) from None
-    here = (status.st_dev, status.st_ino)
+def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """The files below a folder, following links. `above`: the folders that it lies in, with links resolved."""
+    entries, here = _entries(folder), folder.resolve()
     if here in above:
         raise DataError(
             f"{folder} is a symbolic link to a folder that it lies in; remove the link", code="folder-link-loop"
         )
     for entry in entries:
-        if is_hidden(entry.name):
-            continue
         if _is_folder(entry):
             yield from _walk(Path(entry.path), (*above, here))
         else:
@@ -355,14 +341,14 @@ def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to itself: it is said when the image is read
+    except OSError:  # a link to itself; reading the image reports it
         return False
 
 
 def _part(pairs: list[Pair], part: str, val_share: float, seed: int, root: Path) -> list[Pair]:
-    """Those of `pairs` that belong to a part: by a hash of their names, so that new images move few of the others.
+    """The pairs of the part `train` or `val`, by a hash of their names, so that new images move few others.
 
-    A single image is one to train on. Raises: DataError: no image is left for validation.
+    A single image belongs to `train`. Raises: DataError: no image is left for validation.
     """
     count = min(round(val_share * len(pairs)) or 1, len(pairs) - 1)
     if count == 0 and part == "val":
@@ -380,7 +366,7 @@ def _part(pairs: list[Pair], part: str, val_share: float, seed: int, root: Path)
 
 
 def _entry(line: str, suffix: str) -> tuple[str, ...]:
-    """The parts of a line of a list."""
+    """The cells of a line of a list."""
     line = line.strip()
     if suffix.lower() == ".csv":
         delimiter = next((mark for mark in ",;\t" if mark in line), ",")
@@ -396,7 +382,7 @@ def _entry(line: str, suffix: str) -> tuple[str, ...]:
 
 
 def _is_header(entry: Sequence[str]) -> bool:
-    """Whether the first line of a CSV names its columns: no file has a dot-less name, and no stem such a one."""
+    """Whether the first line of a CSV names its columns: no cell has a dot, as file names have."""
     columns = ("image", "images", "stem", "name", "id", "file", "filename", "image_path")
     return not any("." in cell for cell in entry) and (len(entry) == 2 or entry[0].lower() in columns)
 
@@ -414,7 +400,7 @@ def _both_there(root: Path, listing: str, image: str, mask: str, bad: BadFiles) 
 
 
 def _listed(root: Path, name: str) -> Path:
-    """The file that a list names; `/JPEGImages/a.jpg` counts from `root`, too, as the augmented VOC lists have it."""
+    """The file that a list names. `/JPEGImages/a.jpg` may be relative to `root`, as in the lists of augmented VOC."""
     path = root / name
     return path if path.exists() or not name.startswith("/") else root / name.lstrip("/")
 

@@ -1,4 +1,4 @@
-"""Images and masks that are arrays rather than pictures: NPY files, and TIFFs of many bands or of deep colours.
+"""Images and masks that Pillow cannot hold: NPY files, and TIFFs of many bands or of more than 8 bits per colour.
 
 Letters: H height and W width in pixels, C channels.
 """
@@ -13,47 +13,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.config.base import LEAST_INPUT_SIDE
+from autoseg.data.io.reading import missing_file, unreadable
 from autoseg.errors import DataError
-from autoseg.files import one_line
 
 MAX_PIXELS = 178_956_970
-"""Of an image: what Pillow, too, takes for an attempt to fill the memory."""
+"""Pixels of an image; Pillow has the same limit against decompression bombs."""
 
 
 def npy_shape(path: Path) -> tuple[int, ...]:
     """The shape of an array file, from its header. Raises: DataError: it is missing, or no array of numbers."""
-    try:
+    form, remedy = "an array, or is cut off", "save it with numpy.save, as an array of numbers"
+    with unreadable(path, form, remedy, OSError, ValueError, EOFError, SyntaxError), missing_file(path):
         return np.shape(np.load(path, mmap_mode="r", allow_pickle=False))
-    except FileNotFoundError:
-        raise DataError(
-            f"{path} does not exist; restore it or take it out of the data set", code="file-missing"
-        ) from None
-    except PermissionError:
-        raise DataError(
-            f"{path} may not be read; change its permissions, or remove it", code="permission-denied"
-        ) from None
-    except (OSError, ValueError, EOFError, SyntaxError) as reason:
-        raise DataError(
-            f"{path} cannot be read as an array, or is cut off ({one_line(reason)}); save it with numpy.save, as an"
-            " array of numbers",
-            code="file-unreadable",
-        ) from None
 
 
 def read_npy(path: Path) -> NDArray[Any]:
     """The array of a file. Raises: DataError: as `npy_shape`, or too many values."""
-    shape = npy_shape(path)
-    check_pixels(path, shape)
-    try:  # not mapped: a file that is cut off while it is mapped ends the process
+    check_pixels(path, npy_shape(path))
+    with unreadable(path, "an array", "save it again", OSError, ValueError, EOFError):
+        # not mapped: if another program cuts off a mapped file, the process dies
         return np.asarray(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, EOFError) as reason:
-        raise DataError(
-            f"{path} cannot be read as an array ({one_line(reason)}); save it again", code="file-unreadable"
-        ) from None
 
 
 def check_pixels(path: Path, shape: tuple[int, ...]) -> None:
-    """Raises: DataError: more pixels than `MAX_PIXELS`."""
+    """Raises: DataError: more than `MAX_PIXELS` pixels."""
     longest = sorted(shape)[-2:]
     if len(longest) == 2 and longest[0] * longest[1] > MAX_PIXELS:
         raise DataError(
@@ -63,9 +46,9 @@ def check_pixels(path: Path, shape: tuple[int, ...]) -> None:
 
 
 def read_tiff(path: Path) -> NDArray[Any]:
-    """A TIFF as (H, W) or (H, W, C), by the package tifffile.
+    """A TIFF as (H, W) or (H, W, C), read by the package tifffile.
 
-    Raises: DataError: the package is not there, or cannot read the file.
+    Raises: DataError: the package is not installed, or cannot read the file.
     """
     try:
         tifffile = importlib.import_module("tifffile")
@@ -75,34 +58,26 @@ def read_tiff(path: Path) -> NDArray[Any]:
             " (pip install tifffile imagecodecs), or save the image with numpy.save",
             code="package-missing",
         ) from None
-    try:
-        with tifffile.TiffFile(path) as file:
-            series = file.series[0]
-            check_pixels(path, series.shape)
-            array, axes = series.asarray(), series.axes
-    except DataError:
-        raise
-    except Exception as reason:  # of many kinds, some of other packages
-        raise DataError(
-            f"{path} cannot be read as a TIFF ({one_line(reason)}); replace or remove it", code="file-unreadable"
-        ) from None
+    # tifffile raises exceptions of many kinds, some of other packages
+    with unreadable(path, "a TIFF", "replace or remove it", Exception), tifffile.TiffFile(path) as file:
+        series = file.series[0]
+        check_pixels(path, series.shape)
+        array, axes = series.asarray(), series.axes
     others = [place for place, axis in enumerate(axes) if axis not in "YX"]
     if array.ndim != len(others) + 2 or len([place for place in others if array.shape[place] > 1]) > 1:
         raise DataError(
             f"{path} has the axes {axes} of lengths {array.shape}; save one image as (H, W, C)",
             code="image-shape-invalid",
         )
-    order = [place for place, axis in enumerate(axes) if axis in "YX"] + others
-    array = array.transpose(order)
+    array = array.transpose([place for place, axis in enumerate(axes) if axis in "YX"] + others)
     return np.asarray(array.reshape(*array.shape[:2], -1) if others else array)
 
 
 def channels_last(array: NDArray[Any], path: Path, channels: int | None = None) -> NDArray[Any]:
     """(H, W), (H, W, C) or (C, H, W) as (H, W, C).
 
-    Of the first and the last axis, the one as long as `channels` holds them, or else the one that is shorter than
-    `LEAST_INPUT_SIDE`.
-    Raises: DataError: another number of axes, or neither or both may hold the channels.
+    The channel axis is the first or last axis: the one of length `channels`, or else of less than `LEAST_INPUT_SIDE`.
+    Raises: DataError: another number of axes, or neither or both may be the channel axis.
     """
     if array.ndim == 2:
         return array[:, :, None]
@@ -142,7 +117,7 @@ def array_labels(array: NDArray[Any], path: Path) -> NDArray[np.integer[Any]]:
 
 
 def pixel_values(array: NDArray[Any], path: Path) -> NDArray[Any]:
-    """(H, W, C) as uint8 or uint16, or else as float32. Raises: DataError: no real numbers, or some not finite."""
+    """(H, W, C) as uint8, uint16 or else float32. Raises: DataError: values that are not real or not finite."""
     if array.dtype == np.bool_:
         return array.astype(np.uint8)
     if array.dtype in (np.uint8, np.uint16):

@@ -1,4 +1,4 @@
-"""Colour-coded masks: tables of which colour is which class.
+"""Colour-coded masks: tables from colours to classes.
 
 Letters: H height and W width in pixels.
 """
@@ -14,42 +14,35 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.data.io.reading import unreadable
 from autoseg.errors import DataError
-from autoseg.files import one_line
 
 Colour: TypeAlias = tuple[int, int, int]
 Colours: TypeAlias = Mapping[str | int, Colour]
-"""Name of a class, or label -> its colour. Named classes get the labels 0, 1, ... in their order."""
+"""Class name or label -> colour. Named classes get the labels 0, 1, ... in their order."""
 
 TABLE_FILES = ("label_colors.txt", "class_dict.csv", "labelmap.txt", "classes.csv", "colors.csv", "colours.csv")
 _LIKE_A_TABLE = re.compile(r".*(class|label|colou?r).*\.(csv|txt)", re.IGNORECASE)
 LARGEST_TABLE = 2**20
-"""Bytes."""
+"""Size in bytes of a file of colours or of class names."""
 IGNORED_NAMES = ("ignore", "ignored", "void", "unlabelled", "unlabeled", "undefined", "unknown", "nodata")
-"""Names, in any case, of what is no class: pixels of these colours are ignored."""
-
-
-class GreyTable:
-    """Reads two classes out of shades of grey: 1 from `threshold` on, 0 below it."""
-
-    def __init__(self, threshold: int) -> None:
-        self._threshold = threshold
-
-    def read(self, grey: NDArray[Any]) -> NDArray[np.uint8]:
-        """(H, W) to labels (H, W)."""
-        return (grey >= self._threshold).astype(np.uint8)
+"""Lower-case names whose pixels are ignored, in any spelling of upper and lower case."""
 
 
 class ColourTable:
-    """Reads the labels out of the colours of a mask. `labels`: colour -> label."""
+    """Maps colours to labels; `IGNORED_NAMES` get the ignore label. If a colour comes twice, its first label counts."""
 
-    def __init__(self, labels: Mapping[Colour, int]) -> None:
-        codes = sorted((_code(np.array(colour)).item(), label) for colour, label in labels.items())
-        self._codes = np.array([code for code, _ in codes], dtype=np.int64)
-        self._labels = np.array([label for _, label in codes], dtype=np.uint16)
+    def __init__(self, colours: Colours, ignore_label: int) -> None:
+        numbers = {name: label for label, name in enumerate(named_classes(colours))}
+        labels: dict[int, int] = {}
+        for key, colour in colours.items():
+            label = numbers.get(key, ignore_label) if isinstance(key, str) else key
+            labels.setdefault(_code(np.array(colour)).item(), label)
+        self._codes = np.array(sorted(labels), dtype=np.int64)
+        self._labels = np.array([labels[code] for code in sorted(labels)], dtype=np.uint16)
 
     def read(self, colours: NDArray[np.uint8], where: Path) -> NDArray[np.uint16]:
-        """(H, W, 3) to labels (H, W). Raises: DataError: a colour that the table does not have."""
+        """(H, W, 3) to labels (H, W). Raises: DataError: a colour that is not in the table."""
         codes = _code(colours)
         places = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)
         known = self._codes[places] == codes
@@ -64,37 +57,21 @@ class ColourTable:
         return labels
 
 
-MaskTable: TypeAlias = ColourTable | GreyTable
-
-
-def mask_table(colours: Colours | None, threshold: int | None, ignore_label: int) -> MaskTable | None:
-    """How the values in masks become labels, by `data.colours` or `data.mask_threshold`; None where they are labels."""
-    if colours is not None:
-        return colour_table(colours, ignore_label)
-    return None if threshold is None else GreyTable(threshold)
-
-
-def colour_table(colours: Colours, ignore_label: int) -> ColourTable:
-    """The table that `data.colours` describes."""
-    labels: dict[Colour, int] = {}
-    numbers = {name: label for label, name in enumerate(named_classes(colours))}
-    for key, colour in colours.items():
-        label = numbers.get(key, ignore_label) if isinstance(key, str) else key
-        labels.setdefault(colour, label)
-    return ColourTable(labels)
+MaskTable: TypeAlias = ColourTable | int
+"""How values in masks become labels: by their colours, or as class 1 from this grey value on and class 0 below it."""
 
 
 def named_classes(colours: Colours) -> tuple[str, ...]:
-    """The classes that have a name, in their order; those to be ignored are none."""
+    """The named classes in their order, without `IGNORED_NAMES`."""
     return tuple(key for key in colours if isinstance(key, str) and key.lower() not in IGNORED_NAMES)
 
 
 def table_beside(*folders: Path) -> dict[str | int, Colour] | None:
     """The colours of the first table file in `folders`, if there is one.
 
-    `64 128 64 Animal` a line (CamVid), `name,r,g,b`, or `name:r,g,b::` (CVAT), with or without a header or a number
-    before. Any other text file or CSV named after classes, labels or colours will do, if it is such a table.
-    Raises: DataError: a file of a usual name that is no table.
+    Lines are `64 128 64 Animal` (CamVid), `name,r,g,b` or `name:r,g,b::` (CVAT), also after a class number or a header.
+    If no file has a usual name, any table in a .txt or .csv file named after classes, labels or colours counts.
+    Raises: DataError: a file of a usual name is no table.
     """
     for folder in folders:
         if file := next((folder / name for name in TABLE_FILES if (folder / name).is_file()), None):
@@ -103,7 +80,7 @@ def table_beside(*folders: Path) -> dict[str | int, Colour] | None:
         try:
             if (table := _read_table(file)) and len(table) > 1:
                 return table
-        except DataError:  # something else
+        except DataError:  # no table
             continue
     return None
 
@@ -116,24 +93,20 @@ def _like_tables(folder: Path) -> list[Path]:
 
 
 def _read_table(file: Path) -> dict[str | int, Colour] | None:
-    try:
+    with unreadable(file, "a table of colours", "correct it", OSError, UnicodeDecodeError):
         if file.stat().st_size > LARGEST_TABLE:
             raise DataError(f"{file} is too large for a table of colours; correct it", code="colour-table-invalid")
         text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as reason:
-        raise DataError(
-            f"{file} cannot be read as a table of colours ({one_line(reason)}); correct it", code="file-unreadable"
-        ) from None
     return dict(_rows(file, text)) or None
 
 
 def is_photo_like(colours: NDArray[np.uint8]) -> bool:
-    """Whether (H, W, 3) has more colours than any table."""
+    """Whether (H, W, 3) has more colours than any table has."""
     return len(np.unique(_code(colours))) > 1024
 
 
 def first_colours(colours: NDArray[np.uint8], count: int = 3) -> list[list[int]]:
-    """The commonest colours of (H, W, 3)."""
+    """The `count` commonest colours of (H, W, 3)."""
     codes, counts = np.unique(_code(colours), return_counts=True)
     most = codes[np.argsort(-counts, kind="stable")[:count]].tolist()
     return [[code >> 16, code >> 8 & 255, code & 255] for code in most]
@@ -146,7 +119,7 @@ def _rows(file: Path, text: str) -> Iterator[tuple[str, Colour]]:
         name, colour = _row(line, file.suffix)
         if name and len(colour) == 3 and all(value <= 255 for value in colour):
             yield name, (colour[0], colour[1], colour[2])
-        elif number > 1:  # the first may be a header
+        elif number > 1:  # the first line may be a header
             raise DataError(
                 f"{file}, line {number}: write a name and its red, green and blue, 0..255, as name,r,g,b",
                 code="colour-table-invalid",
@@ -154,19 +127,19 @@ def _rows(file: Path, text: str) -> Iterator[tuple[str, Colour]]:
 
 
 def _row(line: str, suffix: str) -> tuple[str, list[int]]:
-    """The words of a line, and its whole numbers."""
+    """The words of a line, joined, and its whole numbers."""
     if suffix == ".csv":
         cells = [cell.strip() for cell in next(csv.reader([line]))]
     else:
         cells = [cell for cell in re.split(r"[:,\s]+", line.strip()) if cell]
     numbers = [int(cell) for cell in cells if cell.isdecimal()]
-    if len(numbers) == 4 and cells[0].isdecimal():  # a number of the class before its name and colour
+    if len(numbers) == 4 and cells[0].isdecimal():  # the class number before name and colour
         numbers = numbers[1:]
     return " ".join(cell for cell in cells if not cell.isdecimal()), numbers
 
 
 def _code(colours: NDArray[Any]) -> NDArray[np.int64]:
-    """One number for each colour, (..., 3) to (...)."""
+    """One number per colour, (..., 3) to (...)."""
     red, green, blue = (colours[..., channel].astype(np.int64) for channel in range(3))
     code: NDArray[np.int64] = red << 16 | green << 8 | blue
     return code

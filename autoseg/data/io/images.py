@@ -1,4 +1,4 @@
-"""Reading image and mask files, with one clear line for a file that cannot be used.
+"""Reading image and mask files. A file that cannot be used is a DataError of one clear line.
 
 Letters: H height and W width in pixels, C channels.
 """
@@ -18,37 +18,29 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from autoseg.data.io.arrays import (
-    MAX_PIXELS,
-    array_labels,
-    channels_last,
-    npy_shape,
-    pixel_values,
-    read_npy,
-    read_tiff,
-)
-from autoseg.data.io.colour_tables import GreyTable, MaskTable, first_colours, is_photo_like
+from autoseg.data.io.arrays import MAX_PIXELS, array_labels, channels_last, npy_shape, pixel_values, read_npy, read_tiff
+from autoseg.data.io.colour_tables import MaskTable, first_colours, is_photo_like
+from autoseg.data.io.reading import missing_file, unreadable
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
-from autoseg.files import one_line
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".npy")
 FIRST_FILES = 10
-"""So many images or masks are tried for one that can be read and tells what all are like."""
+"""Number of images or masks that are tried until one can be read and stands for all."""
 
 DARK, BRIGHT = 32, 224
-"""Below the one and from the other on lie the two values of black and white masks."""
+"""In black and white masks, one value is below DARK and the other at least BRIGHT."""
 FLAT_SHARE = 0.002
 CROWDED = 0.5
-"""Of the pixels, at least so many have one of the two values; in a photo, none of two has."""
+"""Least share of pixels with one of the two values; photos have less."""
 SHADES = 8
-"""So many values between the two, at least, show that edges are blurred and that these are no labels."""
+"""Least number of values in between that shows blurred edges instead of labels."""
 
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 _GREY_16 = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 _TIFF = (".tif", ".tiff")
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # it speaks of each TIFF that `read_tiff` reads
+logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # it warns of each TIFF that `read_tiff` reads
 _BITS_PER_SAMPLE, _SUBFILE_TYPE = 258, 254
 
 
@@ -57,24 +49,27 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
+def is_npy(path: Path) -> bool:
+    """Whether a file holds a NumPy array, by its name."""
+    return path.suffix.lower() == ".npy"
+
+
 def read_image(
     path: Path, mask_size: tuple[int, int] | None = None, channels: int = 3, pixel_type: str = "uint8"
 ) -> NDArray[Any]:
     """An image file as (H, W, `channels`) of `pixel_type`: `uint8`, `uint16` or `float32`.
 
-    Grey becomes RGB and RGB grey where `channels` asks for it, and a fourth channel (alpha) is left out where only
-    three are wanted; 8 and 16 bit are scaled to each other; floats stay as they are.
-    Of 16-bit colours in a PNG Pillow reads 8 bits; in a TIFF or NPY, and in grey, all 16 are kept.
-    Cameras store a turned photo with a note (EXIF) on how to turn it. The note is followed, unless `mask_size` (H, W)
-    is given and matches only the photo as it is stored.
+    Grey is converted to RGB, RGB to grey, RGBA to RGB, and 8 bits to 16 bits or back; floats stay as they are.
+    Pillow reads 8 of 16 bits of a PNG in colour; TIFF, NPY and grey images keep all 16.
+    The EXIF orientation is applied, unless `mask_size` (H, W) is given and matches only the image as stored.
 
-    Raises: DataError: the file is missing, truncated, no image, or one of other channels.
+    Raises: DataError: the file is missing, truncated, no image, or has other channels or values.
     """
     return _as_asked(_pixels(path, mask_size, channels), path, channels, pixel_type)
 
 
 def image_format(path: Path) -> tuple[int, str]:
-    """Channels and pixel type of an image as its file has them. Raises: DataError: as `read_image`."""
+    """Number of channels and pixel type of an image file. Raises: DataError: as `read_image`."""
     pixels = _pixels(path, None, None)
     return pixels.shape[2], pixels.dtype.name
 
@@ -82,13 +77,13 @@ def image_format(path: Path) -> tuple[int, str]:
 def read_mask(path: Path, table: MaskTable | None = None) -> NDArray[np.integer[Any]]:
     """A mask file as labels (H, W): palette indices, the values of a one-channel image, or what `table` says.
 
-    Three equal channels count as one, and so does a GIF in grey, whose palette is its writer's.
-    Raises: DataError: the file is missing, truncated, no image, or in colour; a JPEG or WebP, where `table` needs exact
-    values.
+    Three equal channels count as one. A GIF in grey counts as grey, since the program that wrote it chose its palette.
+    Raises: DataError: the file is missing, truncated, no image, in colour without a `table`, or a JPEG or WebP whose
+    exact values are needed.
     """
-    image = read_npy(path) if path.suffix.lower() == ".npy" else _open(path)
-    if isinstance(table, GreyTable):
-        return table.read(_grey_values(image, path))
+    image = read_npy(path) if is_npy(path) else _open(path)
+    if isinstance(table, int):
+        return (_grey_values(image, path) >= table).astype(np.uint8)
     if isinstance(image, np.ndarray):
         if table is not None and image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8:
             return table.read(image, path)
@@ -115,36 +110,31 @@ def read_mask(path: Path, table: MaskTable | None = None) -> NDArray[np.integer[
     return labels.astype(np.uint8) if labels.dtype == np.bool_ else labels.copy()
 
 
-def is_coloured(path: Path) -> bool:
-    """Whether a mask has red, green and blue that differ. Raises: DataError: it cannot be read."""
-    image = None if path.suffix.lower() == ".npy" else _open(path)
-    if not isinstance(image, Image.Image) or image.mode not in ("RGB", "RGBA"):
-        return False
-    channels = np.asarray(image)[:, :, :3]
-    return bool((channels != channels[:, :, :1]).any())
-
-
 def first_in_colour(masks: Iterable[Path]) -> Path | None:
-    """The first mask that can be read, if it is in colour."""
+    """The first mask that can be read, if its red, green and blue differ somewhere."""
     for path in islice(masks, FIRST_FILES):
         try:
-            return path if is_coloured(path) else None
-        except DataError:  # it is said when the mask is read
+            image = None if is_npy(path) else _open(path)
+        except DataError:  # `read_mask` reports it
             continue
+        if not isinstance(image, Image.Image) or image.mode not in ("RGB", "RGBA"):
+            return None
+        channels = np.asarray(image)[:, :, :3]
+        return path if (channels != channels[:, :, :1]).any() else None
     return None
 
 
 def are_black_and_white(masks: Sequence[Path]) -> bool:
     """Whether masks show two classes in black and white with blurred edges, as JPEGs and enlarged masks do.
 
-    The flat parts of each are all of one dark value and one bright value; what lies between is seen at edges alone.
-    Masks of labels are flat in all their labels. What cannot be read does not count.
+    Their flat parts have one dark and one bright value; other values occur only at edges. Masks of labels are flat in
+    all labels. Files that cannot be read do not count.
     """
     between: set[int] = set()
     seen = lossy = False
     for path in masks:
         try:
-            image = None if path.suffix.lower() == ".npy" else _open(path)
+            image = None if is_npy(path) else _open(path)
         except DataError:
             continue
         if not isinstance(image, Image.Image) or image.mode not in ("L", "RGB"):
@@ -161,8 +151,8 @@ def are_black_and_white(masks: Sequence[Path]) -> bool:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(H, W) of an image file as it is stored, from its header. Raises: DataError: the file is missing or no image."""
-    if path.suffix.lower() == ".npy":
+    """(H, W) of an image file as stored, from its header. Raises: DataError: the file is missing or no image."""
+    if is_npy(path):
         shape = tuple(length for length in npy_shape(path) if length > 1)
         return (shape[0], shape[1]) if len(shape) > 1 else (1, 1)
     with _clear_errors(path), Image.open(path) as image:
@@ -170,14 +160,14 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def _grey_values(image: Image.Image | NDArray[Any], path: Path) -> NDArray[Any]:
-    """(H, W) of a mask."""
+    """The grey values of a mask, (H, W)."""
     if isinstance(image, np.ndarray):
         return array_labels(image, path)
     return np.asarray(image if image.mode in _GREY_16 else image.convert("L"))
 
 
 def _flat_values(grey: NDArray[Any]) -> NDArray[np.int64]:
-    """Those that fill whole squares of 3x3 pixels, in no less than `FLAT_SHARE` of an image."""
+    """The values that fill squares of 3x3 pixels in more than `FLAT_SHARE` of an image."""
     rows = (grey[2:] == grey[1:-1]) & (grey[1:-1] == grey[:-2])
     flat = rows[:, 2:] & rows[:, 1:-1] & rows[:, :-2]
     middle = grey[1:-1, 1:-1]
@@ -190,11 +180,11 @@ def _flat_values(grey: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def _pixels(path: Path, mask_size: tuple[int, int] | None, channels: int | None) -> NDArray[Any]:
-    """An image as its file has it, (H, W, C) of uint8, uint16 or float32; an alpha channel where `channels` counts it.
+    """An image as stored, (H, W, C) of uint8, uint16 or float32; with its alpha channel if `channels` counts it.
 
-    Four-colour prints and other colours than RGB become RGB.
+    CMYK and other colour spaces become RGB.
     """
-    image = read_npy(path) if path.suffix.lower() == ".npy" else _open(path)
+    image = read_npy(path) if is_npy(path) else _open(path)
     if isinstance(image, np.ndarray):
         return pixel_values(channels_last(image, path, channels), path)
     upright = _upright(image)
@@ -202,7 +192,7 @@ def _pixels(path: Path, mask_size: tuple[int, int] | None, channels: int | None)
         image = upright
     if image.mode in _GREY_16:
         values = np.asarray(image)[:, :, None]
-        deep = values.dtype.itemsize > 2 and image.format != "PNG"  # older Pillows read 16-bit PNGs as 32-bit numbers
+        deep = values.dtype.itemsize > 2 and image.format != "PNG"  # older Pillow reads 16-bit PNGs as 32-bit integers
         return values.astype(np.float32) if deep else values.clip(0, 65535).astype(np.uint16)
     if image.mode == "F":
         return pixel_values(np.asarray(image)[:, :, None], path)
@@ -217,7 +207,7 @@ def _pixels(path: Path, mask_size: tuple[int, int] | None, channels: int | None)
 
 
 def _as_asked(pixels: NDArray[Any], path: Path, channels: int, pixel_type: str) -> NDArray[Any]:
-    """(H, W, C) with as many channels, and of the type, as are asked for."""
+    """Convert (H, W, C) to `channels` channels of `pixel_type`. Raises: DataError: no such conversion."""
     found = pixels.shape[2]
     if found != channels:
         if (found, channels) in ((4, 3), (2, 1)):
@@ -253,7 +243,7 @@ def _grey(colours: NDArray[Any]) -> NDArray[Any]:
 
 
 def _single_channel(values: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
-    """Labels (H, W) of a mask whose channels are equal, alpha left out."""
+    """Labels (H, W) of a mask whose channels, except alpha, are equal. Raises: DataError: they differ."""
     channels = values[:, :, : 3 if values.shape[2] > 2 else 1]
     if (channels == channels[:, :, :1]).all():
         return channels[:, :, 0].copy()
@@ -271,7 +261,7 @@ def _single_channel(values: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The photo turned as its EXIF note says; as it is stored, where there is no note or none that can be read."""
+    """Apply the EXIF orientation, if there is one that can be read."""
     try:
         return ImageOps.exif_transpose(image)
     except (*_UNREADABLE, TypeError, KeyError):
@@ -279,7 +269,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _open(path: Path) -> Image.Image | NDArray[Any]:
-    """The decoded image, or an array where Pillow cannot hold it. The file is closed again."""
+    """The decoded image of a closed file, or an array if Pillow cannot hold it. Raises: DataError: as `read_image`."""
     with _clear_errors(path):
         try:
             with Image.open(path) as image:
@@ -301,14 +291,13 @@ def _open(path: Path) -> Image.Image | NDArray[Any]:
 
 
 def _is_deep(image: Image.Image) -> bool:
-    """Whether a TIFF has colours of more than 8 bit, of which Pillow would keep 8, or several pages."""
+    """Whether a TIFF has several pages, or colours of more than 8 bits, which Pillow would cut to 8."""
     bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))
-    deep = len(bits) > 1 and max(bits) > 8
-    return deep or _is_animated(image)
+    return (len(bits) > 1 and max(bits) > 8) or _is_animated(image)
 
 
 def _is_animated(image: Image.Image) -> bool:
-    """Whether there are several images in a file: neither a second, smaller one (TIFF, MPO) nor a preview counts."""
+    """Whether a file holds several images. Previews and smaller copies (TIFF, MPO) do not count."""
     frames = getattr(image, "n_frames", 1)
     if frames < 2 or image.format == "MPO":
         return False
@@ -324,24 +313,14 @@ def _is_animated(image: Image.Image) -> bool:
 
 @contextlib.contextmanager
 def _clear_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError:
-        raise DataError(
-            f"{path} does not exist; restore it or take it out of the data set", code="file-missing"
-        ) from None
-    except PermissionError:
-        raise DataError(
-            f"{path} may not be read; change its permissions, or remove it", code="permission-denied"
-        ) from None
-    except IsADirectoryError:
-        raise DataError(f"{path} is a folder, not an image; rename or remove it", code="file-is-folder") from None
-    except Image.DecompressionBombError:
-        raise DataError(
-            f"{path} has more than {MAX_PIXELS:,} pixels; cut it into tiles", code="image-too-large"
-        ) from None
-    except _UNREADABLE as reason:
-        raise DataError(
-            f"{path} cannot be read as an image, or is cut off ({one_line(reason)}); replace or remove it",
-            code="file-unreadable",
-        ) from None
+    """Turn what Pillow raises for a file that cannot be used into a DataError of one line."""
+    form, remedy = "an image, or is cut off", "replace or remove it"
+    with unreadable(path, form, remedy, *_UNREADABLE), missing_file(path):
+        try:
+            yield
+        except IsADirectoryError:
+            raise DataError(f"{path} is a folder, not an image; rename or remove it", code="file-is-folder") from None
+        except Image.DecompressionBombError:
+            raise DataError(
+                f"{path} has more than {MAX_PIXELS:,} pixels; cut it into tiles", code="image-too-large"
+            ) from None

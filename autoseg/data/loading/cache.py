@@ -1,6 +1,6 @@
-"""Keeping all decoded samples of a data set: on the GPU, in memory, or in files that are mapped into memory.
+"""Storing all decoded samples of a data set on the GPU, in memory, or in files that are mapped into memory.
 
-Each image is decoded once; what trains and measures then reads it from there (`SegmentationDataset.store`).
+Each image is decoded once; training and evaluation then read it from `SegmentationDataset.store`.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from autoseg.host_memory import free_memory, total_memory
 Store: TypeAlias = Literal["auto", "device", "memory", "disk", "none"]
 
 DEVICE_SHARE = 0.25
-"""Of a GPU's free memory, at most so much for the samples of one split; the network needs the rest."""
+"""Largest share of a GPU's free memory for the samples of one split; the network needs the rest."""
 MEMORY_SHARE = 0.5
-"""Of the memory that is available."""
+"""Largest share of the available host memory."""
 FORMAT = 2
 
 _log = logging.getLogger(__name__)
@@ -45,30 +45,30 @@ def keep_samples(
     cache_dir: str | Path | None = None,
     progress: Progress | None = None,
 ) -> str:
-    """Decode every sample once, and keep all where `store` says; returns where: `device`, `memory`, `disk` or `none`.
+    """Decode every sample once and store all in `store`; return the place: `device`, `memory`, `disk` or `none`.
 
-    `auto`: on the device where that is a GPU with room, else in memory, else in files in `cache_dir`. Where a place
-    cannot be had, one line of the log says so, and the files are read when they are needed, as for `none`.
-    `progress(done, total)` is called after each sample.
+    `auto`: the first that has room of a GPU, the host's memory and files in `cache_dir`. If there is no room, the log
+    says so in one line, and the image files are read on access, as for `none`. `progress(done, total)` is called after
+    each sample.
 
     Raises: DataError: the first sample that cannot be used.
     """
     device = device or torch.device("cpu")
-    if store != "none":
-        layout = Layout(_sizes(dataset), dataset.mask_dtype, dataset.channels, dataset.image_dtype)
-        for place in places(store, layout.total_bytes, device):
-            samples = _kept(dataset, layout, place, device, cache_dir, progress)
-            if samples is not None:
-                dataset.keep(samples)
-                _say_unlabelled(dataset)
-                return place
-    verify(dataset, progress)
+    sizes = [] if store == "none" else _sizes(dataset)
+    layout = Layout(sizes, dataset.mask_dtype, dataset.channels, dataset.image_dtype)
+    for place in places(store, layout.total_bytes, device):
+        if samples := _kept(dataset, layout, place, device, cache_dir, progress):
+            dataset.keep(samples)
+            break
+    else:
+        place = "none"
+        verify(dataset, progress)
     _say_unlabelled(dataset)
-    return "none"
+    return place
 
 
 def cache_folder(cache_dir: str | Path | None = None) -> Path:
-    """`cache_dir`, or the user's folder for what can be made again: $XDG_CACHE_HOME/autoseg or ~/.cache/autoseg."""
+    """`cache_dir`, or else the user's cache folder: $XDG_CACHE_HOME/autoseg or ~/.cache/autoseg."""
     if cache_dir is not None:
         return Path(cache_dir).expanduser()
     root = os.environ.get("XDG_CACHE_HOME", "")
@@ -76,16 +76,15 @@ def cache_folder(cache_dir: str | Path | None = None) -> Path:
 
 
 def available_memory() -> int:
-    """Bytes of memory that can be had without swapping; half of all where the system does not say."""
+    """Bytes of memory that are free without swapping; half of all memory if the system does not say."""
     free = free_memory()
     return (total_memory() or 0) // 2 if free is None else free
 
 
 def fingerprint(dataset: SegmentationDataset) -> tuple[str, str] | None:
-    """A name for the folder of a data set's samples, and what tells whether a folder of that name still holds them.
+    """The folder name for a data set's samples, and the fingerprint of its content; None if the sources are unknown.
 
-    The name follows from where the samples come from and what is made of them, the other also from the state of the
-    sources. None where the sources are not known.
+    The name depends on the sources and the settings. The fingerprint also depends on the state of the sources.
     """
     sources = dataset.sources()
     if sources is None:
@@ -120,12 +119,12 @@ def _sizes(dataset: SegmentationDataset) -> list[tuple[int, int]]:
 
 
 def places(store: Store, total_bytes: int, device: torch.device) -> Iterator[str]:
-    """Where to try to keep the samples, in this order."""
-    if store == "device" and device.type != "cuda":  # mps shares the memory, and samples are augmented on the CPU
+    """The places to try, in this order."""
+    if store == "device" and device.type != "cuda":  # mps shares the host's memory, and the CPU augments
         yield "memory"
-    elif store != "auto":
+    elif store in ("device", "memory", "disk"):
         yield store
-    else:
+    elif store == "auto":
         if device.type == "cuda" and total_bytes <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
             yield "device"
         if total_bytes <= MEMORY_SHARE * available_memory():

@@ -1,4 +1,4 @@
-"""Batches that depend on (seed, stream, epoch, step) alone, so that a run goes on where it stopped.
+"""Batches that depend only on (seed, stream, epoch, step), so that a run can resume anywhere.
 
 Letters: N images in a batch, C channels, H, W height and width of an image, h, w of a crop, in pixels.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 import signal
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeAlias, cast
+from functools import partial
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from autoseg.errors import DataError
 from autoseg.ops.precision import float64_device
 
 Key: TypeAlias = tuple[int, int]
-"""Index of a sample, and the seed of its augmentation."""
+"""Index of a sample and seed of its augmentation."""
 Batch: TypeAlias = tuple[Tensor, Tensor]
 Indices: TypeAlias = "Sequence[int] | NDArray[np.int64]"
 
@@ -40,10 +41,10 @@ def epoch_order(
     balanced: float = 0.0,
     chances: NDArray[np.float64] | None = None,
 ) -> NDArray[np.int64]:
-    """A permutation of 0..length-1 that depends on the arguments alone.
+    """A permutation of 0..length-1 that depends only on the arguments.
 
-    `stream` keeps loaders of one run apart (`"train_a"`, `"train_b"`); `turn` counts the permutations of one epoch.
-    `balanced`: share of its places, drawn too, where another item is put, each drawn by its `chances` (length,).
+    `stream` separates the loaders of one run (`"train_a"`, `"train_b"`). `turn` counts the permutations of one epoch.
+    `balanced`: share of the positions, chosen at random, that hold an item drawn by `chances` (length,) instead.
     """
     random = np.random.default_rng([seed, _number(stream), epoch, turn])
     order = random.permutation(length).astype(np.int64)
@@ -56,13 +57,13 @@ def epoch_order(
 class BatchLoader:
     """Augmented batches of some samples of a data set.
 
-    Step s of an epoch holds the items s*batch_size to (s+1)*batch_size-1 of an endless row of permutations, those of
-    that epoch. `len()` is the number of whole batches in one permutation, at least 1.
-    `device`: where whole batches are made at once; None makes sample after sample on the CPU with Pillow, as for mps,
-    which lacks float64. What is shown is the same (see `BatchAugment`). `workers`: processes that read and augment on
-    the CPU; 0 does it in this one. The batches are the same. With a `device` they serve a data set whose samples are
-    not kept (`cache.py`).
-    `balanced` and `chances`, one an index: see `epoch_order`.
+    Step s of an epoch holds the items s*batch_size to (s+1)*batch_size-1 of the epoch's endless sequence of
+    permutations. `len()` is the number of whole batches in one permutation, at least 1.
+    `device`: makes whole batches there at once. None, or mps, which lacks float64: makes samples one by one on the CPU
+    with Pillow. Both show the same (see `BatchAugment`).
+    `workers`: number of processes that read and augment on the CPU; they do not change the batches. 0: this process.
+    With a `device`, only data sets without a store (`cache.py`) use workers.
+    `balanced`, `chances` (one per index): see `epoch_order`.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class BatchLoader:
         self._balance = (balanced, chances)
         self._limits_classes = augment.max_class_share < 1
         self._coarse_masks: dict[int, CoarseMask] = {}
-        self._items = _Items(dataset, crop, augment, mean, std)
+        self._batches = _Batches(dataset, crop, augment, mean, std)
         self._at_once: BatchAugment | None = None
         if device is not None and device.type != "mps":
             self._at_once = BatchAugment(crop, augment, mean, std, dataset.ignore_label, device)
@@ -104,29 +105,20 @@ class BatchLoader:
     def epoch(self, epoch: int, start_step: int = 0, steps: int | None = None) -> Iterator[Batch]:
         """The batches start_step..steps-1 of an epoch: images (N, C, h, w) float32, masks (N, h, w) int64.
 
-        `steps`: how many the whole epoch has; left out, `len(self)`. More than that goes on with further permutations.
-
+        `steps`: number of steps of the whole epoch. Default: `len(self)`. More steps use further permutations.
         Raises: DataError: a sample that cannot be used.
         """
-        steps = len(self) if steps is None else steps
-        if start_step >= steps:
-            return
+        keys = (self.keys(epoch, step) for step in range(start_step, len(self) if steps is None else steps))
         if self._at_once is not None and (self.dataset.store is not None or self.workers == 0):
-            for step in range(start_step, steps):
-                yield self._made_at_once(self._at_once, self.keys(epoch, step))
+            yield from map(partial(self._made_at_once, self._at_once), keys)
             return
-        if self.workers == 0:
-            for step in range(start_step, steps):
-                yield _stack(self._items[key] for key in self.keys(epoch, step))
-            return
-        keys = [self.keys(epoch, step) for step in range(start_step, steps)]
-        for batch in self._in_workers(keys):
+        for batch in self._in_workers(list(keys)) if self.workers else map(self._batches.__getitem__, keys):
             if isinstance(batch, DataError):
                 raise batch
             yield batch
 
     def keys(self, epoch: int, step: int) -> list[Key]:
-        """What the batch is made of: (index in the data set, seed of the augmentation) of each item."""
+        """The (index in the data set, seed of the augmentation) of each item of a batch."""
         positions = range(step * self.batch_size, (step + 1) * self.batch_size)
         length = len(self.indices)
         turns = {position // length for position in positions}
@@ -143,34 +135,35 @@ class BatchLoader:
     def _made_at_once(self, augment_batch: BatchAugment, keys: list[Key]) -> Batch:
         samples = [sample_tensors(self.dataset, index) for index, _ in keys]
         generators = [torch.Generator().manual_seed(seed) for _, seed in keys]
-        if not self._limits_classes:
-            return augment_batch(samples, generators)
-        coarse = [self._coarse_mask(index, mask) for (index, _), (_, mask) in zip(keys, samples, strict=True)]
+        coarse = None
+        if self._limits_classes:
+            coarse = [self._coarse_mask(index, mask) for (index, _), (_, mask) in zip(keys, samples, strict=True)]
         return augment_batch(samples, generators, coarse)
 
     def _coarse_mask(self, index: int, mask: Tensor) -> CoarseMask:
-        """That of a sample; fetched from the device once, since fetching waits for it."""
+        """A sample's coarse mask, copied from the device only once, since the copy waits for the device."""
         if index not in self._coarse_masks:
             step = CoarseMask.step_of(*mask.shape)
-            # a copy, to keep no view of a mask that the data set forgets
+            # a copy, since a view would keep the whole mask in memory
             labels = mask[::step, ::step].cpu().numpy().copy()
             self._coarse_masks[index] = CoarseMask(labels.view(f"u{labels.itemsize}"), step)
         return self._coarse_masks[index]
 
     def _in_workers(self, keys: list[list[Key]]) -> Iterable[Batch | DataError]:
         return DataLoader(
-            self._items,
-            batch_sampler=keys,
+            self._batches,
+            batch_size=None,
+            sampler=keys,
             num_workers=min(self.workers, len(keys)),
-            collate_fn=_collate,
+            collate_fn=_unchanged,
             worker_init_fn=_start_worker,
-            generator=torch.Generator(),  # or PyTorch draws from the global one
+            generator=torch.Generator(),  # otherwise PyTorch draws from the global one
             pin_memory=self._at_once is not None and self._at_once.device.type == "cuda",
         )
 
 
 def sample_tensors(dataset: SegmentationDataset, index: int) -> tuple[Tensor, Tensor]:
-    """Image (H, W, C) and mask (H, W), uint8, or int16 for uint16, where they are kept. Not to be changed.
+    """Image (H, W, C) and mask (H, W), as `mask_tensor` gives it, on the device of the store. Do not change them.
 
     Raises: DataError: a sample that cannot be used.
     """
@@ -190,13 +183,13 @@ def evaluation_batches(
 ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
     """Whole images in the order of `indices`: (indices, images (N, C, H, W) float32, masks (N, H, W) int64).
 
-    Up to `batch_size` images that follow each other and have one size come together. Nothing is random. They reach
-    `device` as bytes and are normalised there, but for mps before.
+    A batch holds up to `batch_size` consecutive images of one size, without augmentation. `device` normalises them,
+    except mps, for which the CPU does.
 
     Raises: DataError: a sample that cannot be used.
     """
     device = device or torch.device("cpu")
-    first = float64_device(device)  # mps has no uint16 either, so images are normalised before they go there
+    first = float64_device(device)  # mps has no uint16, so the CPU normalises images for it
     constants: tuple[Tensor, Tensor] | None = None
     group: list[int] = []
     tensors: list[Batch] = []
@@ -213,8 +206,8 @@ def evaluation_batches(
         yield group, *_stack(tensors)
 
 
-class _Items(Dataset[Batch]):
-    """(index, seed) -> augmented image and mask."""
+class _Batches(Dataset["Batch | DataError"]):
+    """Makes one batch from its keys."""
 
     def __init__(
         self,
@@ -227,15 +220,11 @@ class _Items(Dataset[Batch]):
         self.dataset = dataset
         self._settings = (crop, augment, mean, std, dataset.ignore_label)
 
-    def __getitem__(self, key: Key) -> Batch:
-        index, seed = key
-        generator = torch.Generator().manual_seed(seed)
-        return augment(self.dataset.load(index), *self._settings, generator)
-
-    def __getitems__(self, keys: list[Key]) -> list[Batch] | DataError:
-        """One batch's items, or what is wrong: a DataError that a worker raises loses its one line on the way out."""
+    def __getitem__(self, keys: list[Key]) -> Batch | DataError:
+        """One batch, or its error: PyTorch would wrap a DataError that a worker raises in a traceback."""
         try:
-            return [self[key] for key in keys]
+            samples = ((self.dataset.load(index), torch.Generator().manual_seed(seed)) for index, seed in keys)
+            return _stack(augment(sample, *self._settings, generator) for sample, generator in samples)
         except DataError as reason:
             return reason
 
@@ -245,17 +234,16 @@ def _stack(items: Iterable[Batch]) -> Batch:
     return torch.stack(images), torch.stack(masks)
 
 
-def _collate(items: list[Batch] | DataError) -> Batch | DataError:
-    return items if isinstance(items, DataError) else _stack(items)
+def _unchanged(batch: Any) -> Any:
+    return batch
 
 
 def _start_worker(worker: int) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):  # these are for the main process, which ends its workers
+    for number in (signal.SIGINT, signal.SIGTERM):  # the main process handles these and ends its workers
         signal.signal(number, signal.SIG_IGN)
     if (info := get_worker_info()) is not None:
-        cast(
-            _Items, info.dataset
-        ).dataset.cache_bytes = 0  # a worker lives for one epoch, which never asks for a sample twice
+        # a worker lives for one epoch, which never asks for a sample twice
+        cast(_Batches, info.dataset).dataset.cache_bytes = 0
 
 
 def _number(stream: str | int) -> int:

@@ -1,6 +1,6 @@
-"""Packed samples in a folder that is mapped into memory: made once, whole or not at all, and checked when used.
+"""Packed samples in a folder that is mapped into memory. The folder appears atomically and is checked on use.
 
-The folder: `images.npy` and `masks.npy`, flat, and `samples.json` with the size of each sample and its CRC-32.
+It holds `images.npy` and `masks.npy`, both flat, and `samples.json` with the size and the CRC-32 of each sample.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from autoseg.files import replace, write_text
 
 FILES, TABLE = ("images.npy", "masks.npy"), "samples.json"
 ABANDONED_SECONDS = 24 * 3600.0
-"""A half-made folder in which nobody has written for so long is no longer being made."""
+"""An unfinished folder without writes for so long is abandoned."""
 _MALFORMED = (FileNotFoundError, EOFError, SyntaxError, TokenError, ValueError, LookupError, AttributeError, TypeError)
 
 _log = logging.getLogger(__name__)
 
 
 class SamplesError(Exception):
-    """A folder that does not hold what is looked for; the text says why."""
+    """A folder cannot be used for these samples; the text says why."""
 
 
 class MappedSamples(PackedSamples):
-    """The samples of a folder, read when they are used; `decode(index)` makes one from its own files.
+    """The samples of a folder, read on access.
 
-    A process compares the checksum of a sample when it first uses it. A damaged one is never used: it is decoded again
-    each time, and the folder loses its table, so that the next run makes it anew.
+    A process compares a sample's checksum when it first uses it. A damaged sample is decoded from its own files
+    (`decode(index)`) each time, and the folder loses its table, so that the next run makes it anew.
 
     Raises: SamplesError: the folder was made for other samples, or is damaged. OSError: it cannot be read.
     """
@@ -63,15 +63,13 @@ class MappedSamples(PackedSamples):
         if arrays != layout.arrays or len(self._sums) != len(layout.sizes):
             raise SamplesError("is damaged")
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", UserWarning
-            )  # PyTorch's, of arrays that must not be written to: nobody does
+            warnings.simplefilter("ignore", UserWarning)  # PyTorch warns of read-only arrays; nothing writes to these
             super().__init__(layout, torch.from_numpy(images), mask_tensor(masks))
         self._folder, self._decode = folder, decode
         self._unchecked, self._damaged = set(range(len(layout.sizes))), set[int]()
 
     def tensors(self, index: int) -> tuple[Tensor, Tensor]:
-        """See `PackedSamples`. Raises: DataError: a damaged sample whose own files cannot be used either."""
+        """As `PackedSamples`. Raises: DataError: a damaged sample whose own files cannot be used either."""
         parts = super().tensors(index)
         if index in self._unchecked:
             if _checksum(*(part.numpy() for part in parts)) != self._sums[index]:
@@ -94,7 +92,7 @@ class MappedSamples(PackedSamples):
 
 
 def write_samples(folder: Path, fingerprint: str, layout: Layout, fill: Callable[[Put], Any]) -> None:
-    """Make a folder; `fill` puts every sample. What other processes read or write is never disturbed.
+    """Make a folder; `fill` puts every sample. Other processes may read or write the same folder meanwhile.
 
     Raises: OSError: no space, no right to write, and the like.
     """
@@ -107,21 +105,21 @@ def write_samples(folder: Path, fingerprint: str, layout: Layout, fill: Callable
         try:
             replace(temporary, folder)
         except OSError:
-            if not folder.is_dir():  # else another process was faster
+            if not folder.is_dir():  # otherwise another process was faster
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def remove_samples(folder: Path) -> None:
-    """Remove a folder, at once for whoever opens it. Raises: OSError: no right to, or in use, on Windows."""
+    """Remove a folder atomically. Raises: OSError: no right to do so, or the folder is in use on Windows."""
     with contextlib.suppress(FileNotFoundError):  # another process was faster
         replace(folder, _temporary(folder))
     shutil.rmtree(_temporary(folder), ignore_errors=True)
 
 
 def _write_arrays(folder: Path, layout: Layout, fill: Callable[[Put], Any]) -> list[int]:
-    """Write both files; returns the checksum of each sample."""
+    """Write both files and return the checksum of each sample."""
     sums, turn = [0] * len(layout.sizes), Lock()
     with (folder / FILES[0]).open("wb") as images, (folder / FILES[1]).open("wb") as masks:
         files = (images, masks)
@@ -132,8 +130,8 @@ def _write_arrays(folder: Path, layout: Layout, fill: Callable[[Put], Any]) -> l
         def put(index: int, *sample: NDArray[Any]) -> None:
             parts = [np.ascontiguousarray(part) for part in sample]
             sums[index] = _checksum(*parts)
-            # by calls and not through a mapping: where the disk is full, these fail, but a mapping ends the process
-            with turn:  # a file has one place at a time, and Windows has no pwrite
+            # not through a mapping: on a full disk a write raises, but a mapping kills the process
+            with turn:  # a file has one position, and Windows has no pwrite
                 for file, first, part in zip(files, firsts, parts, strict=True):
                     file.seek(first + layout.starts[index] * (part.nbytes // sample[1].size))
                     file.write(part.data)
@@ -158,7 +156,7 @@ def _temporary(folder: Path) -> Path:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """What processes that were killed left of this folder."""
+    """Remove what killed processes left of this folder."""
     for leftover in folder.parent.glob(f".{folder.name}.*.tmp"):
         with contextlib.suppress(OSError):  # another process was faster, or it belongs to another user
             last = max(path.stat().st_mtime for path in (leftover, *leftover.iterdir()))

@@ -1,4 +1,4 @@
-"""Cutting a training set in two: trainA for the weights, trainB for the architecture."""
+"""Splitting a training set into trainA for the weights and trainB for the architecture."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from autoseg.errors import DataError
 
 
 def halve(length: int, fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices 0..length-1 dealt at random into two sorted arrays; the first gets round(fraction * length), halves up.
+    """Split the indices 0..length-1 at random into two sorted arrays.
 
-    Raises: DataError: one of the two would be empty.
+    The first gets fraction * length indices, rounded half up. Raises: DataError: one of the two would be empty.
     """
     count = int(fraction * length + 0.5)
     if not 0 < count < length:

@@ -1,4 +1,4 @@
-"""Some work on every sample, in several threads."""
+"""Work on every sample in several threads."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Progress = Callable[[int, int], None]
 
 
 def in_threads(work: Callable[[int], object], total: int, progress: Progress | None = None) -> None:
-    """`work(index)` for 0..total-1, some at a time. What it raises first in this order is raised, and the rest left.
+    """Call `work(index)` for 0..total-1 in several threads, and `progress(done, total)` after each.
 
-    `progress(done, total)` is called after each.
+    Raises: the exception of the lowest index that fails; later work is cancelled.
     """
     pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
 
     def silent(index: int) -> None:
-        work(index)  # results are dropped at once: together they may be larger than memory
+        work(index)  # drop the result at once: all results together may exceed the memory
 
     try:
         for done, _ in enumerate(pool.map(silent, range(total)), start=1):

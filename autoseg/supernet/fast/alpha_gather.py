@@ -1,6 +1,6 @@
-"""alpha and beta in the shapes in which the cells take them, for the whole supernet at once.
+"""alpha in the shapes that the cells need, for the whole supernet at once.
 
-Letters: G groups of a reading, E its edges, C channels of a block.
+Letters: G groups of an edge group, E edges of each, C channels of a block.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from autoseg.supernet.fast.mixed_op import Factors
 from autoseg.supernet.fast.weights import BYPASS, FREE, WEIGHTED, EdgeGroup, of_kind
 
 CellKind = tuple[int, int]
-"""Groups of a cell's states and channels of its weights: cells that agree in both take alpha alike."""
+"""Groups of a cell's states and channels of its weights: cells that agree in both need the same factors."""
 
 
 class AlphaFactors(nn.Module):
-    """`ArchParameters.mixture` [edge, operation] -> of each kind of cell, the factors of each of its readings."""
+    """`ArchParameters.mixture` [edge, operation] -> for each kind of cell, the factors of its edge groups."""
 
-    def __init__(self, readings: dict[int, Sequence[EdgeGroup]], kinds: Iterable[CellKind], operations: Sequence[str]):
-        """readings: of a cell, by the number of its groups."""
+    def __init__(self, groups: dict[int, Sequence[EdgeGroup]], kinds: Iterable[CellKind], operations: Sequence[str]):
+        """groups: the edge groups of a cell, by the number of its arrows."""
         super().__init__()
         weighted = [operations.index(name) for kind in WEIGHTED for name in of_kind(operations, kind)]
         free = [operations.index(name) for name in of_kind(operations, *FREE)]
@@ -36,17 +36,16 @@ class AlphaFactors(nn.Module):
             self.register_buffer(name, torch.tensor(repeated, dtype=torch.int64), persistent=False)
 
         self.kinds, self.free, self.bypass = sorted(set(kinds)), len(free), len(bypass)
-        self.layouts = {arrows: [len(reading.numbers) for reading in of] for arrows, of in readings.items()}
-        # after the first reading, all groups read the same edges: the factors do not depend on the arrows
-        any_layout = next(iter(readings.values()))
-        later = [reading.groups[0] for reading in any_layout[1:]]
+        self.layouts = {arrows: [len(group.numbers) for group in of] for arrows, of in groups.items()}
+        # after the first edge group, the factors do not depend on the arrows
+        later = [group.groups[0] for group in next(iter(groups.values()))[1:]]
         self.later_edges = [len(numbers) for numbers in later]
         register("later", [entry for numbers in later for n in numbers for entry in entries(free, [n])])
         register("later_bypass", [entry for numbers in later for entry in entries(bypass, numbers)])
-        for arrows, of in readings.items():
+        for arrows, of in groups.items():
             register(f"first_{arrows}", entries([*free, *bypass], of[0].numbers))
         for arrows, channels in self.kinds:
-            numbers = [entry for reading in readings[arrows] for entry in entries(weighted, reading.numbers)]
+            numbers = [entry for group in groups[arrows] for entry in entries(weighted, group.numbers)]
             register(f"weighted_{arrows}_{channels}", numbers, channels)
         self.weighted_sizes = {arrows: [len(weighted) * size for size in of] for arrows, of in self.layouts.items()}
 
@@ -66,20 +65,20 @@ class AlphaFactors(nn.Module):
         return result
 
     def _first(self, arrows: int, entries: Tensor) -> tuple[Tensor, ...]:
-        """Of the first reading, (G, E, 1) for each operation without weights."""
+        """The factors of the first edge group, (G, E, 1) for each operation without weights."""
         if not self.free + self.bypass:
             return ()
         first = entries.index_select(0, self.get_buffer(f"first_{arrows}"))
         return tuple(first.view(self.free + self.bypass, 1 + arrows, -1, 1).unbind())
 
     def _later(self, entries: Tensor) -> list[tuple[Tensor, ...]]:
-        """Of the other readings, one (E, F) matrix of the operations without weights; (E, 1) of the bypass."""
-        readings: list[tuple[Tensor, ...]] = [() for _ in self.later_edges]
+        """The factors of the other edge groups: (E, F) for the operations without weights, (E, 1) for the bypass."""
+        result: list[tuple[Tensor, ...]] = [() for _ in self.later_edges]
         if self.free:
             of_free = entries.index_select(0, self.get_buffer("later")).view(-1, self.free)
-            readings = [(matrix,) for matrix in torch.split(of_free, self.later_edges)]
+            result = [(matrix,) for matrix in torch.split(of_free, self.later_edges)]
         if self.bypass:
             of_bypass = entries.index_select(0, self.get_buffer("later_bypass")).unsqueeze(1)
             pieces = torch.split(of_bypass, self.later_edges)
-            readings = [(*of, piece) for of, piece in zip(readings, pieces, strict=True)]
-        return readings
+            result = [(*of, piece) for of, piece in zip(result, pieces, strict=True)]
+        return result

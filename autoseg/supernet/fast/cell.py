@@ -20,34 +20,26 @@ from autoseg.space.groups import RelaxationSpec
 from autoseg.space.trellis import Move
 from autoseg.supernet.fast.channel_groups import LAYOUTS, Layout
 from autoseg.supernet.fast.kernels import KernelChoice
-from autoseg.supernet.fast.mixed_op import (
-    EdgeGradients,
-    Factors,
-    Kept,
-    MixedEdges,
-    Needs,
-    StackedNorm,
-    given,
-)
+from autoseg.supernet.fast.mixed_op import EdgeGradients, Factors, Kept, MixedEdges, Needs, StackedNorm, given
 from autoseg.supernet.fast.weights import CellWeights, EdgeGroup, EdgeGroupWeights, Kernels
 from autoseg.supernet.variants.partial_channels import PartialEdges, shuffle, unshuffle
 
 FEWEST_STRIDED = 16
-"""Input channels from which a strided 1x1 convolution can be trusted (see `every_second`)."""
+"""Fewest input channels of a strided 1x1 convolution; PyTorch has a bug below (see `every_second`)."""
 
 
 class Feature(NamedTuple):
-    """The output of a node, (N, channels, H, W), and the same after a ReLU, which is what most readers take."""
+    """The output of a node, (N, channels, H, W), and the same after a ReLU, which most of its consumers need."""
 
     plain: Tensor
     activated: Tensor
 
 
 class Preprocess(nn.Module):
-    """Brings a feature to a node: resize or halve, ReLU, 1x1 convolution. (N, Cin, h, w) -> (N, C, H, W).
+    """Fits a feature to a node: resize or halve, ReLU, 1x1 convolution. (N, Cin, h, w) -> (N, C, H, W).
 
-    Up: bilinear, then the 1x1 convolution (eq. 6). Down: two 1x1 convolutions of stride 2, the second one pixel off,
-    half the channels each (the factorised reduction of DARTS); the paper says only that the step has stride 2.
+    Up: bilinear, then the 1x1 convolution (eq. 6). Down: two 1x1 convolutions of stride 2 with half the channels each,
+    the second one pixel off (the factorised reduction of DARTS); the paper only says that the step has stride 2.
     """
 
     def __init__(self, in_channels: int, channels: int, move: Move) -> None:
@@ -60,14 +52,14 @@ class Preprocess(nn.Module):
         self.conv_offset = nn.Conv2d(in_channels, second, 1, stride, bias=False) if second else None
 
     def forward(self, feature: Feature, size: Size) -> list[Tensor]:
-        """The arrived feature in parts, one after the other along the channels; `size` is (H, W) of the node."""
+        """The result in parts along the channels; `size` is (H, W) of the node."""
         activated = feature.activated
         height, width = activated.shape[-2:]
         if self.move is not Move.DOWN and (height, width) != tuple(size):
             activated = F.relu(resize(feature.plain, size))
         parts = [self.conv(every_second(activated) if self.pick else activated)]
         if self.conv_offset is not None:
-            shifted = F.pad(activated, (-1, width % 2, -1, height % 2))  # a last odd row or column meets zeros
+            shifted = F.pad(activated, (-1, width % 2, -1, height % 2))  # pads an odd size with zeros
             parts.append(self.conv_offset(every_second(shifted) if self.pick else shifted))
         return parts
 
@@ -75,7 +67,7 @@ class Preprocess(nn.Module):
 class SearchCell(nn.Module):
     """sum over the arrows of beta * Cell(H(l-1) through the arrow, H(l-2)) for one node (Auto-DeepLab, eq. 1-6).
 
-    The arrows share the weights of the operations, which the paper leaves open, and have a preprocessing each;
+    The arrows share the weights of the operations, which the paper leaves open; each arrow has its own preprocessing.
     H(l-2) and the edges that read it are the same for all arrows and are evaluated once.
     """
 
@@ -83,54 +75,48 @@ class SearchCell(nn.Module):
 
     def __init__(
         self,
-        arrivals: Sequence[tuple[int, Move]],
+        arrows: Sequence[tuple[int, Move]],
         prev_prev_channels: int,
         channels: int,
         topology: CellTopology,
         operations: Sequence[str],
-        relaxation: RelaxationSpec | None = None,
-        ascent: Callable[[int, int], nn.Module] | None = None,
+        relaxation: RelaxationSpec,
+        upsample: Callable[[int, int], nn.Module] | None,
     ) -> None:
-        """arrivals: channels and move of each arrow into the node.
-
-        ascent: where anything competes on up moves, makes theirs of the channels before and after; they take an
-        `upsampling.UpsampleInput` instead of a feature.
-        """
+        """arrows: channels and move of each arrow into the node. upsample: builds the up move from the channels before
+        and after it if anything competes there; it takes an `upsampling.UpsampleInput` instead of a feature."""
         super().__init__()
-        relaxation = relaxation or RelaxationSpec()
-        self.arrows, self.blocks, self.channels = len(arrivals), topology.blocks, channels
+        self.arrows, self.blocks, self.channels = len(arrows), topology.blocks, channels
+        self.topology, self.operations = topology, tuple(operations)
         self.mix, self.share = relaxation.mix_before_cell, relaxation.pc_darts or 1
         self.groups = 1 if self.mix else self.arrows
         self.arrivals = nn.ModuleList(
-            ascent(width, channels) if ascent and move is Move.UP else Preprocess(width, channels, move)
-            for width, move in ((prev_prev_channels, Move.SAME), *arrivals)
+            upsample(width, channels) if upsample and move is Move.UP else Preprocess(width, channels, move)
+            for width, move in ((prev_prev_channels, Move.SAME), *arrows)
         )
         self.norm = StackedNorm((1 + self.arrows) * channels)
         self.plan = edge_groups_of(topology, self.groups)
         self.weights = CellWeights(len(topology.edges), channels // self.share, Kernels.of(operations))
-        self.readings = self._build_readings(operations, relaxation)
+        self.readings = nn.ModuleList(self._build_edges(group, relaxation) for group in self.plan)
         channels = self.weights.channels
         first = dict(zip(state_order(topology), range(len(topology.edges)), strict=True))
-        rows = torch.tensor([first[number] for reading in self.plan for number in reading.numbers])
+        rows = torch.tensor([first[number] for group in self.plan for number in group.numbers])
         index = (rows[:, None] * channels + torch.arange(channels)).flatten()
         self.register_buffer("atrous_index", index, persistent=False)
-        self._atrous_sizes = [len(reading.numbers) * channels for reading in self.plan]
+        self._atrous_sizes = [len(group.numbers) * channels for group in self.plan]
         self._state_sizes = [len(numbers) * channels for numbers in topology.edges_from if numbers]
         self.layout: Layout = LAYOUTS["channels_last"]
 
-    def _build_readings(self, operations: Sequence[str], relaxation: RelaxationSpec) -> nn.ModuleList:
-        settings = [
-            (len(of.groups), len(of.groups[0]), self.channels, operations, len(set(of.groups)) == 1) for of in self.plan
-        ]
+    def _build_edges(self, group: EdgeGroup, relaxation: RelaxationSpec) -> nn.Module:
         if relaxation.pc_darts is None:
-            return nn.ModuleList(MixedEdges(*setting) for setting in settings)
-        return nn.ModuleList(PartialEdges(*setting, self.share) for setting in settings)
+            return MixedEdges(group, self.channels, self.operations)
+        return PartialEdges(group, self.channels, self.operations, self.share)
 
     def use_kernels(self, choice: KernelChoice) -> None:
-        """From now on."""
+        """Compute with these kernels from now on."""
         self.layout = LAYOUTS[choice.layout]
         for part in (*self.readings, *self.arrivals):
-            if hasattr(part, "use_kernels"):  # a reading, or an up move on which upsamplers compete
+            if hasattr(part, "use_kernels"):  # not a plain preprocessing
                 part.use_kernels(choice)
 
     def forward(
@@ -144,21 +130,22 @@ class SearchCell(nn.Module):
     ) -> Feature:
         """The node's feature, (N, B*C, H, W) with `size` = (H, W).
 
-        prev_prev: H(l-2); prevs: H(l-1) as each arrow takes it; weights and factors: of each reading; betas: (G, 1, 1).
+        prev_prev: H(l-2). prevs: H(l-1) at the start of each arrow. weights, factors: one per edge group. betas:
+        (G, 1, 1).
         """
-        arrived, betas = self._arrive(prev_prev, prevs, betas, size)
-        dtype = arrived.dtype  # bfloat16 under autocast; the factors in BatchNorm stay in float32
+        inputs, betas = self._preprocess(prev_prev, prevs, betas, size)
+        dtype = inputs.dtype  # bfloat16 under autocast; BatchNorm's factors stay in float32
         tensors = [
             tensor
             for of, alpha in zip(weights, factors, strict=True)
             for tensor in (*of, alpha.weighted, *(factor.to(dtype) for factor in alpha.free))
         ]
         outputs = _CellFunction.apply(  # type: ignore[no-untyped-call]
-            self, torch.is_grad_enabled(), arrived, betas.to(dtype), *tensors, *self.weights.atrous
+            self, torch.is_grad_enabled(), inputs, betas.to(dtype), *tensors, *self.weights.atrous
         )
         return Feature(*outputs)
 
-    def _arrive(
+    def _preprocess(
         self, prev_prev: Feature, prevs: Sequence[tuple[Any, ...]], betas: Tensor, size: Size
     ) -> tuple[Tensor, Tensor]:
         """H(l-2) and H(l-1) of each group, (N, (1+G)*C, H, W), and the groups' betas."""
@@ -170,14 +157,14 @@ class SearchCell(nn.Module):
         if not self.mix:
             return self.norm(torch.cat(parts, 1)), betas
         factors = torch.cat([torch.ones_like(betas[:1]), betas]).flatten().repeat_interleave(self.channels)
-        arrived, _, _ = self.norm.normalise(torch.cat(parts, 1), factors)
-        first, *others = torch.split(arrived, self.channels, 1)
+        inputs, _, _ = self.norm.normalise(torch.cat(parts, 1), factors)
+        first, *others = torch.split(inputs, self.channels, 1)
         return torch.cat([first, sum(others[1:], others[0])], 1), torch.ones_like(betas[:1]).detach()
 
-    # --- for the function below ---------------------------------------------------------------------------------------
+    # --- for _CellFunction --------------------------------------------------------------------------------------------
 
     def unpack(self, tensors: Sequence[Any]) -> tuple[list[EdgeGroupWeights], list[Factors], Sequence[Any]]:
-        """Weights and factors of each reading, and the atrous weights, from one row of tensors."""
+        """Weights and factors of each edge group, and the atrous weights, from one flat sequence."""
         weights, factors, place = [], [], 0
         fields = len(EdgeGroupWeights._fields)
         for edges in self.stacked():
@@ -188,58 +175,58 @@ class SearchCell(nn.Module):
         return weights, factors, tensors[place:]
 
     def repeat_atrous(self, weights: Sequence[Tensor], dtype: torch.dtype) -> list[list[Tensor]]:
-        """The atrous weights of each reading, (G*E*C, C, k, k) a kernel size: made when needed and never kept."""
+        """The atrous weights of each edge group, (G*E*C, C, k, k) per kernel size: made when needed and never kept."""
         repeated = [weight.to(dtype) for weight in weights]
-        if self.groups > 1:  # with one arrow they lie as they are read
+        if self.groups > 1:  # with one arrow they are in order already
             repeated = [weight.index_select(0, self.atrous_index) for weight in repeated]
         kinds = [torch.split(weight, self._atrous_sizes) for weight in repeated]
         return [[kind[number] for kind in kinds] for number in range(len(self.plan))]
 
     def split_atrous(self, weights: Sequence[Tensor], dtype: torch.dtype) -> list[list[list[Tensor]]]:
-        """The atrous weights of each reading by kernel size and run of arrows that share them, (E*C, C, k, k) each."""
+        """The atrous weights of each edge group by kernel size and run of arrows that share them: (E*C, C, k, k)."""
         kinds = [torch.split(weight.to(dtype), self._state_sizes) for weight in weights]
         first = [[kind[PREV_PREV], kind[PREV]] for kind in kinds]
         return [first, *([[kind[state]] for kind in kinds] for state in range(2, len(self._state_sizes)))]
 
     def join_atrous(self, gradients: Sequence[Sequence[Sequence[Tensor | None]]]) -> list[Tensor]:
-        """The way back of `split_atrous`."""
+        """The gradients of the atrous weights from those of `split_atrous`."""
         kinds = zip(*gradients, strict=True)
-        return [torch.cat([given(of_run) for of_reading in kind for of_run in of_reading]) for kind in kinds]
+        return [torch.cat([given(of_run) for of_group in kind for of_run in of_group]) for kind in kinds]
 
     def stacked(self) -> Iterator[MixedEdges]:
-        """The readings, in their order."""
+        """The mixed operations of each edge group."""
         yield from self.readings  # type: ignore[misc]
 
 
 def state_order(topology: CellTopology) -> list[int]:
-    """Every edge number, sorted by the state that the edge reads: the order in which atrous weights are kept."""
+    """Every edge number, sorted by the state that the edge reads: the order of the atrous weights."""
     return [number for numbers in topology.edges_from for number in numbers]
 
 
 def edge_groups_of(topology: CellTopology, arrows: int) -> list[EdgeGroup]:
-    """What a cell evaluates together: H(l-2) with every arrow's H(l-1) first, then block after block."""
+    """The edges that a cell evaluates together: first those from H(l-2) and all H(l-1), then those from each block."""
     edges = topology.edges_from
     first = EdgeGroup((edges[PREV_PREV], *[edges[PREV]] * arrows))
     return [first, *(EdgeGroup((numbers,) * arrows) for numbers in edges[2:] if numbers)]
 
 
 class _CellFunction(torch.autograd.Function):
-    """Everything of a cell behind its preprocessing, with its way back written out (see `mixed_op.py`)."""
+    """A cell after its preprocessing, with the backward pass written out (see `mixed_op.py`)."""
 
     @staticmethod
     def forward(
-        ctx: Any, cell: SearchCell, keep: bool, arrived: Tensor, betas: Tensor, *tensors: Tensor
+        ctx: Any, cell: SearchCell, keep: bool, inputs: Tensor, betas: Tensor, *tensors: Tensor
     ) -> tuple[Tensor, Tensor]:
-        layout, arrived = cell.layout, cell.layout.arrange(arrived)
-        with without_autocast(arrived):
+        layout, inputs = cell.layout, cell.layout.arrange(inputs)
+        with without_autocast(inputs):
             weights, factors, atrous = cell.unpack(tensors)
-            gathered = cell.repeat_atrous(atrous, arrived.dtype)
+            gathered = cell.repeat_atrous(atrous, inputs.dtype)
             ctx.needs = _needs(cell, ctx.needs_input_grad, keep)
             (first, *others), kept = cell.stacked(), []
-            total, of_first = first.run(arrived, weights[0], gathered[0], factors[0])
+            total, of_first = first.run(inputs, weights[0], gathered[0], factors[0])
             kept.append(of_first if keep else Kept())
             of_prev_prev, of_prev = torch.split(total, [1, cell.groups], layout.axis(0))
-            received = of_prev + of_prev_prev  # by every block, by G, B and C: complete when the block is read
+            received = of_prev + of_prev_prev  # grouped by G, B and C; a block is complete when it is read
             pieces = torch.split(layout.join(received), cell.channels, 1)
             for block, edges in enumerate(others):
                 state = _state(cell, received, pieces, block)
@@ -251,50 +238,50 @@ class _CellFunction(torch.autograd.Function):
             activated = F.relu(plain)
         if keep:
             ctx.cell = cell
-            ctx.save_for_backward(arrived, betas, received, *(tensor for of in kept for tensor in of), *tensors)
+            ctx.save_for_backward(inputs, betas, received, *(tensor for of in kept for tensor in of), *tensors)
         ctx.set_materialize_grads(False)
         return plain, activated
 
     @staticmethod
     def backward(ctx: Any, of_plain: Tensor | None, of_activated: Tensor | None) -> tuple[Tensor | None, ...]:
         cell: SearchCell = ctx.cell
-        arrived, betas, received, *tensors = ctx.saved_tensors
+        inputs, betas, received, *tensors = ctx.saved_tensors
         fields = len(Kept._fields)
         kept = [Kept(*tensors[n * fields : (n + 1) * fields]) for n in range(len(cell.plan))]
         tensors = tensors[len(kept) * fields :]
-        with without_autocast(arrived):
+        with without_autocast(inputs):
             grad = _of_feature(cell, of_plain, of_activated, received, betas)
             if grad is None:
                 return (None,) * (4 + len(tensors))
             layout = cell.layout
             grad = unshuffle(layout.split(grad, 1, cell.blocks, cell.channels), cell.share, layout)
             of_betas = layout.sum_to(grad * received, 0).view_as(betas) if ctx.needs_input_grad[3] else None
-            found = _blocks_backward(cell, grad * layout.spread(betas), arrived, received, kept, tensors, ctx.needs)
+            found = _blocks_backward(cell, grad * layout.spread(betas), inputs, received, kept, tensors, ctx.needs)
             of_atrous: Sequence[Tensor | None] = [None] * len(cell.weights.atrous)
             if ctx.needs.weights:
                 of_atrous = cell.join_atrous([of.atrous for of in found])
-        of_readings = [
+        of_groups = [
             tensor
             for of, edges in zip(found, cell.stacked(), strict=True)
             for tensor in (*of.weights, of.factors.weighted, *(of.factors.free or (None,) * edges.free_factors))
         ]
-        return None, None, found[0].state, of_betas, *of_readings, *of_atrous
+        return None, None, found[0].state, of_betas, *of_groups, *of_atrous
 
 
 def _blocks_backward(
     cell: SearchCell,
     grad: Tensor,
-    arrived: Tensor,
+    inputs: Tensor,
     received: Tensor,
     kept: Sequence[Kept],
     tensors: Sequence[Tensor],
     needs: Needs,
 ) -> list[EdgeGradients]:
-    """The gradients of each reading, the last one first evaluated; grad: grouped by G, B and C, used up."""
+    """The gradients of each edge group, from the last to the first. grad: grouped by G, B and C; overwritten."""
     layout = cell.layout
     groups, blocks = layout.axis(0), layout.axis(1)
     weights, factors, atrous = cell.unpack(tensors)
-    gathered = cell.split_atrous(atrous, arrived.dtype)
+    gathered = cell.split_atrous(atrous, inputs.dtype)
     pieces = torch.split(layout.join(received), cell.channels, 1)
     first, *others = cell.stacked()
     found: list[EdgeGradients] = []
@@ -307,12 +294,12 @@ def _blocks_backward(
         grad.select(blocks, block).add_(unshuffle(of_state, cell.share, layout))
         found.append(of)
     both = torch.cat([grad.sum(groups, keepdim=True), grad], groups)
-    found.append(first.backward(both, arrived, kept[0], weights[0], gathered[0], factors[0], needs))
+    found.append(first.backward(both, inputs, kept[0], weights[0], gathered[0], factors[0], needs))
     return found[::-1]
 
 
 def _state(cell: SearchCell, received: Tensor, pieces: tuple[Tensor, ...], block: int) -> Tensor:
-    """What the readers of a block read, (N, G*C, H, W); pieces: of `received`, (N, C, H, W) each."""
+    """The state that the edges from a block read, (N, G*C, H, W). pieces: those of `received`, (N, C, H, W) each."""
     if cell.share == 1:
         return torch.cat(pieces[block :: cell.blocks], 1)
     layout = cell.layout
@@ -329,7 +316,7 @@ def _output(cell: SearchCell, received: Tensor, betas: Tensor) -> Tensor:
 def _of_feature(
     cell: SearchCell, of_plain: Tensor | None, of_activated: Tensor | None, received: Tensor, betas: Tensor
 ) -> Tensor | None:
-    """The gradient of the feature from those of its two forms."""
+    """The gradient of the plain feature from those of its two forms."""
     if of_activated is None:
         return of_plain
     of_activated = torch.ops.aten.threshold_backward(of_activated, _output(cell, received, betas), 0)

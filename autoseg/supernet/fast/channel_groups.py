@@ -1,32 +1,30 @@
-"""How features lie in memory, and their groups of channels as axes of their own: the one place that knows either.
+# ruff: noqa: D102 - the docstrings of `Layout` hold for `ChannelsFirst`
+"""The memory layout of features, with their groups of channels as separate axes: the one place that knows either.
 
-A feature is an (N, M, H, W) tensor. Grouped, its channels are several axes, M = G1*G2*..., which stand where the
-channels lie in memory: (N, H, W, G1, G2, ...) in channels_last memory, (N, G1, G2, ..., H, W) in channels_first. So a
-grouped tensor is contiguous where the feature is dense, and code that names axes by `Layout.axis` serves both.
+A feature is an (N, M, H, W) tensor. "Grouped", its channels are several axes, M = G1*G2*..., at the channels' place in
+memory: (N, H, W, G1, G2, ...) in channels_last memory, (N, G1, G2, ..., H, W) in channels_first. So a grouped tensor is
+contiguous if the feature is dense, and code that names axes by `Layout.axis` serves both.
 
 Letters: N images, H height, W width, M channels, K groups of a product, P pixels.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
 
-class Layout(ABC):
-    """How features lie in memory; without state."""
+class Layout:
+    """Features in channels_last memory, (N, H, W, M); without state."""
 
-    memory: ClassVar[torch.memory_format]
-    first: ClassVar[int]
+    memory = torch.channels_last
+    first = 3
     """Axis of the first group in a grouped tensor."""
-    last: ClassVar[int]
+    last = -1
     """Axis of the last group in a grouped tensor, counted from the end."""
 
     def arrange(self, features: Tensor) -> Tensor:
-        """(N, M, H, W), copied if it lies otherwise."""
+        """(N, M, H, W) in this layout; a copy if it has another."""
         return features.contiguous(memory_format=self.memory)
 
     def axis(self, number: int) -> int:
@@ -34,79 +32,14 @@ class Layout(ABC):
         return self.first + number
 
     def sum_to(self, grouped: Tensor, *numbers: int) -> Tensor:
-        """The sum over everything but some groups, which come out in their order."""
+        """The sum over all axes except some groups, in ascending order."""
         kept = [self.axis(number) for number in numbers]
         return grouped.sum([axis for axis in range(grouped.dim()) if axis not in kept])
 
-    # --- without autograd: as few calls as can be -------------------------------------------------------------------
-
-    @abstractmethod
-    def split(self, features: Tensor, *groups: int) -> Tensor:
-        """(N, G1*G2*..., H, W) -> grouped by G1, G2, ...; a view where the memory allows it."""
-
-    @abstractmethod
-    def join(self, grouped: Tensor) -> Tensor:
-        """Grouped and contiguous -> a view (N, G1*G2*..., H, W)."""
-
-    @abstractmethod
-    def spread(self, factors: Tensor) -> Tensor:
-        """(G1, G2, ...) or fewer of the last groups, so that a grouped tensor can be multiplied with it."""
-
-    # --- with autograd ----------------------------------------------------------------------------------------------
-
-    def as_groups(self, features: Tensor, *groups: int) -> Tensor:
-        """As `split`, always a view."""
-        return torch.unflatten(features.movedim(1, self.first), self.first, groups)
-
-    def as_channels(self, grouped: Tensor) -> Tensor:
-        """As `join`, of any grouped tensor."""
-        return grouped.flatten(self.first, self.last).contiguous().movedim(self.first, 1)
-
-    # --- rows of a matrix -------------------------------------------------------------------------------------------
-
-    @abstractmethod
-    def as_matrix(self, features: Tensor, rows: int) -> Tensor:
-        """(rows*N, M, H, W), dense -> a view (rows, N*M*H*W), in the order of the memory."""
-
-    @abstractmethod
-    def of_matrix(self, matrix: Tensor, shape: torch.Size, groups: int) -> Tensor:
-        """(E, N*M*H*W), contiguous, in the order of `as_matrix` -> a view grouped by G, E and M/G.
-
-        shape: (N, M, H, W).
-        """
-
-    @abstractmethod
-    def as_rows(self, features: Tensor) -> Tensor:
-        """(N, M, H, W) with every row as an image, (N*H, M, 1, W), where the memory has it so; else as it is."""
-
-    @abstractmethod
-    def of_rows(self, rows: Tensor, shape: torch.Size) -> Tensor:
-        """The inverse of `as_rows`, whatever M has become; `shape`: (N, M, H, W) of before."""
-
-    # --- products of K groups of channels with a matrix each ----------------------------------------------------------
-
-    def for_products(self, features: Tensor) -> Tensor:
-        """Some of a tensor's channels, copied if both products would copy them."""
-        return features
-
-    @abstractmethod
-    def multiply(self, matrices: Tensor, features: Tensor) -> Tensor:
-        """matrices (K, Mout, Min), features (N, K*Min, H, W) -> (N, K*Mout, H, W), group by group."""
-
-    @abstractmethod
-    def correlate(self, left: Tensor, right: Tensor, groups: int) -> Tensor:
-        """(N, K*Mleft, H, W) and (N, K*Mright, H, W) -> their products summed over the pixels, (K, Mleft, Mright)."""
-
-
-class ChannelsLast(Layout):
-    """(N, H, W, M) in memory."""
-
-    memory = torch.channels_last
-    first = 3
-    last = -1
+    # --- without autograd: as few calls as possible -----------------------------------------------------------------
 
     def split(self, features: Tensor, *groups: int) -> Tensor:
-        """See `Layout`."""
+        """(N, G1*G2*..., H, W) -> grouped by G1, G2, ...; a view if the memory allows it."""
         features = features.contiguous(memory_format=torch.channels_last)
         images, channels, height, width = features.shape
         strides, step = [], channels
@@ -120,23 +53,38 @@ class ChannelsLast(Layout):
         )
 
     def join(self, grouped: Tensor) -> Tensor:
-        """See `Layout`."""
+        """Grouped and contiguous -> a view (N, G1*G2*..., H, W)."""
         images, height, width = grouped.shape[:3]
         channels = grouped.shape[3:].numel()
         strides = (height * width * channels, 1, width * channels, channels)
         return grouped.as_strided((images, channels, height, width), strides, grouped.storage_offset())
 
     def spread(self, factors: Tensor) -> Tensor:
-        """See `Layout`."""
+        """(G1, G2, ...), or fewer of the last groups -> a shape that multiplies a grouped tensor."""
         return factors
 
+    # --- with autograd ----------------------------------------------------------------------------------------------
+
+    def as_groups(self, features: Tensor, *groups: int) -> Tensor:
+        """Does what `split` does, always as a view."""
+        return torch.unflatten(features.movedim(1, self.first), self.first, groups)
+
+    def as_channels(self, grouped: Tensor) -> Tensor:
+        """Does what `join` does, for any grouped tensor."""
+        return grouped.flatten(self.first, self.last).contiguous().movedim(self.first, 1)
+
+    # --- rows of a matrix -------------------------------------------------------------------------------------------
+
     def as_matrix(self, features: Tensor, rows: int) -> Tensor:
-        """See `Layout`."""
+        """(rows*N, M, H, W), dense -> a view (rows, N*M*H*W) in memory order."""
         size = features.numel() // rows
         return features.as_strided((rows, size), (size, 1))
 
     def of_matrix(self, matrix: Tensor, shape: torch.Size, groups: int) -> Tensor:
-        """See `Layout`."""
+        """(E, N*M*H*W), contiguous, in the order of `as_matrix` -> a view grouped by G, E and M/G.
+
+        shape: (N, M, H, W).
+        """
         images, channels, height, width = shape
         edges, size, each = len(matrix), height * width * channels, channels // groups
         return matrix.as_strided(
@@ -144,19 +92,29 @@ class ChannelsLast(Layout):
         )
 
     def as_rows(self, features: Tensor) -> Tensor:
-        """See `Layout`."""
+        """(N, M, H, W) -> every row as an image, (N*H, M, 1, W); channels_first returns its input."""
         images, channels, height, width = features.shape
         features = features.contiguous(memory_format=torch.channels_last)
         strides = (width * channels, 1, width * channels, channels)
         return features.as_strided((images * height, channels, 1, width), strides, features.storage_offset())
 
     def of_rows(self, rows: Tensor, shape: torch.Size) -> Tensor:
-        """See `Layout`."""
+        """The inverse of `as_rows`, for any M. shape: (N, M, H, W) before."""
         images, _, height, width = shape
         return self.join(self.split(rows, rows.shape[1]).view(images, height, width, -1))
 
+    # --- products of K groups of channels with a matrix each ----------------------------------------------------------
+
+    def for_products(self, features: Tensor) -> Tensor:
+        """Some of a tensor's channels; a copy if both products would copy them."""
+        return features
+
     def multiply(self, matrices: Tensor, features: Tensor) -> Tensor:
-        """See `Layout`. No copy: a group is a matrix of P rows, as far apart as the pixels."""
+        """matrices (K, Mout, Min), features (N, K*Min, H, W) -> (N, K*Mout, H, W), group by group.
+
+        No copy: a group is a matrix of P rows, as far apart as the pixels. In channels_first the small matrices are
+        copied for each image.
+        """
         images, _, height, width = features.shape
         pixels = self._pixels(features, len(matrices))
         output = features.new_empty(len(pixels), *matrices.shape[:2])
@@ -164,7 +122,7 @@ class ChannelsLast(Layout):
         return self.join(output.view(images, height, width, -1))
 
     def correlate(self, left: Tensor, right: Tensor, groups: int) -> Tensor:
-        """See `Layout`."""
+        """(N, K*Mleft, H, W) and (N, K*Mright, H, W) -> their products summed over the pixels, (K, Mleft, Mright)."""
         return torch.bmm(self._pixels(left, groups).permute(1, 2, 0), self._pixels(right, groups).transpose(0, 1))
 
     def _pixels(self, features: Tensor, groups: int) -> Tensor:
@@ -173,52 +131,42 @@ class ChannelsLast(Layout):
 
 
 class ChannelsFirst(Layout):
-    """(N, M, H, W) in memory. Without strides of our own making, which not every device can do."""
+    """Features in channels_first memory, (N, M, H, W). It sets no strides by hand, which some devices cannot do."""
 
     memory = torch.contiguous_format
     first = 1
     last = -3
 
     def split(self, features: Tensor, *groups: int) -> Tensor:
-        """See `Layout`."""
         return torch.unflatten(features, 1, groups)
 
     def join(self, grouped: Tensor) -> Tensor:
-        """See `Layout`."""
         return grouped.view(len(grouped), -1, *grouped.shape[-2:])
 
     def spread(self, factors: Tensor) -> Tensor:
-        """See `Layout`."""
         return factors[..., None, None]
 
     def as_matrix(self, features: Tensor, rows: int) -> Tensor:
-        """See `Layout`."""
         return features.view(rows, -1)
 
     def of_matrix(self, matrix: Tensor, shape: torch.Size, groups: int) -> Tensor:
-        """See `Layout`."""
         images, channels, height, width = shape
         return matrix.view(-1, images, groups, channels // groups, height, width).permute(1, 2, 0, 3, 4, 5)
 
     def as_rows(self, features: Tensor) -> Tensor:
-        """See `Layout`."""
         return features
 
     def of_rows(self, rows: Tensor, shape: torch.Size) -> Tensor:
-        """See `Layout`."""
         return rows
 
     def for_products(self, features: Tensor) -> Tensor:
-        """See `Layout`."""
         return features.contiguous()
 
     def multiply(self, matrices: Tensor, features: Tensor) -> Tensor:
-        """See `Layout`. The small matrices alone are copied, for each image."""
         images, _, height, width = features.shape
         return torch.matmul(matrices, self._planes(features, len(matrices))).view(images, -1, height, width)
 
     def correlate(self, left: Tensor, right: Tensor, groups: int) -> Tensor:
-        """See `Layout`."""
         return torch.matmul(self._planes(left, groups), self._planes(right, groups).transpose(2, 3)).sum(0)
 
     def _planes(self, features: Tensor, groups: int) -> Tensor:
@@ -226,5 +174,5 @@ class ChannelsFirst(Layout):
         return features.reshape(len(features), groups, features.shape[1] // groups, -1)
 
 
-LAYOUTS: dict[str, Layout] = {"channels_last": ChannelsLast(), "channels_first": ChannelsFirst()}
-"""By the name that `search.kernels.layout` has for it."""
+LAYOUTS: dict[str, Layout] = {"channels_last": Layout(), "channels_first": ChannelsFirst()}
+"""The layouts by their name in `search.kernels.layout`."""

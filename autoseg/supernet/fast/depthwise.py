@@ -1,16 +1,16 @@
-"""Depthwise convolutions of several kernel sizes in one call, with a way back that is fast on a CPU too.
+"""Depthwise convolutions of several kernel sizes in one call, with a backward pass that is fast on a CPU too.
 
-On a CPU (oneDNN) the gradient of a depthwise weight takes over ten times as long once the kernel is wider than three
-columns, and any gradient of a dilated one is slow. Both follow exactly from fast calls: the gradient of a 5x5 weight is
-one of three columns beside one of two; a gradient at rate 2 is one at rate 1 over four interleaved images; and the
-gradient of the input is a convolution with the kernel turned around.
+On a CPU (oneDNN) the gradient of a depthwise weight takes over ten times as long if the kernel has more than three
+columns, and any gradient of a dilated one is slow. Fast calls give both exactly: the gradient of a 5x5 weight is that
+of three columns beside that of two; a gradient at rate 2 is one at rate 1 over four interleaved images; and the
+gradient of the input is a convolution with the flipped kernel.
 
 Letters: N images, H height, W width, M stacked channels, k the greatest kernel size.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,32 +23,31 @@ aten = torch.ops.aten
 
 
 class Depthwise(NamedTuple):
-    """Each channel with its own k x k kernel, stride 1, size kept."""
+    """One k x k kernel per channel, with stride 1; keeps the size."""
 
     sizes: tuple[int, ...]
-    """Kernel sizes of as many equal parts of the channels; smaller kernels come framed by zeros."""
+    """Kernel size of each equal part of the channels; smaller kernels are padded with zeros."""
     rate: int = 1
     kernel: str = "convolution"
-    """PyTorch's, or `triton`: one of our own, on a GPU alone."""
+    """`convolution` (PyTorch's), or `triton` (our own, on a GPU only)."""
     layout: Layout = LAYOUTS["channels_last"]
 
     def __call__(self, features: Tensor, weight: Tensor) -> Tensor:
         """features: (N, M, H, W), weight: (M, 1, k, k)."""
         if self.kernel == "triton":
-            from autoseg.supernet.fast.triton_depthwise import depthwise as ours  # its package is not on every machine
+            from autoseg.supernet.fast.triton_depthwise import depthwise as ours  # needs an optional package
 
             result: Tensor = ours(features, weight, self._wide(weight), self.rate, False)
             return result
         return F.conv2d(features, weight, None, 1, self._padding(weight), self.rate, len(weight))
 
     def backward(self, grad: Tensor, features: Tensor, weight: Tensor, of_weight: bool) -> tuple[Tensor, Tensor | None]:
-        """Gradients of features and weight; what stands in the frames around smaller kernels has no meaning."""
+        """Gradients of features and weight; the values in the padding of smaller kernels have no meaning."""
         if self.kernel == "triton":
             return self._triton_backward(grad, features, weight, of_weight)
         if device_type(features) != "cpu":
             mask = (True, of_weight)
-            of_features, found = _backward(grad, features, weight, self._padding(weight), self.rate, mask)
-            return of_features, found if of_weight else None
+            return convolution_backward(grad, features, weight, self._padding(weight), self.rate, len(weight), mask)
         of_features = self(grad, weight.flip(2, 3))
         if not of_weight:
             return of_features, None
@@ -70,29 +69,29 @@ class Depthwise(NamedTuple):
         return self.rate * (weight.shape[-1] // 2)
 
     def _wide(self, weight: Tensor) -> list[bool]:
-        """Of each part, whether its kernels fill the frame."""
+        """For each part, whether its kernels have the full size."""
         return [size == weight.shape[-1] for size in self.sizes]
 
 
 def _weight_gradient(grad: Tensor, features: Tensor, size: int) -> Tensor:
-    """At rate 1, (M, 1, size, size): of at most three columns of the kernels at a time."""
+    """The weight gradient at rate 1, (M, 1, size, size), from at most three kernel columns at a time."""
     margin, parts = size // 2, []
     for first in range(0, size, 3):
         columns = min(3, size - first)
         framed = F.pad(features, (margin - first, first + columns - 1 - margin, margin, margin))
         weight = grad.new_empty(grad.shape[1], 1, size, columns)
-        parts.append(_backward(grad, framed, weight, 0, 1, (False, True))[1])
+        parts.append(convolution_backward(grad, framed, weight, 0, 1, len(weight), (False, True))[1])
     return torch.cat(parts, 3) if len(parts) > 1 else parts[0]
 
 
-def _backward(
-    grad: Tensor, features: Tensor, weight: Tensor, padding: int, rate: int, mask: tuple[bool, bool]
-) -> tuple[Tensor, Tensor]:
-    """Gradients of features and weight as far as `mask` asks for them."""
+def convolution_backward(
+    grad: Tensor, features: Tensor, weight: Tensor, padding: int, rate: int, groups: int, mask: tuple[bool, bool]
+) -> tuple[Any, Any]:
+    """The gradients of features and weight that `mask` requests, else None. Stride 1, no bias."""
     of_features, of_weight, _ = aten.convolution_backward(
-        grad, features, weight, None, [1, 1], [padding] * 2, [rate] * 2, False, [0, 0], len(weight), (*mask, False)
+        grad, features, weight, None, [1, 1], [padding] * 2, [rate] * 2, False, [0, 0], groups, (*mask, False)
     )
-    return of_features, of_weight
+    return of_features if mask[0] else None, of_weight if mask[1] else None
 
 
 def _interleaved(features: Tensor) -> Tensor:

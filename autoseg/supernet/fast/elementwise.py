@@ -1,7 +1,8 @@
-"""The elementwise parts of a reading, each as the calls that PyTorch has for it or as one compiled kernel.
+# ruff: noqa: D102 - the docstrings of `Plain` hold for `Compiled`
+"""The elementwise parts of mixed operations, each as plain PyTorch calls or as one compiled kernel.
 
-Letters: N images, H height, W width, M channels, G groups, E edges of a reading, C channels of a block, S operations;
-P and Z: what lies before the groups in memory and what they hold, N*H*W and C in channels_last memory, N and C*H*W in
+Letters: N images, H height, W width, M channels, G groups, E edges of a group, C channels of a block, S operations;
+P elements before the groups in memory and Z elements in each: N*H*W and C in channels_last, N and C*H*W in
 channels_first.
 """
 
@@ -24,7 +25,7 @@ _log, _torch_log = logging.getLogger(__name__), logging.getLogger("torch._induct
 
 
 class Plain:
-    """One call after the other."""
+    """Plain PyTorch calls."""
 
     @staticmethod
     def sum_operations(stacked: Tensor, layout: Layout, onto: Tensor | None) -> Tensor:
@@ -59,17 +60,16 @@ class Plain:
 
 
 class Compiled(Plain):
-    """Each by one kernel that torch.compile makes, for any sizes. Where it can make none, as `Plain`.
+    """One kernel of torch.compile for each part, for any sizes; falls back to `Plain` if compilation fails.
 
-    torch.compile makes another kernel for each axis of length 1 and each two lengths that happen to be equal: so axes
-    are merged before they come here, and a search needs about eight.
+    torch.compile makes another kernel for each axis of length 1 and for each two lengths that happen to be equal. So
+    axes are merged before the call, and a search needs about eight kernels.
     """
 
     @staticmethod
     def sum_operations(stacked: Tensor, layout: Layout, onto: Tensor | None) -> Tensor:
-        """See `Plain`."""
         partial = onto is not None and onto.stride(layout.axis(1)) != onto.shape[layout.last :].numel()
-        if _watched() or partial:  # with partial channels edges and channels are no single axis
+        if _watched() or partial:  # partial channels: edges and channels do not merge
             return Plain.sum_operations(stacked, layout, onto)
         if onto is None:
             return _sum(stacked, layout)
@@ -78,7 +78,6 @@ class Compiled(Plain):
 
     @staticmethod
     def sum_copies(stacked: Tensor, layout: Layout) -> Tensor:
-        """See `Plain`."""
         if _watched():
             return Plain.sum_copies(stacked, layout)
         edges = layout.axis(2)
@@ -88,7 +87,6 @@ class Compiled(Plain):
 
     @staticmethod
     def normalise(features: Tensor, mean: Tensor, variance: Tensor, epsilon: float, layout: Layout) -> Tensor:
-        """See `Plain`."""
         if _watched():
             return Plain.normalise(features, mean, variance, epsilon, layout)
         grouped = layout.split(features, features.shape[1], 1)
@@ -97,7 +95,6 @@ class Compiled(Plain):
 
     @staticmethod
     def join_gradients(grad: Tensor, activated: Tensor, others: Sequence[Tensor], layout: Layout) -> Tensor:
-        """See `Plain`."""
         if _watched():
             return Plain.join_gradients(grad, activated, others, layout)
         grouped, *rest = (layout.split(each, grad.shape[1]) for each in (grad, activated, *others))
@@ -106,12 +103,12 @@ class Compiled(Plain):
 
 
 def _watched() -> bool:
-    """Whether something follows every operation (a count, a prediction of memory): compiled code would hide them."""
+    """Whether something follows every operation (a count, a memory prediction), which compiled code would hide."""
     return _get_current_dispatch_mode() is not None
 
 
 def _sum(stacked: Tensor, layout: Layout) -> Tensor:
-    """Grouped by S and any -> by any alone."""
+    """Grouped by S and any -> by any."""
     summed = _SUM(_static(_flat(stacked, layout).flatten(2)))
     return summed.view(_without(stacked, layout.axis(0)))
 
@@ -127,22 +124,22 @@ def _without(grouped: Tensor, *axes: int) -> list[int]:
 
 
 def _bare(tensor: Tensor) -> Tensor:
-    """The same, but no view: torch.compile would take the sizes of what it is a view of for conditions."""
+    """The same without its base: torch.compile would guard on the sizes of a view's base."""
     return tensor.detach()
 
 
 def _static(stacked: Tensor) -> Tensor:
-    """(P, S, ...) for a kernel that knows S, which is the same throughout a space."""
+    """(P, S, ...) for a kernel with a fixed S, which is the same throughout a space."""
     stacked = _bare(stacked)
     torch._dynamo.mark_static(stacked, 1)
     return stacked
 
 
-# --- what is compiled -------------------------------------------------------------------------------------------------
+# --- compiled functions -----------------------------------------------------------------------------------------------
 
 
 class _Kernel:
-    """A function, compiled when it is first called; as it is from the first time on that this fails."""
+    """A function, compiled at its first call; after a failure, the plain function."""
 
     def __init__(self, plain: Callable[..., Tensor]) -> None:
         self._plain = plain
@@ -154,7 +151,7 @@ class _Kernel:
         try:
             with _quiet():
                 return self._call(*tensors)
-        except Exception as reason:  # whatever the compilers raise; the function itself cannot fail
+        except Exception as reason:  # compilers raise anything; the function itself cannot fail
             said = one_line(str(reason).split("\n\n")[0])
             _log.warning(f"torch.compile failed ({said}); {self._plain.__name__.strip('_')} goes on without")
             self._call = self._plain
@@ -163,7 +160,7 @@ class _Kernel:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without PyTorch's page on a failure for which one line is enough."""
+    """Without PyTorch's long message about a failed compilation; one line is enough."""
     before, _torch_log.disabled = _torch_log.disabled, True
     try:
         yield

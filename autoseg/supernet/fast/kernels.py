@@ -1,4 +1,4 @@
-"""With which kernels a supernet is computed: what the settings ask for, and what is taken where they leave it open."""
+"""The kernels of a supernet: what the settings ask for, and the defaults of a device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from autoseg.space.schema import SearchSpace
 
 
 class KernelChoice(NamedTuple):
-    """The fields of `search.kernels`, each decided. All choices compute the same; the default is the CPU's."""
+    """The fields of `search.kernels` without `auto`. All choices compute the same; the default is the CPU's."""
 
     layout: str = "channels_last"
     pointwise: str = "convolution"
@@ -25,7 +25,7 @@ class KernelChoice(NamedTuple):
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """While it lasts, cuDNN chooses its algorithms so; other choices are the modules' own."""
+        """Within it, cuDNN chooses its algorithms this way; the modules apply the other choices."""
         before = torch.backends.cudnn.benchmark
         torch.backends.cudnn.benchmark = self.algorithms == "measured"
         try:
@@ -36,20 +36,20 @@ class KernelChoice(NamedTuple):
 
 DEFAULTS = {
     "cpu": KernelChoice(),
-    # Not measured on a card yet. The CPU's choice is the one that has trained networks, so a GPU takes it too until a
-    # measurement says otherwise, though cuDNN is known to be slow at grouped 1x1 and depthwise ones in channels_last.
+    # Not measured on a GPU yet. The CPU's choice has trained networks, so a GPU uses it until a measurement says
+    # otherwise, although cuDNN is slow at grouped 1x1 and depthwise convolutions in channels_last.
     "cuda": KernelChoice(),
-    # mps knows no channels_last of its own: it copies before and after every kernel.
+    # mps has no channels_last: it copies before and after every kernel.
     "mps": KernelChoice(layout="channels_first"),
 }
-"""By type of device; others do as a CPU does."""
+"""By type of device; all others use the CPU's."""
 
 
 def choose_kernels(config: KernelConfig, device: torch.device, space: SearchSpace | None = None) -> KernelChoice:
-    """What the settings ask for, and the device's own where they say `auto`. Reads no data and starts no device.
+    """The kernels that the settings ask for; `auto` means the device's default. Reads no data and starts no device.
 
-    `space`: where it is known, what it cannot do is refused; `Supernet.use_kernels` alone would pass over it.
-    Raises: ConfigError: Triton without a CUDA GPU or without its package, kernels that a space with GDAS does not have.
+    space: if given, kernels that it cannot use are an error; `Supernet.use_kernels` alone would ignore them.
+    Raises: ConfigError: Triton without a CUDA GPU or its package, kernels that a space with GDAS does not have.
     """
     if config.depthwise == "triton":
         _check_triton(device)
@@ -60,7 +60,7 @@ def choose_kernels(config: KernelConfig, device: torch.device, space: SearchSpac
 
 
 def for_sampled(choice: KernelChoice) -> KernelChoice:
-    """What of a choice a cell with sampled operations (GDAS) follows."""
+    """The part of a choice that applies to a cell with sampled operations (GDAS)."""
     return KernelChoice(layout=choice.layout, algorithms=choice.algorithms)
 
 

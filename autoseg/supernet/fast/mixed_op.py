@@ -1,13 +1,13 @@
 """All operations on all edges that read the same states, forward and backward, evaluated together and exactly.
 
 The sums and gradients are those of one module an edge, operation and arrow (Auto-DeepLab, eq. 3); only the number of
-calls differs, and what is kept for the way back.
+calls and the tensors kept for the backward pass differ.
 
 Letters: N images, H height, W width, G groups (copies of a state, one for each arrow into the node), E edges that read
 a state, C channels of a block; S, D and A operations of a kind (`weights.Kernels`).
-A feature is an (N, G*E*C, H, W) tensor: groups and edges are groups of channels. BatchNorm then keeps the statistics of
-every arrow and edge apart by itself, and one convolution serves them all. Where groups and edges are axes of their own,
-a tensor is "grouped" by them: (N, H, W, G, E, C), or (N, G, E, C, H, W) in channels_first memory (`channel_groups.py`).
+A feature is an (N, G*E*C, H, W) tensor: groups and edges are groups of channels. BatchNorm then keeps separate
+statistics for every arrow and edge, and one convolution serves them all. A tensor with groups and edges as axes is
+"grouped" by them: (N, H, W, G, E, C), or (N, G, E, C, H, W) in channels_first memory (`channel_groups.py`).
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from torch.nn import functional as F
 
 from autoseg.ops.acting import device_type
 from autoseg.supernet.fast.channel_groups import LAYOUTS, Layout
-from autoseg.supernet.fast.depthwise import Depthwise
+from autoseg.supernet.fast.depthwise import Depthwise, convolution_backward
 from autoseg.supernet.fast.elementwise import Compiled, Plain
 from autoseg.supernet.fast.kernels import KernelChoice
 from autoseg.supernet.fast.parameter_free_ops import FreeOperations
 from autoseg.supernet.fast.pointwise import Product
-from autoseg.supernet.fast.weights import EdgeGroupWeights, Kernels
+from autoseg.supernet.fast.weights import EdgeGroup, EdgeGroupWeights, Kernels
 
 BN_EPS, BN_MOMENTUM = 1e-5, 0.1
 RATE = 2
-"""Of the atrous and the dilated separable convolutions."""
+"""Dilation of the atrous and the dilated separable convolutions."""
 
 aten = torch.ops.aten
 
@@ -40,7 +40,7 @@ aten = torch.ops.aten
 
 
 class _Conv(NamedTuple):
-    """A convolution that keeps the size, and its way back."""
+    """A convolution that keeps the size, and its backward pass."""
 
     rate: int
     groups: int
@@ -52,19 +52,18 @@ class _Conv(NamedTuple):
         return self._restore(output, features)
 
     def backward(self, grad: Tensor, features: Tensor, weight: Tensor, of_weight: bool) -> tuple[Tensor, Tensor | None]:
-        """Gradients of features and, where that is asked for, weight."""
-        rows = self._as_rows(features, weight)
-        of_features, found, _ = aten.convolution_backward(
-            self._as_rows(grad, weight), rows, weight, None, [1, 1], [self._padding(weight)] * 2, [self.rate] * 2,
-            False, [0, 0], self.groups, (True, of_weight, False),
-        )  # fmt: skip
-        return self._restore(of_features, features), found if of_weight else None
+        """Gradients of features and, if requested, weight."""
+        rows, mask = self._as_rows(features, weight), (True, of_weight)
+        of_features, found = convolution_backward(
+            self._as_rows(grad, weight), rows, weight, self._padding(weight), self.rate, self.groups, mask
+        )
+        return self._restore(of_features, features), found
 
     def _padding(self, weight: Tensor) -> int:
         return self.rate * (weight.shape[-1] // 2)
 
     def _as_rows(self, features: Tensor, weight: Tensor) -> Tensor:
-        """For a 1x1 convolution every row may be an image: with one thread PyTorch takes a slow path for few images."""
+        """For a 1x1 convolution, rows as images: with one thread PyTorch takes a slow path for few images."""
         several = weight.shape[-1] > 1 or torch.get_num_threads() > 1 or len(features) >= 16
         if several or device_type(features) != "cpu":
             return features
@@ -77,7 +76,7 @@ class _Conv(NamedTuple):
 
 @contextmanager
 def frozen_statistics() -> Iterator[None]:
-    """While it lasts, forward passes in training leave the running statistics of `StackedNorm` alone."""
+    """Within it, forward passes in training do not change the running statistics of `StackedNorm`."""
     StackedNorm.frozen = True
     try:
         yield
@@ -86,7 +85,7 @@ def frozen_statistics() -> Iterator[None]:
 
 
 def checkpoint_contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Around a checkpointed cell and its second evaluation, which must not count twice in the running statistics."""
+    """For a checkpointed cell and its second evaluation, which must not update the running statistics again."""
     return nullcontext(), frozen_statistics()
 
 
@@ -133,20 +132,20 @@ class StackedNorm(nn.Module):
         return grad_features, grad_factors if of_factors else None
 
 
-# --- one reading ------------------------------------------------------------------------------------------------------
+# --- one group of edges -----------------------------------------------------------------------------------------------
 
 
 class Factors(NamedTuple):
-    """alpha as one reading takes it."""
+    """alpha in the shapes that one group of edges needs."""
 
     weighted: Tensor | None
-    """Of each channel of the stacked operations with weights, ((S+D+A)*G*E*C,)."""
+    """For each channel of the stacked operations with weights, ((S+D+A)*G*E*C,)."""
     free: tuple[Tensor, ...]
-    """Of the operations without weights: see `parameter_free_ops.py`."""
+    """For the operations without weights: see `parameter_free_ops.py`."""
 
 
 class Kept(NamedTuple):
-    """What a reading keeps for the way back; None where there is no such operation, or no need."""
+    """The tensors kept for the backward pass; None without such an operation, or if not needed."""
 
     inner: Tensor | None = None  # inputs of the two BatchNorms, with their statistics
     inner_mean: Tensor | None = None
@@ -157,7 +156,7 @@ class Kept(NamedTuple):
 
 
 class EdgeGradients(NamedTuple):
-    """Gradients of a reading, each of the shape of what it is for; None where none was asked for."""
+    """Gradients, each of the shape of its tensor; None if not requested."""
 
     state: Tensor
     weights: EdgeGroupWeights
@@ -166,33 +165,32 @@ class EdgeGradients(NamedTuple):
 
 
 class Needs(NamedTuple):
-    """Which gradients are asked for: none of the weights in an architecture step, none of alpha in a weight step."""
+    """The requested gradients: those of alpha in an architecture step, those of the weights in a weight step."""
 
     weights: bool
     alpha: bool
 
 
 class MixedEdges(nn.Module):
-    """Every edge of one reading: sum over the operations o of alpha_o * O_o(state) (Auto-DeepLab, eq. 3).
+    """Every edge of one group: sum over the operations o of alpha_o * O_o(state) (Auto-DeepLab, eq. 3).
 
-    Outside autograd: `run` is the way forward and `backward` the way back, which recomputes what is cheap (ReLU,
-    BatchNorm, pooling, copies, depthwise convolutions) and keeps what is dear (what the BatchNorms read).
+    Outside autograd: `run` is the forward pass. `backward` recomputes what is cheap (ReLU, BatchNorm, pooling, copies,
+    depthwise convolutions) from the inputs of the BatchNorms, which are kept.
     """
 
-    def __init__(self, groups: int, edges: int, channels: int, operations: Sequence[str], shared: bool) -> None:
-        """shared: all groups read the same edges."""
+    def __init__(self, group: EdgeGroup, channels: int, operations: Sequence[str]) -> None:
         super().__init__()
-        self.groups, self.edges, self.channels = groups, edges, channels
+        self.groups, self.edges, self.channels = len(group.groups), len(group.groups[0]), channels
         self.kernels = Kernels.of(operations)
-        self.free = FreeOperations(groups, edges, channels, operations, shared)
-        self.width = groups * edges * channels
+        self.free = FreeOperations(self.groups, self.edges, channels, operations, len(set(group.groups)) == 1)
+        self.width = self.groups * self.edges * channels
         separable = len(self.kernels.separable)
         self.inner_norm = StackedNorm(separable * self.width) if separable else None
         self.norm = StackedNorm(self.kernels.weighted * self.width) if self.kernels.weighted else None
         self.use_kernels(KernelChoice())
 
     def use_kernels(self, choice: KernelChoice) -> None:
-        """From now on."""
+        """Compute with these kernels from now on."""
         self.layout = self.free.layout = LAYOUTS[choice.layout]
         self._separable = Depthwise(self.kernels.separable, 1, choice.depthwise, self.layout)
         self._dilated = Depthwise(self.kernels.dilated, RATE, choice.depthwise, self.layout)
@@ -202,7 +200,7 @@ class MixedEdges(nn.Module):
 
     @property
     def free_factors(self) -> int:
-        """How many factors there are besides those of operations with weights."""
+        """Number of factors besides those of operations with weights."""
         return self.free.factors
 
     def run(
@@ -213,7 +211,7 @@ class MixedEdges(nn.Module):
         factors: Factors,
         onto: Tensor | None = None,
     ) -> tuple[Tensor, Kept]:
-        """state: (N, G*C, H, W) -> grouped by G, E and C, added in place to `onto` where that is given."""
+        """state: (N, G*C, H, W) -> grouped by G, E and C, added in place to `onto` if given."""
         kept, total = Kept(), onto
         if self.norm is not None:
             activated = F.relu(state)
@@ -237,7 +235,7 @@ class MixedEdges(nn.Module):
         factors: Factors,
         needs: Needs,
     ) -> EdgeGradients:
-        """grad: grouped, of what `run` returned; atrous: not repeated, by kernel size and run of groups."""
+        """grad: that of the result of `run`, grouped. atrous: not repeated, by kernel size and run of groups."""
         grad_weights, grad_weighted = EdgeGroupWeights(None, None, None, None, None), None
         grad_state: Tensor | None = None
         grad_atrous: list[list[Tensor | None]] = []
@@ -265,9 +263,9 @@ class MixedEdges(nn.Module):
     def _atrous_backward(
         self, grads: Sequence[Tensor], activated: Tensor, weights: Sequence[Sequence[Tensor]], needs: Needs
     ) -> tuple[Tensor, list[list[Tensor | None]]]:
-        """Gradients of `activated` and, by kernel size, of the weights of each run of groups, which lie in the batch.
+        """Gradients of `activated` and, by kernel size, of the weights of each run of groups.
 
-        So the weights are neither repeated nor their gradients summed afterwards.
+        The groups of a run are stacked along the batch, so weights need no copies and gradients no sum afterwards.
         """
         conv, runs = _Conv(RATE, 1, self.layout), len(weights[0])
         states, parts = activated.chunk(self.groups, 1), [grad.chunk(self.groups, 1) for grad in grads]
@@ -286,7 +284,7 @@ class MixedEdges(nn.Module):
     # --- [ReLU, depthwise, 1x1, BN] twice, and its dilated form that has it once, up to the last 1x1 ------------------
 
     def _depthwise(self, activated: Tensor, weights: EdgeGroupWeights) -> tuple[Tensor, Kept]:
-        """What the last 1x1 convolutions read, ((S+D)*G*E*C channels)."""
+        """Input of the last 1x1 convolutions, ((S+D)*G*E*C channels)."""
         kept, parts = Kept(), []
         if self.inner_norm is not None:
             features = self._separable(self._copies(activated, self._separable.sizes), given(weights.depthwise1))
@@ -311,7 +309,7 @@ class MixedEdges(nn.Module):
         if self._dilated.sizes:
             read.append(self._copies(activated, self._dilated.sizes))
             parts.append((self._dilated, given(weights.dilated)))
-        last = grad  # where no weight needs a gradient, any tensor of its shape will do
+        last = grad  # without weight gradients, any tensor of its shape will do
         if needs.weights:
             made = [conv(one, weight) for one, (conv, weight) in zip(read, parts, strict=True)]
             last = torch.cat(made, 1) if len(made) > 1 else made[0]
@@ -339,8 +337,8 @@ class MixedEdges(nn.Module):
     def _first_backward(
         self, grad: Tensor, activated: Tensor, weights: EdgeGroupWeights, needs: Needs
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Of the first depthwise and 1x1 convolutions: gradients of `activated`, by G and C, and both weights."""
-        copies = self._copies(activated, self._separable.sizes) if needs.weights else grad  # any of its shape
+        """Gradients of `activated` (by G and C) and of the first depthwise and 1x1 weights."""
+        copies = self._copies(activated, self._separable.sizes) if needs.weights else grad  # any tensor of its shape
         before = self._separable(copies, given(weights.depthwise1)) if needs.weights else grad
         grad, pointwise1 = self._pointwise(len(self._separable.sizes)).backward(
             grad, before, given(weights.pointwise1), needs.weights
@@ -354,7 +352,7 @@ class MixedEdges(nn.Module):
         return torch.cat([part for part in parts for _ in range(self.edges)] * len(sizes), 1)
 
     def _of_copies(self, grad: Tensor, sizes: Sequence[int]) -> Tensor:
-        """The way back of `_copies`, grouped by G and C."""
+        """The backward pass of `_copies`, grouped by G and C."""
         return self._elementwise.sum_copies(self._split(grad, len(sizes)), self.layout)
 
     def _split(self, features: Tensor, operations: int) -> Tensor:
@@ -369,6 +367,6 @@ T = TypeVar("T")
 
 
 def given(value: T | None) -> T:
-    """What the space's operations say is there."""
+    """A value that cannot be None here."""
     assert value is not None
     return value

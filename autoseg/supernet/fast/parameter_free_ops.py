@@ -1,8 +1,8 @@
-"""The operations without weights on all edges of a reading: pooled once a state, then weighted for every edge.
+"""The operations without weights on all edges of a group: pooled once per state, then weighted for every edge.
 
-Outside autograd, with the way back written out, as in `mixed_op.py`.
+Outside autograd, with the backward pass written out, as in `mixed_op.py`.
 
-Letters: N images, H height, W width, G groups, E edges of a reading, C channels of a block, F operations.
+Letters: N images, H height, W width, G groups, E edges of a group, C channels of a block, F operations.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class _Skip:
         return state
 
     def backward(self, grad: Tensor, state: Tensor, again: bool) -> tuple[Tensor, Tensor | None]:
-        """The gradient of the state and, where it is asked for `again` or at hand, what `forward` returned."""
+        """The gradient of the state, and the result of `forward` if `again` asks for it or it is at hand."""
         return grad, state
 
 
 class _AvgPool(_Skip):
-    """Around the border, the mean of the pixels that are there."""
+    """At the border, the mean of the existing pixels."""
 
     def forward(self, state: Tensor) -> Tensor:
         return F.avg_pool2d(state, self.size, 1, self.padding, count_include_pad=False)
@@ -57,7 +57,7 @@ class _MaxPool(_Skip):
 
 
 def free_operation(name: str) -> _Skip:
-    """An operation without weights, done once for all edges that read a state."""
+    """An operation without weights, which runs once for all edges that read a state."""
     form = fused_form(name)
     return {"skip": _Skip, "avg_pool": _AvgPool, "max_pool": _MaxPool}[form.kind](form.kernel_size)
 
@@ -65,7 +65,7 @@ def free_operation(name: str) -> _Skip:
 class FreeOperations:
     """sum over the operations o without weights of alpha_o * O_o(state).
 
-    The factors are one (E, F) matrix where all groups read the same edges, else a (G, E, 1) tensor for each operation.
+    The factors are one (E, F) matrix if all groups read the same edges, else a (G, E, 1) tensor for each operation.
     """
 
     def __init__(self, groups: int, edges: int, channels: int, operations: Sequence[str], shared: bool) -> None:
@@ -76,11 +76,11 @@ class FreeOperations:
 
     @property
     def factors(self) -> int:
-        """How many tensors the factors are."""
+        """Number of tensors of factors."""
         return min(1, len(self.operations)) if self.shared else len(self.operations)
 
     def run(self, state: Tensor, total: Tensor | None, factors: Sequence[Tensor]) -> Tensor:
-        """state: (N, G*C, H, W) -> grouped by G, E and C, added in place to `total` where that is given."""
+        """state: (N, G*C, H, W) -> grouped by G, E and C, added in place to `total` if given."""
         results = [operation.forward(state) for operation in self.operations]
         if self.shared and results:
             product = self._product(factors[0], results)
@@ -94,7 +94,7 @@ class FreeOperations:
     def backward(
         self, grad: Tensor, state: Tensor, factors: Sequence[Tensor], of_factors: bool
     ) -> tuple[list[Tensor], tuple[Tensor, ...]]:
-        """Gradients of the state, one an operation, and of the factors; grad: grouped by G, E and C."""
+        """Gradients of the state, one per operation, and of the factors. grad: grouped by G, E and C."""
         if not self.operations:
             return [], ()
         layout, place = self.layout, self.layout.axis(0)

@@ -1,4 +1,4 @@
-"""Grouped 1x1 convolutions as batched matrix products, which BLAS is made for where a group has few channels.
+"""Grouped 1x1 convolutions as batched matrix products, which are faster if a group has few channels.
 
 Letters: N images, K groups, C channels of a group, H height, W width.
 """
@@ -13,7 +13,7 @@ from autoseg.supernet.fast.channel_groups import Layout
 
 
 class Product(NamedTuple):
-    """K groups of C channels, each with its own C x C matrix, in the precision of its inputs."""
+    """One C x C matrix for each of K groups of C channels, in the precision of the inputs."""
 
     groups: int
     layout: Layout
@@ -23,7 +23,7 @@ class Product(NamedTuple):
         return self.layout.multiply(self._matrices(weight), features)
 
     def backward(self, grad: Tensor, features: Tensor, weight: Tensor, of_weight: bool) -> tuple[Tensor, Tensor | None]:
-        """Gradients of features and, where that is asked for, weight."""
+        """Gradients of features and, if requested, weight."""
         grad = self.layout.for_products(grad)
         of_features = self.layout.multiply(self._matrices(weight).transpose(1, 2), grad)
         if not of_weight:

@@ -1,4 +1,4 @@
-"""Parts of a network that do not depend on each other, on CUDA streams of their own."""
+"""Independent parts of a network on separate CUDA streams."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ T = TypeVar("T")
 
 
 def run_side_by_side(tasks: Sequence[Callable[[], T]], streams: Sequence[torch.cuda.Stream]) -> list[T]:
-    """The results of some tasks: each on one of the streams, at least as many, or in turn where there are none.
+    """The results of some tasks, each on its own stream, or one after the other without streams.
 
-    The streams begin with what the current one has done, which waits for them at the end. Memory that a stream
-    allocated is that stream's to use again as soon as no tensor refers to it, though another may still be reading it:
-    the caller must keep what crosses streams, inputs and results, until all of them have been joined for the last
-    time. That is after the way back: autograd goes it on the streams of the way forward, and takes care of the
-    gradients that cross them, but not of what was saved for it.
+    The streams start after the current stream's work, and the current stream waits for them at the end. There must be
+    at least as many streams as tasks. A stream reuses its memory as soon as no tensor refers to it, even if another
+    stream still reads it. So the caller must keep all inputs and results until the streams are joined after the
+    backward pass. Autograd runs that on the streams of the forward pass; it protects the gradients that cross streams,
+    but not the saved tensors.
     """
     if not streams:
         return [task() for task in tasks]

@@ -1,38 +1,30 @@
 """The supernet in its fused form: a few kernels for all edges and arrows of a node, levels side by side on a GPU.
 
-It computes what `autoseg.supernet.reference` says; `docs/fused_supernet.md` says how and why.
+It computes the same as `autoseg.supernet.reference`, whose loop over the layers it runs; `docs/fused_supernet.md` says
+how and why.
 
 Letters: N images, H height, W width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
-from autoseg.ops.heads import logits_of
-from autoseg.ops.resize import Size, level_size, sum_resized
 from autoseg.space.schema import SearchSpace
-from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Node
-from autoseg.supernet.arch_parameters import Sample
+from autoseg.space.trellis import Node
 from autoseg.supernet.fast.alpha_gather import AlphaFactors
-from autoseg.supernet.fast.cell import Feature, SearchCell
+from autoseg.supernet.fast.cell import SearchCell
 from autoseg.supernet.fast.channel_groups import LAYOUTS
 from autoseg.supernet.fast.kernels import KernelChoice
-from autoseg.supernet.fast.mixed_op import Factors, checkpoint_contexts
 from autoseg.supernet.fast.streams import run_side_by_side
-from autoseg.supernet.fast.weights import BYPASS, EdgeGroupWeights, WeightLayout
-from autoseg.supernet.reference import Features, Supernet, cell_name
-from autoseg.supernet.upsampling import UpsamplingChoices
+from autoseg.supernet.fast.weights import BYPASS, WeightLayout
+from autoseg.supernet.reference import Supernet, cell_name
 from autoseg.supernet.variants.gdas import SampledCell
-
-CellInputs = tuple[list[EdgeGroupWeights], list[Factors], Tensor] | tuple[Sample, Tensor]
 
 
 class FusedSupernet(Supernet):
@@ -42,34 +34,20 @@ class FusedSupernet(Supernet):
     """
 
     arrow_index: Tensor
+    random_cells = False
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        num_classes: int,
-        arch_init_std: float = 1e-3,
-        in_channels: int = 3,
-        single_output: bool = False,
-    ) -> None:
-        super().__init__(space, num_classes, arch_init_std, in_channels, single_output)
+    def __init__(self, space: SearchSpace, *settings: Any, **named_settings: Any) -> None:
+        """The arguments are those of `Supernet`."""
+        super().__init__(space, *settings, **named_settings)
         self._streams: Sequence[torch.cuda.Stream] = ()
-        self._crossing: tuple[object, ...] = ()
+        self._crossing: list[object] = []
         self._lay_out()
 
-    def _build_cell(self, node: Node, upsample: Callable[[int, int], nn.Module] | None) -> nn.Module:
-        trellis = self.space.trellis
-        return (SampledCell if self.space.relaxation.gdas else SearchCell)(
-            [(self._width(arrow.source), arrow.move) for arrow in trellis.arrows_into(node)],
-            self._width(trellis.prev_prev(node)),
-            self.space.filters(node.level),
-            self.space.topology,
-            self.space.cell.operations,
-            self.space.relaxation,
-            upsample,
-        )
+    def _cell_class(self) -> Callable[..., nn.Module]:
+        return SampledCell if self.space.relaxation.gdas else SearchCell
 
     def _lay_out(self) -> None:
-        """How weights, alpha and beta reach the cells: a few gathers for all of them."""
+        """Prepares the few gathers that give weights, alpha and beta to all cells."""
         trellis = self.space.trellis
         cells = {node: self._cell(node) for node in trellis.nodes}
         if self.space.relaxation.gdas is None:
@@ -90,65 +68,19 @@ class FusedSupernet(Supernet):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, num_classes, H, W) of normalised images (N, Cin, H, W)."""
-        trellis, image_size = self.space.trellis, (images.shape[-2], images.shape[-1])
-        stem = self.stem(LAYOUTS[self.kernels.layout].arrange(images))
-        features = {
-            node: Feature(feature, F.relu(feature))
-            for node, feature in zip((FIRST_STEM_NODE, STEM_NODE), stem, strict=True)
-        }
-        inputs = self._cell_inputs(features[STEM_NODE].plain.dtype)
-        choices = None if self.upsampling is None else self.upsampling.way_up(self.arch)
-        for layer in range(1, trellis.layers + 1):
-            nodes = trellis.nodes_at(layer)
-            cells = [partial(self._evaluate, node, features, inputs[node], choices, image_size) for node in nodes]
-            features.update(zip(nodes, run_side_by_side(cells, self._streams), strict=True))
-            if layer == trellis.down_layers:
-                self._bring(features, choices)
-        heads = {
-            node.level: partial(head, features[node].activated)
-            for head, node in zip(self.heads, trellis.nodes_at(trellis.layers), strict=True)
-            if self.last_levels is None or node.level in self.last_levels
-        }
-        logits = run_side_by_side(list(heads.values()), self._streams)
+        return super().forward(LAYOUTS[self.kernels.layout].arrange(images))
+
+    def _run(self, tasks: Mapping[Any, Callable[[], Any]]) -> dict[Any, Any]:
+        results = run_side_by_side(list(tasks.values()), self._streams)
         if self._streams:
-            self._crossing = (features, inputs, choices, logits)
-        if self.upsampling is not None and choices is not None and self.space.decoder_stages:
-            logits = [self.upsampling.decode(dict(zip(heads, logits, strict=True)), features, choices)]
-        return logits_of(sum_resized(logits, image_size))
-
-    def _bring(self, features: Features, choices: UpsamplingChoices | None) -> None:
-        """After the encoder: what it brings to the levels of the decoder."""
-        if self.upsampling is None or choices is None:
-            return
-        levels = list(self.upsampling.sources)
-        tasks = [partial(self.upsampling.bring, level, features, choices) for level in levels]
-        choices.brought.update(zip(levels, run_side_by_side(tasks, self._streams), strict=True))
-
-    def _evaluate(
-        self, node: Node, features: Features, inputs: CellInputs, choices: UpsamplingChoices | None, image_size: Size
-    ) -> Feature:
-        cell, trellis = self._cell(node), self.space.trellis
-        arguments = (
-            features[trellis.prev_prev(node)],
-            [self._arriving(arrow, features, choices) for arrow in trellis.arrows_into(node)],
-            *inputs,
-            level_size(image_size, trellis.strides[node.level]),
-        )
-        feature: Feature
-        if self.checkpoint_cells and torch.is_grad_enabled():
-            # nothing in a cell is random, and a CUDA graph that is being recorded may not read the random state
-            feature = checkpoint(
-                cell, *arguments, use_reentrant=False, preserve_rng_state=False, context_fn=checkpoint_contexts
-            )
-        else:
-            feature = cell(*arguments)
-        return feature
+            self._crossing += (tasks, results)  # the tasks hold their inputs
+        return dict(zip(tasks, results, strict=True))
 
     @contextmanager
     def on_streams(self, streams: Sequence[torch.cuda.Stream]) -> Iterator[None]:
-        """Around one forward pass and its backward pass: the cells of a layer each run on one of the streams.
+        """Around one forward pass and its backward pass: each cell of a layer runs on one of the streams.
 
-        There must be as many as the space has levels, or none: then the cells run one after the other.
+        streams: as many as the space has levels, or none; then the cells run one after the other.
         """
         for stream in streams:
             stream.wait_stream(torch.cuda.current_stream())
@@ -158,10 +90,10 @@ class FusedSupernet(Supernet):
             for stream in streams:
                 torch.cuda.current_stream().wait_stream(stream)
         finally:
-            self._streams, self._crossing = (), ()  # what crossed streams had to be kept up to here
+            self._streams, self._crossing = (), []  # tensors that crossed streams had to live until here
 
-    def _cell_inputs(self, dtype: torch.dtype) -> dict[Node, CellInputs]:
-        """Of each node: weights and factors of its edge groups, or a sample, and its arrows' betas, (G, 1, 1)."""
+    def _cell_inputs(self, dtype: torch.dtype) -> dict[Node, tuple[Any, ...]]:
+        """For each node: the weights and factors of its edge groups (or a sample), and its arrows' betas (G, 1, 1)."""
         nodes = self.space.trellis.nodes
         betas = self.arch.beta_probs().view(-1, 1, 1).index_select(0, self.arrow_index)
         of_nodes = dict(zip(nodes, torch.split(betas, [self._cell(node).arrows for node in nodes]), strict=True))
@@ -177,7 +109,7 @@ class FusedSupernet(Supernet):
         }
 
     def use_kernels(self, choice: KernelChoice) -> None:
-        """Compute with these kernels from now on, as far as they apply (with GDAS: layout and algorithms)."""
+        """From now on compute with these kernels, as far as they apply (with GDAS: layout and algorithms)."""
         super().use_kernels(choice)
         if self.space.relaxation.gdas is None:
             self.weight_layout.taps_together = choice.depthwise == "triton"

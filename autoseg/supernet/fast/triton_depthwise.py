@@ -1,12 +1,12 @@
 # mypy: disable-error-code="untyped-decorator,no-untyped-def"
 """Depthwise convolutions as Triton kernels, for both ways in which features lie in memory.
 
-A program makes a tile of pixels of one image times channels. In channels_last memory its threads lie along the
-channels, in channels_first along the pixels, so that neighbours read neighbours. What lies around a pixel is read again
-for every tap, from the cache; weights are read best where those of a tap lie together (`weights.tap_by_tap`).
-Sums are in float32, of float64 in float64; their order is fixed.
+A program computes a tile of pixels of one image times channels. In channels_last memory its threads run along the
+channels, in channels_first along the pixels, so that neighbours read neighbours. The pixels around a pixel are read
+again for every tap, from the cache; weights are read fastest if those of a tap are adjacent (`weights.tap_by_tap`).
+Sums are in float32, or in float64 for float64; their order is fixed.
 
-Block sizes follow from the shape alone: nothing is tried out, which could not be done while a CUDA graph is recorded.
+Block sizes follow from the shape only: an autotuner could not run while a CUDA graph is recorded.
 
 Letters: N images, M channels, H height, W width, k kernel size.
 """
@@ -27,18 +27,17 @@ TILE = 1024
 WEIGHT_TILE = 4096
 """Pixels times channels times taps that a program for the gradient of a weight holds at once, in registers."""
 CHUNK = 256
-"""Pixels of an image that such a program sums; the programs' sums are added afterwards."""
+"""Pixels of an image that such a program sums; the sums of all programs are added afterwards."""
 SIDE = 64
-"""Most elements of a tile along the axis on which neighbours lie side by side in memory; half for a weight's gradient.
-"""
+"""Most elements of a tile along the contiguous axis; half of it for a weight's gradient."""
 
 
 # --- the kernels ------------------------------------------------------------------------------------------------------
 #
-# The channels are `parts` of `part` each. `wide` has a bit for each part: whether its kernels fill the k x k frame;
-# other kernels are 3x3, and the taps around them are passed over. A program has channels of one part alone. `unit`
-# divides `part` and the steps in memory: knowing that, Triton reads several channels by one instruction. Left to itself
-# it would find that out for each argument, and compile a kernel for each finding.
+# The channels are `parts` of `part` each. `wide` has a bit for each part: whether its kernels are k x k. Other kernels
+# are 3x3, and the taps around them are skipped. A program has channels of one part only. `unit` divides `part` and the
+# strides, so Triton can read several channels by one instruction. Its own specialisation would look at each argument
+# and compile a kernel for each outcome.
 
 _SIZES = ("height", "width", "part", "wide", "all_channels")
 _STEPS = tuple(
@@ -120,7 +119,7 @@ def _correlate(grad, features, sums, height, width, all_channels, part, wide, im
 
 
 class _Memory(NamedTuple):
-    """How the elements of (N, M, H, W) lie, in elements; the rows of an image follow on each other."""
+    """Strides of (N, M, H, W) in elements; the rows of an image follow each other."""
 
     image: int
     pixel: int
@@ -128,12 +127,12 @@ class _Memory(NamedTuple):
 
     @property
     def by_channel(self) -> bool:
-        """Whether channels lie side by side, rather than pixels."""
+        """Whether channels, not pixels, are contiguous."""
         return self.channel == 1 and self.pixel != 1
 
 
 def _regular(features: Tensor) -> Tensor:
-    """As it is where its rows follow on each other, even if its channels are but some of a tensor's; else a copy."""
+    """The tensor itself if its rows follow each other (it may be some channels of a larger tensor), else a copy."""
     height, width = features.shape[2:]
     return (
         features if height == 1 or width == 1 or features.stride(2) == width * features.stride(3) else features.clone()
@@ -146,7 +145,7 @@ def _memory_of(features: Tensor) -> _Memory:
 
 
 def _blocks(memory: _Memory, pixels: int, channels: int, elements: int, side: int) -> tuple[int, int]:
-    """Pixels and channels of a tile, powers of two: the longer side of at most `side` where neighbours lie together."""
+    """Pixels and channels of a tile, powers of two: at most `side` along contiguous channels, 4 `side` along pixels."""
     if memory.by_channel:
         across = min(side, triton.next_power_of_2(channels))
         return min(elements // across, triton.next_power_of_2(pixels)), across
@@ -155,7 +154,7 @@ def _blocks(memory: _Memory, pixels: int, channels: int, elements: int, side: in
 
 
 def _unit(part: int, *memories: _Memory) -> int:
-    """The greatest power of two up to 8 that divides a part and all steps between images and pixels."""
+    """The greatest power of two up to 8 that divides a part and all strides of images and pixels."""
     return math.gcd(8, part, *(step for memory in memories for step in (memory.image, memory.pixel)))
 
 
@@ -167,8 +166,8 @@ def _bits(wide: Sequence[bool]) -> int:
 def depthwise(features: Tensor, weight: Tensor, wide: list[bool], rate: int, turned: bool) -> Tensor:
     """A depthwise convolution that keeps the size: features (N, M, H, W), weight (M, 1, k, k) with k 3 or 5.
 
-    wide: of as many equal parts of the channels, whether their kernels fill the frame; those of others are 3x3 in it.
-    turned: by half a turn, which makes the gradient of the features from that of the result.
+    wide: for each equal part of the channels, whether its kernels are k x k; other kernels are 3x3, padded to k x k.
+    turned: flip the kernel, which maps the gradient of the result to that of the features.
     """
     features = _regular(features)
     images, channels, height, width = features.shape
@@ -190,7 +189,7 @@ def _(features: Tensor, weight: Tensor, wide: list[bool], rate: int, turned: boo
 
 @torch.library.custom_op("autoseg::depthwise_weight", mutates_args=())
 def depthwise_weight(grad: Tensor, features: Tensor, wide: list[bool], rate: int, size: int) -> Tensor:
-    """The gradient of `depthwise` by its weight, (M, 1, size, size), from that of its result; 0 around 3x3 kernels."""
+    """The gradient of the weight of `depthwise`, (M, 1, size, size), from that of its result; 0 around 3x3 kernels."""
     grad, features = _regular(grad), _regular(features)
     images, channels, height, width = features.shape
     into, part, taps = _memory_of(features), channels // len(wide), triton.next_power_of_2(size**2)
@@ -217,7 +216,7 @@ def _by_channel(taps: Tensor, size: int) -> Tensor:
 
 
 def _launch(kernel: Any, grid: tuple[int, ...], *arguments: Any) -> None:
-    """Run a kernel where its first argument lies."""
+    """Run a kernel on the device of its first argument."""
     device = arguments[0].device
     if device.type == "cpu":  # Triton's interpreter
         kernel[grid](*arguments)

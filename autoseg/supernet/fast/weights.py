@@ -1,4 +1,4 @@
-"""The weights of the cells, and how they are laid out for convolutions that serve many edges at once.
+"""The weights of the cells, and their layout for convolutions that serve many edges at once.
 
 Letters: G groups (copies of a state, one for each arrow into the node), E edges that read a state, C channels of a
 block, k kernel size; S, D and A kernel sizes of the separable, the dilated separable and the atrous convolutions.
@@ -17,23 +17,22 @@ from torch.nn import functional as F
 from autoseg.registry import OPERATIONS, FusedForm
 
 BYPASS = "bypass"
-"""The channels that pass by the operations (PC-DARTS): a column of the mixture, no operation of a space."""
-
+"""The channels that bypass the operations (PC-DARTS): a column of the mixture, no operation of a space."""
 
 WEIGHTED = ("separable", "dilated", "atrous")
-"""The kinds of operations with weights (`autoseg.registry.FusedForm`), in the order in which they are stacked."""
+"""The kinds of operations with weights (`autoseg.registry.FusedForm`), in stacking order."""
 FREE = ("skip", "avg_pool", "max_pool")
 """The kinds without weights."""
 
 
 def fused_form(operation: str) -> FusedForm:
-    """How an operation is computed with others; a column that is no operation has no form."""
+    """The fused form of an operation; `none` for a column that is no operation."""
     record = OPERATIONS.get(operation)
     return FusedForm("none") if record is None or record.fused is None else record.fused
 
 
 def of_kind(operations: Sequence[str], *kinds: str) -> list[str]:
-    """Those of some operations whose fused form is of one of the kinds."""
+    """The operations whose fused form has one of the kinds."""
     return [name for name in operations if fused_form(name).kind in kinds]
 
 
@@ -46,7 +45,7 @@ class Kernels(NamedTuple):
 
     @classmethod
     def of(cls, operations: Sequence[str]) -> Kernels:
-        """Those among a search space's operations."""
+        """The kernel sizes of a search space's operations."""
         return cls(*(tuple(fused_form(name).kernel_size for name in of_kind(operations, kind)) for kind in WEIGHTED))
 
     @property
@@ -61,7 +60,7 @@ class Kernels(NamedTuple):
 
 
 class EdgeGroup(NamedTuple):
-    """States that are evaluated together: G groups of E edges, all of one width."""
+    """Edges that are evaluated together: G groups of E edges each."""
 
     groups: tuple[tuple[int, ...], ...]
     """The numbers of the edges (rows of alpha) of each group."""
@@ -75,8 +74,7 @@ class EdgeGroup(NamedTuple):
 class CellWeights(nn.Module):
     """Every weight of a cell: one tensor for all edges and each kernel size, shared by the arrows into the node.
 
-    The edges come in alpha's order; those of `atrous`, the bulk of the weights, sorted by the state that they read, so
-    that those of one state lie together.
+    The edges come in alpha's order; those of `atrous`, the bulk of the weights, are sorted by the state that they read.
     """
 
     def __init__(self, edges: int, channels: int, kernels: Kernels) -> None:
@@ -103,9 +101,9 @@ class CellWeights(nn.Module):
 
 
 class EdgeGroupWeights(NamedTuple):
-    """What one reading's convolutions take, groups and edges repeated; None where a space has no such operation."""
+    """The weights of one edge group, groups and edges repeated; None if the space has no such operation."""
 
-    depthwise1: Tensor | None  # (S*G*E*C, 1, k, k), smaller kernels framed by zeros
+    depthwise1: Tensor | None  # (S*G*E*C, 1, k, k), smaller kernels padded with zeros
     pointwise1: Tensor | None  # (S*G*E*C, C, 1, 1)
     depthwise2: Tensor | None  # as depthwise1
     dilated: Tensor | None  # (D*G*E*C, 1, k, k)
@@ -113,42 +111,42 @@ class EdgeGroupWeights(NamedTuple):
 
 
 class WeightLayout(nn.Module):
-    """The depthwise and pointwise weights of all cells, laid out for their readings by a gather for each level.
+    """The depthwise and pointwise weights of all cells, laid out for their edge groups by one gather per level.
 
-    That costs a few calls, where gathers for each cell and kernel size would cost thousands.
+    That takes a few calls; gathers for each cell and kernel size would take thousands.
     """
 
     depthwise_index: Tensor
     taps_together = False
-    """Whether the depthwise weights of a tap lie side by side in memory, as our own kernels read them best."""
+    """Whether the depthwise weights of a tap are adjacent in memory, which our own kernels read fastest."""
 
-    def __init__(self, cells: Sequence[CellWeights], readings: Sequence[Sequence[EdgeGroup]]) -> None:
-        """readings: those of each cell. The cells stay where they are; no parameter is registered here."""
+    def __init__(self, cells: Sequence[CellWeights], groups: Sequence[Sequence[EdgeGroup]]) -> None:
+        """groups: the edge groups of each cell. No parameter is registered here."""
         super().__init__()
         self._cells = tuple(cells)  # a tuple, which nn.Module does not look into
-        self._readings = [list(of_cell) for of_cell in readings]
+        self._groups = [list(of_cell) for of_cell in groups]
         self.kernels = cells[0].kernels
         self._lay_out_depthwise()
         self._widths = sorted({cell.channels for cell in cells})
         self._pointwise_sizes = {width: self._lay_out_pointwise(width) for width in self._widths}
 
     def forward(self, dtype: torch.dtype) -> list[list[EdgeGroupWeights]]:
-        """Of each cell, the weights of each reading."""
+        """For each cell, the weights of each edge group."""
         if not self.kernels.depthwise:
-            return [[EdgeGroupWeights(None, None, None, None, None)] * len(readings) for readings in self._readings]
+            return [[EdgeGroupWeights(None, None, None, None, None)] * len(groups) for groups in self._groups]
         depthwise = iter(torch.split(self._depthwise().to(dtype), self._depthwise_sizes))
         pointwise = {width: iter(self._pointwise(width, dtype)) for width in self._widths}
         result = []
-        for cell, readings in zip(self._cells, self._readings, strict=True):
+        for cell, groups in zip(self._cells, self._groups, strict=True):
             of_cell = []
-            for _ in readings:
+            for _ in groups:
                 depthwise1, depthwise2, dilated = (_or_none(next(depthwise)) for _ in range(3))
                 pointwise1, pointwise2 = (_or_none(next(pointwise[cell.channels])) for _ in range(2))
                 of_cell.append(EdgeGroupWeights(depthwise1, pointwise1, depthwise2, dilated, pointwise2))
             result.append(of_cell)
         return result
 
-    # --- depthwise: those of all levels at once, since each channel stands for itself ---------------------------------
+    # --- depthwise: those of all levels at once, since channels are independent ---------------------------------
 
     def _lay_out_depthwise(self) -> None:
         stages = (
@@ -163,17 +161,17 @@ class WeightLayout(nn.Module):
             offsets[source] = offset
             offset += self._cells[source[3]].edges * self._cells[source[3]].channels
         index, self._depthwise_sizes = [], []
-        for place, (cell, readings) in enumerate(zip(self._cells, self._readings, strict=True)):
-            for reading in readings:
+        for place, (cell, groups) in enumerate(zip(self._cells, self._groups, strict=True)):
+            for group in groups:
                 for name, sizes in stages:
                     starts = [offsets[size, name, number, place] for number, size in enumerate(sizes)]
-                    firsts = [start + n * cell.channels for start in starts for n in reading.numbers]
+                    firsts = [start + n * cell.channels for start in starts for n in group.numbers]
                     index += [first + channel for first in firsts for channel in range(cell.channels)]
-                    self._depthwise_sizes.append(len(starts) * len(reading.numbers) * cell.channels)
+                    self._depthwise_sizes.append(len(starts) * len(group.numbers) * cell.channels)
         self.register_buffer("depthwise_index", torch.tensor(index, dtype=torch.int64), persistent=False)
 
     def _depthwise(self) -> Tensor:
-        """(rows, 1, k, k) with the greatest k; smaller kernels are framed by zeros."""
+        """(rows, 1, k, k) with the greatest k; smaller kernels are padded with zeros."""
         largest, parts = self._sources[-1][0], []
         for size in sorted({source[0] for source in self._sources}):
             of_size = [getattr(self._cells[at], name)[number] for k, name, number, at in self._sources if k == size]
@@ -192,10 +190,10 @@ class WeightLayout(nn.Module):
         first, both = len(self.kernels.separable), self.kernels.depthwise
         edges, rows, sizes = self._cells[places[0]].edges, [], []
         for number, place in enumerate(places):
-            for reading in self._readings[place]:
+            for group in self._groups[place]:
                 for start, operations in ((number * first, first), (len(places) * first + number * both, both)):
-                    rows += [(start + part) * edges + n for part in range(operations) for n in reading.numbers]
-                    sizes.append(operations * len(reading.numbers) * width)
+                    rows += [(start + part) * edges + n for part in range(operations) for n in group.numbers]
+                    sizes.append(operations * len(group.numbers) * width)
         self.register_buffer(f"pointwise_index_{width}", torch.tensor(rows, dtype=torch.int64), persistent=False)
         return sizes
 

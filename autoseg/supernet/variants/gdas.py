@@ -7,7 +7,7 @@ of a group.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,9 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.ops.resize import Size
-from autoseg.space.cell import CellTopology
 from autoseg.space.groups import RelaxationSpec
-from autoseg.space.trellis import Move
 from autoseg.supernet.arch_parameters import Sample
 from autoseg.supernet.fast.cell import Feature, SearchCell, state_order
 from autoseg.supernet.fast.channel_groups import LAYOUTS, Layout
@@ -28,7 +26,7 @@ from autoseg.supernet.fast.weights import FREE, WEIGHTED, CellWeights, EdgeGroup
 from autoseg.supernet.variants.partial_channels import shuffle
 
 Slots = dict[str, list[int]]
-"""Of each operation, the slots for which it was sampled."""
+"""The slots for which each operation was sampled."""
 
 
 class SampledNorm(StackedNorm):
@@ -54,10 +52,10 @@ class SampledNorm(StackedNorm):
 
 
 class Pieces:
-    """The weights of a cell, edge by edge, taken apart once for all its readings."""
+    """The weights of a cell, split by edge once for all edge groups."""
 
     def __init__(self, weights: CellWeights, operations: Sequence[str], order: Sequence[int]) -> None:
-        """order: the edges' numbers as `CellWeights.atrous` has them."""
+        """order: the edges' numbers in the order of `CellWeights.atrous`."""
         separable, dilated, atrous = (of_kind(operations, kind) for kind in WEIGHTED)
         stages = {"depthwise1": separable, "depthwise2": separable, "dilated": dilated, "atrous": atrous}
         self._pieces: dict[tuple[str, str], Sequence[Tensor]] = {
@@ -74,17 +72,17 @@ class Pieces:
                 self._pieces[stage, name] = rows[place * weights.edges : (place + 1) * weights.edges]
 
     def join(self, stage: str, edges: Sequence[tuple[str, int]]) -> Tensor:
-        """The weights of some operations and edges at a stage of them, one after the other."""
+        """The weights of one stage, for some (operation, edge), concatenated."""
         return torch.cat([self._pieces[stage, name][number] for name, number in edges])
 
 
 class SampledEdges(nn.Module):
-    """Every edge of one reading: the sampled operation times its weight, (N, G*c, H, W) -> grouped by G, E and c."""
+    """Every edge of one group: the sampled operation times its weight, (N, G*c, H, W) -> grouped by G, E and c."""
 
-    def __init__(self, reading: EdgeGroup, channels: int, operations: Sequence[str]) -> None:
+    def __init__(self, group: EdgeGroup, channels: int, operations: Sequence[str]) -> None:
         super().__init__()
-        self.numbers, self.operations, self.channels = reading.numbers, tuple(operations), channels
-        self.groups, self.edges = len(reading.groups), len(reading.groups[0])
+        self.numbers, self.operations, self.channels = group.numbers, tuple(operations), channels
+        self.groups, self.edges = len(group.groups), len(group.groups[0])
         separable, weighted = of_kind(operations, "separable"), of_kind(operations, *WEIGHTED)
         slots = len(self.numbers)
         self.inner_norm = SampledNorm(separable, slots, channels) if separable else None
@@ -92,11 +90,11 @@ class SampledEdges(nn.Module):
         self.layout: Layout = LAYOUTS["channels_last"]
 
     def use_kernels(self, choice: KernelChoice) -> None:
-        """From now on; its layout alone counts."""
+        """Use the layout of `choice` from now on."""
         self.layout = LAYOUTS[choice.layout]
 
     def forward(self, state: Tensor, pieces: Pieces, sample: Sample) -> Tensor:
-        """pieces: of the cell's weights."""
+        """pieces: the cell's weights by edge."""
         taken: Slots = {name: [] for name in self.operations}
         for slot, number in enumerate(self.numbers):
             taken[self.operations[sample.operations[number]]].append(slot)
@@ -117,7 +115,7 @@ class SampledEdges(nn.Module):
     def _weighted(
         self, groups: Sequence[Tensor], taken: Slots, pieces: Pieces, weights: Sequence[Tensor]
     ) -> dict[int, Tensor]:
-        """The results of the operations with weights, by slot."""
+        """Results of the operations with weights by slot."""
         used = {name: slots for name, slots in taken.items() if slots}
         separable, dilated, atrous = ({name: used[name] for name in of_kind(list(used), kind)} for kind in WEIGHTED)
         weighted = {**separable, **dilated, **atrous}
@@ -137,13 +135,13 @@ class SampledEdges(nn.Module):
         outer = torch.cat(parts + self._convolve(activated, "atrous", atrous, pieces, RATE), 1)
         slots = [slot for slots in weighted.values() for slot in slots]
         factors = torch.stack([weights[self.numbers[slot]] for slot in slots]).repeat_interleave(self.channels)
-        results = self.norm.pick(outer, weighted, factors)  # dense: on a CPU, BatchNorm misreads an expanded weight
+        results = self.norm.pick(outer, weighted, factors)  # not expanded: BatchNorm on a CPU misreads that
         return dict(zip(slots, results.chunk(len(slots), 1), strict=True))
 
     def _convolve(
         self, features: dict[int, Tensor], stage: str, taken: Slots, pieces: Pieces, rate: int = 1
     ) -> list[Tensor]:
-        """One k x k convolution for each operation, of all its slots."""
+        """One k x k convolution per operation, for all its slots."""
         results = []
         for name, slots in taken.items():
             weight = pieces.join(stage, [(name, self.numbers[slot]) for slot in slots])
@@ -160,36 +158,23 @@ class SampledEdges(nn.Module):
 
 
 class SampledCell(SearchCell):
-    """A node's cell, one sampled operation an edge."""
+    """A node's cell with one sampled operation per edge."""
 
-    def __init__(
-        self,
-        arrivals: Sequence[tuple[int, Move]],
-        prev_prev_channels: int,
-        channels: int,
-        topology: CellTopology,
-        operations: Sequence[str],
-        relaxation: RelaxationSpec | None = None,
-        ascent: Callable[[int, int], nn.Module] | None = None,
-    ) -> None:
-        super().__init__(arrivals, prev_prev_channels, channels, topology, operations, relaxation, ascent)
-        self.operations, self._order = tuple(operations), state_order(topology)
-
-    def _build_readings(self, operations: Sequence[str], relaxation: RelaxationSpec) -> nn.ModuleList:
-        return nn.ModuleList(SampledEdges(reading, self.weights.channels, operations) for reading in self.plan)
+    def _build_edges(self, group: EdgeGroup, relaxation: RelaxationSpec) -> nn.Module:
+        return SampledEdges(group, self.weights.channels, self.operations)
 
     def use_kernels(self, choice: KernelChoice) -> None:
-        """From now on, as far as it applies."""
+        """Compute with these kernels from now on, as far as they apply."""
         super().use_kernels(for_sampled(choice))
 
-    def forward(  # type: ignore[override]  # it takes a sample instead of every weight and factor
+    def forward(  # type: ignore[override]  # takes a sample instead of weights and factors
         self, prev_prev: Feature, prevs: Sequence[tuple[Any, ...]], sample: Sample, betas: Tensor, size: Size
     ) -> Feature:
         """The node's feature; betas: (G, 1, 1)."""
-        arrived, betas = self._arrive(prev_prev, prevs, betas, size)
-        pieces, layout = Pieces(self.weights, self.operations, self._order), self.layout
+        inputs, betas = self._preprocess(prev_prev, prevs, betas, size)
+        pieces, layout = Pieces(self.weights, self.operations, state_order(self.topology)), self.layout
         arrows, edges = layout.axis(0), layout.axis(1)
-        total = self._read(0, layout.as_groups(arrived, 1 + self.groups, self.channels), pieces, sample)
+        total = self._read(0, layout.as_groups(inputs, 1 + self.groups, self.channels), pieces, sample)
         of_prev_prev, of_prev = torch.split(total, [1, self.groups], arrows)
         blocks, states = list((of_prev + of_prev_prev).unbind(edges)), []  # each grouped by G and C
         for block in range(self.blocks):
@@ -197,12 +182,12 @@ class SampledCell(SearchCell):
             if block + 1 < self.blocks:
                 for number, part in enumerate(self._read(block + 1, states[block], pieces, sample).unbind(edges)):
                     blocks[block + 1 + number] = blocks[block + 1 + number] + part
-        mixed = (torch.stack(states, edges) * layout.spread(betas.to(arrived.dtype))).sum(arrows)
+        mixed = (torch.stack(states, edges) * layout.spread(betas.to(inputs.dtype))).sum(arrows)
         plain = layout.as_channels(mixed)
         return Feature(plain, F.relu(plain))
 
     def _read(self, number: int, state: Tensor, pieces: Pieces, sample: Sample) -> Tensor:
-        """Grouped by G and C -> by G, E and C for the edges of a reading."""
+        """Grouped by G and C -> by G, E and C for the edges of a group."""
         layout, width, edges = self.layout, self.weights.channels, self.readings[number]
         taken, others = torch.split(state, [width, state.shape[layout.last] - width], layout.last)
         total: Tensor = edges(layout.as_channels(taken), pieces, sample)

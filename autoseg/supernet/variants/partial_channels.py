@@ -12,40 +12,38 @@ from torch import Tensor
 
 from autoseg.supernet.fast.channel_groups import Layout
 from autoseg.supernet.fast.mixed_op import EdgeGradients, Factors, Kept, MixedEdges, Needs
-from autoseg.supernet.fast.weights import EdgeGroupWeights
+from autoseg.supernet.fast.weights import EdgeGroup, EdgeGroupWeights
 
 
 def shuffle(grouped: Tensor, share: int, layout: Layout) -> Tensor:
-    """Grouped by any and C: the channels of `share` parts dealt out in turn, so that others come to pass next time."""
+    """Grouped by any and C: the channels of `share` parts in turn, so that the next cell passes others through."""
     return grouped if share == 1 else _transposed(grouped, (share, -1), layout.last)
 
 
 def unshuffle(grouped: Tensor, share: int, layout: Layout) -> Tensor:
-    """The inverse of `shuffle`, and so its way back."""
+    """The inverse of `shuffle`, and so its backward pass."""
     return grouped if share == 1 else _transposed(grouped, (-1, share), layout.last)
 
 
 def _transposed(grouped: Tensor, sizes: tuple[int, int], axis: int) -> Tensor:
-    """One axis as a matrix of these sizes, transposed; copied."""
+    """A copy with one axis transposed as a matrix of these sizes."""
     axis += grouped.dim()
     return torch.unflatten(grouped, axis, sizes).transpose(axis, axis + 1).flatten(axis, axis + 1)
 
 
 class PartialEdges(MixedEdges):
-    """Every edge of one reading: p * [sum over o of alpha_o * O_o(first c channels), the other channels].
+    """Every edge of one group: p * [sum over o of alpha_o * O_o(first c channels), the other channels].
 
-    p is the probability of the edge; it comes as the last of the factors without weights, and within alpha.
+    p is the probability of the edge. It is the last of the factors without weights, and alpha contains it.
     """
 
-    def __init__(
-        self, groups: int, edges: int, channels: int, operations: Sequence[str], shared: bool, share: int
-    ) -> None:
-        super().__init__(groups, edges, channels // share, operations, shared)
+    def __init__(self, group: EdgeGroup, channels: int, operations: Sequence[str], share: int) -> None:
+        super().__init__(group, channels // share, operations)
         self.all_channels = channels
 
     @property
     def free_factors(self) -> int:
-        """One more than the operations without weights."""
+        """Number of factors besides those of operations with weights: one more than in `MixedEdges`."""
         return super().free_factors + 1
 
     def run(
@@ -77,7 +75,7 @@ class PartialEdges(MixedEdges):
         factors: Factors,
         needs: Needs,
     ) -> EdgeGradients:
-        """As in `MixedEdges`."""
+        """See `MixedEdges`."""
         layout = self.layout
         taken, others, probs, factors = self._parts(state, factors)
         of_total, of_rest = torch.split(grad, [self.channels, others.shape[layout.last]], layout.last)
@@ -92,7 +90,7 @@ class PartialEdges(MixedEdges):
         return found._replace(state=of_state, factors=of_factors)
 
     def _parts(self, state: Tensor, factors: Factors) -> tuple[Tensor, Tensor, Tensor, Factors]:
-        """The channels that pass, grouped by G, 1 and c, the others, the edges' probabilities, the other factors."""
+        """The first c channels and the others, grouped by G, 1 and any; the edges' probabilities; the other factors."""
         split = self.layout.split(state, self.groups, 1, self.all_channels)
         taken, others = torch.split(split, [self.channels, self.all_channels - self.channels], self.layout.last)
         *free, probs = factors.free

@@ -19,29 +19,17 @@ class UnpoolingOptions(FixedNetwork):
     dropout: Dropout = 0.0
 
 
-def _deconvnet(options: UnpoolingOptions, outputs: int) -> DeconvNet:
-    from autoseg.zoo.deconvnet import DeconvNet
-    from autoseg.zoo.vgg import VGG16
+def _register(name: str, paper: str, class_name: str) -> None:
+    def build(options: UnpoolingOptions, outputs: int) -> DeconvNet | SegNet:
+        from autoseg.zoo import deconvnet
+        from autoseg.zoo.vgg import VGG16
 
-    backbone = VGG16(options.in_channels, options.width, options.batch_norm)
-    return DeconvNet(backbone, outputs, options.batch_norm, options.dropout, options.width)
+        backbone = VGG16(options.in_channels, options.width, options.batch_norm)
+        built: DeconvNet | SegNet = getattr(deconvnet, class_name)(backbone, outputs, options.dropout)
+        return built
 
-
-def _segnet(options: UnpoolingOptions, outputs: int) -> SegNet:
-    from autoseg.zoo.deconvnet import SegNet
-    from autoseg.zoo.vgg import VGG16
-
-    backbone = VGG16(options.in_channels, options.width, options.batch_norm)
-    return SegNet(backbone, outputs, options.batch_norm, options.dropout)
+    register(Network(name, paper, UnpoolingOptions, build, backbone="vgg16"))
 
 
-register(
-    Network(
-        "deconvnet",
-        "Noh et al., Learning deconvolution network, ICCV 2015",
-        UnpoolingOptions,
-        _deconvnet,
-        backbone="vgg16",
-    )
-)
-register(Network("segnet", "Badrinarayanan et al., SegNet, TPAMI 2017", UnpoolingOptions, _segnet, backbone="vgg16"))
+_register("deconvnet", "Noh et al., Learning deconvolution network, ICCV 2015", "DeconvNet")
+_register("segnet", "Badrinarayanan et al., SegNet, TPAMI 2017", "SegNet")

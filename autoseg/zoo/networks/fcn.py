@@ -21,7 +21,7 @@ class FcnOptions(FixedNetwork):
     output_stride: Whole = 32
     batch_norm: Flag = False
     upsampler: str = "bilinear"
-    """Of the scores, at each addition and at last to the images."""
+    """Upsampler of the scores, before each addition and to the images' size."""
     dropout: Dropout = 0.5
 
     @model_validator(mode="after")
@@ -32,27 +32,20 @@ class FcnOptions(FixedNetwork):
         return self
 
 
-def _fcn(stride: Literal[32, 16, 8]) -> Network:
-    """The network that predicts at this stride."""
+def _register(stride: Literal[32, 16, 8]) -> None:
+    """Register the network that predicts at this stride."""
 
     def build(options: FcnOptions, outputs: int) -> FCN:
         from autoseg.zoo.fcn import FCN
         from autoseg.zoo.vgg import VGG16
 
         backbone = VGG16(options.in_channels, options.width, options.batch_norm, options.output_stride)
-        return FCN(backbone, outputs, stride, options.upsampler, options.dropout, options.width)
+        return FCN(backbone, outputs, stride, options.upsampler, options.dropout)
 
-    return Network(
-        f"fcn{stride}s_vgg16",
-        "Long et al., Fully convolutional networks, CVPR 2015",
-        FcnOptions,
-        build,
-        short=f"fcn{stride}s",
-        backbone="vgg16",
-        output_strides=(8, 16, 32),
-    )
+    paper = "Long et al., Fully convolutional networks, CVPR 2015"
+    register(Network(f"fcn{stride}s_vgg16", paper, FcnOptions, build, f"fcn{stride}s", "vgg16", (8, 16, 32)))
 
 
-register(_fcn(32))
-register(_fcn(16))
-register(_fcn(8))
+_register(32)
+_register(16)
+_register(8)

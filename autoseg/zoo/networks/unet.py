@@ -1,4 +1,4 @@
-"""U-Net (Ronneberger et al. 2015), and PixelDCN (Gao et al. 2017), which comes up by pixel deconvolution."""
+"""U-Net (Ronneberger et al. 2015), and PixelDCN (Gao et al. 2017), which upsamples by pixel deconvolution."""
 
 from __future__ import annotations
 
@@ -40,9 +40,8 @@ class PixelDcnOptions(UNetOptions):
 def _build(options: UNetOptions, outputs: int) -> UNet:
     from autoseg.zoo.unet import UNet
 
-    return UNet(
-        outputs, options.in_channels, options.width, options.batch_norm, options.upsampler, options.dropout
-    )  # fmt: skip
+    rest = (options.batch_norm, options.upsampler, options.dropout)
+    return UNet(outputs, options.in_channels, options.width, *rest)
 
 
 register(Network("unet", "Ronneberger et al., U-Net, MICCAI 2015", UNetOptions, _build))
