@@ -52,21 +52,14 @@ _HOMES = {
     "FixedNetwork": "autoseg.zoo.schema",
     "build_network": "autoseg.zoo.build",
     "build_supernet": "autoseg.supernet",
-    "check_data": "autoseg.api.check_data",
-    "decode": "autoseg.api.decode",
-    "demo": "autoseg.api.demo",
-    "evaluate": "autoseg.api.evaluate",
     "export_model": "autoseg.api.export",
     "load_network": "autoseg.engine.predict",
-    "plan": "autoseg.api.plan",
-    "plot": "autoseg.api.plot",
-    "predict": "autoseg.api.predict",
-    "retrain": "autoseg.api.retrain",
     "sample_genotype": "autoseg.genotype.sample",
-    "search": "autoseg.api.search",
 }
+for _name in ("check_data", "decode", "demo", "evaluate", "plan", "plot", "predict", "retrain", "search"):
+    _HOMES[_name] = f"autoseg.api.{_name}"
 
-__all__ = [  # noqa: RUF022 - in the order of the story
+__all__ = [  # noqa: RUF022 - in the order of use
     "search", "decode", "retrain", "evaluate", "predict", "export_model", "plot", "plan", "check_data", "demo",
     "SearchSpace", "Genotype", "FixedNetwork", "sample_genotype", "build_supernet", "build_network", "load_network",
     "Operation", "Upsampler", "Decoder", "Loss", "LossTerm", "Network", "register", "load_plugin", "AutosegError",
@@ -74,7 +67,7 @@ __all__ = [  # noqa: RUF022 - in the order of the story
 
 
 def __getattr__(name: str) -> Any:
-    """Load a part when it is first used, so that `import autoseg` is quick and loads no torch."""
+    """Import a public name at its first use, so that `import autoseg` is quick and loads no torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'autoseg' has no attribute '{name}'")
     value = getattr(importlib.import_module(_HOMES[name]), name)

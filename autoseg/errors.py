@@ -1,18 +1,21 @@
 """The errors that a user can cause. The command line prints each as one line and exits with status 2.
 
-Each carries a code, a few words in lower case joined by hyphens, which names the kind of mistake. The message may be
-worded anew at any time; the code stays. `DataError("label 47 in a.png ...", code="label-out-of-range")`.
+Each error has a code that names the kind of mistake: a few words in lower case, joined by hyphens. Messages may change
+between versions; codes stay. `DataError("label 47 in a.png ...", code="label-out-of-range")`.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 
 class AutosegError(Exception):
-    """What the user gave is wrong; the message says what, where, and what to do.
+    """Something that the user gave is wrong.
 
-    `code` names the kind of mistake, such as `label-out-of-range`.
+    Args:
+        message: What is wrong, where, and what to do.
+        code: The kind of mistake, such as `label-out-of-range`; it stays the same from version to version.
     """
 
     def __init__(self, message: str, *, code: str) -> None:
@@ -20,7 +23,7 @@ class AutosegError(Exception):
         self.code = code
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (type(self), str(self), self.code)  # a worker process hands an error on by pickling it
+        return partial(type(self), code=self.code), (str(self),)  # worker processes pass errors on by pickling them
 
 
 class ConfigError(AutosegError):
@@ -44,7 +47,7 @@ class RunError(AutosegError):
 
 
 class CheckpointError(AutosegError):
-    """A checkpoint that cannot be read or belongs to something else."""
+    """A checkpoint that cannot be read or belongs to another run or architecture."""
 
 
 class ExportError(AutosegError):
@@ -52,12 +55,8 @@ class ExportError(AutosegError):
 
 
 class PluginError(AutosegError):
-    """A plugin that cannot be loaded, or whose records do not do what they must."""
+    """A plugin that cannot be loaded, or whose records are invalid."""
 
 
-class Interrupted(Exception):  # noqa: N818 - no mistake of anyone's
+class Interrupted(Exception):  # noqa: N818 - not an error
     """Raised at a step boundary, after a clean save, when the user asked a run to stop."""
-
-
-def _restored(kind: type[AutosegError], message: str, code: str) -> AutosegError:
-    return kind(message, code=code)

@@ -1,4 +1,4 @@
-"""Reading and writing small files: YAML with one-line errors, and atomic writes. On Windows too."""
+"""Reading and writing small files on any system: YAML with one-line errors, and atomic writes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WAITS = (0.05, 0.1, 0.2, 0.4, 0.8)
 class _Loader(yaml.SafeLoader):
     """YAML's safe loader, except that `3e-3` is a number, as in YAML 1.2 (PyYAML reads a string).
 
-    A key that a mapping has twice is an error (PyYAML takes the last).
+    A mapping with the same key twice is an error (PyYAML takes the last value).
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -47,7 +47,7 @@ _Loader.add_implicit_resolver(
 
 
 class _Dumper(yaml.SafeDumper):
-    """Safe dumper that indents lists inside mappings, quotes what `_Loader` takes for a number, and never aliases."""
+    """Safe dumper that indents lists in mappings, quotes text that `_Loader` reads as a number, and never aliases."""
 
     yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
 
@@ -98,11 +98,11 @@ def to_yaml(data: Mapping[str, Any]) -> str:
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` make a temporary file beside `path`, flush it to disk, then rename it over `path`."""
+    """Call `write` with a temporary file beside `path`, flush that to disk, then rename it to `path`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
-        with temporary.open("r+b") as file:  # Windows flushes what may be written alone
+        with temporary.open("r+b") as file:  # Windows flushes only files opened for writing
             os.fsync(file.fileno())
         replace(temporary, path)
     finally:
@@ -110,7 +110,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def replace(temporary: Path, path: Path) -> None:
-    """Rename `temporary` to `path`, which Windows refuses while another program reads either: wait for it."""
+    """Rename `temporary` to `path`. Windows refuses while another program reads either file, so try again."""
     for seconds in WAITS:
         try:
             temporary.replace(path)
@@ -126,7 +126,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def shell_quoted(text: str) -> str:
-    """`text` as one word of a command line, to be printed: Windows knows no single quotes."""
+    """`text` as one word of a printed command line. Windows takes double quotes only."""
     quoted = shlex.quote(text)
     return f'"{text}"' if os.name == "nt" and quoted != text else quoted
 

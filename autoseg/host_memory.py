@@ -1,4 +1,4 @@
-"""The memory of the machine, on Linux, Windows and macOS. A container's limits count (control groups, version 2).
+"""The memory of the machine, on Linux, Windows and macOS, within a container's limits (control groups, version 2).
 
 Every function returns bytes, or None where the system does not say.
 """
@@ -14,35 +14,29 @@ CONTAINER = Path("/sys/fs/cgroup")
 
 
 class _WindowsMemory(ctypes.Structure):
-    """MEMORYSTATUSEX of the Windows API. A page file's sizes hold those of the memory too."""
+    """MEMORYSTATUSEX of the Windows API. The sizes `with_page_file` include the memory itself."""
 
     _fields_ = (
-        ("length", ctypes.c_uint32),
-        ("load_percent", ctypes.c_uint32),
-        ("total", ctypes.c_uint64),
-        ("free", ctypes.c_uint64),
-        ("total_with_page_file", ctypes.c_uint64),
-        ("free_with_page_file", ctypes.c_uint64),
-        ("total_virtual", ctypes.c_uint64),
-        ("free_virtual", ctypes.c_uint64),
-        ("free_extended", ctypes.c_uint64),
+        *((name, ctypes.c_uint32) for name in ("length", "load_percent")),
+        *((name, ctypes.c_uint64) for name in ("total", "free", "total_with_page_file", "free_with_page_file")),
+        *((name, ctypes.c_uint64) for name in ("total_virtual", "free_virtual", "free_extended")),
     )
 
 
 def free_memory() -> int | None:
-    """What can be had now without swapping. macOS does not say."""
+    """Memory that is available now without swapping. macOS does not say."""
     limit, used = _container("memory.max"), _container("memory.current")
     left = None if limit is None or used is None else max(0, limit - used)
     return _least(_linux("MemAvailable") or _windows("free"), left)
 
 
 def total_memory() -> int | None:
-    """What the machine has, or its container may take."""
+    """Memory of the machine, or the limit of its container if that is less."""
     return _least(_linux("MemTotal") or _windows("total") or _posix(), _container("memory.max"))
 
 
 def total_with_swap() -> int | None:
-    """What a process could get if it ran alone. macOS, whose swap grows as it is needed, does not say."""
+    """Memory and swap that a process could get if it ran alone. macOS does not say: its swap grows on demand."""
     memory, swap = _linux("MemTotal"), _linux("SwapTotal")
     if memory is None or swap is None:
         return _windows("total_with_page_file")

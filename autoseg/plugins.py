@@ -1,8 +1,8 @@
 """Plugins: a user's own operations and other records, from a Python file or an installed module.
 
 A plugin is a file that calls `autoseg.register` for each of its records. `autoseg search --plugin my_ops.py` loads it.
-A package may name its module in the entry point group `autoseg.plugins`, whose names load it. A space, genotype or
-network names the plugins of its parts, but autoseg runs only plugins that the user gives.
+A package may name its module in the entry point group `autoseg.plugins`; it is loaded by that name. autoseg never
+runs a plugin by itself: a space, genotype or network only says which plugin it needs, and the user loads it.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ _loaded: dict[str, str] = {}
 
 
 def load_plugin(source: str | Path) -> None:
-    """Load a plugin once.
+    """Run a plugin, which calls `autoseg.register`. A plugin that is loaded already is not run again.
 
     Args:
-        source: A Python file, the name of a module, or an entry point of the group `autoseg.plugins`.
+        source: The path of a Python file, the name of an installed module, or the name of an entry point of the group
+            `autoseg.plugins`.
 
     Raises:
-        PluginError: it does not exist or does not import, or registers nothing or something wrong. Nothing of it stays
-            registered then.
+        PluginError: the plugin is missing, does not import, registers nothing, or registers something wrong. None of
+            its records stays registered then.
     """
     text = str(source)
     path = Path(text).expanduser()
@@ -43,14 +44,14 @@ def load_plugin(source: str | Path) -> None:
     if is_file and not path.is_file():
         raise PluginError(f"there is no plugin file {text}; give the path of a Python file", code="plugin-missing")
     name = path.name if is_file else text
-    before = _count()
+    before = sum(map(len, REGISTRIES.values()))
     _plugin.append(name)
     try:
         if is_file:
             _run_file(path)
         else:
             _import_module(text)
-        if _count() == before:
+        if sum(map(len, REGISTRIES.values())) == before:
             raise PluginError(
                 f"{name}: the plugin registers nothing; it must call autoseg.register, see docs/extending.md",
                 code="plugin-empty",
@@ -97,10 +98,6 @@ def _import_module(name: str) -> None:
             code="plugin-missing",
         )
     importlib.import_module(name)
-
-
-def _count() -> int:
-    return sum(len(registry) for registry in REGISTRIES.values())
 
 
 def _line_of(reason: BaseException, path: Path) -> str:

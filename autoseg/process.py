@@ -1,4 +1,4 @@
-"""Settings of the process that make small parallel kernels fast on a CPU. Loads without torch."""
+"""Environment variables that make small parallel kernels fast on a CPU. Loads without torch."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import os
 
 
 def prepare_process() -> None:
-    """Set what PyTorch's libraries read from the environment, unless the user has set it.
+    """Set the environment variables that PyTorch's libraries read, unless the user has set them.
 
-    The command line does so before torch is loaded. In Python, `autoseg.search` and others do it when they are called;
-    the spinning of threads then stays as it is if torch is loaded already.
+    The command line calls this before torch is loaded, `autoseg.search` and others when they are called. If torch is
+    loaded already, the spinning of threads stays as it is.
     """
-    # A supernet's steps call more distinct convolutions than the 1,024 that oneDNN keeps; the rest it would make anew
-    # in each step. It reads this at the first convolution.
+    # A supernet's step calls more distinct convolutions than the 1,024 that oneDNN caches; it would rebuild the others
+    # in each step. oneDNN reads the variable at the first convolution.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
-    # How long PyTorch's threads spin for each other before they give way. GCC's default is a hundred times that, which
-    # makes steps ten times as long where other work has one of the cores. It is read when torch is loaded.
+    # PyTorch's threads spin this long before they yield. GCC's default is a hundred times as long, which makes steps
+    # ten times slower while another process uses one of the cores. The variable is read when torch is loaded.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")

@@ -7,7 +7,6 @@ A record has a name, a label for pictures, a cost, and a function that builds it
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -15,6 +14,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from autoseg.errors import PluginError
+from autoseg.library import hint
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -126,7 +126,7 @@ class DecoderInputs(NamedTuple):
     settings: Any
     """The genotype's `decoder`."""
     rates: list[int]
-    """Dilations of ASPP at the end's stride."""
+    """Dilations of ASPP at the stride of the last cell."""
     norm: Callable[[int], Any]
     upsamplers: tuple[str, ...]
     """One for each doubling; empty if features are resized in one go."""
@@ -168,7 +168,7 @@ class Registry(Mapping[str, R]):
         self._loaded = False
 
     def add(self, record: R) -> R:
-        """Register a record. Raises: PluginError: its name is taken or no name, or it lacks something."""
+        """Register a record. Raises: PluginError: its name is taken or invalid, or it lacks a field."""
         plugin = _plugin[-1] if _plugin else _origin(record)
         if plugin:
             self._load()
@@ -215,11 +215,8 @@ class Registry(Mapping[str, R]):
         return {name: self._plugins[name] for name in names if name in self._plugins}
 
     def unknown(self, name: str, hide: Collection[str] = ()) -> str:
-        """The message for a name that is not there, with the nearest one that is. hide: names not to propose."""
-        known = [each for each in self if each not in hide]
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
-        return f"unknown {self.kind} '{name}' ({hint})"
+        """The message about an unknown name, with the nearest known one. hide: names that are not suggested."""
+        return f"unknown {self.kind} '{name}' ({hint(name, [each for each in self if each not in hide])})"
 
     def _load(self) -> None:
         if not self._loaded:

@@ -1,1 +1,1 @@
-"""The Python API: one function a command. `import autoseg` offers them all."""
+"""The Python API: one function for each command. `import autoseg` offers them all."""

@@ -16,7 +16,7 @@ from autoseg.files import one_line, to_yaml, write_text
 from autoseg.setup.settings import Source, data_overrides
 
 SETTINGS, SHEET, FIGURES = "data.yaml", "contact_sheet.png", "check_data.json"
-"""What is written into the folder `out`."""
+"""The files in the folder `out`."""
 
 
 def check_data(
@@ -29,30 +29,41 @@ def check_data(
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> DataReport:
-    """Read a data set, or one `split` of it, and say what it is, what is wrong with it, and which settings fit it.
+    """Read a data set and report what it holds, which problems it has, and which settings fit it.
 
-    `out`: a folder for the proposed settings (data.yaml), a picture of samples (contact_sheet.png) and all figures and
-    problems (check_data.json), which `json_file` can be given, too. Files that are there stay, unless `overwrite`.
-    Problems are no errors. Raises: AutosegError: something that was given is wrong, or a folder that cannot be
-    understood at all.
+    Args:
+        data: A folder of images and masks, a data YAML, "generated", or the data settings.
+        split: Check only this split. Default: all splits.
+        out: A folder for the proposed settings (data.yaml), a picture of samples (contact_sheet.png), and all figures
+            and problems (check_data.json). Default: nothing is written.
+        json_file: Another file for the figures and problems.
+        overrides: Nested settings of the data, such as `{"data": {"resize": [512, 512]}}`.
+        overwrite: Overwrite existing files.
+        show_progress: Show a progress bar.
+
+    Returns:
+        The report. Problems of the data are in it and are no errors.
+
+    Raises:
+        AutosegError: an argument is wrong, or the folder's layout is unknown.
     """
     from autoseg.engine.log import Progress
 
     config = _config(data, overrides)
-    folder = None if out is None else Path(out).expanduser()
-    _check_targets(folder, None if json_file is None else Path(json_file).expanduser(), overwrite)
+    folder, json_path = (None if place is None else Path(place).expanduser() for place in (out, json_file))
+    _check_targets(folder, json_path, overwrite)
     with ExitStack() as stack:
         bars: list[Progress] = []
 
         def show(done: int, total: int) -> None:
-            if not bars:  # how many there are is known only now
+            if not bars:  # the total is known only now
                 bars.append(stack.enter_context(Progress("check", total, enabled=show_progress)))
             bars[0].update(done)
 
         report = check_dataset(config, split, show)
     content = json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n"
-    if json_file is not None:
-        _write(Path(json_file).expanduser(), lambda path: write_text(path, content))
+    if json_path is not None:
+        _write(json_path, lambda path: write_text(path, content))
     if folder is not None:
         header = f"# {report.title}\n# proposed by `autoseg check-data`\n"
         _write(folder / SETTINGS, lambda path: write_text(path, header + to_yaml(report.proposal)))
@@ -63,16 +74,13 @@ def check_data(
 
 def _config(data: Source | DataConfig, overrides: Mapping[str, Any] | None) -> DataConfig:
     changes = data_overrides(overrides)
-    if isinstance(data, DataConfig):
-        settings: Mapping[str, Any] = data.model_dump(exclude_unset=True)
-    else:
-        settings = data if isinstance(data, Mapping) else data_settings(data)
-    where = str(data) if isinstance(data, str | Path) else ""
-    return parse(DataConfig, merge(settings, changes), where)
+    if isinstance(data, str | Path):
+        return parse(DataConfig, merge(data_settings(data), changes), str(data))
+    return parse(DataConfig, merge(data if isinstance(data, Mapping) else data.model_dump(exclude_unset=True), changes))
 
 
 def _check_targets(folder: Path | None, json_file: Path | None, overwrite: bool) -> None:
-    """Before minutes of reading: nothing is there that must stay."""
+    """Raises: RunError: a file cannot be written or exists already; checked before minutes of reading."""
     files = [] if folder is None else [folder / name for name in (SETTINGS, SHEET, FIGURES)]
     files += [] if json_file is None else [json_file]
     for file in files:
@@ -96,7 +104,7 @@ def _write(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def _draw(report: DataReport, path: Path) -> None:
-    """The contact sheet, where any sample can be shown."""
+    """Draw the contact sheet if any sample can be shown."""
     from autoseg.viz import draw
     from autoseg.viz.palette import palette
 

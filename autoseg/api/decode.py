@@ -23,12 +23,24 @@ def decode(
     out: str | Path | None = None,
     overwrite: bool = False,
 ) -> Genotype:
-    """The genotype that a search has arrived at, written to `out` (the run's genotype.yaml). Needs no torch.
+    """Decode the architecture of a search into a genotype and write it to a file. Needs no torch.
 
-    `epoch`: decode the architecture after this epoch, counted from 0; left out, the last one there is. `path_prior` of
-    a single path, `threshold` and `budget` of several (see `DecodingSpec`) are the space's unless given.
-    Raises: RunError: no search, no such epoch, or another genotype in the place. GenotypeError, SearchSpaceError: a
-    way of decoding that the space does not have, or a budget below the cheapest network.
+    Args:
+        run: The run directory of a search.
+        epoch: Decode the architecture after this epoch, counted from 0. Default: the last epoch.
+        path_prior: For spaces with a single path: `uniform` or `paper`, how arrows are weighed. Default: the space's.
+        threshold: For spaces with several paths: arrows stay from this probability on, 0 to 1. Default: the space's.
+        budget: For spaces with several paths: most multiply-adds, in billions for each megapixel of input. Default: the
+            space's.
+        out: The file to write. Default: genotype.yaml in the run.
+        overwrite: Overwrite another genotype in `out`.
+
+    Returns:
+        The genotype.
+
+    Raises:
+        RunError: no search, no such epoch, or another genotype in `out`.
+        GenotypeError, SearchSpaceError: the space does not have this way of decoding, or no network is within `budget`.
     """
     run = run if isinstance(run, Run) else Run.open(run)
     probs, config, at = arch_of(run, epoch)
@@ -57,7 +69,7 @@ def decode(
 
 
 def arch_of(run: Run, epoch: int | None = None) -> tuple[ArchProbs, SearchConfig, int]:
-    """alpha and beta of a search after `epoch` (the last there is), its settings, and the epoch.
+    """The architecture's probabilities after `epoch` (default: the last), the search's settings, and the epoch.
 
     Raises: RunError: no search, or no such epoch.
     """

@@ -1,4 +1,4 @@
-"""The whole way on generated images, in minutes on two CPU cores."""
+"""All commands in turn on generated images, in minutes on two CPU cores."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,17 +42,36 @@ SETTINGS: dict[str, Any] = {
     "search": {"epochs": 8, "arch_start_epoch": 3, "max_steps_per_epoch": 16, "augment": {"scale": [1.0, 1.0]}},
     "retrain": {"epochs": 22, "augment": {"scale": [1.0, 1.0]}},
 }
-"""What differs from `tiny.yaml`: fewer steps, and no scaling, since in generated images size tells classes apart."""
+"""Changes to `tiny.yaml`: fewer steps, and no scaling, because classes of generated images differ in size."""
 PICTURES = 4
+
+
+class Row(NamedTuple):
+    """A network in the table of results."""
+
+    network: str
+    miou: float
+    parameters: int | None = None
+    multiply_adds: int | None = None
+    seconds: float | None = None
 
 
 def demo(
     out: str | Path = "runs/demo", *, overrides: Mapping[str, Any] | None = None, show_progress: bool = True
 ) -> str:
-    """Search `tiny` on generated images, decode, retrain, evaluate and draw, all into `out`.
+    """Search the space `tiny` on generated images, decode, retrain, evaluate and draw.
 
-    Returns the table of results, which `out`/results.md and results.json hold as well.
-    Raises: RunError: `out` holds something already. ConfigError: a setting is wrong, or the device cannot do it.
+    Args:
+        out: A new folder for both runs, the pictures, results.md and results.json.
+        overrides: Nested settings, such as `{"search": {"epochs": 4}, "device": "cpu"}`.
+        show_progress: Show progress bars.
+
+    Returns:
+        The table of results (mIoU, parameters, multiply-adds, time) as text.
+
+    Raises:
+        RunError: `out` is not empty.
+        ConfigError: a setting is wrong, or the device cannot do it.
     """
     out = Path(out)
     refuse_used(out)
@@ -74,7 +93,8 @@ def demo(
     rows = _rows(searched, genotype, result)
     figures = [*plot(searched.path), *plot(retrained.path), *_draw_pictures(retrained.path, out / "figures")]
     seconds = time.monotonic() - started
-    write_text(out / "results.json", json.dumps({"rows": rows, "seconds": seconds}, indent=2) + "\n")
+    results = {"rows": [row._asdict() for row in rows], "seconds": seconds}
+    write_text(out / "results.json", json.dumps(results, indent=2) + "\n")
     table = _table(rows)
     pictures = [path.relative_to(out).as_posix() for path in figures if path.suffix == ".png"]
     shown = "".join(f"\n![{Path(path).stem}]({path})\n" for path in pictures)
@@ -82,7 +102,7 @@ def demo(
     return f"{table}\n\n{show_seconds(seconds)} in all; results and pictures: {out / 'results.md'}"
 
 
-def _rows(searched: Run, genotype: Genotype, result: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _rows(searched: Run, genotype: Genotype, result: Mapping[str, Any]) -> list[Row]:
     """One row of the table for each network."""
     config = searched.config(SearchConfig)
     train, val = open_dataset(config.data, "train"), open_dataset(config.data, "val")
@@ -94,31 +114,15 @@ def _rows(searched: Run, genotype: Genotype, result: Mapping[str, Any]) -> list[
     discrete = count_cost(lambda: build_network(genotype, val.num_classes), (size[0], size[1]))
     _, _, saved = load_network(result["run"])
     return [
-        _row("always the commonest class", commonest_class(train, val).miou),
-        _row("supernet", supernet_miou, relaxed.parameters, relaxed.multiply_adds, search_seconds),
-        _row("decoded, with the supernet's weights", evaluate_discretized(task, genotype).miou),
-        _row("retrained", result["miou"], discrete.parameters, discrete.multiply_adds, saved["seconds"]),
+        Row("always the commonest class", commonest_class(train, val).miou),
+        Row("supernet", supernet_miou, relaxed.parameters, relaxed.multiply_adds, search_seconds),
+        Row("decoded, with the supernet's weights", evaluate_discretized(task, genotype).miou),
+        Row("retrained", result["miou"], discrete.parameters, discrete.multiply_adds, saved["seconds"]),
     ]
 
 
-def _row(
-    name: str,
-    miou: float,
-    parameters: int | None = None,
-    multiply_adds: int | None = None,
-    seconds: float | None = None,
-) -> dict[str, Any]:
-    return {
-        "network": name,
-        "miou": miou,
-        "parameters": parameters,
-        "multiply_adds": multiply_adds,
-        "seconds": seconds,
-    }
-
-
 def commonest_class(train: SegmentationDataset, val: SegmentationDataset) -> Scores:
-    """Scores on `val` of always answering the commonest class of `train`."""
+    """Scores on `val` of a network that always predicts the commonest class of `train`."""
     from autoseg.data.statistics import count_classes
 
     counts = count_classes(val).pixels
@@ -127,19 +131,19 @@ def commonest_class(train: SegmentationDataset, val: SegmentationDataset) -> Sco
     return Scores(confusion, val.classes)
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
+def _table(rows: list[Row]) -> str:
     """A Markdown table."""
     lines = ["| network | val mIoU | parameters | multiply-adds | time |", "|---|---|---|---|---|"]
     for row in rows:
-        parameters = f"{row['parameters'] / 1e6:.2f}M" if row["parameters"] else ""
-        products = f"{row['multiply_adds'] / 1e6:.0f}M" if row["multiply_adds"] else ""
-        seconds = show_seconds(row["seconds"]) if row["seconds"] else ""
-        lines.append(f"| {row['network']} | {row['miou']:.3f} | {parameters} | {products} | {seconds} |")
+        parameters = f"{row.parameters / 1e6:.2f}M" if row.parameters else ""
+        products = f"{row.multiply_adds / 1e6:.0f}M" if row.multiply_adds else ""
+        seconds = show_seconds(row.seconds) if row.seconds else ""
+        lines.append(f"| {row.network} | {row.miou:.3f} | {parameters} | {products} | {seconds} |")
     return "\n".join(lines)
 
 
 def _draw_pictures(run: Path, folder: Path) -> list[Path]:
-    """Some images of val with their masks and what the network makes of them."""
+    """Draw some images of val with their masks and the network's predictions."""
     network, config, _ = load_network(run)
     data = config.data
     val = open_dataset(data, "val")

@@ -1,24 +1,15 @@
-"""`autoseg.evaluate`: measure a retrained network."""
+"""`autoseg.evaluate`: the scores of a retrained network."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from autoseg.config.data import ResolvedDataConfig
-from autoseg.config.inference import InferenceConfig
 from autoseg.errors import ConfigError, RunError
 from autoseg.files import write_text
 from autoseg.setup.trained_network import IN_WINDOWS, Inference, inference_settings, load_for_inference
-
-if TYPE_CHECKING:
-    import torch
-
-    from autoseg.data.base import SegmentationDataset
-    from autoseg.metrics.confusion import Scores
-    from autoseg.network.base import SegmentationNetwork
 
 
 def evaluate(
@@ -37,19 +28,36 @@ def evaluate(
     plot: bool = False,
     show_progress: bool = True,
 ) -> dict[str, Any]:
-    """Measure a retrained network on a split of its own data, or of other data with the same classes.
+    """Evaluate a retrained network on a split of its own data, or of other data with the same classes.
 
-    `inference`: the settings of `InferenceConfig`, such as {"scales": [0.5, 1], "flip": True, "window": [512, 512]};
-    left out, one pass. `precision`: float32 or bf16, which is faster where the device has it and rounds logits by a few
-    hundredths. `output_stride`: of a network of the literature, another one for the same weights, by dilation.
-    `batch_size`: images at once, where those that follow each other have one size; the scores do not depend on it.
-    Returns mIoU with its 95% interval over the images, frequency-weighted IoU, Dice, pixel and mean accuracy, boundary
-    F-score, calibration error and Brier score, by class too where they have classes, the confusion matrix, and what was
-    measured on; also written to `out`, a new file; left out, to RUN/evaluation_SPLIT.json, anew each time. `plot`: draw
-    the confusion matrix too, to RUN/figures/confusion_SPLIT, or, as new files, beside `out`.
-    Raises: AutosegError: something that was given is wrong.
+    Args:
+        run: The run directory of a retraining.
+        data: Other data: a folder, a data YAML, "generated" or settings. Default: the run's own.
+        split: `train`, `val`, `test`, or another split of the data.
+        inference: Settings of `InferenceConfig`, such as `{"scales": [0.5, 1], "flip": True, "window": [512, 512]}`,
+            with window sides (H, W) in pixels. Default: one pass.
+        checkpoint: `best` or `last`.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        precision: `float32`, or `bf16`, which is faster on some devices and rounds logits by a few hundredths.
+        output_stride: Another output stride for the same weights, by dilation, for networks of the literature only.
+        batch_size: Images in one forward pass, if successive images have the same size. Scores do not depend on it.
+        overrides: Nested settings of the data, such as `{"data": {"resize": [512, 512]}}`.
+        out: A new JSON file for the result. Default: evaluation_SPLIT.json in the run, which is overwritten.
+        plot: Draw the confusion matrix to figures/confusion_SPLIT in the run, or to new files beside `out`.
+        show_progress: Show a progress bar.
+
+    Returns:
+        Scores as shares of 1: mIoU with its 95% interval over the images, frequency-weighted IoU, Dice, pixel and mean
+        accuracy, boundary F-score, calibration error and Brier score; scores by class; the confusion matrix; and the
+        conditions of the measurement.
+
+    Raises:
+        AutosegError: an argument is wrong, or the data cannot be used.
     """
     from autoseg.data.dataset import open_dataset
+    from autoseg.engine.evaluate import Details, evaluate_network
+    from autoseg.engine.log import Progress
+    from autoseg.planning.device import memory_errors
     from autoseg.setup.settings import data_for_run
 
     asked = inference_settings(inference)
@@ -59,43 +67,17 @@ def evaluate(
     network, config, saved, target = load_for_inference(run, checkpoint, device, precision, output_stride, asked)
     settings = data_for_run(config.data, data, overrides)
     dataset = open_dataset(settings, split)
-    scores, measured = _measure(network, dataset, settings, target, asked, batch_size, show_progress)
-    result = {"run": Path(run).as_posix(), "checkpoint": checkpoint, "epoch": saved["epoch"], "split": split}
-    result |= _conditions(dataset, network, asked, precision) | measured
-    write_text(file, json.dumps(result, indent=2) + "\n")
-    if plot:
-        _draw_confusion(scores, picture)
-    return result
-
-
-def _measure(
-    network: SegmentationNetwork,
-    dataset: SegmentationDataset,
-    settings: ResolvedDataConfig,
-    device: torch.device,
-    asked: InferenceConfig,
-    batch_size: int,
-    show_progress: bool,
-) -> tuple[Scores, dict[str, Any]]:
-    """The scores, and all that was measured as plain data."""
-    from autoseg.engine.evaluate import Details, evaluate_network
-    from autoseg.engine.log import Progress
-    from autoseg.planning.device import memory_errors
-
     details = Details(dataset.num_classes, dataset.ignore_label)
-    with memory_errors(device, IN_WINDOWS), Progress("evaluate", len(dataset), enabled=show_progress) as progress:
+    with memory_errors(target, IN_WINDOWS), Progress("evaluate", len(dataset), enabled=show_progress) as progress:
         scores, loss = evaluate_network(
-            network, dataset, settings, device, batch_size=batch_size, inference=asked, details=details,
+            network, dataset, settings, target, batch_size=batch_size, inference=asked, details=details,
             progress=lambda done, _: progress.update(done),
         )  # fmt: skip
-    return scores, {"loss": loss, **scores.to_dict(), **details.to_dict(dataset.classes)}
-
-
-def _conditions(
-    dataset: SegmentationDataset, network: SegmentationNetwork, asked: InferenceConfig, precision: str
-) -> dict[str, Any]:
-    """What is measured, and how, as plain data."""
-    return {
+    result = {
+        "run": Path(run).as_posix(),
+        "checkpoint": checkpoint,
+        "epoch": saved["epoch"],
+        "split": split,
         "images": len(dataset),
         "left_out": [name for name, _ in dataset.left_out],
         "size": list(dataset.resize) if dataset.resize else None,
@@ -103,14 +85,20 @@ def _conditions(
         **asked.to_dict(),
         "precision": precision,
         "output_stride": getattr(network.architecture, "output_stride", None),
+        "loss": loss,
+        **scores.to_dict(),
+        **details.to_dict(dataset.classes),
     }
+    write_text(file, json.dumps(result, indent=2) + "\n")
+    if plot:
+        from autoseg.viz.draw import draw_confusion, save  # slow to import
+
+        save(draw_confusion(scores.confusion, scores.classes), picture)
+    return result
 
 
 def _targets(run: Path, split: str, out: Path | None, plot: bool) -> tuple[Path, Path]:
-    """The JSON of an evaluation, and the stem of its pictures: in the run, or new files.
-
-    Raises: RunError: one cannot be written without harm.
-    """
+    """The JSON file of an evaluation and the stem of its pictures. Raises: RunError: one cannot be written."""
     if out is None:
         return run / f"evaluation_{split}.json", run / "figures" / f"confusion_{split}"
     stem = out.with_name(f"{out.stem}_confusion")
@@ -123,14 +111,8 @@ def _targets(run: Path, split: str, out: Path | None, plot: bool) -> tuple[Path,
     return out, stem
 
 
-def _draw_confusion(scores: Scores, stem: Path) -> None:
-    from autoseg.viz.draw import draw_confusion, save
-
-    save(draw_confusion(scores.confusion, scores.classes), stem)
-
-
 def _refuse_target(path: Path) -> None:
-    """Raise RunError where a file cannot be written without harm."""
+    """Raises: RunError: a file exists already, or its folder does not."""
     if path.exists():
         raise RunError(f"{path} is there already; give another --out", code="file-exists")
     if not path.parent.is_dir():

@@ -12,10 +12,20 @@ from autoseg.setup.trained_network import checkpoint_name
 def export_model(
     source: str | Path, out: str | Path, format: str, *, checkpoint: str = "best", overwrite: bool = False
 ) -> str:
-    """Export a retrained network (onnx, pt2, safetensors), or any genotype (json, graphml, dot).
+    """Export a retrained network or a genotype to a file for other programs.
 
-    A network's file is checked against the network; returns one line that says how they compare.
-    Raises: AutosegError: something that was given is wrong, or the file differs from the network.
+    Args:
+        source: The run directory of a retraining. For genotypes also a file or a name.
+        out: The file to write.
+        format: `onnx`, `pt2` or `safetensors` for a network; `json`, `graphml` or `dot` for a genotype.
+        checkpoint: `best` or `last`, the network's weights.
+        overwrite: Overwrite an existing file.
+
+    Returns:
+        One line with the file and, for a network, its greatest difference from the original.
+
+    Raises:
+        AutosegError: an argument is wrong, or the exported network differs from the original.
     """
     from autoseg.export import GENOTYPE_FORMATS, NETWORK_FORMATS, export_genotype, export_network
     from autoseg.zoo.architecture import load_architecture
@@ -38,12 +48,6 @@ def export_model(
     from autoseg.engine.predict import load_network
 
     network, config, _ = load_network(source, checkpoint_name(checkpoint))
-    metadata = {
-        "num_classes": config.data.num_classes,
-        "classes": list(config.data.classes),
-        "ignore_label": config.data.ignore_label,
-        "mean": list(config.data.mean),
-        "std": list(config.data.std),
-        "resize": list(config.data.resize) if config.data.resize else None,
-    }
+    settings = config.data.to_dict()
+    metadata = {key: settings[key] for key in ("num_classes", "classes", "ignore_label", "mean", "std", "resize")}
     return str(export_network(network, out, format, metadata=metadata, overwrite=overwrite))  # type: ignore[arg-type]

@@ -1,9 +1,9 @@
-"""What a search will need on a device, and what to change where it does not fit."""
+"""The memory and time of a search on a device, and settings that fit."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,30 +27,30 @@ from autoseg.setup.settings import Source, search_settings
 from autoseg.space.schema import SearchSpace
 
 CITYSCAPES_IMAGES, CITYSCAPES_CLASSES = 2975, 19
-"""The paper's training set, for want of the user's own."""
+"""The paper's training set, used if no data is given."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A search on one device against `memory_bytes`."""
+    """The predicted memory and measured time of a search on one device."""
 
     space: str
     classes: int
     device: str
     device_is_here: bool
-    """False where memory was predicted for a GPU that this machine does not have."""
+    """False if memory was predicted for a GPU that this machine lacks."""
     memory_bytes: int
     options: tuple[Option, ...]
-    """As asked first, then what could be changed."""
+    """The setting as asked, then alternatives."""
     advice: Option
-    """The first option that fits: as asked, or what changes least."""
+    """The first option that fits: as asked, or with the least change."""
     images: int
     images_given: bool
-    """False where `images` is Cityscapes' number, by way of example."""
+    """False if `images` is Cityscapes' number."""
     steps: Steps
-    """Of the schedule as asked."""
+    """Number of steps of the schedule as asked."""
     times: StepTimes | None
-    """As asked; None where nothing was measured."""
+    """Measured time of the setting as asked; None if nothing was measured."""
 
     @property
     def asked(self) -> Option:
@@ -59,19 +59,16 @@ class Plan:
 
     @property
     def hours(self) -> float | None:
-        """Of the schedule as asked, without validation."""
+        """Hours of the schedule as asked, without validation; None if nothing was measured."""
         return None if self.times is None else self.steps.hours(self.times.seconds)
 
     @property
     def assignments(self) -> list[str]:
         """`advice` as values for `--set`."""
         crop, batch_size, checkpoint_cells, precision = self.advice.setting
-        return [
-            f"search.crop=[{crop[0]},{crop[1]}]",
-            f"search.batch_size={batch_size}",
-            f"search.checkpoint_cells={str(checkpoint_cells).lower()}",
-            f"search.precision={precision}",
-        ]
+        cells = str(checkpoint_cells).lower()
+        values = (f"crop=[{crop[0]},{crop[1]}]", f"batch_size={batch_size}", f"checkpoint_cells={cells}")
+        return [f"search.{value}" for value in (*values, f"precision={precision}")]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; bytes and seconds."""
@@ -79,20 +76,10 @@ class Plan:
         if self.times is not None:
             measured = [{**at._asdict(), **seconds._asdict()} for at, seconds in self.times.measured]
             times = {**self.times.seconds._asdict(), "extrapolated": self.times.extrapolated, "measured": measured}
-        return {
-            "space": self.space,
-            "classes": self.classes,
-            "device": self.device,
-            "device_is_here": self.device_is_here,
-            "memory_bytes": self.memory_bytes,
-            "options": [_option(option) for option in self.options],
-            "advice": {**_option(self.advice), "set": self.assignments},
-            "images": self.images,
-            "images_given": self.images_given,
-            "steps": self.steps._asdict(),
-            "seconds": times,
-            "hours": self.hours,
-        }
+        plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "times"}
+        plain["options"] = [_option(option) for option in self.options]
+        plain["advice"] = {**_option(self.advice), "set": self.assignments}
+        return {**plain, "steps": self.steps._asdict(), "seconds": times, "hours": self.hours}
 
 
 def _option(option: Option) -> dict[str, Any]:
@@ -113,17 +100,31 @@ def plan(
     overrides: Mapping[str, Any] | None = None,
     measure_time: bool = True,
 ) -> Plan:
-    """Predict the peak memory of a search, measure its steps on this device, and propose what fits.
+    """Predict the peak memory of a search, measure its steps on this device, and propose settings that fit.
 
-    Where `memory` is given, the device may be a GPU that is not there (`cuda`): then no steps are measured.
+    Args:
+        space: A search space: name, YAML file, settings or `SearchSpace`.
+        data: A folder of images and masks, a data YAML, "generated", or the data settings. Default: no data.
+        crop: Height and width in pixels. Default: the space's.
+        batch: Images in each batch. Default: the space's.
+        memory: Memory of the device in bytes, or as "16GB" or "16GiB". Default: what the device has. If it is given,
+            the device may be a GPU that this machine lacks (`cuda`); then no steps are measured.
+        images: Number of training images. Default: those of the data, else Cityscapes' 2,975.
+        classes: Number of classes. Default: those of the data, else Cityscapes' 19.
+        config: A YAML file of settings, such as a run's config.yaml.
+        overrides: Nested settings, such as `{"search": {"precision": "bf16"}, "device": "cuda:1"}`.
+        measure_time: Measure some steps on the device.
 
-    Left out, `crop` and `batch` are those of the space's schedule, `memory` (bytes, or such as "16GB") is the
-    device's, `images` and `classes` are the data's, or else Cityscapes'. `measure_time`: False measures no steps.
-    Raises: AutosegError: something that was given is wrong, or nothing at all fits into the memory.
+    Returns:
+        Memory in bytes, time in seconds and hours, and the settings that fit.
+
+    Raises:
+        AutosegError: an argument is wrong, or not even the smallest setting fits into the memory.
     """
     memory_bytes = None if memory is None else parse_bytes(memory)
     overrides = merge(overrides or {}, _asked(crop, batch, classes))
-    has_data = data is not None or _names_data(config, overrides)
+    in_file = {} if config is None else read_yaml(Path(config), ConfigError)
+    has_data = data is not None or "data" in overrides or "data" in in_file
     if not has_data:
         data = {"layout": "generated", "num_classes": classes or CITYSCAPES_CLASSES}
 
@@ -166,9 +167,9 @@ def plan(
 
 
 def _is_here(device: str, memory_bytes: int | None) -> bool:
-    """Whether this machine may have a device; False for a GPU on a machine without any.
+    """Whether this machine may have a device; False for a GPU if it has none.
 
-    Raises: ConfigError: such a GPU whose memory is not given.
+    Raises: ConfigError: such a GPU, if its memory is not given.
     """
     if not device.startswith("cuda") or torch.cuda.is_available():
         return True
@@ -182,7 +183,7 @@ def _is_here(device: str, memory_bytes: int | None) -> bool:
 
 
 def _asked(crop: Size | None, batch: int | None, classes: int | None) -> dict[str, Any]:
-    """The arguments as overrides."""
+    """The arguments as overrides. Raises: ConfigError: one is out of range."""
     schedule: dict[str, Any] = {}
     if crop is not None:
         schedule["crop"] = list(crop)
@@ -194,15 +195,10 @@ def _asked(crop: Size | None, batch: int | None, classes: int | None) -> dict[st
     return {"search": schedule} if schedule else {}
 
 
-def _names_data(config: str | Path | None, overrides: Mapping[str, Any]) -> bool:
-    """Whether the settings say which data."""
-    return "data" in overrides or (config is not None and "data" in read_yaml(Path(config), ConfigError))
-
-
 def _images(settings: SearchConfig, images: int | None, has_data: bool) -> tuple[int, Limits]:
-    """The number of training images, and what it and their size allow to propose.
+    """The number of training images, and the largest crop and batch size to propose.
 
-    Raises: ConfigError: fewer than four images. DataError: data that cannot be used.
+    Raises: ConfigError: fewer than four images. DataError: unusable data.
     """
     limits = Limits()
     number = CITYSCAPES_IMAGES if images is None else images

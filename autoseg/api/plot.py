@@ -24,13 +24,23 @@ def plot(
     *,
     overrides: Mapping[str, Any] | None = None,
 ) -> list[Path]:
-    """Draw a search, a retraining, a genotype, a network or a space into the folder `out` (a run's own figures/).
+    """Draw a search, a retraining, a genotype, a space or a network of the literature.
 
-    Only a network of the literature needs torch, and is drawn as it computes; `overrides` changes its options.
+    A search becomes its trellis with beta and the decoded path, alpha, gamma and skips if they compete, the decoded
+    cell, and the curves. A retraining or genotype becomes path and cell, a retraining also its curves. A space becomes
+    its trellis, a network of the literature a diagram of its stages. Only the last needs torch.
 
-    Search: the trellis by beta with the decoded path, alpha, gamma and skips where they compete, the decoded cell, the
-    curves. Retraining or genotype: the path and the cell, and a retraining's curves. Space: its trellis. Returns the
-    files.
+    Args:
+        source: A run directory, or a name or file of a genotype, space or network.
+        out: The folder for the figures. Default: figures/ in the run, or figures/NAME.
+        formats: Some of `svg`, `png` and `pdf`.
+        overrides: Options of a network of the literature, such as `{"network": {"width": 0.5}}`.
+
+    Returns:
+        The paths of the figures.
+
+    Raises:
+        AutosegError: unknown source or format.
     """
     from autoseg.viz import draw
 
@@ -46,29 +56,26 @@ def plot(
 
 
 def _figures(source: str | Path, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """The figures of a source by file name, and a name for it."""
+    """The figures of a source by file name, and the source's name."""
     if not Path(source).is_dir():
         found = [with_changes(each, overrides) for each in look_up(source)]
         return {stem: figure for each in found for stem, figure in _figures_of(each).items()}, found[0].name
+    from autoseg.viz import draw
+
     run = Run.open(source)
-    figures: dict[str, Any] = {}
     if run.kind == "search":
         probs, _, epoch = arch_of(run)
         genotype = Genotype.load(run.path) if (run.path / "genotype.yaml").is_file() else None
         figures = _search_figures(probs, epoch, genotype) | (_cell_figures(genotype) if genotype else {})
     else:
         figures = _figures_of(run.config(RetrainConfig).architecture)
-    return figures | _curves(run), run.path.name
-
-
-def _curves(run: Run) -> dict[str, Any]:
-    from autoseg.viz import draw
-
-    return {"history": draw.draw_history(run.metrics())} if run.metrics() else {}
+    if metrics := run.metrics():
+        figures["history"] = draw.draw_history(metrics)
+    return figures, run.path.name
 
 
 def _figures_of(found: Found) -> dict[str, Any]:
-    """Of a space, a genotype or a network of the literature."""
+    """The figures of a space, a genotype or a network of the literature by file name."""
     from autoseg.viz import draw
 
     if isinstance(found, SearchSpace):
@@ -81,7 +88,7 @@ def _figures_of(found: Found) -> dict[str, Any]:
 
 
 def _search_figures(probs: ArchProbs, epoch: int, genotype: Genotype | None) -> dict[str, Any]:
-    """What competes in a search, by file name, and on the trellis the genotype, if it is of this epoch."""
+    """The probabilities of a search by file name; the trellis shows the genotype if it is of this epoch."""
     from autoseg.viz import draw
 
     if genotype is None or genotype.source.get("epoch") != epoch:
@@ -97,7 +104,7 @@ def _search_figures(probs: ArchProbs, epoch: int, genotype: Genotype | None) -> 
 
 
 def _cell_figures(genotype: Genotype) -> dict[str, Any]:
-    """`cell`, and `up_cell` where the way up has its own."""
+    """The figures of `cell` and, if the decoder has its own cell, `up_cell`."""
     from autoseg.viz import draw
     from autoseg.viz.graph import cells
 

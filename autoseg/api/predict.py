@@ -20,11 +20,25 @@ def predict(
     output_stride: int | None = None,
     show_progress: bool = True,
 ) -> list[tuple[Path, Path]]:
-    """Label images, or folders of them: OUT/labels/NAME.png and OUT/overlays/NAME.png at each image's own size.
+    """Predict the labels of images with a retrained network.
 
-    `inference`, `precision` and `output_stride` as for `evaluate`.
-    A label PNG holds the labels as pixel values and shows them in colour. Returns both paths of each image.
-    Raises: AutosegError: something that was given is wrong; nothing is written over.
+    Args:
+        run: The run directory of a retraining.
+        images: Image files, and folders of images.
+        out: A folder. It gets labels/NAME.png, whose pixel values are the labels and whose palette colours them, and
+            overlays/NAME.png, both at the image's own size.
+        inference: Settings of `InferenceConfig`, as for `evaluate`. Default: one pass.
+        checkpoint: `best` or `last`.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        precision: `float32` or `bf16`.
+        output_stride: Another output stride for the same weights, for networks of the literature only.
+        show_progress: Show a progress bar.
+
+    Returns:
+        The paths of labels and overlay of each image.
+
+    Raises:
+        AutosegError: an argument is wrong, an image is unusable, or a file exists already.
     """
     from autoseg.engine.log import Progress
     from autoseg.engine.predict import find_images, predict_files

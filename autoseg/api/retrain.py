@@ -14,8 +14,8 @@ from autoseg.engine.trainer import Trainer
 from autoseg.planning.device import memory_errors
 from autoseg.planning.fit import smaller_settings
 from autoseg.setup.preflight import check_device
-from autoseg.setup.settings import Source, retrain_config, retrain_sources
-from autoseg.setup.start import Settled, begin, open_run, open_splits, settle, settle_resumed
+from autoseg.setup.settings import Source, Sources, retrain_config, retrain_sources
+from autoseg.setup.start import begin, open_splits, start
 from autoseg.zoo.architecture import Architecture
 from autoseg.zoo.match_cost import CostTarget
 
@@ -32,28 +32,42 @@ def retrain(
     resume: bool = False,
     show_progress: bool = True,
 ) -> Run:
-    """Train a network from scratch and leave a run directory; the other arguments are those of `search`.
+    """Train a network from scratch: that of a genotype, or a network of the literature.
 
-    `architecture`: a genotype, or a network of the literature (`FixedNetwork`), by name, file, run directory or as
-    settings. `match`: choose the width of the latter for this cost (`cost_target`), and train it as the other one is.
+    As in `search`, settings that do not fit the images or the memory are replaced, printed and saved.
+
+    Args:
+        architecture: A genotype or a network of the literature: name, YAML file, run directory, settings, `Genotype` or
+            `FixedNetwork`.
+        data: A folder of images and masks, a data YAML, "generated", or the data settings.
+        out: The run directory to make.
+        config: A YAML file of settings, such as another run's config.yaml.
+        overrides: Nested settings, such as `{"retrain": {"epochs": 10}, "seed": 1, "device": "cpu"}`.
+        match: Scale the width of a network of the literature to this cost (`autoseg.zoo.match_cost.cost_target`), and
+            train it with the schedule of the network that has the cost.
+        quick: Use small images and few steps for a first look in minutes.
+        resume: Continue the run in `out` with its own settings, or start it if there is none.
+        show_progress: Print the settings that were picked, and show progress.
+
+    Returns:
+        The run; its `path` is the directory, `metrics()` the logged figures.
+
+    Raises:
+        AutosegError: an argument or setting is wrong, or the device runs out of memory.
+        Interrupted: Ctrl-C or TERM stopped the run, after a clean save.
     """
-    given = any(value not in (None, {}) for value in (architecture, data, config, overrides, match))
-    run = open_run(out, "retrain", resume, given)
-    if run is None:
+
+    def read(config: str | Path | None) -> tuple[RetrainConfig, Sources]:
         sources = retrain_sources(architecture, data, config, overrides, match)
-        settled = settle(retrain_config(sources, match), sources, quick)
-    else:
-        settled = Settled(run.config(RetrainConfig), [])
-        if given:
-            sources = retrain_sources(architecture, data, config or run.config_path, overrides, match)
-            settled = settle_resumed(settled.settings, retrain_config(sources, match), sources, quick, out)
-    settings = settled.settings
-    device = check_device(settings)
-    train, val = open_splits(settled)
-    task = RetrainTask(settings, train, val, device)
+        return retrain_config(sources, match), sources
+
+    given = any(value not in (None, {}) for value in (architecture, data, config, overrides, match))
+    run, settled = start(out, "retrain", RetrainConfig, read, config, given, quick, resume)
+    device = check_device(settled.settings)
+    task = RetrainTask(settled.settings, *open_splits(settled), device)
     if run is None or not (run.checkpoints / "last.pt").is_file():
         task.load_weights()
     run = begin(run, out, task, settled.reasons, show_progress)
-    with memory_errors(device, f"start anew with {smaller_settings(settings)}; {run.path} holds what was done"):
+    with memory_errors(device, f"start anew with {smaller_settings(task.config)}; {run.path} holds what was done"):
         Trainer(task, run, show_progress).run()
     return run

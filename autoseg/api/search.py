@@ -14,8 +14,8 @@ from autoseg.engine.trainer import Trainer
 from autoseg.planning.device import memory_errors
 from autoseg.planning.fit import smaller_settings
 from autoseg.setup.preflight import check_device
-from autoseg.setup.settings import Source, search_config, search_sources
-from autoseg.setup.start import Settled, begin, open_run, open_splits, settle, settle_resumed
+from autoseg.setup.settings import Source, Sources, search_config, search_sources
+from autoseg.setup.start import begin, open_splits, start
 from autoseg.space.schema import SearchSpace
 
 
@@ -30,28 +30,38 @@ def search(
     resume: bool = False,
     show_progress: bool = True,
 ) -> Run:
-    """Search a space on a data set and leave a run directory.
+    """Search a space on a data set: weights on one half of the training images, architecture on the other.
 
-    `overrides`: nested settings, such as `{"search": {"epochs": 10}, "seed": 1}`. What is set nowhere and does not fit
-    the data is proposed (`setup.from_data`), and printed; `quick`: for a first look in minutes. `resume`: go on with
-    the run in `out`, with its own settings, or start it where there is none.
-    Raises: AutosegError: something that was given is wrong. Interrupted: stopped, after a clean save.
+    If the default crop, batch size or epochs do not fit the images or the memory, autoseg picks values that do, prints
+    them and saves them in config.yaml.
+
+    Args:
+        space: A search space: name, YAML file, settings or `SearchSpace`.
+        data: A folder of images and masks, a data YAML, "generated", or the data settings.
+        out: The run directory to make.
+        config: A YAML file of settings, such as another run's config.yaml.
+        overrides: Nested settings, such as `{"search": {"epochs": 10}, "seed": 1, "device": "cpu"}`.
+        quick: Use small images and few steps for a first look in minutes.
+        resume: Continue the run in `out` with its own settings, or start it if there is none.
+        show_progress: Print the settings that were picked, and show progress.
+
+    Returns:
+        The run; its `path` is the directory, `metrics()` the logged figures. `decode` takes it.
+
+    Raises:
+        AutosegError: an argument or setting is wrong, or the device runs out of memory.
+        Interrupted: Ctrl-C or TERM stopped the run, after a clean save.
     """
-    given = any(value not in (None, {}) for value in (space, data, config, overrides))
-    run = open_run(out, "search", resume, given)
-    if run is None:
+
+    def read(config: str | Path | None) -> tuple[SearchConfig, Sources]:
         sources = search_sources(space, data, config, overrides)
-        settled = settle(search_config(sources), sources, quick)
-    else:
-        settled = Settled(run.config(SearchConfig), [])
-        if given:
-            sources = search_sources(space, data, config or run.config_path, overrides)
-            settled = settle_resumed(settled.settings, search_config(sources), sources, quick, out)
-    settings = settled.settings
-    device = check_device(settings)
-    train, val = open_splits(settled)
-    task = SearchTask(settings, train, val, device)
+        return search_config(sources), sources
+
+    given = any(value not in (None, {}) for value in (space, data, config, overrides))
+    run, settled = start(out, "search", SearchConfig, read, config, given, quick, resume)
+    device = check_device(settled.settings)
+    task = SearchTask(settled.settings, *open_splits(settled), device)
     run = begin(run, out, task, settled.reasons, show_progress)
-    with memory_errors(device, f"start anew with {smaller_settings(settings)}; {run.path} holds what was done"):
+    with memory_errors(device, f"start anew with {smaller_settings(task.config)}; {run.path} holds what was done"):
         Trainer(task, run, show_progress).run()
     return run

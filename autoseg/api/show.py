@@ -1,4 +1,4 @@
-"""What a space, a genotype or a network of the literature holds, in figures."""
+"""Descriptions of spaces, genotypes and networks of the literature."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from autoseg.zoo.schema import FixedNetwork
 SUPERNET_SIZE = (321, 321)
 """The crop of Auto-DeepLab's search."""
 NETWORK_SIZE = (1025, 2049)
-"""Cityscapes, as published multiply-adds are counted."""
+"""The size of Cityscapes' images, at which papers count multiply-adds."""
 
 
 def describe(
@@ -40,10 +40,10 @@ def describe(
     overrides: Mapping[str, Any] | None = None,
     match: CostTarget | None = None,
 ) -> list[dict[str, str]]:
-    """Name -> value, ready to print, of each thing that `source` stands for (`unet` is a space and a network).
+    """Name -> value, ready to print, for each thing that `source` stands for (`unet` is a space and a network).
 
-    `overrides`, `match`: other options of a network of the literature, and the cost for which its width is chosen.
-    Raises: AutosegError: no such space, genotype or network, or too small a size.
+    `size`: (H, W) in pixels. `overrides`: other options of a network of the literature. `match`: the cost to which its
+    width is scaled. Raises: AutosegError: no such space, genotype or network, or too small a size.
     """
     if size is not None and min(size) < LEAST_INPUT_SIDE:
         raise ConfigError(
@@ -61,13 +61,17 @@ def describe(
         elif isinstance(changed, SearchSpace):
             shown.append(_describe_space(changed, num_classes, size or SUPERNET_SIZE))
         else:
-            shown.append(_describe_genotype(changed, num_classes, size or NETWORK_SIZE))
+            cost = _cost_and_field(changed, num_classes, size or NETWORK_SIZE, "network")
+            shown.append({"genotype": changed.name, **describe_choices(changed), **cost})
     return shown
 
 
 def _describe_network(network: FixedNetwork, num_classes: int, size: tuple[int, int]) -> dict[str, str]:
-    """A network of the literature: its options, its stages, and what it costs."""
+    """Options, stages and cost of a network of the literature."""
     drawn = diagram(network, num_classes)
+    with torch.device("meta"):
+        modules = build_architecture(network, num_classes).modules()
+    convolutions = sum(isinstance(module, nn.Conv2d | nn.ConvTranspose2d) for module in modules)
     stages = {
         stage.name: f"{stage.channels} channels at stride {stage.stride:g}, {stage.parameters:,} parameters"
         for stage in drawn.stages
@@ -77,14 +81,14 @@ def _describe_network(network: FixedNetwork, num_classes: int, size: tuple[int, 
         "network": network.name,
         "paper": network.entry.paper,
         "options": ", ".join(f"{key} {_plain(value)}" for key, value in options.items()),
-        "layers": f"{_convolutions(network, num_classes)} convolutions, in stages",
+        "layers": f"{convolutions} convolutions, in stages",
         **stages,
         **_cost_and_field(network, num_classes, size, "cost"),
     }
 
 
 def _cost_and_field(architecture: Architecture, num_classes: int, size: tuple[int, int], key: str) -> dict[str, str]:
-    """What it costs, under `key`, and its receptive field."""
+    """The cost of an architecture, under `key`, and its receptive field."""
     channels = architecture.in_channels if isinstance(architecture, FixedNetwork) else 3
     cost = count_cost(lambda: build_architecture(architecture, num_classes), size, channels)
     with torch.device("meta"):
@@ -95,12 +99,6 @@ def _cost_and_field(architecture: Architecture, num_classes: int, size: tuple[in
         f" {size[0]}x{size[1]} with {num_classes} classes",
         "field of view": "the whole image" if math.isinf(field) else f"{field:.0f} pixels",
     }
-
-
-def _convolutions(network: FixedNetwork, num_classes: int) -> int:
-    with torch.device("meta"):
-        built = build_architecture(network, num_classes)
-    return sum(isinstance(part, nn.Conv2d | nn.ConvTranspose2d) for part in built.modules())
 
 
 def _plain(value: Any) -> str:
@@ -121,7 +119,7 @@ def _describe_space(space: SearchSpace, num_classes: int, size: tuple[int, int])
 
 
 def describe_levels(space: SearchSpace) -> dict[str, str]:
-    """What competes in a space: layers, paths, cells and, where there is any choice, how features come back up."""
+    """The candidates of a space: layers, paths, cells, operations, upsamplers, skips and decoder."""
     trellis, cell, down = space.trellis, space.cell, space.network.down_layers
     cells = 1
     for block in range(cell.blocks):
@@ -141,7 +139,7 @@ def describe_levels(space: SearchSpace) -> dict[str, str]:
 
 
 def _upsampling(space: SearchSpace) -> dict[str, str]:
-    """How features come back up, and the decoder."""
+    """The competing upsamplers and skips, and the decoder."""
     shown = {}
     if any(space.gamma_row(arrow) is not None for arrow in space.trellis.arrows):
         shown["upsamplers"] = " ".join(space.resolution.upsamplers)
@@ -154,7 +152,7 @@ def _upsampling(space: SearchSpace) -> dict[str, str]:
 
 
 def _decoder_size(decoder: DecoderSpec) -> str:
-    """The decoder's name, and its filters if it has any."""
+    """A decoder's name, and its filters if it has any."""
     return f"{decoder.name}, {decoder.filters} filters" if DECODERS[decoder.name].has_filters else decoder.name
 
 
@@ -167,7 +165,7 @@ def _decoding(space: SearchSpace) -> dict[str, str]:
 
 
 def _relaxation(space: SearchSpace) -> dict[str, str]:
-    """The options that change the mathematics, if any is on."""
+    """The relaxation's options that are on, if any."""
     options = space.relaxation
     shown = []
     if options.pc_darts is not None:
@@ -179,16 +177,8 @@ def _relaxation(space: SearchSpace) -> dict[str, str]:
     return {"relaxation": ", ".join(shown)} if shown else {}
 
 
-def _describe_genotype(genotype: Genotype, num_classes: int, size: tuple[int, int]) -> dict[str, str]:
-    return {
-        "genotype": genotype.name,
-        **describe_choices(genotype),
-        **_cost_and_field(genotype, num_classes, size, "network"),
-    }
-
-
 def describe_choices(genotype: Genotype) -> dict[str, str]:
-    """What a genotype has chosen: path or arrows, cells, upsamplers, skips and decoder."""
+    """The choices of a genotype: path or arrows, cells, upsamplers, skips and decoder."""
     network, down = genotype.network, genotype.network.down_layers
     ways = f", {down} on the way down and {genotype.layers - down} on the way up" if down is not None else ""
     if genotype.is_path:
@@ -205,7 +195,7 @@ def describe_choices(genotype: Genotype) -> dict[str, str]:
 
 
 def _chosen_upsampling(genotype: Genotype) -> dict[str, str]:
-    """The upsampler and the skip of each up move, where any are named, and the decoder with its upsamplers."""
+    """The upsampler and the skip of each up move, if they are named, and the decoder with its upsamplers."""
     shown: dict[str, str] = {}
     up_moves = genotype.up_arrows
     if genotype.network.upsamplers:
@@ -226,7 +216,7 @@ def _up_move(genotype: Genotype, arrow: Arrow) -> str:
 
 
 def _skip(genotype: Genotype, arrow: Arrow) -> str:
-    """`concat from layer 2`, `add from the stem`, `none`."""
+    """A skip, such as `concat from layer 2`, `add from the stem` or `none`."""
     how = genotype.skip(arrow)
     if how == "none":
         return how

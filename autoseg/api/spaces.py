@@ -1,4 +1,4 @@
-"""`autoseg spaces`: what is known by name."""
+"""`autoseg spaces`: the names that autoseg knows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from autoseg.space.schema import SearchSpace, genotype_names, space_names
 
 
 def known_names() -> dict[str, dict[str, str]]:
-    """Kind -> name -> description or paper, of each search space, genotype and network of the literature."""
+    """Kind -> name -> description or paper of all search spaces, genotypes and networks of the literature."""
     return {
         "search spaces": {name: SearchSpace.load(name).description for name in space_names()},
         "genotypes": {name: Genotype.load(name).source.get("paper", "") for name in genotype_names()},

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from autoseg.data.check.report import DataReport
 
 MOST_LINES = 10
-"""Of one kind of problem; the JSON has them all."""
+"""Lines to print for each kind of problem; the JSON file has all."""
 
 
 def check_data(
@@ -51,7 +51,7 @@ def check_data(
 
 
 def _splits(report: DataReport) -> list[str]:
-    """A line a split."""
+    """One line for each split."""
     heads = ("split", "images", "smallest", "median", "largest", "sizes", "ignored", "image files", "mask files")
     rows: list[Sequence[str]] = [heads]
     for name, summary in report.summary.items():
@@ -63,14 +63,14 @@ def _splits(report: DataReport) -> list[str]:
 
 
 def _kinds(kinds: object) -> str:
-    """The commonest three kinds of files, with their numbers where there are several."""
+    """The three commonest kinds of files, with their numbers if there are several kinds."""
     assert isinstance(kinds, dict)
     named = [f"{kind}" + (f" ({count:,})" if len(kinds) > 1 else "") for kind, count in kinds.items()]
     return ", ".join(named[:3] + ["..."] * (len(named) > 3)) or "-"
 
 
 def _classes(report: DataReport) -> list[str]:
-    """A line a class: its share of the labelled pixels and the images that have it, for each split."""
+    """One line for each class: its share of the labelled pixels and its number of images, for each split."""
     heads = [f"{split} {figure}" for split in report.summary for figure in ("pixels", "images")]
     rows: list[Sequence[str]] = [("label", "class", *heads)]
     for label, name in enumerate(report.scan.config.classes):
@@ -83,7 +83,7 @@ def _classes(report: DataReport) -> list[str]:
 
 
 def _problems(report: DataReport) -> Iterator[list[str]]:
-    """A block a kind of problem: how many, and the first lines."""
+    """One block for each kind of problem: the number, and the first problems."""
     from autoseg.data.check.problems import KINDS
 
     for kind, group in groupby(report.problems, key=lambda problem: problem.kind):
@@ -105,10 +105,7 @@ def _last_line(report: DataReport) -> str:
 
 
 def _table(rows: Sequence[Sequence[str]], numbers: Sequence[int]) -> list[str]:
-    """Columns as wide as their longest cell, those of `numbers` to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = zip(range(len(row)), row, widths, strict=True)
-        lines.append("  ".join(f"{cell:{'>' if column in numbers else '<'}{width}}" for column, cell, width in cells))
-    return [line.rstrip() for line in lines]
+    """Align columns; those in `numbers` to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    forms = [f"{'>' if column in numbers else '<'}{width}" for column, width in enumerate(widths)]
+    return ["  ".join(map(format, row, forms)).rstrip() for row in rows]

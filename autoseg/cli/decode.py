@@ -48,7 +48,7 @@ def decode(
 
 
 def _lines(genotype: Genotype) -> Iterator[tuple[str, str]]:
-    """What was decoded: the path or the arrows, what is chosen on the way up and in the decoder, the cells."""
+    """Path or arrows, upsamplers and skips, the decoder's upsamplers, and the cells, one item on each line."""
     from autoseg.genotype.flops import PER_BILLION_A_MEGAPIXEL, topology_cost
 
     if genotype.is_path:

@@ -18,7 +18,7 @@ SUMMARY = {
     "boundary F": "boundary_f",
     "calibration error": "expected_calibration_error",
 }
-"""What the second line says, and its name in the JSON."""
+"""Label in the last line -> key in the JSON."""
 
 
 def evaluate(
@@ -63,7 +63,7 @@ def evaluate(
 
 
 def _lines(result: dict[str, Any]) -> Iterator[str]:
-    """A table of the classes, then one line of mIoU and one of the other scores."""
+    """A table of the classes, a line with mIoU, and a line with the other scores."""
     width = max(len(name) for name in result["iou"])
     yield f"{'class':<{width}}    IoU   Dice  pixels"
     for name, iou in result["iou"].items():
@@ -77,5 +77,5 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
 
 
 def _number(value: float | None, form: str = "5.3f") -> str:
-    """A dash for what does not occur."""
+    """Format a score; None becomes a dash."""
     return f"{'-':>{form.split('.')[0] or 1}}" if value is None else format(value, form)

@@ -1,4 +1,4 @@
-"""The entry point: collects the commands and turns errors into one line and an exit status."""
+"""The entry point, which collects the commands and turns errors into one line and an exit status."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from autoseg.errors import AutosegError, Interrupted
 from autoseg.process import prepare_process
 
 UsageError: Any = typer.BadParameter.__bases__[0]
-"""Click's, which typer carries inside."""
+"""The class of Click, which typer includes."""
 INTERRUPTED = 130
 
 app = typer.Typer(
@@ -50,11 +50,11 @@ def root(
 
 
 def main() -> None:
-    """Run a command and exit: 0 done, 2 what was given is wrong, 1 a fault of ours, 130 interrupted."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C; runs turn both into a clean save
+    """Run a command and exit: 0 done, 1 an internal error, 2 a user's error, 130 interrupted."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C; runs turn both into a clean save
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a pipe on Windows takes few letters, and names may have others
+            stream.reconfigure(errors="replace")  # names may have letters that a pipe on Windows lacks
     sys.exit(run(sys.argv[1:]))
 
 
@@ -64,7 +64,7 @@ def run(arguments: list[str]) -> int:
     prepare_process()
     try:
         status = app(arguments, prog_name="autoseg", standalone_mode=False)
-        if status == INTERRUPTED:  # what typer makes of Ctrl-C before a run has begun, or outside of one
+        if status == INTERRUPTED:  # typer's status for Ctrl-C outside of a run
             print("interrupted", file=sys.stderr)
         return status if isinstance(status, int) else 0
     except AutosegError as error:
@@ -72,14 +72,11 @@ def run(arguments: list[str]) -> int:
             raise
         return _fail(f"{error} [{error.code}]")
     except UsageError as error:
-        command = " ".join(arguments[:1]) if arguments[:1] and arguments[0] in COMMANDS else ""
+        command = f" {arguments[0]}" if arguments[0] in COMMANDS else ""
         message = error.format_message().rstrip(".")
-        return _fail(f"{message[:1].lower()}{message[1:]}; see `{' '.join(f'autoseg {command}'.split())} --help`")
-    except Interrupted as stopped:
-        print(stopped, file=sys.stderr)
-        return INTERRUPTED
-    except (KeyboardInterrupt, typer.Abort):
-        print("interrupted", file=sys.stderr)
+        return _fail(f"{message[:1].lower()}{message[1:]}; see `autoseg{command} --help`")
+    except (Interrupted, KeyboardInterrupt, typer.Abort) as stopped:
+        print(stopped if isinstance(stopped, Interrupted) else "interrupted", file=sys.stderr)
         return INTERRUPTED
 
 

@@ -66,7 +66,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over a file 
 
 
 def _load_plugins(sources: list[str] | None) -> list[str] | None:
-    """Load plugins while the options are read: what follows may name their records."""
+    """Load plugins while the options are parsed, since other options may name their records."""
     from autoseg.plugins import load_plugin
 
     for source in sources or []:
@@ -88,7 +88,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 
 def overrides(assignments: list[str] | None, device: str | None = None, seed: int | None = None) -> dict[str, Any]:
-    """`--set`, `--device` and `--seed` as nested settings."""
+    """Return `--set`, `--device` and `--seed` as nested settings."""
     from autoseg.config.base import merge, parse_assignments
 
     flags = {key: value for key, value in (("device", device), ("seed", seed)) if value is not None}
@@ -105,7 +105,7 @@ def inference(
     window: tuple[int, int] | None,
     overlap: float | None,
 ) -> dict[str, Any]:
-    """What `autoseg.config.inference.InferenceConfig` reads. The `crf` of --set is taken out of `settings`."""
+    """The options as settings of `InferenceConfig`. Removes `crf` from the `settings` of --set."""
     from autoseg.config.inference import SCALES
 
     if multi_scale and scales is not None:
@@ -130,10 +130,3 @@ def inference(
             ) from None
     asked = {"scales": chosen, "flip": flip, "fuse": fuse, "crf": (parameters or {}) if crf else None, "window": window}
     return asked if overlap is None else {**asked, "overlap": overlap}
-
-
-def pick(name: str, value: str, choices: tuple[str, ...]) -> str:
-    """Check an option that has few values."""
-    if value not in choices:
-        raise ConfigError(f"--{name} {value}: it must be one of {', '.join(choices)}", code="option-invalid")
-    return value

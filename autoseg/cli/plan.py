@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from json import dumps
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -46,8 +47,6 @@ def plan(
             config=config, overrides=options.overrides(set_, device), measure_time=not no_time,
         )  # fmt: skip
     if json:
-        from json import dumps
-
         typer.echo(dumps(result.to_dict(), indent=2))
         return
     for line in (*_memory(result), "", *_table(result), "", *_time(result), "", *_advice(result)):
@@ -55,11 +54,11 @@ def plan(
 
 
 def _memory(plan: Plan) -> list[str]:
-    """What was asked, and what its memory is made of."""
+    """The setting as asked, and the parts of its memory."""
     from autoseg.planning.device import format_bytes
 
     memory, (crop, batch, checkpoint_cells, precision) = plan.asked.memory, plan.asked.setting
-    assert memory is not None  # what was asked is always predicted
+    assert memory is not None  # the setting as asked is always predicted
     absent = "" if plan.device_is_here else " (not on this machine: predicted without it, and no steps are measured)"
     parts = {
         "weights": memory.parameter_bytes,
@@ -81,7 +80,7 @@ def _memory(plan: Plan) -> list[str]:
 
 
 def _table(plan: Plan) -> list[str]:
-    """One line an option."""
+    """One line for each option."""
     from autoseg.planning.device import format_bytes
 
     rows = [("", "crop", "batch", "checkpointing", "precision", "peak", "")]
@@ -91,12 +90,12 @@ def _table(plan: Plan) -> list[str]:
             rows.append((*values, "", "not even that fits"))
         else:
             rows.append((*values, format_bytes(memory.peak_bytes), "fits" if fits else "does not fit"))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def _time(plan: Plan) -> list[str]:
-    """Seconds a step, where they come from, and hours."""
+    """Seconds of the steps, how they were found, and hours of the run."""
     lines = []
     if plan.times is not None:
         seconds = plan.times.seconds
@@ -116,7 +115,7 @@ def _time(plan: Plan) -> list[str]:
 
 
 def _advice(plan: Plan) -> list[str]:
-    """What to give `autoseg search`."""
+    """The options for `autoseg search`."""
     from autoseg.files import shell_quoted
 
     assignments = " ".join(f"--set {shell_quoted(value)}" for value in plan.assignments)
@@ -135,10 +134,6 @@ def _seconds(seconds: float) -> str:
 
 
 def _hours(hours: float) -> str:
-    return (
-        f"{hours:,.3g} hours"
-        if 1 <= hours < 1000
-        else f"{hours:,.0f} hours"
-        if hours >= 1000
-        else f"{hours * 60:.3g} minutes"
-    )
+    if hours < 1:
+        return f"{hours * 60:.3g} minutes"
+    return f"{hours:,.0f} hours" if hours >= 1000 else f"{hours:,.3g} hours"

@@ -43,13 +43,7 @@ def predict(
             f"unknown key '{next(iter(settings))}' (known here: crf, such as crf.iterations)", code="unknown-setting"
         )
     files = predict_api(
-        run,
-        images,
-        out,
-        inference=inference,
-        checkpoint=checkpoint,
-        device=device or "auto",
-        precision=precision,
+        run, images, out, inference=inference, checkpoint=checkpoint, device=device or "auto", precision=precision,
         output_stride=output_stride,
-    )
+    )  # fmt: skip
     typer.echo(f"wrote {len(files)} label maps to {out / 'labels'} and overlays to {out / 'overlays'}")

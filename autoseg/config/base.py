@@ -1,43 +1,35 @@
-"""The base model of all settings, their merging, and one clear line for a mistake."""
+"""The base model of all settings, merging, and one-line error messages."""
 
 from __future__ import annotations
 
-import difflib
 import re
 import types
 import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ModelWrapValidatorHandler,
-    Strict,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, Strict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from autoseg.errors import AutosegError, ConfigError
 from autoseg.files import one_line, parse_yaml
+from autoseg.library import hint
 
 Whole = Annotated[int, Strict()]
-"""A whole number: neither `true`, `"3"` nor 2.5, which pydantic would take for one or round silently."""
+"""A whole number; not `true`, `"3"` or 2.5, which pydantic would convert silently."""
 Number = Annotated[float, Strict()]
-"""A number, whole or not; neither `true` nor `"0.1"`."""
+"""A number; not `true` or `"0.1"`."""
 Flag = Annotated[bool, Strict()]
-"""`true` or `false`; neither 1 nor `"yes"`."""
+"""`true` or `false`; not 1 or `"yes"`."""
 Fraction = Annotated[Number, Field(ge=0, le=1)]
 LEAST_INPUT_SIDE = 32
-"""Pixels: the least height and width of a network's input, its greatest stride."""
+"""Least height and width of a network's input in pixels, equal to its greatest stride."""
 Size = tuple[Annotated[Whole, Field(ge=LEAST_INPUT_SIDE)], Annotated[Whole, Field(ge=LEAST_INPUT_SIDE)]]
 """Height and width, in pixels."""
 
 
 class Settings(BaseModel):
-    """A frozen group of settings that refuses keys which it does not know."""
+    """A frozen group of settings that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -52,7 +44,7 @@ class Settings(BaseModel):
 
 
 class NamedSettings(Settings):
-    """Settings whose `name` picks the model that checks them: a subclass, which has further keys."""
+    """Settings whose `name` selects the subclass that checks them; subclasses have further keys."""
 
     name: str
 
@@ -74,10 +66,9 @@ Model = TypeVar("Model", bound=BaseModel)
 def parse(
     model: type[Model], data: Mapping[str, Any], where: str = "", error: type[AutosegError] = ConfigError
 ) -> Model:
-    """Check `data` against `model`.
+    """Check `data` against `model`. Raises: `error`: one line on the first mistake.
 
-    `where` names the file or option in the message, that of validators too (`info.context["where"]`).
-    Raises: `error` with one line on the first mistake.
+    `where` names the file or option in messages; validators read it as `info.context["where"]`.
     """
     try:
         return model.model_validate(dict(data), context={"where": where})
@@ -88,13 +79,13 @@ def parse(
     place = ".".join(keys)
     if mistake["type"] == "extra_forbidden":
         known = _keys_at(model, mistake["loc"][:-1], data)
-        near = difflib.get_close_matches(keys[-1], known, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
         group = f" in {'.'.join(keys[:-1])}" if keys[:-1] else ""
-        raise error(one_line(f"unknown key '{keys[-1]}'{group}{suffix} ({hint})"), code="unknown-setting")
+        raise error(
+            one_line(f"unknown key '{keys[-1]}'{group}{suffix} ({hint(keys[-1], known)})"), code="unknown-setting"
+        )
     if mistake["type"] == "missing":
         raise error(one_line(f"{place} is missing{suffix}; add it"), code="setting-missing")
-    messages = [_message(other) for at, other in mistakes if at == keys]  # more than one for `X | Y` only
+    messages = [_message(other) for at, other in mistakes if at == keys]  # several only for `X | Y`
     message = ", or ".join([messages[0], *(other.removeprefix("should be ") for other in messages[1:])])
     if mistake["type"] not in ("value_error", "assertion_error", "too_long", "too_short"):
         message += f", not {_short(mistake['input'])}"
@@ -102,13 +93,13 @@ def parse(
 
 
 def _deepest(mistakes: list[tuple[list[str], ErrorDetails]]) -> tuple[list[str], ErrorDetails]:
-    """The first mistake, or, where a setting may be of several types, the one that came furthest into a type."""
+    """The first mistake; if a setting may have several types, the mistake at the deepest place."""
     first = mistakes[0][0]
     return max((m for m in mistakes if m[0][: len(first)] == first), key=lambda m: len(m[0]))  # the first of equals
 
 
 def _message(mistake: ErrorDetails) -> str:
-    """Pydantic's message in a user's words."""
+    """Pydantic's message in plain words."""
     text = mistake["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if mistake["type"] in ("value_error", "assertion_error"):
         return text
@@ -124,9 +115,9 @@ def _short(value: Any) -> str:
 
 
 def _place(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[list[str], list[Any]]:
-    """The keys and positions in pydantic's `location`, and the types that they lead to.
+    """The keys and positions in pydantic's `location`, and the types at that place.
 
-    Pydantic also puts a name for each type of `X | Y` there (`literal['none']`), and `[key]`: these are left out.
+    Pydantic also adds the types of `X | Y` (`literal['none']`) and `[key]` to a location; they are left out.
     """
     keys: list[str] = []
     found: list[Any] = [model]
@@ -160,9 +151,9 @@ def _inside(annotation: Any, part: int | str) -> list[Any]:
 
 
 def _keys_at(model: type[BaseModel], location: tuple[int | str, ...], data: Any) -> list[str]:
-    """The keys that the model nested at `location` knows; `data`: what was checked."""
+    """The keys of the model that is nested at `location`; `data`: the checked data."""
     _, nested = _place(model, location)
-    for part in location:  # what pydantic put there besides keys is skipped
+    for part in location:  # skip pydantic's additions to the keys
         data = data[part] if isinstance(part, int) or (isinstance(data, Mapping) and part in data) else data
     models = [one for one in nested if isinstance(one, type) and issubclass(one, Settings)]
     models = [one.model_of(data) if issubclass(one, NamedSettings) else one for one in models]
@@ -170,7 +161,7 @@ def _keys_at(model: type[BaseModel], location: tuple[int | str, ...], data: Any)
 
 
 def merge(base: Mapping[str, Any], *overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `overrides` laid over it in turn, mapping by mapping."""
+    """Merge `overrides` into `base` in turn, recursively for mappings."""
     merged = dict(base)
     for override in overrides:
         for key, value in override.items():
@@ -180,9 +171,9 @@ def merge(base: Mapping[str, Any], *overrides: Mapping[str, Any]) -> dict[str, A
 
 
 def parse_assignments(assignments: typing.Iterable[str]) -> dict[str, Any]:
-    """`["search.optimizer.lr=3e-3"]` as nested mappings; values are YAML.
+    """Parse `["search.optimizer.lr=3e-3"]` into nested mappings; values are YAML.
 
-    Raises: ConfigError: an assignment without `=` or without a key.
+    Raises: ConfigError: an assignment without `=` or key, or with an unreadable value.
     """
     result: dict[str, Any] = {}
     for assignment in assignments:

@@ -1,4 +1,4 @@
-"""Settings of a data set: where it lies, its classes, and the size at which it is used."""
+"""Settings of a data set."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from autoseg.files import read_yaml
 from autoseg.library import hint, library, names_in
 
 Rgb = tuple[Number, ...]
-"""One number a channel."""
+"""One number for each channel."""
 PixelType = Literal["uint8", "uint16", "float32"]
 Byte = Annotated[Whole, Field(ge=0, le=255)]
 
 LAYOUTS = ("auto", "generated", "folder", "list")
-"""Values of `data.layout` that are no data set in `data_sets/`."""
+"""Values of `data.layout` besides the data sets in `data_sets/`."""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class SplitConfig(Settings):
-    """Where the images and masks of one split lie, relative to `root`. `*` for a folder is any, in both the same."""
+    """The places of one split's images and masks, relative to `root`. `*` stands for any folder, the same in both."""
 
     images: str | None = None
     masks: str | None = None
     list: str | None = None
-    """A text file: a stem a line (found in `images` and `masks`), or a pair `image mask` a line; or a CSV of these."""
+    """A text file or CSV with one stem (of files in `images` and `masks`) or one pair `image mask` on each line."""
     image_suffix: str | None = None
-    """What the stems of all images end in and their masks' do not; other files in the folder are no images."""
+    """Ending of the stems of all images, which their masks lack. Other files in the folder are no images."""
     mask_suffix: str | None = None
-    """What the stems of all masks have more than their images'; left out, the usual endings are tried."""
+    """Ending that masks' stems add to their images'. Default: autoseg tries the usual endings."""
     part: Literal["train", "val"] | None = None
-    """Of images without splits of their own: what the split by seed gives to training, or to validation."""
+    """For images without given splits: the part that the split by seed assigns to training or to validation."""
 
     @model_validator(mode="after")
     def _enough(self) -> SplitConfig:
@@ -57,44 +57,45 @@ class GeneratedConfig(Settings):
 
 
 class DataConfig(Settings):
-    """A data set: where it lies, its classes, and the size at which it is used."""
+    """A data set: its folder, its classes, and the size and scale of its images."""
 
     layout: str = "auto"
-    """auto: found by looking at the folder; or `generated`, `folder`, `list`, a name in `data_sets/`, or the path of a
-    YAML file of your own like those."""
+    """`auto` (autoseg looks at the folder), `generated`, `folder`, `list`, a name in `data_sets/`, or the path of your
+    own YAML file like those."""
     root: str | None = None
     splits: dict[str, SplitConfig] | None = None
-    """Left out, the splits are found by looking at the folder."""
+    """Default: the splits that autoseg finds in the folder."""
     val_share: Annotated[Number, Field(gt=0, lt=1)] = 0.2
-    """Share of the images for validation, or of those for training, where none are set aside for it."""
+    """Share of the (training) images used for validation if the data set has no validation images."""
     split_seed: Annotated[Whole, Field(ge=0)] = 0
-    """Which images these are."""
+    """Seed of that split."""
     classes: tuple[str, ...] | None = None
     num_classes: Annotated[Whole, Field(ge=2, le=65535)] | None = None
-    """Number of classes. Default: the number of names in `classes`, or else what the training masks hold."""
+    """Number of classes. Default: the number of names in `classes`, else the classes in the training masks."""
     ignore_label: Annotated[Whole, Field(ge=0, le=65535)] | None = None
-    """Left out, the layout's own (CamVid: 11), or else 255."""
+    """Default: the layout's own (CamVid: 11), else 255."""
     label_map: dict[int, Whole] | None = None
-    """Label in the mask file -> label used; labels that are not named stay. Left out, the layout's own."""
+    """Label in the mask file -> label used; other labels stay. Default: the layout's own."""
     colours: dict[str | int, tuple[Byte, Byte, Byte]] | None = None
-    """Of colour-coded masks: name of a class, or label -> [red, green, blue]. What is named `ignore` or `void` is
-    ignored. Left out, a table beside the data is used (label_colors.txt, class_dict.csv, labelmap.txt)."""
+    """For colour-coded masks: class name or label -> [red, green, blue]. The names `ignore` and `void` are ignored
+    pixels. Default: a table beside the data (label_colors.txt, class_dict.csv, labelmap.txt)."""
     mask_threshold: Annotated[Whole, Field(ge=1, le=65535)] | None = None
-    """Of black and white masks whose edges are blurred or that are JPEGs: so much or more is class 1, less is class 0.
-    Left out, 128 where the masks look so."""
+    """For black and white masks with blurred edges, such as JPEGs: values from this on are class 1, lower ones class 0.
+    Default: 128 if the masks look like that."""
     on_bad_file: Literal["fail", "skip"] = "fail"
-    """The first pair that cannot be used ends the run, or all of them are left out and counted."""
+    """fail: the first unusable pair of image and mask ends the run. skip: such pairs are left out and counted."""
     resize: Size | None = None
-    """Bring every image and mask to this (H, W) first; masks by nearest neighbour."""
+    """Resize every image and mask to this (H, W) first; masks by nearest neighbour."""
     channels: Annotated[Whole, Field(ge=1, le=1024)] | None = None
     """Number of image channels. Default: the channels of the first image."""
     pixel_type: PixelType | None = None
     """Pixel type of the images. Default: that of the first image. Integers are scaled to 0..1, floats are not."""
     normalise: Literal["imagenet", "data"] | None = None
-    """Where `mean` and `std` come from; left out, ImageNet's for colours of 8 or 16 bit, else from training images."""
+    """Source of `mean` and `std`. Default: ImageNet's for 8 or 16 bit colours, else the training images'."""
     mean: Rgb = ()
-    """Of each channel, as shares of the full scale; left out, as `normalise` says, as is `std`."""
+    """Mean of each channel as a share of the full scale. Default: see `normalise`."""
     std: Rgb = ()
+    """Standard deviation of each channel as a share of the full scale. Default: see `normalise`."""
     generated: GeneratedConfig = GeneratedConfig()
 
     @field_validator("layout")
@@ -148,13 +149,13 @@ class DataConfig(Settings):
 
 
 class ResolvedDataConfig(DataConfig):
-    """A data set of which everything is known, as `data.dataset.resolve` finds it and config.yaml holds it."""
+    """A completely specified data set, as `data.dataset.resolve` returns it and config.yaml holds it."""
 
     layout: str
     classes: tuple[str, ...]
     num_classes: Annotated[Whole, Field(ge=2, le=65535)]
     ignore_label: Annotated[Whole, Field(ge=0, le=65535)]
-    channels: Annotated[Whole, Field(ge=1, le=1024)] = 3  # files of runs from before other images were read say neither
+    channels: Annotated[Whole, Field(ge=1, le=1024)] = 3  # older config.yaml files lack both
     pixel_type: PixelType = "uint8"
     mean: Annotated[Rgb, Field(min_length=1)]
     std: Annotated[Rgb, Field(min_length=1)]
@@ -167,9 +168,9 @@ class ResolvedDataConfig(DataConfig):
 
 
 def data_settings(source: str | Path) -> dict[str, Any]:
-    """What `--data` means: `generated`, a folder, a data YAML, or the YAML of a known data set, which says no `root`.
+    """Settings from the value of `--data`: `generated`, a folder, a data YAML, or the YAML of a known data set.
 
-    Relative paths in a data YAML count from its own folder. Raises: DataError: there is no such folder or file.
+    Relative paths in a data YAML are relative to its folder. Raises: DataError: no such folder or file.
     """
     if str(source) == "generated":
         return {"layout": "generated"}
@@ -189,7 +190,7 @@ def data_settings(source: str | Path) -> dict[str, Any]:
 
 
 def with_absolute_paths(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Settings of data from a file in `folder`, from which the paths in `root` and `layout` count."""
+    """Make the paths in `root` and `layout` absolute; they are relative to `folder`."""
     paths = {key: settings[key] for key in ("root", "layout") if isinstance(settings.get(key), str)}
     if not _is_yaml(paths.get("layout", "")):
         paths.pop("layout", None)

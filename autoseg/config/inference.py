@@ -9,38 +9,37 @@ from pydantic import Field
 from autoseg.config.base import Flag, Number, Settings, Size, Whole
 
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-"""Of multi-scale inference, as in DeepLab v3."""
+"""Scales of multi-scale inference, as in DeepLab v3."""
 
 
 class CrfConfig(Settings):
-    """A dense CRF after prediction (Krähenbühl and Koltun 2011): one kernel of place and colour, one of place alone.
+    """A dense CRF after prediction (Krähenbühl and Koltun 2011): a kernel of position and colour, and one of position.
 
     The defaults are those of DeepLab v2's published scripts for ResNet-101.
     """
 
     iterations: Annotated[Whole, Field(ge=1, le=1000)] = 10
-    """Of the mean field."""
+    """Iterations of the mean field."""
     bilateral_weight: Annotated[Number, Field(ge=0)] = 4.0
     bilateral_xy_std: Annotated[Number, Field(ge=0.5)] = 67.0
-    """In pixels, as the other `xy_std`."""
+    """Standard deviation in pixels, as `gaussian_xy_std`."""
     bilateral_rgb_std: Annotated[Number, Field(ge=0.5)] = 3.0
-    """In grey levels, 0..255."""
+    """Standard deviation in colour levels, 0..255."""
     gaussian_weight: Annotated[Number, Field(ge=0)] = 3.0
     gaussian_xy_std: Annotated[Number, Field(ge=0.5)] = 1.0
 
 
 class InferenceConfig(Settings):
-    """How a trained network is asked: at which scales, mirrored too or not, and what is made of the answers."""
+    """How a trained network is applied: scales, mirroring, sliding windows, and the fusion of several passes."""
 
     scales: Annotated[tuple[Annotated[Number, Field(gt=0, le=8)], ...], Field(min_length=1)] = (1.0,)
-    """Of the images, whose size is rounded to whole pixels and is at least 32 each way."""
+    """Scales of the images. Scaled sides are rounded to whole pixels and are at least 32."""
     flip: Flag = False
     fuse: Literal["mean", "max"] = "mean"
-    """What several answers become: the mean of their probabilities, or each class's greatest logit (DeepLab v2)."""
+    """Fusion of several passes: the mean of probabilities, or each class's greatest logit (DeepLab v2)."""
     crf: CrfConfig | None = None
-    """Left out, none."""
+    """Default: no CRF."""
     window: Size | None = None
-    """Height and width of sliding windows, in which each scaled image is seen; left out, images are seen whole. A
-    longer window than the image is cut to it."""
+    """Height and width of sliding windows in pixels. Default: the whole image. Larger windows are cut to the image."""
     overlap: Annotated[Number, Field(ge=0, le=0.95)] = 0.5
-    """Share of a window's length by which neighbours overlap, at least; their logits are blended there."""
+    """Least overlap of neighbouring windows as a share of their length; logits are blended there."""

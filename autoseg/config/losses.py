@@ -1,4 +1,4 @@
-"""The terms that a loss is a weighted sum of, as settings; the records of the losses have their options."""
+"""Settings of a loss, a weighted sum of terms. The records of the losses define their options."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from autoseg.registry import LOSSES
 
 
 class LossTerm(NamedSettings):
-    """A term of a loss: its name and weight. A subclass has the options of one term, with their defaults."""
+    """A term of a loss: its name and weight. Subclasses add the options of one term, with defaults."""
 
     weight: Annotated[Number, Field(gt=0, le=1000)] = 1.0
 
@@ -26,12 +26,12 @@ class LossTerm(NamedSettings):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The settings besides name and weight."""
+        """The settings without name and weight."""
         return {key: getattr(self, key) for key in type(self).model_fields if key not in ("name", "weight")}
 
 
 def _with_name(term: Any) -> Any:
-    """A bare name stands for the term with its own settings."""
+    """Turn a bare name into a mapping. Raises: ValueError: an unknown name."""
     named = {"name": term} if isinstance(term, str) else term
     if not isinstance(named, Mapping | Settings):
         raise ValueError(f"should be the name of a term or a mapping with one, not {named!r}")
@@ -41,4 +41,6 @@ def _with_name(term: Any) -> Any:
 
 
 LossTerms = Annotated[tuple[Annotated[SerializeAsAny[LossTerm], BeforeValidator(_with_name)], ...], Field(min_length=1)]
-PLAIN_LOSS = (LossTerm.model_construct(name="cross_entropy"),)  # unchecked: the files of the losses import this one
+PLAIN_LOSS = (
+    LossTerm.model_construct(name="cross_entropy"),
+)  # unchecked, since the files of the losses import this one

@@ -26,7 +26,7 @@ class OptimizerConfig(Settings):
 
 
 class LrScheduleConfig(Settings):
-    """The learning rate over the run: warm-up by a straight line, then `name` from lr down to min_lr."""
+    """The learning rate over the run: linear warm-up, then a curve `name` from lr down to min_lr."""
 
     name: Literal["constant", "cosine", "poly"] = "cosine"
     power: Annotated[Number, Field(gt=0)] = 0.9
@@ -35,24 +35,24 @@ class LrScheduleConfig(Settings):
 
 
 class AugmentConfig(Settings):
-    """Random changes to a training image and its mask, made jointly."""
+    """Random changes of a training image together with its mask."""
 
     scale: tuple[Annotated[Number, Field(gt=0, le=16)], Annotated[Number, Field(gt=0, le=16)]] = (0.5, 2.0)
     flip: Fraction = 0.5
     colour: Fraction = 0.0
-    """Strength of brightness, contrast and saturation jitter; 0 is none. Saturation is for three channels only."""
+    """Strength of brightness, contrast and saturation jitter; 0: none. Saturation needs three channels."""
     rotate: Annotated[Number, Field(ge=0, le=180)] = 0.0
-    """Greatest angle of a rotation about the middle of the crop, in degrees, either way."""
+    """Greatest rotation about the middle of the crop in either direction, in degrees."""
     blur: Fraction = 0.0
     """Probability of a Gaussian blur."""
     blur_sigma: tuple[Annotated[Number, Field(gt=0, le=16)], Annotated[Number, Field(gt=0, le=16)]] = (0.1, 2.0)
-    """Its standard deviation, in pixels of the crop."""
+    """Least and greatest standard deviation of the blur, in pixels of the crop."""
     cutout: Fraction = 0.0
-    """Probability that a rectangle is cut out (DeVries and Taylor 2017): the mean colour, and ignored."""
+    """Probability of a cut-out rectangle (DeVries and Taylor 2017); it gets the mean colour and the ignore label."""
     cutout_size: tuple[Annotated[Number, Field(gt=0, lt=1)], Annotated[Number, Field(gt=0, lt=1)]] = (0.1, 0.5)
-    """Its height and width, each drawn by itself, as shares of the crop's."""
+    """Least and greatest side of the rectangle as a share of the crop's; height and width are drawn separately."""
     max_class_share: Annotated[Number, Field(gt=0, le=1)] = 1.0
-    """Up to ten places of the crop are tried for one in which no class has more of the labelled pixels."""
+    """Greatest share of the labelled pixels that one class may have; up to ten positions of the crop are tried."""
 
     @model_validator(mode="after")
     def _ordered(self) -> AugmentConfig:
@@ -64,52 +64,52 @@ class AugmentConfig(Settings):
 
 
 class TrainingConfig(Settings):
-    """What a search and a retraining have in common."""
+    """Settings of both a search and a retraining."""
 
     epochs: Annotated[Whole, Field(ge=1)] = 40
     batch_size: Annotated[Whole, Field(ge=2)] = 2
-    """Images a step; at least two, since BatchNorm of the pooled image features needs them."""
+    """Images in each batch; at least two, because BatchNorm of the pooled image features needs them."""
     crop: Size = (321, 321)
     augment: AugmentConfig = AugmentConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: LrScheduleConfig = LrScheduleConfig(min_lr=1e-3)
     balanced_sampling: Fraction = 0.0
-    """Share of the images shown in an epoch that are drawn anew, those with rare classes more often."""
+    """Share of an epoch's images that are drawn by the rarity of their classes; rare classes come more often."""
     loss: LossTerms = PLAIN_LOSS
-    """A weighted sum of terms, each a name or a mapping with `name`, `weight` and its options."""
+    """A weighted sum of terms: names, or mappings with `name`, `weight` and the term's options."""
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
-    """Share of the target that is spread evenly over all classes, of the terms that are cross-entropies but `focal`."""
+    """Share of the target that is spread evenly over all classes, in cross-entropies other than `focal`."""
     class_weights: (
         Literal["none", "inverse", "enet", "median_frequency"] | tuple[Annotated[Number, Field(ge=0)], ...]
     ) = "none"
-    """Of the cross-entropies: none, from the training masks (inverse frequency; ENet, Paszke et al. 2016; median
-    frequency, Eigen and Fergus 2015), or one number a class."""
+    """Class weights of the cross-entropies: none, from the training masks (inverse frequency; ENet, Paszke et al. 2016;
+    median frequency, Eigen and Fergus 2015), or one number for each class."""
     precision: Literal["float32", "bf16", "fp16"] = "float32"
-    """Of the forward pass. bf16 and fp16: automatic mixed precision; fp16, for GPUs without bf16, scales the loss."""
+    """Precision of the forward pass. bf16 and fp16: automatic mixed precision. fp16 is for GPUs without bf16."""
     accumulate: Annotated[Whole, Field(ge=1)] = 1
-    """Batches whose gradients add up to one step of the optimizer, as of one batch so many times as large."""
+    """Number of batches whose gradients are summed for one step of the optimizer."""
     cuda_graphs: Literal["auto"] | Flag = "auto"
-    """On a GPU, launch the kernels of a step all at once (CUDA graphs), the levels of a supernet side by side. auto:
-    each recorded step is compared once with the plain one, and dropped where they differ; true: it is not compared."""
+    """On a GPU, launch all kernels of a step at once (CUDA graphs), and the levels of a supernet in parallel. auto:
+    each recorded step is compared once with the eager one and dropped if they differ; true: without comparison."""
     clip_grad_norm: Annotated[Number, Field(gt=0)] | None = None
     validate_every: Annotated[Whole, Field(ge=1)] = 1
-    """Epochs between validations; the last epoch is always validated."""
+    """Epochs between validations. The last epoch is always validated."""
     val_images: Annotated[Whole, Field(ge=1)] | None = None
-    """Validate on this many images, evenly spaced over the split; left out, on all of them."""
+    """Number of validation images, evenly spaced over the split. Default: all."""
     max_steps_per_epoch: Annotated[Whole, Field(ge=1)] | None = None
     log_every: Annotated[Whole, Field(ge=1)] = 10
     single_output: Flag = False
-    """Of a network for two classes: one output, the second class's log odds, instead of one a class."""
+    """For two classes: the network has one output, the second class's log odds, instead of one for each class."""
     checkpoint_seconds: Annotated[Number, Field(ge=0)] = 60.0
-    """Save at least this often, mid-epoch too; 0 saves after every step."""
+    """Seconds between checkpoints, also within an epoch; 0: after every step."""
     workers: Annotated[Whole, Field(ge=0, le=256)] = 0
-    """Processes that read and augment images where these are not kept on a GPU; 0 does it in the main process, which
-    is right where the set is kept (`store`)."""
+    """Processes that read and augment images that are not kept on a GPU. 0: the main process does it, which is best if
+    the images are kept (`store`)."""
     store: Literal["auto", "device", "memory", "disk", "none"] = "auto"
-    """Where the decoded images are kept: on the GPU, in memory, or in files in `cache_dir`; `none` reads the image
-    files in each epoch. auto takes the first of these with room."""
+    """Place of the decoded images: the GPU, memory, or files in `cache_dir`. none: the image files are read in each
+    epoch. auto: the first of these with room."""
     cache_dir: str | None = None
-    """The folder for `store: disk`; left out, $XDG_CACHE_HOME/autoseg or ~/.cache/autoseg."""
+    """The folder for `store: disk`. Default: $XDG_CACHE_HOME/autoseg or ~/.cache/autoseg."""
 
     @model_validator(mode="after")
     def _weights_are_not_all_zero(self) -> TrainingConfig:
@@ -126,37 +126,37 @@ class TrainingConfig(Settings):
 
 
 class KernelConfig(Settings):
-    """With which kernels the supernet is computed. All are exact; auto is what measured fastest on the device."""
+    """The kernels of the supernet. All are exact; auto picks the ones that measured fastest on the device."""
 
     layout: Literal["auto", "channels_last", "channels_first"] = "auto"
-    """How features lie in memory: (N, H, W, C) or (N, C, H, W)."""
+    """Memory layout of features: (N, H, W, C) or (N, C, H, W)."""
     pointwise: Literal["auto", "convolution", "product"] = "auto"
-    """The many 1x1 convolutions of few channels: as grouped convolutions or as batched matrix products."""
+    """1x1 convolutions: as grouped convolutions or as batched matrix products."""
     depthwise: Literal["auto", "convolution", "triton"] = "auto"
     """Depthwise convolutions: PyTorch's, or a Triton kernel (needs the package triton and a GPU)."""
     compile: Literal["auto"] | Flag = "auto"
     """Fuse the cells' elementwise parts with torch.compile."""
     algorithms: Literal["auto", "heuristic", "measured"] = "auto"
-    """cuDNN's algorithm for each convolution: by its heuristic, or the fastest of those tried in the first steps."""
+    """cuDNN's algorithm for each convolution: by its heuristic, or the fastest one in the first steps."""
 
 
 class SearchSchedule(TrainingConfig):
-    """How the architecture is searched. The defaults are Auto-DeepLab's (section 4.1)."""
+    """The schedule of a search. The defaults are Auto-DeepLab's (section 4.1)."""
 
     arch_start_epoch: Annotated[Whole, Field(ge=0)] = 20
-    """Weights alone before this epoch, weights and architecture in turn from it on."""
+    """First epoch that trains the architecture too; earlier epochs train only the weights."""
     arch_optimizer: OptimizerConfig = OptimizerConfig(name="adam", lr=3e-3, weight_decay=1e-3)
     arch_init_std: Annotated[Number, Field(ge=0)] = 1e-3
     """Standard deviation of the initial logits."""
     upsampler_cost: Annotated[Number, Field(ge=0, le=1000)] = 0.0
-    """Weight in the architecture's loss of what the upsamplers cost that gamma chooses: their expected multiply-adds as
-    a share of the dearest candidate's, mean over the places where they compete. For spaces with gamma only."""
+    """Weight of the upsamplers' cost in the architecture's loss: their expected multiply-adds as a share of the most
+    expensive candidate's, averaged over the places where upsamplers compete. For spaces with gamma only."""
     train_a_fraction: Annotated[Number, Field(gt=0, lt=1)] = 0.5
-    """Share of the training set that is trainA (weights); the rest is trainB (architecture)."""
+    """Share of the training images in trainA (weights); the rest is trainB (architecture)."""
     checkpoint_cells: Flag = False
-    """Keep only the output of each cell and compute the cell again in the backward pass: less memory, more time."""
+    """Keep only the output of each cell and recompute the cell in the backward pass: less memory, more time."""
     kernels: KernelConfig = KernelConfig()
-    """With which kernels the supernet is computed; they change no result."""
+    """The kernels of the supernet. They change no result."""
 
     @model_validator(mode="after")
     def _architecture_starts(self) -> SearchSchedule:
@@ -169,18 +169,17 @@ class SearchSchedule(TrainingConfig):
 
 
 class RetrainSchedule(TrainingConfig):
-    """How a decoded network is trained from scratch."""
+    """The schedule that trains a network from scratch."""
 
     optimizer: OptimizerConfig = OptimizerConfig(name="sgd", lr=0.05, weight_decay=4e-5)
     schedule: LrScheduleConfig = LrScheduleConfig(name="poly", warmup_epochs=0)
     drop_path: Annotated[Number, Field(ge=0, lt=1)] = 0.0
-    """Greatest probability of dropping a branch, reached by the last cell at the last step."""
+    """Greatest probability of dropping a branch, in the last cell at the last step."""
     auxiliary_weight: Annotated[Number, Field(ge=0)] = 0.0
-    """Weight of the loss of an auxiliary head after two thirds of the layers; 0 builds none."""
+    """Loss weight of an auxiliary head after two thirds of the layers; 0: no such head."""
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.0
-    """Keep an exponential moving average of the weights and use it to evaluate; 0 keeps none."""
+    """Decay of an exponential moving average of the weights, which is evaluated; 0: no average."""
     loss_sampling: Annotated[Number, Field(gt=0, le=1)] = 1.0
-    """Share of the output's pixels on which the loss is computed, each drawn by itself and anew in each step (Long et
-    al. 2015, section 3.4, where it stands for training on patches)."""
+    """Share of the output's pixels in the loss; each step draws them independently (Long et al. 2015, section 3.4)."""
     compile: Flag = False
-    """Compile the training step's forward and backward pass with torch.compile; needs a C++ compiler and minutes."""
+    """Compile the forward and backward pass with torch.compile, which needs a C++ compiler and minutes."""

@@ -1,1 +1,1 @@
-"""Doing the work: searching, retraining, evaluating and predicting."""
+"""Searching, retraining, evaluating and predicting."""

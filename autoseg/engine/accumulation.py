@@ -1,4 +1,4 @@
-"""Steps whose gradients are summed over several batches: the sum, their number, and how they differ from large batches.
+"""Gradient accumulation: one step from the summed gradients of several batches.
 
 A reader of the algorithm may take `accumulated` for the gradients of one batch and skip this file.
 """
@@ -22,14 +22,14 @@ def accumulated(
     batches: Sequence[Inputs],
     gradients: Callable[[Inputs], Tensor],
 ) -> Tensor:
-    """The loss of some batches as of one that holds them all; its gradients are in `.grad`.
+    """The loss of several batches as of one large batch; its gradients are in `.grad`.
 
-    batches: images (N, C, H, W), masks (N, H, W), and the masks before pixels were left out of them, if any were.
-    gradients: returns the loss of one batch and leaves its gradients in `.grad`. It takes the batch and, if there are
-    several, the batch's share of each term of the loss (`SegmentationLoss.shares`).
+    batches: images (N, C, H, W), masks (N, H, W) and, if pixels were sampled, the complete masks. gradients: returns
+    the loss of one batch and leaves its gradients in `.grad`. It takes the batch and, if there are several, the batch's
+    share of each term of the loss (`SegmentationLoss.shares`).
 
-    Gradients and loss equal those of one large batch, except for what a network or a loss computes over a whole batch:
-    BatchNorm's statistics, and the losses that `SegmentationLoss.shares` names.
+    The result differs from that of one large batch where a network or a loss looks at the whole batch: in BatchNorm's
+    statistics, and in the losses that `SegmentationLoss.inexact` names.
     """
     if len(batches) == 1:
         return gradients(batches[0])
@@ -49,10 +49,10 @@ def accumulated(
 
 
 def steps_in_epoch(batches: int, accumulate: int, most: int | None, place: str) -> int:
-    """The optimizer's steps in an epoch of so many batches, of which `accumulate` make one step.
+    """The number of optimizer steps in an epoch of `batches`, if `accumulate` batches make one step.
 
-    most: `max_steps_per_epoch`; where the epoch has that many steps, what is left over is not used. place: the group of
-    the setting, `search` or `retrain`. Raises: ConfigError: the batches do not divide, with what would work.
+    most: `max_steps_per_epoch`; further batches are not used. place: the group of the setting, `search` or `retrain`.
+    Raises: ConfigError: `accumulate` does not divide the batches; the message says what would.
     """
     steps = batches // accumulate
     if most is not None and steps >= most:
@@ -76,16 +76,14 @@ def steps_in_epoch(batches: int, accumulate: int, most: int | None, place: str) 
 
 
 def accumulation_notes(schedule: TrainingConfig, place: str, batch_norm: bool, inexact: Sequence[str]) -> list[str]:
-    """What a run with accumulated gradients does, in a line; nothing for a run without.
+    """One line on a run with gradient accumulation; none for a run without.
 
-    batch_norm: whether the network has BatchNorm layers. inexact: the terms of the loss that look at a batch as a whole
+    batch_norm: whether the network has BatchNorm layers. inexact: the terms of the loss that look at the whole batch
     (`SegmentationLoss.inexact`).
     """
     if schedule.accumulate == 1:
         return []
-    apart = [*(["the statistics of BatchNorm"] if batch_norm else []), *inexact]
-    note = f"{place}.accumulate {schedule.accumulate}: each step has the gradients of one batch of"
-    note += f" {schedule.accumulate * schedule.batch_size} images"
-    if apart:
-        note += f"; computed from {schedule.batch_size} images at a time: {', '.join(apart)}"
-    return [note]
+    apart = ", ".join([*["the statistics of BatchNorm"] * batch_norm, *inexact])
+    images = schedule.accumulate * schedule.batch_size
+    note = f"{place}.accumulate {schedule.accumulate}: each step has the gradients of one batch of {images} images"
+    return [note + f"; computed from {schedule.batch_size} images at a time: {apart}" * bool(apart)]

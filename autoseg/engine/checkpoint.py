@@ -1,4 +1,4 @@
-"""Checkpoints: written atomically, read without unpickling code, refused when they belong to something else."""
+"""Checkpoints: written atomically, read without unpickling code, refused if they belong to another architecture."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Kind = Literal["search", "retrain"]
 
 
 def save_checkpoint(path: Path, kind: Kind, architecture: Mapping[str, Any], contents: Mapping[str, Any]) -> None:
-    """Write a checkpoint. `architecture`: the space or genotype, as plain data, that the weights belong to."""
+    """Write a checkpoint. `architecture`: the space or genotype of the weights, as plain data."""
     payload = {"version": CHECKPOINT_VERSION, "kind": kind, "architecture": dict(architecture), **contents}
     write_atomically(path, lambda temporary: torch.save(payload, temporary))
 
@@ -26,8 +26,8 @@ def save_checkpoint(path: Path, kind: Kind, architecture: Mapping[str, Any], con
 def load_checkpoint(path: Path, kind: Kind, architecture: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Read a checkpoint to the CPU.
 
-    Raises: CheckpointError: missing, truncated, no checkpoint of this kind or of a newer version, or of another space
-    or genotype than `architecture`.
+    Raises: CheckpointError: the file is missing, damaged, of another kind, of a newer version, or of another space or
+    genotype than `architecture`.
     """
     if not path.is_file():
         raise CheckpointError(
@@ -35,7 +35,7 @@ def load_checkpoint(path: Path, kind: Kind, architecture: Mapping[str, Any] | No
         )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a plain pickle PyTorch says more than the one line that follows here
+            warnings.simplefilter("ignore")  # PyTorch warns of a plain pickle; the error below is enough
             payload = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as reason:  # a damaged file makes PyTorch and zipfile raise nearly anything
         raise CheckpointError(
@@ -64,7 +64,7 @@ def load_checkpoint(path: Path, kind: Kind, architecture: Mapping[str, Any] | No
 
 @contextmanager
 def fitting(path: Path) -> Iterator[None]:
-    """Around the use of a checkpoint's contents. Raises: CheckpointError: they do not fit, such as other classes."""
+    """Wrap the use of a checkpoint's contents. Raises: CheckpointError: they do not fit, such as other classes."""
     try:
         yield
     except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as reason:

@@ -1,4 +1,4 @@
-"""torch.compile, where this machine can do it."""
+"""torch.compile, checked on this machine first."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TypeVar, cast
 
 import torch
-from torch import Tensor
 
 from autoseg.errors import ConfigError
 from autoseg.files import one_line
@@ -15,15 +14,15 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 
 def compiled(function: Function, device: torch.device) -> Function:
-    """`function` compiled for its first inputs, when it is first called; a module's parameters stay where they are.
+    """Return `function` compiled; compilation happens at its first call.
 
-    Raises: ConfigError: nothing can be compiled on this machine, which a small program shows before any work begins.
+    Raises: ConfigError: this machine cannot compile a small test program.
     """
     import torch._inductor.config as settings  # slow to import
 
     try:
-        with settings.patch(fx_graph_cache=False):  # one made earlier would show nothing
-            torch.compile(_probe)(torch.ones(2, device=device))
+        with settings.patch(fx_graph_cache=False):  # a cached program would prove nothing
+            torch.compile(lambda numbers: numbers + 1)(torch.ones(2, device=device))
     except Exception as reason:  # whatever the compilers raise
         said = one_line(str(reason).split("\n\n")[0])
         raise ConfigError(
@@ -31,7 +30,3 @@ def compiled(function: Function, device: torch.device) -> Function:
             code="compiling-fails",
         ) from reason
     return cast(Function, torch.compile(function))
-
-
-def _probe(numbers: Tensor) -> Tensor:
-    return numbers + 1

@@ -1,4 +1,4 @@
-"""Everything that a search or a retraining needs besides an output directory. No torch."""
+"""The complete settings of a search and of a retraining. No torch."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ Seed = Annotated[Whole, Field(ge=0, lt=2**31)]
 
 
 class SearchConfig(Settings):
-    """The settings of a search. Reading them raises SearchSpaceError where the space is wrong."""
+    """The settings of a search. Raises: SearchSpaceError: the space is invalid."""
 
     space: SearchSpace
     data: ResolvedDataConfig
     search: SearchSchedule = SearchSchedule()
     retrain: dict[str, Any] = Field(default_factory=dict)
-    """What the space recommends for retraining; decoding hands it on to the genotype."""
+    """The space's recommended schedule for retraining; decoding writes it into the genotype."""
     seed: Seed = 0
     device: DeviceName = "auto"
 
     @field_validator("space", mode="before")
     @classmethod
     def _read_space(cls, space: object, info: ValidationInfo) -> object:
-        return SearchSpace.parse(space, _where(info)) if isinstance(space, Mapping) else space
+        where = (info.context or {}).get("where", "")
+        return SearchSpace.parse(space, where) if isinstance(space, Mapping) else space
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for YAML."""
@@ -41,13 +42,13 @@ class SearchConfig(Settings):
 
 
 class RetrainConfig(Settings):
-    """The settings of a retraining. Reading them raises GenotypeError where the genotype is wrong."""
+    """The settings of a retraining. Raises: GenotypeError: the genotype is invalid."""
 
     weights: str | None = None
-    """A local file of the weights of an ImageNet classifier, from which the network's backbone begins."""
+    """A local file with weights of an ImageNet classifier, which initialise the network's backbone."""
     data: ResolvedDataConfig
     architecture: InstanceOf[Genotype] | InstanceOf[FixedNetwork] = Field(None, validate_default=True)
-    """A searched network, or one of the literature: `genotype` or `network` in a file."""
+    """A searched network or a network of the literature: `genotype` or `network` in a file."""
     retrain: RetrainSchedule = RetrainSchedule()
     seed: Seed = 0
     device: DeviceName = "auto"
@@ -63,7 +64,7 @@ class RetrainConfig(Settings):
         if not isinstance(data[key], Mapping):
             raise ConfigError(f"{key}: should be a mapping, not {data[key]!r}", code="setting-invalid")
         kind = Genotype if key == "genotype" else FixedNetwork
-        return {**others, "architecture": kind.parse(data[key], _where(info))}
+        return {**others, "architecture": kind.parse(data[key], (info.context or {}).get("where", ""))}
 
     @field_validator("architecture", mode="before")
     @classmethod
@@ -78,14 +79,8 @@ class RetrainConfig(Settings):
         return ["genotype", "network", *(key for key in super().file_keys() if key != "architecture")]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for YAML, without what is not given."""
+        """Plain data for YAML, without settings that are None."""
         key = "genotype" if isinstance(self.architecture, Genotype) else "network"
         rest = self.model_dump(mode="json", exclude={"architecture"})
         given = {name: value for name, value in rest.items() if value is not None}
         return {key: self.architecture.to_dict(), **given}
-
-
-def _where(info: ValidationInfo) -> str:
-    """The file that is read, for messages."""
-    where: str = (info.context or {}).get("where", "")
-    return where

@@ -1,4 +1,4 @@
-"""A dense CRF after prediction: labels follow the colours of the image (Krähenbühl and Koltun 2011).
+"""A dense CRF after prediction, which aligns labels with the image's colours (Krähenbühl and Koltun 2011).
 
 Letters: N images, K classes, H height, W width.
 """
@@ -30,9 +30,9 @@ def load_densecrf() -> Any:
 
 
 def refine(logits: Tensor, colours: np.ndarray, config: CrfConfig) -> Tensor:
-    """(N, K, H, W) logits or log-probabilities -> the log of the mean field's probabilities, float32, each image alone.
+    """(N, K, H, W) logits or log-probabilities -> (N, K, H, W) log-probabilities of the mean field, float32.
 
-    colours: (N, H, W, 3) uint8. Computed on the CPU, in time and memory proportional to K * H * W.
+    colours: (N, H, W, 3) uint8. Runs on the CPU; time and memory are proportional to N * K * H * W.
     """
     energies = -logits.float().log_softmax(1).cpu().numpy()
     refined = [_mean_field(energy, image, config) for energy, image in zip(energies, colours, strict=True)]
@@ -40,14 +40,14 @@ def refine(logits: Tensor, colours: np.ndarray, config: CrfConfig) -> Tensor:
 
 
 def refined(bands: Iterator[Tensor], colours: np.ndarray, config: CrfConfig) -> Iterator[Tensor]:
-    """`refine` of the scores that come in bands of rows (N, K, rows, W), as one band."""
+    """Refine scores that come in bands of rows (N, K, rows, W); yields them as one band."""
     yield refine(torch.cat(list(bands), 2), colours, config)
 
 
 def _mean_field(energies: np.ndarray, image: np.ndarray, config: CrfConfig) -> np.ndarray:
     """Energies (K, H, W) and an image (H, W, 3) -> probabilities (K, H, W).
 
-    As in the authors' second version, kernels are normalised from both sides and count a pixel itself too.
+    As in the second version of the authors' code, kernels are normalised symmetrically and include the pixel itself.
     """
     classes, height, width = energies.shape
     field = load_densecrf().DenseCRF2D(width, height, classes)
@@ -63,7 +63,7 @@ def _mean_field(energies: np.ndarray, image: np.ndarray, config: CrfConfig) -> n
 
 
 def colours_of(images: Tensor, mean: Rgb, std: Rgb) -> np.ndarray:
-    """The colours (N, H, W, 3) uint8 that were normalised to `images` (N, 3, H, W)."""
+    """The colours (N, H, W, 3) uint8 of normalised `images` (N, 3, H, W)."""
     scale, shift = normalisation(mean, std, images.device)
     colours = ((images - shift) / scale).round_().clamp_(0, 255)
     return colours.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

@@ -1,10 +1,9 @@
 """CUDA graphs: all kernels of a step launched at once. A reader of the algorithm may skip this file.
 
-Launching the many small kernels of a supernet takes the CPU longer than running them takes a GPU. A CUDA graph
-launches them all at once, but it fixes shapes and addresses. So there is one graph for each kind of step and shape of a
-batch. It reads its batch from tensors of its own, and it leaves the loss and the gradients in others. What it reads and
-writes besides, weights and running statistics, stays where it is: optimizers and `load_state_dict` change it in place,
-and evaluation goes on eagerly.
+A supernet has many small kernels, which a CPU launches more slowly than a GPU runs them. A CUDA graph launches them all
+at once, but it fixes shapes and addresses. So there is one graph for each kind of step and shape of a batch. It reads
+the batch from its own tensors and writes loss and gradients to others. Weights and running statistics stay at their
+addresses: optimizers and `load_state_dict` change them in place. Evaluation stays eager.
 """
 
 from __future__ import annotations
@@ -21,37 +20,37 @@ from torch import Tensor
 from autoseg.files import one_line
 
 EAGER_STEPS = 3
-"""Batches of a kind and shape that are computed eagerly before one is recorded, in which libraries choose their
-kernels and make their workspaces. They are steps of the run like any other, so this leaves no trace."""
+"""Eager steps of a kind and shape before one is recorded. In them, libraries choose kernels and make workspaces. They
+are ordinary steps of the run, so its result stays the same."""
 MOST_GRAPHS = 4
-"""Both halves of a search with whole batches and with the short one of an epoch's end; other shapes stay eager."""
+"""Recordings at most: both halves of a search, for full batches and for an epoch's last one. Others are eager."""
 TOLERANCE = {"float32": 0.01, "bf16": 0.1, "fp16": 0.1}
-"""How far a recorded step's loss and gradients may lie from the eager one's, as a share of their length. Sums in
-another order differ by far less, a kernel that is missing or that runs too early by far more."""
+"""Greatest relative difference of a recorded step's loss and gradients from the eager ones. Sums in another order
+differ by far less; a kernel that is missing or runs too early makes a far larger difference."""
 
 T = TypeVar("T")
 Inputs = tuple[Tensor, ...]
 Compute = Callable[[Inputs, Sequence[torch.cuda.Stream]], Tensor]
-"""From a batch, and streams for what may run side by side: the loss, with the gradients in `.grad`."""
+"""From a batch and streams for parallel work to the loss, with the gradients in `.grad`."""
 
 _log = logging.getLogger(__name__)
 
 
 class CudaGraphs:
-    """Records work as CUDA graphs, to repeat it on tensors that stay where they are.
+    """Records work as CUDA graphs.
 
     The graphs share their memory: a replay may overwrite the results of graphs recorded after it. Warm-up and recording
-    use the same streams, none of them the default one: autograd runs the backward pass on the streams of the forward
-    pass, and a recording must not meet any other.
+    use the same streams and never the default one, because autograd runs the backward pass on the streams of the
+    forward pass, and a recording must not use any other stream.
     """
 
     def __init__(self, device: torch.device, levels: int = 0) -> None:
-        """levels: how many streams to offer for what may run side by side."""
+        """levels: number of streams for parallel work."""
         self._device, self._levels = device, levels
 
     @cached_property
     def streams(self) -> Sequence[torch.cuda.Stream]:
-        """One stream a level; there may be none."""
+        """One stream for each level; may be empty."""
         return [torch.cuda.Stream(self._device) for _ in range(self._levels)]  # type: ignore[no-untyped-call]
 
     @cached_property
@@ -63,7 +62,7 @@ class CudaGraphs:
         return torch.cuda.graph_pool_handle()
 
     def run(self, work: Callable[[], T]) -> T:
-        """Do some work eagerly, on the stream on which it will be recorded."""
+        """Do work eagerly on the stream on which it will be recorded."""
         current = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
@@ -72,9 +71,9 @@ class CudaGraphs:
         return result
 
     def record(self, work: Callable[[], T]) -> tuple[T, Callable[[], None]]:
-        """Record some work: its results, without values, and a call that gives them their values each time."""
+        """Record work. Returns its results, still without values, and a function that replays it to fill them."""
         graph = torch.cuda.CUDAGraph()
-        # thread_local: a loader's thread that pins memory may go on meanwhile
+        # thread_local: a loader's thread may pin memory during the recording
         recording = torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local")
         with torch.cuda.stream(self._stream), recording:
             result = work()
@@ -91,11 +90,10 @@ class _Graph(NamedTuple):
 
 
 class Recordings:
-    """Steps that are computed eagerly at first and then replayed from recordings.
+    """Steps that are eager at first and are then replayed from recordings.
 
-    Without a recorder every step is eager. A step that cannot be recorded, one whose recording gives other results than
-    the eager step, and a lack of memory beside the recordings make all further steps eager: one line of the log says
-    so, and the run goes on.
+    Without a recorder every step is eager. All further steps become eager, with one line in the log, if a step cannot
+    be recorded, if its recording gives other results than the eager step, or if memory runs out beside the recordings.
     """
 
     def __init__(
@@ -106,8 +104,8 @@ class Recordings:
         precision: str = "float32",
         most: int = MOST_GRAPHS,
     ) -> None:
-        """changed: the tensors that a step changes besides gradients: running statistics. compare: compare each
-        recording once with the eager step, in the first step whose gradients are finite. most: recordings at most."""
+        """changed: returns the tensors that a step changes besides gradients, such as running statistics. compare:
+        compare each recording once with the eager step, in the first step with finite gradients. most: recordings."""
         self.recorder = recorder
         self._changed, self._compare, self._most = changed, compare, most
         self._tolerance = TOLERANCE[precision]
@@ -120,10 +118,10 @@ class Recordings:
     ) -> Tensor:
         """The loss of a batch; its gradients are in `.grad` of the parameters.
 
-        name: the kind of step. mode: what else decides which kernels run, besides the shapes of the inputs.
+        name: the kind of step. mode: anything besides the inputs' shapes that decides which kernels run.
         """
         recorder = self.recorder
-        if recorder is None or type(inputs[0]) is not Tensor:  # a stand-in without data has nothing to record
+        if recorder is None or type(inputs[0]) is not Tensor:  # a tensor without data cannot be recorded
             return compute(inputs, ())
         key = (name, mode, *((tensor.shape, tensor.dtype) for tensor in inputs))
         if key in self._graphs:
@@ -141,7 +139,7 @@ class Recordings:
         return _replay(self._graphs[key], inputs, parameters)
 
     def _eager(self, inputs: Inputs, compute: Compute, work: Callable[[], Tensor]) -> Tensor:
-        """An eager step. What recordings hold is given up where there is no room beside it."""
+        """An eager step. If it runs out of memory, drop the recordings and try again."""
         try:
             return work()
         except torch.OutOfMemoryError:
@@ -153,14 +151,14 @@ class Recordings:
     def _record(
         self, key: Hashable, name: str, inputs: Inputs, parameters: Sequence[torch.nn.Parameter], compute: Compute
     ) -> bool:
-        """Whether the step could be recorded."""
+        """Record a step. Returns whether that worked."""
         recorder = self.recorder
         assert recorder is not None
         own = tuple(tensor.clone() for tensor in inputs)
         try:
             loss, replay = recorder.record(lambda: compute(own, recorder.streams))
         except RuntimeError as error:
-            reason = error.__context__ or error  # what went wrong first makes ending the recording fail too
+            reason = error.__context__ or error  # the first error makes the end of the recording fail too
             self._give_up(f"the step of the {name} cannot be recorded as a CUDA graph ({one_line(reason)[:100]})")
             return False
         self._graphs[key] = _Graph(own, loss, [parameter.grad for parameter in parameters], replay)
@@ -169,9 +167,9 @@ class Recordings:
     def _compared(
         self, key: Hashable, name: str, inputs: Inputs, parameters: Sequence[torch.nn.Parameter], compute: Compute
     ) -> Tensor:
-        """An eager step, against which the recording is held; it is made then where there is none.
+        """An eager step and its comparison with the recording, which is made first if there is none.
 
-        The eager step comes before the recording, so that their memory is not needed at once.
+        The eager step runs before the recording, so that they do not need memory at the same time.
         """
         devices = [inputs[0].device] if inputs[0].is_cuda else []
         before = torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in devices)
@@ -196,7 +194,7 @@ class Recordings:
         return loss
 
     def _judge(self, key: Hashable, name: str, found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
-        """Trust a recording whose loss and gradients are near the eager step's; give up one whose are not."""
+        """Trust a recording whose loss and gradients are close to the eager ones; give up if they are not."""
         apart = relative_difference(found, expected)
         if apart is not None and apart <= self._tolerance:
             self._trusted.add(key)
@@ -210,10 +208,10 @@ class Recordings:
 
 
 def relative_difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float | None:
-    """The greatest distance of a pair of tensors, as a share of the expected one's length; None if that is not finite.
+    """The greatest distance of a pair of tensors relative to the expected norm; None if a norm is not finite.
 
-    A tensor that is short beside the others counts as a hundredth of their root mean square: its own rounding says
-    nothing. Waits for the device.
+    Norms count at least a hundredth of their root mean square, because tiny tensors differ by rounding. Waits for the
+    device.
     """
     if len(found) != len(expected):
         return float("inf")

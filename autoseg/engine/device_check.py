@@ -1,4 +1,4 @@
-"""Whether a device computes what training needs: operations and their gradients, against the CPU's.
+"""A check that a device computes operations and their gradients as the CPU does.
 
 Letters: N images, C channels, H height, W width.
 """
@@ -18,35 +18,28 @@ from autoseg.errors import ConfigError
 from autoseg.files import one_line
 
 TOLERANCE = 1e-3
-"""Greatest difference, as a share of the greatest value; float32 rounds by a thousandth of it."""
+"""Greatest difference as a share of the greatest value. Rounding in float32 is a thousand times smaller."""
 
 _log = logging.getLogger(__name__)
 
 
 class Probe(NamedTuple):
-    """An operation to try, and the shapes of its inputs, features (N, C, H, W) first."""
+    """An operation to test and the shapes of its inputs: features (N, C, H, W), then weights."""
 
     name: str
     compute: Callable[..., Tensor]
     shapes: tuple[tuple[int, ...], ...]
 
 
-def _batch_norm(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return F.batch_norm(features, None, None, weight, bias, training=True)
-
-
 FEATURES = (2, 8, 9, 10)
 PROBES = (
-    Probe("BatchNorm", _batch_norm, (FEATURES, (8,), (8,))),
+    Probe("BatchNorm", lambda x, w, b: F.batch_norm(x, None, None, w, b, training=True), (FEATURES, (8,), (8,))),
     *(
-        Probe(f"average pooling 3x3, stride {stride}", compute, (FEATURES,))
+        Probe(
+            f"{name} pooling 3x3, stride {stride}", partial(pool, kernel_size=3, stride=stride, padding=1), (FEATURES,)
+        )
+        for name, pool in (("average", partial(F.avg_pool2d, count_include_pad=False)), ("max", F.max_pool2d))
         for stride in (1, 2)
-        for compute in [partial(F.avg_pool2d, kernel_size=3, stride=stride, padding=1, count_include_pad=False)]
-    ),
-    *(
-        Probe(f"max pooling 3x3, stride {stride}", compute, (FEATURES,))
-        for stride in (1, 2)
-        for compute in [partial(F.max_pool2d, kernel_size=3, stride=stride, padding=1)]
     ),
     Probe("convolution 3x3, stride 2", partial(F.conv2d, stride=2, padding=1), (FEATURES, (6, 8, 3, 3))),
     Probe("convolution 1x1, 4 groups", partial(F.conv2d, groups=4), (FEATURES, (16, 2, 1, 1))),
@@ -58,12 +51,12 @@ PROBES = (
     Probe("transposed convolution 3x3", partial(F.conv_transpose2d, stride=2, padding=1), (FEATURES, (8, 6, 3, 3))),
     Probe("bilinear resizing", partial(F.interpolate, size=(17, 13), mode="bilinear", align_corners=True), (FEATURES,)),
 )
-"""What searches and networks are made of."""
+"""The operations of searches and networks."""
 
 
 @cache
 def prepare(device: torch.device) -> None:
-    """Once a process, try an experimental device, and say that it is one: mps. Others are ready as they are.
+    """Check an experimental device, mps, once in a process, and log that it is one. Other devices need no check.
 
     Raises: ConfigError: see `check_gradients`.
     """
@@ -73,9 +66,9 @@ def prepare(device: torch.device) -> None:
 
 
 def check_gradients(device: torch.device, probes: Sequence[Probe] = PROBES) -> None:
-    """Compute some operations and their gradients on small tensors, on the device and on the CPU. Takes milliseconds.
+    """Compare operations and their gradients on small tensors with the CPU's. Takes milliseconds.
 
-    Raises: ConfigError: the device cannot compute one, or computes it wrongly.
+    Raises: ConfigError: the device cannot compute an operation, or computes it wrongly.
     """
     for probe in probes:
         expected = _results(probe, torch.device("cpu"))
@@ -98,7 +91,7 @@ def check_gradients(device: torch.device, probes: Sequence[Probe] = PROBES) -> N
 
 
 def _results(probe: Probe, device: torch.device) -> list[Tensor]:
-    """What an operation makes of random numbers, and the gradients of its inputs, on the CPU."""
+    """The result of an operation for random inputs, and the gradients of the inputs, moved to the CPU."""
     generator = torch.Generator().manual_seed(0)
     inputs = [torch.randn(shape, generator=generator).to(device).requires_grad_() for shape in probe.shapes]
     result = probe.compute(*inputs)

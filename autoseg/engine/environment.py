@@ -1,4 +1,4 @@
-"""Where and with what a run was made, and the device that it uses."""
+"""The device of a run, and a record of the software and machine that made it."""
 
 from __future__ import annotations
 
@@ -19,18 +19,16 @@ from autoseg.process import prepare_process
 
 PACKAGES = ("torch", "numpy", "networkx", "pydantic", "pillow")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Of glibc's mallopt, in bytes."""
+"""Parameters of glibc's mallopt."""
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of this name; a GPU becomes the current one, on which streams, graphs and kernels run.
+    """Return the device of this name and prepare the process for it; a GPU becomes the current one.
 
-    The process is set up for it, too (`autoseg.process`).
+    `auto` is the first GPU, or the CPU if there is none, but never mps, which is experimental. `cuda` is the first GPU.
+    For the CPU, `keep_freed_memory` is called.
 
-    `auto`: the first GPU, or the CPU where there is none; mps, which is experimental, only by its name. `cuda`: the
-    first GPU. For a CPU, memory is set up as `keep_freed_memory` says.
-
-    Raises: ConfigError: an unknown name, or a device that this machine has not.
+    Raises: ConfigError: an unknown name, or a device that this machine lacks.
     """
     prepare_process()
     try:
@@ -69,7 +67,7 @@ def _check_gpu(name: str, number: int) -> None:
 
 
 def _what_works() -> str:
-    """The devices that are there."""
+    """Advice that names the devices of this machine."""
     names = ["cpu"]
     if torch.cuda.is_available():
         names = [*(f"cuda:{number}" for number in range(torch.cuda.device_count())), *names]
@@ -79,17 +77,17 @@ def _what_works() -> str:
 
 
 def describe_device(device: torch.device) -> str:
-    """What it is, for people: the name of a GPU, `cpu`, or `Apple GPU (mps)`."""
+    """The name of a GPU, `cpu`, or `Apple GPU (mps)`."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return "Apple GPU (mps)" if device.type == "mps" else device.type
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what tensors free for the next ones, instead of giving it back to the system each time.
+    """Let glibc keep freed memory for the next tensors instead of returning it to the system.
 
-    By default glibc maps every large tensor anew, and the system has to fill each of its pages with zeros. Does nothing
-    with another C library.
+    By default glibc maps each large tensor anew, and the system fills its pages with zeros. With another C library this
+    does nothing.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -100,7 +98,7 @@ def keep_freed_memory() -> None:
 
 
 def describe_environment(device: torch.device, seed: int) -> dict[str, Any]:
-    """Versions, device, seed, git commit of autoseg, command line."""
+    """Versions, device, seed, git commit of autoseg and command line, as plain data."""
     return {
         "autoseg": __version__,
         "python": platform.python_version(),
@@ -115,7 +113,7 @@ def describe_environment(device: torch.device, seed: int) -> dict[str, Any]:
 
 
 def _git_commit() -> str | None:
-    """The commit of the checkout that autoseg runs from; None when it is installed from a wheel."""
+    """The commit of autoseg's checkout; None if it is installed from a wheel."""
     folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""Measuring a network over a whole split.
+"""The scores of a network over a whole split.
 
 Letters: N images, K classes, H height, W width.
 """
@@ -24,14 +24,14 @@ from autoseg.ops.precision import float64_device
 
 
 class Details:
-    """What is measured besides the confusion matrix where there is time: boundaries and calibration."""
+    """Optional, slower measurements: boundary F-score and calibration."""
 
     def __init__(self, num_classes: int, ignore_label: int) -> None:
         self.boundary = BoundaryFScore(num_classes, ignore_label)
         self.calibration = Calibration(ignore_label)
 
     def to_dict(self, classes: Sequence[str]) -> dict[str, object]:
-        """Plain data for JSON; null for what was not there."""
+        """Plain data for JSON; null for scores of classes that do not occur."""
         return {
             "boundary_f": plain(self.boundary.mean()),
             "boundary_tolerance": self.boundary.tolerance,
@@ -55,10 +55,11 @@ def evaluate_network(
     details: Details | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Scores, float]:
-    """Scores over the whole images of a data set, and the mean cross-entropy over its pixels that are not ignored.
+    """Scores over the whole images of a data set, and the mean cross-entropy of its labelled pixels.
 
-    `limit`: measure on this many images, evenly spaced. `details`: measures these too.
-    Raises: DataError: a sample that cannot be used.
+    limit: use only this many images, evenly spaced. details: these are measured too. progress: called with the number
+    of images that are done and the number of all.
+    Raises: DataError: an unusable sample.
     """
     was_training = network.training
     network.eval()
@@ -85,8 +86,8 @@ def evaluate_network(
 def _labelled(
     bands: Iterator[Tensor], masks: Tensor, ignore_label: int, details: Details | None
 ) -> tuple[Tensor, float]:
-    """The labels (N, H, W) of bands (N, K, rows, W), and the sum of the cross-entropy over the pixels that count."""
-    # in place: what is kept of each band would lie between the large pieces of memory that it needs
+    """The labels (N, H, W) of bands (N, K, rows, W), and the sum of the cross-entropy over the labelled pixels."""
+    # labels are written in place: small tensors between the large ones of each band would fragment memory
     exact = float64_device(masks.device)
     labels, loss, top = torch.empty_like(masks), torch.zeros((), dtype=torch.float64, device=exact), 0
     for band in bands:
@@ -101,7 +102,7 @@ def _labelled(
 
 
 def spaced(length: int, limit: int | None) -> list[int]:
-    """0..length-1, or `limit` of them evenly spaced."""
+    """The indices 0..length-1, or `limit` of them, evenly spaced."""
     if limit is None or limit >= length:
         return list(range(length))
     return [index * length // limit for index in range(limit)]

@@ -1,4 +1,4 @@
-"""What is left of a supernet when it is made discrete and not retrained."""
+"""The scores of a decoded network with the supernet's weights, without retraining."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ CALIBRATION_BATCHES = 16
 
 
 def evaluate_discretized(task: SearchTask, genotype: Genotype) -> Scores:
-    """Scores on val of the supernet reduced to `genotype`, its BatchNorm statistics taken anew on trainA.
+    """Scores on val of the supernet reduced to `genotype`. The supernet of `task` stays reduced.
 
-    The supernet of `task` stays reduced. The statistics of the relaxed network would be wrong for the discrete one.
+    BatchNorm statistics are computed anew on trainA, since those of the relaxed network do not hold.
     """
     supernet = task.supernet
     supernet.choose(genotype)

@@ -1,4 +1,4 @@
-"""What a network says of images, in bands of rows: memory holds all classes of a few rows, not of a large image.
+"""Scores of images in bands of rows, so that memory holds all classes of a few rows only, not of a large image.
 
 Letters: N images, C channels, K classes, H and W height and width of the images, h and w of a view, in pixels.
 """
@@ -18,19 +18,19 @@ from autoseg.network.base import SegmentationNetwork
 from autoseg.ops.memory_format import preferred_format
 
 BAND_BYTES = 2**24
-"""Of a band; of one row where that needs more."""
+"""Most bytes of a band, unless one row needs more."""
 PLAIN = InferenceConfig()
 """One pass at the images' own size."""
 
 
 def score_bands(network: nn.Module, images: Tensor, inference: InferenceConfig = PLAIN) -> Iterator[Tensor]:
-    """(N, C, H, W) -> (N, K, rows, W) from top to bottom: logits, or of several views the log of the mean probability.
+    """(N, C, H, W) -> (N, K, rows, W) from top to bottom: logits, or log mean probabilities if there are several views.
 
-    Views are the images at each scale, and their mirror images. `inference.fuse` "max": each class's greatest logit
-    instead (DeepLab v2, section 4.1). Scaled images are rounded to whole pixels and at least 32 each way; images
-    smaller than that are framed below and to the right with their mean colour, as small images are in training.
-    `inference.window`: each view is seen in sliding windows (`sliding_bands`). A CRF is not applied. The network may be
-    in float32 or bf16. Several views hold all classes of all pixels once; a single one does not.
+    Views are the images at each scale and their mirror images. With `inference.fuse` "max" several views become each
+    class's greatest logit (DeepLab v2, section 4.1). Scaled sides are rounded to whole pixels and at least 32; smaller
+    images are padded below and to the right with their mean colour, as in training. With `inference.window` each view
+    is computed in sliding windows (`sliding_bands`). The CRF is not applied here. The network may be in float32 or
+    bf16. Several views hold all classes of all pixels once in memory; a single view does not.
     """
     height, width = images.shape[2:]
     if min(height, width) < LEAST_INPUT_SIDE:
@@ -43,9 +43,9 @@ def score_bands(network: nn.Module, images: Tensor, inference: InferenceConfig =
 
 
 def resized_bands(bands: Iterable[Tensor], length: int, size: Sequence[int], align_corners: bool) -> Iterator[Tensor]:
-    """The bands of scores of `length` rows, resized bilinearly to `size` (H, W): bands of at most `BAND_BYTES`.
+    """Resize bands of scores with `length` rows in all to `size` (H, W), bilinearly, in bands of at most `BAND_BYTES`.
 
-    What F.interpolate makes of the whole, up to rounding; scores of that size stay as they are.
+    The result equals F.interpolate of the whole up to rounding; scores of that size already stay unchanged.
     """
     source = iter(bands)
     held, top = next(source), 0
@@ -70,14 +70,14 @@ def resized_bands(bands: Iterable[Tensor], length: int, size: Sequence[int], ali
 
 
 def _band_rows(scores: Tensor, width: int) -> int:
-    """How many rows of so many pixels a band of `BAND_BYTES` has."""
+    """The number of rows of `width` pixels in a band of `BAND_BYTES`."""
     return max(1, BAND_BYTES // (scores.shape[0] * scores.shape[1] * width * scores.element_size()))
 
 
 def _source_rows(length: int, target: int, align_corners: bool, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each row of `target`: the row of `length` above it, and how far it lies towards the next, 0 to 1.
+    """For each of `target` rows: the source row above it and the weight of the next one, 0 to 1.
 
-    In the precision of PyTorch's own interpolation, whose places it has.
+    Computed in the precision of PyTorch's own interpolation, so that positions agree.
     """
     numbers = torch.arange(target, dtype=torch.promote_types(like.dtype, torch.float32))
     if align_corners:
@@ -118,7 +118,7 @@ def _fused(network: nn.Module, images: Tensor, inference: InferenceConfig) -> It
 
 
 def _views(images: Tensor, scales: Sequence[float], flip: bool) -> Iterator[tuple[Tensor, bool]]:
-    """Images at every scale, and mirrored too if `flip`; with whether they are."""
+    """Each scale's images and, with `flip`, their mirror images; with each view whether it is mirrored."""
     for scale in scales:
         size = [max(LEAST_INPUT_SIDE, round(length * scale)) for length in images.shape[-2:]]
         scaled = images
@@ -130,7 +130,7 @@ def _views(images: Tensor, scales: Sequence[float], flip: bool) -> Iterator[tupl
 
 
 def _answer(network: nn.Module, view: Tensor, inference: InferenceConfig) -> Iterator[Tensor]:
-    """(N, C, h, w) -> (N, K, rows, w): logits of a view, from top to bottom."""
+    """(N, C, h, w) -> (N, K, rows, w): the logits of a view in bands from top to bottom."""
     view = view.to(next((parameter.dtype for parameter in network.parameters()), view.dtype))
     size = view.shape[2:]
     window = inference.window

@@ -8,13 +8,13 @@ from types import TracebackType
 from typing import Any
 
 LINE_SECONDS = 10.0
-"""Outside a terminal, a line at most this often."""
+"""Shortest time between two lines outside a terminal."""
 
 
 class Progress:
-    """Shows steps done, the latest figures and the time left. Use it as a context manager.
+    """Shows the steps done, the latest figures and the time left. Use it as a context manager.
 
-    The time left is estimated from the steps of this process alone, so that resuming does not spoil it.
+    The estimate of the time left uses only the steps of this process, so that it is right after resuming.
     """
 
     def __init__(self, what: str, total: int, done: int = 0, enabled: bool = True) -> None:
@@ -30,7 +30,7 @@ class Progress:
             from rich.progress import BarColumn, TextColumn
             from rich.progress import Progress as RichProgress
 
-            self._bar = RichProgress(  # the bar last: on a narrow terminal it is what gives way
+            self._bar = RichProgress(  # the bar is last, so that a narrow terminal shortens it
                 TextColumn("{task.description} {task.completed}/{task.total}"),
                 TextColumn("{task.fields[left]} left"),
                 TextColumn("[cyan]{task.fields[figures]}"),
@@ -49,9 +49,10 @@ class Progress:
             self._bar.stop()
 
     def update(self, done: int, **figures: float | str | None) -> None:
-        """Show that `done` steps are done; figures stay until they are given again."""
+        """Show that `done` steps are done. Figures stay until new ones replace them."""
         self.done = done
-        self.figures.update({key: _show(value) for key, value in figures.items() if value is not None})
+        shown = {key: value for key, value in figures.items() if value is not None}
+        self.figures |= {key: value if isinstance(value, str) else f"{value:.3f}" for key, value in shown.items()}
         if not self.enabled:
             return
         if self._bar is not None:
@@ -63,7 +64,7 @@ class Progress:
             )
 
     def time_left(self) -> str:
-        """Such as `12:05`, or `?` before the first step."""
+        """The time left, such as `12:05`; `?` before the first step."""
         if self.done <= self.first:
             return "?"
         seconds = (time.monotonic() - self._started) / (self.done - self.first) * (self.total - self.done)
@@ -74,11 +75,7 @@ class Progress:
 
 
 def show_seconds(seconds: float) -> str:
-    """`4:05` or `1:04:05`."""
+    """Format seconds as `4:05` or `1:04:05`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def _show(value: float | str | None) -> str:
-    return value if isinstance(value, str) else f"{value:.3f}"

@@ -1,9 +1,9 @@
-"""Optimizers, and learning rates as a function of the step: a resumed run needs no schedule's state."""
+"""Optimizers, their steps, and learning rates as a function of the step: resuming needs no scheduler state."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -16,22 +16,16 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """SGD, Adam or AdamW over `parameters`.
 
-    fused: one kernel for all parameters. In fp16 a gradient scaler leaves a step out if its gradients are not finite; a
-    fused optimizer looks on the device, any other makes the host wait for the answer. None: PyTorch's choice.
+    fused: one kernel for all parameters; None: PyTorch's choice. In fp16 a gradient scaler skips a step whose gradients
+    are not finite. A fused optimizer checks that on the device; any other makes the host wait.
     """
     parameters = list(parameters)
     if config.name == "sgd":
-        sgd = torch.optim.SGD(
-            parameters,
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            nesterov=config.nesterov and config.momentum > 0,
-            fused=fused,
-        )
+        momentum, decay, nesterov = config.momentum, config.weight_decay, config.nesterov and config.momentum > 0
+        sgd = torch.optim.SGD(parameters, config.lr, momentum, weight_decay=decay, nesterov=nesterov, fused=fused)
         if fused and config.momentum > 0:
-            # PyTorch 2.13's fused SGD goes on from a momentum without values if a scaler leaves its first step out, as
-            # it often does; from zeros the first step is the same as from none
+            # If a scaler skips the first step, as it often does, PyTorch 2.13's fused SGD continues from uninitialised
+            # momentum. Starting from zeros gives the same first step as starting without momentum.
             for parameter in parameters:
                 sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return sgd
@@ -40,10 +34,10 @@ def build_optimizer(
 
 
 def learning_rate(lr: float, schedule: LrScheduleConfig, step: int, steps: int, steps_per_epoch: int) -> float:
-    """The learning rate of step 0..steps-1: a straight line up over the warm-up, then down to `min_lr`.
+    """The learning rate of step 0..steps-1: it rises linearly over the warm-up and then falls to `min_lr`.
 
     poly: (1 - t)^power (DeepLab); cosine: (1 + cos(pi t)) / 2 (SGDR); t is the share of the steps after the warm-up
-    that are done.
+    that are done, 0 to 1.
     """
     warmup = min(round(schedule.warmup_epochs * steps_per_epoch), steps)
     if step < warmup:
@@ -62,3 +56,17 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Use `lr` from the next step on."""
     for group in optimizer.param_groups:
         group["lr"] = lr
+
+
+def optimizer_step(
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    parameters: Sequence[nn.Parameter] = (),
+    clip_grad_norm: float | None = None,
+) -> None:
+    """One step of the optimizer; first clips the gradients of `parameters` to a common norm, if one is given."""
+    scaler.unscale_(optimizer)
+    if clip_grad_norm is not None:
+        nn.utils.clip_grad_norm_(parameters, clip_grad_norm)
+    scaler.step(optimizer)  # in fp16 it skips the step if a gradient is not finite
+    scaler.update()

@@ -1,4 +1,4 @@
-"""Using a trained network: loading it from its run, and label maps of images of any size.
+"""Loading a trained network from its run, and predicting label maps of images of any size.
 
 Letters: K classes, C channels, H height, W width in pixels.
 """
@@ -6,6 +6,7 @@ Letters: K classes, C channels, H height, W width in pixels.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,11 +39,22 @@ Which = Literal["best", "last"]
 def load_network(
     path: str | Path, checkpoint: Which = "best", output_stride: int | None = None
 ) -> tuple[SegmentationNetwork, RetrainConfig, dict[str, Any]]:
-    """The trained network of a retraining run in evaluation mode, the run's settings, and what was measured then.
+    """Load the trained network of a retraining run.
 
-    `output_stride`: another one for the same weights, of a network of the literature.
-    Raises: RunError: no retraining run. CheckpointError: its checkpoint cannot be read. ConfigError: an output stride
-    that the network cannot have.
+    Args:
+        path: The run directory.
+        checkpoint: `best` (by mIoU on the validation split) or `last`.
+        output_stride: Another output stride for the same weights, for networks of the literature only. Default: the
+            run's own.
+
+    Returns:
+        The network on the CPU in evaluation mode, which maps images (N, C, H, W) to logits (N, K, H, W); the run's
+        settings; and the checkpoint's `epoch`, `best_miou` and training time in `seconds`.
+
+    Raises:
+        RunError: `path` holds no retraining run.
+        CheckpointError: the checkpoint cannot be read.
+        ConfigError: the network cannot have this output stride.
     """
     run = Run.open(path)
     if run.kind != "retrain":
@@ -52,23 +64,16 @@ def load_network(
         )
     config = run.config(RetrainConfig)
     saved = load_checkpoint(run.checkpoints / f"{checkpoint}.pt", "retrain", config.architecture.to_dict())
-    network = build_architecture(
-        at_output_stride(config.architecture, output_stride),
-        config.data.num_classes,
-        in_channels=config.data.channels,
-        single_output=config.retrain.single_output,
-    )
+    architecture, data = at_output_stride(config.architecture, output_stride), config.data
+    single_output = config.retrain.single_output
+    network = build_architecture(architecture, data.num_classes, in_channels=data.channels, single_output=single_output)
     with fitting(run.checkpoints / f"{checkpoint}.pt"):
-        average = saved["state"]["average"]
-        weights = saved["state"]["network"] if average is None else without_prefix(average, "module.")
+        average, prefix = saved["state"]["average"], "" if saved["state"]["average"] is None else "module."
+        weights = saved["state"]["network"] if average is None else average
+        weights = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
         network.load_state_dict({key: value for key, value in weights.items() if not key.startswith("auxiliary.")})
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network.eval(), config, {key: saved[key] for key in ("epoch", "best_miou", "seconds")}
-
-
-def without_prefix(state: dict[str, Any], prefix: str) -> dict[str, Any]:
-    """The entries whose key begins with `prefix`, without it."""
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
 @torch.no_grad()
@@ -81,8 +86,8 @@ def label_map(
 ) -> np.ndarray:
     """Labels (H, W) of an image (H, W, C) as it was read: uint8, or uint16 above 256 classes.
 
-    The image is brought to `data.resize` where that is set; logits are resized back before a CRF refines them, which
-    sees the image at its own size, and the labels are taken.
+    The image is resized to `data.resize` if that is set, and the logits are resized back. The CRF and the labels use
+    the image's own size.
     """
     size = image.shape[:2]
     working = image if data.resize is None else resize_image(image, data.resize)
@@ -100,9 +105,9 @@ def label_map(
 
 
 def find_images(sources: Sequence[str | Path]) -> list[Path]:
-    """The image files among `sources`, and those in its folders, at any depth.
+    """The image files in `sources`: files, and folders with their subfolders.
 
-    Raises: DataError: one is missing, a folder has no images, or two images have one name.
+    Raises: DataError: a file is missing, a folder has no images, or two images have the same name.
     """
     found: list[Path] = []
     for source in map(Path, sources):
@@ -138,9 +143,9 @@ def predict_files(
     device: torch.device,
     inference: InferenceConfig = PLAIN,
 ) -> Iterator[tuple[Path, Path]]:
-    """Write out/labels/NAME.png (palette PNG) and out/overlays/NAME.png, yielding both for each image.
+    """Write out/labels/NAME.png (palette PNG) and out/overlays/NAME.png of each image, and yield both paths.
 
-    Raises: DataError: an image that cannot be read or is too small. RunError: a file that would be written over.
+    Raises: DataError: an image is unreadable or too small. RunError: a file exists already.
     """
     images = find_images(sources)
     labels, overlays = out / "labels", out / "overlays"
@@ -148,7 +153,7 @@ def predict_files(
         for folder in (labels, overlays):
             if (folder / f"{path.stem}.png").exists():
                 raise RunError(f"{folder / path.stem}.png is there already; give another --out", code="file-exists")
-    for path in images:  # each is read once before anything is written, so that a bad one leaves nothing half done
+    for path in images:  # read all images before writing, so that a bad one leaves no partial result
         height, width = _read(path, data).shape[:2]
         if min(height, width) < LEAST_SIDE:
             raise DataError(
@@ -167,23 +172,20 @@ def predict_files(
         image = _read(path, data)
         predicted = label_map(network, image, data, device, inference)
         files = labels / f"{path.stem}.png", overlays / f"{path.stem}.png"
-        _save_png(files[0], _paletted(predicted, colours))
-        _save_png(files[1], Image.fromarray(overlay(as_picture(image), predicted, colours)))
+        pictures = _paletted(predicted, colours), Image.fromarray(overlay(as_picture(image), predicted, colours))
+        for file, picture in zip(files, pictures, strict=True):
+            write_atomically(file, partial(picture.save, format="PNG"))
         yield files
 
 
 def _read(path: Path, data: ResolvedDataConfig) -> NDArray[Any]:
-    """An image (H, W, C) of the channels and type that the network knows. Raises: DataError: it is none."""
+    """Read an image (H, W, C). Raises: DataError: it has other channels or another pixel type than the network's."""
     return read_image(path, None, data.channels, data.pixel_type)
 
 
 def _paletted(labels: np.ndarray, colours: np.ndarray) -> Image.Image:
-    """Labels as a PNG whose pixels are the labels and whose palette colours them; above 256 classes 16-bit grey."""
+    """Labels as an image whose palette colours them; above 256 classes as 16-bit grey."""
     image = Image.fromarray(labels)
     if labels.dtype == np.uint8:
         image.putpalette(colours.astype(np.uint8).tobytes())
     return image
-
-
-def _save_png(path: Path, image: Image.Image) -> None:
-    write_atomically(path, lambda temporary: image.save(temporary, format="PNG"))

@@ -18,7 +18,7 @@ from autoseg.engine.config import RetrainConfig
 from autoseg.engine.cuda_graphs import CudaGraphs, Inputs, Recordings
 from autoseg.engine.mixed_precision import autocast, loss_scale, make_scaler
 from autoseg.engine.moving_average import MovingAverage
-from autoseg.engine.optim import build_optimizer, learning_rate, set_learning_rate
+from autoseg.engine.optim import build_optimizer, learning_rate, optimizer_step, set_learning_rate
 from autoseg.engine.run_directory import Run
 from autoseg.engine.trainer import Figures
 from autoseg.engine.training import batches_of_steps, make_loader, make_loss, seed_step, validation_figures
@@ -60,13 +60,8 @@ class RetrainTask:
         )
 
         torch.manual_seed(config.seed)
-        network = build_architecture(
-            self.blueprint,
-            train.num_classes,
-            self.schedule.auxiliary_weight > 0,
-            train.channels,
-            self.schedule.single_output,
-        )
+        has_auxiliary, single = self.schedule.auxiliary_weight > 0, self.schedule.single_output
+        network = build_architecture(self.blueprint, train.num_classes, has_auxiliary, train.channels, single)
         self.network: SegmentationNetwork = network.to(device=device, memory_format=preferred_format(device))  # type: ignore[call-overload]
         forward = self.network.forward_with_auxiliary
         self.forward = compiled(forward, device) if self.schedule.compile else forward
@@ -83,9 +78,9 @@ class RetrainTask:
         self.average = MovingAverage(self.network, self.schedule.ema_decay) if self.schedule.ema_decay else None
 
     def load_weights(self) -> None:
-        """Begin from the classifier's weights that the settings name, if any, and print what matched.
+        """Load the classifier's weights that the settings name, if any, and print which layers matched.
 
-        Raises: CheckpointError: they cannot be read or are of another network; the network is then as it was.
+        Raises: CheckpointError: the file is unreadable or of another network; the network is then unchanged.
         """
         if self.config.weights is None:
             return
@@ -96,11 +91,11 @@ class RetrainTask:
 
     @property
     def trained(self) -> SegmentationNetwork:
-        """The network to measure and use: the moving average where one is kept."""
+        """The network to evaluate: the moving average if there is one."""
         return self.network if self.average is None else cast(SegmentationNetwork, self.average.module)
 
     def step(self, batches: Sequence[tuple[Tensor, Tensor]], epoch: int, step: int) -> Figures:
-        """One step of the weights on `accumulate` batches."""
+        """One step of the weights on `accumulate` batches of images (N, C, H, W) and masks (N, H, W)."""
         schedule = self.schedule
         steps = schedule.epochs * self.steps_per_epoch
         lr = learning_rate(schedule.optimizer.lr, schedule.schedule, step, steps, self.steps_per_epoch)
@@ -112,17 +107,13 @@ class RetrainTask:
         # `_forward_backward` is the forward pass, the loss and the backward pass
         prepared = [self._prepared(*batch) for batch in batches]
         loss = accumulated(self.parameters, self.loss, prepared, self._gradients)
-        self.scaler.unscale_(self.optimizer)
-        if schedule.clip_grad_norm is not None:
-            nn.utils.clip_grad_norm_(self.parameters, schedule.clip_grad_norm)
-        self.scaler.step(self.optimizer)  # in fp16, nothing if a gradient is not finite
-        self.scaler.update()
+        optimizer_step(self.optimizer, self.scaler, self.parameters, schedule.clip_grad_norm)
         if self.average is not None:
             self.average.update(self.network)
         return {"train": {"loss": loss, "lr": lr, **loss_scale(self.scaler, loss)}}
 
     def _prepared(self, images: Tensor, masks: Tensor) -> Inputs:
-        """Images, the masks that the loss sees, and the whole masks, on the device."""
+        """Images, masks with only the sampled pixels, and complete masks, on the device."""
         images, masks = (part.to(self.device, non_blocking=True) for part in (images, masks))
         drawn = sample_pixels(masks, self.schedule.loss_sampling, self.train_set.ignore_label)
         return images.contiguous(memory_format=preferred_format(self.device)), drawn, masks
@@ -134,7 +125,7 @@ class RetrainTask:
     def _forward_backward(self, inputs: Inputs) -> Tensor:
         """Forward pass, loss and backward pass of one batch.
 
-        inputs: see `_prepared`, and the batch's share of each term of the loss if the step has several batches.
+        inputs: from `_prepared`; if the step has several batches, also the batch's share of each term of the loss.
         """
         images, masks, whole, *share = inputs
         self.optimizer.zero_grad(set_to_none=True)
@@ -156,15 +147,15 @@ class RetrainTask:
         return {"val": validation_figures(network, self.val_set, self.config.data, self.schedule, self.device)}
 
     def begin(self, run: Run) -> None:
-        """Write genotype.yaml, where a genotype is trained."""
+        """Write genotype.yaml if a genotype is trained."""
         if isinstance(self.blueprint, Genotype):
             self.blueprint.save(run.path / "genotype.yaml")
 
     def end_epoch(self, run: Run, epoch: int) -> None:
-        """Nothing besides checkpoints."""
+        """Do nothing: a retraining writes only checkpoints."""
 
     def state(self) -> dict[str, Any]:
-        """Weights, their moving average, the optimizer, and the loss scale of fp16."""
+        """Weights, their moving average, the optimizer's state, and the loss scale of fp16."""
         return {
             "network": self.network.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
@@ -173,7 +164,7 @@ class RetrainTask:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go back to a state."""
+        """Restore what `state` returned."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
@@ -183,7 +174,7 @@ class RetrainTask:
 
 
 def _check_network(network: FixedNetwork, schedule: RetrainSchedule, channels: int) -> None:
-    """Raises: ConfigError: settings that are of searched networks, or other images than the data has."""
+    """Raises: ConfigError: drop path, or another number of image channels than the data has."""
     if schedule.drop_path:
         raise ConfigError(
             f"{network.name} has no branches to drop; set retrain.drop_path to 0", code="drop-path-without-branches"

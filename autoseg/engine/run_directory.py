@@ -1,4 +1,4 @@
-"""The run directory: what passes between commands (docs/guide/run_directory.md lists its files)."""
+"""The run directory, which passes results between commands (files: docs/guide/run_directory.md)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from autoseg.errors import RunError
 from autoseg.files import read_yaml, to_yaml, write_text
 
 LEFTOVERS = ".*.tmp"
-"""What a process that was killed leaves of a file that it was writing (see `write_atomically`)."""
+"""Unfinished files of a killed process (see `write_atomically`)."""
 
 
 class Run:
     """One run directory: its settings, metrics and checkpoints.
 
-    `Run.create` makes a new one and never writes over another; `Run.open` opens one that is there.
+    `Run.create` makes a new one and never overwrites another; `Run.open` opens an existing one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -28,7 +28,7 @@ class Run:
 
     @classmethod
     def create(cls, path: str | Path, config: Settings, environment: Mapping[str, Any]) -> Run:
-        """A new run. Raises: RunError: the directory holds anything already, or cannot be made."""
+        """Make a new run. Raises: RunError: the directory is not empty or cannot be made."""
         run = cls(Path(path))
         refuse_used(run.path)
         try:
@@ -42,7 +42,7 @@ class Run:
         return run
 
     def complete(self, environment: Mapping[str, Any]) -> None:
-        """Make what a run that was killed while it was made may lack, and remove half-written files."""
+        """Add the files that a run killed at its start may lack, and remove half-written files."""
         self.checkpoints.mkdir(exist_ok=True)
         for folder in (self.path, self.checkpoints, self.path / "arch"):
             for leftover in folder.glob(LEFTOVERS):
@@ -52,7 +52,7 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
-        """A run that is there. Raises: RunError: it is not."""
+        """Open an existing run. Raises: RunError: there is none."""
         run = cls(Path(path))
         if not run.config_path.is_file():
             problem = "holds no run (no config.yaml)" if run.path.exists() else "does not exist"
@@ -72,7 +72,7 @@ class Run:
         return self.path / "config.yaml"
 
     def config(self, model: type[Model]) -> Model:
-        """The run's settings, as `SearchConfig` or `RetrainConfig`. Raises: AutosegError: config.yaml is wrong."""
+        """The run's settings as `SearchConfig` or `RetrainConfig`. Raises: AutosegError: config.yaml is invalid."""
         return parse(model, self.settings, str(self.config_path))
 
     @property
@@ -93,19 +93,19 @@ class Run:
         return self.path / "metrics.jsonl"
 
     def metrics_size(self) -> int:
-        """Bytes of metrics.jsonl, kept in checkpoints so that a resumed run can drop what came after."""
+        """Bytes of metrics.jsonl. Checkpoints store this, so that a resumed run can drop later rows."""
         return self.metrics_path.stat().st_size if self.metrics_path.exists() else 0
 
     def rewind(self, metrics_bytes: int, step: int) -> None:
-        """Forget the metrics that were written after a checkpoint, which was made after `step`."""
+        """Drop the metrics that were written after a checkpoint, which was made after `step`."""
         if self.metrics_path.exists():
             with self.metrics_path.open("r+b") as file:
                 file.truncate(min(metrics_bytes, self.metrics_size()))
         self._open_board(purge_step=step + 1)  # TensorBoard drops this step and what follows
 
     def log(self, kind: str, epoch: int, step: int, **values: float | None) -> None:
-        """Append one line to metrics.jsonl and the same to TensorBoard; a value that is not finite becomes null."""
-        plain = {key: _finite(value) for key, value in values.items()}
+        """Append a row to metrics.jsonl and to TensorBoard; a value that is not finite becomes null."""
+        plain = {key: value if value is not None and math.isfinite(value) else None for key, value in values.items()}
         with self.metrics_path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps({"kind": kind, "epoch": epoch, "step": step, **plain}) + "\n")
         if self._board is None:
@@ -115,7 +115,7 @@ class Run:
                 self._board.add_scalar(f"{kind}/{key}", value, step)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Every whole line of metrics.jsonl."""
+        """The complete rows of metrics.jsonl."""
         if not self.metrics_path.exists():
             return []
         lines = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -134,7 +134,7 @@ class Run:
 
 
 def refuse_used(path: Path) -> None:
-    """Raise RunError where `path` holds anything already."""
+    """Raises: RunError: `path` is no directory, or not an empty one."""
     if (path / "config.yaml").is_file():
         raise RunError(
             f"{path} already holds a run; give another --out, or --resume to go on with it", code="run-exists"
@@ -146,7 +146,3 @@ def refuse_used(path: Path) -> None:
         )
     if there == path and any(not entry.match(LEFTOVERS) for entry in path.iterdir()):
         raise RunError(f"{path} is not an empty directory; give another --out", code="folder-not-empty")
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None

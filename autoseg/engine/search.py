@@ -1,4 +1,4 @@
-"""Searching: weights on trainA and architecture on trainB in turn (Auto-DeepLab, section 4.1)."""
+"""The search: steps of the weights on trainA and of the architecture on trainB in turn (Auto-DeepLab, section 4.1)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from autoseg.engine.checkpoint import Kind
 from autoseg.engine.config import SearchConfig
 from autoseg.engine.cuda_graphs import CudaGraphs, Inputs, Recordings
 from autoseg.engine.mixed_precision import autocast, loss_scale, make_scaler
-from autoseg.engine.optim import build_optimizer, learning_rate, set_learning_rate
+from autoseg.engine.optim import build_optimizer, learning_rate, optimizer_step, set_learning_rate
 from autoseg.engine.run_directory import Run
 from autoseg.engine.trainer import Figures
 from autoseg.engine.training import batches_of_steps, make_loader, make_loss, seed_of, validation_figures
@@ -33,7 +33,7 @@ Batch = tuple[Tensor, Tensor]
 """Images (N, C, H, W) and masks (N, H, W)."""
 Half = Literal["weights", "architecture"]
 HALVES: tuple[Half, Half] = ("weights", "architecture")
-"""What the two levels of the search train."""
+"""The two groups of parameters, each trained by one level of the search."""
 
 
 class SearchTask:
@@ -64,22 +64,14 @@ class SearchTask:
 
         torch.manual_seed(config.seed)
         self.supernet = build_supernet(
-            self.space,
-            train.num_classes,
-            self.schedule.arch_init_std,
-            train.channels,
-            self.schedule.single_output,
+            self.space, train.num_classes, self.schedule.arch_init_std, train.channels, self.schedule.single_output
         ).to(device)
         self.supernet.checkpoint_cells = self.schedule.checkpoint_cells
         self.supernet.use_kernels(choose_kernels(self.schedule.kernels, device, self.space))
         self.loss = make_loss(self.schedule, train, device)
+        recorder, compare = make_recorder(self.supernet, self.schedule, device), self.schedule.cuda_graphs == "auto"
         self.gradients = Gradients(
-            self.supernet,
-            self.schedule.precision,
-            self.loss,
-            make_recorder(self.supernet, self.schedule, device),
-            self.schedule.upsampler_cost,
-            compare=self.schedule.cuda_graphs == "auto",
+            self.supernet, self.schedule.precision, self.loss, recorder, self.schedule.upsampler_cost, compare
         )
         self.scalers = self.gradients.scalers
         fused = self.schedule.precision == "fp16" or None  # see `build_optimizer`
@@ -108,18 +100,14 @@ class SearchTask:
         steps = schedule.epochs * self.steps_per_epoch
         lr = learning_rate(schedule.optimizer.lr, schedule.schedule, step, steps, self.steps_per_epoch)
         set_learning_rate(self.optimizer, lr)
-        if not self.supernet.training:  # telling every module so takes milliseconds
+        if not self.supernet.training:  # `train` visits every module, which takes milliseconds
             self.supernet.train()
 
         # the weights, on trainA; `Gradients.forward_backward` is the forward pass, the loss and the backward pass
         gradients.freeze("architecture")
         self._sample_operations(2 * step)
         loss = gradients("weights", *self._to_device(batches_a))
-        scalers["weights"].unscale_(self.optimizer)
-        if schedule.clip_grad_norm is not None:
-            nn.utils.clip_grad_norm_(gradients.parameters["weights"], schedule.clip_grad_norm)
-        scalers["weights"].step(self.optimizer)  # in fp16, nothing if a gradient is not finite
-        scalers["weights"].update()
+        optimizer_step(self.optimizer, scalers["weights"], gradients.parameters["weights"], schedule.clip_grad_norm)
         figures: Figures = {"train": {"loss": loss, "lr": lr, **loss_scale(scalers["weights"], loss)}}
         if batches_b is None:
             return figures
@@ -128,20 +116,18 @@ class SearchTask:
         gradients.freeze("weights")
         self._sample_operations(2 * step + 1)
         loss = gradients("architecture", *self._to_device(batches_b))
-        scalers["architecture"].unscale_(self.arch_optimizer)
-        scalers["architecture"].step(self.arch_optimizer)
-        scalers["architecture"].update()
+        optimizer_step(self.arch_optimizer, scalers["architecture"])
         return {**figures, "arch": {"loss": loss, **loss_scale(scalers["architecture"], loss)}}
 
     def _sample_operations(self, number: int) -> None:
-        """Sample the operations of the pass with this number, if the space asks for it (GDAS)."""
+        """Sample the operations of one forward pass, if the space does so (GDAS). number: of the pass in the run."""
         if self.space.relaxation.gdas is not None:
             first, last = self.space.relaxation.gdas
             share = number / (2 * self.schedule.epochs * self.steps_per_epoch - 1)
             self.supernet.arch.draw(seed_of(self.config.seed, number), first + (last - first) * share)
 
     def batches(self, epoch: int, start_step: int) -> Iterator[tuple[Sequence[Batch], Sequence[Batch] | None]]:
-        """Batches of each step from trainA and trainB; None for trainB until the architecture starts."""
+        """The batches of each step from trainA and trainB; None for trainB until the architecture starts."""
         place = epoch, start_step, self.steps_per_epoch, self.schedule.accumulate
         from_a = batches_of_steps(self.loader_a, *place)
         if epoch < self.schedule.arch_start_epoch:
@@ -157,25 +143,22 @@ class SearchTask:
     # --- around it ------------------------------------------------------------------------------------------------
 
     def validate(self, run: Run, epoch: int) -> Figures:
-        """Scores of the supernet on the validation set, and how decided the architecture is."""
+        """Scores of the supernet on the validation set, and the entropy of the architecture's probabilities."""
         figures = validation_figures(self.supernet, self.val_set, self.config.data, self.schedule, self.device)
         entropy = self.supernet.arch.snapshot().entropy()
         return {"val": {**figures, **{f"{name}_entropy": value for name, value in entropy.items()}}}
 
     def end_epoch(self, run: Run, epoch: int) -> None:
-        """Write the architecture of this epoch."""
+        """Write the architecture's probabilities after this epoch to arch/."""
         folder = run.path / "arch"
         folder.mkdir(exist_ok=True)
         self.supernet.arch.snapshot().save(folder / f"epoch_{epoch:04d}.npz")
 
     def begin(self, run: Run) -> None:
         """Write split.yaml: the names of the images in trainA and trainB."""
-        names = self.train_set.names
-        halves = {
-            "train_a": [names[index] for index in self.indices_a],
-            "train_b": [names[index] for index in self.indices_b],
-        }
-        write_text(run.path / "split.yaml", to_yaml(halves))
+        halves = {"train_a": self.indices_a, "train_b": self.indices_b}
+        names = {half: [self.train_set.names[index] for index in indices] for half, indices in halves.items()}
+        write_text(run.path / "split.yaml", to_yaml(names))
 
     def state(self) -> dict[str, Any]:
         """Weights, logits, both optimizers, and the loss scales of fp16."""
@@ -188,7 +171,7 @@ class SearchTask:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go back to a state."""
+        """Restore what `state` returned."""
         self.supernet.load_state_dict(state["supernet"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.arch_optimizer.load_state_dict(state["architect"])
@@ -198,7 +181,7 @@ class SearchTask:
 
 
 class Gradients:
-    """The loss of batches, and its gradients in `.grad` of the weights or of the architecture of a supernet."""
+    """The loss of batches, and its gradients in `.grad` of a supernet's weights or architecture."""
 
     def __init__(
         self,
@@ -209,10 +192,10 @@ class Gradients:
         upsampler_cost: float = 0.0,
         compare: bool = False,
     ) -> None:
-        """upsampler_cost: weight of the cost of gamma's choices in the loss of the architecture. compare: see
+        """upsampler_cost: weight of the upsamplers' expected cost in the architecture's loss. compare: see
         `Recordings`.
 
-        Raises: ConfigError: such a weight in a space without gamma.
+        Raises: ConfigError: an `upsampler_cost` in a space without gamma.
         """
         self.supernet, self.precision, self.loss = supernet, precision, loss
         self.gamma_costs = _gamma_costs(supernet, upsampler_cost)
@@ -220,21 +203,21 @@ class Gradients:
             "weights": supernet.weights(),
             "architecture": list(supernet.arch.parameters()),
         }
-        # gradients of the halves differ by orders of magnitude, so each has its own scale
+        # the gradients of the halves differ by orders of magnitude, so each has its own loss scale
         device = self.parameters["architecture"][0].device
         self.scalers = {half: make_scaler(precision, device) for half in HALVES}
         self.recordings = Recordings(recorder, supernet.buffers, compare, precision)
 
     def freeze(self, half: Half) -> None:
-        """Keep gradients from one half and let them reach the other."""
+        """Compute no gradients for one half, and gradients for the other."""
         for name, parameters in self.parameters.items():
             for parameter in parameters:
                 parameter.requires_grad_(name != half)
 
     def __call__(self, half: Half, *batches: Batch) -> Tensor:
-        """The loss of batches as of one that holds them all; the other half should be frozen.
+        """The loss of all batches together; the gradients of `half` are in `.grad`. Freeze the other half first.
 
-        `.grad` of the other half means nothing afterwards.
+        `.grad` of the other half is undefined afterwards.
         """
 
         def compute(inputs: Inputs, streams: Sequence[torch.cuda.Stream]) -> Tensor:
@@ -248,10 +231,10 @@ class Gradients:
     def forward_backward(
         self, half: Half, inputs: Inputs, part: float = 1.0, streams: Sequence[torch.cuda.Stream] = ()
     ) -> Tensor:
-        """Forward pass, loss and backward pass of one batch, which is a `part` of its step's batches.
+        """Forward pass, loss and backward pass of one batch; `part`: its share of the step's batches.
 
-        inputs: images, masks and, if the step has several batches, the batch's share of each term of the loss. streams:
-        for the levels of the supernet; none: one level after the other.
+        inputs: images (N, C, H, W), masks (N, H, W) and, if the step has several batches, the batch's share of each
+        term of the loss. streams: one for each level of the supernet; none: the levels run one after the other.
         """
         images, masks, *share = inputs
         for parameter in self.parameters[half]:
@@ -268,17 +251,15 @@ class Gradients:
 
 
 def make_recorder(supernet: Supernet, schedule: SearchSchedule, device: torch.device) -> CudaGraphs | None:
-    """What records the steps of a search; None if they stay eager.
-
-    With operations that are sampled anew for each step (GDAS), no two steps are the same work.
-    """
+    """The recorder of a search's steps; None if they stay eager."""
+    # GDAS samples other operations for each step, so a recorded step could not be repeated
     if device.type != "cuda" or not schedule.cuda_graphs or supernet.space.relaxation.gdas is not None:
         return None
     return CudaGraphs(device, len(supernet.space.network.strides))
 
 
 def _gamma_costs(supernet: Supernet, weight: float) -> Tensor | None:
-    """[site, upsampler]: the factor of gamma's probabilities in the loss; None without a weight."""
+    """The factors of gamma's probabilities in the loss, [site, upsampler]; None if `weight` is 0."""
     if not weight:
         return None
     logits, space = supernet.arch.gamma_logits, supernet.space

@@ -1,4 +1,4 @@
-"""Sliding windows: large images seen piece by piece, at the size that a network was trained on.
+"""Sliding windows: logits of large images from overlapping windows.
 
 Letters: N images, C channels, K classes, H and W height and width of the images, h and w of a window, in pixels.
 """
@@ -15,22 +15,20 @@ from torch.nn import functional as F
 from autoseg.ops.memory_format import preferred_format
 
 WINDOW_PIXELS = 2**20
-"""Windows are given to the network together as long as they have no more pixels than this, and else a place at a time,
-so that its memory does not grow with the image."""
+"""Most pixels of windows in one forward pass, unless one window has more; memory does not grow with the image."""
 SIGMA = 1 / 8
-"""Standard deviation of a window's weights, as a share of its length (nnU-Net, Isensee et al. 2021)."""
+"""Standard deviation of a window's weights as a share of its length (nnU-Net, Isensee et al. 2021)."""
 
 
 def sliding_bands(
     network: nn.Module, images: Tensor, window: tuple[int, int], overlap: float = 0.5
 ) -> Iterator[Tensor]:
-    """(N, C, H, W) -> (N, K, rows, W): the logits of windows at evenly spread places, blended where they overlap.
+    """(N, C, H, W) -> (N, K, rows, W): logits of evenly spread windows, blended where they overlap.
 
-    In bands from top to bottom, each as soon as no further window sees its rows. Windows overlap by at least the share
-    `overlap` of their length. A pixel's logits are the mean of those of the windows that see it, weighted by a Gaussian
-    around each window's middle, since a network knows least about what lies at its border. One that is seen once has
-    that window's own logits. A window longer than the image, in height or in width, is cut to it, so that small images
-    are seen as they are, whole. In float32 at least.
+    Bands come from top to bottom, each as soon as no further window covers its rows. Windows overlap by at least
+    `overlap` of their length. A pixel's logits are the mean over its windows, weighted by a Gaussian around each
+    window's middle, since a network is least certain near the border. A window larger than the image is cut to it.
+    Logits are float32 at least.
     """
     height, width = (min(part, whole) for part, whole in zip(window, images.shape[2:], strict=True))
     rows, columns = (
@@ -57,10 +55,10 @@ def sliding_bands(
 
 
 def axis_windows(length: int, window: int, overlap: float) -> tuple[list[int], Tensor]:
-    """Windows along one axis: where each begins, and the share it has in each of its pixels, (windows, window) float64.
+    """Windows along one axis: their starts, and their weights of each pixel, (windows, window) float64.
 
-    The fewest that overlap by at least `overlap`, the first at 0, the last at the end, evenly spread. The shares of a
-    pixel in all of its windows sum to 1.
+    The fewest evenly spread windows that overlap by at least `overlap` and reach from 0 to the end. A pixel's weights
+    sum to 1.
     """
     stride = max(1, int(window * (1 - overlap)))
     last = length - window

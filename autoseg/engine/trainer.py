@@ -1,8 +1,8 @@
 """The loop around every run: epochs, validation, checkpoints, stopping and resuming.
 
-What is done at a step is the task's (`search.py`, `retrain.py`). A step depends on the settings, its number and the
-state in the checkpoint alone, never on what a process did before: so a run that was stopped anywhere goes on to the
-same result, bit for bit on a CPU.
+The task (`search.py`, `retrain.py`) defines one step. A step depends only on the settings, its number and the state in
+the checkpoint, never on what the process did before. So a run that was stopped anywhere resumes to the same result, bit
+for bit on a CPU.
 """
 
 from __future__ import annotations
@@ -26,54 +26,46 @@ from autoseg.errors import Interrupted, RunError
 from autoseg.files import shell_quoted
 
 Figures = Mapping[str, Mapping[str, float | Tensor]]
-"""What to log of a step or a validation: kind of row -> name -> value."""
+"""Figures to log after a step or a validation: kind of row -> name -> value."""
 
 
 class TrainingTask(Protocol):
-    """What a run does."""
+    """What a run trains: a search or a retraining."""
 
     kind: Kind
     architecture: Mapping[str, Any]
     steps_per_epoch: int
     notes: Sequence[str]
-    """What is to be said of the settings before the run, a line each."""
+    """Lines to print before the run."""
 
     @property
     def schedule(self) -> TrainingConfig:
-        """The settings that all runs have."""
-        ...
+        """The settings that searches and retrainings share."""
 
     def begin(self, run: Run) -> None:
-        """Write what the run directory holds from the start."""
-        ...
+        """Write the files that the run directory has from the start."""
 
     def batches(self, epoch: int, start_step: int) -> Iterator[Any]:
-        """The batches of an epoch from a step on; the same whatever came before."""
-        ...
+        """The batches of an epoch from a step on. They depend on nothing else."""
 
     def step(self, batch: Any, epoch: int, step: int) -> Figures:
         """One iteration; `step` counts over the whole run."""
-        ...
 
     def validate(self, run: Run, epoch: int) -> Figures:
-        """Measure at the end of an epoch; `{"val": {"miou": ...}}`."""
-        ...
+        """Evaluate at the end of an epoch: `{"val": {"miou": ...}}`."""
 
     def end_epoch(self, run: Run, epoch: int) -> None:
-        """Write what is written each epoch besides checkpoints."""
-        ...
+        """Write the files of an epoch besides checkpoints."""
 
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on."""
-        ...
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go back to a state."""
-        ...
+        """Restore what `state` returned."""
 
 
 class StopRequest:
-    """Turns Ctrl-C and TERM into a flag, so that a run stops at a step boundary; a second one stops at once."""
+    """Turn the first Ctrl-C or TERM into a flag, so that a run stops after a step; a second signal stops at once."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -98,7 +90,7 @@ class StopRequest:
 
 
 class Trainer:
-    """Runs a task to its end, or until it is asked to stop: `Trainer(task, run).run()`.
+    """Run a task to its end or until a signal stops it: `Trainer(task, run).run()`.
 
     Raises: Interrupted: stopped, after a clean save. RunError: the loss is no longer finite.
     """
@@ -109,15 +101,15 @@ class Trainer:
         self.best_miou: float | None = None
         self.seconds = 0.0
         self._finite: dict[str, Tensor] = {}
-        """Kind of row -> whether each loss since the last look was finite: on the device, which a look waits for."""
+        """Kind of row -> whether all losses since the last check were finite. It stays on the device until a check."""
 
     @property
     def done(self) -> int:
-        """Steps done over the whole run."""
+        """Steps done in the whole run."""
         return self.epoch * self.task.steps_per_epoch + self.step_in_epoch
 
     def run(self) -> None:
-        """Do the epochs that are left, from the last checkpoint or from the beginning."""
+        """Run the remaining epochs, from the last checkpoint or from the beginning."""
         self._restore()
         task, schedule = self.task, self.task.schedule
         total = schedule.epochs * task.steps_per_epoch
@@ -153,10 +145,9 @@ class Trainer:
                 self._pause(stop)
 
     def _pause(self, stop: StopRequest) -> None:
-        """Save where it is time to, and stop where that was asked for."""
-        at_epoch_end = self.step_in_epoch == 0
+        """Save if it is time to, and stop if a signal asked for it."""
         due = time.monotonic() - self._saved >= self.task.schedule.checkpoint_seconds
-        if (due or stop.requested) and not at_epoch_end:
+        if (due or stop.requested) and self.step_in_epoch:  # the end of an epoch is saved already
             self._save("last.pt")
         if stop.requested and self.epoch < self.task.schedule.epochs:
             raise Interrupted(
@@ -165,7 +156,7 @@ class Trainer:
             )
 
     def _log(self, figures: Figures) -> dict[str, dict[str, float]]:
-        """Write one row a kind, and return the figures as numbers."""
+        """Log one row for each kind, and return the figures as numbers."""
         self._check_finite()
         numbers = {kind: {name: float(value) for name, value in row.items()} for kind, row in figures.items()}
         for kind, row in numbers.items():
@@ -173,14 +164,14 @@ class Trainer:
         return numbers
 
     def _note_finite(self, figures: Figures) -> None:
-        """Keep whether the losses of a step are finite, without waiting for the device."""
+        """Record whether the losses of a step are finite, without waiting for the device."""
         for kind, row in figures.items():
             finite = torch.isfinite(torch.as_tensor(row["loss"]))
             before = self._finite.get(kind)
             self._finite[kind] = finite if before is None else before & finite
 
     def _check_finite(self) -> None:
-        """Raises: RunError: a loss was not finite since the last look."""
+        """Raises: RunError: a loss was not finite since the last check."""
         noted, self._finite = self._finite, {}
         for kind, finite in noted.items():
             if not bool(finite):
@@ -217,7 +208,7 @@ class Trainer:
 
 
 def restore(task: TrainingTask, run: Run) -> dict[str, Any]:
-    """Put a task into the state of its run's last checkpoint, and return that. Raises: CheckpointError."""
+    """Load a run's last checkpoint into its task, and return its contents. Raises: CheckpointError: it is unusable."""
     saved = load_checkpoint(run.checkpoints / "last.pt", task.kind, task.architecture)
     with fitting(run.checkpoints / "last.pt"):
         task.load_state(saved["state"])
@@ -225,7 +216,6 @@ def restore(task: TrainingTask, run: Run) -> dict[str, Any]:
 
 
 def _entropies(figures: Mapping[str, float]) -> str | None:
-    """Those of alpha and beta, for the progress bar; a retraining has none."""
-    if "alpha_entropy" not in figures:
-        return None
-    return f"{figures['alpha_entropy']:.2f}/{figures['beta_entropy']:.2f}"
+    """The entropies of alpha and beta for the progress bar; None in a retraining."""
+    names = "alpha_entropy", "beta_entropy"
+    return "/".join(f"{figures[name]:.2f}" for name in names) if names[0] in figures else None

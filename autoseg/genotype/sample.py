@@ -15,11 +15,21 @@ from autoseg.space.trellis import STEM_NODE, Arrow, Trellis
 
 
 def sample_genotype(space: SearchSpace, rng: np.random.Generator | int) -> Genotype:
-    """A random genotype of `space`. rng: a generator, which advances, or a seed.
+    """Sample a genotype of a search space uniformly.
 
     Every path from the stem to the last layer is equally likely, or every feasible topology, whatever its cost. (Random
     moves would favour the border strides, whose nodes have fewer arrows.) The same holds for every pair of inputs and
     every operation except `none` in each block, and for every upsampler and skip at each place with a choice.
+
+    Args:
+        space: The search space.
+        rng: A random generator, which advances, or a seed.
+
+    Returns:
+        The genotype; the same seed gives the same one.
+
+    Raises:
+        ValueError: a negative seed.
     """
     seed = {} if isinstance(rng, np.random.Generator) else {"seed": int(rng)}
     generator = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng)

@@ -1,4 +1,4 @@
-"""How much memory there is, and sizes of memory as people write them."""
+"""The memory of devices, and sizes of memory as text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OUT_OF_MEMORY = (
     "can't allocate memory", "not enough memory", "CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED",
     "MPS backend out of memory",
 )  # fmt: skip
-"""What PyTorch says of it besides its own exception: its CPU allocator on Linux and on Windows, and libraries."""
+"""Messages of the CPU allocator on Linux and Windows, and of libraries, which raise no OutOfMemoryError."""
 MPS_MOST = 1.7
 """PyTorch's default limit for MPS, as a share of what the system recommends (PYTORCH_MPS_HIGH_WATERMARK_RATIO)."""
 
@@ -25,7 +25,7 @@ MPS_MOST = 1.7
 def parse_bytes(text: str | int) -> int:
     """Bytes of "16GB" (10^9 each), "16GiB" (2^30 each), "800MB", or a number of bytes.
 
-    Raises: ConfigError: no size, or none that a device could have.
+    Raises: ConfigError: not a size, or not in 1..2^60.
     """
     found = MEMORY.fullmatch(str(text))
     if found is None or (found[3] and not found[2]):
@@ -50,9 +50,9 @@ def format_bytes(size: float) -> str:
 
 
 def device_memory(device: torch.device) -> int:
-    """All memory of a GPU; of a CPU what is free, or what its container may still take if that is less.
+    """Bytes of a device: all memory of a GPU, what the system recommends for MPS, or what is free for the CPU.
 
-    Of MPS what the system recommends to use. Raises: ConfigError: the system does not say.
+    A container's limit counts. Raises: ConfigError: the system does not say.
     """
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
@@ -69,7 +69,7 @@ def device_memory(device: torch.device) -> int:
 
 
 def most_memory(device: torch.device) -> int | None:
-    """What a run could get at most, if nothing else used the device: of a CPU with its swap. None: nobody knows."""
+    """The most bytes that a run could get if it were alone, on a CPU with swap. None: the system does not say."""
     if device.type == "cpu":
         return total_with_swap()
     return round(device_memory(device) * (MPS_MOST if device.type == "mps" else 1))
@@ -77,7 +77,7 @@ def most_memory(device: torch.device) -> int | None:
 
 @contextmanager
 def memory_errors(device: torch.device, advice: str) -> Iterator[None]:
-    """Make one line of it where the memory does not suffice; `advice`: what to do. Raises: RunError: it happened."""
+    """Turn an out-of-memory error into one line that ends with `advice`. Raises: RunError: out of memory."""
     try:
         yield
     except (MemoryError, RuntimeError) as reason:

@@ -1,4 +1,4 @@
-"""What fits into the memory of a device: the largest setting, and what of a schedule must be smaller."""
+"""What fits into the memory of a device: the largest setting, and which settings must be smaller."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ from autoseg.planning.memory import (
 )
 
 LARGEST_PROPOSED_BATCH, LARGEST_PROPOSED_CROP = 1024, 2049
-"""Where the number and size of the images are not known."""
+"""Limits if the number and size of the images are unknown."""
 MOST_BYTES = {"search": 64 * 2**10, "retrain": 16 * 2**10}
-"""A pixel of the batch, four times what spaces and networks take that ship with autoseg: where this fits twice, nothing
-is predicted, which takes seconds."""
+"""Bytes for each pixel of the batch, four times what the spaces and networks of autoseg take. If this fits twice, the
+prediction, which takes seconds, is skipped."""
 DOUBT = 0.1
-"""An estimate by proportion may be off by this share of the available memory: what it exceeds by less is predicted."""
+"""Skip the exact prediction if the estimate by proportion exceeds the available memory by more than this share."""
 CERTAIN = 0.9
-"""A prediction is within a tenth: settings are refused whose predicted peak, less this, is more than there can be."""
+"""Refuse settings if this share of their predicted peak is more than the device can have."""
 STEP = 16
-"""The sides of a crop that is made smaller become multiples of it."""
+"""Sides of a reduced crop are multiples of this."""
 
 
 # --- the largest that fits --------------------------------------------------------------------------------------------
 
 
 class Option(NamedTuple):
-    """One line of a plan. `memory` is None where not even the smallest fits; `setting` is then the smallest."""
+    """One line of a plan. `memory` is None if not even the smallest candidate fits; `setting` is then the smallest."""
 
     name: str
     setting: Setting
@@ -64,7 +64,7 @@ Predict = Callable[[Setting], Memory]
 
 
 class Planner:
-    """Compares settings of one search on one device against `memory_bytes`; each is predicted once."""
+    """Compares the predicted memory of a search's settings with `memory_bytes`; predicts each setting once."""
 
     def __init__(
         self, config: SearchConfig, device: torch.device, memory_bytes: int, limits: Limits | None = None
@@ -79,9 +79,9 @@ class Planner:
         return predict_memory(setting.apply(self.config), self.device)
 
     def _predict_peak(self, setting: Setting) -> Memory:
-        """As `predict`, in half the time: of the step alone that has the peak at the asked crop and batch.
+        """Predict in half the time: only the step that has the peak at the asked crop and batch size.
 
-        Of both where CUDA graphs need the memory of both (`recorded_bytes`).
+        Both steps are needed if CUDA graphs hold the memory of both (`recorded_bytes`).
         """
         known = setting._replace(crop=self.asked.crop, batch_size=self.asked.batch_size)
         if setting == known:
@@ -91,11 +91,11 @@ class Planner:
         return predict_memory(setting.apply(self.config), self.device, steps)
 
     def fits(self, setting: Setting) -> bool:
-        """Whether the device has what a setting needs."""
+        """Whether the device has the memory that a setting needs."""
         return self.predict(setting).needed_bytes(self.device) <= self.memory_bytes
 
     def options(self) -> list[Option]:
-        """The setting as asked and its variants, then the largest batch and the largest crop that fit."""
+        """The setting as asked, its variants, and the largest batch and the largest crop that fit."""
         asked = self.asked
         other = asked._replace(checkpoint_cells=not asked.checkpoint_cells)
         named = {"as asked": asked, f"{'with' if other.checkpoint_cells else 'without'} checkpointing": other}
@@ -113,21 +113,18 @@ class Planner:
         return options
 
     def may_try(self, setting: Setting) -> bool:
-        """Whether a smaller setting than the asked one will fit, judged without predicting it."""
+        """Whether a smaller setting than the asked one fits, estimated by proportion."""
         estimate = self.predict(self.asked).scaled(setting.pixels / self.asked.pixels)
         return estimate.needed_bytes(self.device) <= self.memory_bytes
 
     def least(self) -> Setting:
-        """The setting that needs least."""
+        """The setting that needs the least memory."""
         return self.asked._replace(
             crop=(LEAST_INPUT_SIDE, LEAST_INPUT_SIDE), batch_size=SMALLEST_BATCH, checkpoint_cells=True
         )
 
     def _has_bf16(self) -> bool:
-        """On a CPU bf16 saves no time without special instructions, so there it is not proposed.
-
-        A GPU that is not there is taken for one that has it, as all since 2020 (Ampere).
-        """
+        """Whether to propose bf16: on a GPU that has it. An absent GPU counts as such, as all since Ampere are."""
         if self.device.type != "cuda":
             return False
         return not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
@@ -146,7 +143,7 @@ class Planner:
         return [start._replace(batch_size=count) for count in range(SMALLEST_BATCH, most + 1)]
 
     def _crops(self, start: Setting) -> list[Setting]:
-        """Crops of a multiple of 32 plus 1, as the paper's 321, and 32 itself; the width in the asked proportion."""
+        """Crops with heights 32 and 32n + 1, as the paper's 321, and widths in the asked proportion."""
         height, width = start.crop
         crops = [(LEAST_INPUT_SIDE, LEAST_INPUT_SIDE)]
         for step in range(1, self.limits.crop[0] // 32 + 1):
@@ -159,12 +156,12 @@ class Planner:
 def largest_that_fits(
     candidates: Sequence[Setting], start: Setting, predict: Predict, room_of: Callable[[Memory], int], doubt: float = 0
 ) -> Setting | None:
-    """The last of `candidates`, which grow, that fits; None where not even the first does.
+    """The largest of `candidates` that fits, given in ascending order; None if not even the first fits.
 
-    Memory is fixed_bytes and a part that is nearly proportional to the pixels of a batch, so that each prediction,
-    `start`'s first, tells which candidate is the last to fit; that one is predicted in turn, until it is told again.
-    `room_of`: bytes that a setting's memory leaves free; negative where it does not fit. `doubt`: bytes that an
-    estimate may be off by; a candidate is passed over only if it exceeds the room by more.
+    Memory is fixed_bytes plus a part nearly proportional to the pixels of a batch. So each prediction, beginning with
+    `start`, estimates which candidate is the last to fit. That candidate is predicted next, until the estimate repeats.
+    `room_of`: bytes that a setting leaves free, negative if it does not fit. `doubt`: possible error of an estimate in
+    bytes; only candidates that exceed the room by more are skipped.
     """
     fits_to, fails_from = -1, len(candidates)
     setting = start
@@ -192,12 +189,12 @@ def largest_that_fits(
 def fit_to_device(
     config: Config, device: torch.device, given: Collection[str], memory_bytes: int | None = None
 ) -> tuple[Config, list[str]]:
-    """The settings with what the device has room for, and a line on what was changed.
+    """Make settings fit the device's memory; return them and a line on each change.
 
-    Cells are computed again first (`checkpoint_cells`, which changes no result), then the batch is halved, then the
-    crop made smaller, but for what is `given`; where nothing helps the settings stay, and the line is a warning.
-    `memory_bytes`: what the device has.
-    Raises: ConfigError: what is `given` is clearly too much, whatever the rest is; the message says what fits.
+    The first change is `checkpoint_cells`, which changes no result; then the batch is halved, then the crop reduced.
+    Settings in `given` stay. If nothing helps, all settings stay and the line is a warning. `memory_bytes`: memory of
+    the device; None: ask it.
+    Raises: ConfigError: the `given` settings clearly do not fit, whatever the others are; the message says what fits.
     """
     kind, schedule = schedule_of(config)
     asked = Setting.of(schedule)
@@ -220,7 +217,7 @@ def fit_to_device(
         return config, []
     reason = f"as it was, the run would need {format_bytes(needed)}, and there are {format_bytes(available)}"
     smaller = list(_smaller(config, given))
-    again = bool(smaller) and smaller[0].pixels == asked.pixels  # cells are computed again
+    again = bool(smaller) and smaller[0].pixels == asked.pixels  # the first change is checkpoint_cells
     start = smaller[0] if again else asked
     found = largest_that_fits(smaller[::-1], start, predict, room, DOUBT * available)
     if found is not None:
@@ -234,7 +231,7 @@ def fit_to_device(
 
 
 def _refusal(kind: str, least: Setting, memory: Memory, device: torch.device, available: int) -> str:
-    """Why settings cannot be used, and what fits by proportion: a smaller crop at that batch, or a smaller batch."""
+    """The message that settings do not fit, and which crop or which batch size would by proportion."""
     height, width = least.crop
 
     def last(settings: Sequence[Setting]) -> dict[str, Any]:
@@ -257,7 +254,7 @@ def _refusal(kind: str, least: Setting, memory: Memory, device: torch.device, av
 
 
 def smaller_settings(config: SearchConfig | RetrainConfig) -> str:
-    """What to set for a run that needs less memory, as the command line takes it."""
+    """Options of the command line for a run that needs less memory."""
     kind, schedule = schedule_of(config)
     smaller = next(_smaller(config, ()), None)
     if smaller is None:
@@ -267,7 +264,7 @@ def smaller_settings(config: SearchConfig | RetrainConfig) -> str:
 
 
 def _smaller(config: SearchConfig | RetrainConfig, given: Collection[str]) -> Iterator[Setting]:
-    """Settings that need ever less memory."""
+    """Settings in descending order of memory."""
     _, schedule = schedule_of(config)
     setting = Setting.of(schedule)
     if isinstance(schedule, SearchSchedule) and not schedule.checkpoint_cells and "checkpoint_cells" not in given:
@@ -280,7 +277,7 @@ def _smaller(config: SearchConfig | RetrainConfig, given: Collection[str]) -> It
 
 
 def _changes(before: Setting, after: Setting) -> dict[str, Any]:
-    """What is another in `after`, by the names of the settings, as JSON has it, in the order in which it is tried."""
+    """The settings that differ in `after`, as JSON values, in the order in which they are tried."""
     changed = {key: value for key, value in after._asdict().items() if value != getattr(before, key)}
     keys = [key for key in ("checkpoint_cells", "batch_size", "crop") if key in changed]
     return {key: list(changed[key]) if key == "crop" else changed[key] for key in keys}

@@ -1,19 +1,19 @@
-"""What a run will need, before it is started: memory predicted without computing.
+"""Prediction of a run's memory without running it.
 
-Memory is that of one iteration in the midst of a run, with gradients and the optimizers' state there: of a search, a
-weight step and an architecture step; of a retraining, a step. The real task runs on tensors without data (PyTorch's
-fake tensors) which lie on the CPU and take the way of the device that is asked about (`ops.acting`): every path that it
-takes there counts, a GPU need not be there, and the prediction is the same where it is. Not in it: the data set where
-it is kept on the device, the process itself. Where operations are sampled (GDAS) it is that of one sample, and others
-may need more.
+The prediction is for one iteration in the middle of a run, when gradients and the optimizers' state exist: a weight
+step and an architecture step of a search, or one step of a retraining. The real task runs on tensors without data
+(PyTorch's fake tensors). They lie on the CPU but take the code paths of the target device (`ops.acting`), so the GPU
+need not be present. The prediction leaves out the process itself and a data set that is kept on the device. With
+sampled operations (GDAS) it is for one sample; other samples may need more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
@@ -27,6 +27,7 @@ from autoseg.config.training import TrainingConfig
 from autoseg.data.dataset import open_dataset, resolve
 from autoseg.engine.config import RetrainConfig, SearchConfig
 from autoseg.engine.mixed_precision import autocast
+from autoseg.engine.optim import optimizer_step
 from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.search import HALVES, SearchTask
 from autoseg.errors import ConfigError
@@ -40,15 +41,15 @@ SMALLEST_BATCH, LARGEST_BATCH = 2, 65536
 LARGEST_CROP = 16384
 CPU = torch.device("cpu")
 CUDA_BLOCK_BYTES = 512
-"""What CUDA's caching allocator rounds a block to."""
+"""CUDA's caching allocator rounds each block up to a multiple of this."""
 CUDA_WORKSPACE_BYTES = 64 * 2**20
-"""For the workspaces of cuBLAS and cuDNN, which are allocated inside their kernels."""
+"""Allowance for the workspaces that cuBLAS and cuDNN allocate themselves."""
 CUBLAS_WORKSPACE_BYTES = 32 * 2**20
-"""What cuBLAS has on an H100 for each stream; 8 MiB on other GPUs."""
+"""Workspace of cuBLAS for each stream on an H100; other GPUs have 8 MiB."""
 CUDA_CONTEXT_BYTES = 600 * 10**6
-"""What a process takes of a GPU before its first tensor: kernels, the context."""
+"""GPU memory of a process before its first tensor: kernels and the context."""
 MARGIN = 1.1
-"""A setting fits where its predicted peak and a tenth more do: for fragmentation, and since it is a prediction."""
+"""The device must have this many times the predicted peak, for fragmentation and errors of the prediction."""
 
 Task = TypeVar("Task", bound=SearchTask | RetrainTask)
 Config = TypeVar("Config", SearchConfig, RetrainConfig)
@@ -62,56 +63,55 @@ Batch = tuple[Tensor, Tensor]
 class Memory:
     """Bytes at one setting.
 
-    Two figures tell what CUDA's caching allocator does. `max_memory_allocated` counts the blocks that tensors have,
-    each rounded up to 512 bytes: `eager_bytes` predicts it for an eager step. `max_memory_reserved` counts the segments
-    that these blocks are cut from: 2 MiB for blocks of up to 1 MiB, 20 MiB for blocks of up to 10 MiB, else a multiple
-    of 2 MiB. It is more, by what lies unused between blocks, and it is what the card must have: `needed_bytes` adds a
-    margin for it.
+    CUDA's caching allocator reports two figures. `max_memory_allocated` counts the blocks of tensors, each rounded up
+    to 512 bytes: `eager_bytes` predicts it for an eager step. `max_memory_reserved` counts the segments that hold the
+    blocks: 2 MiB for blocks up to 1 MiB, 20 MiB for blocks up to 10 MiB, else a multiple of 2 MiB. The second figure is
+    larger, because of gaps between blocks, and the GPU must have it: `needed_bytes` adds a margin for that.
     """
 
     peak_bytes: int
-    """What the device must hold at most, besides the margin: `eager_bytes` and `graph_bytes`."""
+    """Peak without the margin: `eager_bytes` and `graph_bytes`."""
     peak_step: Step
     """The step that has the peak."""
     parameter_bytes: int
     """Parameters and buffers."""
     gradient_bytes: int
-    """With accumulation also the sum so far."""
+    """Gradients; with accumulation also their running sum."""
     optimizer_bytes: int
     saved_bytes: int
-    """Saved for backward by the step that saves more, of those that were followed."""
+    """Saved for the backward pass by the step that saves most."""
     recomputed_bytes: int
-    """Saved for backward by the cell that saves most, where cells are computed again in backward; 0 where they are
-    not, or where one step alone was followed."""
+    """Saved for the backward pass by the cell that saves most, if cells are recomputed in it. 0 if they are not, or if
+    only one step was predicted."""
     graph_bytes: int = 0
-    """What CUDA graphs take more, see `recorded_bytes`; 0 without."""
+    """Additional memory of CUDA graphs, see `recorded_bytes`; 0 without them."""
 
     @property
     def eager_bytes(self) -> int:
-        """The peak of steps that are not recorded."""
+        """The peak of eager steps."""
         return self.peak_bytes - self.graph_bytes
 
     @property
     def fixed_bytes(self) -> int:
-        """What does not grow with crop and batch."""
+        """The part that does not grow with crop and batch size."""
         return self.parameter_bytes + self.gradient_bytes + self.optimizer_bytes
 
     @property
     def held_bytes(self) -> int:
-        """All but what is there in passing: inputs, and what operations need in between."""
+        """All but inputs and temporary tensors."""
         return self.fixed_bytes + self.saved_bytes + self.recomputed_bytes
 
     def needed_bytes(self, device: torch.device) -> int:
-        """What a device must have for it: the peak with a margin, and on a GPU its context."""
+        """Memory that the device must have: the peak with a margin, and on a GPU the context."""
         return round(self.peak_bytes * MARGIN) + (CUDA_CONTEXT_BYTES if device.type == "cuda" else 0)
 
     def scaled(self, share: float) -> Memory:
-        """That of a batch of `share` times as many pixels, by proportion."""
+        """The memory of a batch with `share` times as many pixels, by proportion."""
         return replace(self, peak_bytes=self.fixed_bytes + round((self.peak_bytes - self.fixed_bytes) * share))
 
 
 class Setting(NamedTuple):
-    """What of a run decides its memory, besides the network and the optimizers."""
+    """The settings that decide a run's memory, besides the network and the optimizers."""
 
     crop: Size
     batch_size: int
@@ -120,23 +120,23 @@ class Setting(NamedTuple):
 
     @property
     def pixels(self) -> int:
-        """Of a batch."""
+        """Pixels of a batch."""
         return self.batch_size * self.crop[0] * self.crop[1]
 
     @classmethod
     def of(cls, schedule: TrainingConfig) -> Setting:
-        """That of a schedule; a retraining computes no cell again."""
+        """The setting of a schedule. A retraining has no `checkpoint_cells`."""
         again = getattr(schedule, "checkpoint_cells", False)
         return cls(schedule.crop, schedule.batch_size, again, schedule.precision)
 
     def apply(self, config: Config) -> Config:
-        """`config` with this setting."""
+        """Return `config` with this setting."""
         kind, schedule = schedule_of(config)
         changes = {key: value for key, value in self._asdict().items() if hasattr(schedule, key)}
         return config.model_copy(update={kind: schedule.model_copy(update=changes)})
 
     def check(self) -> None:
-        """Raises: ConfigError: a crop or a batch that makes no sense."""
+        """Raises: ConfigError: crop or batch size out of range."""
         height, width = self.crop
         if not all(LEAST_INPUT_SIDE <= length <= LARGEST_CROP for length in self.crop):
             raise ConfigError(
@@ -152,7 +152,7 @@ class Setting(NamedTuple):
 
 
 def schedule_of(config: SearchConfig | RetrainConfig) -> tuple[str, TrainingConfig]:
-    """The name and the settings of a run's schedule."""
+    """The name and the schedule of a run: `search` or `retrain`."""
     return ("search", config.search) if isinstance(config, SearchConfig) else ("retrain", config.retrain)
 
 
@@ -160,12 +160,12 @@ def schedule_of(config: SearchConfig | RetrainConfig) -> tuple[str, TrainingConf
 
 
 def predict_memory(config: SearchConfig | RetrainConfig, device: torch.device, steps: Sequence[Step] = STEPS) -> Memory:
-    """The memory of one iteration of the run of `config`, or of some steps of a search, without computing it.
+    """Predict the memory of one iteration, or of some `steps` of a search. The device need not be present.
 
-    The device need not be there. fp16 counts as bf16, which takes as much.
+    fp16 counts as bf16, which takes as much.
     """
     _, schedule = schedule_of(config)
-    # making a task seeds the random numbers, and so does a step of a retraining
+    # building a task seeds the random numbers, and so does a step of a retraining
     with own_random_state(CPU), followed(_stand_in(config, device), device) as (task, live):
         network, optimizers = _network(task), _optimizers(task)
         own = [*network.parameters(), *network.buffers()]
@@ -182,7 +182,7 @@ def predict_memory(config: SearchConfig | RetrainConfig, device: torch.device, s
             live.restart()
             with saved[step]:
                 take_step(task, step, [batches[step]])
-            peaks[step] = Peak.since(start, live)
+            peaks[step] = Peak(live.peak_bytes - start, live.peak_bytes_of_streams - start)
         graphs = _graph_bytes(task, peaks, batch, live) if recorded else 0
         average = tensor_bytes(own) if isinstance(config, RetrainConfig) and config.retrain.ema_decay else 0
         more = schedule.accumulate - 1
@@ -204,19 +204,17 @@ def predict_memory(config: SearchConfig | RetrainConfig, device: torch.device, s
 
 
 def take_step(task: SearchTask | RetrainTask, step: Step, batches: Sequence[Batch]) -> None:
-    """One weight step or, in a search, one architecture step: half of `SearchTask.step`, with accumulated batches."""
+    """One weight step or one architecture step, which is half of `SearchTask.step`, on accumulated batches."""
     if isinstance(task, RetrainTask):
         task.step(batches, 0, 1)
         return
     half, frozen = HALVES if step == "weight" else HALVES[::-1]
-    optimizer = task.optimizer if step == "weight" else task.arch_optimizer
+    optimizer, clip = task.optimizer, task.schedule.clip_grad_norm
+    if step == "architecture":
+        optimizer, clip = task.arch_optimizer, None
     task.gradients.freeze(frozen)
     task.gradients(half, *batches)
-    task.scalers[half].unscale_(optimizer)
-    if step == "weight" and task.schedule.clip_grad_norm is not None:
-        nn.utils.clip_grad_norm_(task.gradients.parameters[half], task.schedule.clip_grad_norm)
-    task.scalers[half].step(optimizer)
-    task.scalers[half].update()
+    optimizer_step(optimizer, task.scalers[half], task.gradients.parameters[half], clip)
 
 
 def _network(task: SearchTask | RetrainTask) -> nn.Module:
@@ -228,25 +226,25 @@ def _optimizers(task: SearchTask | RetrainTask) -> tuple[torch.optim.Optimizer, 
 
 
 def follow_streams(supernet: Supernet, live: LiveStorages) -> None:
-    """Tell `live` the stream that a recorded step computes each cell on: its level's, forward and backward.
+    """Tell `live` on which stream a recorded step computes each cell, forward and backward: that of its level.
 
-    Heads and what comes before a cell are left on the main stream; they take little.
+    Heads, and what comes before a cell, count for the main stream; they take little.
     """
-
-    def enter(level: int) -> None:
-        live.stream = level
 
     def leave(*_: object) -> None:
         live.stream = None
 
     def hook(cell: nn.Module, level: int) -> None:
+        def enter(*_: object) -> None:
+            live.stream = level
+
         def after(_cell: nn.Module, _arguments: object, feature: Feature) -> None:
             leave()
             if feature.plain.grad_fn is not None:
-                feature.plain.grad_fn.register_prehook(lambda *_: enter(level))
+                feature.plain.grad_fn.register_prehook(enter)
                 feature.plain.grad_fn.register_hook(leave)
 
-        cell.register_forward_pre_hook(lambda *_: enter(level))
+        cell.register_forward_pre_hook(enter)
         cell.register_forward_hook(after)
 
     for node in supernet.space.trellis.nodes:
@@ -254,64 +252,57 @@ def follow_streams(supernet: Supernet, live: LiveStorages) -> None:
 
 
 def _recomputed_bytes(task: SearchTask | RetrainTask, images: Tensor, own: Sequence[Tensor]) -> int:
-    """The most bytes that the weight step of one cell saves for backward when it is computed again; else 0."""
+    """The most bytes that one cell saves for the backward pass when it is recomputed; 0 without recomputation."""
     if not isinstance(task, SearchTask) or not task.schedule.checkpoint_cells:
         return 0
     supernet, of_cells = task.supernet, [SavedStorages(own) for _ in task.supernet.cells]
     supernet.train_weights()
     supernet.checkpoint_cells = False
     for cell, saved in zip(supernet.cells.values(), of_cells, strict=True):
-        _around_forward(cell, saved)
+        cell.register_forward_pre_hook(partial(_enter, saved))
+        cell.register_forward_hook(partial(_leave, saved))
     with autocast(task.device, task.schedule.precision):
         supernet(images)
     return max(saved.total_bytes for saved in of_cells)
 
 
-def _around_forward(module: nn.Module, context: SavedStorages) -> None:
-    def enter(*_: object) -> None:
-        context.__enter__()
+def _enter(context: SavedStorages, *_: object) -> None:
+    context.__enter__()
 
-    def leave(*_: object) -> None:
-        context.__exit__(None, None, None)
 
-    module.register_forward_pre_hook(enter)
-    module.register_forward_hook(leave)
+def _leave(context: SavedStorages, *_: object) -> None:
+    context.__exit__(None, None, None)
 
 
 # --- CUDA graphs ------------------------------------------------------------------------------------------------------
 
 
 class Peak(NamedTuple):
-    """Bytes that a step takes at most, besides what was there before it."""
+    """Most bytes that a step takes, without those that were live before it."""
 
     at_once: int
     of_streams: int
-    """The sum of the peaks of each stream, at different times."""
-
-    @classmethod
-    def since(cls, start: int, live: LiveStorages) -> Peak:
-        """Of what `live` has followed since it was restarted; start: the bytes that were there."""
-        return cls(live.peak_bytes - start, live.peak_bytes_of_streams - start)
+    """The sum of the streams' own peaks, which may lie at different times."""
 
 
 def recorded_bytes(
     peaks: Mapping[Step, Peak], inputs: int, beside: int, streams: int, architecture_later: bool = False
 ) -> int:
-    """What steps that are recorded take besides the peak of eager ones (`Memory.graph_bytes`).
+    """Memory of recorded steps beyond the peak of eager steps (`Memory.graph_bytes`).
 
-    Recorded steps share a pool, which is as large as the larger step's peak: gradients, what is saved for backward, and
-    what is there in passing. Gradients of the other half stay in it, as they stay in an eager run. No eager work can
-    use the pool between replays. So there are besides it:
+    Recorded steps share a pool as large as the larger step's peak: gradients, tensors saved for the backward pass, and
+    temporary tensors. Gradients of the other half stay in it, as in an eager run. Eager work cannot use the pool
+    between replays. So the run also needs:
 
-    - `inputs`: the copy of its batch that each recorded step reads;
-    - `beside`: the most that eager work takes at once: validation, an optimizer's step;
-    - what streams do not give each other: each has the pool's blocks that it freed itself (`Peak.of_streams`);
+    - `inputs`: each recorded step's copy of its batch;
+    - `beside`: the most that eager work takes at once: validation or an optimizer's step;
+    - blocks that streams cannot share: each stream reuses only the blocks that it freed itself (`Peak.of_streams`);
     - a workspace of cuBLAS for each of the `streams`;
-    - `architecture_later`: where the architecture starts after the weights' step was recorded, its first steps, which
-      are eager.
+    - if `architecture_later`: the eager first steps of the architecture, after the weight step was recorded.
 
-    Blocks that eager steps left cached do not count: `torch.cuda.graph` gives them back before it records. Nor does the
-    eager step with which `cuda_graphs: auto` compares a recorded one: where it finds no memory, the graphs are dropped.
+    Blocks that eager steps left cached do not count: `torch.cuda.graph` frees them before it records. The eager step
+    that `cuda_graphs: auto` compares with a recorded one does not count either: if it finds no memory, the run drops
+    its graphs.
     """
     pool = max(peak.of_streams for peak in peaks.values())
     if architecture_later:
@@ -321,26 +312,19 @@ def recorded_bytes(
 
 
 def uses_graphs(schedule: TrainingConfig, device: torch.device) -> bool:
-    """Whether steps are recorded on a device."""
+    """Whether the steps of a schedule are recorded on a device."""
     return device.type == "cuda" and bool(schedule.cuda_graphs)
 
 
-def bytes_beside(works: Iterable[Callable[[], object]], live: LiveStorages) -> int:
-    """The most that one of several works takes at once, besides what was there before it."""
-    most = 0
-    for work in works:
-        start = live.restart()
-        work()
-        most = max(most, live.peak_bytes - start)
-    return most
+def _bytes_beside(work: Callable[[], object], live: LiveStorages) -> int:
+    """The most bytes that some eager work takes, without those that were live before it."""
+    start = live.restart()
+    work()
+    return live.peak_bytes - start
 
 
 def _graph_bytes(task: SearchTask | RetrainTask, peaks: dict[Step, Peak], batch: Batch, live: LiveStorages) -> int:
-    """See `recorded_bytes`.
-
-    With operations that are sampled anew for each step (GDAS) nothing is recorded. A retraining reads the masks that
-    its loss sees and the whole ones; its validation has a copy of the network, with BatchNorms folded into its weights.
-    """
+    """See `recorded_bytes`. With sampled operations (GDAS) nothing is recorded."""
     network, searching = _network(task), isinstance(task, SearchTask)
     if isinstance(task, SearchTask) and task.space.relaxation.gdas is not None:
         return 0
@@ -351,11 +335,12 @@ def _graph_bytes(task: SearchTask | RetrainTask, peaks: dict[Step, Peak], batch:
         network(batch[0]) if searching else network(batch[0], coarse=True)
         network.train()
 
-    beside = bytes_beside([optimizer.step for optimizer in _optimizers(task)], live)
-    validation = bytes_beside([validate], live)
+    beside = max(_bytes_beside(optimizer.step, live) for optimizer in _optimizers(task))
+    validation = _bytes_beside(validate, live)
     if isinstance(task, SearchTask):
         streams, later = len(task.space.network.strides) + 1, task.schedule.arch_start_epoch > 0
         return recorded_bytes(peaks, tensor_bytes(batch), max(beside, validation), streams, later)
+    # validation has a copy of the network with folded BatchNorms; the step reads sampled masks and complete ones
     beside = max(beside, validation + tensor_bytes(network.parameters()))
     return recorded_bytes(peaks, tensor_bytes((*batch, batch[1])), beside, streams=1)
 
@@ -365,17 +350,14 @@ def _graph_bytes(task: SearchTask | RetrainTask, peaks: dict[Step, Peak], batch:
 
 @contextmanager
 def own_random_state(device: torch.device) -> Iterator[None]:
-    """Leave the random state as it was: making a task seeds it."""
+    """Restore the random state afterwards, since building a task seeds it."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         yield
 
 
 @contextmanager
 def followed(task: Task, device: torch.device) -> Iterator[tuple[Task, LiveStorages]]:
-    """A copy of a task that lies on the CPU, whose tensors have no data and take the way of a device.
-
-    With what follows the memory that they would take there.
-    """
+    """A copy of a CPU task whose tensors have no data and take the code paths of `device`, and its memory tracker."""
     on_gpu = device.type == "cuda"
     live = LiveStorages(CPU, CUDA_BLOCK_BYTES if on_gpu else 1)
     with FakeTensorMode(allow_non_fake_inputs=True) as fake, live, acting_as(device.type):
@@ -386,10 +368,10 @@ def followed(task: Task, device: torch.device) -> Iterator[tuple[Task, LiveStora
 
 
 def make_state(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """Give an optimizer's parameters gradients, and it the state that its first step makes.
+    """Make the gradients of an optimizer's parameters, and the state that its first step creates.
 
-    On a GPU PyTorch updates all parameters together (`foreach`), which takes a copy of some of them; it does not do so
-    by itself for tensors without data.
+    On a GPU PyTorch updates all parameters together (`foreach`), which copies some of them. For tensors without data
+    that must be asked for.
     """
     for group in optimizer.param_groups:
         group["foreach"] = device.type == "cuda"
@@ -399,16 +381,16 @@ def make_state(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
 
 
 def stand_in_task(config: SearchConfig, device: torch.device) -> SearchTask:
-    """The search of `config` on a data set that only has the right number of classes and enough images."""
+    """The search of `config` on generated data with the same classes and enough images."""
     share = config.search.train_a_fraction
     config = _on_stand_in_data(config, int(2 * config.search.batch_size / min(share, 1 - share)) + 2)
     return SearchTask(config, open_dataset(config.data, "train"), open_dataset(config.data, "val"), device)
 
 
 def _stand_in(config: SearchConfig | RetrainConfig, device: torch.device) -> SearchTask | RetrainTask:
-    """The run of `config` on the CPU without what has no part in a step's memory, or cannot be followed.
+    """The run of `config` on the CPU, without parts that fake tensors cannot follow or that take no memory in a step.
 
-    What is left takes as much memory as on `device`, or a little more; the moving average is counted apart.
+    The rest takes as much memory as on `device`, or a little more. The moving average is counted separately.
     """
     kind, schedule = schedule_of(config)
     changes: dict[str, Any] = {"precision": "bf16" if schedule.precision == "fp16" else schedule.precision}
@@ -425,25 +407,20 @@ def _stand_in(config: SearchConfig | RetrainConfig, device: torch.device) -> Sea
 
 
 def _on_stand_in_data(config: Config, images: int) -> Config:
-    """`config` on so many generated images, with the classes and channels of its own data."""
+    """Return `config` with generated images that have the classes and channels of its own data."""
     kind, schedule = schedule_of(config)
     data = config.data
     alike = DataConfig(
-        layout="generated",
-        num_classes=data.num_classes,
-        ignore_label=data.ignore_label,
-        channels=data.channels,
-        mean=data.mean,
-        std=data.std,
-        generated=GeneratedConfig(size=(32, 32), train=images, val=1),
-    )
+        layout="generated", num_classes=data.num_classes, ignore_label=data.ignore_label, channels=data.channels,
+        mean=data.mean, std=data.std, generated=GeneratedConfig(size=(32, 32), train=images, val=1),
+    )  # fmt: skip
     weights = "none" if schedule.class_weights == "none" else (1.0,) * data.num_classes
     schedule = schedule.model_copy(update={"class_weights": weights, "workers": 0, "accumulate": 1})
     return config.model_copy(update={"data": resolve(alike), kind: schedule})
 
 
 def random_batch(task: SearchTask | RetrainTask) -> Batch:
-    """Images (N, C, H, W) and masks (N, H, W) of the schedule's size, on the task's device."""
+    """Random images (N, C, H, W) and masks (N, H, W) of the schedule's size, on the task's device."""
     shape = (task.schedule.batch_size, *task.schedule.crop)
     images = torch.randn(shape[0], task.train_set.channels, *shape[1:], device=task.device)
     return images, torch.randint(task.train_set.num_classes, shape, device=task.device)

@@ -1,4 +1,4 @@
-"""How long a search takes on a device, from steps that are measured there now."""
+"""The duration of a search on a device, from steps that are measured on it."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from autoseg.planning.memory import (
 )
 
 SIDES = (65, 129, 257, 513)
-"""Of the crops that are measured on the way to a setting which takes too long to measure."""
+"""Crops to measure before a setting that may take too long to measure."""
 LONGEST_ITERATION = 3.0
-"""Seconds; what takes longer is extrapolated to, once there are two samples; the second may take four times that."""
+"""Seconds. Longer iterations are extrapolated from two samples; the second sample may take four times as long."""
 WARM_UP = {"cuda": EAGER_STEPS + 2}
-"""Iterations that do not count, on other devices one; on a GPU the eager ones, that which records a CUDA graph and is
-compared with it, and one more."""
+"""Iterations that are not counted; one on other devices. On a GPU: the eager ones, the one that records a CUDA graph
+and compares it, and one more."""
 REPEATS = 3
 LONGEST_MEASURING = 15.0
-"""Seconds at one setting, after which it is not repeated."""
+"""Seconds after which the measurement of a setting stops."""
 
 
 class StepSeconds(NamedTuple):
@@ -45,14 +45,14 @@ class StepSeconds(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """What was measured at one setting."""
+    """The measurement of one setting."""
 
     setting: Setting
     seconds: StepSeconds
 
 
 class StepTimes(NamedTuple):
-    """Seconds of the steps at a setting, and what was measured: that setting alone, or one or two smaller ones."""
+    """Seconds of the steps at a setting, and the measured settings: that one, or one or two smaller ones."""
 
     seconds: StepSeconds
     measured: tuple[Sample, ...]
@@ -60,21 +60,21 @@ class StepTimes(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """Steps of a whole schedule."""
+    """Number of steps of a whole schedule."""
 
     weight: int
     architecture: int
 
     def hours(self, seconds: StepSeconds) -> float:
-        """Of all steps, without validation."""
+        """Hours of all steps, without validation."""
         return (self.weight * seconds.weight + self.architecture * seconds.architecture) / 3600
 
 
 def step_times(config: SearchConfig, device: torch.device, may_try: Callable[[Setting], bool]) -> StepTimes | None:
-    """Seconds of the steps of the search of `config`: measured, or extrapolated from smaller crops and batches.
+    """Measure the steps of a search, or extrapolate them from smaller crops and batches.
 
-    `may_try`: whether a setting fits into memory. None where not even the smallest does.
-    Raises: ConfigError: the device has less memory left than was thought.
+    `may_try`: whether a setting fits into memory. Returns None if not even the smallest does.
+    Raises: ConfigError: the device runs out of memory.
     """
     wanted = Setting.of(config.search)
     rungs = [wanted._replace(crop=(side, side), batch_size=SMALLEST_BATCH) for side in SIDES]
@@ -97,9 +97,9 @@ def step_times(config: SearchConfig, device: torch.device, may_try: Callable[[Se
 
 
 def extrapolate(samples: Sequence[Sample], setting: Setting) -> StepSeconds:
-    """Seconds at `setting`: a fixed part and one in proportion to the pixels of a batch, through the last two samples.
+    """Seconds at `setting`, linear in the pixels of a batch, from the last two samples.
 
-    With one sample there is no fixed part; nor is there where the larger setting was no slower.
+    The fixed part is 0 with one sample, and if the larger setting was not slower.
     """
 
     def line(half: int) -> float:
@@ -115,7 +115,7 @@ def extrapolate(samples: Sequence[Sample], setting: Setting) -> StepSeconds:
 
 
 def measure(config: SearchConfig, device: torch.device) -> StepSeconds:
-    """Medians over some steps of the search of `config`, made on random images that are on the device already.
+    """Median seconds of some steps of a search on random images that are already on the device.
 
     Raises: ConfigError: the device is out of memory.
     """
@@ -130,7 +130,8 @@ def measure(config: SearchConfig, device: torch.device) -> StepSeconds:
                 for step, of_step in batches.items():
                     began = time.perf_counter()
                     take_step(task, step, of_step)
-                    _synchronize(device)
+                    if device.type != "cpu":
+                        torch.accelerator.synchronize(device)
                     times[step].append(time.perf_counter() - began)
     except torch.OutOfMemoryError:
         raise ConfigError(
@@ -141,19 +142,11 @@ def measure(config: SearchConfig, device: torch.device) -> StepSeconds:
     return StepSeconds(*(statistics.median(times[step][warm_up:] or times[step][-1:]) for step in STEPS))
 
 
-def _synchronize(device: torch.device) -> None:
-    """Wait for what was started on a device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-
-
 def count_steps(config: SearchConfig, images: int) -> Steps:
     """The steps of a search on `images` training images.
 
-    Raises: DataError: too few to cut in two. ConfigError: trainA or trainB holds no whole batch, or no whole step of
-    batches that are accumulated.
+    Raises: DataError: too few images to split. ConfigError: trainA or trainB holds no whole batch, or the accumulated
+    batches do not divide an epoch.
     """
     schedule = config.search
     halves = [len(half) for half in halve(images, schedule.train_a_fraction, config.seed)]

@@ -1,7 +1,7 @@
-"""Settings for data that nobody has looked at yet: crop, batch and epochs from the images that there are.
+"""Crop, batch size and epochs that fit the images.
 
-Only what the user has not set is proposed, and only where the recommendation of a space, genotype or network that ships
-with autoseg does not fit; what is proposed is printed and stored in the run's config.yaml like any other setting.
+Proposals replace the recommended schedule of a space, genotype or network that ships with autoseg, if it does not fit
+the images and the user has not set the value. They are printed and saved in the run's config.yaml.
 """
 
 from __future__ import annotations
@@ -16,38 +16,39 @@ from autoseg.data.dataset import SegmentationDataset
 from autoseg.engine.config import RetrainConfig, SearchConfig
 from autoseg.engine.evaluate import spaced
 from autoseg.genotype.schema import Genotype
+from autoseg.planning.memory import schedule_of
 from autoseg.space.schema import genotype_names, space_names
 
 Config = TypeVar("Config", SearchConfig, RetrainConfig)
 
 STEP = 16
-"""Crops are multiples of it, so that every stride divides them."""
+"""Crops are multiples of this, so that every stride divides them."""
 LOOKED_AT = 64
-"""Images whose headers are read for their size."""
+"""Number of images whose sizes are read."""
 LEAST_STEPS = {"search": 120, "retrain": 400}
-"""Of the weights over a whole run: fewer leave a network hardly trained."""
+"""Steps of the weights that a run needs at least; with fewer, a network is hardly trained."""
 QUICK_STEPS = {"search": 40, "retrain": 300}
-"""Of a first look."""
+"""Steps of the weights in a quick run."""
 QUICK_SIDE, QUICK_BATCH, QUICK_VAL = 128, 4, 16
-"""Of a first look: the longer side of the images, images a step, and images to validate on."""
+"""Longer side of the images in pixels, batch size, and validation images in a quick run."""
 
 SEEN = 0.25
-"""Of the images' shorter side, which a crop should see."""
+"""Share of the images' shorter side that a crop should cover."""
 BATCH_NORM_MOMENTUM = 0.1
-"""PyTorch's."""
+"""PyTorch's default."""
 LEAST_MEMORIES = 5.0
-"""Batches of a run in units of 1 / momentum: e^-5 of the first statistics is left."""
+"""Least batches of a run in units of 1 / momentum; e^-5 of the initial statistics remain."""
 
 
 class Proposal(NamedTuple):
-    """Settings to use, and why, a line each."""
+    """Settings to use, and one line with the reason for each."""
 
     settings: dict[str, Any]
     reasons: list[str]
 
 
 def image_size(dataset: SegmentationDataset) -> tuple[int, int]:
-    """The median (H, W) of a data set's images, of some of them."""
+    """The median (H, W) of some of a data set's images, in pixels."""
     sizes = [dataset.stored_size(index) for index in spaced(len(dataset), LOOKED_AT)]
     height, width = (round(statistics.median(side)) for side in zip(*sizes, strict=True))
     return height, width
@@ -56,19 +57,19 @@ def image_size(dataset: SegmentationDataset) -> tuple[int, int]:
 def guide(
     config: Config, train: SegmentationDataset, given: Collection[str], quick: bool = False
 ) -> tuple[Config, list[str]]:
-    """The settings with what fits the data, and a line on each that was changed.
+    """Make settings fit the data; return them and one line on each change.
 
-    `given`: names of the schedule's settings, and the genotype's, that the user has set, which stay. `quick`: for a
-    first look in minutes.
+    `given`: names of settings of the schedule and the genotype that the user has set; they stay. `quick`: small images
+    and few steps, for a first look in minutes.
     """
-    kind = "search" if isinstance(config, SearchConfig) else "retrain"
     if not (quick or is_shipped(config)):
         return config, []
-    schedule: TrainingConfig = getattr(config, kind)
+    kind, schedule = schedule_of(config)
     size, reasons = config.data.resize or image_size(train), list[str]()
     changes: dict[str, Any] = {}
     if quick and config.data.resize is None and max(size) > QUICK_SIDE:
-        size = _shrunk(size)
+        factor = QUICK_SIDE / max(size)
+        size = (max(LEAST_INPUT_SIDE, round(size[0] * factor)), max(LEAST_INPUT_SIDE, round(size[1] * factor)))
         changes["data"] = config.data.model_copy(update={"resize": size})
         reasons.append(f"data.resize {list(size)}: quick")
     proposal = propose(kind, schedule, size, len(train), given, quick)
@@ -91,7 +92,7 @@ def guide(
 
 
 def is_shipped(config: SearchConfig | RetrainConfig) -> bool:
-    """Is it of a space, genotype or network that ships with autoseg? What a file of the user's own says stays."""
+    """Whether the space, genotype or network ships with autoseg. Schedules of the user's own files stay unchanged."""
     if isinstance(config, SearchConfig):
         return config.space.name in space_names()
     network = config.architecture
@@ -101,9 +102,9 @@ def is_shipped(config: SearchConfig | RetrainConfig) -> bool:
 
 
 def is_slow(momentum: float, batches: int) -> bool:
-    """Is a published momentum of BatchNorm, less than PyTorch's, too slow for so few batches?
+    """Whether a momentum of BatchNorm below PyTorch's default is too slow for so few batches.
 
-    Auto-DeepLab's 3e-4 is for a million and a half: after 1,000 three quarters are still what they began as.
+    Auto-DeepLab's 3e-4 is for 1.5 million batches; after 1,000 three quarters of the initial statistics remain.
     """
     return momentum < BATCH_NORM_MOMENTUM and momentum * batches < LEAST_MEMORIES
 
@@ -111,7 +112,7 @@ def is_slow(momentum: float, batches: int) -> bool:
 def propose(
     kind: str, schedule: TrainingConfig, size: tuple[int, int], images: int, given: Collection[str], quick: bool
 ) -> Proposal:
-    """What to change in a schedule for so many training images of about `size` (H, W)."""
+    """Changes to a schedule for a number of training images of about `size` (H, W) in pixels."""
     settings: dict[str, Any] = {}
     reasons: list[str] = []
 
@@ -148,21 +149,15 @@ def propose(
 
 
 def _set_epochs(kind: str, schedule: TrainingConfig, steps: int, quick: bool, set_: Any) -> None:
-    """Epochs so that a run has enough steps, or as few as a first look may take."""
+    """Set epochs so that a run has enough steps or, if `quick`, few."""
     if quick:
-        wanted = QUICK_STEPS[kind]
-        set_("max_steps_per_epoch", max(1, min(steps, wanted // 4)), "quick")
-        set_("epochs", max(2, wanted // max(1, min(steps, wanted // 4))), "quick")
+        in_epoch = max(1, min(steps, QUICK_STEPS[kind] // 4))
+        set_("max_steps_per_epoch", in_epoch, "quick")
+        set_("epochs", max(2, QUICK_STEPS[kind] // in_epoch), "quick")
     elif schedule.epochs * steps < LEAST_STEPS[kind]:
         set_("epochs", -(-LEAST_STEPS[kind] // steps), f"only {steps} step{'s' * (steps > 1)} in an epoch")
 
 
-def _shrunk(size: tuple[int, int]) -> tuple[int, int]:
-    factor = QUICK_SIDE / max(size)
-    height, width = (max(LEAST_INPUT_SIDE, round(side * factor)) for side in size)
-    return height, width
-
-
 def _whole(length: int) -> int:
-    """The multiple of 16 from which an image of `length` pixels is all seen, at least 32."""
+    """The least multiple of 16 that covers `length` pixels, at least 32."""
     return max(LEAST_INPUT_SIDE, -(-length // STEP) * STEP)

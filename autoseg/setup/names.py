@@ -1,15 +1,15 @@
-"""What a name, file or folder stands for: a space, a genotype, a network of the literature."""
+"""Looking up a name, file or folder: a space, a genotype or a network of the literature."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from autoseg.config.base import merge
 from autoseg.errors import ConfigError
 from autoseg.files import read_yaml
+from autoseg.library import hint
 from autoseg.space.schema import SearchSpace, genotype_names, space_names
 from autoseg.zoo.architecture import Architecture, load_architecture
 from autoseg.zoo.schema import FixedNetwork, is_network_name, network_names
@@ -18,9 +18,9 @@ Found = SearchSpace | Architecture
 
 
 def look_up(source: str | Path) -> list[Found]:
-    """All that it stands for: `unet` is a space and a network.
+    """Everything that a source stands for; `unet` is a space and a network.
 
-    Raises: AutosegError: nothing, or something wrong; the message is that of what a file seems to be.
+    Raises: AutosegError: it stands for nothing, or the file is invalid.
     """
     name, path = str(source), Path(source).expanduser()
     found: list[Found] = [SearchSpace.load(name)] if name in space_names() else []
@@ -33,15 +33,14 @@ def look_up(source: str | Path) -> list[Found]:
         is_space = isinstance(keys.get("cell"), Mapping) or ("cell" not in keys and "network" in keys)
         return [SearchSpace.load(path) if is_space else load_architecture(path)]
     known = [*space_names(), *genotype_names(), *network_names()]
-    near = get_close_matches(name, known, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else "see `autoseg spaces`, or give the path of a YAML file"
-    raise ConfigError(f"unknown space, genotype or network '{name}' ({hint})", code="unknown-name")
+    advice = hint(name, known, otherwise="see `autoseg spaces`, or give the path of a YAML file")
+    raise ConfigError(f"unknown space, genotype or network '{name}' ({advice})", code="unknown-name")
 
 
 def with_changes(found: Found, overrides: Mapping[str, Any]) -> Found:
-    """A network of the literature with other options, `{"network": {"width": 0.5}}`; others as they are.
+    """Change the options of a network of the literature, as in `{"network": {"width": 0.5}}`.
 
-    Raises: ConfigError: options that it has not, or of something that has none.
+    Spaces and genotypes stay as they are. Raises: ConfigError: unknown options.
     """
     if not overrides:
         return found

@@ -1,4 +1,4 @@
-"""What is checked of a run before any data is opened."""
+"""Checks of a run's settings before any data is opened."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from autoseg.engine.config import RetrainConfig, SearchConfig
 from autoseg.engine.device_check import prepare
 from autoseg.engine.environment import pick_device
 from autoseg.errors import ConfigError
-from autoseg.planning.memory import Setting
+from autoseg.planning.memory import Setting, schedule_of
 from autoseg.supernet.fast.kernels import choose_kernels
 
 
 def check_device(config: SearchConfig | RetrainConfig) -> torch.device:
-    """The device of a run, ready for what the run's settings ask of it.
+    """Prepare and return the device of a run.
 
-    Raises: ConfigError: it is not there, it cannot do that, or no device could.
+    Raises: ConfigError: the device is missing or cannot do what the settings ask, or crop or batch are out of range.
     """
     device = pick_device(config.device)
-    kind = "search" if isinstance(config, SearchConfig) else "retrain"
-    schedule: TrainingConfig = getattr(config, kind)
-    Setting(schedule.crop, schedule.batch_size, False, schedule.precision).check()
+    kind, schedule = schedule_of(config)
+    Setting.of(schedule).check()
     check_precision(schedule, kind, device)
     if isinstance(config, SearchConfig):
         choose_kernels(config.search.kernels, device, config.space)
@@ -30,7 +29,7 @@ def check_device(config: SearchConfig | RetrainConfig) -> torch.device:
 
 
 def check_precision(schedule: TrainingConfig, kind: str, device: torch.device) -> None:
-    """Raises: ConfigError: fp16 where there is no CUDA GPU."""
+    """Raises: ConfigError: fp16 without a CUDA GPU."""
     if schedule.precision == "fp16" and device.type != "cuda":
         raise ConfigError(
             f"{kind}.precision fp16 needs a CUDA GPU, but the device is {device}; use bf16 or float32",

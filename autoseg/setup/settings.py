@@ -1,4 +1,4 @@
-"""From what the user gave to the settings of a run. Later sources win:
+"""The settings of a run from several sources. Later sources win:
 
 defaults < the space's or genotype's recommended schedule < `config` file < arguments < `overrides`.
 """
@@ -27,30 +27,30 @@ from autoseg.zoo.schema import RECOMMENDED, is_network_name
 Source = str | Path | Mapping[str, Any]
 
 ANY_DATA = resolve(DataConfig(layout="generated"))
-"""Stands in for the data while all else is checked."""
+"""A placeholder for the data while the other settings are checked."""
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Who said what of a run's settings. Later ones win: recommended, file, arguments, overrides."""
+    """The sources of a run's settings, in ascending priority."""
 
     recommended: Mapping[str, Any]
-    """By the space or network that is chosen."""
+    """The schedules that the space or network recommends."""
     file: Mapping[str, Any]
     arguments: Mapping[str, Any]
-    """The space, genotype or network, and the data as it was given."""
+    """The space, genotype or network, and the data as given."""
     overrides: Mapping[str, Any]
     where: str = ""
-    """The path of the file."""
+    """The path of `file`, for messages."""
     recommended_by: str = ""
-    """The name or path of the space or network, if it was given by one."""
+    """Name or path of the space or network, if it was given by one."""
 
     def merged(self) -> dict[str, Any]:
-        """All settings but those of the data."""
+        """All settings except those of the data."""
         return {**merge(self.recommended, self.file, self.arguments, self.overrides), "data": ANY_DATA}
 
     def data(self) -> DataConfig:
-        """The data's settings. Raises: DataError, ConfigError: there is no such data, or it is wrong."""
+        """The settings of the data. Raises: DataError, ConfigError: there is no such data, or a setting is wrong."""
         in_file, data = self.file.get("data"), self.arguments.get("data")
         folder = Path(self.where).parent
         if isinstance(in_file, str):
@@ -66,7 +66,7 @@ class Sources:
         return parse(_Parts, merged, self.where).data
 
     def set_by_user(self, kind: str) -> set[str]:
-        """Names of the settings of `kind`, `search` or `retrain`, and of the genotype's that the user has set."""
+        """Names of the settings that the user has set in the group `kind` (`search`, `retrain`) and in the genotype."""
         groups = [source.get(key) for source in (self.file, self.overrides) for key in (kind, "genotype")]
         return {name for group in groups if isinstance(group, Mapping) for name in group}
 
@@ -77,7 +77,7 @@ def search_sources(
     config: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> Sources:
-    """What is said of a search. Raises: SearchSpaceError, ConfigError: no space, or none that can be read."""
+    """The sources of a search's settings. Raises: SearchSpaceError, ConfigError: no space, or an invalid one."""
     file, changes = _read_config(config), dict(overrides or {})
     in_file = file.pop("space", None)
     chosen = space if space is not None else in_file
@@ -102,7 +102,7 @@ def retrain_sources(
     overrides: Mapping[str, Any] | None = None,
     match: CostTarget | None = None,
 ) -> Sources:
-    """What is said of a retraining. Raises: AutosegError: no genotype or network, or none that can be read."""
+    """The sources of a retraining's settings. Raises: AutosegError: no genotype or network, or an invalid one."""
     file, changes = _read_config(config), dict(overrides or {})
     in_file = [file.pop(key, None) for key in ("genotype", "network")]
     by_name = [changes.pop(key) for key in ("genotype", "network") if isinstance(changes.get(key), str)]
@@ -120,7 +120,7 @@ def retrain_sources(
         )
     recommended: Mapping[str, Any] = chosen.retrain if isinstance(chosen, Genotype) else RECOMMENDED
     if match is not None and match.retrain:
-        recommended = {**match.retrain, "drop_path": 0.0, "auxiliary_weight": 0.0}  # which only searched ones have
+        recommended = {**match.retrain, "drop_path": 0.0, "auxiliary_weight": 0.0}  # for searched networks only
     arguments = {"data": data}
     if architecture is None and not by_name and isinstance(source, Mapping):
         file[key] = source
@@ -137,14 +137,14 @@ def search_settings(
     overrides: Mapping[str, Any] | None = None,
     check: Callable[[SearchConfig], object] = check_device,
 ) -> SearchConfig:
-    """`search_config` of what is given."""
+    """The settings of a search from its sources, see `search_config`."""
     return search_config(search_sources(space, data, config, overrides), check)
 
 
 def search_config(sources: Sources, check: Callable[[SearchConfig], object] = check_device) -> SearchConfig:
-    """Every setting of a search, resolved and checked: all but the data before any data is opened.
+    """All settings of a search. The data is opened only after all other settings are checked.
 
-    `check`: of all settings but the data's.
+    `check`: a further check of the settings without those of the data.
     Raises: SearchSpaceError, DataError, ConfigError: one line on what is wrong.
     """
     try:
@@ -163,14 +163,14 @@ def retrain_settings(
     overrides: Mapping[str, Any] | None = None,
     match: CostTarget | None = None,
 ) -> RetrainConfig:
-    """`retrain_config` of what is given."""
+    """The settings of a retraining from its sources, see `retrain_config`."""
     return retrain_config(retrain_sources(architecture, data, config, overrides, match), match)
 
 
 def retrain_config(sources: Sources, match: CostTarget | None = None) -> RetrainConfig:
-    """Every setting of a retraining, resolved and checked: all but the data before any data is opened.
+    """All settings of a retraining. The data is opened only after all other settings are checked.
 
-    `match`: what a network of the literature should cost, for which its width is chosen.
+    `match`: the cost to which the width of a network of the literature is scaled.
     Raises: AutosegError: one line on what is wrong.
     """
     settings = parse(RetrainConfig, sources.merged(), sources.where)
@@ -195,10 +195,10 @@ def retrain_config(sources: Sources, match: CostTarget | None = None) -> Retrain
 def data_for_run(
     own: ResolvedDataConfig, data: Source | None, overrides: Mapping[str, Any] | None = None
 ) -> ResolvedDataConfig:
-    """The data that a trained network is measured on: its run's own, with what `data` and `overrides` change.
+    """The data to evaluate a trained network on: its run's own, as changed by `data` and `overrides`.
 
-    A folder replaces the run's folder and keeps its classes, ignore label, size and normalisation; whether its masks of
-    two classes are of 0 and 1 or of 0 and 255 is found anew.
+    Another folder keeps the run's classes, ignore label, size and normalisation. For two classes, autoseg looks again
+    whether masks hold 0 and 1 or 0 and 255.
     Raises: ConfigError: other classes or channels than the network has.
     """
     changes = data_overrides(overrides)
@@ -207,7 +207,7 @@ def data_for_run(
     if "root" in {**given, **changes}:
         settings |= _found_anew(own, {**given, **changes})
     if data is not None:
-        # another folder has its own splits, another YAML perhaps its own classes: nothing that was found is kept
+        # another folder has its own splits, and another YAML may have its own classes
         settings = {**settings, "splits": None, **({"layout": "auto"} if "root" in given else {}), **given}
         if "classes" in given or "num_classes" in given:
             settings |= {key: given.get(key) for key in ("classes", "num_classes")}
@@ -231,9 +231,9 @@ def data_for_run(
 
 
 def _found_anew(own: ResolvedDataConfig, said: Collection[str]) -> dict[str, None]:
-    """Settings of masks of two classes that another folder may have otherwise, and that neither the user has set.
+    """Settings of two-class masks to find again in another folder, except those that the user has set (`said`).
 
-    A run with masks of 0 and 1 takes 255 for the ignore label, one with masks of 0 and 255 for a class.
+    In masks of 0 and 1, 255 is the ignore label; in masks of 0 and 255 it is a class.
     """
     found = own.num_classes == 2 and own.colours is None and own.ignore_label == 255
     if not found or own.label_map not in (None, {255: 1}) or "colours" in said:
@@ -242,7 +242,7 @@ def _found_anew(own: ResolvedDataConfig, said: Collection[str]) -> dict[str, Non
 
 
 def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str | None:
-    """The first setting in which two differ, as `search.epochs: 40, not 20`; None where they are equal."""
+    """The first difference of two settings, such as `search.epochs: 40, not 20`; None if they are equal."""
     for key in {**old, **new}:
         place, before, after = f"{prefix}{key}", old.get(key), new.get(key)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
@@ -258,7 +258,7 @@ def _read_config(config: str | Path | None) -> dict[str, Any]:
 
 
 def _data(data: Source | DataConfig, before: Any = None) -> dict[str, Any]:
-    """What `data` says, to be laid over the settings `before`, whose splits do not hold for another folder."""
+    """The settings in `data`, to merge over `before`, whose splits do not hold for another folder."""
     if isinstance(data, DataConfig):
         return data.to_dict()
     settings = dict(data) if isinstance(data, Mapping) else data_settings(data)
@@ -266,12 +266,12 @@ def _data(data: Source | DataConfig, before: Any = None) -> dict[str, Any]:
         if settings["root"] != before.get("root"):
             settings = {"splits": None, "layout": "auto", **settings}
         elif settings.get("layout") == "auto":
-            del settings["layout"]  # `before` says what was found there
+            del settings["layout"]  # keep the layout in `before`, found in the same folder
     return settings
 
 
 def data_overrides(overrides: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """The `data` of `overrides`, which may hold nothing else where a trained network is measured."""
+    """The group `data` of `overrides`. Raises: ConfigError: they have other groups."""
     if stray := [key for key in overrides or {} if key != "data"]:
         raise ConfigError(f"unknown key '{stray[0]}' (known here: data, such as data.resize)", code="unknown-setting")
     data: Mapping[str, Any] = (overrides or {}).get("data", {})
@@ -281,7 +281,7 @@ def data_overrides(overrides: Mapping[str, Any] | None) -> Mapping[str, Any]:
 
 
 def _placed(reason: ConfigError, sources: Sources) -> ConfigError:
-    """`reason`, with the space's file named where its recommended schedules alone have the same fault."""
+    """Add the space's file to `reason` if its recommended schedules alone have the same mistake."""
     for key in ("search", "retrain"):
         try:
             parse(_Parts, {key: sources.recommended.get(key, {})})
@@ -292,12 +292,12 @@ def _placed(reason: ConfigError, sources: Sources) -> ConfigError:
 
 
 def checked_schedule(schedule: Mapping[str, Any], where: str = "") -> RetrainSchedule:
-    """A schedule for retraining. Raises: ConfigError: it has a mistake; the message says where in `retrain`."""
+    """Check a schedule for retraining. Raises: ConfigError: a mistake, with its place in `retrain`."""
     return parse(_Parts, {"retrain": schedule}, where).retrain
 
 
 class _Parts(Settings):
-    """Gives messages about data and schedules their place, such as `retrain.`."""
+    """Puts the group before a setting in messages, such as `retrain.`."""
 
     data: DataConfig = ANY_DATA
     search: SearchSchedule = SearchSchedule()

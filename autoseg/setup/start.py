@@ -1,8 +1,8 @@
-"""The start of a run: which run it is, its settings, its data and its directory."""
+"""The start of a run: new or resumed, with its settings, its data and its directory."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
@@ -20,6 +20,7 @@ from autoseg.engine.search import SearchTask
 from autoseg.errors import ConfigError, RunError
 from autoseg.files import write_text
 from autoseg.planning.fit import fit_to_device
+from autoseg.planning.memory import schedule_of
 from autoseg.setup.from_data import guide, is_shipped
 from autoseg.setup.settings import Sources, first_difference
 
@@ -31,17 +32,28 @@ class Settled(NamedTuple, Generic[Config]):
 
     settings: Config
     reasons: list[str]
-    """A line on each setting that was picked for the data or the device."""
+    """One line for each setting that was picked for the data or the device."""
     train: SegmentationDataset | None = None
     """The training images, if they were opened with these settings."""
 
 
-def open_run(out: str | Path, kind: Kind, resume: bool, given: bool) -> Run | None:
-    """The run in `out` to go on with; None for a new one.
+def start(
+    out: str | Path, kind: Kind, model: type[Config], read: Callable[[str | Path | None], tuple[Config, Sources]],
+    config: str | Path | None, given: bool, quick: bool, resume: bool,
+) -> tuple[Run | None, Settled[Config]]:  # fmt: skip
+    """The run in `out` to resume, or None for a new one, and the settings.
 
-    given: whether there are settings for a new run.
-    Raises: RunError: `out` holds something else, or nothing, and nothing is given.
+    read: reads the given settings with a config file. config: that file. given: whether any settings are given.
+    Raises: RunError: `out` holds something else, or nothing to resume. ConfigError: settings differ from the run's own.
     """
+    run = _open_run(out, kind, resume, given)
+    if run is None:
+        return None, _settle(*read(config), quick)
+    own = run.config(model)
+    return run, _settle_resumed(own, *read(config or run.config_path), quick, out) if given else Settled(own, [])
+
+
+def _open_run(out: str | Path, kind: Kind, resume: bool, given: bool) -> Run | None:
     path = Path(out)
     if not (resume and (path / "config.yaml").is_file()):
         refuse_used(path)
@@ -57,19 +69,19 @@ def open_run(out: str | Path, kind: Kind, resume: bool, given: bool) -> Run | No
     return run
 
 
-def settle(wanted: Config, sources: Sources, quick: bool) -> Settled[Config]:
-    """The settings of a new run, with what fits the data and the device where the user has set nothing."""
-    named = sources.set_by_user(_kind(wanted))
+def _settle(wanted: Config, sources: Sources, quick: bool) -> Settled[Config]:
+    """The settings of a new run. Those that the user has not set are made to fit the data and the device."""
+    named = sources.set_by_user(schedule_of(wanted)[0])
     guided, reasons, train = _guided(wanted, named, quick)
     stays = named if is_shipped(wanted) else {*SearchSchedule.model_fields}
     fitted, more = fit_to_device(guided, pick_device(guided.device), stays)
     return Settled(fitted, reasons + more, train)
 
 
-def settle_resumed(own: Config, wanted: Config, sources: Sources, quick: bool, out: str | Path) -> Settled[Config]:
-    """The run's `own` settings. Raises: ConfigError: those that are wanted now differ from them."""
-    # a run has its schedule already
-    named = sources.set_by_user(_kind(wanted)) | {*TrainingConfig.model_fields, *SearchSchedule.model_fields}
+def _settle_resumed(own: Config, wanted: Config, sources: Sources, quick: bool, out: str | Path) -> Settled[Config]:
+    """The run's `own` settings. Raises: ConfigError: the settings given now differ from them."""
+    # the run has its schedule already
+    named = sources.set_by_user(schedule_of(wanted)[0]) | {*TrainingConfig.model_fields, *SearchSchedule.model_fields}
     guided, reasons, train = _guided(wanted, named, quick)
     if difference := first_difference(own.to_dict(), guided.to_dict()):
         raise ConfigError(
@@ -79,10 +91,6 @@ def settle_resumed(own: Config, wanted: Config, sources: Sources, quick: bool, o
     return Settled(own, reasons, train)
 
 
-def _kind(config: SearchConfig | RetrainConfig) -> Kind:
-    return "search" if isinstance(config, SearchConfig) else "retrain"
-
-
 def _guided(wanted: Config, named: set[str], quick: bool) -> Settled[Config]:
     train = open_dataset(wanted.data, "train")
     guided, reasons = guide(wanted, train, named, quick)
@@ -90,7 +98,7 @@ def _guided(wanted: Config, named: set[str], quick: bool) -> Settled[Config]:
 
 
 def open_splits(settled: Settled[Config]) -> tuple[SegmentationDataset, SegmentationDataset]:
-    """The images of training and of validation. Raises: DataError: they cannot be used."""
+    """The training and validation images. Raises: DataError: they cannot be used."""
     data, train = settled.settings.data, settled.train
     return open_dataset(data, "train") if train is None else train, open_dataset(data, "val")
 
@@ -98,9 +106,9 @@ def open_splits(settled: Settled[Config]) -> tuple[SegmentationDataset, Segmenta
 def begin(
     run: Run | None, out: str | Path, task: SearchTask | RetrainTask, reasons: Sequence[str], show_progress: bool
 ) -> Run:
-    """Read every sample, print what will be done, and make the directory of a new run.
+    """Read every sample, print the notes, and make the directory of a new run.
 
-    Raises: DataError: a sample that cannot be used. RunError: the directory cannot be made.
+    Raises: DataError: an unusable sample. RunError: the directory cannot be made.
     """
     _read_all(task, show_progress)
     if show_progress:
@@ -116,7 +124,7 @@ def begin(
 
 
 def _read_all(task: SearchTask | RetrainTask, show_progress: bool) -> None:
-    """Read each sample once, so that a bad file is found now and not hours later, and keep it where there is room."""
+    """Read each sample once, so that a bad file is found now and not hours later, and keep it if there is room."""
     train, val = task.train_set, task.val_set
     where = task.schedule.store, task.device, task.schedule.cache_dir
     with Progress("reading", len(train) + len(val), enabled=show_progress) as progress:
@@ -125,7 +133,7 @@ def _read_all(task: SearchTask | RetrainTask, show_progress: bool) -> None:
 
 
 def _write_left_out(run: Run, task: SearchTask | RetrainTask) -> None:
-    """left_out.txt: a line on each sample that `on_bad_file: skip` left out, split and name and why; none, no file."""
+    """Write left_out.txt, with split, name and reason of each sample that `on_bad_file: skip` left out, if any."""
     lines = [
         f"{split}/{name}: {reason}\n"
         for split, dataset in (("train", task.train_set), ("val", task.val_set))

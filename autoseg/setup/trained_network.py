@@ -1,4 +1,4 @@
-"""A retrained network, loaded and ready for inference, and the settings of that inference."""
+"""Loading a retrained network for inference, and the settings of inference."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 Inference = InferenceConfig | Mapping[str, Any]
 
 IN_WINDOWS = "see large images in pieces: --window 512 512"
-"""What to do where the memory does not suffice."""
+"""Advice if memory runs out."""
 
 
 def inference_settings(inference: Inference | None) -> InferenceConfig:
-    """The settings, checked. Raises: ConfigError: one is wrong, or the CRF is not installed."""
+    """Check the settings. Raises: ConfigError: one is wrong, or the CRF is not installed."""
     from autoseg.engine.crf import load_densecrf
 
     asked = inference if isinstance(inference, InferenceConfig) else parse(InferenceConfig, inference or {})
@@ -35,9 +35,9 @@ def inference_settings(inference: Inference | None) -> InferenceConfig:
 def load_for_inference(
     run: str | Path, checkpoint: str, device: str, precision: str, output_stride: int | None, asked: InferenceConfig
 ) -> tuple[SegmentationNetwork, RetrainConfig, dict[str, Any], torch.device]:
-    """As `load_network`, with the network ready for use on the device, which comes last.
+    """What `load_network` returns, with the network ready for inference on a device, and the device.
 
-    Raises: ConfigError: a CRF is asked for, which knows colours, and the images have none.
+    Raises: ConfigError: a CRF for images without three channels.
     """
     from autoseg.engine.device_check import prepare
     from autoseg.engine.environment import pick_device
@@ -55,7 +55,7 @@ def load_for_inference(
 
 
 def checkpoint_name(checkpoint: str) -> Any:
-    """`checkpoint` itself. Raises: ConfigError: neither best nor last."""
+    """Return `checkpoint`. Raises: ConfigError: it is neither best nor last."""
     if checkpoint not in ("best", "last"):
         raise ConfigError(f"checkpoint must be best or last, not {checkpoint}", code="unknown-checkpoint")
     return checkpoint

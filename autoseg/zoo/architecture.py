@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from autoseg.errors import ConfigError, GenotypeError
 from autoseg.files import read_yaml
 from autoseg.genotype.schema import Genotype
+from autoseg.library import hint
 from autoseg.space.schema import genotype_names
 from autoseg.zoo.schema import FixedNetwork, is_network_name, network_names
 
@@ -17,7 +17,7 @@ Architecture = Genotype | FixedNetwork
 
 
 def parse_architecture(data: Mapping[str, Any], where: str = "") -> Architecture:
-    """Plain data with a cell as a genotype, else as a fixed network. Raises: GenotypeError, ConfigError: wrong data."""
+    """Plain data with a cell as a genotype, else as a fixed network. Raises: GenotypeError, ConfigError: invalid."""
     return Genotype.parse(data, where) if "cell" in data else FixedNetwork.parse(data, where)
 
 
@@ -44,9 +44,8 @@ def load_architecture(source: str | Path | Mapping[str, Any] | Architecture) -> 
     if path.is_dir():
         return _of_run(path)
     known = [*genotype_names(), *network_names()]
-    near = get_close_matches(name, known, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}; or give the path of a YAML file"
-    raise GenotypeError(f"unknown genotype or network '{name}' ({hint})", code="unknown-network")
+    advice = hint(name, known, "; or give the path of a YAML file")
+    raise GenotypeError(f"unknown genotype or network '{name}' ({advice})", code="unknown-network")
 
 
 def _of_run(path: Path) -> Architecture:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
 from autoseg.config.base import NamedSettings, Number, Whole, parse
 from autoseg.errors import ConfigError
+from autoseg.library import hint
 from autoseg.registry import NETWORKS, Network
 from autoseg.space.schema import refuse_missing_plugins
 
@@ -74,9 +74,8 @@ class FixedNetwork(NamedSettings):
     def _name_is_known(cls, name: str) -> str:
         record = _find(name)
         if record is None:
-            near = get_close_matches(name, network_names(), n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(NETWORKS)}"
-            raise ValueError(f"unknown network '{name}' ({hint})")
+            advice = hint(name, network_names(), otherwise=f"known: {', '.join(NETWORKS)}")
+            raise ValueError(f"unknown network '{name}' ({advice})")
         return record.name
 
     @model_validator(mode="after")

@@ -12,8 +12,8 @@ from PIL import Image
 from tiny_runs import COMMON, GENOTYPE, SPACE, call, rows, write_config, write_folder
 
 import autoseg
-from autoseg.api import run as run_api
 from autoseg.cli.main import run
+from autoseg.setup import start
 
 SHORT: dict[str, Any] = {**COMMON, "epochs": 1, "max_steps_per_epoch": 1}
 SIZES = [(8, 8), (9, 40), (31, 33), (33, 31), (33, 31), (40, 8), (64, 48)]
@@ -210,8 +210,8 @@ def test_the_training_images_are_opened_once(
 ) -> None:
     """Every file of theirs is read then, where bad ones are left out."""
     opened: list[str] = []
-    real = run_api.open_dataset
-    monkeypatch.setattr(run_api, "open_dataset", lambda data, split: opened.append(split) or real(data, split))  # type: ignore[func-returns-value]
+    real = start.open_dataset
+    monkeypatch.setattr(start, "open_dataset", lambda data, split: opened.append(split) or real(data, split))  # type: ignore[func-returns-value]
     config = write_config(
         tmp_path / "c.yaml", {"genotype": GENOTYPE, "retrain": SHORT, "device": "cpu", "data": {"on_bad_file": "skip"}}
     )
