@@ -18,9 +18,11 @@ def _deeplabv3plus(given: DecoderInputs) -> nn.Module:
     """ASPP, then a low-level feature (Chen et al. 2018)."""
     from autoseg.ops.heads import DeepLabV3PlusDecoder
 
-    widths = (given.settings.filters, given.settings.low_level_filters)
-    rest = (given.rates, given.settings.dropout, given.norm, given.upsamplers)
-    return DeepLabV3PlusDecoder(given.channels, given.finer[-1], given.num_classes, *widths, *rest)
+    settings, low_level = given.settings, given.finer[-1]
+    return DeepLabV3PlusDecoder(
+        given.channels, low_level, given.num_classes, settings.filters, settings.low_level_filters, given.rates,
+        settings.dropout, given.norm, given.upsamplers,
+    )  # fmt: skip
 
 
 def _aspp(given: DecoderInputs) -> nn.Module:
