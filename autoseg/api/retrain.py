@@ -14,8 +14,8 @@ from autoseg.engine.trainer import Trainer
 from autoseg.planning.device import memory_errors
 from autoseg.planning.fit import smaller_settings
 from autoseg.setup.preflight import check_device
-from autoseg.setup.settings import Source, Sources, retrain_config, retrain_sources
-from autoseg.setup.start import begin, open_splits, start
+from autoseg.setup.settings import Source, retrain_config, retrain_sources
+from autoseg.setup.start import Settled, begin, open_run, open_splits, settle, settle_resumed
 from autoseg.zoo.architecture import Architecture
 from autoseg.zoo.match_cost import CostTarget
 
@@ -56,13 +56,16 @@ def retrain(
         AutosegError: an argument or setting is wrong, or the device runs out of memory.
         Interrupted: Ctrl-C or TERM stopped the run, after a clean save.
     """
-
-    def read(config: str | Path | None) -> tuple[RetrainConfig, Sources]:
-        sources = retrain_sources(architecture, data, config, overrides, match)
-        return retrain_config(sources, match), sources
-
     given = any(value not in (None, {}) for value in (architecture, data, config, overrides, match))
-    run, settled = start(out, "retrain", RetrainConfig, read, config, given, quick, resume)
+    run = open_run(out, "retrain", resume, given)
+    if run is None:
+        sources = retrain_sources(architecture, data, config, overrides, match)
+        settled = settle(retrain_config(sources, match), sources, quick)
+    else:
+        settled = Settled(run.config(RetrainConfig), [])
+        if given:
+            sources = retrain_sources(architecture, data, config or run.config_path, overrides, match)
+            settled = settle_resumed(settled.settings, retrain_config(sources, match), sources, quick, out)
     device = check_device(settled.settings)
     task = RetrainTask(settled.settings, *open_splits(settled), device)
     if run is None or not (run.checkpoints / "last.pt").is_file():

@@ -14,8 +14,8 @@ from autoseg.engine.trainer import Trainer
 from autoseg.planning.device import memory_errors
 from autoseg.planning.fit import smaller_settings
 from autoseg.setup.preflight import check_device
-from autoseg.setup.settings import Source, Sources, search_config, search_sources
-from autoseg.setup.start import begin, open_splits, start
+from autoseg.setup.settings import Source, search_config, search_sources
+from autoseg.setup.start import Settled, begin, open_run, open_splits, settle, settle_resumed
 from autoseg.space.schema import SearchSpace
 
 
@@ -52,13 +52,16 @@ def search(
         AutosegError: an argument or setting is wrong, or the device runs out of memory.
         Interrupted: Ctrl-C or TERM stopped the run, after a clean save.
     """
-
-    def read(config: str | Path | None) -> tuple[SearchConfig, Sources]:
-        sources = search_sources(space, data, config, overrides)
-        return search_config(sources), sources
-
     given = any(value not in (None, {}) for value in (space, data, config, overrides))
-    run, settled = start(out, "search", SearchConfig, read, config, given, quick, resume)
+    run = open_run(out, "search", resume, given)
+    if run is None:
+        sources = search_sources(space, data, config, overrides)
+        settled = settle(search_config(sources), sources, quick)
+    else:
+        settled = Settled(run.config(SearchConfig), [])
+        if given:
+            sources = search_sources(space, data, config or run.config_path, overrides)
+            settled = settle_resumed(settled.settings, search_config(sources), sources, quick, out)
     device = check_device(settled.settings)
     task = SearchTask(settled.settings, *open_splits(settled), device)
     run = begin(run, out, task, settled.reasons, show_progress)

@@ -58,15 +58,13 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
-def optimizer_step(
+def clip_gradients(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-    parameters: Sequence[nn.Parameter] = (),
-    clip_grad_norm: float | None = None,
+    parameters: Sequence[nn.Parameter],
+    most: float | None,
 ) -> None:
-    """One step of the optimizer; first clips the gradients of `parameters` to a common norm, if one is given."""
+    """Undo fp16's scale. Clip the gradients of the optimizer's `parameters` to the common norm `most`, if given."""
     scaler.unscale_(optimizer)
-    if clip_grad_norm is not None:
-        nn.utils.clip_grad_norm_(parameters, clip_grad_norm)
-    scaler.step(optimizer)  # in fp16 it skips the step if a gradient is not finite
-    scaler.update()
+    if most is not None:
+        nn.utils.clip_grad_norm_(parameters, most)

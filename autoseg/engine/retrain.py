@@ -18,7 +18,7 @@ from autoseg.engine.config import RetrainConfig
 from autoseg.engine.cuda_graphs import CudaGraphs, Inputs, Recordings
 from autoseg.engine.mixed_precision import autocast, loss_scale, make_scaler
 from autoseg.engine.moving_average import MovingAverage
-from autoseg.engine.optim import build_optimizer, learning_rate, optimizer_step, set_learning_rate
+from autoseg.engine.optim import build_optimizer, clip_gradients, learning_rate, set_learning_rate
 from autoseg.engine.run_directory import Run
 from autoseg.engine.trainer import Figures
 from autoseg.engine.training import batches_of_steps, make_loader, make_loss, seed_step, validation_figures
@@ -107,7 +107,9 @@ class RetrainTask:
         # `_forward_backward` is the forward pass, the loss and the backward pass
         prepared = [self._prepared(*batch) for batch in batches]
         loss = accumulated(self.parameters, self.loss, prepared, self._gradients)
-        optimizer_step(self.optimizer, self.scaler, self.parameters, schedule.clip_grad_norm)
+        clip_gradients(self.optimizer, self.scaler, self.parameters, schedule.clip_grad_norm)
+        self.scaler.step(self.optimizer)  # the optimizer's step; in fp16, none if a gradient is not finite
+        self.scaler.update()
         if self.average is not None:
             self.average.update(self.network)
         return {"train": {"loss": loss, "lr": lr, **loss_scale(self.scaler, loss)}}

@@ -17,7 +17,7 @@ from autoseg.engine.checkpoint import Kind
 from autoseg.engine.config import SearchConfig
 from autoseg.engine.cuda_graphs import CudaGraphs, Inputs, Recordings
 from autoseg.engine.mixed_precision import autocast, loss_scale, make_scaler
-from autoseg.engine.optim import build_optimizer, learning_rate, optimizer_step, set_learning_rate
+from autoseg.engine.optim import build_optimizer, clip_gradients, learning_rate, set_learning_rate
 from autoseg.engine.run_directory import Run
 from autoseg.engine.trainer import Figures
 from autoseg.engine.training import batches_of_steps, make_loader, make_loss, seed_of, validation_figures
@@ -107,7 +107,9 @@ class SearchTask:
         gradients.freeze("architecture")
         self._sample_operations(2 * step)
         loss = gradients("weights", *self._to_device(batches_a))
-        optimizer_step(self.optimizer, scalers["weights"], gradients.parameters["weights"], schedule.clip_grad_norm)
+        clip_gradients(self.optimizer, scalers["weights"], gradients.parameters["weights"], schedule.clip_grad_norm)
+        scalers["weights"].step(self.optimizer)  # the optimizer's step; in fp16, none if a gradient is not finite
+        scalers["weights"].update()
         figures: Figures = {"train": {"loss": loss, "lr": lr, **loss_scale(scalers["weights"], loss)}}
         if batches_b is None:
             return figures
@@ -116,7 +118,8 @@ class SearchTask:
         gradients.freeze("weights")
         self._sample_operations(2 * step + 1)
         loss = gradients("architecture", *self._to_device(batches_b))
-        optimizer_step(self.arch_optimizer, scalers["architecture"])
+        scalers["architecture"].step(self.arch_optimizer)
+        scalers["architecture"].update()
         return {**figures, "arch": {"loss": loss, **loss_scale(scalers["architecture"], loss)}}
 
     def _sample_operations(self, number: int) -> None:

@@ -27,7 +27,7 @@ from autoseg.config.training import TrainingConfig
 from autoseg.data.dataset import open_dataset, resolve
 from autoseg.engine.config import RetrainConfig, SearchConfig
 from autoseg.engine.mixed_precision import autocast
-from autoseg.engine.optim import optimizer_step
+from autoseg.engine.optim import clip_gradients
 from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.search import HALVES, SearchTask
 from autoseg.errors import ConfigError
@@ -214,7 +214,9 @@ def take_step(task: SearchTask | RetrainTask, step: Step, batches: Sequence[Batc
         optimizer, clip = task.arch_optimizer, None
     task.gradients.freeze(frozen)
     task.gradients(half, *batches)
-    optimizer_step(optimizer, task.scalers[half], task.gradients.parameters[half], clip)
+    clip_gradients(optimizer, task.scalers[half], task.gradients.parameters[half], clip)
+    task.scalers[half].step(optimizer)
+    task.scalers[half].update()
 
 
 def _network(task: SearchTask | RetrainTask) -> nn.Module:

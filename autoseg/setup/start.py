@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
@@ -37,23 +37,11 @@ class Settled(NamedTuple, Generic[Config]):
     """The training images, if they were opened with these settings."""
 
 
-def start(
-    out: str | Path, kind: Kind, model: type[Config], read: Callable[[str | Path | None], tuple[Config, Sources]],
-    config: str | Path | None, given: bool, quick: bool, resume: bool,
-) -> tuple[Run | None, Settled[Config]]:  # fmt: skip
-    """The run in `out` to resume, or None for a new one, and the settings.
+def open_run(out: str | Path, kind: Kind, resume: bool, given: bool) -> Run | None:
+    """The run in `out` to resume; None for a new one.
 
-    read: reads the given settings with a config file. config: that file. given: whether any settings are given.
-    Raises: RunError: `out` holds something else, or nothing to resume. ConfigError: settings differ from the run's own.
+    given: whether any settings are given. Raises: RunError: `out` holds something else, or nothing to resume.
     """
-    run = _open_run(out, kind, resume, given)
-    if run is None:
-        return None, _settle(*read(config), quick)
-    own = run.config(model)
-    return run, _settle_resumed(own, *read(config or run.config_path), quick, out) if given else Settled(own, [])
-
-
-def _open_run(out: str | Path, kind: Kind, resume: bool, given: bool) -> Run | None:
     path = Path(out)
     if not (resume and (path / "config.yaml").is_file()):
         refuse_used(path)
@@ -69,7 +57,7 @@ def _open_run(out: str | Path, kind: Kind, resume: bool, given: bool) -> Run | N
     return run
 
 
-def _settle(wanted: Config, sources: Sources, quick: bool) -> Settled[Config]:
+def settle(wanted: Config, sources: Sources, quick: bool) -> Settled[Config]:
     """The settings of a new run. Those that the user has not set are made to fit the data and the device."""
     named = sources.set_by_user(schedule_of(wanted)[0])
     guided, reasons, train = _guided(wanted, named, quick)
@@ -78,7 +66,7 @@ def _settle(wanted: Config, sources: Sources, quick: bool) -> Settled[Config]:
     return Settled(fitted, reasons + more, train)
 
 
-def _settle_resumed(own: Config, wanted: Config, sources: Sources, quick: bool, out: str | Path) -> Settled[Config]:
+def settle_resumed(own: Config, wanted: Config, sources: Sources, quick: bool, out: str | Path) -> Settled[Config]:
     """The run's `own` settings. Raises: ConfigError: the settings given now differ from them."""
     # the run has its schedule already
     named = sources.set_by_user(schedule_of(wanted)[0]) | {*TrainingConfig.model_fields, *SearchSchedule.model_fields}
