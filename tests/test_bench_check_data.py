@@ -17,6 +17,7 @@ from autoseg.config.data import DataConfig
 from autoseg.data.check.report import check_dataset
 
 
+@pytest.mark.slow
 def test_figures_are_complete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "bench.json"
     arguments = ["--images", "12", "--size", "64x96", "--folder", str(tmp_path), "--json", str(file)]

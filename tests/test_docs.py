@@ -108,6 +108,7 @@ def write_photos(folder: Path) -> None:
     Image.fromarray(data.load(20).image).resize((123, 77)).save(folder / "new" / "street.jpg")
 
 
+@pytest.mark.slow
 def test_readme_and_the_guide(tmp_path, monkeypatch):
     """README's commands in their order, then each page of the guide, which goes on from what README leaves."""
     write_photos(tmp_path / "photos")
@@ -127,6 +128,7 @@ def test_readme_and_the_guide(tmp_path, monkeypatch):
     assert Image.open("predictions/labels/street.png").size == (123, 77)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CAMVID.is_dir(), reason=f"CamVid is not at {CAMVID.relative_to(ROOT.parent)}")
 def test_commands_of_the_camvid_result(tmp_path, monkeypatch):
     """A reader can repeat docs/results/camvid.md."""
@@ -138,6 +140,7 @@ def test_commands_of_the_camvid_result(tmp_path, monkeypatch):
     assert names[:4] == ["search", "decode", "retrain", "evaluate"]
 
 
+@pytest.mark.slow
 def test_commands_of_the_data_sets_result(tmp_path, monkeypatch):
     write_photos(tmp_path / "photos")
     monkeypatch.chdir(tmp_path)

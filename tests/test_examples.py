@@ -31,8 +31,8 @@ from autoseg.registry import LOSSES, OPERATIONS, UPSAMPLERS
 from autoseg.viz.graph import short_name
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = ["--set", "data.generated={size: [64, 64], train: 8, val: 4, test: 4}"]
-SMALL_SPACE = ["--set", "space.network.layers=2", "--set", "space.cell.blocks=1"]
+SMALL = ["data.generated={size: [64, 64], train: 8, val: 4, test: 4}"]
+SMALL_SPACE = ["space.network.layers=2", "space.cell.blocks=1"]
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("own_*.py"))
 
 

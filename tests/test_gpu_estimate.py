@@ -95,6 +95,7 @@ def config_of(space: dict[str, Any], **search: Any) -> SearchConfig:
     return search_config(space, crop=[65, 65], batch_size=2, **search)
 
 
+@pytest.mark.slow
 def test_the_operations_of_a_step_are_those_that_are_computed() -> None:
     config = config_of(RICH)
     found = count_steps(config)
@@ -116,6 +117,7 @@ def test_the_kinds_of_a_step() -> None:
     assert sum(one.kind == launches.OTHER for one in found) < 0.1 * len(found)
 
 
+@pytest.mark.slow
 def test_what_settings_of_the_kernels_change() -> None:
     config = config_of(RICH)
     plain, product, compiled, triton = (
@@ -180,6 +182,7 @@ def test_what_is_expected_depends_on_the_kernel() -> None:
     assert expected_share(launches.POOLING, plain) == gpu_estimate.OTHERS
 
 
+@pytest.mark.slow
 def test_the_script_prints_tables_and_writes_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     space = write_config(tmp_path / "space.yaml", {**SPACE, "search": {"crop": [64, 64], "batch_size": 2}})
     file = tmp_path / "estimate.json"

@@ -121,6 +121,7 @@ def test_an_output_folder_that_cannot_be_made_is_one_line(
     assert "set OUT to another one" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_without_a_card_a_stage_says_how_to_try_it(tmp_path: Path) -> None:
     done = stage("bench", tmp_path)
@@ -317,6 +318,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.Comple
     return stage("check", folder / "out", "--dry", "--tests", tests), folder / "out"
 
 
+@pytest.mark.slow
 def test_check_records_failures_crashes_and_what_hangs(
     checked: tuple[subprocess.CompletedProcess[str], Path],
 ) -> None:
@@ -370,6 +372,7 @@ def test_every_place_in_the_order_is_there_and_tests_that_need_a_card_are_found(
     assert "tests/test_files.py" not in names
 
 
+@pytest.mark.slow
 def test_a_stage_that_is_killed_leaves_what_it_had(tmp_path: Path) -> None:
     tests = tmp_path / "tests"
     tests.mkdir()
@@ -439,6 +442,7 @@ def benched(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.Comple
     return stage("bench", out, "--dry", "--seconds", "250", "--only", *rows), out
 
 
+@pytest.mark.slow
 def test_bench_writes_figures_a_table_and_profiles(benched: tuple[subprocess.CompletedProcess[str], Path]) -> None:
     done, out = benched
     assert done.returncode == 0, done.stdout + done.stderr
@@ -689,6 +693,7 @@ def write_camvid(folder: Path, count: int = 10) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_camvid_in_miniature(tmp_path: Path) -> None:
     data, work, out = write_camvid(tmp_path / "data"), tmp_path / "work", tmp_path / "out"
     done = stage("camvid", out, "--dry", "--data", data, "--work", work)
@@ -713,6 +718,7 @@ def test_camvid_in_miniature(tmp_path: Path) -> None:
     assert "is not an empty folder" in again.stderr
 
 
+@pytest.mark.slow
 def test_camvid_goes_on_with_runs_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A search that its time stopped is decoded as far as it came, and what follows uses it."""
     events: list[dict[str, Any]] = []

@@ -69,6 +69,7 @@ def test_every_record_and_its_options_load_without_torch() -> None:
     assert kinds == [registry.kind for registry in REGISTRIES.values()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "expected"),
     [({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
@@ -81,6 +82,7 @@ def test_threads_give_way_early_unless_the_user_says_otherwise(given: dict[str, 
     assert done.stdout.splitlines()[-1] == expected
 
 
+@pytest.mark.slow
 def test_importing_autoseg_changes_no_environment_variable() -> None:
     """Nor do its light parts; commands may."""
     code = (

@@ -52,6 +52,7 @@ def searched(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path / "search"
 
 
+@pytest.mark.slow
 def test_from_the_search_to_the_exported_network(
     searched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -103,6 +104,7 @@ def test_the_weights_of_the_operation_are_trained(searched: Path) -> None:
     assert any(bool((value != 1).any()) for value in scales)
 
 
+@pytest.mark.slow
 def test_the_plan_counts_its_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """More for wider operations: three times the channels are kept for the backward pass."""
     autoseg.load_plugin(PLUGIN)

@@ -53,6 +53,7 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return json.loads(file.read_text())
 
 
+@pytest.mark.slow
 def test_figures_are_complete_and_plausible(figures: dict[str, Any]) -> None:
     assert {"device", "torch", "threads", "precision"} <= figures["machine"].keys()
     found = figures["workloads"]["W3"]
@@ -117,6 +118,7 @@ def test_time_is_that_of_the_work() -> None:
     assert 0 < cpu_seconds < 2 * seconds + 0.1
 
 
+@pytest.mark.slow
 def test_growth_is_measured_fitted_and_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -203,6 +205,7 @@ def test_a_workload_is_its_space_with_other_numbers() -> None:
     assert torch.allclose(found["fast"].logits(), found["textbook"].logits(), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_checkouts_are_compared_turn_by_turn() -> None:
     """One checkout with itself: equal operations and losses, and a ratio near one."""
     import compare_checkouts

@@ -82,6 +82,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_the_page_and_its_figures(small: list[str]) -> None:
     assert what_fits.main(small) == 0
     page, figures = Path(small[-3]).read_text(), json.loads(Path(small[-1]).read_text())

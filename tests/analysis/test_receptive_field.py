@@ -126,6 +126,7 @@ def by_trace(network: nn.Module, axis: int) -> list[tuple[int, int] | None]:
     return [(-int(first), int(end)) if math.isfinite(end) else None for end, first in pairs]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(30))
 def test_exactly_what_has_a_gradient(seed: int) -> None:
     torch.manual_seed(seed)
@@ -340,6 +341,7 @@ def test_stages_that_cannot_be_traced() -> None:
         trace_stages(listed, ["0"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "field"),
     [

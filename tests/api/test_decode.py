@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from error_codes import raises_code
 from tiny_runs import SPACE, files_of, search_task
 
@@ -17,6 +18,7 @@ from autoseg.genotype.schema import Genotype
 from autoseg.space.snapshot import ArchProbs
 
 
+@pytest.mark.slow
 def test_decode_writes_what_the_last_snapshot_says(search_run: Path) -> None:
     genotype = autoseg.decode(search_run)
     probs = ArchProbs.load(search_run / "arch" / "epoch_0002.npz", search_task().space)
@@ -41,6 +43,7 @@ def test_decode_never_writes_over_another_genotype(search_run: Path, tmp_path: P
     assert Genotype.load(search_run).source["epoch"] == 0
 
 
+@pytest.mark.slow
 def test_decode_refuses(search_run: Path, retrained: Path, tmp_path: Path) -> None:
     cases: tuple[tuple[dict[str, Any], str, tuple[object, ...]], ...] = (
         ({"run": retrained}, "run-kind-differs", (retrained,)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from error_codes import raises_code
 
 import autoseg
@@ -24,6 +25,7 @@ def test_evaluate_writes_into_the_run_and_over_no_other_file(retrain_run: Path, 
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_evaluate_draws_the_confusion_matrix_where_asked(retrain_run: Path, tmp_path: Path) -> None:
     autoseg.evaluate(retrain_run, split="test", show_progress=False)
     assert not list(retrain_run.rglob("confusion*"))

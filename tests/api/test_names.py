@@ -38,6 +38,7 @@ print(json.dumps([loaded, hidden]))
 """
 
 
+@pytest.mark.slow
 def test_no_module_takes_the_place_of_a_public_name() -> None:
     """Importing the package `autoseg.search` would set the attribute `search` of `autoseg` to that package."""
     command = [sys.executable, "-c", CODE]

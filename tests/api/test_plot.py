@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from error_codes import raises_code
 from PIL import Image
 from tiny_runs import GENOTYPE, SPACE, write_config
@@ -12,6 +13,7 @@ import autoseg
 from autoseg.errors import ConfigError
 
 
+@pytest.mark.slow
 def test_plot_a_search(search_run: Path) -> None:
     files = autoseg.plot(search_run)
     assert {path.parent for path in files} == {search_run / "figures"}
@@ -22,6 +24,7 @@ def test_plot_a_search(search_run: Path) -> None:
     assert {path.stem for path in autoseg.plot(search_run)} == {"trellis", "alpha", "history", "cell"}
 
 
+@pytest.mark.slow
 def test_plot_a_retraining_a_genotype_and_a_space(retrained: Path, tmp_path: Path) -> None:
     out = tmp_path / "figures"
     genotype = write_config(tmp_path / "g.yaml", GENOTYPE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import yaml
 from small_networks import down_to_8, genotype, hourglass, hourglass_space, open_space, several_paths
 from tiny_runs import SPACE, write_config
@@ -79,6 +80,7 @@ def test_a_space_of_several_paths_says_what_stays(tmp_path: Path) -> None:
     assert "at 32x32 with 3 classes" in found["supernet"]
 
 
+@pytest.mark.slow
 def test_a_space_and_a_retrained_network(retrained: Path, tmp_path: Path) -> None:
     (space,) = describe(write_config(tmp_path / "s.yaml", SPACE), 7, (96, 96))
     assert space["cell"] == "1 blocks, 2 edges, 3 operations"

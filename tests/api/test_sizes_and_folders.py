@@ -71,6 +71,7 @@ def test_small_images_are_measured_as_they_are_predicted(mixed: Path, tmp_path: 
     assert np.abs(counts - np.array(result["confusion"])).sum() <= 4  # a tie between two logits may fall either way
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [{}, {"window": (32, 32), "flip": True}])
 def test_scores_do_not_depend_on_the_batches(how: dict[str, Any], mixed: Path, tmp_path: Path) -> None:
     results = [
@@ -95,6 +96,7 @@ ROUNDED = ("loss", "expected_calibration_error", "brier_score", "reliability")
 """Sums of what networks say, which PyTorch rounds otherwise for other batches."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1, 40), (40, 1), (7, 8)])
 def test_images_of_a_pixel_are_refused(
     size: tuple[int, int], mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -134,6 +136,7 @@ def binary(root: Path, foreground: int, ignored: bool = False) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("trained", "measured"), [(1, 255), (255, 1), (1, 1), (255, 255)])
 def test_masks_of_0_and_255_where_others_have_0_and_1(trained: int, measured: int, tmp_path: Path) -> None:
     net = retrain(binary(tmp_path / "own", trained), tmp_path / "net")
@@ -159,6 +162,7 @@ def test_an_ignore_label_beside_0_and_1_stays_one(tmp_path: Path) -> None:
     assert np.sum(result["confusion"]) == 2 * 40 * 36
 
 
+@pytest.mark.slow
 def test_labels_and_channels_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     net = retrain(binary(tmp_path / "own", 1), tmp_path / "net")
     three = write_folder(tmp_path / "three", {"train": [(32, 32)], "val": [(32, 32)]}, labels=3)

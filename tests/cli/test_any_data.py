@@ -34,6 +34,7 @@ def pairs() -> Source:
     return generated((48, 64), 8, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", MAKERS)
 def test_a_made_data_set(layout: str, pairs: Source, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = MAKERS[layout](pairs, tmp_path / layout)
@@ -42,11 +43,13 @@ def test_a_made_data_set(layout: str, pairs: Source, tmp_path: Path, capsys: pyt
     use(data, tmp_path, int(counts.split()[-2]), channels)
 
 
+@pytest.mark.slow
 def test_camvid(camvid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     check(camvid, tmp_path, "CamVid", "367 train, 101 val, 11 classes", capsys)
     use(camvid, tmp_path, 11, 3)
 
 
+@pytest.mark.slow
 def test_voc(voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     check(voc, tmp_path, "PASCAL VOC", "7 train, 3 val, 21 classes", capsys)
     use(voc, tmp_path, 21, 3)
@@ -80,6 +83,7 @@ def use(data: Path, folder: Path, classes: int, channels: int) -> None:
     call("export", folder / "net", "--format", "pt2", "--out", folder / "net.pt2")
 
 
+@pytest.mark.slow
 def test_two_classes_with_one_output(pairs: Source, tmp_path: Path) -> None:
     data = MAKERS["binary"](pairs, tmp_path / "data")
     space = tmp_path / "space.yaml"

@@ -47,6 +47,7 @@ def test_a_set_that_is_well(root: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert lines[-1] == "nothing would stop a run"
 
 
+@pytest.mark.slow
 def test_what_is_written(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "made" / "out"
     lines = printed(capsys, root, "--out", out, "--json", tmp_path / "other.json")
@@ -133,6 +134,7 @@ def test_what_is_wrong_is_one_line_at_once(
     assert files_of(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_files_are_written_over_where_that_is_asked_for(root: Path, tmp_path: Path) -> None:
     call("check-data", root, "--out", tmp_path / "out")
     before = files_of(tmp_path / "out")

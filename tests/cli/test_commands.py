@@ -16,6 +16,7 @@ from autoseg.genotype.schema import Genotype
 SET = ["--set", "search.epochs=2", "--set", "search.arch_start_epoch=1", "--set", "search.batch_size=2"]
 
 
+@pytest.mark.slow
 def test_from_a_folder_to_predictions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = [(40, 48), (36, 36), (48, 40), (40, 40)]
     data = write_folder(tmp_path / "data", {"train": sizes * 2, "val": sizes, "test": sizes[:3]}, labels=4)

@@ -128,6 +128,7 @@ def test_what_is_wrong_is_one_line(
     assert not (path / "genotype.yaml").exists()
 
 
+@pytest.mark.slow
 def test_decoding_several_paths_needs_no_torch(search_of: MakeRun) -> None:
     path = search_of("multi hourglass")
     program = (

@@ -175,6 +175,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str, tuple[str, ...]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", list(DAMAGE))
 @pytest.mark.parametrize("command", ["search", "retrain"])
 def test_data(command: str, damage: str, fails: Fails, tmp_path: Path) -> None:
@@ -248,6 +249,7 @@ class Bomb:
         return os.mkdir, (str(self.path),)
 
 
+@pytest.mark.slow
 def test_checkpoints(fails: Fails, search_run: Path, retrain_run: Path, tmp_path: Path) -> None:
     Image.new("RGB", (40, 40)).save(tmp_path / "image.png")
     uses: list[list[object]] = [
@@ -276,6 +278,7 @@ def test_checkpoints(fails: Fails, search_run: Path, retrain_run: Path, tmp_path
 # --- the other commands -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_evaluate(fails: Fails, search_run: Path, retrain_run: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     cases: list[tuple[list[object], str, Named]] = [
@@ -299,6 +302,7 @@ def test_evaluate(fails: Fails, search_run: Path, retrain_run: Path, tmp_path: P
         fails(["evaluate", *arguments], code, *named)
 
 
+@pytest.mark.slow
 def test_predict(fails: Fails, search_run: Path, retrain_run: Path, tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("not an image")
     (tmp_path / "empty").mkdir()
@@ -319,6 +323,7 @@ def test_predict(fails: Fails, search_run: Path, retrain_run: Path, tmp_path: Pa
     fails(["predict", retrain_run, good, "--out", tmp_path / "text.jpg"], "folder-unwritable", tmp_path / "text.jpg")
 
 
+@pytest.mark.slow
 def test_decode_plot_export_and_show(fails: Fails, search_run: Path, retrain_run: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     notes = tmp_path / "notes.txt"

@@ -32,6 +32,7 @@ def process(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_help_answers_in_half_a_second() -> None:
     seconds = []
     for _ in range(8):  # the best of several, since the machine is shared
@@ -46,6 +47,7 @@ def test_help_answers_in_half_a_second() -> None:
         assert re.search(rf"\b{name}\b", done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(COMMANDS))
 def test_each_command_has_help_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     call(name, "--help")
@@ -58,12 +60,14 @@ def test_each_command_has_help_with_an_example(name: str, capsys: pytest.Capture
         assert option in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--help"], ["spaces"], ["search", "--help"], ["--version"], ["serach"]])
 def test_quick_commands_load_no_torch(arguments: list[str]) -> None:
     done = process("-c", NO_TORCH, *arguments)
     assert f"status {2 if arguments == ['serach'] else 0} loaded []" in done.stderr
 
 
+@pytest.mark.slow
 def test_decode_and_plot_load_no_torch(searched: Path, tmp_path: Path) -> None:
     done = process("-c", NO_TORCH, "decode", searched, "--out", tmp_path / "g.yaml")
     assert "status 0 loaded []" in done.stderr, done.stderr
@@ -111,6 +115,7 @@ def test_usage_errors_are_one_line(arguments: list[str], message: str, capsys: p
     assert captured.out == ""
 
 
+@pytest.mark.slow
 def test_an_error_of_a_process_is_one_line_and_status_2(tmp_path: Path) -> None:
     done = process("-m", "autoseg.cli.main", "decode", tmp_path / "nope")
     assert (done.returncode, done.stdout) == (2, "")
@@ -121,6 +126,7 @@ def test_an_error_of_a_process_is_one_line_and_status_2(tmp_path: Path) -> None:
     assert "RunError" in shown.stderr
 
 
+@pytest.mark.slow
 def test_spaces_names_every_space_and_network(capsys: pytest.CaptureFixture[str]) -> None:
     call("spaces")
     out = capsys.readouterr().out

@@ -24,6 +24,7 @@ def photo(tmp_path: Path) -> Path:
     return tmp_path / "photo.png"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "inference"),
     [
@@ -58,6 +59,7 @@ def test_both_commands_ask_as_told(
     assert np.array_equal(plain, expected) == (options == [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "code", "named"),
     [

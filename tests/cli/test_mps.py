@@ -63,6 +63,7 @@ def test_the_pretended_device_has_no_float64(mac: None) -> None:
         torch.ones(3, device=MPS, pin_memory=True)
 
 
+@pytest.mark.slow
 def test_every_command_runs(
     mac: None, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -89,6 +90,7 @@ def test_every_command_runs(
     assert all(value.device == CPU for value in checkpoint(tmp_path / "search")["state"]["supernet"].values())
 
 
+@pytest.mark.slow
 def test_a_search_is_that_of_the_cpu(mac: None, data: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path / "c.yaml", SEARCH)
     for device in ("cpu", "mps"):
@@ -98,6 +100,7 @@ def test_a_search_is_that_of_the_cpu(mac: None, data: Path, tmp_path: Path) -> N
         assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_cpu(mac: None, retrained: Path, data: Path, tmp_path: Path) -> None:
     """Sums too, which float32 would round."""
     results: list[dict[str, Any]] = []

@@ -48,6 +48,7 @@ def fails(capsys: pytest.CaptureFixture[str], arguments: Sequence[object], code:
     check_line(line, code, *named)
 
 
+@pytest.mark.slow
 def test_it_trains_measures_labels_exports_and_is_drawn(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -81,6 +82,7 @@ def test_it_trains_measures_labels_exports_and_is_drawn(
     assert "width 0.05" in shown
 
 
+@pytest.mark.slow
 def test_width_and_schedule_of_another_network(tmp_path: Path) -> None:
     wide = {"network": {"filter_multiplier": 32}, "retrain": {**SCHEDULE, "epochs": 1, "drop_path": 0.3}}
     genotype = write_config(tmp_path / "g.yaml", GENOTYPE, wide)
@@ -105,6 +107,7 @@ def test_a_run_that_was_finished_is_left_as_it_is(trained: Path, tmp_path: Path)
     assert {path: data for path, data in files_of(run).items() if path in before} == before
 
 
+@pytest.mark.slow
 def test_unet_is_a_space_and_a_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call("show", "unet", "--classes", 2, "--size", 64, 64, "--set", "network.in_channels=1")
     shown = capsys.readouterr().out
@@ -115,6 +118,7 @@ def test_unet_is_a_space_and_a_network(tmp_path: Path, capsys: pytest.CaptureFix
     assert {path.name for path in tmp_path.iterdir()} == {"trellis.svg", "network.svg"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "named"),
     [

@@ -43,6 +43,7 @@ def run(tmp_path: Path) -> tuple[Path, ArchProbs]:
     return folder, probs
 
 
+@pytest.mark.slow
 def test_plot_of_a_search_in_which_everything_competes(run: tuple[Path, ArchProbs]) -> None:
     folder, probs = run
     call("plot", folder, "--format", "svg")
@@ -57,6 +58,7 @@ def test_plot_of_a_search_in_which_everything_competes(run: tuple[Path, ArchProb
     assert {"cell.svg", "up_cell.svg"} <= {path.name for path in figures.iterdir()}
 
 
+@pytest.mark.slow
 def test_plot_of_a_search_shows_the_genotype_that_was_decoded(run: tuple[Path, ArchProbs]) -> None:
     folder, probs = run
     found = decode(probs, source={"epoch": 0})
@@ -69,6 +71,7 @@ def test_plot_of_a_search_shows_the_genotype_that_was_decoded(run: tuple[Path, A
         assert (text.count('id="skip-add"') == len(found.up_arrows)) == shown
 
 
+@pytest.mark.slow
 def test_show_of_genotypes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     several_paths().save(tmp_path / "several.yaml")
     hourglass().save(tmp_path / "hourglass.yaml")

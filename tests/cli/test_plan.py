@@ -26,6 +26,7 @@ def space(tmp_path: Path) -> Path:
     return write_config(tmp_path / "space.yaml", SMALL)
 
 
+@pytest.mark.slow
 def test_a_plan_as_a_user_reads_it(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call("plan", "--space", space, "--device", "cpu", "--memory", "1GB", "--images", "100")
     out = capsys.readouterr().out
@@ -41,6 +42,7 @@ def test_a_plan_as_a_user_reads_it(space: Path, capsys: pytest.CaptureFixture[st
     )
 
 
+@pytest.mark.slow
 def test_json_and_what_to_set_fit(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = search_config(SPACE, crop=[128, 128], batch_size=2)
     asked = Setting.of(config.search)
@@ -61,6 +63,7 @@ def test_json_and_what_to_set_fit(space: Path, capsys: pytest.CaptureFixture[str
     assert (advised.crop, advised.batch_size, advised.checkpoint_cells) == ((128, 128), 2, True)
 
 
+@pytest.mark.slow
 def test_data_says_how_many_images_and_how_large(space: Path) -> None:
     generated = {"layout": "generated", "generated": {"size": [72, 80], "train": 20}}
     plan = autoseg.plan(space, generated, memory="10GB", measure_time=False, overrides={"device": "cpu"})
@@ -70,6 +73,7 @@ def test_data_says_how_many_images_and_how_large(space: Path) -> None:
     assert (plan.steps, plan.times) == ((200, 100), None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "code", "named"),
     [
@@ -118,6 +122,7 @@ def test_a_gpu_that_is_not_there_needs_its_memory(device: str, space: Path, caps
     check_line(line, "device-missing", f"device {device} ", "--memory", "16GB", "--device cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_gpu")
 def test_memory_is_predicted_for_a_gpu_that_is_not_there(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call("plan", "--space", space, "--device", "cuda", "--memory", "1.2GB", "--images", "20")
@@ -132,6 +137,7 @@ def test_memory_is_predicted_for_a_gpu_that_is_not_there(space: Path, capsys: py
     assert "20 training images: 200 weight steps and 100 architecture steps\n" in out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_gpu")
 def test_json_says_that_the_gpu_is_not_there(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = ["--set", "search.cuda_graphs=false", "--set", "search.precision=fp16"]

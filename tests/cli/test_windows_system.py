@@ -61,6 +61,7 @@ def test_the_system_is_like_windows(windows: None, tmp_path: Path) -> None:
         (tmp_path / "10:30.txt").write_text("")
 
 
+@pytest.mark.slow
 def test_every_command(windows: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_folder(tmp_path / "my data", {"train": [(40, 40)] * 8, "val": [(36, 44)] * 2}, labels=5)
     configs = {kind: write_config(tmp_path / f"{kind}.yaml", settings) for kind, settings in

@@ -61,6 +61,7 @@ def test_every_class_occurs_and_the_commonest_one_is_no_answer() -> None:
     assert constant < 0.12
 
 
+@pytest.mark.slow
 def test_colour_says_nothing() -> None:
     """A classifier of single pixels, linear or not, finds no more than the commonest class."""
     train, val = generated(train=48), generated("val", val=16)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from autoseg.config.base import parse
 from autoseg.config.data import DataConfig, data_settings
@@ -17,6 +18,7 @@ def config(name: str, root: Path, **settings: object) -> DataConfig:
     return parse(DataConfig, data_settings(DATA_SETS / f"{name}.yaml") | {"root": str(root)} | settings)
 
 
+@pytest.mark.slow
 def test_camvid(camvid: Path) -> None:
     settings = resolve(config("camvid", camvid, resize=(120, 160)))
     for split, length in (("train", 367), ("val", 101)):

@@ -128,6 +128,7 @@ def resuming_refused(run_directory: Path, capsys: pytest.CaptureFixture[str], co
         assert text in last
 
 
+@pytest.mark.slow
 def test_resuming_from_a_checkpoint_that_does_not_belong(
     searched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,6 +149,7 @@ def test_resuming_from_a_checkpoint_that_does_not_belong(
     resuming_refused(mine, capsys, "checkpoint-damaged")
 
 
+@pytest.mark.slow
 def test_a_network_whose_weights_do_not_fit(retrained: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     shutil.copytree(retrained, mine)

@@ -53,6 +53,7 @@ def train(task: RetrainTask, start: int, end: int) -> list[float]:
     return [float(task.step([batch], 0, step)["train"]["loss"]) for step, batch in enumerate(batches, start)]
 
 
+@pytest.mark.slow
 def test_training_compiled_is_the_same_training(graphs: list[torch.fx.GraphModule]) -> None:
     """With drop path, whose probability is another at every step, auxiliary head, moving average, and validations."""
     plain, task = retrain_task(), retrain_task(compile=True)
@@ -64,6 +65,7 @@ def test_training_compiled_is_the_same_training(graphs: list[torch.fx.GraphModul
     assert len(graphs) == 2  # without drop path at the first step, with it at any probability after
 
 
+@pytest.mark.slow
 def test_a_compiled_training_resumes(graphs: list[torch.fx.GraphModule]) -> None:
     """In bf16; compiled or not, a checkpoint is the same."""
     whole = retrain_task(compile=True, precision="bf16")
@@ -80,6 +82,7 @@ def test_a_compiled_training_resumes(graphs: list[torch.fx.GraphModule]) -> None
 # --- the compiler itself ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="needs a C++ compiler")
 def test_code_is_made_and_computes_the_same() -> None:
     torch._dynamo.reset()
@@ -97,6 +100,7 @@ def test_without_a_compiler() -> None:
         compiled(torch.relu, CPU)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_compiler")
 def test_without_a_compiler_a_run_does_not_begin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = write_config(tmp_path / "c.yaml", RETRAIN)

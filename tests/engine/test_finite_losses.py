@@ -30,6 +30,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, kind: str, at: int, value: float) -> 
     monkeypatch.setattr(SearchTask, "step", step)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize(("kind", "at"), [("train", 1), ("train", 5), ("arch", 6)])
 def test_a_loss_that_is_not_logged_is_found_too(
@@ -45,6 +46,7 @@ def test_a_loss_that_is_not_logged_is_found_too(
     assert f"epoch {at // 4 + 1}, step 4 of {tmp_path / 'run'}" in last
 
 
+@pytest.mark.slow
 def test_nothing_is_saved_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint after every step: the last one is of the step before."""
     spoil(monkeypatch, "train", 6, float("nan"))

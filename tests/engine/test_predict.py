@@ -74,6 +74,7 @@ def test_an_overlay_lies_between_the_image_and_the_colours(images: Path, retrain
     assert not np.array_equal(shown, image)
 
 
+@pytest.mark.slow
 def test_a_network_that_resizes_answers_at_the_size_of_the_image(images: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path / "c.yaml", RETRAIN, {"data": {"resize": [32, 48]}, "retrain": {"epochs": 1}})
     call("retrain", "--config", config, "--out", tmp_path / "run")

@@ -49,6 +49,7 @@ def advance(task: SearchTask, first: int, last: int) -> None:
         task.step(next(task.batches(epoch, step)), epoch, number)
 
 
+@pytest.mark.slow
 @each
 def test_a_resumed_search_equals_one_that_never_stopped(relaxation: dict[str, Any]) -> None:
     whole, first, second = (task_with(relaxation) for _ in range(3))
@@ -73,6 +74,7 @@ def test_operations_are_drawn_for_each_pass_and_temperatures_go_from_first_to_la
     assert [t for _, t in drawn] == pytest.approx([5.0 - 4.5 * number / 23 for number in numbers])
 
 
+@pytest.mark.slow
 @each
 def test_from_search_to_retraining(
     relaxation: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -100,6 +102,7 @@ def test_from_search_to_retraining(
     assert re.search(r"^relaxation .*" + ".*".join(relaxation), shown, re.MULTILINE), shown
 
 
+@pytest.mark.slow
 @each
 def test_memory_is_predicted(relaxation: dict[str, Any]) -> None:
     memory = predict_memory(config_with(relaxation), torch.device("cpu"))

@@ -63,6 +63,7 @@ def kill() -> None:
     raise KilledError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "count"), [("step", 0), ("step", 1), ("step", 6), ("step", 7), ("validate", 0)])
 def test_interrupted_and_resumed(
     method: str,
@@ -89,6 +90,7 @@ def test_interrupted_and_resumed(
     assert_same_run(whole, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_the_pixels_of_the_loss_are_drawn_alike_after_resuming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     changes = {"retrain": {"loss_sampling": 0.3, "max_steps_per_epoch": 3, "epochs": 1}}
     config = write_config(tmp_path / "config.yaml", SETTINGS["retrain"], changes)
@@ -100,6 +102,7 @@ def test_the_pixels_of_the_loss_are_drawn_alike_after_resuming(tmp_path: Path, m
     assert_same_run(tmp_path / "whole", tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "count"), [("step", 0), ("step", 1), ("step", 6), ("validate", 1), ("end_epoch", 1)]
 )
@@ -120,6 +123,7 @@ def test_killed_and_resumed(
     assert_same_run(whole, tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [kill, interrupt])
 def test_without_frequent_checkpoints(
     stop: Callable[[], None],
@@ -140,6 +144,7 @@ def test_without_frequent_checkpoints(
     assert_same_run(whole, tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [3, 4, 5, 8])
 def test_the_best_network_is_kept_through_a_kill(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first validation is the best; killed before the save number `count`, of which 3 is best.pt and 4 last.pt."""
@@ -154,6 +159,7 @@ def test_the_best_network_is_kept_through_a_kill(count: int, tmp_path: Path, mon
     assert (best["epoch"], best["best_miou"], last["epoch"], last["best_miou"]) == (1, 0.5, 3, 0.5)
 
 
+@pytest.mark.slow
 def test_resuming_a_finished_run_changes_nothing(command: str, arguments: list[object], tmp_path: Path) -> None:
     call(*arguments)
     metrics = (tmp_path / "run" / "metrics.jsonl").read_bytes()
@@ -162,11 +168,13 @@ def test_resuming_a_finished_run_changes_nothing(command: str, arguments: list[o
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == metrics
 
 
+@pytest.mark.slow
 def test_resume_begins_a_run_that_is_not_there(arguments: list[object], whole: Path, tmp_path: Path) -> None:
     call(*arguments, "--resume")
     assert_same_run(whole, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_tensorboard_has_each_step_once_after_a_kill(
     arguments: list[object], command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +198,7 @@ def test_tensorboard_has_each_step_once_after_a_kill(
 # --- real signals -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "number"), [("search", signal.SIGINT), ("retrain", signal.SIGTERM)])
 def test_signals(number: int, command: str, whole: Path, arguments: list[object], tmp_path: Path) -> None:
     process = start(*arguments, slow=True)
@@ -204,6 +213,7 @@ def test_signals(number: int, command: str, whole: Path, arguments: list[object]
     assert_same_run(whole, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_signal_to_the_workers_too(whole: Path, command: str, arguments: list[object], tmp_path: Path) -> None:
     """As a batch system ends a job: every process of it gets the signal."""
     process = start(*arguments, "--set", f"{command}.workers=1", slow=True)
@@ -225,6 +235,7 @@ def test_interrupted_before_the_run_has_begun(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_kill_9_at_three_moments(command: str, whole: Path, arguments: list[object], tmp_path: Path) -> None:
     rng = random.Random(f"{command} 7")
     moments = sorted(rng.sample(range(1, len(rows(whole)) - 2), 3))

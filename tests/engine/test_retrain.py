@@ -255,11 +255,13 @@ def test_the_loaded_network_is_the_moving_average(retrained: Path) -> None:
     assert (config.data.num_classes, saved["epoch"]) == (7, 2)
 
 
+@pytest.mark.slow
 def test_a_run_from_the_config_of_another_is_the_same(retrained: Path, tmp_path: Path) -> None:
     call("retrain", "--config", retrained / "config.yaml", "--out", tmp_path / "b")
     assert_same_run(retrained, tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_workers_change_nothing(retrained: Path, tmp_path: Path) -> None:
     set_ = ["--set", "retrain.workers=1"]
     call("retrain", "--config", retrained / "config.yaml", *set_, "--out", tmp_path / "b")
@@ -277,6 +279,7 @@ def test_the_genotype_brings_its_schedule(tmp_path: Path) -> None:
     assert written["schedule"]["name"] == "poly"
 
 
+@pytest.mark.slow
 def test_a_run_in_bf16_is_measured_and_used_in_bf16(tmp_path: Path) -> None:
     config = write_config(tmp_path / "c.yaml", RETRAIN, {"retrain": {"precision": "bf16", "epochs": 4}})
     out = tmp_path / "run"

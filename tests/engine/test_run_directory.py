@@ -47,6 +47,7 @@ def test_directories_that_cannot_be_used(tmp_path: Path) -> None:
     refuse_used(tmp_path / "new" / "deep")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [0, 1])
 def test_killed_while_the_directory_is_made(
     count: int, searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -264,6 +264,7 @@ def test_validating_seldom_and_logging_seldom(tmp_path: Path) -> None:
     assert [row["step"] for row in rows(tmp_path / "run", "train")] == [2, 3, 4, 6, 8, 9, 10, 12]
 
 
+@pytest.mark.slow
 def test_a_diverged_loss_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # weight decay of 10 times 1 a step makes the weights overflow: a large loss alone BatchNorm would survive
     changes = {"optimizer": {"lr": 10.0, "weight_decay": 1.0}, "schedule": {"name": "constant"}, "epochs": 30}

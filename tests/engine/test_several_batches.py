@@ -129,6 +129,7 @@ def supernet_gradients(term: str, recorder: Any = None) -> Gradients:
     return Gradients(supernet, "float32", loss_of({"name": term}), recorder and recorder(supernet))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", HALVES)
 @pytest.mark.parametrize("term", ["cross_entropy", "focal"])
 def test_a_supernets_gradients_are_those_of_the_large_batch(half: Any, term: str) -> None:
@@ -145,6 +146,7 @@ def test_a_supernets_gradients_are_those_of_the_large_batch(half: Any, term: str
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_searchs_recorded_parts_are_the_eager_ones() -> None:
     images = torch.randn(6, 3, 36, 48, dtype=torch.float64)
     masks = labelled()[1].repeat_interleave(4, 1).repeat_interleave(4, 2)
@@ -199,6 +201,7 @@ def test_the_batches_of_a_step_are_those_of_a_large_one() -> None:
                 assert torch.equal(tensor, torch.cat(pieces))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["search", "retrain"])
 def test_an_accumulating_run_goes_on_to_the_same_result(kind: str, tmp_path: Path) -> None:
     settings, changes = {"search": SEARCH, "retrain": RETRAIN}[kind], {kind: {"accumulate": 2}}
@@ -386,6 +389,7 @@ class OnMeta:
         self.batch = tuple(part.to("meta") for part in next(self.task.loader.epoch(0)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_retraining_step_never_waits_for_the_device(accumulate: int, monkeypatch: pytest.MonkeyPatch) -> None:
     on_meta = OnMeta(monkeypatch, accumulate=accumulate, clip_grad_norm=1.0, loss_sampling=0.5)

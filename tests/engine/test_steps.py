@@ -133,6 +133,7 @@ class Training:
 # --- the bookkeeping, on a CPU ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("halves", [ALTERNATING, WITH_SHORT_BATCHES], ids=["alternating", "short batches"])
 def test_recorded_steps_are_eager_ones_bit_for_bit(halves: list[tuple[Half, int]]) -> None:
     """Batches, losses, gradients and running statistics, after every step; recording leaves no trace."""
@@ -148,6 +149,7 @@ def test_recorded_steps_are_eager_ones_bit_for_bit(halves: list[tuple[Half, int]
     assert recorder.replays == len(halves) - recorder.runs
 
 
+@pytest.mark.slow
 def test_gradients_of_the_other_half_are_never_used() -> None:
     eager, recorded = Training(), Training(StandIn)
     for number, (half, images) in enumerate(ALTERNATING):
@@ -159,6 +161,7 @@ def test_gradients_of_the_other_half_are_never_used() -> None:
         assert_same_state(eager.state(), recorded.state())
 
 
+@pytest.mark.slow
 def test_evaluation_in_between() -> None:
     eager, recorded = Training(), Training(StandIn)
     for first in (0, 20):
@@ -169,6 +172,7 @@ def test_evaluation_in_between() -> None:
     assert_same_state(eager.state(), recorded.state())
 
 
+@pytest.mark.slow
 def test_an_earlier_state_is_loaded_into_a_recorded_search() -> None:
     training = Training(StandIn)
     training.steps(ALTERNATING)
@@ -191,6 +195,7 @@ def test_the_callers_batches_are_left_alone() -> None:
     assert all(torch.equal(*pair) for pair in zip(tree_leaves(batches), tree_leaves(given), strict=True))
 
 
+@pytest.mark.slow
 def test_further_shapes_stay_eager() -> None:
     eager, recorded = Training(), Training(StandIn)
     recorder = recorded.gradients.recordings.recorder
@@ -253,6 +258,7 @@ def comparing(recorder: Callable[[Supernet], CudaGraphs], precision: str = "floa
     return training
 
 
+@pytest.mark.slow
 def test_a_right_recording_is_compared_once_and_leaves_no_trace() -> None:
     eager, recorded = Training(), comparing(StandIn)
     for number, (half, images) in enumerate(ALTERNATING):
@@ -280,6 +286,7 @@ def change_loss(written: list[Tensor]) -> None:
     written[0].mul_(1.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [scale_all, clear_one, spoil_one, change_loss])
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_a_recording_that_differs_is_dropped_with_a_line(
@@ -314,6 +321,7 @@ def test_a_step_without_finite_gradients_proves_nothing() -> None:
     assert len(training.gradients.recordings._trusted) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compare", [False, True])
 def test_an_eager_step_runs_out_of_memory_beside_recordings(
     compare: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
@@ -401,6 +409,7 @@ def test_what_is_recorded() -> None:
     assert make_recorder(build_supernet(sampled, 3), on, CUDA) is None
 
 
+@pytest.mark.slow
 def test_a_whole_search_from_recordings(searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights alone, then both halves, validations in between; interrupted and resumed."""
     made: list[StandIn] = []
@@ -444,6 +453,7 @@ class Watch(TorchDispatchMode):
         return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpoint", [False, True])
 @pytest.mark.parametrize("relaxation", [{}, {"pc_darts": 2}, {"mix_before_cell": True}])
 def test_a_step_neither_copies_from_the_cpu_nor_reads_values(

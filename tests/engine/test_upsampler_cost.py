@@ -57,6 +57,7 @@ def test_costs_are_shares_of_the_dearest_candidate_of_the_site() -> None:
     torch.testing.assert_close(relative_costs(space, 3), torch.tensor([up, up, stage, stage], dtype=torch.float64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recorder", [False, True])
 def test_the_architecture_pays_for_the_expected_multiply_adds_and_the_weights_do_not(recorder: bool) -> None:
     space = SPACES["both"]
@@ -97,6 +98,7 @@ def test_a_space_without_gamma_refuses_it_in_one_line(tmp_path: Path, capsys: py
     assert "\n" not in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpoint", [False, True])
 @pytest.mark.parametrize("name", ["both", "skips", "multi hourglass"])
 def test_a_step_neither_copies_from_the_cpu_nor_reads_values(

@@ -181,6 +181,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_scores_equal_a_count_by_brute_force(case: str) -> None:
     """Whatever the batches are."""

@@ -51,6 +51,7 @@ def check_report(report: ExportReport, format: str) -> None:
 # --- ONNX ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_onnx_equals_the_network_at_every_size(network: Network, onnx_file: ExportReport) -> None:
     import onnxruntime
 
@@ -97,6 +98,7 @@ def test_onnx_names_sizes_and_metadata(network: Network, onnx_file: ExportReport
     assert all(tensor.data_location == onnx.TensorProto.DEFAULT for tensor in model.graph.initializer)
 
 
+@pytest.mark.slow
 def test_graphs_hold_no_paths_of_this_machine(onnx_file: ExportReport, pt2_file: ExportReport) -> None:
     folder = str(Path(autoseg.__file__).parent).encode()
     assert folder not in onnx_file.path.read_bytes()
@@ -106,6 +108,7 @@ def test_graphs_hold_no_paths_of_this_machine(onnx_file: ExportReport, pt2_file:
 # --- pt2 -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_pt2_equals_the_network_at_every_size(network: Network, pt2_file: ExportReport) -> None:
     check_report(pt2_file, "pt2")
     files = {"metadata.json": ""}
@@ -119,6 +122,7 @@ def test_pt2_equals_the_network_at_every_size(network: Network, pt2_file: Export
     assert {key: metadata[key] for key in METADATA} == json.loads(json.dumps(METADATA))
 
 
+@pytest.mark.slow
 def test_pt2_refuses_an_image_that_is_too_small(pt2_file: ExportReport) -> None:
     with pytest.raises((AssertionError, RuntimeError), match="32"):
         torch.export.load(pt2_file.path).module()(torch.zeros(1, 3, 31, 64))

@@ -32,10 +32,12 @@ TO_32 = (("4->8",), ("8->8", "8->16"), ("8->16", "16->16", "16->32"), ("16->16",
 """Several paths; the decoder doubles twice, of sizes that may be a single pixel."""
 
 
+@pytest.mark.slow
 def test_pt2_of_several_paths_and_a_unet_decoder_equals_the_network(tmp_path: Path) -> None:
     check(make_multi(["ipixel_dcl"], TO_32, "unet", ["transposed_conv", "bilinear"]), tmp_path, "pt2")
 
 
+@pytest.mark.slow
 def test_onnx_of_an_hourglass_with_skips_equals_the_network(tmp_path: Path) -> None:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)

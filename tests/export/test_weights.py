@@ -61,6 +61,7 @@ def test_auxiliary_head_and_memory_layout(tmp_path: Path) -> None:
     assert all(torch.equal(own[name], tensor) for name, tensor in loaded.state_dict().items())
 
 
+@pytest.mark.slow
 def test_the_file_is_readable_as_others_are(weights: Path, tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("")
     assert os.stat(weights).st_mode == os.stat(tmp_path / "plain").st_mode

@@ -65,6 +65,7 @@ def random_beta(rng: np.random.Generator, trellis: Trellis, kind: str) -> np.nda
     return np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior", PRIORS)
 @pytest.mark.parametrize("kind", ["random", "peaked", "ties", "near_ties", "zeros"])
 def test_path_is_the_first_of_the_best_by_brute_force(kind: str, prior: str) -> None:
@@ -117,6 +118,7 @@ def make_space(layers: int = 12, **more: Any) -> SearchSpace:
     return SearchSpace.parse({"name": "test", "network": {"layers": layers}, **more})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", [2, 5, 9, 12])
 def test_equal_logits_make_all_paths_tie_under_the_uniform_prior(layers: int) -> None:
     space = make_space(layers)
@@ -126,6 +128,7 @@ def test_equal_logits_make_all_paths_tie_under_the_uniform_prior(layers: int) ->
     assert decode_path(beta, space.trellis, "uniform") == (0,) * layers  # the first of all
 
 
+@pytest.mark.slow
 def test_equal_logits_favour_the_border_under_the_paper_prior_by_86() -> None:
     space = make_space(12)
     beta = ArchProbs.zeros(space).beta_probs

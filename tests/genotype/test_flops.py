@@ -43,6 +43,7 @@ def test_upsamplers(name: str, channels: int) -> None:
     assert counted == (pytest.approx(expected, rel=0.1) if name.startswith("pixel_dcl") else expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["multi", "multi hourglass"])
 @pytest.mark.parametrize("seed", range(4))
 def test_cells_and_arrows_of_whole_networks(kind: str, seed: int) -> None:

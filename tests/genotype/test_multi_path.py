@@ -82,6 +82,7 @@ def test_topology_is_the_best_of_all_feasible_ones(shape: dict[str, Any], thresh
         assert rank(probs, found) == max(rank(probs, kept) for kept in feasible(space.trellis))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_with_a_budget_it_is_the_best_of_those_that_cost_no_more(shape: dict[str, Any]) -> None:
     rng = np.random.default_rng(4)

@@ -104,6 +104,7 @@ def test_seeds_of_spaces_without_choices_on_the_up_path_mean_the_same_as_before(
     assert digest.startswith("d1c8f79d9cfb0b0c")
 
 
+@pytest.mark.slow
 def test_topologies_are_uniform() -> None:
     trellis = Trellis(3, (4, 8))
     assert count_topologies(trellis) == 99

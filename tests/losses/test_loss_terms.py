@@ -221,6 +221,7 @@ def test_the_default_is_plain_cross_entropy_to_the_bit(weights: Any, dtype: torc
     assert torch.equal(gradients[0][1], gradients[1][1])
 
 
+@pytest.mark.slow
 @every_term
 def test_gradients(term: dict[str, Any]) -> None:
     logits, masks = batch(size=(6, 5))

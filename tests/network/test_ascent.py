@@ -77,6 +77,7 @@ def assert_trains_at_any_size(network: Network) -> None:
         assert bool(parameter.grad.isfinite().all()), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("upsampler", [*UPSAMPLERS, "pixel_dcl_5x5"])
 def test_every_upsampler_stands_on_up_moves(upsampler: str) -> None:
     torch.manual_seed(0)
@@ -92,6 +93,7 @@ def test_every_decoder_at_any_size(decoder: str, upsamplers: list[str]) -> None:
     assert_trains_at_any_size(build_network(genotype, 3, auxiliary=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("upsampler", ["bilinear", "transposed_conv", "max_unpool"])
 @pytest.mark.parametrize("decoder", ["deeplabv3plus", "unet"])
 def test_several_paths_at_any_size(decoder: str, upsampler: str) -> None:

@@ -24,6 +24,7 @@ def make_cell(edges: Sequence[Sequence[str]], channels: int, prev: int, prev_pre
     return Cell(edges_of(edges), channels, [arrival], prev_prev, 2 if move is Move.DOWN else 1, nn.BatchNorm2d)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("move", list(Move))
 @pytest.mark.parametrize("operation", [name for name in OPERATIONS if name != "none"])
 def test_every_operation_on_every_move_keeps_the_declared_size(operation: str, move: Move) -> None:

@@ -120,6 +120,7 @@ def test_networks_with_upsamplers_fold(genotype: Genotype, left: int) -> None:
         assert_equal(folded(noise(2, 3, *size)), network(noise(2, 3, *size)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["auto_deeplab_s", "auto_deeplab_m", "auto_deeplab_l"])
 def test_the_published_networks_fold(name: str) -> None:
     torch.manual_seed(0)
@@ -181,6 +182,7 @@ def test_features_stay_in_channels_last_throughout(genotype: Genotype) -> None:
     assert strayed == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoder", GENOTYPES)
 def test_bf16_is_within_its_bound_of_float64(decoder: str) -> None:
     """No logit is off by more than a tenth of the largest, and their errors by a twentieth of the logits' spread.

@@ -64,6 +64,7 @@ def written_out(network: Network, images: Tensor) -> Tensor:
     return interpolate(logits, (height, width))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(65, 97), (64, 50)])
 @pytest.mark.parametrize("strides", [(4, 8, 16, 8, 8, 4), (8, 8, 4, 4, 8, 16)])
 @pytest.mark.parametrize("decoder", DECODERS)

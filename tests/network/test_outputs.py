@@ -92,6 +92,7 @@ def test_one_output_is_for_two_classes() -> None:
             build_architecture(architecture, 3, single_output=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["safetensors", "onnx"])
 def test_they_export(format, tmp_path) -> None:
     pytest.importorskip("onnxruntime")

@@ -10,6 +10,7 @@ from autoseg.network import build_network
 from network.genotypes import make_genotype
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "parameters_m", "multiply_adds_b"),
     [("auto_deeplab_s", 10.15, 320.45), ("auto_deeplab_m", 21.62, 439.92), ("auto_deeplab_l", 44.42, 662.42)],

@@ -33,6 +33,7 @@ def test_acting_ends_with_an_error() -> None:
     assert device_type(torch.zeros(1)) == "cpu"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", ["weights", "architecture"])
 def test_the_way_of_a_gpu_gives_the_same_gradients(half: str) -> None:
     plain = supernet_of(small_space(layers=4, blocks=3, filters=4))

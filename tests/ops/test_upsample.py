@@ -162,6 +162,7 @@ class Growing(nn.Module):
 SHAPES = [(1, 3, 32, 32), (1, 3, 33, 32), (3, 3, 40, 35), (2, 3, 64, 96)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_exports_for_every_size(name: str) -> None:
     torch.manual_seed(0)
@@ -186,6 +187,7 @@ class Sum(nn.Module):
         return torch.stack([network(features) for network in self.networks]).sum(0)
 
 
+@pytest.mark.slow
 def test_onnx_runs_at_every_size(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

@@ -48,11 +48,13 @@ def changed(config: Any, memory_bytes: int, *given: str) -> tuple[dict[str, Any]
     return {key: after[key] for key in after if after[key] != before[key]}, reasons
 
 
+@pytest.mark.slow
 def test_what_fits_stays() -> None:
     config = searched()
     assert changed(config, needed(config)) == ({}, [])
 
 
+@pytest.mark.slow
 def test_cells_are_computed_again_before_anything_shrinks() -> None:
     config = searched()
     changes, reasons = changed(config, needed(config, checkpoint_cells=True))
@@ -60,6 +62,7 @@ def test_cells_are_computed_again_before_anything_shrinks() -> None:
     assert reasons[0].startswith("search.checkpoint_cells True: as it was, the run would need ")
 
 
+@pytest.mark.slow
 def test_the_batch_shrinks_before_the_crop() -> None:
     config = searched()
     changes, reasons = changed(config, needed(config, checkpoint_cells=True, batch_size=4))
@@ -69,6 +72,7 @@ def test_the_batch_shrinks_before_the_crop() -> None:
     assert changes == {"checkpoint_cells": True, "batch_size": 2, "crop": [64, 64]}
 
 
+@pytest.mark.slow
 def test_what_the_user_set_stays() -> None:
     config = searched()
     changes, _ = changed(config, needed(config, batch_size=4), "crop", "checkpoint_cells")
@@ -94,6 +98,7 @@ def refusal(config: SearchConfig | RetrainConfig, memory_bytes: int, *given: str
     return str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [("crop", "batch_size"), ("crop", "batch_size", "checkpoint_cells")])
 def test_what_the_user_set_and_cannot_fit_is_refused(kept: tuple[str, ...]) -> None:
     config = searched()
@@ -110,6 +115,7 @@ def test_what_the_user_set_and_cannot_fit_is_refused(kept: tuple[str, ...]) -> N
     assert 0.5 * memory < needed(config, checkpoint_cells=True, batch_size=batch) <= 1.1 * memory
 
 
+@pytest.mark.slow
 def test_a_batch_that_is_free_shrinks_before_a_crop_is_refused() -> None:
     config = searched()
     memory = int(0.5 * peak(config, checkpoint_cells=True, batch_size=2))
@@ -121,6 +127,7 @@ def test_a_batch_that_is_free_shrinks_before_a_crop_is_refused() -> None:
     assert "batch_size=" not in said
 
 
+@pytest.mark.slow
 def test_nothing_fits() -> None:
     said = refusal(searched(), 10**5)
     assert "search.crop [32, 32]" in said
@@ -139,6 +146,7 @@ def test_a_retraining_is_refused() -> None:
     assert re.search(r"retrain\.crop=\[\d+, \d+\] or retrain\.batch_size=\d$", said)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("share", "refused"), [(0.88, True), (0.92, False)])
 def test_what_a_prediction_may_be_off_by_is_not_refused(share: float, refused: bool) -> None:
     config = searched(checkpoint_cells=True)
@@ -149,6 +157,7 @@ def test_what_a_prediction_may_be_off_by_is_not_refused(share: float, refused: b
         assert "may run out of memory" in changed(config, memory, "crop", "batch_size")[1][0]
 
 
+@pytest.mark.slow
 def test_memory_that_other_programs_have_now_is_no_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor is that which the system says nothing of."""
     monkeypatch.setattr(fitting, "device_memory", lambda device: 10**5)
@@ -162,6 +171,7 @@ def test_memory_that_other_programs_have_now_is_no_reason(monkeypatch: pytest.Mo
         fit_to_device(searched(), CPU, ("crop", "batch_size"))
 
 
+@pytest.mark.slow
 def test_a_run_is_refused_before_an_image_is_decoded_or_a_folder_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,6 +196,7 @@ def test_a_run_is_refused_before_an_image_is_decoded_or_a_folder_made(
         assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_fp16_takes_what_bf16_takes() -> None:
     """On a GPU, which need not be there."""
     gpu = torch.device("cuda")
@@ -197,6 +208,7 @@ def test_fp16_takes_what_bf16_takes() -> None:
         assert (config, reasons) == (searched(precision=name), [])
 
 
+@pytest.mark.slow
 def test_a_retraining() -> None:
     config = retrain_task(crop=[96, 96], batch_size=8).config
     assert changed(config, needed(config)) == ({}, [])

@@ -51,6 +51,7 @@ SETTINGS: dict[str, tuple[Mapping[str, Any], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(SETTINGS))
 def test_memory_on_a_cpu_is_within_a_tenth_of_what_is_measured(name: str) -> None:
     space, search = SETTINGS[name]
@@ -61,6 +62,7 @@ def test_memory_on_a_cpu_is_within_a_tenth_of_what_is_measured(name: str) -> Non
     assert predicted.saved_bytes > predicted.fixed_bytes or search.get("checkpoint_cells")  # no setting is trivial
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(SETTINGS))
 def test_a_gpu_that_is_not_there_takes_what_a_cpu_does_but_for_blocks_and_workspaces(name: str) -> None:
     space, search = SETTINGS[name]
@@ -70,6 +72,7 @@ def test_a_gpu_that_is_not_there_takes_what_a_cpu_does_but_for_blocks_and_worksp
     assert on_gpu.saved_bytes == on_cpu.saved_bytes  # which lies in few large blocks
 
 
+@pytest.mark.slow
 def test_fp16_takes_what_bf16_does() -> None:
     search = {"crop": [96, 96], "batch_size": 4}
     half, brain = (predict_memory(search_config(WIDE, **search, precision=one), GPU) for one in ("fp16", "bf16"))
@@ -77,6 +80,7 @@ def test_fp16_takes_what_bf16_does() -> None:
     assert half.saved_bytes < 0.6 * predict_memory(search_config(WIDE, **search), GPU).saved_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", [CPU, GPU])
 def test_accumulated_gradients_and_the_batches_of_a_step_come_on_top(device: torch.device) -> None:
     search = {"crop": [64, 64], "batch_size": 2, "cuda_graphs": False}
@@ -87,6 +91,7 @@ def test_accumulated_gradients_and_the_batches_of_a_step_come_on_top(device: tor
     assert four.gradient_bytes - one.gradient_bytes == weights
 
 
+@pytest.mark.slow
 def test_accumulation_on_a_cpu_is_within_a_tenth_of_what_is_measured() -> None:
     config = search_config(WIDE, crop=[96, 96], batch_size=2, accumulate=2)
     assert predict_memory(config, CPU).peak_bytes == pytest.approx(allocated_peak(config), rel=0.1)
@@ -95,6 +100,7 @@ def test_accumulation_on_a_cpu_is_within_a_tenth_of_what_is_measured() -> None:
 # --- CUDA graphs ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_graphs_take_memory_only_where_steps_are_recorded() -> None:
     def graph_bytes(device: torch.device, **search: Any) -> int:
         return predict_memory(search_config(WIDE, crop=[64, 64], batch_size=2, **search), device).graph_bytes
@@ -116,6 +122,7 @@ def test_what_recorded_steps_take_besides_the_peak() -> None:
     assert recorded_bytes({"weight": weight}, 7, 40, 3) - alone == 3 * CUBLAS_WORKSPACE_BYTES
 
 
+@pytest.mark.slow
 def test_an_architecture_that_starts_later_is_eager_beside_the_graph_of_the_weights() -> None:
     search = {"crop": [96, 96], "batch_size": 4}
     at_once, later = (
@@ -125,6 +132,7 @@ def test_an_architecture_that_starts_later_is_eager_beside_the_graph_of_the_weig
     assert later.graph_bytes - at_once.graph_bytes > 0.5 * later.saved_bytes
 
 
+@pytest.mark.slow
 def test_streams_share_no_memory_with_each_other() -> None:
     """One level of cells, hence one stream for them, against three that are never at their most at once."""
     narrow = {**WIDE, "network": {**WIDE["network"], "strides": [4]}}
@@ -158,6 +166,7 @@ def test_memory_on_a_gpu_is_within_a_tenth_of_max_memory_allocated(name: str) ->
     assert measured * 0.9 - CUDA_WORKSPACE_BYTES <= predicted <= measured * 1.1 + CUDA_WORKSPACE_BYTES
 
 
+@pytest.mark.slow
 def test_predicting_computes_nothing_and_leaves_the_random_numbers_alone() -> None:
     config = search_config(WIDE, crop=[4097, 4097], batch_size=64)  # hundreds of gigabytes
     state = torch.get_rng_state()
@@ -168,6 +177,7 @@ def test_predicting_computes_nothing_and_leaves_the_random_numbers_alone() -> No
 # --- proposals --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_proposals_fit_when_measured_and_the_next_larger_does_not() -> None:
     config = search_config(SHALLOW, crop=[96, 96], batch_size=8)
     asked = Setting.of(config.search)
@@ -191,6 +201,7 @@ def _search(setting: Setting) -> dict[str, Any]:
     return {**setting._asdict(), "crop": list(setting.crop)}
 
 
+@pytest.mark.slow
 def test_where_neither_batch_nor_crop_alone_helps_both_are_made_smaller() -> None:
     config = search_config(SPACE, crop=[512, 512], batch_size=64)
     least = Planner(config, CPU, 1).least()

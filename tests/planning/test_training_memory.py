@@ -41,6 +41,7 @@ def allocated_peak(**settings: Any) -> int:
     return peak
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_memory_on_a_cpu_is_within_a_tenth_of_what_is_measured(name: str) -> None:
     settings = {**PLAIN, **SETTINGS[name]}
@@ -49,6 +50,7 @@ def test_memory_on_a_cpu_is_within_a_tenth_of_what_is_measured(name: str) -> Non
     assert predicted.saved_bytes > predicted.fixed_bytes  # the batch decides
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_gpu_that_is_not_there_takes_what_a_cpu_does_but_for_blocks_and_workspaces(name: str) -> None:
     settings = {**PLAIN, **SETTINGS[name], "crop": [160, 160]}  # blocks of 512 bytes count where tensors are small

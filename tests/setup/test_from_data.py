@@ -96,6 +96,7 @@ def test_a_first_look_has_few_steps(kind: str, schedule: SearchSchedule | Retrai
         assert 0 < settings.get("arch_start_epoch", SEARCH.arch_start_epoch) < settings.get("epochs", SEARCH.epochs)
 
 
+@pytest.mark.slow
 def test_a_first_run_on_unknown_data_needs_no_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_folder(tmp_path / "photos", {"train": [(40, 60)] * 6, "val": [(60, 40)] * 2}, labels=3)
     space = write_config(tmp_path / "space.yaml", SPACE)

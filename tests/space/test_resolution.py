@@ -97,6 +97,7 @@ def test_columns_are_all_upsamplers_and_only_those_of_a_site_compete_there() -> 
 # --- the trellis of an hourglass --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layers", "down", "levels"), [(4, 2, 3), (5, 2, 2), (7, 3, 3), (7, 5, 3), (8, 4, 5), (2, 1, 2)]
 )

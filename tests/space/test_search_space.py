@@ -277,6 +277,7 @@ def test_name_is_needed(tmp_path: Path) -> None:
         SearchSpace.load(tmp_path / "space.yaml")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "code", "named"),
     [

@@ -114,6 +114,7 @@ class ChosenTextbook(TextbookSupernet):
         return self.chosen_beta[layer - 1, source, level - source + 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_chosen_supernet_equals_the_textbook_with_these_probabilities(seed: int) -> None:
     space = small_space(layers=5, blocks=3)

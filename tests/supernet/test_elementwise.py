@@ -83,6 +83,7 @@ def check_each(layout: Layout, operations: int, groups: int, edges: int, blocks:
         assert result.is_contiguous(memory_format=layout.memory)
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_each_function_equals_its_plain_form(layout: str) -> None:
@@ -92,6 +93,7 @@ def test_each_function_equals_its_plain_form(layout: str) -> None:
     assert elementwise._SUM_COPIES._call is not None
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_supernet_computes_the_same_compiled(layout: str) -> None:
@@ -111,6 +113,7 @@ def test_a_supernet_computes_the_same_compiled(layout: str) -> None:
     assert all(getattr(elementwise, name)._call is not None for name in KERNELS)
 
 
+@pytest.mark.slow
 def test_few_kernels_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the number of cells: each takes from half a second to seconds to compile."""
     made: list[torch.fx.GraphModule] = []
@@ -129,6 +132,7 @@ def test_few_kernels_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
     assert failed() == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_compiler")
 def test_without_a_compiler_it_is_said_once_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     supernet = supernet_of(small_space(layers=3, operations=PAPER_OPERATIONS))

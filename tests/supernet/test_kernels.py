@@ -104,6 +104,7 @@ def label(choice: KernelChoice) -> str:
     return "-".join((choice.layout, choice.pointwise))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", VARIANTS, ids=label)
 @pytest.mark.parametrize("size", [(40, 51), (64, 32)], ids=str)
 @pytest.mark.parametrize("name", SPACES)
@@ -111,12 +112,14 @@ def test_logits_and_gradients_equal_the_oracle(name: str, size: tuple[int, int],
     assert_equal_to_truth(truth_of(name, size), choice)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", VARIANTS, ids=label)
 @pytest.mark.parametrize("name", ["every operation", "pc_darts", "gdas", "skips"])
 def test_checkpointed_cells_equal_the_oracle(name: str, choice: KernelChoice) -> None:
     assert_equal_to_truth(truth_of(name, (40, 51)), choice, checkpoint=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", VARIANTS, ids=label)
 @pytest.mark.parametrize("half", ["train_weights", "train_architecture"])
 def test_frozen_halves_give_the_gradients_of_the_other(half: str, choice: KernelChoice) -> None:
@@ -131,6 +134,7 @@ def test_frozen_halves_give_the_gradients_of_the_other(half: str, choice: Kernel
         assert largest_difference(gradients[name][index], expected) < 1e-10, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", [1, 3])
 @pytest.mark.parametrize("choice", VARIANTS, ids=label)
 def test_any_batch_gives_the_same_as_the_default(choice: KernelChoice, images: int) -> None:
@@ -146,6 +150,7 @@ def test_any_batch_gives_the_same_as_the_default(choice: KernelChoice, images: i
         assert largest_difference(found[name], gradient) < 1e-9, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", VARIANTS, ids=label)
 def test_bfloat16_is_within_its_bound(choice: KernelChoice) -> None:
     """The bound of `test_paths`: the error of the logits has under a tenth of their standard deviation."""
@@ -161,6 +166,7 @@ def test_bfloat16_is_within_its_bound(choice: KernelChoice) -> None:
     assert all(bool(gradient.isfinite().all()) for gradient in gradients.values())
 
 
+@pytest.mark.slow
 def test_the_choice_can_change_and_leaves_no_trace() -> None:
     truth = truth_of("every operation", (40, 51))
     changed, never = copy.deepcopy(truth.supernet), copy.deepcopy(truth.supernet)
@@ -206,6 +212,7 @@ def formats_of(value: Any) -> Iterator[str]:
         yield next(name for name in LAYOUTS if value.is_contiguous(memory_format=LAYOUTS[name].memory))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", ["every operation", "pc_darts", "gdas", "skips"])
 def test_all_features_lie_as_the_layout_says(name: str, layout: str) -> None:
@@ -217,6 +224,7 @@ def test_all_features_lie_as_the_layout_says(name: str, layout: str) -> None:
     assert watch.formats == {layout}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPACES)
 def test_channels_first_makes_no_strides_of_its_own_and_stays_in_float32(name: str) -> None:
     """Operations that mps cannot do, or not well."""

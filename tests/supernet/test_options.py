@@ -54,6 +54,7 @@ def assert_equal_to_textbook(fast: Supernet, size: tuple[int, int]) -> None:
         assert largest_difference(fast(images), textbook(images)) < 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("relaxation", COMBINATIONS, ids=names)
 def test_every_combination_equals_the_textbook(relaxation: dict[str, Any]) -> None:
     """Logits and gradients in training, and logits with the running statistics in evaluation."""
@@ -63,6 +64,7 @@ def test_every_combination_equals_the_textbook(relaxation: dict[str, Any]) -> No
     assert_equal_to_textbook(fast, (33, 40))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation", [name for name in OPERATIONS if name != "none"])
 def test_each_operation_alone_sampled_and_partial_equals_the_textbook(operation: str) -> None:
     space = space_with({"pc_darts": 2, "gdas": TEMPERATURES}, operations=["none", operation], layers=2, strides=(4, 8))
@@ -72,12 +74,14 @@ def test_each_operation_alone_sampled_and_partial_equals_the_textbook(operation:
     assert_equal_to_textbook(fast, (32, 33))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [2, 4, 8])
 def test_any_share_equals_the_textbook(share: int) -> None:
     space = space_with({"pc_darts": share}, layers=2, blocks=3, strides=(4, 8), filters=8)
     assert_equal_to_textbook(supernet_of(space), (32, 33))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("relaxation", COMBINATIONS[1:], ids=names)
 def test_checkpointed_cells_give_the_same_gradients_and_statistics(relaxation: dict[str, Any]) -> None:
     space, images = space_with(relaxation, layers=2, strides=(4, 8)), torch.randn(2, 3, 32, 32, dtype=torch.float64)
@@ -89,8 +93,9 @@ def test_checkpointed_cells_give_the_same_gradients_and_statistics(relaxation: d
     for name, parameter in plain.named_parameters():
         assert (parameter.grad is None) == (gradients[name].grad is None), name
         assert parameter.grad is None or largest_difference(gradients[name].grad, parameter.grad) < 1e-12, name
+    found = checkpointed.state_dict()
     for name, value in plain.state_dict().items():
-        assert torch.equal(value, checkpointed.state_dict()[name]), name
+        assert torch.equal(value, found[name]), name
 
 
 @pytest.mark.parametrize("relaxation", COMBINATIONS[1:], ids=names)
@@ -153,6 +158,7 @@ def test_a_chosen_genotype_is_evaluated_alone(relaxation: dict[str, Any]) -> Non
     assert torch.equal(fast(images), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("relaxation", COMBINATIONS[1:], ids=names)
 def test_bfloat16_is_finite_and_the_cost_is_counted(relaxation: dict[str, Any]) -> None:
     space = space_with(relaxation, layers=2, strides=(4, 8), filters=4)
@@ -165,6 +171,7 @@ def test_bfloat16_is_finite_and_the_cost_is_counted(relaxation: dict[str, Any]) 
     assert count_cost(lambda: build_supernet(space, 3), (32, 32)).multiply_adds > 0
 
 
+@pytest.mark.slow
 def test_options_cost_less() -> None:
     settings: dict[str, Any] = {"layers": 4, "filters": 8}
     cost = {

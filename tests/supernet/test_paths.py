@@ -33,6 +33,7 @@ def results(supernet: Supernet, images: torch.Tensor) -> tuple[torch.Tensor, dic
     return logits.detach(), {name: p.grad for name, p in supernet.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPACES)
 @pytest.mark.parametrize("size", [(40, 51), (64, 64)])
 def test_checkpointed_cells_equal_the_textbook_and_count_statistics_once(name: str, size: tuple[int, int]) -> None:
@@ -49,10 +50,12 @@ def test_checkpointed_cells_equal_the_textbook_and_count_statistics_once(name: s
         for parameter, index, other in parameter_pairs(supernet, textbook):
             theirs = torch.zeros_like(other) if other.grad is None else other.grad
             assert largest_difference(parameter.grad[index], theirs) < 1e-10
+    found = checkpointed.state_dict()
     for key, value in plain.state_dict().items():
-        assert torch.equal(value, checkpointed.state_dict()[key]), key
+        assert torch.equal(value, found[key]), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpoint", [False, True])
 def test_a_frozen_half_changes_nothing_of_the_other(checkpoint: bool) -> None:
     supernet = supernet_of(SPACES["every operation"])
@@ -98,6 +101,7 @@ def test_an_architecture_step_computes_no_gradient_of_a_weight() -> None:
     assert counted["train_weights"].made > 100
 
 
+@pytest.mark.slow
 def test_one_thread_and_two_give_the_same() -> None:
     """With one, 1x1 convolutions are called otherwise."""
     supernet = supernet_of(SPACES["every operation"])
@@ -114,6 +118,7 @@ def test_one_thread_and_two_give_the_same() -> None:
         assert largest_difference(gradient, found[1][1][name]) < 1e-10, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
 def test_the_layout_of_the_images_does_not_matter(memory: torch.memory_format) -> None:
     supernet = supernet_of(SPACES["every operation"])
@@ -122,6 +127,7 @@ def test_the_layout_of_the_images_does_not_matter(memory: torch.memory_format) -
     assert torch.equal(results(supernet, images.contiguous(memory_format=memory))[0], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpoint", [False, True])
 def test_bfloat16_is_within_its_bound(checkpoint: bool) -> None:
     """Stated bound at three layers: the error of the logits has under a tenth of their standard deviation."""

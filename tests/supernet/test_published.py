@@ -35,6 +35,7 @@ def count_operations(network: nn.Module, images: torch.Tensor) -> int:
     return counter.count
 
 
+@pytest.mark.slow
 def test_supernet_of_the_paper_has_its_size_and_a_twentieth_of_the_textbook_operations(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

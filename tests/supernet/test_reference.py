@@ -94,6 +94,7 @@ def both(space: SearchSpace) -> tuple[FusedSupernet, Supernet]:
     return fused, reference
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPACES)
 def test_logits_and_gradients_equal_the_fused_supernet(name: str) -> None:
     fused, reference = both(SPACES[name])
@@ -115,6 +116,7 @@ def test_logits_and_gradients_equal_the_fused_supernet(name: str) -> None:
         assert largest_difference(fused(images), reference(images)) < 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["every operation", "skips"])
 def test_checkpointed_cells_give_the_same_gradients_and_statistics(name: str) -> None:
     _, plain = both(SPACES[name])
@@ -124,8 +126,9 @@ def test_checkpointed_cells_give_the_same_gradients_and_statistics(name: str) ->
     (logits, gradients), (again, others) = gradients_of(plain, images), gradients_of(checkpointed, images)
     assert torch.equal(logits, again)
     assert all(largest_difference(others[of], gradient) < 1e-12 for of, gradient in gradients.items())
+    found = checkpointed.state_dict()
     for of, value in plain.state_dict().items():
-        assert torch.equal(value, checkpointed.state_dict()[of]), of
+        assert torch.equal(value, found[of]), of
 
 
 def test_halves_are_frozen_in_turn() -> None:

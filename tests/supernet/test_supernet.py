@@ -30,32 +30,38 @@ def assert_equal_to_textbook(space: SearchSpace, size: tuple[int, int], seed: in
     assert compared == set(fast.parameters())  # nothing was left out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation", [name for name in OPERATIONS if name != "none"])
 def test_each_operation_alone_equals_the_textbook(operation: str) -> None:
     assert_equal_to_textbook(small_space(operations=["none", operation], layers=3), (37, 48))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", range(2, 13))
 def test_any_number_of_layers_equals_the_textbook(layers: int) -> None:
     # Few pixels a channel make BatchNorm amplify rounding from layer to layer: deep nets are compared at a larger size.
     assert_equal_to_textbook(small_space(layers=layers, blocks=1), (64, 65) if layers < 8 else (96, 97), seed=layers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("blocks", range(1, 6))
 def test_any_number_of_blocks_equals_the_textbook(blocks: int) -> None:
     assert_equal_to_textbook(small_space(layers=2, blocks=blocks, strides=(4, 8)), (33, 34))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [*itertools.product((32, 33), (32, 47)), (64, 129)])
 def test_odd_and_even_sizes_equal_the_textbook(size: tuple[int, int]) -> None:
     assert_equal_to_textbook(small_space(layers=3), size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strides", [(1, 2), (2, 4, 8), (4,), (8, 16, 32), (1, 2, 4, 8, 16, 32)])
 def test_any_adjacent_strides_equal_the_textbook(strides: tuple[int, ...]) -> None:
     assert_equal_to_textbook(small_space(layers=6, blocks=1, strides=strides), (34, 33))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("filters", [1, 3, 9])
 def test_any_width_equals_the_textbook(filters: int) -> None:
     """Odd widths, and those on both sides of the width at which the CPU changes its kernel."""

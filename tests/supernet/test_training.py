@@ -20,6 +20,7 @@ def loss_of(supernet: Supernet, images: torch.Tensor, seed: int = 0) -> torch.Te
     return segmentation_loss(supernet(images), masks.to(images.device), 255)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(32, 32), (33, 32), (32, 63)])
 def test_the_smallest_images_train(size: tuple[int, int]) -> None:
     """At 32x32 a feature of stride 32 is one pixel, of which BatchNorm sees one an image."""
@@ -69,8 +70,9 @@ def test_a_loaded_state_gives_the_same_logits(training: bool, tmp_path: Path) ->
     assert not torch.equal(saved.eval()(images), loaded.eval()(images))
     loaded.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     assert torch.equal(saved.train(training)(images), loaded.train(training)(images))
+    found = loaded.state_dict()
     for name, value in saved.state_dict().items():
-        assert torch.equal(value, loaded.state_dict()[name]), name
+        assert torch.equal(value, found[name]), name
 
 
 def test_the_state_holds_weights_logits_and_statistics_only() -> None:

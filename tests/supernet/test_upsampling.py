@@ -71,6 +71,7 @@ def gradients_of(supernet: Supernet, images: torch.Tensor) -> tuple[torch.Tensor
     return logits.detach(), {name: p.grad for name, p in supernet.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(35, 40), (32, 32)], ids=str)
 @pytest.mark.parametrize("name", SPACES)
 def test_logits_and_gradients_equal_the_oracle(name: str, size: tuple[int, int]) -> None:
@@ -103,6 +104,7 @@ def test_every_logit_that_decides_something_has_a_gradient(name: str) -> None:
     assert torch.equal(gamma != 0, supernet.arch.gamma_legal)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["both", "skips", "multi hourglass"])
 def test_checkpointed_cells_give_the_same_gradients_and_statistics(name: str) -> None:
     plain = supernet_of(SPACES[name])
@@ -114,8 +116,9 @@ def test_checkpointed_cells_give_the_same_gradients_and_statistics(name: str) ->
     assert gradients.keys() == others.keys()
     for of, gradient in gradients.items():
         assert largest_difference(others[of], gradient) < 1e-12, of
+    found = checkpointed.state_dict()
     for of, value in plain.state_dict().items():
-        assert torch.equal(value, checkpointed.state_dict()[of]), of
+        assert torch.equal(value, found[of]), of
 
 
 @pytest.mark.parametrize("name", ["both", "skips"])
@@ -130,6 +133,7 @@ def test_gamma_and_skips_belong_to_the_half_of_the_architecture(name: str) -> No
     assert set(of_weights) | set(of_architecture) == {of for of, _ in supernet.named_parameters()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("relaxation", [{"pc_darts": 2}, {"gdas": [4.0, 0.5]}, {"mix_before_cell": True}], ids=str)
 @pytest.mark.parametrize("checkpoint", [False, True])
 def test_options_of_the_cell_go_with_two_cells_and_bfloat16(relaxation: dict[str, Any], checkpoint: bool) -> None:
@@ -271,6 +275,7 @@ def test_the_way_down_without_the_descent_leaves_no_nan() -> None:
 # --- searching --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["both", "skips", "multi hourglass"])
 def test_a_few_steps_of_weights_and_architecture_lower_the_loss(name: str) -> None:
     torch.manual_seed(0)

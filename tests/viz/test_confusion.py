@@ -26,6 +26,7 @@ def test_rows_are_shares_of_the_true_class() -> None:
     assert (axes.get_xlim(), axes.get_ylim()) == ((-0.5, 2.5), (2.5, -0.5))  # the first class is on top
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 19, 150])
 def test_any_number_of_classes_fits(classes: int, tmp_path: Path) -> None:
     confusion = np.random.default_rng(0).integers(1, 1000, (classes, classes))

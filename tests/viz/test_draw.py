@@ -359,6 +359,7 @@ def test_svg_has_one_path_an_arrow(tmp_path: Path) -> None:
     assert sum(element.tag.endswith("path") for element in group.iter()) == 105
 
 
+@pytest.mark.slow
 def test_the_same_bytes_twice(tmp_path: Path) -> None:
     for number, (first, second) in enumerate(zip(figures(), figures(), strict=True)):
         formats = FORMATS if number == 0 else ("svg",)
@@ -383,6 +384,7 @@ def test_unknown_formats(tmp_path: Path, name: str, formats: tuple[str, ...], wr
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with raises_code(RunError, "file-unwritable", tmp_path / "file" / "a.png"):

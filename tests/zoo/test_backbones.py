@@ -146,6 +146,7 @@ def test_any_size_and_channels_last(name: str, output_stride: int) -> None:
                 assert another.is_contiguous(memory_format=torch.channels_last) or min(another.shape[1:]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NARROW)
 @pytest.mark.parametrize("size", SIZES)
 def test_the_same_weights_at_every_output_stride(name: str, size: tuple[int, int]) -> None:

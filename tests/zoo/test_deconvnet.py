@@ -118,5 +118,6 @@ def test_unpool_is_pytorchs(size: tuple[int, int]) -> None:
     assert torch.equal(unpool(features, guide, size), result)
 
 
+@pytest.mark.slow
 def test_one_graph_for_every_size() -> None:
     assert_traces(partial(segnet, False))

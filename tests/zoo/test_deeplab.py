@@ -100,6 +100,7 @@ BUILDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BUILDS)
 def test_contract(name: str) -> None:
     assert_contract(BUILDS[name])
@@ -221,11 +222,13 @@ def test_separable_convolutions_are_depthwise_and_1x1_each_with_norm_and_relu() 
 # --- export -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["v1 4x4 at 32", "v3+ separable"])
 def test_one_graph_for_every_size(name: str) -> None:
     assert_traces(BUILDS[name])
 
 
+@pytest.mark.slow
 def test_onnx_by_the_same_way_as_any_network(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

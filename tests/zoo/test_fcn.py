@@ -100,5 +100,6 @@ def test_dropout_and_beginnings() -> None:
     assert abs(fc7.weight.std() / (2 / fc7.out_channels) ** 0.5 - 1) < 0.02
 
 
+@pytest.mark.slow
 def test_one_graph_for_every_size() -> None:
     assert_traces(narrow)

@@ -20,6 +20,7 @@ def parameters(network: FixedNetwork, classes: int) -> int:
     return sum(parameter.numel() for parameter in build_architecture(network, classes).parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["unet", "fcn8s", "deeplabv3plus", "pixeldcn"])
 def test_a_number_of_parameters_is_met_within_two_percent(name: str) -> None:
     network = match_cost(FixedNetwork.parse(name), cost_target("1M"), 11)
@@ -27,6 +28,7 @@ def test_a_number_of_parameters_is_met_within_two_percent(name: str) -> None:
     assert network.name == FixedNetwork.parse(name).name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["parameters", "multiply_adds"])
 def test_a_genotype_is_met_within_two_percent(unit: str) -> None:
     genotype = Genotype.load("unet_shaped")

@@ -134,6 +134,7 @@ def test_initialisation() -> None:
     assert abs(up_conv.weight.std() / (2 / up_conv.in_channels) ** 0.5 - 1) < 0.02
 
 
+@pytest.mark.slow
 def test_one_graph_for_every_size() -> None:
     assert_traces(partial(narrow, batch_norm=True, upsampler="pixel_dcl"))
 

@@ -491,6 +491,7 @@ def test_large_samples_are_reduced(clean: Path) -> None:
 # --- real images ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_camvid(camvid: Path) -> None:
     report = check(camvid)
     assert list(report.problems) == []

@@ -120,6 +120,7 @@ def config(root: Path, **settings: object) -> DataConfig:
     return parse(DataConfig, {"root": str(root), **settings})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETS)
 def test_public_layouts(name: str, tmp_path: Path, write_pair: Write) -> None:
     files, expected, place = SETS[name]

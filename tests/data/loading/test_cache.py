@@ -131,6 +131,7 @@ def test_a_bad_mask_is_found_and_leaves_no_file(place: Any, folder: Path, cache:
     assert not cache.exists() or not list(cache.iterdir())
 
 
+@pytest.mark.slow
 def test_runs_are_the_same_whatever_keeps_their_images(folder: Path, cache: Path, tmp_path: Path) -> None:
     config = write_config(
         tmp_path / "config.yaml", {**RETRAIN, "data": {"root": str(folder)}}, {"retrain": {"epochs": 1}}
@@ -258,6 +259,7 @@ def test_a_data_set_of_unknown_origin_is_not_kept_on_disk(cache: Path, caplog: p
     assert not cache.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["images.npy", "masks.npy", "samples.json"])
 @pytest.mark.parametrize("length", [None, 0, 5, 60, 127, -1])
 def test_a_folder_that_is_cut_off_is_made_anew(
@@ -327,6 +329,7 @@ def test_damaged_samples_are_not_used(
         assert [line[: len(start)] for line, start in zip(lines(caplog), said, strict=True)] == said
 
 
+@pytest.mark.slow
 def test_a_damaged_header_is_found(folder: Path, cache: Path) -> None:
     """Whatever bit of it is wrong: the samples are refused, or are the right ones."""
     dataset, plain = opened(folder), opened(folder)
