@@ -26,6 +26,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_every_variant_is_measured(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     genotype = write_config(tmp_path / "g.yaml", GENOTYPE)
     arguments = ["--size", "33x47", "--size", "64x64", "--batch", "2", "--crop", "32x48", "--warmup", "1"]

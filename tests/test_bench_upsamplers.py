@@ -31,6 +31,7 @@ def test_the_naive_forms_compute_the_same() -> None:
     torch.testing.assert_close(joined(x), ipixel(x), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, markdown = tmp_path / "figures.json", tmp_path / "table.md"
     sizes = ["--channels", "4", "--size", "16", "--batch", "2", "--repeats", "1", "--device", "cpu"]
@@ -47,6 +48,7 @@ def test_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert all(of["forward_s"] > 0 < of["backward_s"] for of in figures.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "named"),
     [

@@ -78,12 +78,14 @@ def sources(folder: str) -> list[Path]:
     return sorted((ROOT / folder).rglob("*.py"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", CHECKED)
 def test_every_error_has_a_code(folder: str) -> None:
     found = {file: faults(file.read_text(encoding="utf-8")) for file in sources(folder)}
     assert [f"{file.relative_to(ROOT)}:{fault}" for file, of in found.items() for fault in of] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("folder", "least"), [("autoseg", 200), ("scripts", 10)])
 def test_the_walk_finds_them(folder: str, least: int) -> None:
     assert sum(1 for file in sources(folder) for _ in constructions(ast.parse(file.read_text("utf-8")))) >= least

@@ -199,6 +199,7 @@ def test_own_loss_is_dice_where_both_errors_cost_alike() -> None:
     assert tversky(logits, Target(torch.full_like(masks, 255), 255), alpha=0.5).item() == 0
 
 
+@pytest.mark.slow
 def test_a_search_takes_the_loss_with_its_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = write_config(tmp_path / "config.yaml", SEARCH)
     arguments = [
@@ -233,6 +234,7 @@ def test_terms_of_a_plugin_are_weighed_as_others_are() -> None:
 # --- a network --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_own_network_is_trained_evaluated_listed_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plugin = ["--plugin", example("own_network")]
     options = {key: RETRAIN["retrain"][key] for key in ("batch_size", "crop")}
@@ -279,6 +281,7 @@ def test_a_network_of_another_class_is_refused() -> None:
 # --- a decoder --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_own_decoder_is_in_genotypes_pictures_and_networks(tmp_path: Path) -> None:
     load("own_decoder")
     genotype = autoseg.Genotype.parse(merge(GENOTYPE, {"decoder": {"name": "parsenet"}}))

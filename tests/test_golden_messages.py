@@ -70,6 +70,7 @@ def test_a_label_that_is_no_class(tmp_path: Path, capsys: pytest.CaptureFixture[
     )
 
 
+@pytest.mark.slow
 def test_a_mask_of_another_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = write_folder(tmp_path / "data", SMALL, labels=3)
     Image.fromarray(np.zeros((40, 50), np.uint8)).save(root / "train" / "masks" / "1.png")

@@ -110,6 +110,7 @@ def test_the_operations_of_a_step_are_those_that_are_computed() -> None:
     assert weight > architecture > 0  # no gradient of a weight in an architecture step
 
 
+@pytest.mark.slow
 def test_the_kinds_of_a_step() -> None:
     found = count_steps(config_of(RICH))["weight"]
     kinds = {one.kind for one in found}
@@ -137,6 +138,7 @@ def test_what_settings_of_the_kernels_change() -> None:
     assert triton == plain
 
 
+@pytest.mark.slow
 def test_without_data_and_with_data_the_same_kernels_are_counted() -> None:
     config = config_of(SPACE)
     task = stand_in_task(config, CPU)

@@ -189,6 +189,7 @@ def supervised(code: str, folder: Path, seconds: float = 30, limit: float = 1.0)
     return supervisor, results
 
 
+@pytest.mark.slow
 def test_what_hangs_or_crashes_is_recorded_and_the_rest_runs(tmp_path: Path) -> None:
     supervisor, results = supervised(WORKER, tmp_path)
     assert list(results) == ["good", "hangs", "next", "crashes", "asks", "last"]
@@ -202,6 +203,7 @@ def test_what_hangs_or_crashes_is_recorded_and_the_rest_runs(tmp_path: Path) -> 
     assert supervisor.left == []
 
 
+@pytest.mark.slow
 def test_the_stage_s_limit_cuts_off_what_is_running(tmp_path: Path) -> None:
     began = time.monotonic()
     supervisor, results = supervised(WORKER, tmp_path, seconds=1.0, limit=30)
@@ -210,6 +212,7 @@ def test_the_stage_s_limit_cuts_off_what_is_running(tmp_path: Path) -> None:
     assert supervisor.left == ["next", "crashes", "asks", "last"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "why"), [("raise SystemExit(7)", "status 7"), ("import time; time.sleep(60)", "begin")]
 )
@@ -399,6 +402,7 @@ def test_a_stage_that_is_killed_leaves_what_it_had(tmp_path: Path) -> None:
 # --- bench ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_row_s_settings_are_settings_of_a_search() -> None:
     rows = bench_rows.all_rows()
     assert len({row.name for row in rows}) == len(rows)
@@ -534,6 +538,7 @@ def fake_card(monkeypatch: pytest.MonkeyPatch) -> bench_child.Bench:
     return card
 
 
+@pytest.mark.slow
 def test_what_is_counted_on_a_card(fake_card: bench_child.Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     found = fake_card.search(bench_rows.W1)
     assert found["kernels"] == [50, 50]
@@ -583,6 +588,7 @@ def test_steps_without_streams_get_a_recorder_of_their_own(fake_card: bench_chil
     assert list(recorder.streams) == []
 
 
+@pytest.mark.slow
 def test_rows_whose_limit_would_pass_the_end_are_skipped_and_failures_recorded(tmp_path: Path) -> None:
     events: list[dict[str, Any]] = []
 

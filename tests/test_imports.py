@@ -30,6 +30,7 @@ def light_modules() -> list[str]:
     return ["autoseg", *(name.removesuffix(".__init__") for name in names), "autoseg.zoo.schema", "autoseg.plugins"]
 
 
+@pytest.mark.slow
 def test_config_space_genotype_and_viz_load_without_torch() -> None:
     modules = light_modules()
     assert {
@@ -61,6 +62,7 @@ assert "torch" not in sys.modules
 """
 
 
+@pytest.mark.slow
 def test_every_record_and_its_options_load_without_torch() -> None:
     command = [sys.executable, "-c", RECORDS]
     done = subprocess.run(command, capture_output=True, text=True, cwd=PACKAGE.parent, timeout=60, check=False)

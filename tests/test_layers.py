@@ -104,6 +104,7 @@ def find_violations(package: Path) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_autoseg_imports_downwards_only() -> None:
     assert len(find_modules(PACKAGE)) > 10
     assert find_violations(PACKAGE) == []

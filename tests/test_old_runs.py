@@ -43,6 +43,7 @@ def states(path: Path) -> dict[str, torch.Tensor]:
     return found
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_to_what_the_old_version_found(old: Path) -> None:
     """From its first epoch's checkpoint; sums in another order, as other processors take them, differ in the last
     digits."""

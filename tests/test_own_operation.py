@@ -96,6 +96,7 @@ def test_from_the_search_to_the_exported_network(
     capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_the_weights_of_the_operation_are_trained(searched: Path) -> None:
     """Its own parameters too, and in a search those of every edge."""
     state = torch.load(searched / "checkpoints" / "last.pt", weights_only=True)["state"]["supernet"]
@@ -118,6 +119,7 @@ def test_the_plan_counts_its_memory(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert asked[NAME] > 2 * asked["skip_connect"]
 
 
+@pytest.mark.slow
 def test_without_the_plugin_each_command_says_which_one_it_was(
     searched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,6 +136,7 @@ def test_without_the_plugin_each_command_says_which_one_it_was(
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.slow
 def test_a_search_says_that_it_is_slower(searched: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     space = autoseg.SearchSpace.parse(PATH)
     assert type(build_supernet(space, 3)) is Supernet

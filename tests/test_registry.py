@@ -97,6 +97,7 @@ print(list(NETWORKS)[-1], NETWORKS.plugin_of("added"), FixedNetwork.parse({"name
 """
 
 
+@pytest.mark.slow
 def test_a_network_is_added_by_one_file(tmp_path: Path) -> None:
     copy = shutil.copytree(PACKAGE, tmp_path / "autoseg", ignore=shutil.ignore_patterns("__pycache__"))
     write(copy / "zoo" / "networks", NETWORK, "added.py")

@@ -185,6 +185,7 @@ def test_dints_says_how_to_install_it_where_it_is_missing(
     assert error.endswith(" [package-missing]\n")
 
 
+@pytest.mark.slow
 def test_checkpointing_keeps_less_and_computes_again() -> None:
     space = SearchSpace.load("auto_deeplab")
     plain, checkpointed = (build_contenders(space, SMALL, CPU, checkpoint=on)["fast"] for on in (False, True))

@@ -140,6 +140,7 @@ EXACT = sorted(set(UPSAMPLERS) - {"bilinear", "dysample", "max_unpool", "pixel_d
 """Those that do not interpolate, have gradients for all they read, and begin without zeros."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXACT)
 def test_upsamplers_exactly(name: str) -> None:
     torch.manual_seed(0)
@@ -186,6 +187,7 @@ def test_strides_multiply_and_the_widest_way_counts() -> None:
     assert receptive_field(Join(narrow, wide, concat=True)) == 9
 
 
+@pytest.mark.slow
 def test_interpolation_moves_what_is_seen_and_widens_nothing() -> None:
     down, conv = nn.Conv2d(3, 3, 4, stride=4), nn.Conv2d(3, 3, 3, padding=1)
     for mode, corners in (("bilinear", True), ("bilinear", False), ("bicubic", False)):
@@ -231,6 +233,7 @@ def test_of_nothing_and_of_other_channels() -> None:
     assert receptive_field(nn.Conv2d(7, 2, 3), in_channels=7) == 3
 
 
+@pytest.mark.slow
 def test_a_genotypes_network_exactly() -> None:
     cell = (("prev_prev skip_connect", "prev sep_conv_3x3"), ("b1 avg_pool_3x3", "prev atrous_conv_3x3"))
     genotype = make_genotype((1, 1), cell, stem=((4, 4), (1, 1)), decoder="classifier")

@@ -12,6 +12,7 @@ import autoseg
 from autoseg.errors import ConfigError, RunError
 
 
+@pytest.mark.slow
 def test_evaluate_writes_into_the_run_and_over_no_other_file(retrain_run: Path, tmp_path: Path) -> None:
     result = autoseg.evaluate(retrain_run, split="test", show_progress=False)
     written = json.loads((retrain_run / "evaluation_test.json").read_text())

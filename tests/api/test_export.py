@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from error_codes import raises_code
 from safetensors.torch import load_file
@@ -14,6 +15,7 @@ from autoseg.errors import ConfigError, ExportError, GenotypeError, RunError
 from autoseg.genotype.schema import Genotype
 
 
+@pytest.mark.slow
 def test_export_a_genotype_and_weights(retrained: Path, tmp_path: Path) -> None:
     autoseg.export_model(retrained, tmp_path / "g.json", "json")
     assert Genotype.load(tmp_path / "g.json") == Genotype.load(retrained)

@@ -65,6 +65,7 @@ def test_several_paths_and_a_decoder_in_steps() -> None:
     assert "arrows" not in describe_choices(Genotype.load("auto_deeplab_s"))
 
 
+@pytest.mark.slow
 def test_a_space_of_several_paths_says_what_stays(tmp_path: Path) -> None:
     space = open_space(
         "multi",

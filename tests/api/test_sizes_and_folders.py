@@ -50,6 +50,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_search_on_images_of_many_sizes(mixed: Path, tmp_path: Path) -> None:
     config = write_config(
         tmp_path / "c.yaml", {"space": SPACE, "search": {**SHORT, "epochs": 2, "arch_start_epoch": 1}}
@@ -58,6 +59,7 @@ def test_a_search_on_images_of_many_sizes(mixed: Path, tmp_path: Path) -> None:
     assert [row["epoch"] for row in rows(tmp_path / "a", "val")] == [0, 1]
 
 
+@pytest.mark.slow
 def test_small_images_are_measured_as_they_are_predicted(mixed: Path, tmp_path: Path) -> None:
     """What evaluate counts is what lies in predict's label maps, which have the size of the images."""
     call("predict", mixed / "net", mixed / "set" / "val" / "images", "--out", tmp_path / "out")
@@ -148,6 +150,7 @@ def test_masks_of_0_and_255_where_others_have_0_and_1(trained: int, measured: in
         assert result["confusion"] == own["confusion"]
 
 
+@pytest.mark.slow
 def test_an_ignore_label_beside_0_and_1_stays_one(tmp_path: Path) -> None:
     """Also where the network knows 255 as its second class; what the user says goes before what is found."""
     net = retrain(binary(tmp_path / "own", 255), tmp_path / "net")
@@ -192,6 +195,7 @@ def damaged(tmp_path: Path) -> Path:
     return data
 
 
+@pytest.mark.slow
 def test_files_that_are_left_out_are_listed(damaged: Path, tmp_path: Path) -> None:
     net = retrain(damaged, tmp_path / "net", data={"on_bad_file": "skip"})
     first, second = (net / "left_out.txt").read_text().splitlines()
@@ -208,6 +212,7 @@ def test_without_such_files_there_is_no_list(mixed: Path) -> None:
     assert not (mixed / "net" / "left_out.txt").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quick", [False, True])
 def test_the_training_images_are_opened_once(
     quick: bool, damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

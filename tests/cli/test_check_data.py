@@ -32,6 +32,7 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[str]
     return capsys.readouterr().out.splitlines()
 
 
+@pytest.mark.slow
 def test_a_set_that_is_well(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = printed(capsys, root, "--out", tmp_path / "out")
     assert lines[0] == f"a folder of images and masks in {root}: 16 train, 2 val, 3 classes, ignore label 255"
@@ -88,6 +89,7 @@ def test_ten_lines_a_kind_and_all_in_the_json(root: Path, tmp_path: Path, capsys
     assert unreadable == sorted(f"train/images/{number}.png" for number in range(14))
 
 
+@pytest.mark.slow
 def test_settings_and_one_split(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (root / "train/images/3.png").write_bytes(b"nothing")
     lines = printed(capsys, root, "--set", "data.on_bad_file=skip", "--set", "data.classes=[a, b, c]")
@@ -98,6 +100,7 @@ def test_settings_and_one_split(root: Path, capsys: pytest.CaptureFixture[str]) 
     assert printed(capsys, root, "--split", "val")[0].endswith(": 2 val, 3 classes, ignore label 255")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "named"),
     [
@@ -144,6 +147,7 @@ def test_files_are_written_over_where_that_is_asked_for(root: Path, tmp_path: Pa
     assert files_of(tmp_path / "out") == before, "the same bytes for the same data"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["reading", "drawing"])
 def test_a_check_that_is_stopped_leaves_no_half_file(
     place: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

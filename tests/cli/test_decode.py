@@ -75,6 +75,7 @@ def test_stages_of_the_decoder(search_of: MakeRun, capsys: pytest.CaptureFixture
     assert stages[-1] == f"dec   8->4 {genotype.decoder.upsamplers[-1]}"
 
 
+@pytest.mark.slow
 def test_several_paths_threshold_and_budget(search_of: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     path = search_of("multi")  # every arrow is above a half
     call("decode", path)
@@ -97,6 +98,7 @@ def test_several_paths_threshold_and_budget(search_of: MakeRun, capsys: pytest.C
     assert cheaper.source["budget"] == budget
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "options", "code", "named"),
     [

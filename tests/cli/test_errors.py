@@ -64,6 +64,7 @@ def retrain_run(retrained: Path, tmp_path: Path) -> Path:
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "code", "named"),
     [
@@ -87,6 +88,7 @@ def test_search_settings(
     fails([*search_arguments, *options], code, *named)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_no_gpu(
     fails: Fails, search_arguments: list[object], retrain_arguments: list[object], retrain_run: Path, tmp_path: Path
@@ -101,6 +103,7 @@ def test_no_gpu(
         fails([*arguments, "--device", "cuda"], "device-missing", "device cuda", "--device cpu")
 
 
+@pytest.mark.slow
 def test_settings_in_files(fails: Fails, search_arguments: list[object], tmp_path: Path) -> None:
     out = ["--out", tmp_path / "out"]
     wrong = write_config(tmp_path / "wrong.yaml", SEARCH, {"search": {"epoch": 3}})
@@ -121,6 +124,7 @@ def test_settings_in_files(fails: Fails, search_arguments: list[object], tmp_pat
         fails(["search", "--config", wrong, *out], code, wrong)
 
 
+@pytest.mark.slow
 def test_genotypes(fails: Fails, retrain_arguments: list[object], tmp_path: Path) -> None:
     newer = write_config(tmp_path / "newer.yaml", GENOTYPE, {"version": 2})
     fails(
@@ -190,6 +194,7 @@ def test_data(command: str, damage: str, fails: Fails, tmp_path: Path) -> None:
 # --- run directories --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_out(fails: Fails, search_arguments: list[object], search_run: Path, tmp_path: Path) -> None:
     full = tmp_path / "full"
     full.mkdir()
@@ -204,6 +209,7 @@ def test_out(fails: Fails, search_arguments: list[object], search_run: Path, tmp
     fails(["demo", "--out", full], "folder-not-empty", full, "empty")
 
 
+@pytest.mark.slow
 def test_resume(
     fails: Fails, search_arguments: list[object], search_run: Path, retrain_run: Path, tmp_path: Path
 ) -> None:
@@ -221,6 +227,7 @@ def test_resume(
         fails([kind, "--out", path, "--resume"], "run-kind-differs", path, other, kind)
 
 
+@pytest.mark.slow
 def test_damaged_config(fails: Fails, search_run: Path, retrain_run: Path, tmp_path: Path) -> None:
     for path in (search_run / "config.yaml", retrain_run / "config.yaml"):
         path.write_text(path.read_text()[:200] + "\n  [")

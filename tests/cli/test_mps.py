@@ -129,6 +129,7 @@ def test_a_long_sum_is_not_rounded(mac: None) -> None:
     assert details.calibration._pixels.dtype == torch.float64
 
 
+@pytest.mark.slow
 def test_training_batches_are_made_on_the_cpu(mac: None, data: Path) -> None:
     config = resolve(DataConfig(root=str(data)))
     augment = AugmentConfig(rotate=10, blur=0.5, cutout=0.5)

@@ -100,6 +100,7 @@ def test_width_and_schedule_of_another_network(tmp_path: Path) -> None:
     assert config["network"]["width"] < 0.1
 
 
+@pytest.mark.slow
 def test_a_run_that_was_finished_is_left_as_it_is(trained: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     before = files_of(run)
@@ -149,6 +150,7 @@ def test_wrong_retrainings(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_output_strides_that_cannot_be(
     trained: Path, retrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,6 +21,7 @@ def words(path: Path) -> list[str]:
     return [element.text or "" for element in ElementTree.parse(path).iter() if element.tag.endswith("text")]
 
 
+@pytest.mark.slow
 def test_plot_of_a_genotype_with_two_cells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hourglass().save(tmp_path / "g.yaml")
     call("plot", tmp_path / "g.yaml", "--out", tmp_path / "figures", "--format", "svg")

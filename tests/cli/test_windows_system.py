@@ -86,6 +86,7 @@ def test_every_command(windows: None, tmp_path: Path, capsys: pytest.CaptureFixt
         assert b"\r" not in path.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on(windows: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its files are replaced and cut to the checkpoint. Ctrl-C is the signal that Windows sends."""
     config, steps = write_config(tmp_path / "c.yaml", RETRAIN), []
@@ -155,6 +156,7 @@ def missing_on_windows(module: str, name: str) -> bool:
     return module == "signal" and (name in NO_SIGNAL_CALLS or (is_signal and name not in SIGNALS))
 
 
+@pytest.mark.slow
 def test_the_package_calls_nothing_that_windows_lacks() -> None:
     found = {
         (path.relative_to(PACKAGE).as_posix(), *called)

@@ -300,6 +300,7 @@ def test_assignments_without_key_or_value_are_refused(wrong: str) -> None:
         parse_assignments(["seed=1", wrong])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["[1, 2", "{a: 1", "'x", "a: b: c", "[" * 3000])
 def test_assignments_of_what_is_no_yaml_are_refused(text: str) -> None:
     with raises_code(ConfigError, "assignment-value-unreadable", f"--set seed={text}"):

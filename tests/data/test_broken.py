@@ -275,6 +275,7 @@ def test_a_bad_pair_is_one_line(case: str, root: Path) -> None:
         opened(root, **BROKEN[case].settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BROKEN)
 def test_a_bad_pair_is_left_out_and_counted(case: str, root: Path, caplog: pytest.LogCaptureFixture) -> None:
     BROKEN[case].break_it(root)
@@ -472,6 +473,7 @@ WELL: dict[str, tuple[Callable[[Path], object], tuple[int, int]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", WELL)
 def test_what_is_odd_but_well(case: str, root: Path) -> None:
     change, size = WELL[case]

@@ -30,6 +30,7 @@ def miou(truth: np.ndarray, answer: np.ndarray, classes: int = len(CLASSES)) -> 
     return float((hits / (counts.sum(0) + counts.sum(1) - hits)).mean())
 
 
+@pytest.mark.slow
 def test_shape_type_and_labels() -> None:
     dataset = generated(size=(64, 80), train=20)
     assert len(dataset) == 20
@@ -54,6 +55,7 @@ def test_samples_are_the_same_everywhere() -> None:
     assert [digest(generated(), 0), digest(generated("val"), 63)] == ["4073c3e9568113b0", "90af9762f13ee21e"]
 
 
+@pytest.mark.slow
 def test_every_class_occurs_and_the_commonest_one_is_no_answer() -> None:
     counts = count_classes(generated("val")).pixels
     assert (counts > 0.02 * counts.sum()).all()

@@ -44,6 +44,7 @@ def test_round_trip(path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_missing_truncated_and_damaged(path: Path, tmp_path: Path) -> None:
     refused(tmp_path / "none.pt", "checkpoint-missing", "--resume")
     whole = path.read_bytes()

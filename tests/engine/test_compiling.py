@@ -94,6 +94,7 @@ def test_code_is_made_and_computes_the_same() -> None:
     assert list(layer.state_dict()) == keys
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_compiler")
 def test_without_a_compiler() -> None:
     with raises_code(ConfigError, "compiling-fails", "torch.compile", "no-such-compiler", "install a C++ compiler"):

@@ -227,6 +227,7 @@ def test_it_sees_the_image_at_its_own_size(densecrf: None, retrained: Path, monk
     assert crf == inference.crf
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["evaluate", "nowhere"], ["predict", "nowhere", "nothing.png", "--out", "out"]])
 def test_without_the_package_it_says_what_to_install_before_anything_else(
     command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -171,6 +171,7 @@ def test_a_network_in_bf16_gets_its_images_in_bf16() -> None:
         assert seen == [torch.bfloat16] * calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"resize": [48, 40]}])
 def test_evaluate_equals_a_count_over_what_predict_writes(
     options: dict[str, Any], folder: Path, retrained: Path, tmp_path: Path
@@ -199,6 +200,7 @@ def test_evaluate_equals_a_count_over_what_predict_writes(
     assert np.sum(result["confusion"]) == sum(int((mask != 255).sum()) for mask in masks)
 
 
+@pytest.mark.slow
 def test_evaluating_on_its_own_data_repeats_the_validation(retrained: Path, tmp_path: Path) -> None:
     result = autoseg.evaluate(retrained, checkpoint="last", out=tmp_path / "e.json", show_progress=False)
     last = rows(retrained, "val")[-1]
@@ -208,6 +210,7 @@ def test_evaluating_on_its_own_data_repeats_the_validation(retrained: Path, tmp_
     assert list(result["iou"]) == ["background", "disc", "square", "triangle", "striped", "pebble", "window"]
 
 
+@pytest.mark.slow
 def test_what_is_printed_is_what_is_written(
     retrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -255,6 +258,7 @@ def test_the_details_are_those_of_the_predictions(folder: Path) -> None:
     assert 0 < boundary.mean() < 1
 
 
+@pytest.mark.slow
 def test_multi_scale_and_flip_run(retrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call("evaluate", retrained, "--multi-scale", "--flip", "--split", "test", "--out", tmp_path / "e.json")
     result = json.loads((tmp_path / "e.json").read_text())
@@ -263,6 +267,7 @@ def test_multi_scale_and_flip_run(retrained: Path, tmp_path: Path, capsys: pytes
     assert "mIoU" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_other_classes_are_refused(retrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for text in ("layout: generated\nnum_classes: 9\n", "layout: generated\nclasses: [a, b, c]\n"):
         (tmp_path / "data.yaml").write_text(text)

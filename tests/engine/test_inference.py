@@ -45,6 +45,7 @@ def joined(pieces: Iterator[Tensor], band_bytes: int) -> Tensor:
     return torch.cat(found, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize("size", [(37, 50), (61, 83), (3, 7), (1, 1), (296, 40), (37, 20), (20, 50)])
 def test_bands_are_resized_as_the_whole_is(size: tuple[int, int], align_corners: bool, band_bytes: int) -> None:
@@ -69,6 +70,7 @@ def test_a_network_answers_in_bands_as_it_does_at_once(
     assert seen == [(2, 7, -(-size[0] // 4), -(-size[1] // 4)), (2, 7, *size)]  # only asked at once is it enlarged
 
 
+@pytest.mark.slow
 def test_several_views_in_bands(network: nn.Module, band_bytes: int) -> None:
     images = images_of(40, 56)
     half = F.interpolate(images, (32, 42), mode="bilinear", align_corners=False, antialias=True)
@@ -84,6 +86,7 @@ def test_several_views_in_bands(network: nn.Module, band_bytes: int) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(8, 8), (9, 40), (40, 31), (31, 33), (32, 32)])
 def test_small_images_are_framed_with_their_mean_colour(network: nn.Module, size: tuple[int, int]) -> None:
     images = images_of(*size)

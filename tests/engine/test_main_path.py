@@ -44,6 +44,7 @@ def stacks_at_optimizer_steps(kind: str, folder: Path) -> list[list[tuple[str, s
     return stacks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["search", "retrain"])
 def test_from_the_command_to_the_optimizers_step(kind: str, tmp_path: Path) -> None:
     stacks = stacks_at_optimizer_steps(kind, tmp_path)

@@ -42,6 +42,7 @@ def images(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_labels_and_overlays_have_the_size_of_the_image(images: Path, retrained: Path, tmp_path: Path) -> None:
     call("predict", retrained, images, "--out", tmp_path / "out")
     stems = {Path(name).stem for name in KINDS}
@@ -64,6 +65,7 @@ def test_labels_and_overlays_have_the_size_of_the_image(images: Path, retrained:
         assert {path.stem for path in (tmp_path / "out" / folder).iterdir()} == stems
 
 
+@pytest.mark.slow
 def test_an_overlay_lies_between_the_image_and_the_colours(images: Path, retrained: Path, tmp_path: Path) -> None:
     ((labels, overlay),) = autoseg.predict(retrained, [images / "rgb.png"], tmp_path / "out", show_progress=False)
     image = np.asarray(Image.open(images / "rgb.png")).astype(int)
@@ -90,6 +92,7 @@ def test_a_network_that_resizes_answers_at_the_size_of_the_image(images: Path, t
     assert seen == [torch.Size((1, 3, 32, 48))]
 
 
+@pytest.mark.slow
 def test_in_bf16_nearly_every_label_is_the_same(images: Path, retrained: Path, tmp_path: Path) -> None:
     for precision in ("float32", "bf16"):
         call("predict", retrained, images, "--out", tmp_path / precision, "--precision", precision)
@@ -101,6 +104,7 @@ def test_in_bf16_nearly_every_label_is_the_same(images: Path, retrained: Path, t
     assert 0.9 < (exact == rough).mean() < 1  # a network of two epochs, whose logits are close to each other
 
 
+@pytest.mark.slow
 def test_nothing_is_written_over(images: Path, retrained: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     autoseg.predict(retrained, [images / "rgb.png"], out, show_progress=False)
@@ -112,6 +116,7 @@ def test_nothing_is_written_over(images: Path, retrained: Path, tmp_path: Path) 
     assert before.items() < files_of(out).items()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", ["text.jpg", "truncated.png", "small.png"])
 def test_a_bad_image_is_found_before_anything_is_written(
     bad: str, images: Path, retrained: Path, tmp_path: Path
@@ -132,6 +137,7 @@ def test_a_bad_image_is_found_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_images_of_other_channels(tmp_path: Path) -> None:
     """Read as they are in training; the overlay shows the first three channels."""
     rng = np.random.default_rng(0)

@@ -62,6 +62,7 @@ def test_a_resumed_search_equals_one_that_never_stopped(relaxation: dict[str, An
     assert_same_state(whole.state(), second.state())
 
 
+@pytest.mark.slow
 def test_operations_are_drawn_for_each_pass_and_temperatures_go_from_first_to_last() -> None:
     task = task_with(RELAXATIONS["gdas"])
     drawn: list[tuple[int, float]] = []

@@ -147,6 +147,7 @@ def test_class_weights() -> None:
         make(class_weights=[1, 2, 3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [1.0, 0.3])
 def test_the_loss_is_that_of_the_settings_for_both_heads(share: float) -> None:
     terms = ["ohem", {"name": "boundary", "weight": 0.5, "w0": 3}, {"name": "dice", "weight": 2}]
@@ -161,6 +162,7 @@ def test_the_loss_is_that_of_the_settings_for_both_heads(share: float) -> None:
     assert float(task.step([(images, masks)], 0, 3)["train"]["loss"]) == pytest.approx(float(expected), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_training_with_every_change_and_term() -> None:
     augment = {"rotate": 20, "blur": 0.5, "cutout": 0.5, "max_class_share": 0.7, "colour": 0.3}
     terms = ["cross_entropy", "ohem", "focal", "boundary", "dice", "lovasz"]
@@ -171,6 +173,7 @@ def test_training_with_every_change_and_term() -> None:
     assert any(not torch.equal(new, old) for new, old in zip(parameters(task), before, strict=True))
 
 
+@pytest.mark.slow
 def test_the_loss_of_a_random_share_of_the_pixels() -> None:
     """Of both heads on the same pixels, drawn by the number of the step; a share of 1 is the loss of all."""
     images, masks = first_batch(make())
@@ -268,6 +271,7 @@ def test_workers_change_nothing(retrained: Path, tmp_path: Path) -> None:
     assert_same_run(retrained, tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_the_genotype_brings_its_schedule(tmp_path: Path) -> None:
     settings = {**GENOTYPE, "retrain": {"epochs": 7, "optimizer": {"name": "adamw", "lr": 0.002}}}
     genotype = write_config(tmp_path / "g.yaml", settings)
@@ -299,6 +303,7 @@ def test_a_run_in_bf16_is_measured_and_used_in_bf16(tmp_path: Path) -> None:
     assert scores["bf16"]["pixel_accuracy"] == pytest.approx(scores["float32"]["pixel_accuracy"], abs=0.02)
 
 
+@pytest.mark.slow
 def test_a_diverged_loss_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     changes = {**PLAIN, "optimizer": {"lr": 10.0, "weight_decay": 1.0}, "epochs": 10}
     config = write_config(tmp_path / "c.yaml", RETRAIN, {"retrain": changes})

@@ -47,6 +47,7 @@ def equal(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
 # --- the split --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_halves_are_disjoint_whole_stored_and_seeded(searched: Path, tmp_path: Path) -> None:
     split = yaml.safe_load((searched / "split.yaml").read_text())
     first, second = split["train_a"], split["train_b"]
@@ -173,6 +174,7 @@ def test_bf16_and_class_weights_train() -> None:
         search_task(class_weights=[1, 2])
 
 
+@pytest.mark.slow
 def test_both_steps_minimise_the_loss_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     terms = [{"name": "focal", "weight": 0.5, "gamma": 1.0}, "lovasz"]
     task, twin = search_task(loss=terms, class_weights="inverse"), search_task(class_weights="inverse")
@@ -243,6 +245,7 @@ def test_the_architecture_waits_for_its_epoch(searched: Path) -> None:
     assert np.array_equal(snapshots[2].beta_logits, last["arch.beta_logits"].double().numpy())
 
 
+@pytest.mark.slow
 def test_a_run_from_the_config_of_another_is_the_same(searched: Path, tmp_path: Path) -> None:
     call("search", "--config", searched / "config.yaml", "--out", tmp_path / "b")
     assert_same_run(searched, tmp_path / "b")
@@ -250,12 +253,14 @@ def test_a_run_from_the_config_of_another_is_the_same(searched: Path, tmp_path: 
     assert (searched / "split.yaml").read_bytes() == (tmp_path / "b" / "split.yaml").read_bytes()
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_search(searched: Path, tmp_path: Path) -> None:
     call("search", "--config", searched / "config.yaml", "--seed", 3, "--out", tmp_path / "b")
     one, other = checkpoint(searched)["state"], checkpoint(tmp_path / "b")["state"]
     assert not torch.equal(one["supernet"]["arch.alpha_logits"], other["supernet"]["arch.alpha_logits"])
 
 
+@pytest.mark.slow
 def test_validating_seldom_and_logging_seldom(tmp_path: Path) -> None:
     changes = {"epochs": 4, "validate_every": 3, "val_images": 2, "max_steps_per_epoch": 3, "log_every": 2}
     config = write_config(tmp_path / "c.yaml", SEARCH, {"search": changes})

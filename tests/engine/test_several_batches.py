@@ -177,6 +177,7 @@ def unet_task(**retrain: Any) -> RetrainTask:
     return task
 
 
+@pytest.mark.slow
 def test_a_network_without_batch_norm_trains_as_with_the_large_batch() -> None:
     large, parts = unet_task(batch_size=8), unet_task(batch_size=2, accumulate=4)
     assert large.steps_per_epoch == parts.steps_per_epoch == 2
@@ -335,6 +336,7 @@ def assert_same_weights(one: torch.nn.Module, other: torch.nn.Module) -> None:
         torch.testing.assert_close(first, second, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_search_in_fp16_has_a_scale_a_half_and_resumes_with_it() -> None:
     task = search_task(precision="fp16")
     step = next(task.batches(1, 0))
@@ -363,6 +365,7 @@ def test_a_retraining_in_fp16_keeps_its_scale() -> None:
 # --- a retraining's step ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_retraining_from_recordings_is_the_eager_one() -> None:
     """Drop path, whose probability grows, dropout, auxiliary head and moving average included."""
     changes = {"loss_sampling": 0.5, "clip_grad_norm": 5.0}

@@ -185,6 +185,7 @@ def test_an_earlier_state_is_loaded_into_a_recorded_search() -> None:
     assert training.gradients.recordings.recorder.records == 2
 
 
+@pytest.mark.slow
 def test_the_callers_batches_are_left_alone() -> None:
     training = Training(StandIn)
     batches = [(torch.randn(2, 3, 33, 33), torch.randint(3, (2, 33, 33))) for _ in range(EAGER_STEPS + 2)]
@@ -213,6 +214,7 @@ def cannot_record(work: Callable[[], Tensor]) -> None:
         raise RuntimeError("capture was invalidated")
 
 
+@pytest.mark.slow
 def test_a_step_that_cannot_be_recorded_goes_on_eagerly_with_one_line(caplog: pytest.LogCaptureFixture) -> None:
     eager, recorded = Training(), Training(StandIn)
     recorded.gradients.recordings.recorder.record = cannot_record  # type: ignore[method-assign,union-attr]
@@ -304,6 +306,7 @@ def test_a_recording_that_differs_is_dropped_with_a_line(
     assert line.endswith("; going on without CUDA graphs, which is slower")
 
 
+@pytest.mark.slow
 def test_a_step_without_finite_gradients_proves_nothing() -> None:
     """As the first steps in fp16, whose scale is too large: the comparison waits for the next."""
     training = comparing(StandIn)

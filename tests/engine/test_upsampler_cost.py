@@ -74,6 +74,7 @@ def test_the_architecture_pays_for_the_expected_multiply_adds_and_the_weights_do
     torch.testing.assert_close(gradient_paying - gradient, of_cost, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_great_cost_makes_the_cheapest_win() -> None:
     gradients = gradients_of(SPACES["by level"], 100.0)
     arch = gradients.supernet.arch

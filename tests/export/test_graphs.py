@@ -63,6 +63,7 @@ def test_onnx_equals_the_network_at_every_size(network: Network, onnx_file: Expo
         assert_close(torch.from_numpy(logits), reference(network, images))
 
 
+@pytest.mark.slow
 def test_onnx_report_is_what_the_file_does(network: Network, onnx_file: ExportReport) -> None:
     import onnxruntime
 

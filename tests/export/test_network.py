@@ -147,6 +147,7 @@ def test_the_limit_of_the_difference(shift: float, kept: bool, tmp_path: Path, m
     assert report.bytes == 1
 
 
+@pytest.mark.slow
 def test_a_network_that_has_diverged_is_refused(tmp_path: Path) -> None:
     network = make_network(GENOTYPE)
     with torch.no_grad():
@@ -157,6 +158,7 @@ def test_a_network_that_has_diverged_is_refused(tmp_path: Path) -> None:
 # --- what is left as it was ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["pt2", "onnx"])
 def test_any_module_is_exported_in_silence(format: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     if format == "onnx":

@@ -31,6 +31,7 @@ def assert_refused(path: Path, code: str, *named: str) -> None:
         load_safetensors(path)
 
 
+@pytest.mark.slow
 def test_round_trip_is_bit_equal(network: Network, tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
     report = export_network(network, path, "safetensors", metadata=METADATA)
@@ -48,6 +49,7 @@ def test_round_trip_is_bit_equal(network: Network, tmp_path: Path) -> None:
     assert (metadata["mean"], metadata["std"]) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
 
+@pytest.mark.slow
 def test_auxiliary_head_and_memory_layout(tmp_path: Path) -> None:
     network = make_network(GENOTYPE, auxiliary=True)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

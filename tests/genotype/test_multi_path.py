@@ -69,6 +69,7 @@ def with_decoding(probs: ArchProbs, **decoding: Any) -> ArchProbs:
     return ArchProbs(space, probs.alpha_logits, probs.beta_logits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("threshold", [0.5, 0.3, 0.8])
 def test_topology_is_the_best_of_all_feasible_ones(shape: dict[str, Any], threshold: float) -> None:
@@ -102,6 +103,7 @@ def test_with_a_budget_it_is_the_best_of_those_that_cost_no_more(shape: dict[str
     assert bound > 3  # or the budget decided nothing
 
 
+@pytest.mark.slow
 def test_a_budget_below_the_cheapest_network_names_it() -> None:
     probs = random_probs(multi_space(SHAPES[2]), np.random.default_rng(5))
     cheapest = min(cost(probs, kept) for kept in feasible(probs.space.trellis))

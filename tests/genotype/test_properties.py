@@ -20,6 +20,7 @@ seeds = st.integers(0, 2**32)
 quick = settings(max_examples=60, deadline=None, derandomize=True)
 
 
+@pytest.mark.slow
 @quick
 @given(kinds, seeds)
 def test_a_sampled_genotype_parses_back_and_is_in_its_space(kind: str, seed: int) -> None:
@@ -41,6 +42,7 @@ def test_probabilities_of_one_decode_to_the_genotype_that_they_say(kind: str, se
     assert decoded.model_copy(update={"source": genotype.source}) == genotype
 
 
+@pytest.mark.slow
 @quick
 @given(st.sampled_from(["multi", "multi hourglass"]), seeds)
 def test_a_budget_of_what_a_network_costs_decodes_it_too(kind: str, seed: int) -> None:
@@ -59,6 +61,7 @@ def test_a_space_parses_back(kind: str) -> None:
     assert SearchSpace.parse(space.to_dict()) == space
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_every_choice_on_the_up_path_is_drawn(kind: str) -> None:
     space = space_of(kind)

@@ -46,6 +46,7 @@ def test_path_at_numbers_every_path_in_order(layers: int, strides: tuple[int, ..
             path_at(trellis, index)
 
 
+@pytest.mark.slow
 def test_paths_are_uniform_and_not_by_uniform_moves() -> None:
     trellis = Trellis(5, (4, 8, 16, 32))
     paths = list(trellis.paths())
@@ -56,6 +57,7 @@ def test_paths_are_uniform_and_not_by_uniform_moves() -> None:
     assert counts[(0,) * 5] < 2 * 60
 
 
+@pytest.mark.slow
 def test_deep_trellises_have_more_paths_than_64_bits_and_are_sampled_all_the_same() -> None:
     trellis = Trellis(256, (4, 8, 16, 32))
     assert trellis.count_paths() > 2**64
@@ -114,6 +116,7 @@ def test_topologies_are_uniform() -> None:
     assert abs(chi_square(counts, list(counts))) < 4
 
 
+@pytest.mark.slow
 def test_upsamplers_and_skips_are_uniform() -> None:
     upsamplers, skips = ("bilinear", "pixel_dcl", "carafe"), ("none", "add", "concat")
     space = make_space(

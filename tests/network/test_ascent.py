@@ -85,6 +85,7 @@ def test_every_upsampler_stands_on_up_moves(upsampler: str) -> None:
     assert_trains_at_any_size(network)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("upsamplers", [[], ["max_unpool", "pixel_dcl"]])
 @pytest.mark.parametrize("decoder", ["aspp", "deeplabv3plus", "unet", "fcn", "classifier"])
 def test_every_decoder_at_any_size(decoder: str, upsamplers: list[str]) -> None:

@@ -92,6 +92,7 @@ def test_stem_and_heads_fold(part: nn.Module, shapes: list[Any]) -> None:
         assert_equal(result, value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoder", GENOTYPES)
 def test_a_folded_network_gives_the_same_logits(decoder: str) -> None:
     network = network_of(decoder, auxiliary=True).double()
@@ -101,6 +102,7 @@ def test_a_folded_network_gives_the_same_logits(decoder: str) -> None:
         assert_equal(folded(noise(2, 3, *size)), network(noise(2, 3, *size)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("genotype", "left"),
     [
@@ -131,6 +133,7 @@ def test_the_published_networks_fold(name: str) -> None:
         assert_equal(folded(noise(1, 3, 33, 47)), network(noise(1, 3, 33, 47)))
 
 
+@pytest.mark.slow
 def test_the_network_stays_as_it_was() -> None:
     network = network_of("aspp", auxiliary=True).train()
     before = {key: value.clone() for key, value in network.state_dict().items()}
@@ -157,6 +160,7 @@ def test_what_says_nothing_of_its_parts_stays() -> None:
 # --- layout and precision ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "genotype",
     [
@@ -208,6 +212,7 @@ def test_bf16_is_within_its_bound_of_float64(decoder: str) -> None:
                 assert float(errors.std() / expected.std()) > 1e-4  # it is bf16 indeed
 
 
+@pytest.mark.slow
 def test_a_network_for_use_needs_no_gradients() -> None:
     network = network_of("aspp")
     assert not any(parameter.requires_grad for parameter in for_inference(network, CPU).parameters())

@@ -76,6 +76,7 @@ def test_logits_equal_those_written_out(decoder: str, strides: tuple[int, ...], 
     torch.testing.assert_close(network(images), written_out(network, images), rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("strides", [(4, 8, 16, 32), (8, 16, 32, 16, 8, 4)])
 def test_any_size_from_32_up_works(decoder: str, strides: tuple[int, ...]) -> None:

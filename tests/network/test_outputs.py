@@ -35,6 +35,7 @@ def unet(channels: int = 3) -> FixedNetwork:
     return FixedNetwork.parse({"name": "unet", "width": 0.05, "in_channels": channels})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 2, 4, 12])
 def test_any_number_of_channels(channels: int) -> None:
     images = torch.randn(2, channels, 33, 47)
@@ -72,6 +73,7 @@ def test_one_output_of_the_auxiliary_head_too() -> None:
     assert logits.shape == auxiliary.shape == (2, 2, 32, 32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny", "unet"])
 def test_one_output_of_the_supernet(name: str) -> None:
     space = SearchSpace.load(name)

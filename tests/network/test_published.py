@@ -50,6 +50,7 @@ def test_multiply_adds_equal_a_count_by_hand() -> None:
     assert cost.multiply_adds == stem + layer1 + layer2 + aspp + classifier
 
 
+@pytest.mark.slow
 def test_cost_counts_the_auxiliary_head_in_the_parameters_only() -> None:
     """It has 16 filters on layer 1's 6 channels, and runs in training only."""
     without = count_cost(lambda: build_network(SMALL, 7), (33, 47))

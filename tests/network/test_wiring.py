@@ -74,6 +74,7 @@ def test_they_are_choices_of_the_space(name: str) -> None:
     assert genotype.decoder.model_dump(exclude={"upsamplers"}) == space.decoder.model_dump(exclude={"upsamplers"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "moves"),
     [

@@ -137,6 +137,7 @@ def test_nothing_fits() -> None:
     assert "batch_size=" not in said
 
 
+@pytest.mark.slow
 def test_a_retraining_is_refused() -> None:
     config = retrain_task(crop=[96, 64], batch_size=8).config
     said = refusal(config, int(0.4 * peak(config)), "crop", "batch_size")
@@ -224,6 +225,7 @@ def test_nothing_is_predicted_where_there_is_plenty(monkeypatch: pytest.MonkeyPa
     assert changed(searched(), 10**12) == ({}, [])
 
 
+@pytest.mark.slow
 def test_a_run_is_fitted_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

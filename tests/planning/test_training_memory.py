@@ -60,6 +60,7 @@ def test_a_gpu_that_is_not_there_takes_what_a_cpu_does_but_for_blocks_and_worksp
     assert on_gpu.graph_bytes == 0
 
 
+@pytest.mark.slow
 def test_graphs_add_their_inputs_validation_and_a_workspace() -> None:
     settings = {**PLAIN, "crop": [96, 96], "batch_size": 4}
     memory = predict_memory(retrain_task(**settings).config, GPU)
@@ -69,6 +70,7 @@ def test_graphs_add_their_inputs_validation_and_a_workspace() -> None:
     assert predict_memory(retrain_task(**settings).config, CPU).graph_bytes == 0
 
 
+@pytest.mark.slow
 def test_accumulation_adds_a_sum_of_gradients_and_the_other_batches() -> None:
     settings = {**PLAIN, "crop": [96, 96], "batch_size": 4}
     one, two = (predict_memory(retrain_task(**settings, accumulate=count).config, CPU) for count in (1, 2))
@@ -76,6 +78,7 @@ def test_accumulation_adds_a_sum_of_gradients_and_the_other_batches() -> None:
     assert two.peak_bytes == pytest.approx(allocated_peak(**settings, accumulate=2), rel=0.1)
 
 
+@pytest.mark.slow
 def test_fp16_takes_what_bf16_does() -> None:
     half, brain = (predict_memory(retrain_task(precision=one).config, GPU) for one in ("fp16", "bf16"))
     assert half == brain
@@ -98,6 +101,7 @@ def test_memory_on_a_gpu_is_within_a_tenth_of_max_memory_allocated(name: str) ->
     assert measured * 0.9 - CUDA_WORKSPACE_BYTES <= predicted <= measured * 1.1 + CUDA_WORKSPACE_BYTES
 
 
+@pytest.mark.slow
 def test_predicting_leaves_the_random_numbers_alone() -> None:
     config = retrain_task(crop=[4097, 4097], batch_size=16).config
     state = torch.get_rng_state()

@@ -120,6 +120,7 @@ def test_what_a_file_of_the_users_own_says_stays(tmp_path: Path) -> None:
     assert guide(config, open_dataset(config.data, "train"), ()) == (config, [])
 
 
+@pytest.mark.slow
 def test_a_run_that_was_guided_goes_on(tmp_path: Path) -> None:
     """Resumed with all of what it was started with, with some of it, and with nothing."""
     data = write_folder(tmp_path / "photos", {"train": [(40, 60)] * 6, "val": [(60, 40)] * 2}, labels=3)

@@ -72,6 +72,7 @@ def runs_of(tmp_path: Path, data: object) -> list[list[object]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("device", "code", "named"),
     [

@@ -237,6 +237,7 @@ def test_channels_first_makes_no_strides_of_its_own_and_stays_in_float32(name: s
     assert torch.float64 not in watch.dtypes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_products_take_the_place_of_grouped_convolutions(layout: str) -> None:
     truth = truth_of("paper", (64, 64))

@@ -98,6 +98,7 @@ def test_checkpointed_cells_give_the_same_gradients_and_statistics(relaxation: d
         assert torch.equal(value, found[name]), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("relaxation", COMBINATIONS[1:], ids=names)
 def test_frozen_halves_give_no_gradient(relaxation: dict[str, Any]) -> None:
     fast = supernet_of(space_with(relaxation, layers=2, strides=(4, 8)))
@@ -141,6 +142,7 @@ def test_evaluation_takes_the_likeliest_operation_whatever_was_drawn() -> None:
     assert fast.arch.sample().operations == tuple(fast.arch.alpha_logits.argmax(-1).tolist())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("relaxation", COMBINATIONS[1:], ids=names)
 def test_a_chosen_genotype_is_evaluated_alone(relaxation: dict[str, Any]) -> None:
     """Its edges share the probability of their block; those off it add nothing, whatever their weights."""

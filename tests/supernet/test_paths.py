@@ -88,6 +88,7 @@ class WeightGradients(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.slow
 def test_an_architecture_step_computes_no_gradient_of_a_weight() -> None:
     supernet = supernet_of(SPACES["every operation"])
     images = torch.randn(2, 3, 40, 48, dtype=torch.float64)

@@ -52,6 +52,7 @@ def test_supernet_of_the_paper_has_its_size_and_a_twentieth_of_the_textbook_oper
     assert counted * 20 <= expected
 
 
+@pytest.mark.slow
 def test_operations_do_not_depend_on_the_size_of_the_images() -> None:
     """Sizes of one parity pattern: whether a feature needs resizing depends on it."""
     supernet = build_supernet(SearchSpace.load("tiny"), 5)

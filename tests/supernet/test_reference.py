@@ -131,6 +131,7 @@ def test_checkpointed_cells_give_the_same_gradients_and_statistics(name: str) ->
         assert torch.equal(value, found[of]), of
 
 
+@pytest.mark.slow
 def test_halves_are_frozen_in_turn() -> None:
     _, supernet = both(SPACES["skips"])
     supernet.train_weights()

@@ -75,6 +75,7 @@ def test_too_few_streams_leave_no_task_out(streams: list[Any]) -> None:
         run_side_by_side([lambda: running("a"), lambda: running("b")], streams[1:2])
 
 
+@pytest.mark.slow
 def test_what_crosses_streams_is_kept_until_all_are_joined_behind_the_way_back(
     streams: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

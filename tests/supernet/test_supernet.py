@@ -68,17 +68,20 @@ def test_any_width_equals_the_textbook(filters: int) -> None:
     assert_equal_to_textbook(small_space(layers=2, blocks=3, filters=filters, strides=(4, 8)), (33, 32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moves", [["same", "down"], ["up", "same"]])
 def test_restricted_moves_equal_the_textbook(moves: list[str]) -> None:
     assert_equal_to_textbook(small_space(layers=4, blocks=1, moves=moves), (40, 40))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stem", [([4, 6, 5], [2, 1, 2]), ([3, 4, 5, 6], [1, 2, 2, 1]), ([4, 6], [2, 2])])
 def test_any_stem_equals_the_textbook(stem: tuple[list[int], list[int]]) -> None:
     """H(-1) is the last but one of the stem's features, whatever its width and stride."""
     assert_equal_to_textbook(small_space(layers=3, blocks=1, stem=stem), (33, 46))
 
 
+@pytest.mark.slow
 def test_evaluation_mode_equals_the_textbook() -> None:
     """Running statistics are kept apart for every arrow and edge, and are the textbook's."""
     fast = supernet_of(small_space(layers=3))

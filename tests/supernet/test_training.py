@@ -39,6 +39,7 @@ def test_the_smallest_images_train(size: tuple[int, int]) -> None:
     assert losses[-1] < 0.5 * losses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_in_evaluation_an_image_does_not_depend_on_its_batch(batch: int) -> None:
     supernet = supernet_of(small_space(layers=3))
@@ -52,6 +53,7 @@ def test_in_evaluation_an_image_does_not_depend_on_its_batch(batch: int) -> None
         torch.testing.assert_close(together[number], supernet(images[number : number + 1])[0], rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_gradients_reach_every_parameter() -> None:
     supernet = supernet_of(small_space(layers=4))
     loss_of(supernet, torch.randn(3, 3, 64, 64, dtype=torch.float64)).backward()
@@ -60,6 +62,7 @@ def test_gradients_reach_every_parameter() -> None:
         assert float(parameter.grad.abs().max()) > 0, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False])
 def test_a_loaded_state_gives_the_same_logits(training: bool, tmp_path: Path) -> None:
     space = small_space(layers=3)
@@ -112,6 +115,7 @@ def test_the_seed_decides_the_weights() -> None:
     assert not torch.equal(one, other)
 
 
+@pytest.mark.slow
 def test_bfloat16_forward_and_backward_are_near_float32() -> None:
     torch.manual_seed(0)
     supernet = build_supernet(small_space(layers=3, filters=4), 3)

@@ -93,6 +93,7 @@ def test_logits_and_gradients_equal_the_oracle(name: str, size: tuple[int, int])
         assert largest_difference(fast(images), oracle(images)) < 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["both", "skips", "multi hourglass"])
 def test_every_logit_that_decides_something_has_a_gradient(name: str) -> None:
     supernet = supernet_of(SPACES[name])
@@ -121,6 +122,7 @@ def test_checkpointed_cells_give_the_same_gradients_and_statistics(name: str) ->
         assert torch.equal(value, found[of]), of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["both", "skips"])
 def test_gamma_and_skips_belong_to_the_half_of_the_architecture(name: str) -> None:
     supernet, images = supernet_of(SPACES[name]), images_of(40, 40)
@@ -154,6 +156,7 @@ def test_options_of_the_cell_go_with_two_cells_and_bfloat16(relaxation: dict[str
     assert {of for of in gradients if of.startswith("arch.")} == searched
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("relaxation", [{}, {"pc_darts": 2}, {"gdas": [4.0, 0.5]}], ids=str)
 @pytest.mark.parametrize("second", [False, True])
 def test_the_second_half_of_alpha_is_for_the_up_path_only(relaxation: dict[str, Any], second: bool) -> None:
@@ -187,6 +190,7 @@ def test_a_plain_space_has_no_trace_of_it() -> None:
     assert torch.equal(competing.arch.beta_logits, beta)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPACES)
 def test_a_snapshot_has_the_probabilities_of_torch(name: str) -> None:
     arch = supernet_of(SPACES[name]).arch
@@ -197,6 +201,7 @@ def test_a_snapshot_has_the_probabilities_of_torch(name: str) -> None:
         assert ours is None or largest_difference(ours, torch.as_tensor(theirs)) < 1e-12
 
 
+@pytest.mark.slow
 def test_on_streams_it_is_the_same(streams: list[Any]) -> None:
     """The skip features of the levels run on the streams, too."""
     plain = supernet_of(SPACES["skips"])
@@ -216,6 +221,7 @@ def test_on_streams_it_is_the_same(streams: list[Any]) -> None:
 # --- choosing ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in SPACES if "multi" not in name])
 def test_a_chosen_genotype_is_evaluated_alone(name: str) -> None:
     supernet, images = supernet_of(SPACES[name]), images_of(40, 33)

@@ -29,6 +29,7 @@ def boxes(figure: Figure) -> np.ndarray:
     return np.array([axes.get_position().bounds for axes in figure.axes]) * np.tile(figure.get_size_inches(), 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "columns"), [((48, 64), 3), ((100, 50), 3), ((32, 64), 4)])
 def test_samples_are_in_a_grid_and_overlap_nowhere(size: tuple[int, int], columns: int) -> None:
     figure = sheet([size] * 12)

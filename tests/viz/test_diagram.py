@@ -156,6 +156,7 @@ def test_unet() -> None:
     assert legend(figure) == ["main path", "skip, concat"]
 
 
+@pytest.mark.slow
 def test_parameters_and_channels_of_every_column() -> None:
     figure = draw_network(BRANCHES)
     assert texts(figure, "parameters") == ["1.00k", "3.00k", "7"]  # those of no stage stand at the logits

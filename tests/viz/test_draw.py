@@ -338,6 +338,7 @@ def figures() -> list[Figure]:
     ]
 
 
+@pytest.mark.slow
 def test_three_formats_that_parse(tmp_path: Path) -> None:
     written = save(figures()[0], tmp_path / "new" / "trellis.v2")
     assert [path.name for path in written] == ["trellis.v2.svg", "trellis.v2.png", "trellis.v2.pdf"]
@@ -370,11 +371,13 @@ def test_the_same_bytes_twice(tmp_path: Path) -> None:
         assert not re.search(rb"<dc:date>", one[0].read_bytes())
 
 
+@pytest.mark.slow
 def test_a_suffix_chooses_the_format(tmp_path: Path) -> None:
     assert save(figures()[0], tmp_path / "a.png", formats=("pdf",)) == [tmp_path / "a.png"]
     assert save(figures()[0], str(tmp_path / "b"), formats=("svg",)) == [tmp_path / "b.svg"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "formats", "wrong"), [("a.jpg", ("png",), "jpg"), ("a", ("bmp",), "bmp"), ("a", ("png", "gif"), "gif")]
 )

@@ -150,6 +150,7 @@ def test_no_line_crosses_a_box(blocks: int, seed: int, inputs: int) -> None:
     assert_readable(CellLayout(cell_graph(random_genotype(blocks, seed, inputs))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_no_line_crosses_a_box_of_seven_blocks(seed: int) -> None:
     assert_readable(CellLayout(cell_graph(random_genotype(7, seed))))
@@ -197,6 +198,7 @@ def test_separate_is_the_nearest_feasible_point() -> None:
     assert separate(spread, np.ones(4), [1, 1, 1]) == pytest.approx(spread)
 
 
+@pytest.mark.slow
 def test_viz_needs_neither_torch_nor_pyplot() -> None:
     script = (
         "import sys; sys.modules['torch'] = None; import autoseg.viz\n"

@@ -10,6 +10,7 @@ from autoseg.errors import ConfigError, DataError
 from autoseg.viz.palette import colour, overlay, palette
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 8, 19, 21, 150, 256, 300, 5000])
 def test_all_colours_differ_and_none_is_black_or_white(count: int) -> None:
     colours = palette(count)

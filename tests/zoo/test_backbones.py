@@ -46,6 +46,7 @@ def layout_of(backbone: nn.Module) -> list[tuple[int, int]]:
 # --- as published ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "parameters"),
     [
@@ -95,6 +96,7 @@ def xception_names() -> Iterator[str]:
                 yield from (f"{prefix}.conv_{part}.weight", *norm_names(f"{prefix}.bn_{part}"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "names"),
     [
@@ -127,6 +129,7 @@ def test_a_few_shapes_of_torchvisions_and_timms() -> None:
 # --- what they compute -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NARROW)
 @pytest.mark.parametrize("output_stride", [8, 32])
 def test_any_size_and_channels_last(name: str, output_stride: int) -> None:
@@ -169,6 +172,7 @@ def test_the_same_weights_at_every_output_stride(name: str, size: tuple[int, int
         assert layout_of(dense)[-1][1] == output_stride
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NARROW)
 def test_batch_norm_folds_and_every_weight_learns(name: str) -> None:
     backbone = made(lambda: NARROW[name](output_stride=16)).double()
@@ -246,6 +250,7 @@ def rates_of(layer: nn.Module) -> list[int]:
     return [block.conv2.dilation[0] for block in layer]
 
 
+@pytest.mark.slow
 def test_multi_grid_and_cascade_rates() -> None:
     with torch.device("meta"):
         cascade = ResNet(50, output_stride=16, multi_grid=(1, 2, 4), extra_blocks=3)

@@ -48,6 +48,7 @@ def test_parameters_of_segnet(batch_norm: bool) -> None:
     assert count_parameters(lambda: whole(SegNet, batch_norm, 12)) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [deconvnet, segnet, partial(deconvnet, False), partial(segnet, False)])
 def test_contract(build: partial[SegmentationNetwork]) -> None:
     assert_contract(build)

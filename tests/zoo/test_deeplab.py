@@ -72,6 +72,7 @@ PUBLISHED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_parameters_as_published(name: str) -> None:
     build, parameters = PUBLISHED[name]

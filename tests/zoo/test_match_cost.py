@@ -43,6 +43,7 @@ def test_a_genotype_is_met_within_two_percent(unit: str) -> None:
     assert abs(found / wanted - 1) <= 0.02
 
 
+@pytest.mark.slow
 def test_a_cost_out_of_reach_says_what_is_nearest() -> None:
     with raises_code(ConfigError, "cost-unreachable", "unet", "parameters of 10, ") as caught:
         match_cost(FixedNetwork.parse("unet"), CostTarget(10.0), 3)

@@ -12,6 +12,7 @@ from autoseg.zoo.vgg import VGG16
 from zoo.contract import made, noise
 
 
+@pytest.mark.slow
 def test_a_smaller_output_stride_equals_shift_and_stitch_away_from_the_border() -> None:
     """VGG16 at output stride 8, against the same weights at 32 on an image that is shifted in steps of 8 pixels."""
     dense = made(lambda: VGG16(width=0.05, output_stride=8)).double()

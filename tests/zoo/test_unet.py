@@ -47,6 +47,7 @@ def test_parameters_with_batch_norm_and_other_upsamplers() -> None:
     assert count_parameters(lambda: UNet(2, upsampler="pixel_dcl")) - plain == pixel_dcls - up_convs
 
 
+@pytest.mark.slow
 def test_half_the_width_is_half_of_every_level() -> None:
     half, whole = UNet(2, width=0.5), UNet(2)
     for one, another in zip(half.modules(), whole.modules(), strict=True):
@@ -55,6 +56,7 @@ def test_half_the_width_is_half_of_every_level() -> None:
             assert 2 * one.out_channels == another.out_channels or another is whole.classifier
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{}, {"batch_norm": True, "upsampler": "pixel_dcl"}, {"in_channels": 1, "upsampler": "max_unpool"}]
 )

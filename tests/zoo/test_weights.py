@@ -305,6 +305,7 @@ def test_without_fully_connected_layers_in_the_file_they_begin_fresh() -> None:
 # --- what does not ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "state", "code", "named"),
     [

@@ -80,6 +80,7 @@ def largest_difference(settings: AugmentConfig, dtype: str, channels: int, devic
     return difference
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", CHANGES, ids=lambda changes: "-".join(changes))
 def test_a_batch_made_at_once_is_the_same(changes: dict[str, Any]) -> None:
     """Up to Pillow's rounding to whole grey levels, twice, which the colour jitter enlarges."""

@@ -59,6 +59,7 @@ def test_image_and_mask_move_together(seed: int, scale: float, flip: float, crop
     assert ((columns.diff() <= 0) if flip else (columns.diff() >= 0)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [0.5, 0.75, 1.0, 1.5, 2.0])
 def test_a_crop_is_a_window_of_the_whole_scaled_image(scale: float) -> None:
     rng = np.random.default_rng(0)

@@ -230,6 +230,7 @@ def merge(clean: Path) -> None:
             shutil.rmtree(clean / part / split)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", PLANTED)
 def test_a_planted_fault_is_found_by_its_file(case: str, clean: Path) -> None:
     plant, kind, file, says, settings = PLANTED[case]
@@ -403,6 +404,7 @@ def reloaded(report: DataReport, folder: Path) -> DataConfig:
     return resolve(parse(DataConfig, data_settings(file)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", PROPOSED)
 def test_the_proposal_gives_the_same_data(case: str, clean: Path, tmp_path: Path) -> None:
     change, settings, proposed = PROPOSED[case]
@@ -481,6 +483,7 @@ def test_samples_show_rare_classes_and_leave_out_what_is_broken(clean: Path) -> 
     assert {int(label) for _, sample in samples for label in np.unique(sample.mask)} == {0, 1, 2, 3, 4, 255}
 
 
+@pytest.mark.slow
 def test_large_samples_are_reduced(clean: Path) -> None:
     resized(clean, "train/0", (100, 2000))
     shapes = {name: sample.image.shape for name, sample in check(clean).samples()}

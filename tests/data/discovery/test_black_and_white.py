@@ -59,6 +59,7 @@ def in_rgb(mask: np.ndarray) -> np.ndarray:
     return np.repeat(mask[:, :, None], 3, axis=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "change", "settings"), [
     ("{}.jpg", lambda mask: mask, {"quality": 75}),
     ("{}.jpg", in_rgb, {"quality": 40}),

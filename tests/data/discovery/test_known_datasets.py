@@ -245,6 +245,7 @@ def test_a_folder_without_splits_is_split_by_seed(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_new_images_move_few_of_the_others(tmp_path: Path) -> None:
     unsplit(tmp_path, 100)
     before = set(open_dataset(resolve(config(tmp_path)), "val").names)
@@ -456,6 +457,7 @@ def test_tiff_of_many_bands_without_what_reads_it(tmp_path: Path, monkeypatch: p
         open_dataset(resolve(config(tmp_path)), "train").load(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["memory", "disk"])
 @pytest.mark.parametrize("kind", ["16-bit grey", "channels last", "channels first"])
 def test_images_of_any_kind_are_kept_as_they_are(kind: str, place: Any, tmp_path: Path) -> None:

@@ -77,6 +77,7 @@ def unreadable(dataset: SegmentationDataset, monkeypatch: pytest.MonkeyPatch) ->
 # --- what is kept -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"ignore_label": 300, "label_map": {255: 300}}, {"resize": (33, 47)}])
 @pytest.mark.parametrize("place", ["memory", "disk"])
 def test_kept_samples_are_those_of_the_files(
@@ -278,6 +279,7 @@ def test_a_folder_that_is_cut_off_is_made_anew(
     assert list(cache.iterdir()) == [path]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["images.npy", "masks.npy", "samples.json"])
 def test_a_folder_with_noise_is_made_anew(
     name: str, folder: Path, cache: Path, caplog: pytest.LogCaptureFixture
@@ -307,6 +309,7 @@ def test_the_samples_of_another_data_set_are_not_taken(
     assert line == f"{path} is left over from another data set, or from other files of this one; making it anew"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["images.npy", "masks.npy"])
 @pytest.mark.parametrize("ignore_label", [255, 300])
 def test_damaged_samples_are_not_used(
@@ -445,6 +448,7 @@ def keep_at_once(folder: Path, cache: Path, barrier: Any, results: Any) -> None:
     results.put((place, sum(int(dataset.load(index).image.sum()) for index in range(4))))
 
 
+@pytest.mark.slow
 def test_two_processes_may_write_at_once(folder: Path, cache: Path) -> None:
     context = multiprocessing.get_context("fork")
     barrier, results = context.Barrier(2), context.Queue()

@@ -40,6 +40,7 @@ def test_without_balance_the_order_is_the_plain_permutation() -> None:
     assert np.array_equal(epoch_order(50, 3, 7, 5, 2, 0.0, np.arange(1.0, 51.0)), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.25, 0.6, 1.0])
 def test_a_share_of_an_epoch_is_drawn_by_chances(share: float) -> None:
     chances = np.array([1.0] * 15 + [4.0] * 5)
@@ -82,6 +83,7 @@ def test_only_the_given_indices_are_shown() -> None:
     assert sorted(index for step in range(2) for index, _ in some.keys(0, step)) == [1, 4, 8, 9]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_resumed_epoch_goes_on_with_the_same_batches(workers: int) -> None:
     dataset = random_dataset(10)
@@ -92,6 +94,7 @@ def test_a_resumed_epoch_goes_on_with_the_same_batches(workers: int) -> None:
     assert list(other.epoch(2, start_step=7, steps=7)) == []
 
 
+@pytest.mark.slow
 def test_workers_do_not_change_the_batches() -> None:
     dataset = random_dataset(10)
     assert equal(list(loader(dataset, workers=2).epoch(1, steps=6)), list(loader(dataset).epoch(1, steps=6)))
