@@ -32,7 +32,7 @@ from autoseg.errors import AutosegError
 from autoseg.files import one_line
 from autoseg.genotype.schema import Genotype
 from autoseg.losses.losses import segmentation_loss
-from autoseg.network import Network, build_network, fold_batch_norm, for_inference
+from autoseg.network import Network, build_searched, fold_batch_norm, for_inference
 
 LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
 Work = Callable[[], Any]
@@ -199,7 +199,7 @@ def print_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
 def bench(options: argparse.Namespace) -> dict[str, Any]:
     """Every figure, printed as it comes."""
     torch.manual_seed(0)
-    network = build_network(Genotype.load(options.genotype), options.classes)
+    network = build_searched(Genotype.load(options.genotype), options.classes)
     machine = describe(options.device)
     print(", ".join(f"{key} {value}" for key, value in machine.items()), f"\ngenotype {options.genotype}")
     inference: list[dict[str, Any]] = []

@@ -40,7 +40,7 @@ from autoseg.engine.run_directory import Run
 from autoseg.errors import AutosegError, ConfigError
 from autoseg.files import write_text
 from autoseg.genotype.schema import Genotype
-from autoseg.network import build_network
+from autoseg.network import build_searched
 from autoseg.planning.memory import random_batch, stand_in_task
 from autoseg.setup.settings import first_difference, search_settings
 from autoseg.space.schema import SearchSpace
@@ -149,7 +149,7 @@ def _go_on(out: Path, start: Any) -> Run:
 
 def network_cost(genotype: Genotype, config: SearchConfig) -> dict[str, int]:
     """Parameters and multiply-adds of the decoded network at the search's crop."""
-    cost = count_cost(lambda: build_network(genotype, config.data.num_classes), config.search.crop)
+    cost = count_cost(lambda: build_searched(genotype, config.data.num_classes), config.search.crop)
     return {"parameters": cost.parameters, "multiply_adds": cost.multiply_adds}
 
 

@@ -30,7 +30,7 @@ from autoseg.engine.trainer import restore
 from autoseg.files import write_text
 from autoseg.genotype.schema import Genotype
 from autoseg.metrics.confusion import Scores
-from autoseg.network import build_network
+from autoseg.network import build_searched
 from autoseg.setup.preflight import check_precision
 from autoseg.setup.settings import checked_schedule
 from autoseg.supernet import build_supernet
@@ -111,7 +111,7 @@ def _rows(searched: Run, genotype: Genotype, result: Mapping[str, Any]) -> list[
     supernet_miou = [row["miou"] for row in searched.metrics() if row["kind"] == "val"][-1]
     size = tuple(val.load(0).mask.shape)
     relaxed = count_cost(lambda: build_supernet(task.space, val.num_classes), (size[0], size[1]))
-    discrete = count_cost(lambda: build_network(genotype, val.num_classes), (size[0], size[1]))
+    discrete = count_cost(lambda: build_searched(genotype, val.num_classes), (size[0], size[1]))
     _, _, saved = load_network(result["run"])
     return [
         Row("always the commonest class", commonest_class(train, val).miou),

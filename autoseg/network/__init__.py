@@ -1,6 +1,6 @@
 """A genotype as an nn.Module."""
 
 from autoseg.network.fold import fold_batch_norm, for_inference
-from autoseg.network.network import Network, build_network
+from autoseg.network.network import Network, build_searched
 
-__all__ = ["Network", "build_network", "fold_batch_norm", "for_inference"]
+__all__ = ["Network", "build_searched", "fold_batch_norm", "for_inference"]

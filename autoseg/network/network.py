@@ -96,7 +96,7 @@ class Network(SegmentationNetwork):
             cell.set_drop_probability(probability)  # type: ignore[operator]
 
 
-def build_network(
+def build_searched(
     genotype: Genotype, num_classes: int, auxiliary: bool = False, in_channels: int = 3, single_output: bool = False
 ) -> Network:
     """The network of a genotype with fresh weights.

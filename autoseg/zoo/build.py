@@ -13,7 +13,7 @@ from autoseg.analysis.module_graph import Diagram
 from autoseg.analysis.trace import trace_stages
 from autoseg.errors import ConfigError, PluginError
 from autoseg.genotype.schema import Genotype
-from autoseg.network import build_network as build_searched
+from autoseg.network import build_searched
 from autoseg.network.base import SegmentationNetwork
 from autoseg.ops.heads import number_of_outputs
 from autoseg.registry import NETWORKS
@@ -30,7 +30,7 @@ def build_architecture(
     in_channels: int = 3,
     single_output: bool = False,
 ) -> SegmentationNetwork:
-    """The network with fresh weights; the arguments are those of `network.build_network`.
+    """The network with fresh weights; the arguments are those of `network.build_searched`.
 
     The options of a network of the literature give its number of image channels.
     Raises: GenotypeError, ConfigError: fewer than two classes, a single output for more, or no auxiliary head.

@@ -27,7 +27,7 @@ from autoseg.engine.cuda_graphs import CudaGraphs
 from autoseg.engine.search import HALVES, Half, SearchTask
 from autoseg.genotype.sample import sample_genotype
 from autoseg.genotype.schema import Genotype
-from autoseg.network import build_network
+from autoseg.network import build_searched
 from autoseg.planning import memory as plan
 from autoseg.planning import time as step_time
 from autoseg.setup.settings import search_settings
@@ -192,7 +192,7 @@ class Bench:
             genotype = Genotype.load(name)
         genotype = smaller(genotype) if self.dry else genotype
         torch.manual_seed(0)
-        network = build_network(genotype, CLASSES)
+        network = build_searched(genotype, CLASSES)
         warmup, rounds = (1, 1) if self.dry else (2, 5)
         options = argparse.Namespace(
             device=self.device, compile=False, batch=1, train_batch=2, crop=size, warmup=warmup, rounds=rounds

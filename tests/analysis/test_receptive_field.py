@@ -15,7 +15,7 @@ from autoseg.analysis.flops import count_parameters
 from autoseg.analysis.module_graph import Read, Stage
 from autoseg.analysis.receptive_field import reach, receptive_field
 from autoseg.analysis.trace import trace_stages
-from autoseg.network import build_network
+from autoseg.network import build_searched
 from autoseg.ops.upsample import MaxUnpool
 from autoseg.registry import UPSAMPLERS
 from autoseg.zoo.build import build_architecture, diagram
@@ -237,12 +237,12 @@ def test_of_nothing_and_of_other_channels() -> None:
 def test_a_genotypes_network_exactly() -> None:
     cell = (("prev_prev skip_connect", "prev sep_conv_3x3"), ("b1 avg_pool_3x3", "prev atrous_conv_3x3"))
     genotype = make_genotype((1, 1), cell, stem=((4, 4), (1, 1)), decoder="classifier")
-    network = build_network(genotype, 3).double().eval()
+    network = build_searched(genotype, 3).double().eval()
     for module in network.modules():  # so that no ReLU hides a way
         if isinstance(module, nn.Conv2d):
             nn.init.uniform_(module.weight, 0.1, 1.0)
     assert by_trace(network, 2) == by_gradient(network, 2)
-    assert receptive_field(build_network(make_genotype(), 3)) == math.inf  # its ASPP pools the image
+    assert receptive_field(build_searched(make_genotype(), 3)) == math.inf  # its ASPP pools the image
 
 
 def test_the_network_stays_as_it_was() -> None:

@@ -15,7 +15,7 @@ from autoseg.config.inference import InferenceConfig
 from autoseg.engine import inference as bands
 from autoseg.engine.inference import resized_bands, score_bands
 from autoseg.genotype.schema import Genotype
-from autoseg.network import build_network
+from autoseg.network import build_searched
 from autoseg.zoo.build import build_architecture
 from autoseg.zoo.schema import FixedNetwork
 
@@ -28,7 +28,7 @@ def images_of(*size: int, number: int = 2) -> Tensor:
 def network() -> nn.Module:
     """Its last features are at stride 4."""
     torch.manual_seed(0)
-    return build_network(Genotype.parse(GENOTYPE), 7).eval().requires_grad_(False)
+    return build_searched(Genotype.parse(GENOTYPE), 7).eval().requires_grad_(False)
 
 
 @pytest.fixture(params=[1, 2**12, 2**16])
@@ -113,7 +113,7 @@ def test_networks_of_the_literature_answer_in_bands(
 
 def test_a_single_output_answers_for_two_classes() -> None:
     torch.manual_seed(0)
-    network = build_network(Genotype.parse(GENOTYPE), 2, single_output=True).eval().requires_grad_(False)
+    network = build_searched(Genotype.parse(GENOTYPE), 2, single_output=True).eval().requires_grad_(False)
     images = images_of(33, 40)
     found = torch.cat(list(score_bands(network, images)), 2)
     assert torch.allclose(found, network(images), atol=1e-5)

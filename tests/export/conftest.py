@@ -10,7 +10,7 @@ import torch
 
 from autoseg.export import ExportReport, export_network
 from autoseg.genotype.schema import Genotype
-from autoseg.network import Network, build_network
+from autoseg.network import Network, build_searched
 from autoseg.registry import OPERATIONS
 
 CLASSES = ("sky", "road", "tree", "car", "4")
@@ -62,7 +62,7 @@ GENOTYPES = {
 def make_network(genotype: Genotype, auxiliary: bool = False) -> Network:
     """A network whose running statistics are those of noise, in train mode."""
     torch.manual_seed(0)
-    network = build_network(genotype, len(CLASSES), auxiliary)
+    network = build_searched(genotype, len(CLASSES), auxiliary)
     with torch.no_grad():
         for _ in range(4):
             network(torch.randn(2, 3, 64, 64))

@@ -11,12 +11,12 @@ from network.genotypes import make_hourglass, make_multi
 
 from autoseg.export import export_network
 from autoseg.genotype.schema import Genotype
-from autoseg.network import Network, build_network
+from autoseg.network import Network, build_searched
 
 
 def trained(genotype: Genotype) -> Network:
     torch.manual_seed(0)
-    network = build_network(genotype, 5)
+    network = build_searched(genotype, 5)
     with torch.no_grad():
         network(torch.randn(2, 3, 64, 64))
     return network.to(memory_format=torch.channels_last)

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from autoseg.analysis.flops import count_multiply_adds
 from autoseg.genotype.flops import Costs, topology_cost
 from autoseg.genotype.sample import sample_cell, sample_genotype
-from autoseg.network import build_network
+from autoseg.network import build_searched
 from autoseg.ops.upsample import build_upsampler
 from autoseg.registry import OPERATIONS, UPSAMPLERS
 from autoseg.space.resolution import find_upsampler
@@ -49,7 +49,7 @@ def test_upsamplers(name: str, channels: int) -> None:
 def test_cells_and_arrows_of_whole_networks(kind: str, seed: int) -> None:
     genotype = sample_genotype(space_of(kind, stem={"channels": [5, 7], "strides": [2, 2]}), seed)
     with torch.device("meta"):
-        network, images = build_network(genotype, 3).eval(), torch.empty(1, 3, 64, 96)
+        network, images = build_searched(genotype, 3).eval(), torch.empty(1, 3, 64, 96)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(images)
     of_modules = {name: sum(of.values()) for name, of in counter.get_flop_counts().items()}

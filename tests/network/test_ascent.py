@@ -9,7 +9,7 @@ from ops.test_operations import noise, randomised
 from torch import Tensor, nn
 
 from autoseg.genotype.node_inputs import decoder_nodes, low_level_node, node_inputs
-from autoseg.network.network import Network, build_network
+from autoseg.network.network import Network, build_searched
 from autoseg.network.preprocess import FactorizedReduce, UpsamplePreprocess
 from autoseg.ops.upsample import TransposedConv
 from autoseg.registry import UPSAMPLERS
@@ -81,7 +81,7 @@ def assert_trains_at_any_size(network: Network) -> None:
 @pytest.mark.parametrize("upsampler", [*UPSAMPLERS, "pixel_dcl_5x5"])
 def test_every_upsampler_stands_on_up_moves(upsampler: str) -> None:
     torch.manual_seed(0)
-    network = build_network(make_hourglass([upsampler, "bilinear"], ["concat", "add"]), 3, auxiliary=True)
+    network = build_searched(make_hourglass([upsampler, "bilinear"], ["concat", "add"]), 3, auxiliary=True)
     assert_trains_at_any_size(network)
 
 
@@ -91,7 +91,7 @@ def test_every_upsampler_stands_on_up_moves(upsampler: str) -> None:
 def test_every_decoder_at_any_size(decoder: str, upsamplers: list[str]) -> None:
     torch.manual_seed(0)
     genotype = make_genotype((4, 8, 8, 16), decoder=decoder, upsamplers=upsamplers)
-    assert_trains_at_any_size(build_network(genotype, 3, auxiliary=True))
+    assert_trains_at_any_size(build_searched(genotype, 3, auxiliary=True))
 
 
 @pytest.mark.slow
@@ -100,13 +100,13 @@ def test_every_decoder_at_any_size(decoder: str, upsamplers: list[str]) -> None:
 def test_several_paths_at_any_size(decoder: str, upsampler: str) -> None:
     torch.manual_seed(0)
     up_moves = len(make_multi().up_arrows)
-    network = build_network(make_multi([upsampler] * up_moves, decoder=decoder), 3, auxiliary=True)
+    network = build_searched(make_multi([upsampler] * up_moves, decoder=decoder), 3, auxiliary=True)
     assert network.decoder.classifier.out_channels == 3
     assert_trains_at_any_size(network)
 
 
 def test_arrivals_at_a_node_are_summed_before_its_one_cell() -> None:
-    network = build_network(make_multi(["bilinear"] * 4), 3)
+    network = build_searched(make_multi(["bilinear"] * 4), 3)
     assert [len(reading.arrows) for reading in network.node_inputs] == [1, 1, 1, 2, 1, 1, 3, 1, 2, 2, 1]
     node = [reading.node for reading in network.node_inputs].index(Node(3, 1))
     cell, seen = network.cells[node], []
@@ -127,7 +127,7 @@ def test_what_each_node_reads_as_prev_prev_stays() -> None:
 
 
 def test_the_decoder_of_several_paths_reads_all_ends_at_the_finest_size() -> None:
-    network = build_network(make_multi(decoder="aspp"), 3)
+    network = build_searched(make_multi(decoder="aspp"), 3)
     seen: list[Tensor] = []
     network.decoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     network(torch.randn(2, 3, 33, 47))
@@ -136,7 +136,7 @@ def test_the_decoder_of_several_paths_reads_all_ends_at_the_finest_size() -> Non
 
 
 def test_drop_path_grows_by_layer_not_by_cell() -> None:
-    network = build_network(make_multi(), 2)
+    network = build_searched(make_multi(), 2)
     network.set_drop_path(0.2, 1.0)
     assert [cell.drop_probability for cell in network.cells] == pytest.approx(
         [0.2 * share for share in (0.25, 0.25, 0.5, 0.5, 0.5, 0.75, 0.75, 0.75, 1, 1, 1)]
@@ -169,7 +169,7 @@ def test_the_low_level_feature_of_several_paths_is_the_last_at_its_stride() -> N
 def test_upsamplers_keep_their_own_initialisation() -> None:
     """He's would undo the bilinear, ICNR and averaging ones; 1x1 convolutions of the ascent get it all the same."""
     torch.manual_seed(0)
-    network = build_network(make_hourglass(["transposed_conv_bilinear", "pixel_shuffle_icnr"], ["none", "none"]), 3)
+    network = build_searched(make_hourglass(["transposed_conv_bilinear", "pixel_shuffle_icnr"], ["none", "none"]), 3)
     first, second = (cell.preprocess_prev for cell in network.cells[3:])
     assert isinstance(first.doubling.up, TransposedConv)
     channels = first.narrow.out_channels

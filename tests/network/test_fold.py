@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from autoseg.errors import ConfigError
 from autoseg.genotype.schema import Genotype
-from autoseg.network import Network, build_network, fold_batch_norm, for_inference
+from autoseg.network import Network, build_searched, fold_batch_norm, for_inference
 from autoseg.ops.heads import AsppDecoder, AuxiliaryHead, DeepLabV3PlusDecoder, FcnDecoder, Stem, UNetDecoder
 from autoseg.ops.layers import ReluConvNorm
 from autoseg.registry import OPERATIONS
@@ -46,7 +46,7 @@ def batch_norms(module: nn.Module) -> list[nn.BatchNorm2d]:
 
 def network_of(decoder: str, auxiliary: bool = False) -> Network:
     torch.manual_seed(0)
-    network = build_network(GENOTYPES[decoder], 5, auxiliary)
+    network = build_searched(GENOTYPES[decoder], 5, auxiliary)
     trained(network)
     return network
 
@@ -115,7 +115,7 @@ def test_a_folded_network_gives_the_same_logits(decoder: str) -> None:
 def test_networks_with_upsamplers_fold(genotype: Genotype, left: int) -> None:
     """A BatchNorm after a transposed convolution is merged; the other upsamplers do not end in one convolution."""
     torch.manual_seed(0)
-    network = trained(build_network(genotype, 5).double())
+    network = trained(build_searched(genotype, 5).double())
     folded = fold_batch_norm(network)
     assert len(batch_norms(folded)) == left
     for size in SIZES:
@@ -126,7 +126,7 @@ def test_networks_with_upsamplers_fold(genotype: Genotype, left: int) -> None:
 @pytest.mark.parametrize("name", ["auto_deeplab_s", "auto_deeplab_m", "auto_deeplab_l"])
 def test_the_published_networks_fold(name: str) -> None:
     torch.manual_seed(0)
-    network = trained(build_network(Genotype.load(name), 19).double())
+    network = trained(build_searched(Genotype.load(name), 19).double())
     folded = fold_batch_norm(network)
     assert batch_norms(folded) == []
     with torch.no_grad():
@@ -173,7 +173,7 @@ def test_what_says_nothing_of_its_parts_stays() -> None:
 )
 def test_features_stay_in_channels_last_throughout(genotype: Genotype) -> None:
     torch.manual_seed(0)
-    network = for_inference(trained(build_network(genotype, 5)), CPU)
+    network = for_inference(trained(build_searched(genotype, 5)), CPU)
     strayed: list[str] = []
     for name, module in network.named_modules():
         if not list(module.children()):

@@ -12,7 +12,7 @@ from ops.test_operations import noise, randomised
 from torch import Tensor, nn
 
 from autoseg.errors import GenotypeError
-from autoseg.network import Network, build_network
+from autoseg.network import Network, build_searched
 from network.genotypes import CHEAP, EVERY_OPERATION, make_genotype
 
 DECODERS = ["aspp", "deeplabv3plus"]
@@ -70,7 +70,7 @@ def written_out(network: Network, images: Tensor) -> Tensor:
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_logits_equal_those_written_out(decoder: str, strides: tuple[int, ...], size: tuple[int, int]) -> None:
     """Every operation on every move, sums of one to five inputs, at odd and even sizes."""
-    network = build_network(make_genotype(strides, EVERY_OPERATION, 2, decoder, aspp_rates=[16, 64]), 3)
+    network = build_searched(make_genotype(strides, EVERY_OPERATION, 2, decoder, aspp_rates=[16, 64]), 3)
     randomised(network)
     images = noise(3, 3, *size)
     torch.testing.assert_close(network(images), written_out(network, images), rtol=1e-7, atol=1e-7)
@@ -80,7 +80,7 @@ def test_logits_equal_those_written_out(decoder: str, strides: tuple[int, ...], 
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("strides", [(4, 8, 16, 32), (8, 16, 32, 16, 8, 4)])
 def test_any_size_from_32_up_works(decoder: str, strides: tuple[int, ...]) -> None:
-    network = build_network(make_genotype(strides, decoder=decoder), 3)
+    network = build_searched(make_genotype(strides, decoder=decoder), 3)
     for size in [(32, 32), (33, 33), (32, 63), (64, 37), (50, 129)]:
         assert network.train()(torch.randn(2, 3, *size)).shape == (2, 3, *size)
         assert network.eval()(torch.randn(1, 3, *size)).shape == (1, 3, *size)
@@ -88,7 +88,7 @@ def test_any_size_from_32_up_works(decoder: str, strides: tuple[int, ...]) -> No
 
 @pytest.mark.parametrize("filters", [1, 3, 8, 17])
 def test_any_filter_multiplier_works(filters: int) -> None:
-    network = build_network(make_genotype((4, 8, 16, 8), EVERY_OPERATION, filters), 2)
+    network = build_searched(make_genotype((4, 8, 16, 8), EVERY_OPERATION, filters), 2)
     assert [cell.out_channels for cell in network.cells] == [4 * filters * scale for scale in (1, 2, 4, 2)]
     assert network(torch.randn(2, 3, 40, 33)).shape == (2, 2, 40, 33)
 
@@ -110,7 +110,7 @@ def test_low_level_feature_is_the_last_at_its_stride_or_the_stem(
     stem_strides: tuple[int, ...], strides: tuple[int, ...], low_level_stride: int, layer: int
 ) -> None:
     genotype = make_genotype(strides, stem=((4, 6, 5), stem_strides), low_level_stride=low_level_stride)
-    network = build_network(genotype, 2)
+    network = build_searched(genotype, 2)
     seen: dict[str, Tensor] = {}
     source = network.stem if layer == 0 else network.cells[layer - 1]
     source.register_forward_hook(lambda _, __, output: seen.update(made=output[1] if layer == 0 else output))
@@ -121,7 +121,7 @@ def test_low_level_feature_is_the_last_at_its_stride_or_the_stem(
 
 
 def test_auxiliary_head_works_in_training_only() -> None:
-    network = build_network(make_genotype((4, 8, 8, 16, 8, 4)), 3, auxiliary=True)
+    network = build_searched(make_genotype((4, 8, 8, 16, 8, 4)), 3, auxiliary=True)
     assert network.auxiliary_node == (4, 2)
     images = torch.randn(2, 3, 37, 50)
     logits, auxiliary = network.forward_with_auxiliary(images)
@@ -134,13 +134,13 @@ def test_auxiliary_head_works_in_training_only() -> None:
 
 
 def test_without_auxiliary_head_there_are_no_auxiliary_logits() -> None:
-    network = build_network(make_genotype(), 3)
+    network = build_searched(make_genotype(), 3)
     assert network.forward_with_auxiliary(torch.randn(2, 3, 32, 32))[1] is None
     assert not any(name.startswith("auxiliary") for name in network.state_dict())
 
 
 def test_drop_path_grows_with_depth_and_progress() -> None:
-    network = build_network(make_genotype((4, 8, 8, 4)), 2)
+    network = build_searched(make_genotype((4, 8, 8, 4)), 2)
     assert [cell.drop_probability for cell in network.cells] == [0, 0, 0, 0]
     for progress in (0.0, 0.25, 1.0):
         network.set_drop_path(0.2, progress)
@@ -151,7 +151,7 @@ def test_drop_path_grows_with_depth_and_progress() -> None:
 
 def test_drop_path_changes_training_but_not_evaluation() -> None:
     torch.manual_seed(0)
-    network = build_network(make_genotype(), 2)
+    network = build_searched(make_genotype(), 2)
     images = torch.randn(4, 3, 32, 32)
     network.eval()
     whole = network(images)
@@ -164,7 +164,7 @@ def test_drop_path_changes_training_but_not_evaluation() -> None:
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_gradients_reach_every_parameter(decoder: str) -> None:
     torch.manual_seed(0)
-    network = build_network(make_genotype((4, 8, 16, 8), EVERY_OPERATION, decoder=decoder), 3, auxiliary=True).double()
+    network = build_searched(make_genotype((4, 8, 16, 8), EVERY_OPERATION, decoder=decoder), 3, auxiliary=True).double()
     logits, auxiliary = network.forward_with_auxiliary(noise(3, 3, 40, 49))
     assert auxiliary is not None
     (logits * noise(*logits.shape) + auxiliary * noise(*logits.shape, seed=2)).sum().backward()
@@ -177,7 +177,7 @@ def test_gradients_reach_every_parameter(decoder: str) -> None:
 def test_the_seed_decides_the_weights() -> None:
     def weights(seed: int) -> Tensor:
         torch.manual_seed(seed)
-        network = build_network(make_genotype(cell=EVERY_OPERATION), 3, auxiliary=True)
+        network = build_searched(make_genotype(cell=EVERY_OPERATION), 3, auxiliary=True)
         return nn.utils.parameters_to_vector(network.parameters()).detach()
 
     assert torch.equal(weights(1), weights(1))
@@ -185,7 +185,7 @@ def test_the_seed_decides_the_weights() -> None:
 
 
 def test_convolutions_have_no_bias_and_batch_norm_the_published_constants() -> None:
-    network = build_network(make_genotype(), 3)
+    network = build_searched(make_genotype(), 3)
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d):
             assert (module.bias is not None) == (name == "decoder.classifier"), name
@@ -198,4 +198,4 @@ def test_convolutions_have_no_bias_and_batch_norm_the_published_constants() -> N
 @pytest.mark.parametrize("num_classes", [1, 0, -3])
 def test_fewer_than_two_classes_are_refused(num_classes: int) -> None:
     with raises_code(GenotypeError, "too-few-classes", f"not {num_classes}"):
-        build_network(make_genotype(cell=CHEAP), num_classes)
+        build_searched(make_genotype(cell=CHEAP), num_classes)

@@ -12,7 +12,7 @@ from autoseg.export import export_network
 from autoseg.export.weights import load_safetensors
 from autoseg.genotype.schema import Genotype
 from autoseg.losses.losses import segmentation_loss
-from autoseg.network import build_network
+from autoseg.network import build_searched
 from autoseg.space.schema import SearchSpace
 from autoseg.supernet import build_supernet
 from autoseg.zoo.build import build_architecture
@@ -42,7 +42,7 @@ def test_any_number_of_channels(channels: int) -> None:
     space = SearchSpace.load("tiny").to_dict()
     space["network"] |= {"layers": 2, "filter_multiplier": 2}
     for network in (
-        build_network(genotype(), 5, in_channels=channels),
+        build_searched(genotype(), 5, in_channels=channels),
         build_architecture(unet(channels), 5),
         build_supernet(SearchSpace.parse(space), 5, in_channels=channels),
     ):
@@ -67,7 +67,7 @@ def test_one_output_is_the_log_odds_of_the_second_class(of_literature: bool) -> 
 
 
 def test_one_output_of_the_auxiliary_head_too() -> None:
-    network = build_network(genotype(), 2, auxiliary=True, single_output=True).train()
+    network = build_searched(genotype(), 2, auxiliary=True, single_output=True).train()
     logits, auxiliary = network.forward_with_auxiliary(torch.randn(2, 3, 32, 32))
     assert auxiliary is not None
     assert logits.shape == auxiliary.shape == (2, 2, 32, 32)
@@ -98,7 +98,7 @@ def test_one_output_is_for_two_classes() -> None:
 @pytest.mark.parametrize("format", ["safetensors", "onnx"])
 def test_they_export(format, tmp_path) -> None:
     pytest.importorskip("onnxruntime")
-    network = build_network(genotype(), 2, in_channels=4, single_output=True).eval()
+    network = build_searched(genotype(), 2, in_channels=4, single_output=True).eval()
     report = export_network(network, tmp_path / "file", format, metadata={})
     assert report.equal_labels == 1
     if format == "safetensors":

@@ -6,7 +6,7 @@ import pytest
 
 from autoseg.analysis.flops import count_cost, count_parameters
 from autoseg.genotype.schema import Genotype
-from autoseg.network import build_network
+from autoseg.network import build_searched
 from network.genotypes import make_genotype
 
 
@@ -21,7 +21,7 @@ def test_published_networks_have_their_size(name: str, parameters_m: float, mult
     The paper's 333, 461 and 695 billion are a TensorFlow profiler's.
     """
     genotype = Genotype.load(name)
-    cost = count_cost(lambda: build_network(genotype, 19), (1025, 2049))
+    cost = count_cost(lambda: build_searched(genotype, 19), (1025, 2049))
     assert round(cost.parameters / 1e6, 2) == parameters_m
     assert cost.multiply_adds / 1e9 == pytest.approx(multiply_adds_b, rel=1e-3)
 
@@ -36,7 +36,7 @@ def test_parameters_equal_a_count_by_hand() -> None:
     layer2 = (5 * 6 + 12) + (6 * 6 + 12) + 2 * (9 * 6 + 6 * 6 + 12) + (25 * 6 * 6 + 12)
     aspp = (12 * 6 + 12) + (9 * 12 * 6 + 12) + (12 * 6 + 12) + (18 * 6 + 12)
     classifier = 6 * 7 + 7
-    assert count_parameters(build_network(SMALL, 7)) == stem + layer1 + layer2 + aspp + classifier
+    assert count_parameters(build_searched(SMALL, 7)) == stem + layer1 + layer2 + aspp + classifier
 
 
 def test_multiply_adds_equal_a_count_by_hand() -> None:
@@ -46,14 +46,14 @@ def test_multiply_adds_equal_a_count_by_hand() -> None:
     layer2 = quarter * (5 * 6 + 6 * 6) + eighth * (2 * (9 * 6 + 6 * 6) + 25 * 6 * 6)
     aspp = eighth * (12 * 6 + 9 * 12 * 6 + 18 * 6) + 12 * 6
     classifier = eighth * 6 * 7
-    cost = count_cost(lambda: build_network(SMALL, 7), (33, 47))
+    cost = count_cost(lambda: build_searched(SMALL, 7), (33, 47))
     assert cost.multiply_adds == stem + layer1 + layer2 + aspp + classifier
 
 
 @pytest.mark.slow
 def test_cost_counts_the_auxiliary_head_in_the_parameters_only() -> None:
     """It has 16 filters on layer 1's 6 channels, and runs in training only."""
-    without = count_cost(lambda: build_network(SMALL, 7), (33, 47))
-    with_head = count_cost(lambda: build_network(SMALL, 7, auxiliary=True), (33, 47))
+    without = count_cost(lambda: build_searched(SMALL, 7), (33, 47))
+    with_head = count_cost(lambda: build_searched(SMALL, 7, auxiliary=True), (33, 47))
     assert with_head.parameters - without.parameters == 9 * 6 * 16 + 32 + 16 * 7 + 7
     assert with_head.multiply_adds == without.multiply_adds

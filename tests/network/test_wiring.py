@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from autoseg.genotype.contains import check_in_space
 from autoseg.genotype.schema import Genotype
-from autoseg.network.network import Network, build_network
+from autoseg.network.network import Network, build_searched
 from autoseg.network.preprocess import Preprocess, UpsamplePreprocess
 from autoseg.ops.resize import resize
 from autoseg.ops.upsample import MaxUnpool, TransposedConv
@@ -41,7 +41,7 @@ class Traced:
 
 def trace(name: str) -> Traced:
     torch.manual_seed(0)
-    traced = Traced(build_network(Genotype.load(name), 3).eval())
+    traced = Traced(build_searched(Genotype.load(name), 3).eval())
 
     def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         traced.read[module], traced.given[module] = inputs, output
