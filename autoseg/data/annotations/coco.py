@@ -1,0 +1,197 @@
+"""COCO: one JSON file a split, with polygons and run lengths. https://cocodataset.org/#format-data"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autoseg.data.annotations.folder import Folder, class_name, image_extent, read_json
+from autoseg.data.annotations.regions import AnnotatedImage, AnnotationSet, Bitmap, Drawing, Region, by_area, ring, runs
+from autoseg.data.wording import counted
+from autoseg.errors import DataError
+
+ORDER = "a smaller region covers a larger one, and both cover crowds"
+KEYS = {"images", "annotations", "categories"}
+
+
+def is_coco(content: Any) -> bool:
+    """Whether JSON is of COCO, with regions of at least one image or of none."""
+    if not isinstance(content, dict) or not content.keys() >= KEYS:
+        return False
+    lists = all(isinstance(content[key], list) for key in KEYS)
+    annotations = content["annotations"] if lists else []
+    return lists and (
+        not annotations or any(isinstance(one, dict) and "segmentation" in one for one in annotations[:50])
+    )
+
+
+def find(folder: Folder) -> AnnotationSet | None:
+    """The annotations of a folder; None if there are none. Raises: DataError: one that makes no sense."""
+    images: dict[str | None, list[AnnotatedImage]] = defaultdict(list)
+    categories: dict[int, str] = {}
+    said: list[str] = []
+    sources = []
+    for file in folder.texts[".json"]:
+        if not _may_be_coco(file) or not is_coco(content := read_json(file)):
+            continue
+        names = _categories(content, file)
+        for key, name in names.items():
+            if categories.setdefault(key, name) != name:
+                raise DataError(
+                    f"{file} calls category {key} {name!r}, and another file {categories[key]!r}; make them agree",
+                    code="classes-differ",
+                )
+        found, boxes = _images(folder, file, content, names)
+        split = folder.split(file)
+        for one in found:
+            images[split or folder.split(one.image)].append(one)
+        if boxes:
+            said.append(f"{counted(boxes, 'box')} of {file.name} without a region left out")
+        sources.append(file)
+    if not sources:
+        return None
+    order = list(dict.fromkeys(categories[key] for key in sorted(categories)))
+    return AnnotationSet("coco", "COCO annotations", images, sources, ORDER, order, said)
+
+
+def _may_be_coco(file: Path) -> bool:
+    """Whether the beginning of a file has a key of COCO, so that large files of others are not parsed."""
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(4096)
+            size = file.stat().st_size
+            if size > 8192:
+                opened.seek(-4096, 2)
+                start += opened.read()
+    except OSError:
+        return True  # reading it reports the error
+    return size < 2**20 or any(f'"{key}"'.encode() in start for key in (*KEYS, "info", "licenses"))
+
+
+def _categories(content: Mapping[str, Any], file: Path) -> dict[int, str]:
+    names: dict[int, str] = {}
+    for one in content["categories"]:
+        key = one.get("id") if isinstance(one, dict) else None
+        if not isinstance(key, int):
+            raise DataError(f"{file} has a category without an id; export it again", code="annotation-invalid")
+        names[key] = class_name(one.get("name"), file, f"category {key}")
+    return names
+
+
+def _images(
+    folder: Folder, file: Path, content: Mapping[str, Any], names: Mapping[int, str]
+) -> tuple[list[AnnotatedImage], int]:
+    """The images of a file, and the number of annotations that have a box and no region."""
+    beside = _places(folder, file)
+    by_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    boxes = 0
+    for one in content["annotations"]:
+        if not isinstance(one, dict):
+            raise DataError(f"{file} has an annotation that is no mapping; export it again", code="annotation-invalid")
+        if not one.get("segmentation"):
+            boxes += 1
+            continue
+        if one.get("category_id") not in names:
+            raise DataError(
+                f"{file} has an annotation of category {one.get('category_id')}, which it does not list; correct it",
+                code="unknown-class",
+            )
+        by_image[one.get("image_id")].append(one)
+    found: list[AnnotatedImage] = []
+    known = set()
+    sizes: dict[Path, tuple[int, int]] = {}
+    for one in content["images"]:
+        if not isinstance(one, dict) or not isinstance(one.get("file_name"), str):
+            raise DataError(f"{file} has an image without file_name; export it again", code="annotation-invalid")
+        known.add(one.get("id"))
+        image = folder.image(one["file_name"], beside, file)
+        size = image_extent(one.get("height"), one.get("width"), file)
+        if image in sizes:
+            differ = "" if sizes[image] == size else ", once in another size"
+            raise DataError(f"{file} lists the image {one['file_name']} twice{differ}; remove one", code="image-twice")
+        sizes[image] = size
+        name = image.relative_to(folder.root).with_suffix("").as_posix()
+        found.append(
+            AnnotatedImage(name, image, file, partial(_drawing, by_image.get(one.get("id"), []), size, names, file))
+        )
+    if strays := by_image.keys() - known:
+        raise DataError(
+            f"{file} has annotations of the image {next(iter(strays))!r}, which it does not list; correct it",
+            code="listed-file-missing",
+        )
+    return found, boxes
+
+
+def _places(folder: Folder, file: Path) -> list[Path]:
+    """Where the images of a file may lie: instances_train2017.json has its own in train2017."""
+    words = file.stem.removeprefix("instances_").removeprefix("stuff_").removeprefix("annotations_")
+    above = [file.parent, file.parent.parent] if file.parent != folder.root else [file.parent]
+    places = [place / sub for place in above for sub in (words, f"images/{words}", "images", ".")]
+    return [place for place in places if place.is_relative_to(folder.root)]
+
+
+def _drawing(
+    annotations: Sequence[Mapping[str, Any]], size: tuple[int, int], names: Mapping[int, str], file: Path
+) -> Drawing:
+    crowds = [_region(one, size, names, file) for one in annotations if one.get("iscrowd")]
+    others = [_region(one, size, names, file) for one in annotations if not one.get("iscrowd")]
+    return Drawing(size, [*by_area(crowds), *by_area(others)])
+
+
+def _region(one: Mapping[str, Any], size: tuple[int, int], names: Mapping[int, str], file: Path) -> Region:
+    """A region of polygons, each a flat list x, y, x, y, ..., or of run lengths by columns."""
+    name, drawn = names[one["category_id"]], one["segmentation"]
+    where = f"{file}, annotation {one.get('id')}"
+    if isinstance(drawn, dict):
+        stated = drawn.get("size")
+        if stated != list(size):
+            raise DataError(
+                f"{where} has run lengths of size {stated}, but its image is {list(size)} (height, width); export it"
+                " again",
+                code="runs-of-another-size",
+            )
+        counts = drawn.get("counts")
+        lengths = uncompressed(counts, where) if isinstance(counts, str) else counts
+        if not isinstance(lengths, list) or not all(isinstance(length, int) for length in lengths):
+            raise DataError(f"{where} has run lengths that are no numbers; export it again", code="annotation-invalid")
+        return Region(name, bitmap=Bitmap(0, 0, runs(lengths, size, Path(where), by_column=True)))
+    if not isinstance(drawn, list):
+        raise DataError(f"{where} has no list of polygons; export it again", code="annotation-invalid")
+    if drawn and not isinstance(drawn[0], list):
+        drawn = [drawn]
+    polygons = []
+    for flat in drawn:
+        try:
+            corners = np.asarray(flat, dtype=np.float64).reshape(-1, 2)
+        except (TypeError, ValueError):
+            raise DataError(
+                f"{where} has a polygon that is no list of x and y; export it again", code="annotation-invalid"
+            ) from None
+        polygons.append((ring(corners, Path(where)),))
+    return Region(name, tuple(polygons))
+
+
+def uncompressed(text: str, where: str) -> list[int]:
+    """The run lengths of COCO's compressed text: five bits a letter, from the third on differences to the last but one."""
+    lengths: list[int] = []
+    place = 0
+    letters = [ord(letter) - 48 for letter in text]
+    while place < len(letters):
+        value = shift = 0
+        more = True
+        while more:
+            if place >= len(letters) or not 0 <= letters[place] < 64 or shift > 60:
+                raise DataError(f"{where} has run lengths that are cut off; export it again", code="annotation-invalid")
+            value |= (letters[place] & 31) << shift
+            more = bool(letters[place] & 32)
+            shift += 5
+            if not more and letters[place] & 16:
+                value -= 1 << shift
+            place += 1
+        lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
+    return lengths

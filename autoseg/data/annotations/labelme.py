@@ -1,0 +1,143 @@
+"""labelme: one JSON file an image, beside it or in a folder of its own. https://github.com/wkentaro/labelme"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import Counter, defaultdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from autoseg.data.annotations.folder import Folder, class_name, first_that, image_extent, read_json
+from autoseg.data.annotations.regions import (
+    AnnotatedImage,
+    AnnotationSet,
+    Bitmap,
+    Drawing,
+    Points,
+    Region,
+    box,
+    ellipse,
+    ring,
+)
+from autoseg.data.wording import counted
+from autoseg.errors import DataError
+
+ORDER = "a later shape covers an earlier one"
+WITHOUT_AREA = ("point", "points", "line", "linestrip")
+IGNORED = "__ignore__"
+
+
+def is_labelme(content: Any) -> bool:
+    """Whether JSON is an annotation of labelme."""
+    return isinstance(content, dict) and isinstance(content.get("shapes"), list) and "imagePath" in content
+
+
+def find(folder: Folder) -> AnnotationSet | None:
+    """The annotations of a folder; None if there are none. Raises: DataError: one that makes no sense."""
+    files = folder.texts[".json"]
+    if not first_that(files, is_labelme):
+        return None
+    images: dict[str | None, list[AnnotatedImage]] = defaultdict(list)
+    names: Counter[str] = Counter()
+    without_area, annotated, sources = 0, set[Path](), []
+    for file in files:
+        if not is_labelme(content := read_json(file)):
+            continue
+        for shape in content["shapes"]:
+            if not isinstance(shape, dict):
+                raise DataError(f"{file} has a shape that is no mapping; export it again", code="annotation-invalid")
+            if shape.get("shape_type") in WITHOUT_AREA:
+                without_area += 1
+            else:
+                names[class_name(shape.get("label"), file, "a shape")] += 1
+        image = _image(folder, file, content)
+        if image in annotated:
+            raise DataError(f"{file} annotates {image}, as another file does; remove one", code="image-twice")
+        annotated.add(image)
+        sources.append(file)
+        name = image.relative_to(folder.root).with_suffix("").as_posix()
+        images[folder.split(file, image)].append(AnnotatedImage(name, image, file, partial(read, file)))
+    said = []
+    if without_area:
+        said.append(f"{counted(without_area, 'point')} or lines, which have no area, left out")
+    if missing := len(set(folder.images) - annotated):
+        said.append(f"{counted(missing, 'image')} without an annotation left out")
+    order = _labels_file(folder.root, set(names)) or sorted(names)
+    return AnnotationSet("labelme", "labelme annotations", images, sources, ORDER, order, said)
+
+
+def read(file: Path) -> Drawing:
+    """What an annotation draws."""
+    content = read_json(file)
+    size = None
+    if content.get("imageHeight") is not None and content.get("imageWidth") is not None:
+        size = image_extent(content["imageHeight"], content["imageWidth"], file)
+    drawn = (_region(shape, file) for shape in content["shapes"])
+    return Drawing(size, [region for region in drawn if region is not None])
+
+
+def _region(shape: dict[str, Any], file: Path) -> Region | None:
+    kind, points = shape.get("shape_type") or "polygon", shape.get("points")
+    if kind in WITHOUT_AREA:
+        return None
+    name = class_name(shape.get("label"), file, "a shape")
+    if kind == "polygon":
+        return Region(name, ((ring(points, file, f"a polygon of {name!r}"),),))
+    corners = _corners(points, file, f"a {kind} of {name!r}")
+    (x0, y0), (x1, y1) = corners
+    if kind == "rectangle":
+        return Region(name, ((box(min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)),),))
+    if kind == "circle":
+        radius = float(np.hypot(x1 - x0, y1 - y0))
+        return Region(name, ((ellipse(x0, y0, radius, radius),),))
+    if kind == "mask":
+        return Region(name, bitmap=Bitmap(round(y0), round(x0), _pixels(shape.get("mask"), file)))
+    raise DataError(
+        f"{file} has a shape of type {kind!r}; draw it as polygon, rectangle, circle or mask", code="shape-unknown"
+    )
+
+
+def _corners(points: Any, file: Path, what: str) -> Points:
+    try:
+        corners = np.asarray(points, dtype=np.float64)
+    except (TypeError, ValueError):
+        corners = np.zeros(0)
+    if corners.shape != (2, 2) or not np.isfinite(corners).all():
+        raise DataError(f"{file} has {what} without its two points; correct or remove it", code="annotation-invalid")
+    return corners
+
+
+def _pixels(text: Any, file: Path) -> Any:
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(str(text)))) as image:
+            return np.asarray(image.convert("L")) > 0
+    except Exception:  # base64 and Pillow raise many kinds
+        raise DataError(f"{file} has a mask that cannot be read; draw it again", code="annotation-invalid") from None
+
+
+def _image(folder: Folder, file: Path, content: dict[str, Any]) -> Path:
+    """The image of an annotation: the one that it names, or the one of its own name."""
+    named = content.get("imagePath")
+    try:
+        return folder.image(str(named or file.stem), [file.parent], file)
+    except DataError:
+        alike = [image for image in folder.images if image.stem == file.stem]
+        beside = [image for image in alike if image.parent == file.parent] or alike
+        if len(beside) != 1:
+            raise
+        return beside[0]
+
+
+def _labels_file(root: Path, names: set[str]) -> list[str] | None:
+    """The names in labels.txt in its order, if all that occur are there. `__ignore__` and `_background_` come first."""
+    try:
+        lines = [line.strip() for line in (root / "labels.txt").read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError):
+        return None
+    listed = [line for line in lines if line]
+    return listed if names <= set(listed) else None

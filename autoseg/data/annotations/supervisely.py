@@ -1,0 +1,95 @@
+"""Supervisely: a meta.json, and one JSON file an image. https://docs.supervisely.com/data-organization/import-export"""
+
+from __future__ import annotations
+
+import base64
+import io
+import zlib
+from collections import defaultdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from autoseg.data.annotations.folder import Folder, class_name, image_extent, read_json
+from autoseg.data.annotations.regions import AnnotatedImage, AnnotationSet, Bitmap, Drawing, Region, box, ring
+from autoseg.data.wording import counted
+from autoseg.errors import DataError
+
+ORDER = "a later object covers an earlier one"
+WITHOUT_AREA = ("point", "line", "polyline", "graph", "cuboid", "any_shape")
+
+
+def find(folder: Folder) -> AnnotationSet | None:
+    """The annotations of a folder; None if there are none. Raises: DataError: one that makes no sense."""
+    metas = [file for file in folder.texts[".json"] if file.name == "meta.json"]
+    meta = min(metas, key=lambda file: len(file.parts), default=None)
+    classes = read_json(meta).get("classes") if meta and isinstance(read_json(meta), dict) else None
+    if meta is None or not isinstance(classes, list):
+        return None
+    names = [class_name(one.get("title") if isinstance(one, dict) else None, meta, "a class") for one in classes]
+    images: dict[str | None, list[AnnotatedImage]] = defaultdict(list)
+    sources, without_area = [meta], 0
+    for file in folder.texts[".json"]:
+        if file.parent.name != "ann":
+            continue
+        content = read_json(file)
+        if not isinstance(content, dict) or not isinstance(content.get("objects"), list):
+            raise DataError(f"{file} has no list of objects; export it again", code="annotation-invalid")
+        sources.append(file)
+        without_area += sum(one.get("geometryType") in WITHOUT_AREA for one in content["objects"])
+        image = folder.image(file.stem, [file.parent.parent / "img"], file)
+        name = image.relative_to(folder.root).with_suffix("").as_posix()
+        tags = next(
+            (split for tag in content.get("tags", ()) if (split := folder.split(str(tag.get("name", ""))))), None
+        )
+        images[tags or folder.split(file)].append(AnnotatedImage(name, image, file, partial(read, file)))
+    if not images:
+        return None
+    said = [f"{counted(without_area, 'object')} without area left out"] if without_area else []
+    return AnnotationSet("supervisely", "Supervisely annotations", images, sources, ORDER, names, said)
+
+
+def read(file: Path) -> Drawing:
+    """What is drawn on an image."""
+    content = read_json(file)
+    size = content.get("size") or {}
+    drawn = (_region(one, file) for one in content["objects"])
+    return Drawing(image_extent(size.get("height"), size.get("width"), file), [one for one in drawn if one is not None])
+
+
+def _region(one: dict[str, Any], file: Path) -> Region | None:
+    name, kind = class_name(one.get("classTitle"), file, "an object"), one.get("geometryType")
+    if kind in WITHOUT_AREA:
+        return None
+    points = one.get("points") or {}
+    if kind == "polygon":
+        rings = [points.get("exterior"), *(points.get("interior") or ())]
+        return Region(name, (tuple(ring(some, file, f"a polygon of {name!r}") for some in rings),))
+    if kind == "rectangle":
+        try:
+            (left, top), (right, bottom) = points["exterior"]
+            # the corners are pixels, and both belong to the box
+            return Region(name, ((box(left, top, right + 1, bottom + 1),),))
+        except (KeyError, TypeError, ValueError):
+            raise DataError(
+                f"{file} has a rectangle without two corners; correct it", code="annotation-invalid"
+            ) from None
+    if kind == "bitmap":
+        return Region(name, bitmap=_bitmap(one.get("bitmap") or {}, file))
+    raise DataError(f"{file} has an object of type {kind!r}; export polygons or bitmaps", code="shape-unknown")
+
+
+def _bitmap(content: dict[str, Any], file: Path) -> Bitmap:
+    try:
+        left, top = content["origin"]
+        with Image.open(io.BytesIO(zlib.decompress(base64.b64decode(content["data"])))) as image:
+            last = np.asarray(image if image.mode != "P" else image.convert("RGBA"))
+        pixels = last if last.ndim == 2 else last[:, :, -1]
+        return Bitmap(int(top), int(left), pixels > 0)
+    except Exception:  # base64, zlib and Pillow raise many kinds
+        raise DataError(
+            f"{file} has a bitmap that cannot be read; export it again", code="annotation-invalid"
+        ) from None
