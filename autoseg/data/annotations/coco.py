@@ -19,7 +19,7 @@ ORDER = "a smaller region covers a larger one, and both cover crowds"
 KEYS = {"images", "annotations", "categories"}
 
 
-def is_coco(content: Any) -> bool:
+def is_mine(content: Any) -> bool:
     """Whether JSON is of COCO, with regions of at least one image or of none."""
     if not isinstance(content, dict) or not content.keys() >= KEYS:
         return False
@@ -30,15 +30,13 @@ def is_coco(content: Any) -> bool:
     )
 
 
-def find(folder: Folder) -> AnnotationSet | None:
-    """The annotations of a folder; None if there are none. Raises: DataError: one that makes no sense."""
+def find(folder: Folder, files: Sequence[Path]) -> AnnotationSet:
+    """The annotations in files of this format. Raises: DataError: one that makes no sense."""
     images: dict[str | None, list[AnnotatedImage]] = defaultdict(list)
     categories: dict[int, str] = {}
     said: list[str] = []
-    sources = []
-    for file in folder.texts[".json"]:
-        if not _may_be_coco(file) or not is_coco(content := read_json(file)):
-            continue
+    for file in files:
+        content = read_json(file)
         names = _categories(content, file)
         for key, name in names.items():
             if categories.setdefault(key, name) != name:
@@ -52,25 +50,8 @@ def find(folder: Folder) -> AnnotationSet | None:
             images[split or folder.split(one.image)].append(one)
         if boxes:
             said.append(f"{counted(boxes, 'box')} of {file.name} without a region left out")
-        sources.append(file)
-    if not sources:
-        return None
     order = list(dict.fromkeys(categories[key] for key in sorted(categories)))
-    return AnnotationSet("coco", "COCO annotations", images, sources, ORDER, order, said)
-
-
-def _may_be_coco(file: Path) -> bool:
-    """Whether the beginning of a file has a key of COCO, so that large files of others are not parsed."""
-    try:
-        with file.open("rb") as opened:
-            start = opened.read(4096)
-            size = file.stat().st_size
-            if size > 8192:
-                opened.seek(-4096, 2)
-                start += opened.read()
-    except OSError:
-        return True  # reading it reports the error
-    return size < 2**20 or any(f'"{key}"'.encode() in start for key in (*KEYS, "info", "licenses"))
+    return AnnotationSet("coco", "COCO annotations", images, files, ORDER, order, said)
 
 
 def _categories(content: Mapping[str, Any], file: Path) -> dict[int, str]:
@@ -177,7 +158,7 @@ def _region(one: Mapping[str, Any], size: tuple[int, int], names: Mapping[int, s
 
 
 def uncompressed(text: str, where: str) -> list[int]:
-    """The run lengths of COCO's compressed text: five bits a letter, from the third on differences to the last but one."""
+    """The run lengths of COCO's compressed text: five bits a letter, from the fourth on differences."""
     lengths: list[int] = []
     place = 0
     letters = [ord(letter) - 48 for letter in text]

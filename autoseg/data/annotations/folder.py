@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -83,6 +84,7 @@ class Folder:
         return None
 
 
+@lru_cache(maxsize=1)  # a large file is read to recognise it, and then for what it holds
 def read_json(path: Path) -> Any:
     """The content of a JSON file. Raises: DataError: it cannot be read."""
     with unreadable(path, "JSON", "export it again", OSError, ValueError, RecursionError), missing_file(path):
@@ -111,14 +113,3 @@ def class_name(value: object, source: Path, what: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"{source}: {what} has no name; give it one", code="class-without-name")
     return value.strip()
-
-
-def first_that(paths: Iterable[Path], fits: Any, most: int = 5) -> bool:
-    """Whether one of the first `most` files holds JSON that fits."""
-    for _, path in zip(range(most), paths, strict=False):
-        try:
-            if fits(read_json(path)):
-                return True
-        except DataError:
-            continue
-    return False

@@ -35,7 +35,7 @@ _UPLOADED = re.compile(r"^[0-9a-f]{8}-")
 """What Label Studio writes before the name of an uploaded file."""
 
 
-def is_label_studio(content: Any) -> bool:
+def is_mine(content: Any) -> bool:
     """Whether JSON is an export of Label Studio."""
     first = content[0] if isinstance(content, list) and content else None
     return (
@@ -43,17 +43,14 @@ def is_label_studio(content: Any) -> bool:
     )
 
 
-def find(folder: Folder) -> AnnotationSet | None:
-    """The annotations of a folder; None if there are none. Raises: DataError: one that makes no sense."""
+def find(folder: Folder, files: Sequence[Path]) -> AnnotationSet:
+    """The annotations in files of this format. Raises: DataError: one that makes no sense."""
     images: dict[str | None, list[AnnotatedImage]] = defaultdict(list)
     names: Counter[str] = Counter()
     seen: set[Path] = set()
-    sources, unfinished, several = [], 0, 0
-    for file in folder.texts[".json"]:
-        if not is_label_studio(content := read_json(file)):
-            continue
-        sources.append(file)
-        for task in content:
+    unfinished = several = 0
+    for file in files:
+        for task in read_json(file):
             done = [one for one in task.get("annotations", ()) if not one.get("was_cancelled")]
             if not done:
                 unfinished += 1
@@ -67,11 +64,9 @@ def find(folder: Folder) -> AnnotationSet | None:
             names.update(_name(one, file) for one in results)
             name = image.relative_to(folder.root).with_suffix("").as_posix()
             images[folder.split(image, file)].append(AnnotatedImage(name, image, file, partial(read, results, file)))
-    if not sources:
-        return None
     said = [f"{counted(unfinished, 'task')} without an annotation left out"] if unfinished else []
     said += [f"{counted(several, 'image')} annotated by several people: the last annotation counts"] if several else []
-    return AnnotationSet("label_studio", "Label Studio annotations", images, sources, ORDER, sorted(names), said)
+    return AnnotationSet("label_studio", "Label Studio annotations", images, files, ORDER, sorted(names), said)
 
 
 def _image(folder: Folder, file: Path, task: Mapping[str, Any]) -> Path:
@@ -126,8 +121,8 @@ def brush(codes: Any, size: tuple[int, int], file: Path) -> NDArray[np.bool_]:
     """The pixels (H, W) of a brush: bytes of bits that pack runs of RGBA, of which alpha counts.
 
     A header of 32 bits for the number of values, 5 for the length of a value less one, and 4 times 4 for the lengths
-    of a count less one. Then runs: a bit that says whether one value repeats, 2 bits for which length the count has, the
-    count less one, and the value or values. (@thi.ng/rle-pack, which Label Studio uses.)
+    of a count less one. Then runs: a bit that says whether one value repeats, 2 bits for which length the count has,
+    the count less one, and the value or values. (@thi.ng/rle-pack, which Label Studio uses.)
     """
     try:
         bits = _Bits(np.unpackbits(np.array(codes, dtype=np.uint8)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from autoseg.data.annotations.folder import Folder, class_name, first_that, image_extent, read_json
+from autoseg.data.annotations.folder import Folder, class_name, image_extent, read_json
 from autoseg.data.annotations.regions import (
     AnnotatedImage,
     AnnotationSet,
@@ -29,25 +30,20 @@ from autoseg.errors import DataError
 
 ORDER = "a later shape covers an earlier one"
 WITHOUT_AREA = ("point", "points", "line", "linestrip")
-IGNORED = "__ignore__"
 
 
-def is_labelme(content: Any) -> bool:
+def is_mine(content: Any) -> bool:
     """Whether JSON is an annotation of labelme."""
     return isinstance(content, dict) and isinstance(content.get("shapes"), list) and "imagePath" in content
 
 
-def find(folder: Folder) -> AnnotationSet | None:
-    """The annotations of a folder; None if there are none. Raises: DataError: one that makes no sense."""
-    files = folder.texts[".json"]
-    if not first_that(files, is_labelme):
-        return None
+def find(folder: Folder, files: Sequence[Path]) -> AnnotationSet:
+    """The annotations in files of this format. Raises: DataError: one that makes no sense."""
     images: dict[str | None, list[AnnotatedImage]] = defaultdict(list)
     names: Counter[str] = Counter()
-    without_area, annotated, sources = 0, set[Path](), []
+    without_area, annotated = 0, set[Path]()
     for file in files:
-        if not is_labelme(content := read_json(file)):
-            continue
+        content = read_json(file)
         for shape in content["shapes"]:
             if not isinstance(shape, dict):
                 raise DataError(f"{file} has a shape that is no mapping; export it again", code="annotation-invalid")
@@ -59,7 +55,6 @@ def find(folder: Folder) -> AnnotationSet | None:
         if image in annotated:
             raise DataError(f"{file} annotates {image}, as another file does; remove one", code="image-twice")
         annotated.add(image)
-        sources.append(file)
         name = image.relative_to(folder.root).with_suffix("").as_posix()
         images[folder.split(file, image)].append(AnnotatedImage(name, image, file, partial(read, file)))
     said = []
@@ -68,7 +63,7 @@ def find(folder: Folder) -> AnnotationSet | None:
     if missing := len(set(folder.images) - annotated):
         said.append(f"{counted(missing, 'image')} without an annotation left out")
     order = _labels_file(folder.root, set(names)) or sorted(names)
-    return AnnotationSet("labelme", "labelme annotations", images, sources, ORDER, order, said)
+    return AnnotationSet("labelme", "labelme annotations", images, files, ORDER, order, said)
 
 
 def read(file: Path) -> Drawing:

@@ -111,7 +111,7 @@ def box(left: float, top: float, right: float, bottom: float) -> Points:
 
 
 def ellipse(x: float, y: float, radius_x: float, radius_y: float, degrees: float = 0.0) -> Points:
-    """The corners of a polygon that follows an ellipse to a tenth of a pixel; it is turned clockwise around its centre."""
+    """The corners of a polygon that follows an ellipse to a tenth of a pixel, turned clockwise around its centre."""
     largest = max(abs(radius_x), abs(radius_y), 1.0)
     count = max(12, math.ceil(math.pi / math.acos(1 - min(0.1 / largest, 1.0))))
     turns = np.arange(count) * (2 * math.pi / count)

@@ -6,6 +6,7 @@ import base64
 import io
 import zlib
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,23 +23,26 @@ ORDER = "a later object covers an earlier one"
 WITHOUT_AREA = ("point", "line", "polyline", "graph", "cuboid", "any_shape")
 
 
-def find(folder: Folder) -> AnnotationSet | None:
-    """The annotations of a folder; None if there are none. Raises: DataError: one that makes no sense."""
-    metas = [file for file in folder.texts[".json"] if file.name == "meta.json"]
-    meta = min(metas, key=lambda file: len(file.parts), default=None)
-    classes = read_json(meta).get("classes") if meta and isinstance(read_json(meta), dict) else None
-    if meta is None or not isinstance(classes, list):
-        return None
-    names = [class_name(one.get("title") if isinstance(one, dict) else None, meta, "a class") for one in classes]
+def is_mine(content: Any) -> bool:
+    """Whether JSON is an annotation of Supervisely, or the list of its classes."""
+    if not isinstance(content, dict):
+        return False
+    if isinstance(classes := content.get("classes"), list):
+        return bool(classes) and all(isinstance(one, dict) and {"title", "shape"} & one.keys() for one in classes)
+    return isinstance(content.get("objects"), list) and isinstance(content.get("size"), dict)
+
+
+def find(folder: Folder, files: Sequence[Path]) -> AnnotationSet:
+    """The annotations in files of this format. Raises: DataError: one that makes no sense."""
+    metas = [file for file in files if "classes" in read_json(file)]
+    if not metas:
+        raise DataError(f"{folder.root} has annotations of Supervisely, but no meta.json; add it", code="file-missing")
+    names = [class_name(one.get("title"), file, "a class") for file in metas for one in read_json(file)["classes"]]
+    names = list(dict.fromkeys(names))
     images: dict[str | None, list[AnnotatedImage]] = defaultdict(list)
-    sources, without_area = [meta], 0
-    for file in folder.texts[".json"]:
-        if file.parent.name != "ann":
-            continue
+    without_area = 0
+    for file in (file for file in files if file not in metas):
         content = read_json(file)
-        if not isinstance(content, dict) or not isinstance(content.get("objects"), list):
-            raise DataError(f"{file} has no list of objects; export it again", code="annotation-invalid")
-        sources.append(file)
         without_area += sum(one.get("geometryType") in WITHOUT_AREA for one in content["objects"])
         image = folder.image(file.stem, [file.parent.parent / "img"], file)
         name = image.relative_to(folder.root).with_suffix("").as_posix()
@@ -46,10 +50,8 @@ def find(folder: Folder) -> AnnotationSet | None:
             (split for tag in content.get("tags", ()) if (split := folder.split(str(tag.get("name", ""))))), None
         )
         images[tags or folder.split(file)].append(AnnotatedImage(name, image, file, partial(read, file)))
-    if not images:
-        return None
     said = [f"{counted(without_area, 'object')} without area left out"] if without_area else []
-    return AnnotationSet("supervisely", "Supervisely annotations", images, sources, ORDER, names, said)
+    return AnnotationSet("supervisely", "Supervisely annotations", images, files, ORDER, names, said)
 
 
 def read(file: Path) -> Drawing:
