@@ -99,7 +99,8 @@ FORMS = (
     Case("depth-is-set", HERE, with_16_bit(images_by(first_8_bit)),
          Meant(3, {}, {"a0": grey(0)[:, :, None].astype(np.uint16) * 257,
                        "a1": grey(1)[:, :, None].astype(np.uint16) * 200})),
-    Case("first-image-with-alpha", HERE, images_by(first_with_alpha), Meant(3, {}, {"a0": colours(0), "a1": colours(1)})),
+    Case("first-image-with-alpha", HERE, images_by(first_with_alpha),
+         Meant(3, {}, {"a0": colours(0), "a1": colours(1)})),
     Case("all-images-grey", HERE, images_by(grey), Meant(3, {}, {"a0": grey(0)[:, :, None]})),
 )  # fmt: skip
 
@@ -322,13 +323,13 @@ def named(file: str, text: str, values: Sequence[int]) -> Callable[[Path], None]
 CAT_DOG = ("background", "cat", "dog")
 NAMES = (
     Case("dataset-json-ignore-3", "https://github.com/MIC-DKFZ/nnUNet/blob/master/documentation/ignore_label.md",
-         named("dataset.json", json.dumps({"labels": {"background": 0, "cat": 1, "dog": 2, "ignore": 3}}), (0, 1, 2, 3)),
+         named("dataset.json", '{"labels": {"background": 0, "cat": 1, "dog": 2, "ignore": 3}}', (0, 1, 2, 3)),
          Meant(CAT_DOG, labels((0, 1, 2, 3), (0, 1, 2, IGNORED)))),
     Case("dataset-json-ignore-first", HERE,
          named("dataset.json", json.dumps({"labels": {"void": 0, "background": 1, "cat": 2, "dog": 3}}), (0, 1, 2, 3)),
          Meant(CAT_DOG, labels((0, 1, 2, 3), (IGNORED, 0, 1, 2)))),
     Case("id2label-unlabeled-in-the-middle", HERE,
-         named("id2label.json", json.dumps({"0": "background", "1": "cat", "2": "unlabeled", "3": "dog"}), (0, 1, 2, 3)),
+         named("id2label.json", '{"0": "background", "1": "cat", "2": "unlabeled", "3": "dog"}', (0, 1, 2, 3)),
          Meant(CAT_DOG, labels((0, 1, 2, 3), (0, 1, IGNORED, 2)))),
     Case("roboflow-csv-with-unlabeled", HERE,
          named("_classes.csv", "Pixel Value, Class\n0, unlabeled\n1, background\n2, cat\n3, dog\n", (0, 1, 2, 3)),
