@@ -80,7 +80,7 @@ class FolderDataset(SegmentationDataset):
 
     def leave_out(self, reasons: Mapping[int, str]) -> None:
         """Remove samples, index -> reason, and add them to `left_out`."""
-        self.left_out += [(self.names[index], reason) for index, reason in sorted(reasons.items())]
+        self.left_out += [(self.names[index], reason) for index, reason in reasons.items()]
         kept = [index for index in range(len(self)) if index not in reasons]
         self.names, self._pairs = [self.names[index] for index in kept], [self._pairs[index] for index in kept]
         self._cache = {new: self._cache[old] for new, old in enumerate(kept) if old in self._cache}
@@ -108,8 +108,8 @@ def resolve(config: DataConfig) -> ResolvedDataConfig:
     config = resolve_mask_form(config, pairs)
     table = mask_table_of(config)
     found = find_classes(config, lambda: SeenLabels(labels_in(pairs, table, skip)))
-    if found.problem:
-        raise DataError(found.problem, code=found.code)
+    if found.error:
+        raise found.error
     data = described(config, found, image_form(config, [image for _, image, _ in pairs]))
     return normalised(data, config, lambda: open_dataset(data, split))
 
@@ -161,7 +161,11 @@ def verify(dataset: SegmentationDataset, progress: Progress | None = None) -> No
 
     `progress(done, total)` is called after each sample. Raises: DataError: the first sample that cannot be used.
     """
-    in_threads(dataset.load, len(dataset), progress)
+
+    def load(index: int) -> None:
+        dataset.load(index)
+
+    in_threads(load, len(dataset), progress)
 
 
 # --- opening ----------------------------------------------------------------------------------------------------------
@@ -202,19 +206,17 @@ def _count(config: DataConfig, split: str) -> int:
 
 def _usable(dataset: FolderDataset, config: ResolvedDataConfig, split: str) -> FolderDataset:
     """Remove the samples that cannot be used. Raises: DataError: none is left."""
-    reasons: dict[int, str] = {}
 
-    def look(index: int) -> None:
+    def fault(index: int) -> str:
         try:
             dataset.load(index)
-            if dataset.names[index] in dataset.unlabelled:
-                reasons[index] = f"{dataset.where(index)} holds the ignore label alone"
         except DataError as reason:
-            reasons[index] = str(reason)
+            return str(reason)
+        return f"{dataset.where(index)} holds the ignore label alone" * (dataset.names[index] in dataset.unlabelled)
 
-    in_threads(look, len(dataset))
+    faults = in_threads(fault, len(dataset))
     total = len(dataset) + len(dataset.left_out)
-    dataset.leave_out(reasons)
+    dataset.leave_out({index: reason for index, reason in enumerate(faults) if reason})
     if not dataset.left_out:
         return dataset
     if len(dataset) == 0:

@@ -26,12 +26,11 @@ SPARSE, MANY = 4, 32
 
 
 class FoundClasses(NamedTuple):
-    """The classes, the label map that they need, and, if the user must decide, the problem and its error code."""
+    """The classes, the label map that they need, and, if the user must decide, the error that says so."""
 
     classes: tuple[str, ...]
     label_map: dict[int, int] | None = None
-    problem: str = ""
-    code: str = ""
+    error: DataError | None = None
 
 
 def classes_of(
@@ -46,7 +45,7 @@ def classes_of(
 
     seen: labels of the training masks; everywhere: labels of all masks; where: the data set's folder.
     may_be_binary: only the labels 0 and 255, or 0 and 1, are two classes.
-    Labels far apart get a problem and a label map that numbers them and those of `everywhere`.
+    Labels far apart get an error and a label map that numbers them and those of `everywhere`.
     """
     if may_be_binary and seen in ({0, 255}, {0, 1}):
         return FoundClasses(names_beside(Path(where), 2) or BINARY, binary_map(seen))
@@ -54,24 +53,26 @@ def classes_of(
     used = sorted({mapped[label] for label in seen} - {ignored})
     count = max(used, default=0) + 1
     if count < 2:
-        text = (
+        error = DataError(
             f"the training masks in {where} hold no label but 0 and the ignore label {ignored}, which makes fewer than"
-            " two classes; give others with data.label_map or data.ignore_label, or set data.num_classes"
+            " two classes; give others with data.label_map or data.ignore_label, or set data.num_classes",
+            code="too-few-classes",
         )
-        return FoundClasses(("class_0",), problem=text, code="too-few-classes")
+        return FoundClasses(("class_0",), error=error)
     if count <= max(MANY, SPARSE * len(used)):
         names = names_beside(Path(where), count) or tuple(f"class_{label}" for label in range(count))
         return FoundClasses(names)
     some = ", ".join(map(str, used[:8])) + ", ..." * (len(used) > 8)
-    text = (
+    error = DataError(
         f"the training masks in {where} hold {counted(len(used), 'label')} of 0..{count - 1} ({some}); number them with"
         " data.label_map, as `autoseg check-data` proposes, or set data.num_classes to"
-        f" {count} if the others are classes too"
+        f" {count} if the others are classes too",
+        code="labels-far-apart",
     )
     used = sorted(set(mapped.values()) - {ignored})
     numbers = {label: number for number, label in enumerate(used)} | {ignored: ignored}
     renumbered = {label: numbers[mapped[label]] for label in sorted(mapped) if numbers[mapped[label]] != label}
-    return FoundClasses(tuple(f"class_{label}" for label in used), renumbered, text, "labels-far-apart")
+    return FoundClasses(tuple(f"class_{label}" for label in used), renumbered, error)
 
 
 def binary_map(seen: Set[int]) -> dict[int, int] | None:
@@ -81,9 +82,8 @@ def binary_map(seen: Set[int]) -> dict[int, int] | None:
 
 def labels_in(pairs: Sequence[Pair], table: MaskTable | None, skip: bool) -> set[int]:
     """All labels in the masks. `skip`: leave out masks that cannot be used. Raises: DataError: such a mask."""
-    seen = np.zeros(LABELS, dtype=np.bool_)
 
-    def look(index: int) -> None:
+    def labels_of(index: int) -> list[int]:
         path = pairs[index][2]
         try:
             labels = np.unique(read_mask(path, table))
@@ -92,11 +92,10 @@ def labels_in(pairs: Sequence[Pair], table: MaskTable | None, skip: bool) -> set
         except DataError:
             if not skip:
                 raise
-            return
-        seen[labels] = True
+            return []
+        return [int(label) for label in labels]
 
-    in_threads(look, len(pairs))
-    return {int(label) for label in np.flatnonzero(seen)}
+    return set().union(*in_threads(labels_of, len(pairs)))
 
 
 def check_labels(path: Path, labels: NDArray[np.integer[Any]]) -> None:

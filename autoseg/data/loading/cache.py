@@ -109,13 +109,7 @@ def fingerprint(dataset: SegmentationDataset) -> tuple[str, str] | None:
 def _sizes(dataset: SegmentationDataset) -> list[tuple[int, int]]:
     if dataset.resize is not None:
         return [dataset.resize] * len(dataset)
-    sizes: list[tuple[int, int]] = [(0, 0)] * len(dataset)
-
-    def look(index: int) -> None:
-        sizes[index] = dataset.stored_size(index)
-
-    in_threads(look, len(dataset))
-    return sizes
+    return in_threads(dataset.stored_size, len(dataset))
 
 
 def places(store: Store, total_bytes: int, device: torch.device) -> Iterator[str]:
