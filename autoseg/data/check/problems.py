@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from autoseg.config.base import LEAST_INPUT_SIDE
-from autoseg.data.check.duplicates import same_files
 from autoseg.data.check.summary import ClassCounter, Scan, SplitSummary
 from autoseg.data.dataset import show_size
 from autoseg.data.discovery.pairs import IMAGE_VARIANTS, MASK_VARIANTS, index_files, within
@@ -20,6 +21,8 @@ RARE_SHARE = 0.001
 """A class with a smaller share of the labelled training pixels is hard to learn."""
 RARE_IMAGES = 5
 """A class in fewer training images is hard to learn."""
+HEAD_BYTES = 2**16
+"""Bytes of a file that are compared before the whole file is."""
 
 KINDS = {
     "layout": "the data set as a whole",
@@ -180,3 +183,42 @@ def _classes(scan: Scan, summary: Mapping[str, SplitSummary]) -> Iterator[Proble
             text = f"class {label}, {name}, is in {images} of {counted(train.images, 'image')} of train,"
             advice = f"{100 * share:.2g}% of the pixels; add images, or set balanced_sampling or class_weights"
             yield Problem("rare", "train", name, f"{text} {advice}", stops=False)
+
+
+# --- files with the same bytes ----------------------------------------------------------------------------------------
+
+
+def same_files(paths: Sequence[Path]) -> list[list[int]]:
+    """Sorted groups of two or more indices into `paths` whose files hold the same bytes.
+
+    Files of one length are compared by a hash of their first 64 KiB, and if it is equal, of all bytes. Files that are
+    empty or cannot be read are in no group.
+    """
+    groups: list[list[int]] = [list(range(len(paths)))]
+    for key in (_length, _head, _whole):
+        groups = [part for group in groups for part in _parted(group, paths, key)]
+    return sorted(groups)
+
+
+def _parted(group: Iterable[int], paths: Sequence[Path], key: Callable[[Path], Hashable]) -> list[list[int]]:
+    """Split a group by `key`; parts of one file are dropped."""
+    parts: dict[Hashable, list[int]] = {}
+    for index in group:
+        with contextlib.suppress(OSError):
+            if found := key(paths[index]):
+                parts.setdefault(found, []).append(index)
+    return [part for part in parts.values() if len(part) > 1]
+
+
+def _length(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.blake2b(file.read(HEAD_BYTES)).digest()
+
+
+def _whole(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").digest()
