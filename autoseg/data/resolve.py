@@ -71,7 +71,7 @@ def resolve_mask_form(config: DataConfig, pairs: Sequence[Pair]) -> DataConfig:
     said = config.colours or config.label_map or config.mask_threshold is not None
     if said or (config.num_classes or len(config.classes or ())) not in (0, 2):
         return config
-    if not are_black_and_white([mask for _, _, mask in islice(pairs, FIRST_FILES)]):
+    if not are_black_and_white(mask for _, _, mask in pairs):
         return config
     return config.model_copy(update={"mask_threshold": MIDDLE})
 

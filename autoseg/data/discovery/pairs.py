@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import TypeAlias
 
@@ -92,20 +92,9 @@ def list_pairs(
 
 
 def pairs_in_one_folder(folder: Path, most: int = 20_000) -> bool:
-    """Whether a folder or a subfolder holds an image beside its mask, such as `a.jpg` and `a_mask.png`.
-
-    The search ends after `most` files.
-    """
-    looked = 0
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not is_hidden(name))
-        stems = {Path(name).stem for name in names if is_image(name)}
-        if any(_mask_among(stem, stems) for stem in stems):
-            return True
-        looked += len(names) + 1
-        if looked > most or not place:
-            return False
-    return False
+    """Whether one of the first `most` images of a folder lies beside its mask, such as `a.jpg` and `a_mask.png`."""
+    names = {name for name, _ in islice(image_files(folder, "."), most)}
+    return any(_mask_among(name, names) for name in names)
 
 
 def read_list(path: Path) -> list[tuple[str, ...]]:

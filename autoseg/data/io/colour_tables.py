@@ -23,6 +23,8 @@ Colours: TypeAlias = Mapping[str | int, Colour]
 
 TABLE_FILES = ("label_colors.txt", "class_dict.csv", "labelmap.txt", "classes.csv", "colors.csv", "colours.csv")
 _LIKE_A_TABLE = re.compile(r".*(class|label|colou?r).*\.(csv|txt)", re.IGNORECASE)
+MOST_COLOURS = 1024
+"""No table has more colours; photos have."""
 LARGEST_TABLE = 2**20
 """Size in bytes of a file of colours or of class names."""
 IGNORED_NAMES = ("ignore", "ignored", "void", "unlabelled", "unlabeled", "undefined", "unknown", "nodata")
@@ -100,15 +102,10 @@ def _read_table(file: Path) -> dict[str | int, Colour] | None:
     return dict(_rows(file, text)) or None
 
 
-def is_photo_like(colours: NDArray[np.uint8]) -> bool:
-    """Whether (H, W, 3) has more colours than any table has."""
-    return len(np.unique(_code(colours))) > 1024
-
-
-def first_colours(colours: NDArray[np.uint8], count: int = 3) -> list[list[int]]:
-    """The `count` commonest colours of (H, W, 3)."""
+def commonest_colours(colours: NDArray[np.uint8]) -> list[list[int]]:
+    """The colours of (H, W, 3), the commonest first."""
     codes, counts = np.unique(_code(colours), return_counts=True)
-    most = codes[np.argsort(-counts, kind="stable")[:count]].tolist()
+    most = codes[np.argsort(-counts, kind="stable")].tolist()
     return [[code >> 16, code >> 8 & 255, code & 255] for code in most]
 
 
