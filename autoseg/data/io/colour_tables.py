@@ -102,11 +102,11 @@ def _read_table(file: Path) -> dict[str | int, Colour] | None:
     return dict(_rows(file, text)) or None
 
 
-def commonest_colours(colours: NDArray[np.uint8]) -> list[list[int]]:
-    """The colours of (H, W, 3), the commonest first."""
+def colours_in(colours: NDArray[np.uint8], most: int = 3) -> tuple[int, list[list[int]]]:
+    """The number of colours of (H, W, 3), and the `most` commonest."""
     codes, counts = np.unique(_code(colours), return_counts=True)
-    most = codes[np.argsort(-counts, kind="stable")].tolist()
-    return [[code >> 16, code >> 8 & 255, code & 255] for code in most]
+    commonest = codes[np.argsort(-counts, kind="stable")[:most]].tolist()
+    return len(codes), [[code >> 16, code >> 8 & 255, code & 255] for code in commonest]
 
 
 def _rows(file: Path, text: str) -> Iterator[tuple[str, Colour]]:

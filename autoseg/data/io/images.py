@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from autoseg.data.io.arrays import MAX_PIXELS, array_labels, channels_last, npy_shape, pixel_values, read_npy, read_tiff
-from autoseg.data.io.colour_tables import MOST_COLOURS, MaskTable, commonest_colours
+from autoseg.data.io.colour_tables import MOST_COLOURS, MaskTable, colours_in
 from autoseg.data.io.reading import missing_file, unreadable
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
@@ -249,13 +249,13 @@ def _single_channel(values: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
     channels = values[:, :, : 3 if values.shape[2] > 2 else 1]
     if (channels == channels[:, :, :1]).all():
         return channels[:, :, 0].copy()
-    colours = commonest_colours(channels)
-    if len(colours) > MOST_COLOURS:
+    number, commonest = colours_in(channels)
+    if number > MOST_COLOURS:
         raise DataError(
             f"{path} has the colours of a photo, not of a mask; are images and masks in swapped folders?",
             code="mask-like-photo",
         )
-    found = ", ".join(f"name_{number}: {colour}" for number, colour in enumerate(colours[:3], start=1))
+    found = ", ".join(f"name_{number}: {colour}" for number, colour in enumerate(commonest, start=1))
     raise DataError(
         f"{path} is a mask in colour, and nothing says which class each colour is; write data.colours, such as"
         f" {{{found}, ...}} with names of your own (`autoseg check-data` proposes all), or convert it to labels",

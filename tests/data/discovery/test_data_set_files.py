@@ -81,8 +81,7 @@ def test_a_file_cites_its_source_and_maps_to_its_classes(name: str) -> None:
     comment = text[: text.index("title:")]
     assert re.search(r"https?://\S+\n", comment)
     assert re.search(r"\b(19|20)\d\d\b", comment)
-    known = next(known for known in known_datasets() if known.name == name)
-    for form in known.forms:
+    for form in (known for known in known_datasets() if known.name == name):
         classes, stored = form.classes or (), numbers(form.labels or ())
         assert len(set(classes)) == len(classes)
         assert len(set(stored)) == len(stored)
