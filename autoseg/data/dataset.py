@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.config.data import DataConfig, ResolvedDataConfig, SplitConfig
+from autoseg.config.data import DataConfig, ResolvedDataConfig
 from autoseg.data.base import CACHE_BYTES, Sample, SegmentationDataset
-from autoseg.data.discovery.folder_layouts import checked_root
 from autoseg.data.discovery.infer_classes import labels_in
 from autoseg.data.discovery.known_datasets import title_of
 from autoseg.data.discovery.pairs import BadFiles, Pair, list_pairs, within
@@ -100,11 +99,10 @@ def resolve(config: DataConfig) -> ResolvedDataConfig:
     if _says_all(config):
         return ResolvedDataConfig.model_validate(dict(config))
     if config.layout != "generated":
-        root = checked_root(config.root or "")
-        config = resolve_layout(config.model_copy(update={"root": str(root)}), root)
+        config = resolve_layout(config)
     split = next((name for name in ("train", *(config.splits or ())) if name in (config.splits or ())), "train")
     skip = config.on_bad_file == "skip"
-    pairs = [] if config.layout == "generated" else _pairs(config, split, BadFiles(skip))
+    pairs = [] if config.layout == "generated" else list_pairs(config, split, [] if skip else None)
     config = resolve_mask_form(config, pairs)
     table = mask_table_of(config)
     found = find_classes(config, lambda: SeenLabels(labels_in(pairs, table, skip)))
@@ -123,10 +121,12 @@ def open_dataset(config: ResolvedDataConfig, split: str) -> SegmentationDataset:
     """
     if config.layout == "generated":
         return GeneratedDataset(config, split)
-    bad = BadFiles(config.on_bad_file == "skip")
-    dataset = FolderDataset(config, _pairs(config, split, bad))
-    dataset.left_out = bad.left_out
-    return _usable(dataset, config, split) if config.on_bad_file == "skip" else dataset
+    bad: BadFiles = [] if config.on_bad_file == "skip" else None
+    dataset = FolderDataset(config, list_pairs(config, split, bad))
+    if bad is None:
+        return dataset
+    dataset.left_out = [(name, str(reason)) for name, reason in bad]
+    return _usable(dataset, config, split)
 
 
 def describe_dataset(config: ResolvedDataConfig) -> str:
@@ -178,26 +178,10 @@ def _says_all(config: DataConfig) -> bool:
     return bool(placed and found and seen)
 
 
-def split_config(config: DataConfig, split: str) -> SplitConfig:
-    """The place of a split. Raises: DataError: the data set has no split of that name."""
-    splits = config.splits or {}
-    if split not in splits:
-        raise DataError(
-            f"{config.root} has no split '{split}'; it has {', '.join(splits)} (set others with data.splits)",
-            code="unknown-split",
-        )
-    return splits[split]
-
-
-def _pairs(config: DataConfig, split: str, bad: BadFiles) -> list[Pair]:
-    place = split_config(config, split)
-    return list_pairs(checked_root(config.root or ""), split, place, bad, config.val_share, config.split_seed)
-
-
 def _count(config: DataConfig, split: str) -> int:
     """Number of images with masks. Only `train` and `val` must have some, since a run needs no other split."""
     try:
-        return len(_pairs(config, split, BadFiles(skip=True)))
+        return len(list_pairs(config, split, []))
     except DataError:
         if split in ("train", "val"):
             raise

@@ -18,10 +18,9 @@ from autoseg.config.data import DataConfig
 from autoseg.data.check.inspection import Fault, PairFacts, inspect_pair
 from autoseg.data.check.problems import NEEDED, Problem
 from autoseg.data.check.summary import ClassCounter, Scan
-from autoseg.data.dataset import FolderDataset, split_config
-from autoseg.data.discovery.folder_layouts import checked_root
+from autoseg.data.dataset import FolderDataset
 from autoseg.data.discovery.infer_classes import check_mask_like
-from autoseg.data.discovery.pairs import BadFiles, Pair, list_pairs, within
+from autoseg.data.discovery.pairs import Pair, list_pairs, split_config, within
 from autoseg.data.io.colour_tables import Colour
 from autoseg.data.io.images import first_in_colour
 from autoseg.data.loading.threads import Progress, in_threads
@@ -47,8 +46,7 @@ def scan_dataset(given: DataConfig, split: str | None, progress: Progress | None
 
     `progress(done, total)` is called after each pair. Raises: DataError: a folder of no known layout.
     """
-    root = checked_root(given.root or "")
-    config = resolve_layout(given.model_copy(update={"root": str(root)}), root)
+    config = resolve_layout(given)
     pairs, left_out, problems = _list(config, split)
     first = pairs.get("train") or next(iter(pairs.values()))
     places = [(name, pair) for name, listed in pairs.items() for pair in listed]
@@ -78,7 +76,7 @@ def _list(
     config: DataConfig, split: str | None
 ) -> tuple[dict[str, list[Pair]], dict[str, list[tuple[str, str]]], list[Problem]]:
     """The pairs of each split, the images without a pair, and the problems of whole splits."""
-    root, splits = Path(config.root or ""), config.splits or {}
+    splits = config.splits or {}
     if split is not None:
         splits = {split: split_config(config, split)}
     pairs: dict[str, list[Pair]] = {}
@@ -87,20 +85,23 @@ def _list(
     errors: list[DataError] = []
     seen: set[tuple[str, str]] = set()  # two parts of one folder report the same images
     for name, place in splits.items():
-        bad = BadFiles(skip=True)
+        bad: list[tuple[str, DataError]] = []
         try:
-            pairs[name] = list_pairs(root, name, place, bad, config.val_share, config.split_seed)
+            pairs[name] = list_pairs(config, name, bad)
         except DataError as reason:
-            errors.append(bad.first or reason)
+            errors.append(bad[0][1] if bad else reason)
             stops = name in NEEDED or split is not None
             problems.append(Problem("layout", name, place.list or place.images or "", str(errors[-1]), stops))
-        left_out[name] = [one for one in bad.left_out if one not in seen]
-        seen.update(bad.left_out)
+        found = [(stem, str(reason)) for stem, reason in bad]
+        left_out[name] = [one for one in found if one not in seen]
+        seen.update(found)
     if not pairs:
         raise errors[0]
     for name in NEEDED if split is None else ():
         if name not in splits:
-            text = f"{root} has no split '{name}', which a run needs; it has {', '.join(splits)}; set data.splits"
+            text = (
+                f"{config.root} has no split '{name}', which a run needs; it has {', '.join(splits)}; set data.splits"
+            )
             problems.append(Problem("layout", name, "", text, stops=True))
     return pairs, left_out, problems
 

@@ -28,29 +28,6 @@ class FoundLayout:
     colours: Colours | None = None
 
 
-def checked_root(root: str | Path) -> Path:
-    """The data set's folder as an absolute path. Raises: DataError: it is missing, no folder, empty or unreadable."""
-    path = Path(root).expanduser().resolve()
-    try:
-        if not path.exists():
-            raise DataError(
-                f"the data set folder {path} does not exist; set data.root to the right one", code="folder-missing"
-            )
-        if not path.is_dir():
-            raise DataError(f"{path} is no folder; set data.root to the folder of the data set", code="folder-is-file")
-        if next(path.iterdir(), None) is None:
-            raise DataError(
-                f"the data set folder {path} is empty; put images and masks there, or set data.root to another",
-                code="folder-empty",
-            )
-    except OSError as reason:
-        raise DataError(
-            f"the data set folder {path} cannot be looked into ({reason.strerror}); change its permissions",
-            code="folder-unreadable",
-        ) from None
-    return path
-
-
 def find_folder(root: Path) -> FoundLayout | None:
     """Any folder of images and masks; the first arrangement that fits decides."""
     by_name = find_splits(root)
