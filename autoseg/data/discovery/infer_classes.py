@@ -1,8 +1,11 @@
-"""Inferring the classes of a data set from the labels in its masks."""
+"""Inferring the classes of a data set from the labels in its masks, and their names from files beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+import csv
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.data.base import LABELS
-from autoseg.data.discovery.class_name_files import names_beside
 from autoseg.data.discovery.pairs import Pair
-from autoseg.data.io.colour_tables import MaskTable
+from autoseg.data.io.colour_tables import IGNORED_NAMES, LARGEST_TABLE, MaskTable
 from autoseg.data.io.images import read_mask
 from autoseg.data.loading.threads import in_threads
 from autoseg.data.wording import counted
@@ -23,6 +25,13 @@ MOST_IN_A_MASK = 150
 """Largest number of different labels in a mask; a file with more is taken for an image."""
 SPARSE, MANY = 4, 32
 """More than `MANY` classes of which fewer than 1 in `SPARSE` occur are taken for a mistake."""
+NAME_FILES = (
+    *("classes.txt", "class_names.txt", "names.txt", "labels.txt", "_classes.csv", "train/_classes.csv"),
+    *("dataset.json", "id2label.json", "classes.json"),
+)
+LONGEST_NAME = 80
+"""Largest number of letters in a class's name."""
+_NUMBERED = re.compile(r"(\d+)\s*[:,;\s]\s*(\S.*)")
 
 
 class FoundClasses(NamedTuple):
@@ -112,3 +121,61 @@ def check_mask_like(path: Path, labels: NDArray[np.integer[Any]]) -> None:
             " folders? If not, set data.num_classes",
             code="mask-like-photo",
         )
+
+
+# --- files of class names ---------------------------------------------------------------------------------------------
+
+
+def names_beside(root: Path, count: int) -> tuple[str, ...] | None:
+    """The class names in the first of `NAME_FILES` in `root` that has `count` of them; None if there is none.
+
+    A text file has a name per line, perhaps after its label; a CSV has `Pixel Value, Class` (Roboflow); JSON is as of
+    nnU-Net, {"labels": {"background": 0, ...}}, or of Hugging Face, {"0": "background", ...}. `IGNORED_NAMES` are left
+    out.
+    """
+    for file in (root / name for name in NAME_FILES):
+        try:
+            if file.is_file() and file.stat().st_size <= LARGEST_TABLE:
+                names = _read_names(file)
+                if len(names) == count == len(set(names)) and all(0 < len(name) <= LONGEST_NAME for name in names):
+                    return names
+        except (OSError, ValueError, TypeError):  # no file of class names
+            continue
+    return None
+
+
+def _read_names(file: Path) -> tuple[str, ...]:
+    """The class names in a file. Raises: OSError, ValueError, TypeError: it holds none."""
+    text = file.read_text(encoding="utf-8-sig")
+    if file.suffix == ".json":
+        return _in_order(_labelled_names(json.loads(text)))
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if file.suffix == ".csv":
+        rows = [[cell.strip() for cell in row] for row in csv.reader(lines)]
+        return _in_order((int(row[0]), row[1]) for row in rows if len(row) == 2 and row[0].isdecimal())
+    numbered = [_NUMBERED.fullmatch(line) for line in lines]
+    if numbered and all(numbered):
+        return _in_order((int(found[1]), found[2]) for found in numbered if found)
+    return tuple(line for line in lines if line.lower() not in IGNORED_NAMES)
+
+
+def _labelled_names(content: Any) -> Iterable[tuple[int, str]]:
+    """(label, name) of each class in JSON. Raises: ValueError, TypeError: no class names."""
+    for key in ("id2label", "labels", "classes"):
+        if isinstance(content, Mapping) and key in content:
+            content = content[key]
+    if isinstance(content, list):
+        return enumerate(name for name in map(str, content) if name.lower() not in IGNORED_NAMES)
+    if not isinstance(content, Mapping):
+        raise ValueError("no table")
+    if all(str(key).isdecimal() for key in content):
+        return ((int(label), str(name)) for label, name in content.items())
+    return ((int(label), name) for name, label in content.items())
+
+
+def _in_order(pairs: Iterable[tuple[int, str]]) -> tuple[str, ...]:
+    """The names in the order of their labels. Raises: ValueError: the labels are not 0, 1, ..."""
+    names = {label: name for label, name in pairs if name.lower() not in IGNORED_NAMES}
+    if sorted(names) != list(range(len(names))):
+        raise ValueError("labels are missing")
+    return tuple(names[label] for label in range(len(names)))

@@ -20,8 +20,8 @@ from autoseg.cli.main import run
 from autoseg.config.base import parse
 from autoseg.config.data import DataConfig, data_settings
 from autoseg.data.dataset import describe_dataset, open_dataset, resolve
-from autoseg.data.discovery.class_name_files import ClassRow, read_class_table
 from autoseg.data.discovery.known_datasets import alternatives, find_layout, known_datasets, numbers, title_of
+from autoseg.data.io.colour_tables import ClassRow, read_class_table
 from autoseg.errors import ConfigError, DataError
 from autoseg.library import library, names_in
 from autoseg.setup.settings import data_for_run, search_settings
