@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.config.data import DataConfig, ResolvedDataConfig, SplitConfig
+from autoseg.config.data import DataConfig, ResolvedDataConfig
 from autoseg.data.base import CACHE_BYTES, Sample, SegmentationDataset
-from autoseg.data.discovery.folder_layouts import checked_root
 from autoseg.data.discovery.infer_classes import labels_in
 from autoseg.data.discovery.known_datasets import title_of
 from autoseg.data.discovery.pairs import BadFiles, Pair, list_pairs, within
@@ -80,7 +79,7 @@ class FolderDataset(SegmentationDataset):
 
     def leave_out(self, reasons: Mapping[int, str]) -> None:
         """Remove samples, index -> reason, and add them to `left_out`."""
-        self.left_out += [(self.names[index], reason) for index, reason in sorted(reasons.items())]
+        self.left_out += [(self.names[index], reason) for index, reason in reasons.items()]
         kept = [index for index in range(len(self)) if index not in reasons]
         self.names, self._pairs = [self.names[index] for index in kept], [self._pairs[index] for index in kept]
         self._cache = {new: self._cache[old] for new, old in enumerate(kept) if old in self._cache}
@@ -100,16 +99,15 @@ def resolve(config: DataConfig) -> ResolvedDataConfig:
     if _says_all(config):
         return ResolvedDataConfig.model_validate(dict(config))
     if config.layout != "generated":
-        root = checked_root(config.root or "")
-        config = resolve_layout(config.model_copy(update={"root": str(root)}), root)
+        config = resolve_layout(config)
     split = next((name for name in ("train", *(config.splits or ())) if name in (config.splits or ())), "train")
     skip = config.on_bad_file == "skip"
-    pairs = [] if config.layout == "generated" else _pairs(config, split, BadFiles(skip))
+    pairs = [] if config.layout == "generated" else list_pairs(config, split, [] if skip else None)
     config = resolve_mask_form(config, pairs)
     table = mask_table_of(config)
     found = find_classes(config, lambda: SeenLabels(labels_in(pairs, table, skip)))
-    if found.problem:
-        raise DataError(found.problem, code=found.code)
+    if found.error:
+        raise found.error
     data = described(config, found, image_form(config, [image for _, image, _ in pairs]))
     return normalised(data, config, lambda: open_dataset(data, split))
 
@@ -123,10 +121,12 @@ def open_dataset(config: ResolvedDataConfig, split: str) -> SegmentationDataset:
     """
     if config.layout == "generated":
         return GeneratedDataset(config, split)
-    bad = BadFiles(config.on_bad_file == "skip")
-    dataset = FolderDataset(config, _pairs(config, split, bad))
-    dataset.left_out = bad.left_out
-    return _usable(dataset, config, split) if config.on_bad_file == "skip" else dataset
+    bad: BadFiles = [] if config.on_bad_file == "skip" else None
+    dataset = FolderDataset(config, list_pairs(config, split, bad))
+    if bad is None:
+        return dataset
+    dataset.left_out = [(name, str(reason)) for name, reason in bad]
+    return _usable(dataset, config, split)
 
 
 def describe_dataset(config: ResolvedDataConfig) -> str:
@@ -161,7 +161,11 @@ def verify(dataset: SegmentationDataset, progress: Progress | None = None) -> No
 
     `progress(done, total)` is called after each sample. Raises: DataError: the first sample that cannot be used.
     """
-    in_threads(dataset.load, len(dataset), progress)
+
+    def load(index: int) -> None:
+        dataset.load(index)
+
+    in_threads(load, len(dataset), progress)
 
 
 # --- opening ----------------------------------------------------------------------------------------------------------
@@ -174,26 +178,10 @@ def _says_all(config: DataConfig) -> bool:
     return bool(placed and found and seen)
 
 
-def split_config(config: DataConfig, split: str) -> SplitConfig:
-    """The place of a split. Raises: DataError: the data set has no split of that name."""
-    splits = config.splits or {}
-    if split not in splits:
-        raise DataError(
-            f"{config.root} has no split '{split}'; it has {', '.join(splits)} (set others with data.splits)",
-            code="unknown-split",
-        )
-    return splits[split]
-
-
-def _pairs(config: DataConfig, split: str, bad: BadFiles) -> list[Pair]:
-    place = split_config(config, split)
-    return list_pairs(checked_root(config.root or ""), split, place, bad, config.val_share, config.split_seed)
-
-
 def _count(config: DataConfig, split: str) -> int:
     """Number of images with masks. Only `train` and `val` must have some, since a run needs no other split."""
     try:
-        return len(_pairs(config, split, BadFiles(skip=True)))
+        return len(list_pairs(config, split, []))
     except DataError:
         if split in ("train", "val"):
             raise
@@ -202,19 +190,17 @@ def _count(config: DataConfig, split: str) -> int:
 
 def _usable(dataset: FolderDataset, config: ResolvedDataConfig, split: str) -> FolderDataset:
     """Remove the samples that cannot be used. Raises: DataError: none is left."""
-    reasons: dict[int, str] = {}
 
-    def look(index: int) -> None:
+    def fault(index: int) -> str:
         try:
             dataset.load(index)
-            if dataset.names[index] in dataset.unlabelled:
-                reasons[index] = f"{dataset.where(index)} holds the ignore label alone"
         except DataError as reason:
-            reasons[index] = str(reason)
+            return str(reason)
+        return f"{dataset.where(index)} holds the ignore label alone" * (dataset.names[index] in dataset.unlabelled)
 
-    in_threads(look, len(dataset))
+    faults = in_threads(fault, len(dataset))
     total = len(dataset) + len(dataset.left_out)
-    dataset.leave_out(reasons)
+    dataset.leave_out({index: reason for index, reason in enumerate(faults) if reason})
     if not dataset.left_out:
         return dataset
     if len(dataset) == 0:

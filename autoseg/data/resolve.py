@@ -12,7 +12,7 @@ from autoseg.data.base import SegmentationDataset
 from autoseg.data.discovery.folder_layouts import FoundLayout, with_validation
 from autoseg.data.discovery.infer_classes import FoundClasses, binary_map, classes_of
 from autoseg.data.discovery.known_datasets import find_layout, known_label_maps
-from autoseg.data.discovery.pairs import Pair
+from autoseg.data.discovery.pairs import Pair, checked_root
 from autoseg.data.generated import CLASSES
 from autoseg.data.io.colour_tables import Colour, ColourTable, MaskTable, named_classes, table_beside
 from autoseg.data.io.images import FIRST_FILES, are_black_and_white, first_in_colour, image_format
@@ -34,12 +34,13 @@ class SeenLabels(NamedTuple):
     """Labels of all splits, if they were read."""
 
 
-def resolve_layout(config: DataConfig, root: Path) -> DataConfig:
+def resolve_layout(config: DataConfig) -> DataConfig:
     """`config` with `layout`, `splits`, `root`, and the labels, classes and colours of a known layout.
 
     If the user has another number of classes than the layout, the layout's label map is not used.
-    Raises: DataError: no known layout, or not the one that is named.
+    Raises: DataError: no such folder, no known layout, or not the one that is named.
     """
+    root = checked_root(config.root or "")
     if config.splits and config.layout in ("auto", "folder", "list"):
         found = FoundLayout("folder" if config.layout == "auto" else config.layout, config.splits)
     else:
@@ -71,7 +72,7 @@ def resolve_mask_form(config: DataConfig, pairs: Sequence[Pair]) -> DataConfig:
     said = config.colours or config.label_map or config.mask_threshold is not None
     if said or (config.num_classes or len(config.classes or ())) not in (0, 2):
         return config
-    if not are_black_and_white([mask for _, _, mask in islice(pairs, FIRST_FILES)]):
+    if not are_black_and_white(mask for _, _, mask in pairs):
         return config
     return config.model_copy(update={"mask_threshold": MIDDLE})
 

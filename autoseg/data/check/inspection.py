@@ -57,6 +57,8 @@ class Fault(NamedTuple):
 class PairFacts(NamedTuple):
     """Facts about an image and its mask."""
 
+    split: str
+    pair: Pair
     size: tuple[int, int] | None
     """(H, W) of the mask, or of the image if the mask cannot be read."""
     image_kind: FileKind | None
@@ -69,7 +71,7 @@ class PairFacts(NamedTuple):
     """Faults that keep a run from using the pair."""
 
 
-def inspect_pair(pair: Pair, table: MaskTable | None, channels: int, pixel_type: str) -> PairFacts:
+def inspect_pair(split: str, pair: Pair, table: MaskTable | None, channels: int, pixel_type: str) -> PairFacts:
     """Decode a mask, and check that its image can be read. A broken file is a fault, not an exception.
 
     `table`: for masks that hold no labels. `channels` and `pixel_type`: the form of the data set's images.
@@ -92,7 +94,7 @@ def inspect_pair(pair: Pair, table: MaskTable | None, channels: int, pixel_type:
     except DataError as reason:
         faults.append(Fault(_FAULTS.get(reason.code, "unreadable"), image_path, str(reason)))
     mask_kind = None if mask_size is None else _kind_of(mask_path)
-    return PairFacts(mask_size or size, image_kind, mask_kind, labels, pixels, tuple(faults))
+    return PairFacts(split, pair, mask_size or size, image_kind, mask_kind, labels, pixels, tuple(faults))
 
 
 def count_labels(mask: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from autoseg.config.base import LEAST_INPUT_SIDE
-from autoseg.data.check.duplicates import same_files
 from autoseg.data.check.summary import ClassCounter, Scan, SplitSummary
 from autoseg.data.dataset import show_size
 from autoseg.data.discovery.pairs import IMAGE_VARIANTS, MASK_VARIANTS, index_files, within
@@ -20,6 +21,8 @@ RARE_SHARE = 0.001
 """A class with a smaller share of the labelled training pixels is hard to learn."""
 RARE_IMAGES = 5
 """A class in fewer training images is hard to learn."""
+HEAD_BYTES = 2**16
+"""Bytes of a file that are compared before the whole file is."""
 
 KINDS = {
     "layout": "the data set as a whole",
@@ -58,9 +61,13 @@ def find_problems(scan: Scan, summary: Mapping[str, SplitSummary]) -> Iterator[P
     yield from _unpaired(scan)
     yield from _faults(scan)
     yield from _labels(scan)
-    yield from _unused_masks(scan)
+    yield from _unused_masks(scan, summary)
     yield from _same_images(scan)
     yield from _classes(scan, summary)
+
+
+def _root(scan: Scan) -> Path:
+    return Path(scan.config.root or "")
 
 
 def _shortened(text: str, scan: Scan) -> str:
@@ -81,46 +88,43 @@ def _unpaired(scan: Scan) -> Iterator[Problem]:
 
 def _faults(scan: Scan) -> Iterator[Problem]:
     """Files that cannot be used, and small images."""
-    root = Path(scan.config.root or "")
-    for split, pairs in scan.pairs.items():
-        for (_, image, _), facts in zip(pairs, scan.facts[split], strict=True):
-            for fault in facts.faults:
-                text = _shortened(fault.text, scan)
-                yield Problem(fault.kind, split, within(root, fault.file), text, _stops(scan, split))
-            if facts.faults or facts.size is None or scan.config.resize or min(facts.size) >= LEAST_INPUT_SIDE:
-                continue
-            name = within(root, image)
-            text = f"{name} is only {show_size(facts.size)} pixels; set data.resize, or remove it if it is a mistake"
-            yield Problem("small", split, name, text, stops=False)
+    for one in scan.facts:
+        for fault in one.faults:
+            name, text = within(_root(scan), fault.file), _shortened(fault.text, scan)
+            yield Problem(fault.kind, one.split, name, text, _stops(scan, one.split))
+        if one.faults or one.size is None or scan.config.resize or min(one.size) >= LEAST_INPUT_SIDE:
+            continue
+        name = within(_root(scan), one.pair[1])
+        text = f"{name} is only {show_size(one.size)} pixels; set data.resize, or remove it if it is a mistake"
+        yield Problem("small", one.split, name, text, stops=False)
 
 
 def _labels(scan: Scan) -> Iterator[Problem]:
     """Masks with labels that are no class, and masks that hold only the ignore label."""
-    root, counter, number = Path(scan.config.root or ""), ClassCounter(scan.config), scan.config.num_classes
-    for split, pairs in scan.pairs.items():
-        for (_, _, mask), facts in zip(pairs, scan.facts[split], strict=True):
-            name, wrong = within(root, mask), counter.illegal(facts)
-            if any(fault.file == mask for fault in facts.faults) or not facts.labels.size:
-                continue
-            if wrong.size:
-                some = ", ".join(map(str, wrong[:5].tolist())) + ", ..." * (wrong.size > 5)
-                text = (
-                    f"label{'s' * (wrong.size > 1)} {some} in {name}, but the data set has {counted(number, 'class')}"
-                    f" (0..{number - 1}) and ignore label {scan.config.ignore_label}; map them with data.label_map"
-                )
-                yield Problem("label", split, name, text, _stops(scan, split))
-            elif not counter.count(facts)[:-1].any():
-                text = f"{name} holds the ignore label {scan.config.ignore_label} alone; remove it with its image"
-                yield Problem("ignored", split, name, text, stops=False)
+    counter, number = ClassCounter(scan.config), scan.config.num_classes
+    for one in scan.facts:
+        mask, wrong = one.pair[2], counter.illegal(one)
+        name = within(_root(scan), mask)
+        if any(fault.file == mask for fault in one.faults) or not one.labels.size:
+            continue
+        if wrong.size:
+            some = ", ".join(map(str, wrong[:5].tolist())) + ", ..." * (wrong.size > 5)
+            text = (
+                f"label{'s' * (wrong.size > 1)} {some} in {name}, but the data set has {counted(number, 'class')}"
+                f" (0..{number - 1}) and ignore label {scan.config.ignore_label}; map them with data.label_map"
+            )
+            yield Problem("label", one.split, name, text, _stops(scan, one.split))
+        elif not counter.count(one)[:-1].any():
+            text = f"{name} holds the ignore label {scan.config.ignore_label} alone; remove it with its image"
+            yield Problem("ignored", one.split, name, text, stops=False)
 
 
-def _unused_masks(scan: Scan) -> Iterator[Problem]:
+def _unused_masks(scan: Scan, splits: Container[str]) -> Iterator[Problem]:
     """Masks that belong to no image of their split; splits with a list are skipped, since it may select some."""
-    root = Path(scan.config.root or "")
-    used = {mask for pairs in scan.pairs.values() for _, _, mask in pairs}
+    root, used = _root(scan), {one.pair[2] for one in scan.facts}
     done: set[str] = set()
     for split, config in (scan.config.splits or {}).items():
-        if split not in scan.pairs or config.list or not config.masks or not config.images or config.masks in done:
+        if split not in splits or config.list or not config.masks or not config.images or config.masks in done:
             continue
         done.add(config.masks)
         endings: tuple[str, ...] = (config.mask_suffix or "",)
@@ -130,9 +134,9 @@ def _unused_masks(scan: Scan) -> Iterator[Problem]:
             stems = {stem for stem in stems if not stem.endswith(endings)}
         for stem, masks in index_files(root, config.masks).items():
             if stem.endswith(endings) and not _beginnings(stem) & stems:
-                for mask in (mask for mask in masks if mask not in used):
-                    text = f"{within(root, mask)} has no image in {config.images}; add the image, or remove the mask"
-                    yield Problem("unused", split, within(root, mask), text, stops=False)
+                for name in (within(root, mask) for mask in masks if mask not in used):
+                    text = f"{name} has no image in {config.images}; add the image, or remove the mask"
+                    yield Problem("unused", split, name, text, stops=False)
 
 
 def _stems(names: Iterable[str], endings: Sequence[str]) -> set[str]:
@@ -147,21 +151,14 @@ def _beginnings(stem: str) -> set[str]:
 
 def _same_images(scan: Scan) -> Iterator[Problem]:
     """Images that can be read and whose files hold the same bytes."""
-    root = Path(scan.config.root or "")
-    images = [
-        (split, image)
-        for split, pairs in scan.pairs.items()
-        for (_, image, _), facts in zip(pairs, scan.facts[split], strict=True)
-        if facts.image_kind is not None
-    ]
+    images = [(one.split, one.pair[1]) for one in scan.facts if one.image_kind is not None]
     for group in same_files([image for _, image in images]):
-        home, first = images[group[0]]
-        for split, image in (images[index] for index in group[1:]):
-            name, other = within(root, image), within(root, first)
+        (home, first), *others = ((images[index][0], within(_root(scan), images[index][1])) for index in group)
+        for split, name in others:
             if split == home:
-                yield Problem("duplicate", split, name, f"{name} is the same file as {other}; remove one", stops=False)
+                yield Problem("duplicate", split, name, f"{name} is the same file as {first}; remove one", stops=False)
                 continue
-            text = f"{name} of {split} is the same file as {other} of {home}"
+            text = f"{name} of {split} is the same file as {first} of {home}"
             if home == "train":
                 text += f", so scores on {split} would be too good"
             yield Problem("leak" if home == "train" else "duplicate", split, name, f"{text}; remove one", stops=False)
@@ -186,3 +183,42 @@ def _classes(scan: Scan, summary: Mapping[str, SplitSummary]) -> Iterator[Proble
             text = f"class {label}, {name}, is in {images} of {counted(train.images, 'image')} of train,"
             advice = f"{100 * share:.2g}% of the pixels; add images, or set balanced_sampling or class_weights"
             yield Problem("rare", "train", name, f"{text} {advice}", stops=False)
+
+
+# --- files with the same bytes ----------------------------------------------------------------------------------------
+
+
+def same_files(paths: Sequence[Path]) -> list[list[int]]:
+    """Sorted groups of two or more indices into `paths` whose files hold the same bytes.
+
+    Files of one length are compared by a hash of their first 64 KiB, and if it is equal, of all bytes. Files that are
+    empty or cannot be read are in no group.
+    """
+    groups: list[list[int]] = [list(range(len(paths)))]
+    for key in (_length, _head, _whole):
+        groups = [part for group in groups for part in _parted(group, paths, key)]
+    return sorted(groups)
+
+
+def _parted(group: Iterable[int], paths: Sequence[Path], key: Callable[[Path], Hashable]) -> list[list[int]]:
+    """Split a group by `key`; parts of one file are dropped."""
+    parts: dict[Hashable, list[int]] = {}
+    for index in group:
+        with contextlib.suppress(OSError):
+            if found := key(paths[index]):
+                parts.setdefault(found, []).append(index)
+    return [part for part in parts.values() if len(part) > 1]
+
+
+def _length(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.blake2b(file.read(HEAD_BYTES)).digest()
+
+
+def _whole(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").digest()

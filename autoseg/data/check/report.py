@@ -72,9 +72,9 @@ class DataReport:
     def samples(self) -> list[tuple[str, Sample]]:
         """Up to twelve samples with their names, reduced to `LONGEST_SIDE`. Raises: DataError: a file has changed."""
         found = []
-        for split, index in pick_samples(self.scan):
-            dataset = FolderDataset(self.scan.config, [self.scan.pairs[split][index]], cache_bytes=0)
-            found.append((f"{split}/{dataset.names[0]}", _reduced(dataset.decode(0))))
+        for one in pick_samples(self.scan):
+            dataset = FolderDataset(self.scan.config, [one.pair], cache_bytes=0)
+            found.append((f"{one.split}/{one.pair[0]}", _reduced(dataset.decode(0))))
         return found
 
 
@@ -93,7 +93,7 @@ def check_dataset(config: DataConfig, split: str | None = None, progress: Progre
     summary = summarise(scan)
     order = {kind: place for place, kind in enumerate(KINDS)}
     problems = sorted([*problems, *find_problems(scan, summary)], key=lambda problem: order[problem.kind])
-    return DataReport(scan, summary, problems, propose(config, scan))
+    return DataReport(scan, summary, problems, propose(config, scan, has_training="train" in summary))
 
 
 def _reduced(sample: Sample) -> Sample:
@@ -106,7 +106,7 @@ def _reduced(sample: Sample) -> Sample:
     return Sample(resize_image(sample.image, size), resize_mask(sample.mask, size))
 
 
-def propose(config: DataConfig, scan: Scan) -> dict[str, Any]:
+def propose(config: DataConfig, scan: Scan, has_training: bool) -> dict[str, Any]:
     """The settings of `config`, completed by what was found.
 
     Labels and colours of a known layout are left out. So are classes that were found without the training split, since
@@ -117,7 +117,7 @@ def propose(config: DataConfig, scan: Scan) -> dict[str, Any]:
     proposal |= {"root": found.root, "layout": found.layout}
     if found.colours and found.classes == named_classes(found.colours):
         proposal.pop("classes", None)  # the colours name them
-    elif len(found.classes) > 1 and ("train" in scan.pairs or config.classes or not unknown):
+    elif len(found.classes) > 1 and (has_training or config.classes or not unknown):
         proposal["classes"] = list(found.classes)
     if "classes" in proposal:
         proposal.pop("num_classes", None)

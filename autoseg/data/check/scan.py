@@ -7,22 +7,21 @@ wrong; here it becomes a problem of a list.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from autoseg.config.data import DataConfig, ResolvedDataConfig
+from autoseg.config.data import DataConfig
 from autoseg.data.check.inspection import Fault, PairFacts, inspect_pair
 from autoseg.data.check.problems import NEEDED, Problem
 from autoseg.data.check.summary import ClassCounter, Scan
-from autoseg.data.dataset import FolderDataset, split_config
-from autoseg.data.discovery.folder_layouts import checked_root
+from autoseg.data.dataset import FolderDataset
 from autoseg.data.discovery.infer_classes import check_mask_like
-from autoseg.data.discovery.pairs import BadFiles, Pair, list_pairs, within
-from autoseg.data.io.colour_tables import Colour, MaskTable
+from autoseg.data.discovery.pairs import Pair, list_pairs, split_config, within
+from autoseg.data.io.colour_tables import Colour
 from autoseg.data.io.images import first_in_colour
 from autoseg.data.loading.threads import Progress, in_threads
 from autoseg.data.resolve import (
@@ -41,47 +40,43 @@ from autoseg.errors import DataError
 MOST_COLOURS = 256
 """Largest number of colours in masks for which a table is proposed."""
 
-Pairs = Mapping[str, Sequence[Pair]]
-Facts = dict[str, list[PairFacts]]
-
 
 def scan_dataset(given: DataConfig, split: str | None, progress: Progress | None) -> tuple[Scan, list[Problem]]:
     """Read a data set, or one of its splits; also return the problems of the data set as a whole.
 
     `progress(done, total)` is called after each pair. Raises: DataError: a folder of no known layout.
     """
-    root = checked_root(given.root or "")
-    config = resolve_layout(given.model_copy(update={"root": str(root)}), root)
+    config = resolve_layout(given)
     pairs, left_out, problems = _list(config, split)
     first = pairs.get("train") or next(iter(pairs.values()))
+    places = [(name, pair) for name, listed in pairs.items() for pair in listed]
     config = resolve_mask_form(config, first)
-    config = _propose_colours(config, [pair for listed in pairs.values() for pair in listed], problems)
-    form = image_form(config, [image for _, image, _ in first])
-    facts = _inspect(pairs, mask_table_of(config), form, progress)
-    found = find_classes(config, lambda: _labels(pairs, facts))
-    if found.problem and _labels(pairs, facts).training:  # without labels, each mask has its own problem
-        problems.append(Problem("layout", "train", "", found.problem, stops=True))
+    config = _propose_colours(config, [mask for _, (_, _, mask) in places], problems)
+    form, table = image_form(config, [image for _, image, _ in first]), mask_table_of(config)
+    # only a few pairs are in memory at a time
+    facts = in_threads(lambda index: inspect_pair(*places[index], table, *form), len(places), progress)
+    found = find_classes(config, lambda: _labels(facts))
+    if found.error and _labels(facts).training:  # without labels, each mask has its own problem
+        problems.append(Problem("layout", "train", "", str(found.error), stops=True))
     data = described(config, found, form)
-    usable = _usable(data, pairs.get("train", ()), facts.get("train", ()))
+    counter = ClassCounter(data)
+    usable = [one.pair for one in facts if one.split == "train" and counter.is_usable(one)]
     if usable:
         try:
             data = normalised(data, config, lambda: FolderDataset(data, usable, cache_bytes=0))
         except DataError as reason:
             problems.append(Problem("layout", "train", "", str(reason), stops=True))
-    return Scan(data, pairs, facts, left_out), problems
-
-
-def _usable(data: ResolvedDataConfig, pairs: Sequence[Pair], facts: Sequence[PairFacts]) -> list[Pair]:
-    counter = ClassCounter(data)
-    return [pair for pair, seen in zip(pairs, facts, strict=True) if not seen.faults and not counter.illegal(seen).size]
+    return Scan(data, facts, left_out), problems
 
 
 # --- the steps --------------------------------------------------------------------------------------------------------
 
 
-def _list(config: DataConfig, split: str | None) -> tuple[Pairs, dict[str, list[tuple[str, str]]], list[Problem]]:
+def _list(
+    config: DataConfig, split: str | None
+) -> tuple[dict[str, list[Pair]], dict[str, list[tuple[str, str]]], list[Problem]]:
     """The pairs of each split, the images without a pair, and the problems of whole splits."""
-    root, splits = Path(config.root or ""), config.splits or {}
+    splits = config.splits or {}
     if split is not None:
         splits = {split: split_config(config, split)}
     pairs: dict[str, list[Pair]] = {}
@@ -90,43 +85,33 @@ def _list(config: DataConfig, split: str | None) -> tuple[Pairs, dict[str, list[
     errors: list[DataError] = []
     seen: set[tuple[str, str]] = set()  # two parts of one folder report the same images
     for name, place in splits.items():
-        bad = BadFiles(skip=True)
+        bad: list[tuple[str, DataError]] = []
         try:
-            pairs[name] = list_pairs(root, name, place, bad, config.val_share, config.split_seed)
+            pairs[name] = list_pairs(config, name, bad)
         except DataError as reason:
-            errors.append(bad.first or reason)
+            errors.append(bad[0][1] if bad else reason)
             stops = name in NEEDED or split is not None
             problems.append(Problem("layout", name, place.list or place.images or "", str(errors[-1]), stops))
-        left_out[name] = [one for one in bad.left_out if one not in seen]
-        seen.update(bad.left_out)
+        found = [(stem, str(reason)) for stem, reason in bad]
+        left_out[name] = [one for one in found if one not in seen]
+        seen.update(found)
     if not pairs:
         raise errors[0]
     for name in NEEDED if split is None else ():
         if name not in splits:
-            text = f"{root} has no split '{name}', which a run needs; it has {', '.join(splits)}; set data.splits"
+            text = (
+                f"{config.root} has no split '{name}', which a run needs; it has {', '.join(splits)}; set data.splits"
+            )
             problems.append(Problem("layout", name, "", text, stops=True))
     return pairs, left_out, problems
 
 
-def _inspect(pairs: Pairs, table: MaskTable | None, form: tuple[int, str], progress: Progress | None) -> Facts:
-    """Inspect all pairs; only a few are in memory at a time."""
-    places = [(split, index) for split, listed in pairs.items() for index in range(len(listed))]
-    found: dict[tuple[str, int], PairFacts] = {}
-
-    def look(number: int) -> None:
-        split, index = places[number]
-        found[split, index] = inspect_pair(pairs[split][index], table, *form)
-
-    in_threads(look, len(places), progress)
-    return {split: [found[split, index] for index in range(len(listed))] for split, listed in pairs.items()}
-
-
-def _propose_colours(config: DataConfig, pairs: Sequence[Pair], problems: list[Problem]) -> DataConfig:
+def _propose_colours(config: DataConfig, masks: Sequence[Path], problems: list[Problem]) -> DataConfig:
     """`config` with the colours of the masks under made-up names, if masks are in colour and no table names them."""
-    first = first_in_colour(mask for _, _, mask in pairs)
+    first = first_in_colour(masks)
     if config.colours is not None or first is None:
         return config
-    colours = _colours_of([mask for _, _, mask in pairs])
+    colours = _colours_of(masks)
     if colours is None:  # each mask has its own problem
         return config
     own = config.classes if len(config.classes or ()) == len(colours) else None
@@ -142,38 +127,36 @@ def _propose_colours(config: DataConfig, pairs: Sequence[Pair], problems: list[P
 
 def _colours_of(masks: Sequence[Path]) -> list[Colour] | None:
     """The colours of all masks that can be read, the commonest first; None if there are too many."""
-    found: dict[int, Any] = {}  # (pixels, colour) of each colour; None if there are many
 
-    def look(index: int) -> None:
+    def colours_of(index: int) -> list[tuple[int, Any]] | None:
+        """(pixels, colour) of each colour; None if there are many."""
         try:
             with Image.open(masks[index]) as image:
-                found[index] = image.convert("RGB").getcolors(MOST_COLOURS)
+                return image.convert("RGB").getcolors(MOST_COLOURS)
         except Exception:  # Pillow raises many kinds; `read_mask` reports it
-            found[index] = []
+            return []
 
-    in_threads(look, len(masks))
+    found = in_threads(colours_of, len(masks))
     totals: Counter[Colour] = Counter()
-    for index in range(len(masks)):
-        for pixels, colour in found[index] or ():
+    for colours in found:
+        for pixels, colour in colours or ():
             totals[colour] += pixels
-    too_many = sum(colours is None for colours in found.values())
-    if len(totals) > MOST_COLOURS or 2 * too_many > len(masks):
+    if len(totals) > MOST_COLOURS or 2 * found.count(None) > len(masks):
         return None
     return [colour for colour, _ in sorted(totals.items(), key=lambda item: (-item[1], item[0]))]
 
 
-def _labels(pairs: Pairs, facts: Facts) -> SeenLabels:
+def _labels(facts: list[PairFacts]) -> SeenLabels:
     """The labels of all masks that can be used. A mask of too many labels gets a fault."""
-    for split, seen in facts.items():
-        for index, one in enumerate(seen):
-            try:
-                check_mask_like(pairs[split][index][2], one.labels)
-            except DataError as reason:
-                if not any(fault.kind == "label" for fault in one.faults):
-                    fault = Fault("label", pairs[split][index][2], str(reason))
-                    seen[index] = one._replace(faults=(*one.faults, fault))
-    everywhere = [one for seen in facts.values() for one in seen]
-    return SeenLabels(_labels_of(facts.get("train") or everywhere), _labels_of(everywhere))
+    for index, one in enumerate(facts):
+        try:
+            check_mask_like(one.pair[2], one.labels)
+        except DataError as reason:
+            if not any(fault.kind == "label" for fault in one.faults):
+                fault = Fault("label", one.pair[2], str(reason))
+                facts[index] = one._replace(faults=(*one.faults, fault))
+    training = [one for one in facts if one.split == "train"]
+    return SeenLabels(_labels_of(training or facts), _labels_of(facts))
 
 
 def _labels_of(facts: Sequence[PairFacts]) -> set[int]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +17,6 @@ from numpy.typing import NDArray
 from autoseg.config.data import ResolvedDataConfig
 from autoseg.data.base import LABELS, LabelMask, lookup_table
 from autoseg.data.check.inspection import FileKind, PairFacts
-from autoseg.data.discovery.pairs import Pair
 
 VISIBLE_SHARE = 0.002
 """A class with a smaller share of an image's pixels is invisible in a small picture."""
@@ -28,10 +29,8 @@ class Scan(NamedTuple):
     """
 
     config: ResolvedDataConfig
-    pairs: Mapping[str, Sequence[Pair]]
-    """Split -> its pairs."""
-    facts: Mapping[str, Sequence[PairFacts]]
-    """Split -> the facts of each pair."""
+    facts: Sequence[PairFacts]
+    """The facts of each pair, split after split."""
     left_out: Mapping[str, Sequence[tuple[str, str]]]
     """Split -> (name, reason) of each image without a pair."""
 
@@ -102,11 +101,16 @@ class ClassCounter:
         places = np.where(used == self.ignore_label, self.num_classes, used)
         return np.bincount(places, facts.pixels[good], self.num_classes + 1).astype(np.int64)
 
+    def is_usable(self, facts: PairFacts) -> bool:
+        """Whether a run can use the pair."""
+        return not facts.faults and not self.illegal(facts).size
+
 
 def summarise(scan: Scan) -> dict[str, SplitSummary]:
-    """Statistics of each split."""
+    """Statistics of each split that has pairs."""
     counter = ClassCounter(scan.config)
-    return {split: _summary(facts, counter) for split, facts in scan.facts.items()}
+    splits = groupby(scan.facts, key=attrgetter("split"))
+    return {split: _summary(list(facts), counter) for split, facts in splits}
 
 
 def _summary(facts: Sequence[PairFacts], counter: ClassCounter) -> SplitSummary:
@@ -129,28 +133,23 @@ def _summary(facts: Sequence[PairFacts], counter: ClassCounter) -> SplitSummary:
     )
 
 
-def pick_samples(scan: Scan, most: int = 12) -> list[tuple[str, int]]:
-    """(split, index) of up to `most` samples without faults, in the order of the data set.
+def pick_samples(scan: Scan, most: int = 12) -> list[PairFacts]:
+    """Up to `most` pairs without faults, in the order of the data set.
 
     They show as many classes as possible; the others are spread evenly.
     """
     counter = ClassCounter(scan.config)
-    places = [
-        (split, index)
-        for split, facts in scan.facts.items()
-        for index, one in enumerate(facts)
-        if not one.faults and one.labels.size and not counter.illegal(one).size
-    ]
-    if len(places) <= most:
-        return places
-    counts = np.stack([counter.count(scan.facts[split][index]) for split, index in places])
+    usable = [one for one in scan.facts if counter.is_usable(one)]
+    if len(usable) <= most:
+        return usable
+    counts = np.stack([counter.count(one) for one in usable])
     visible = counts[:, :-1] >= VISIBLE_SHARE * counts.sum(1, keepdims=True)
     chosen: list[int] = []
     missing = np.ones(visible.shape[1], dtype=np.bool_)
     while len(chosen) < most and (gain := (visible & missing).sum(1)).any():
         chosen.append(int(gain.argmax()))
         missing &= ~visible[chosen[-1]]
-    spread = np.linspace(0, len(places) - 1, 2 * most).astype(int).tolist()
+    spread = np.linspace(0, len(usable) - 1, 2 * most).astype(int).tolist()
     others = dict.fromkeys(place for place in spread[::2] + spread[1::2] if place not in chosen)
     chosen += list(others)[: most - len(chosen)]
-    return [places[place] for place in sorted(chosen)]
+    return [usable[place] for place in sorted(chosen)]

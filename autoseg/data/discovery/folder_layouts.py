@@ -1,19 +1,59 @@
-"""How a folder of images and masks is arranged, if it is none of `known_datasets`."""
+"""How a folder of images and masks is arranged, if it is none of `known_datasets`.
+
+The names of folders tell what they hold: `ISIC2018_Task1_Training_GroundTruth` has the words `training` and `ground`,
+`truth`, so it holds the masks of the training split.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 from autoseg.config.data import SplitConfig
-from autoseg.data.discovery.folder_names import find_splits, split_of
-from autoseg.data.discovery.pairs import is_hidden, pairs_in_one_folder
+from autoseg.data.discovery.pairs import (
+    Index,
+    index_files,
+    is_hidden,
+    match_names,
+    pairs_in_one_folder,
+    shared_length,
+)
 from autoseg.data.io.colour_tables import Colours
+from autoseg.data.io.images import is_image
 from autoseg.errors import DataError
 
 SPLITS = {"train": ("train", "training"), "val": ("val", "validation", "valid", "dev"), "test": ("test", "testing")}
 """Name of a split -> names of its list files, without suffix."""
+SPLIT_WORDS = {
+    "train": ("train", "training", "trainval", "trn", "tr"),
+    "val": ("val", "validation", "valid", "dev"),
+    "test": ("test", "testing", "tst", "ts"),
+}
+IMAGE_WORDS = (
+    *("images", "image", "img", "imgs", "photos", "photo", "pictures", "inputs", "input", "frames", "original"),
+    *("originals", "org", "rgb", "sat", "ortho"),
+)
+MASK_WORDS = (
+    *("manual", "semantic", "segmentation", "segmentations", "seg", "masks", "mask", "labels", "label"),
+    *("annotations", "annotation", "annot", "anno", "ann", "gt", "gts", "groundtruth", "truth", "targets", "target"),
+)
+"""The most likely word first: medical sets have a `mask` of the field of view beside the `manual` labels."""
+LESSER_WORDS = {
+    *("instance", "instances", "object", "objects", "panoptic", "pan", "rgb", "color", "colors", "colour", "colours"),
+    *("colormap", "colormaps", "human", "visualization", "visualisation", "vis", "overlay", "overlays", "polygons"),
+    *("depth", "edges", "boundary", "bbox", "json", "xml"),
+}
+"""If there is another folder of masks, one with such a word rarely holds the labels."""
+DEEPEST, MOST_FOLDERS, MOST_CHOICES = 6, 20_000, 6
+
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_SPLIT_OF = {word: split for split, words in SPLIT_WORDS.items() for word in words}
+_JOINED = re.compile(f"^({'|'.join(_SPLIT_OF)})({'|'.join((*IMAGE_WORDS, *MASK_WORDS))})$")
 
 
 @dataclass(frozen=True)
@@ -26,29 +66,6 @@ class FoundLayout:
     label_map: Mapping[int, int] | None = None
     ignore_label: int | None = None
     colours: Colours | None = None
-
-
-def checked_root(root: str | Path) -> Path:
-    """The data set's folder as an absolute path. Raises: DataError: it is missing, no folder, empty or unreadable."""
-    path = Path(root).expanduser().resolve()
-    try:
-        if not path.exists():
-            raise DataError(
-                f"the data set folder {path} does not exist; set data.root to the right one", code="folder-missing"
-            )
-        if not path.is_dir():
-            raise DataError(f"{path} is no folder; set data.root to the folder of the data set", code="folder-is-file")
-        if next(path.iterdir(), None) is None:
-            raise DataError(
-                f"the data set folder {path} is empty; put images and masks there, or set data.root to another",
-                code="folder-empty",
-            )
-    except OSError as reason:
-        raise DataError(
-            f"the data set folder {path} cannot be looked into ({reason.strerror}); change its permissions",
-            code="folder-unreadable",
-        ) from None
-    return path
 
 
 def find_folder(root: Path) -> FoundLayout | None:
@@ -103,3 +120,168 @@ def _one_folder(root: Path) -> dict[str, SplitConfig]:
         return with_validation({"train": SplitConfig(images=".", masks=".")})
     found = ((split, by_split[split]) for split in SPLITS if split in by_split)
     return {split: SplitConfig(images=folder, masks=folder) for split, folder in found}
+
+
+# --- the names of folders ---------------------------------------------------------------------------------------------
+
+
+class Place(NamedTuple):
+    """A folder that holds images or masks."""
+
+    parts: tuple[str, ...]
+    """The parts of its path up to the last one with a known word; subfolders belong to it."""
+    role: str | None
+    """`image`, `mask`, or None if no word tells."""
+    split: str | None
+    rank: tuple[int, int]
+    """The lower, the more likely it holds the images or masks that are meant."""
+    suffix: str
+    """The suffix of its first image; empty if there is none."""
+    known: tuple[bool, ...]
+    """Which of the parts have a known word."""
+
+
+def find_splits(root: Path) -> dict[str | None, SplitConfig]:
+    """The folders of images and masks of each split, by their names; None: the folders of an unsplit data set.
+
+    If several folders fit, those whose files match best. Raises: OSError: `root` is unreadable.
+    """
+    places = _places(root)
+    indices: dict[str, Index] = {}
+    found: dict[str | None, SplitConfig] = {}
+    for split in (*SPLIT_WORDS, None):
+        images, named = _of(places, "image", split), True
+        if not images:  # `train` beside `train_masks`
+            images, named = _of(places, None, split), split is not None
+        masks, own = _of(places, "mask", split), True
+        if not masks:
+            masks, own = _of(places, "mask", None), False
+        if both := _choose(root, images, masks, indices, sure=named and own and split != "test"):
+            found[split] = SplitConfig(images=both[0], masks=both[1])
+    return found
+
+
+def image_folders(root: Path) -> list[str]:
+    """The folders that hold image files."""
+    return ["/".join(parts) or "." for parts, suffix in _leaves(root) if suffix]
+
+
+def words_of(name: str) -> list[str]:
+    """The words of a folder's name in lower case: `trainannot` and `imagesTr` have two each."""
+    words = [word.lower() for word in _WORD.findall(name)]
+    return [part for word in words for part in _JOINED.sub(r"\1 \2", word).split()]
+
+
+# --- the folders ------------------------------------------------------------------------------------------------------
+
+
+def _places(root: Path) -> list[Place]:
+    """The place of every folder that holds images; of empty folders only if their role and split have no other."""
+    folders = list(_leaves(root))
+    # the folders around all of them, such as the name of the data set, tell nothing
+    shared = shared_length(parts[:-1] for parts, _ in folders if parts)
+    places = dict.fromkeys(_place(parts, shared, suffix) for parts, suffix in folders)
+    filled = {(place.role, place.split) for place in places if place.suffix}
+    return [place for place in places if place.suffix or (place.role, place.split) not in filled]
+
+
+def _leaves(root: Path) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The parts of each folder's path and the suffix of its first image. Empty folders count if they are leaves."""
+    next(os.scandir(root), None)
+    for count, (place, folders, names) in enumerate(os.walk(root, followlinks=True)):
+        parts = Path(place).relative_to(root).parts
+        folders[:] = sorted(name for name in folders if not is_hidden(name)) if len(parts) < DEEPEST else []
+        images = [name for name in names if not is_hidden(name) and is_image(name)]
+        if images or (parts and not folders):
+            yield parts, Path(min(images)).suffix.lower() if images else ""
+        for name in folders:  # `os.walk` skips unreadable folders; listing one raises its error
+            if not os.access(os.path.join(place, name), os.R_OK | os.X_OK):
+                yield (*parts, name), ""
+        if count > MOST_FOLDERS:
+            return
+
+
+def _place(parts: tuple[str, ...], shared: int, suffix: str) -> Place:
+    words = [
+        [] if place < shared and part.lower() not in _SPLIT_OF else words_of(part) for place, part in enumerate(parts)
+    ]
+    roles = [_role(some) for some in words]
+    splits = [_split_among(some) for some in words]
+    known = tuple(bool(role or split) for role, split in zip(roles, splits, strict=True))
+    length = max((place + 1 for place, says in enumerate(known) if says), default=len(parts))
+    role = next((role for role in reversed(roles) if role), None)
+    split = next((split for split in splits if split), None)
+    every = {word for some in words for word in some}
+    order = min((number for number, word in enumerate(MASK_WORDS) if word in every), default=len(MASK_WORDS))
+    lesser = every & (LESSER_WORDS if role == "mask" else LESSER_WORDS - {*IMAGE_WORDS})
+    return Place(parts[:length], role, split, (len(lesser), order), suffix, known[:length])
+
+
+def split_of(name: str) -> str | None:
+    """The split that a folder's name tells, or None."""
+    return _split_among(words_of(name))
+
+
+def _split_among(words: Sequence[str]) -> str | None:
+    return next((_SPLIT_OF[word] for word in words if word in _SPLIT_OF), None)
+
+
+def _role(words: Sequence[str]) -> str | None:
+    if any(word in MASK_WORDS for word in words):
+        return "mask"
+    return "image" if any(word in IMAGE_WORDS for word in words) else None
+
+
+# --- which of them ----------------------------------------------------------------------------------------------------
+
+
+def _of(places: Sequence[Place], role: str | None, split: str | None) -> dict[str, tuple[int, int]]:
+    """The folders of a role in a split and their ranks; folders that differ in a part without known words also as one.
+
+    `Train/Urban/images` and `Train/Rural/images` are `Train/*/images` if their files have one suffix, since the same
+    images in another format are not more images.
+    """
+    fitting = [place for place in places if (place.role, place.split) == (role, split)]
+    several: dict[tuple[str, str], list[Place]] = {}
+    for place in fitting:
+        pattern = "/".join(part if says else "*" for part, says in zip(place.parts, place.known, strict=True))
+        several.setdefault((pattern, place.suffix), []).append(place)
+    found = {
+        pattern: max(place.rank for place in group)
+        for (pattern, _), group in several.items()
+        if len(group) > 1 and pattern.strip("*/")
+    }
+    return found | {"/".join(place.parts) or ".": place.rank for place in fitting}
+
+
+def _choose(
+    root: Path,
+    images: dict[str, tuple[int, int]],
+    masks: dict[str, tuple[int, int]],
+    indices: dict[str, Index],
+    sure: bool,
+) -> tuple[str, str] | None:
+    """The folders of images and masks whose file names match best. None if no names match, unless it is `sure`."""
+    if sure and len(images) == len(masks) == 1:
+        return next(iter(images)), next(iter(masks))
+    best: tuple[str, str] | None = None
+    most = (0.0, (0, 0), 0)
+    ranked = sorted(masks, key=lambda name: masks[name])[:MOST_CHOICES]
+    for image, mask in product(list(images)[:MOST_CHOICES], ranked):
+        for name in {image, mask} - set(indices):
+            indices[name] = _index(root, name)
+        fitting = sum(bool(found) for found in match_names(indices[image], indices[mask]).values())
+        share = round(fitting / max(1, len(indices[image])), 1)
+        score = share, (-masks[mask][0] - images[image][0], -masks[mask][1]), fitting
+        if image != mask and fitting and score > most:
+            best, most = (image, mask), score
+    if best is None and sure and images and masks:
+        return next(iter(images)), ranked[0]
+    return best
+
+
+def _index(root: Path, name: str) -> Index:
+    try:
+        return index_files(root, name)
+    except DataError:  # listing the folder reports it, if it is chosen
+        return {}

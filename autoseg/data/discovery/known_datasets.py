@@ -1,8 +1,8 @@
 """Recognising public data sets: each is a YAML file in `data_sets/`, or a file of the user's own.
 
-A file has the keys of `KnownDataset` and of one `Form`. If a data set comes in several forms, `forms` lists what each
-changes in these keys; the first form that fits a folder counts. In paths and names, `{split}` is the value that
-`splits` has for a split, and `{a,b}` is `a` or else `b`, as in a shell.
+A file has the keys of `KnownDataset`. If a data set comes in several forms, `forms` lists what each changes in these
+keys; each form is a `KnownDataset`, and the first that fits a folder counts. In paths and names, `{split}` is the
+value that `splits` has for a split, and `{a,b}` is `a` or else `b`, as in a shell.
 """
 
 from __future__ import annotations
@@ -20,11 +20,9 @@ from pydantic import Field, field_validator, model_validator
 
 from autoseg.config.base import Flag, Settings, Whole, merge, parse
 from autoseg.config.data import Byte, SplitConfig
-from autoseg.data.discovery.class_name_files import ClassRow, read_class_table
-from autoseg.data.discovery.folder_layouts import FoundLayout, find_folder, find_lists, pick
-from autoseg.data.discovery.folder_names import image_folders, split_of
+from autoseg.data.discovery.folder_layouts import FoundLayout, find_folder, find_lists, image_folders, pick, split_of
 from autoseg.data.discovery.pairs import image_files, is_hidden, read_list
-from autoseg.data.io.colour_tables import IGNORED_NAMES, Colour
+from autoseg.data.io.colour_tables import IGNORED_NAMES, ClassRow, Colour, read_class_table
 from autoseg.data.io.images import first_in_colour
 from autoseg.errors import DataError
 from autoseg.files import read_yaml
@@ -43,7 +41,6 @@ TITLES = {
 }
 """Titles of layouts that are no known data set."""
 _BRACES = re.compile(r"\{([^{}]*)\}")
-_FORM_LESS = ("title", "labels_of", "variant_of", "forms")
 _LABELS = ("classes", "labels", "ignored_labels", "ignore_label")
 _KNOWN = (
     "folders of images and of masks by their names, such as train/ with train_masks/, images/train with masks/train,"
@@ -65,9 +62,16 @@ class Detect(Settings):
     """Whether the first mask that can be read must be in colour."""
 
 
-class Form(Settings):
-    """One form of a data set: where its files lie, and what their labels mean."""
+class KnownDataset(Settings):
+    """A form of a data set that autoseg recognises: where its files lie, and what their labels mean."""
 
+    name: str
+    """The value of `data.layout`: the file's name, or the path of a file of the user's own."""
+    title: str
+    labels_of: str | None = None
+    """The known data set that has the same classes and labels."""
+    variant_of: str | None = None
+    """The known data set whose name as `data.layout` also selects this one."""
     detect: Detect = Detect()
     splits: Literal["any"] | Annotated[dict[str, str], Field(min_length=1)]
     """Split -> value of `{split}` in the paths. any: any folders of images and masks whose names tell their splits."""
@@ -98,8 +102,13 @@ class Form(Settings):
         one = (isinstance(some, list) and some and isinstance(some[0], int) for some in colours.values())
         return {name: [some] if single else some for (name, some), single in zip(colours.items(), one, strict=True)}
 
+    @property
+    def ignored(self) -> int:
+        """The ignore label."""
+        return 255 if self.ignore_label is None else self.ignore_label
+
     @model_validator(mode="after")
-    def _enough(self) -> Form:
+    def _enough(self) -> KnownDataset:
         if self.splits != "any" and (self.images is None or self.masks is None):
             raise ValueError("needs 'images' and 'masks', the folders of each split (or splits: any)")
         stored, number = numbers(self.labels or ()), len(self.classes or ())
@@ -114,36 +123,22 @@ class Form(Settings):
         return self
 
 
-class KnownDataset(Settings):
-    """A data set that autoseg recognises. Its file also has the keys of `Form`, which hold for all `forms`."""
-
-    name: str
-    """The value of `data.layout`: the file's name, or the path of a file of the user's own."""
-    title: str
-    labels_of: str | None = None
-    """The known data set that has the same classes and labels."""
-    variant_of: str | None = None
-    """The known data set whose name as `data.layout` also selects this one."""
-    forms: Annotated[tuple[Form, ...], Field(min_length=1)]
-
-
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def read_known(path: Path, name: str) -> KnownDataset:
-    """The data set that a file describes. Raises: DataError: a mistake, with file and key."""
+def read_known(path: Path, name: str) -> tuple[KnownDataset, ...]:
+    """The forms of the data set that a file describes. Raises: DataError: a mistake, with file and key."""
     data = read_yaml(path, DataError)
-    own = {key: data.pop(key) for key in _FORM_LESS if key in data}
-    for stray in (key for key in data if key not in Form.model_fields):
-        advice = hint(stray, (*_FORM_LESS, *Form.model_fields))
-        raise DataError(f"unknown key '{stray}' ({path}) ({advice})", code="unknown-setting")
-    if isinstance(source := own.get("labels_of"), str):
+    if isinstance(source := data.get("labels_of"), str):
         data = _labels_of(source, path) | data
-    forms = own.pop("forms", [{}])
-    if isinstance(forms, list) and all(isinstance(form, dict) for form in forms):
-        wheres = [str(path)] if len(forms) == 1 else [f"{path}, form {place}" for place in range(1, len(forms) + 1)]
-        forms = [parse(Form, merge(data, form), where, DataError) for form, where in zip(forms, wheres, strict=True)]
-    return parse(KnownDataset, {"name": name, "forms": forms, **own}, str(path), DataError)
+    forms = data.pop("forms", [{}])
+    if not isinstance(forms, list) or not forms or not all(isinstance(form, dict) for form in forms):
+        raise DataError(f"forms: should be a list of at least 1 mapping ({path})", code="setting-invalid")
+    wheres = [str(path)] if len(forms) == 1 else [f"{path}, form {place}" for place in range(1, len(forms) + 1)]
+    return tuple(
+        parse(KnownDataset, {"name": name, **merge(data, form)}, where, DataError)
+        for form, where in zip(forms, wheres, strict=True)
+    )
 
 
 def _labels_of(source: str, path: Path) -> dict[str, Any]:
@@ -158,13 +153,13 @@ def _labels_of(source: str, path: Path) -> dict[str, Any]:
 
 
 def known_datasets() -> tuple[KnownDataset, ...]:
-    """The data sets in `data_sets/`, in alphabetical order."""
+    """All forms of the data sets in `data_sets/`, which come in alphabetical order."""
     return _read_all(library("data_sets"))
 
 
 @cache
 def _read_all(folder: Path) -> tuple[KnownDataset, ...]:
-    return tuple(read_known(folder / f"{name}.yaml", name) for name in names_in(folder))
+    return tuple(known for name in names_in(folder) for known in read_known(folder / f"{name}.yaml", name))
 
 
 def title_of(layout: str) -> str:
@@ -173,14 +168,14 @@ def title_of(layout: str) -> str:
     if layout in titles:
         return titles[layout]
     try:
-        return read_known(Path(layout), layout).title
+        return read_known(Path(layout), layout)[0].title
     except DataError:
         return Path(layout).stem
 
 
 def known_label_maps() -> list[dict[int, int]]:
     """The label maps of the known data sets, without empty ones."""
-    maps = (_labels(form)[0] for known in known_datasets() for form in known.forms)
+    maps = (_labels(known)[0] for known in known_datasets())
     return [label_map for label_map in maps if label_map]
 
 
@@ -236,7 +231,7 @@ def find_layout(root: Path, name: str = "auto") -> tuple[Path, FoundLayout]:
 
 
 def _finders(name: str) -> list[Find]:
-    """The layouts to try, in this order: forms with fixed folders, forms in any folders, and any folders."""
+    """The layouts to try, in this order: known sets with fixed folders, those in any folders, and any folders."""
     folder: Find = cache(find_folder)  # several forms ask for it
     others = {"folder": folder, "list": find_lists}
     if name in others:
@@ -244,32 +239,31 @@ def _finders(name: str) -> list[Find]:
     chosen = [known for known in known_datasets() if name in ("auto", known.name, known.variant_of)]
     if not chosen:
         path = Path(name).expanduser().resolve()
-        chosen = [read_known(path, str(path))]
-    forms = [(known, form) for known in chosen for form in known.forms]
-    forms.sort(key=lambda both: both[1].splits == "any")
-    found: list[Find] = [partial(_match, known.name, form, folder) for known, form in forms]
+        chosen = list(read_known(path, str(path)))
+    chosen.sort(key=lambda known: known.splits == "any")
+    found: list[Find] = [partial(_match, known, folder) for known in chosen]
     return [*found, *others.values()] if name == "auto" else found
 
 
-def _match(name: str, form: Form, find_any: Find, root: Path) -> FoundLayout | None:
-    """The layout of `root` by a form of a data set; None if it does not fit."""
-    splits = _splits(form, find_any, root)
-    if not splits or not _is_detected(form.detect, root, splits):
+def _match(known: KnownDataset, find_any: Find, root: Path) -> FoundLayout | None:
+    """The layout of `root` by a known data set; None if it does not fit."""
+    splits = _splits(known, find_any, root)
+    if not splits or not _is_detected(known.detect, root, splits):
         return None
-    classes, (label_map, colours) = form.classes, _labels(form)
-    if form.class_file is not None:
-        file = pick(root, alternatives(form.class_file))
+    classes, (label_map, colours) = known.classes, _labels(known)
+    if known.class_file is not None:
+        file = pick(root, alternatives(known.class_file))
         table = read_class_table(root / file) if file else []
         if classes is not None:
             classes = tuple(row.name for row in table) if len(table) == len(classes) else classes
         elif table:
-            classes, label_map, colours = _from_table(table, _ignored(form))
+            classes, label_map, colours = _from_table(table, known.ignored)
             colours = colours if _is_coloured(root, splits) else {}
         else:
             return None
     if classes is None:
-        return FoundLayout(name, splits)
-    return FoundLayout(name, splits, classes, label_map, _ignored(form), colours or None)
+        return FoundLayout(known.name, splits)
+    return FoundLayout(known.name, splits, classes, label_map, known.ignored, colours or None)
 
 
 def _from_table(
@@ -285,43 +279,39 @@ def _from_table(
     return tuple(table[label].name for label in used), label_map, colours
 
 
-def _labels(form: Form) -> tuple[dict[int, int], dict[str | int, Colour]]:
-    """Label map and colours of a form; the colours have the labels 0, 1, ... in their order."""
-    classes, ignored = form.classes or (), _ignored(form)
-    if form.colours is not None:
-        rows = [(name, colour) for name, colours in form.colours.items() for colour in colours]
+def _labels(known: KnownDataset) -> tuple[dict[int, int], dict[str | int, Colour]]:
+    """Label map and colours of a known data set; the colours have the labels 0, 1, ... in their order."""
+    classes, ignored = known.classes or (), known.ignored
+    if known.colours is not None:
+        rows = [(name, colour) for name, colours in known.colours.items() for colour in colours]
         label_map = {n: classes.index(name) if name in classes else ignored for n, (name, _) in enumerate(rows)}
         return label_map, {number: colour for number, (_, colour) in enumerate(rows)}
-    if form.labels is None:
+    if known.labels is None:
         return {}, {}
-    used = {label: number for number, label in enumerate(numbers(form.labels))}
-    return dict.fromkeys(numbers(form.ignored_labels), ignored) | used, {}
+    used = {label: number for number, label in enumerate(numbers(known.labels))}
+    return dict.fromkeys(numbers(known.ignored_labels), ignored) | used, {}
 
 
-def _ignored(form: Form) -> int:
-    return 255 if form.ignore_label is None else form.ignore_label
-
-
-def _splits(form: Form, find_any: Find, root: Path) -> Mapping[str, SplitConfig]:
-    """The splits of `form` that exist in `root`."""
-    if form.splits == "any":
+def _splits(known: KnownDataset, find_any: Find, root: Path) -> Mapping[str, SplitConfig]:
+    """The splits of `known` that exist in `root`."""
+    if known.splits == "any":
         found = find_any(root)
         splits = {} if found is None else found.splits
         return {} if any(place.part or not (place.images and place.masks) for place in splits.values()) else splits
-    places = {split: _place(root, form, value) for split, value in form.splits.items()}
+    places = {split: _place(root, known, value) for split, value in known.splits.items()}
     return {split: place for split, place in places.items() if place is not None}
 
 
-def _place(root: Path, form: Form, value: str) -> SplitConfig | None:
+def _place(root: Path, known: KnownDataset, value: str) -> SplitConfig | None:
     """The place of a split; None if a part of it is missing."""
     places: dict[str, Any] = {}
     for key in ("images", "masks", "list"):
-        if template := getattr(form, key):
+        if template := getattr(known, key):
             place = pick(root, alternatives(template.replace("{split}", value)))
             if place is None:
                 return None
             places[key] = place
-    return SplitConfig(**places, image_suffix=form.image_suffix, mask_suffix=form.mask_suffix)
+    return SplitConfig(**places, image_suffix=known.image_suffix, mask_suffix=known.mask_suffix)
 
 
 def _is_detected(detect: Detect, root: Path, splits: Mapping[str, SplitConfig]) -> bool:
@@ -365,7 +355,7 @@ def _no_layout(root: Path) -> DataError:
     """The error for a folder that is no data set."""
     places = image_folders(root)
     held = f" (images are in {', '.join(places[:4])}{', ...' * (len(places) > 4)})" if places else ""
-    looked_for = _KNOWN.format(", ".join(known.title for known in known_datasets()))
+    looked_for = _KNOWN.format(", ".join(dict.fromkeys(known.title for known in known_datasets())))
     return DataError(
         f"{root} has no layout that is known{held}; looked for {looked_for}; or say where they lie with data.splits",
         code="unknown-layout",

@@ -7,11 +7,11 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import TypeAlias
 
-from autoseg.config.data import SplitConfig
+from autoseg.config.data import DataConfig, SplitConfig
 from autoseg.data.io.images import IMAGE_SUFFIXES, is_image
 from autoseg.data.io.reading import unreadable
 from autoseg.data.wording import counted
@@ -21,6 +21,8 @@ Pair: TypeAlias = tuple[str, Path, Path]
 """Name, image, mask. The name is the image's path in the folder of images, without suffix."""
 
 _ENDINGS = ("_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_segmentation", "_annotation")
+BadFiles: TypeAlias = "list[tuple[str, DataError]] | None"
+"""(name, reason) of the images that cannot be used. None: the first one is an error."""
 Index: TypeAlias = Mapping[str, list[Path]]
 """Name -> files of that name."""
 
@@ -36,76 +38,75 @@ _SUFFIX = "|".join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)
 _TWO_FILES = re.compile(rf"(.+(?:{_SUFFIX}))\s+(\S.*(?:{_SUFFIX}))", re.IGNORECASE)
 
 
-class BadFiles:
-    """The files of a split that cannot be used. The first one is an error; with `skip`, all are left out."""
+def checked_root(root: str | Path) -> Path:
+    """The data set's folder as an absolute path. Raises: DataError: it is missing, no folder, empty or unreadable."""
+    path = Path(root).expanduser().resolve()
+    try:
+        if not path.exists():
+            raise DataError(
+                f"the data set folder {path} does not exist; set data.root to the right one", code="folder-missing"
+            )
+        if not path.is_dir():
+            raise DataError(f"{path} is no folder; set data.root to the folder of the data set", code="folder-is-file")
+        if next(path.iterdir(), None) is None:
+            raise DataError(
+                f"the data set folder {path} is empty; put images and masks there, or set data.root to another",
+                code="folder-empty",
+            )
+    except OSError as reason:
+        raise DataError(
+            f"the data set folder {path} cannot be looked into ({reason.strerror}); change its permissions",
+            code="folder-unreadable",
+        ) from None
+    return path
 
-    def __init__(self, skip: bool = False) -> None:
-        self.skip = skip
-        self.left_out: list[tuple[str, str]] = []
-        """(name, reason)."""
-        self.first: DataError | None = None
-        """The error of the first of them."""
 
-    def add(self, name: str, error: DataError) -> None:
-        """Leave out a sample. Raises: DataError: the error, unless bad files are skipped."""
-        if not self.skip:
-            raise error
-        self.first = self.first or error
-        self.left_out.append((name, str(error)))
+def split_config(config: DataConfig, split: str) -> SplitConfig:
+    """The place of a split. Raises: DataError: the data set has no split of that name."""
+    splits = config.splits or {}
+    if split not in splits:
+        raise DataError(
+            f"{config.root} has no split '{split}'; it has {', '.join(splits)} (set others with data.splits)",
+            code="unknown-split",
+        )
+    return splits[split]
 
 
-def list_pairs(
-    root: Path,
-    split: str,
-    config: SplitConfig,
-    bad: BadFiles | None = None,
-    val_share: float = 0.2,
-    split_seed: int = 0,
-) -> list[Pair]:
+def list_pairs(config: DataConfig, split: str, bad: BadFiles = None) -> list[Pair]:
     """Every image of a split with its mask, in the order of its list or else of its names. Masks alone are left out.
 
-    A split with a `part` gets its share by `val_share` and `split_seed`. `bad` collects images without a pair.
-    Raises: DataError: a missing folder or file, no images, an image without a mask, a name that comes twice.
+    A split with a `part` gets its share by `val_share` and `split_seed`. `bad` gets the images without a pair.
+    Raises: DataError: no such split, a missing folder or file, no images; and unless there is `bad`, an image without a
+    mask, or a name that comes twice.
     """
-    bad = bad or BadFiles()
-    entries = read_list(root / config.list) if config.list else []
+    root, place = checked_root(config.root or ""), split_config(config, split)
+    entries = read_list(root / place.list) if place.list else []
     stems = [entry[0] for entry in entries if len(entry) == 1]
     pairs = [
         (_without_suffix(image), _listed(root, image), _listed(root, mask))
         for image, mask in (entry for entry in entries if len(entry) == 2)
-        if _both_there(root, config.list or "", image, mask, bad)
+        if _both_there(root, place.list or "", image, mask, bad)
     ]
-    if stems or not config.list:
-        pairs += _paired(root, split, config, stems, bad)
+    if stems or not place.list:
+        pairs += _paired(root, split, place, stems, bad)
     unique: dict[str, Pair] = {}
     for pair in pairs:
         if pair[0] in unique:
             image = f"{within(root, pair[1])} of split '{split}' in {root}"
-            bad.add(pair[0], DataError(f"{image} comes twice; remove one", code="image-twice"))
+            _leave_out(bad, pair[0], DataError(f"{image} comes twice; remove one", code="image-twice"))
         unique.setdefault(pair[0], pair)
     if not unique:
-        place = root / (config.list or config.images or "")
-        raise DataError(f"{place} has no image with a mask; see `autoseg check-data {root}`", code="no-image-with-mask")
-    if config.part is None:
+        where = root / (place.list or place.images or "")
+        raise DataError(f"{where} has no image with a mask; see `autoseg check-data {root}`", code="no-image-with-mask")
+    if place.part is None:
         return list(unique.values())
-    return _part(list(unique.values()), config.part, val_share, split_seed, root)
+    return _part(list(unique.values()), place.part, config.val_share, config.split_seed, root)
 
 
 def pairs_in_one_folder(folder: Path, most: int = 20_000) -> bool:
-    """Whether a folder or a subfolder holds an image beside its mask, such as `a.jpg` and `a_mask.png`.
-
-    The search ends after `most` files.
-    """
-    looked = 0
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not is_hidden(name))
-        stems = {Path(name).stem for name in names if is_image(name)}
-        if any(_mask_among(stem, stems) for stem in stems):
-            return True
-        looked += len(names) + 1
-        if looked > most or not place:
-            return False
-    return False
+    """Whether one of the first `most` images of a folder lies beside its mask, such as `a.jpg` and `a_mask.png`."""
+    names = {name for name, _ in islice(image_files(folder, "."), most)}
+    return any(_mask_among(name, names) for name in names)
 
 
 def read_list(path: Path) -> list[tuple[str, ...]]:
@@ -138,6 +139,12 @@ def within(root: Path, path: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
+def _leave_out(bad: BadFiles, name: str, error: DataError) -> None:
+    if bad is None:
+        raise error
+    bad.append((name, error))
+
+
 # --- folders ----------------------------------------------------------------------------------------------------------
 
 
@@ -163,7 +170,7 @@ def _paired(root: Path, split: str, config: SplitConfig, stems: list[str], bad: 
         if len(files) > 1:
             both = " and ".join(within(root, file) for file in files[:2])
             error = DataError(f"{both} in {root} have the same stem; remove or rename one", code="same-stem-twice")
-            bad.add(name, error)
+            _leave_out(bad, name, error)
         else:
             found.append((name, images[name][0], matches[name][0]))
     for name in missing:
@@ -172,7 +179,7 @@ def _paired(root: Path, split: str, config: SplitConfig, stems: list[str], bad: 
             f" ({len(missing)} of {len(wanted)} are missing); add the images or correct the list",
             code="listed-file-missing",
         )
-        bad.add(name, error)
+        _leave_out(bad, name, error)
     unpaired = [name for name in wanted if name in images and not matches[name]]
     missed = f"{len(unpaired)} of {counted(len(wanted), 'image')} without"
     for name in unpaired:
@@ -183,7 +190,7 @@ def _paired(root: Path, split: str, config: SplitConfig, stems: list[str], bad: 
             text = f"{image} has {len(parts)} masks, such as {within(root, masks[parts[0]][0])}, but none"
             advice = "of the whole image; merge them into one mask of labels, with the image's stem"
         error = DataError(f"{text} {advice}", code="mask-in-parts" if len(parts) > 1 else "mask-missing")
-        bad.add(name, error)
+        _leave_out(bad, name, error)
     return found
 
 
@@ -394,7 +401,7 @@ def _both_there(root: Path, listing: str, image: str, mask: str, bad: BadFiles) 
                 f"{root / listing} lists {file}, which is not in {root}; add the file or correct the list",
                 code="listed-file-missing",
             )
-            bad.add(_without_suffix(image), error)
+            _leave_out(bad, _without_suffix(image), error)
             return False
     return True
 

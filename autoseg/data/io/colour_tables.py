@@ -1,4 +1,4 @@
-"""Colour-coded masks: tables from colours to classes.
+"""Tables of classes and of the colours that show them in colour-coded masks.
 
 Letters: H height and W width in pixels.
 """
@@ -6,10 +6,11 @@ Letters: H height and W width in pixels.
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +24,21 @@ Colours: TypeAlias = Mapping[str | int, Colour]
 
 TABLE_FILES = ("label_colors.txt", "class_dict.csv", "labelmap.txt", "classes.csv", "colors.csv", "colours.csv")
 _LIKE_A_TABLE = re.compile(r".*(class|label|colou?r).*\.(csv|txt)", re.IGNORECASE)
+MOST_COLOURS = 1024
+"""No table has more colours; photos have."""
 LARGEST_TABLE = 2**20
 """Size in bytes of a file of colours or of class names."""
 IGNORED_NAMES = ("ignore", "ignored", "void", "unlabelled", "unlabeled", "undefined", "unknown", "nodata")
 """Lower-case names whose pixels are ignored, in any spelling of upper and lower case."""
+
+
+class ClassRow(NamedTuple):
+    """A label in a data set's own table."""
+
+    name: str
+    used: bool = True
+    """False: its pixels are ignored."""
+    colour: Colour | None = None
 
 
 class ColourTable:
@@ -85,6 +97,35 @@ def table_beside(*folders: Path) -> dict[str | int, Colour] | None:
     return None
 
 
+def read_class_table(file: Path) -> list[ClassRow]:
+    """The rows of a data set's own table, one per label in the file's order; empty if the file is no such table.
+
+    JSON has `labels`, each with `color` and perhaps `readable` or `name` and `evaluate` (Mapillary). Text has columns
+    with tabs between, first a number and last the names, of which the first counts (ADE20K).
+    Raises: DataError: the file cannot be read, or a .json file is no JSON.
+    """
+    form = "JSON" if file.suffix == ".json" else "text"
+    with unreadable(file, form, "restore or remove it", OSError, ValueError, RecursionError):
+        if form == "JSON":
+            return _json_rows(json.loads(file.read_text(encoding="utf-8")))
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    names = [line.split("\t")[-1].split(",")[0].strip() for line in lines if line[:1].isdecimal()]
+    return [ClassRow(name) for name in names] if all(names) else []
+
+
+def _json_rows(content: Any) -> list[ClassRow]:
+    labels = content.get("labels") if isinstance(content, dict) else None
+    if not isinstance(labels, list):
+        return []
+    if not all(isinstance(label, dict) and len(label.get("color", ())) == 3 for label in labels):
+        return []
+    return [
+        ClassRow(str(label.get("readable", label.get("name", number))), label.get("evaluate", True), (red, green, blue))
+        for number, label in enumerate(labels)
+        for red, green, blue in [label["color"]]
+    ]
+
+
 def _like_tables(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if _LIKE_A_TABLE.fullmatch(path.name) and path.is_file())
@@ -100,16 +141,11 @@ def _read_table(file: Path) -> dict[str | int, Colour] | None:
     return dict(_rows(file, text)) or None
 
 
-def is_photo_like(colours: NDArray[np.uint8]) -> bool:
-    """Whether (H, W, 3) has more colours than any table has."""
-    return len(np.unique(_code(colours))) > 1024
-
-
-def first_colours(colours: NDArray[np.uint8], count: int = 3) -> list[list[int]]:
-    """The `count` commonest colours of (H, W, 3)."""
+def colours_in(colours: NDArray[np.uint8], most: int = 3) -> tuple[int, list[list[int]]]:
+    """The number of colours of (H, W, 3), and the `most` commonest."""
     codes, counts = np.unique(_code(colours), return_counts=True)
-    most = codes[np.argsort(-counts, kind="stable")[:count]].tolist()
-    return [[code >> 16, code >> 8 & 255, code & 255] for code in most]
+    commonest = codes[np.argsort(-counts, kind="stable")[:most]].tolist()
+    return len(codes), [[code >> 16, code >> 8 & 255, code & 255] for code in commonest]
 
 
 def _rows(file: Path, text: str) -> Iterator[tuple[str, Colour]]:

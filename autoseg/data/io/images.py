@@ -9,7 +9,7 @@ import contextlib
 import logging
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from autoseg.data.io.arrays import MAX_PIXELS, array_labels, channels_last, npy_shape, pixel_values, read_npy, read_tiff
-from autoseg.data.io.colour_tables import MaskTable, first_colours, is_photo_like
+from autoseg.data.io.colour_tables import MOST_COLOURS, MaskTable, colours_in
 from autoseg.data.io.reading import missing_file, unreadable
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
@@ -112,32 +112,24 @@ def read_mask(path: Path, table: MaskTable | None = None) -> NDArray[np.integer[
 
 def first_in_colour(masks: Iterable[Path]) -> Path | None:
     """The first mask that can be read, if its red, green and blue differ somewhere."""
-    for path in islice(masks, FIRST_FILES):
-        try:
-            image = None if is_npy(path) else _open(path)
-        except DataError:  # `read_mask` reports it
-            continue
-        if not isinstance(image, Image.Image) or image.mode not in ("RGB", "RGBA"):
+    for path, image in _first_readable(masks):
+        if image is None or image.mode not in ("RGB", "RGBA"):
             return None
         channels = np.asarray(image)[:, :, :3]
         return path if (channels != channels[:, :, :1]).any() else None
     return None
 
 
-def are_black_and_white(masks: Sequence[Path]) -> bool:
-    """Whether masks show two classes in black and white with blurred edges, as JPEGs and enlarged masks do.
+def are_black_and_white(masks: Iterable[Path]) -> bool:
+    """Whether the first masks show two classes in black and white with blurred edges, as JPEGs and enlarged masks do.
 
     Their flat parts have one dark and one bright value; other values occur only at edges. Masks of labels are flat in
     all labels. Files that cannot be read do not count.
     """
     between: set[int] = set()
     seen = lossy = False
-    for path in masks:
-        try:
-            image = None if is_npy(path) else _open(path)
-        except DataError:
-            continue
-        if not isinstance(image, Image.Image) or image.mode not in ("L", "RGB"):
+    for path, image in _first_readable(masks):
+        if image is None or image.mode not in ("L", "RGB"):
             return False
         grey = _grey_values(image, path)
         flat = _flat_values(grey)
@@ -148,6 +140,16 @@ def are_black_and_white(masks: Sequence[Path]) -> bool:
         seen = seen or bool((grey >= BRIGHT).any())
         between.update(np.setdiff1d(grey, flat).tolist())
     return seen and (lossy or len(between) >= SHADES)
+
+
+def _first_readable(masks: Iterable[Path]) -> Iterator[tuple[Path, Image.Image | None]]:
+    """The first masks that can be read; None for an array."""
+    for path in islice(masks, FIRST_FILES):
+        try:
+            image = None if is_npy(path) else _open(path)
+        except DataError:  # `read_mask` reports it
+            continue
+        yield path, image if isinstance(image, Image.Image) else None
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -247,12 +249,13 @@ def _single_channel(values: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
     channels = values[:, :, : 3 if values.shape[2] > 2 else 1]
     if (channels == channels[:, :, :1]).all():
         return channels[:, :, 0].copy()
-    if is_photo_like(channels):
+    number, commonest = colours_in(channels)
+    if number > MOST_COLOURS:
         raise DataError(
             f"{path} has the colours of a photo, not of a mask; are images and masks in swapped folders?",
             code="mask-like-photo",
         )
-    found = ", ".join(f"name_{number}: {colour}" for number, colour in enumerate(first_colours(channels), start=1))
+    found = ", ".join(f"name_{number}: {colour}" for number, colour in enumerate(commonest, start=1))
     raise DataError(
         f"{path} is a mask in colour, and nothing says which class each colour is; write data.colours, such as"
         f" {{{found}, ...}} with names of your own (`autoseg check-data` proposes all), or convert it to labels",

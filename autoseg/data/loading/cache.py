@@ -19,8 +19,15 @@ import torch
 
 from autoseg.data.base import SegmentationDataset
 from autoseg.data.dataset import verify
-from autoseg.data.loading.mapped import MappedSamples, SamplesError, remove_samples, write_samples
-from autoseg.data.loading.packed import Layout, PackedSamples, Put
+from autoseg.data.loading.packed import (
+    Layout,
+    MappedSamples,
+    PackedSamples,
+    Put,
+    SamplesError,
+    remove_folder,
+    write_folder,
+)
 from autoseg.data.loading.threads import Progress, in_threads
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
@@ -109,13 +116,7 @@ def fingerprint(dataset: SegmentationDataset) -> tuple[str, str] | None:
 def _sizes(dataset: SegmentationDataset) -> list[tuple[int, int]]:
     if dataset.resize is not None:
         return [dataset.resize] * len(dataset)
-    sizes: list[tuple[int, int]] = [(0, 0)] * len(dataset)
-
-    def look(index: int) -> None:
-        sizes[index] = dataset.stored_size(index)
-
-    in_threads(look, len(dataset))
-    return sizes
+    return in_threads(dataset.stored_size, len(dataset))
 
 
 def places(store: Store, total_bytes: int, device: torch.device) -> Iterator[str]:
@@ -167,12 +168,12 @@ def _on_disk(
                 return samples
             except SamplesError as reason:
                 _log.warning(f"{path} {reason}; making it anew")
-                remove_samples(path)
+                remove_folder(path)
         folder.mkdir(parents=True, exist_ok=True)
         if (free := shutil.disk_usage(folder).free) < layout.total_bytes:
             raise OSError(f"{_size(layout.total_bytes)} are needed, {_size(free)} are free")
         _log.warning(f"writing {_size(layout.total_bytes)} of decoded images to {path}, for later runs too")
-        write_samples(path, state, layout, lambda put: _fill(dataset, layout, put, progress))
+        write_folder(path, state, layout, lambda put: _fill(dataset, layout, put, progress))
         return MappedSamples(path, state, layout, dataset.decode)
     except (OSError, SamplesError) as reason:
         _log.warning(

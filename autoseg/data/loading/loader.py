@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias, cast
 
@@ -94,10 +95,11 @@ class BatchLoader:
         self._balance = (balanced, chances)
         self._limits_classes = augment.max_class_share < 1
         self._coarse_masks: dict[int, CoarseMask] = {}
-        self._batches = _Batches(dataset, crop, augment, mean, std)
+        settings = crop, augment, mean, std, dataset.ignore_label
+        self._batches = _Batches(dataset, settings)
         self._at_once: BatchAugment | None = None
         if device is not None and device.type != "mps":
-            self._at_once = BatchAugment(crop, augment, mean, std, dataset.ignore_label, device)
+            self._at_once = BatchAugment(*settings, device)
 
     def __len__(self) -> int:
         return max(1, len(self.indices) // self.batch_size)
@@ -206,25 +208,19 @@ def evaluation_batches(
         yield group, *_stack(tensors)
 
 
+@dataclass
 class _Batches(Dataset["Batch | DataError"]):
     """Makes one batch from its keys."""
 
-    def __init__(
-        self,
-        dataset: SegmentationDataset,
-        crop: tuple[int, int],
-        augment: AugmentConfig,
-        mean: Sequence[float],
-        std: Sequence[float],
-    ) -> None:
-        self.dataset = dataset
-        self._settings = (crop, augment, mean, std, dataset.ignore_label)
+    dataset: SegmentationDataset
+    settings: tuple[tuple[int, int], AugmentConfig, Sequence[float], Sequence[float], int]
+    """What `augment` takes after the sample."""
 
     def __getitem__(self, keys: list[Key]) -> Batch | DataError:
         """One batch, or its error: PyTorch would wrap a DataError that a worker raises in a traceback."""
         try:
             samples = ((self.dataset.load(index), torch.Generator().manual_seed(seed)) for index, seed in keys)
-            return _stack(augment(sample, *self._settings, generator) for sample, generator in samples)
+            return _stack(augment(sample, *self.settings, generator) for sample, generator in samples)
         except DataError as reason:
             return reason
 

@@ -1,21 +1,49 @@
-"""Decoded samples, concatenated into one block of images and one block of masks.
+"""Decoded samples, concatenated into one block of images and one block of masks: on a GPU, in memory, or in files.
+
+A folder of samples holds `images.npy` and `masks.npy`, both flat, and `samples.json` with the size and the CRC-32 of
+each sample. It appears atomically, is mapped into memory, and is checked on use.
 
 Letters: H height and W width of a sample, in pixels, C channels, P number of pixels of all samples.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
+import logging
+import os
+import shutil
+import time
+import warnings
+import zlib
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import Any
+from pathlib import Path
+from threading import Lock
+from tokenize import TokenError
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from numpy.lib.format import open_memmap, write_array_header_1_0
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autoseg.files import replace, write_text
+
+Arrays: TypeAlias = tuple[NDArray[Any], NDArray[np.integer[Any]]]
+"""Image (H, W, C) and mask (H, W)."""
 Put = Callable[[int, NDArray[Any], NDArray[np.integer[Any]]], None]
 """Stores (index, image, mask) of a sample; several threads may call it at a time."""
+
+FILES, TABLE = ("images.npy", "masks.npy"), "samples.json"
+ABANDONED_SECONDS = 24 * 3600.0
+"""An unfinished folder without writes for so long is abandoned."""
+_MALFORMED = (FileNotFoundError, EOFError, SyntaxError, TokenError, ValueError, LookupError, AttributeError, TypeError)
+_MASK_TYPES = {1: torch.uint8, 2: torch.int16}
+"""Bytes of a label -> type of `mask_tensor`."""
+
+_log = logging.getLogger(__name__)
 
 
 class Layout:
@@ -66,7 +94,7 @@ class PackedSamples:
         channels, size = self.layout.channels, self.layout.sizes[index]
         return self.images[start * channels : stop * channels].view(*size, channels), self.masks[start:stop].view(size)
 
-    def arrays(self, index: int) -> tuple[NDArray[Any], NDArray[np.integer[Any]]]:
+    def arrays(self, index: int) -> Arrays:
         """Image (H, W, C) and mask (H, W), read-only: views of host memory, copies of GPU memory."""
         image, mask = (part.cpu().numpy() for part in self.tensors(index))
         mask = mask.view(f"u{mask.itemsize}")
@@ -80,10 +108,6 @@ class PackedSamples:
         mask_place.copy_(mask_tensor(mask))
 
 
-_MASK_TYPES = {1: torch.uint8, 2: torch.int16}
-"""Bytes of a label -> type of `mask_tensor`."""
-
-
 def mask_tensor(mask: NDArray[np.integer[Any]]) -> Tensor:
     """A mask as a tensor with the same bytes: uint8, or int16 for uint16, which few PyTorch operations support."""
     return torch.from_numpy(mask if mask.dtype == np.uint8 else np.ascontiguousarray(mask).view(np.int16))
@@ -92,3 +116,133 @@ def mask_tensor(mask: NDArray[np.integer[Any]]) -> Tensor:
 def to_labels(mask: Tensor) -> Tensor:
     """The labels, int64, of a mask from `mask_tensor`."""
     return mask.long() if mask.dtype == torch.uint8 else mask.long().bitwise_and_(0xFFFF)
+
+
+# --- in files ---------------------------------------------------------------------------------------------------------
+
+
+class SamplesError(Exception):
+    """A folder cannot be used for these samples; the text says why."""
+
+
+class MappedSamples(PackedSamples):
+    """The samples of a folder, read on access.
+
+    A process compares a sample's checksum when it first uses it. A damaged sample is decoded from its own files
+    (`decode(index)`) each time, and the folder loses its table, so that the next run makes it anew.
+
+    Raises: SamplesError: the folder was made for other samples, or is damaged. OSError: it cannot be read.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str, layout: Layout, decode: Callable[[int], Arrays]) -> None:
+        try:
+            table = json.loads((folder / TABLE).read_text(encoding="utf-8"))
+            self._sums = list(table.pop("crc32"))
+            images, masks = (open_memmap(folder / name, "r") for name in FILES)
+        except _MALFORMED:
+            raise SamplesError("is damaged") from None
+        if table != _description(fingerprint, layout):
+            raise SamplesError("is left over from another data set, or from other files of this one")
+        arrays = [(array.size, array.dtype) for array in (images, masks)]
+        if arrays != layout.arrays or len(self._sums) != len(layout.sizes):
+            raise SamplesError("is damaged")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # PyTorch warns of read-only arrays; nothing writes to these
+            super().__init__(layout, torch.from_numpy(images), mask_tensor(masks))
+        self._folder, self._decode = folder, decode
+        self._unchecked, self._damaged = set(range(len(layout.sizes))), set[int]()
+
+    def tensors(self, index: int) -> tuple[Tensor, Tensor]:
+        """As `PackedSamples`. Raises: DataError: a damaged sample whose own files cannot be used either."""
+        parts = super().tensors(index)
+        if index in self._unchecked:
+            if _checksum(*(part.numpy() for part in parts)) != self._sums[index]:
+                self._give_up(index)
+            self._unchecked.discard(index)
+        if index not in self._damaged:
+            return parts
+        image, mask = self._decode(index)
+        return torch.from_numpy(image), mask_tensor(mask)
+
+    def _give_up(self, index: int) -> None:
+        if not self._damaged:
+            _log.warning(
+                f"{self._folder} is damaged at sample {index}; what is damaged is read from its image files instead,"
+                " and the next run makes the folder anew"
+            )
+            with contextlib.suppress(OSError):
+                (self._folder / TABLE).unlink()
+        self._damaged.add(index)
+
+
+def write_folder(folder: Path, fingerprint: str, layout: Layout, fill: Callable[[Put], Any]) -> None:
+    """Make a folder; `fill` puts every sample. Other processes may read or write the same folder meanwhile.
+
+    Raises: OSError: no space, no right to write, and the like.
+    """
+    _remove_abandoned(folder)
+    temporary = _temporary(folder)
+    try:
+        temporary.mkdir(exist_ok=True)
+        sums = _write_arrays(temporary, layout, fill)
+        write_text(temporary / TABLE, json.dumps({**_description(fingerprint, layout), "crc32": sums}))
+        try:
+            replace(temporary, folder)
+        except OSError:
+            if not folder.is_dir():  # otherwise another process was faster
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder atomically. Raises: OSError: no right to do so, or the folder is in use on Windows."""
+    with contextlib.suppress(FileNotFoundError):  # another process was faster
+        replace(folder, _temporary(folder))
+    shutil.rmtree(_temporary(folder), ignore_errors=True)
+
+
+def _write_arrays(folder: Path, layout: Layout, fill: Callable[[Put], Any]) -> list[int]:
+    """Write both files and return the checksum of each sample."""
+    sums, turn = [0] * len(layout.sizes), Lock()
+    with (folder / FILES[0]).open("wb") as images, (folder / FILES[1]).open("wb") as masks:
+        files = (images, masks)
+        for file, (count, dtype) in zip(files, layout.arrays, strict=True):
+            write_array_header_1_0(file, {"descr": dtype.str, "fortran_order": False, "shape": (count,)})
+        firsts = [file.tell() for file in files]
+
+        def put(index: int, *sample: NDArray[Any]) -> None:
+            parts = [np.ascontiguousarray(part) for part in sample]
+            sums[index] = _checksum(*parts)
+            # not through a mapping: on a full disk a write raises, but a mapping kills the process
+            with turn:  # a file has one position, and Windows has no pwrite
+                for file, first, part in zip(files, firsts, parts, strict=True):
+                    file.seek(first + layout.starts[index] * (part.nbytes // sample[1].size))
+                    file.write(part.data)
+
+        fill(put)
+        for file in files:
+            file.flush()
+            os.fsync(file.fileno())
+    return sums
+
+
+def _description(fingerprint: str, layout: Layout) -> dict[str, Any]:
+    return {"fingerprint": fingerprint, "sizes": [list(size) for size in layout.sizes]}
+
+
+def _checksum(image: NDArray[Any], mask: NDArray[np.integer[Any]]) -> int:
+    return zlib.crc32(mask.data, zlib.crc32(image.data))
+
+
+def _temporary(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what killed processes left of this folder."""
+    for leftover in folder.parent.glob(f".{folder.name}.*.tmp"):
+        with contextlib.suppress(OSError):  # another process was faster, or it belongs to another user
+            last = max(path.stat().st_mtime for path in (leftover, *leftover.iterdir()))
+            if time.time() - last > ABANDONED_SECONDS:
+                shutil.rmtree(leftover)

@@ -5,24 +5,26 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""
+Result = TypeVar("Result")
 
 
-def in_threads(work: Callable[[int], object], total: int, progress: Progress | None = None) -> None:
-    """Call `work(index)` for 0..total-1 in several threads, and `progress(done, total)` after each.
+def in_threads(work: Callable[[int], Result], total: int, progress: Progress | None = None) -> list[Result]:
+    """`work(index)` of 0..total-1, done in several threads; calls `progress(done, total)` after each.
 
-    Raises: the exception of the lowest index that fails; later work is cancelled.
+    All results are kept, so `work` must not return whole images. Raises: the exception of the lowest index that fails;
+    later work is cancelled.
     """
     pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
-
-    def silent(index: int) -> None:
-        work(index)  # drop the result at once: all results together may exceed the memory
-
+    results: list[Result] = []
     try:
-        for done, _ in enumerate(pool.map(silent, range(total)), start=1):
+        for result in pool.map(work, range(total)):
+            results.append(result)
             if progress is not None:
-                progress(done, total)
+                progress(len(results), total)
     finally:
         pool.shutdown(cancel_futures=True)
+    return results

@@ -18,8 +18,8 @@ from PIL import Image
 
 from autoseg.config.base import parse
 from autoseg.config.data import DataConfig, data_settings
-from autoseg.data.check.duplicates import same_files
 from autoseg.data.check.inspection import count_labels, look_at_image
+from autoseg.data.check.problems import same_files
 from autoseg.data.check.report import DataReport, check_dataset
 from autoseg.data.dataset import open_dataset, resolve, verify
 from autoseg.data.io.images import read_image

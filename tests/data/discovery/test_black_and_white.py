@@ -177,15 +177,17 @@ NONE: frozenset[int] = frozenset()
 
 
 def test_classes_of_labels() -> None:
-    assert classes_of({0, 255}, NONE, "here", None, 255, True) == (("background", "foreground"), {255: 1}, "", "")
+    assert classes_of({0, 255}, NONE, "here", None, 255, True) == (("background", "foreground"), {255: 1}, None)
     assert classes_of({0, 1, 255}, NONE, "here", None, 255, True).classes == ("class_0", "class_1")
     alone = classes_of({0, 255}, NONE, "here", None, 255, False)
-    assert alone.code == "too-few-classes"
-    assert all(word in alone.problem for word in ("here", "0", "255", "data.label_map", "data.num_classes"))
+    assert alone.error is not None
+    assert alone.error.code == "too-few-classes"
+    assert all(word in str(alone.error) for word in ("here", "0", "255", "data.label_map", "data.num_classes"))
     found = classes_of({0, 100, 255}, {0, 100, 200, 255}, "here", None, 255, True)
     assert (found.classes, found.label_map) == (("class_0", "class_100", "class_200"), {100: 1, 200: 2})
-    assert found.code == "labels-far-apart"
-    assert "2 labels of 0..100 (0, 100)" in found.problem
+    assert found.error is not None
+    assert found.error.code == "labels-far-apart"
+    assert "2 labels of 0..100 (0, 100)" in str(found.error)
 
 
 def test_counted() -> None:

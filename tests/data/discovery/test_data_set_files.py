@@ -20,8 +20,8 @@ from autoseg.cli.main import run
 from autoseg.config.base import parse
 from autoseg.config.data import DataConfig, data_settings
 from autoseg.data.dataset import describe_dataset, open_dataset, resolve
-from autoseg.data.discovery.class_name_files import ClassRow, read_class_table
 from autoseg.data.discovery.known_datasets import alternatives, find_layout, known_datasets, numbers, title_of
+from autoseg.data.io.colour_tables import ClassRow, read_class_table
 from autoseg.errors import ConfigError, DataError
 from autoseg.library import library, names_in
 from autoseg.setup.settings import data_for_run, search_settings
@@ -81,8 +81,7 @@ def test_a_file_cites_its_source_and_maps_to_its_classes(name: str) -> None:
     comment = text[: text.index("title:")]
     assert re.search(r"https?://\S+\n", comment)
     assert re.search(r"\b(19|20)\d\d\b", comment)
-    known = next(known for known in known_datasets() if known.name == name)
-    for form in known.forms:
+    for form in (known for known in known_datasets() if known.name == name):
         classes, stored = form.classes or (), numbers(form.labels or ())
         assert len(set(classes)) == len(classes)
         assert len(set(stored)) == len(stored)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from autoseg.data.loading.loader import evaluation_batches
 from autoseg.errors import DataError
 from autoseg.files import read_yaml, to_yaml
 
-FORMS = {known.name: known.forms for known in known_datasets()}
+FORMS = {name: list(forms) for name, forms in groupby(known_datasets(), key=lambda known: known.name)}
 ADE20K, CAMVID, CITYSCAPES, VOC = (FORMS[name][0].classes for name in ("ade20k", "camvid", "cityscapes", "voc"))
 COCO_STUFF, COCO_PIXELMAPS = (FORMS["coco_stuff"][form].classes for form in (1, 2))
 SIZE = (40, 48)

@@ -25,7 +25,7 @@ from autoseg.data.dataset import open_dataset, resolve
 from autoseg.data.loading import cache as store
 from autoseg.data.loading.cache import cache_folder, fingerprint, keep_samples, places
 from autoseg.data.loading.loader import evaluation_batches
-from autoseg.data.loading.mapped import MappedSamples, SamplesError
+from autoseg.data.loading.packed import MappedSamples, SamplesError
 from autoseg.errors import DataError
 from data.samples import ArrayDataset, random_dataset
 
@@ -367,9 +367,9 @@ def failing(number: int) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     ("place", "number"),
     [
-        ("autoseg.data.loading.mapped.write_array_header_1_0", errno.ENOSPC),
+        ("autoseg.data.loading.packed.write_array_header_1_0", errno.ENOSPC),
         ("os.fsync", errno.EIO),
-        ("autoseg.data.loading.mapped.replace", errno.EROFS),
+        ("autoseg.data.loading.packed.replace", errno.EROFS),
         ("pathlib.Path.mkdir", errno.EACCES),
     ],
 )
