@@ -6,6 +6,8 @@ Letters: H height and W width in pixels, C channels.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +47,28 @@ def check_pixels(path: Path, shape: tuple[int, ...]) -> None:
         )
 
 
-def read_tiff(path: Path) -> NDArray[Any]:
-    """A TIFF as (H, W) or (H, W, C), read by the package tifffile.
+def read_tiff(path: Path) -> tuple[NDArray[Any], int]:
+    """A TIFF as (H, W) or (H, W, C), read by the package tifffile, and its orientation tag (1 to 8).
 
     Raises: DataError: the package is not installed, or cannot read the file.
     """
+    with _tiff_series(path) as (series, orientation):
+        array, others = series.asarray(), _other_axes(path, series.axes, series.shape)
+    array = array.transpose([place for place, axis in enumerate(series.axes) if axis in "YX"] + others)
+    return np.asarray(array.reshape(*array.shape[:2], -1) if others else array), orientation
+
+
+def tiff_header(path: Path) -> tuple[tuple[int, int, int], np.dtype[Any], int]:
+    """The shape (H, W, C), type and orientation of what `read_tiff` reads. Raises: DataError: as there."""
+    with _tiff_series(path) as (series, orientation):
+        others = _other_axes(path, series.axes, series.shape)
+        height, width = (series.shape[place] for place, axis in enumerate(series.axes) if axis in "YX")
+        channels = int(np.prod([series.shape[place] for place in others]))
+        return (height, width, channels), np.dtype(series.dtype), orientation
+
+
+@contextmanager
+def _tiff_series(path: Path) -> Iterator[tuple[Any, int]]:
     try:
         tifffile = importlib.import_module("tifffile")
     except ImportError:
@@ -60,17 +79,21 @@ def read_tiff(path: Path) -> NDArray[Any]:
         ) from None
     # tifffile raises exceptions of many kinds, some of other packages
     with unreadable(path, "a TIFF", "replace or remove it", Exception), tifffile.TiffFile(path) as file:
-        series = file.series[0]
-        check_pixels(path, series.shape)
-        array, axes = series.asarray(), series.axes
+        check_pixels(path, file.series[0].shape)
+        tag = file.pages[0].tags.get(274)
+        orientation = 1 if tag is None else int(tag.value)
+        yield file.series[0], orientation if 1 <= orientation <= 8 else 1
+
+
+def _other_axes(path: Path, axes: str, shape: tuple[int, ...]) -> list[int]:
+    """The places of the axes besides height and width. Raises: DataError: several of them are longer than 1."""
     others = [place for place, axis in enumerate(axes) if axis not in "YX"]
-    if array.ndim != len(others) + 2 or len([place for place in others if array.shape[place] > 1]) > 1:
+    if len(shape) != len(others) + 2 or len([place for place in others if shape[place] > 1]) > 1:
         raise DataError(
-            f"{path} has the axes {axes} of lengths {array.shape}; save one image as (H, W, C)",
+            f"{path} has the axes {axes} of lengths {shape}; save one image as (H, W, C)",
             code="image-shape-invalid",
         )
-    array = array.transpose([place for place, axis in enumerate(axes) if axis in "YX"] + others)
-    return np.asarray(array.reshape(*array.shape[:2], -1) if others else array)
+    return others
 
 
 def channels_last(array: NDArray[Any], path: Path, channels: int | None = None) -> NDArray[Any]:
@@ -113,6 +136,8 @@ def array_labels(array: NDArray[Any], path: Path) -> NDArray[np.integer[Any]]:
             f"{path} holds numbers of type {array.dtype}; save the labels as whole numbers, such as uint8",
             code="mask-not-whole-numbers",
         )
+    if np.issubdtype(array.dtype, np.signedinteger) and array.min(initial=0) == -1:  # PyTorch's and QGIS's own mark
+        array = np.where(array == -1, 65535, array)
     return array
 
 

@@ -49,13 +49,13 @@ class ColourTable:
         labels: dict[int, int] = {}
         for key, colour in colours.items():
             label = numbers.get(key, ignore_label) if isinstance(key, str) else key
-            labels.setdefault(_code(np.array(colour)).item(), label)
+            labels.setdefault(as_code(np.array(colour)).item(), label)
         self._codes = np.array(sorted(labels), dtype=np.int64)
         self._labels = np.array([labels[code] for code in sorted(labels)], dtype=np.uint16)
 
     def read(self, colours: NDArray[np.uint8], where: Path) -> NDArray[np.uint16]:
         """(H, W, 3) to labels (H, W). Raises: DataError: a colour that is not in the table."""
-        codes = _code(colours)
+        codes = as_code(colours)
         places = np.searchsorted(self._codes, codes).clip(max=len(self._codes) - 1)
         known = self._codes[places] == codes
         if not known.all():
@@ -143,9 +143,9 @@ def _read_table(file: Path) -> dict[str | int, Colour] | None:
 
 def colours_in(colours: NDArray[np.uint8], most: int = 3) -> tuple[int, list[list[int]]]:
     """The number of colours of (H, W, 3), and the `most` commonest."""
-    codes, counts = np.unique(_code(colours), return_counts=True)
+    codes, counts = np.unique(as_code(colours), return_counts=True)
     commonest = codes[np.argsort(-counts, kind="stable")[:most]].tolist()
-    return len(codes), [[code >> 16, code >> 8 & 255, code & 255] for code in commonest]
+    return len(codes), [list(as_colour(code)) for code in commonest]
 
 
 def _rows(file: Path, text: str) -> Iterator[tuple[str, Colour]]:
@@ -174,7 +174,12 @@ def _row(line: str, suffix: str) -> tuple[str, list[int]]:
     return " ".join(cell for cell in cells if not cell.isdecimal()), numbers
 
 
-def _code(colours: NDArray[Any]) -> NDArray[np.int64]:
+def as_colour(code: int | NDArray[np.int64]) -> Colour:
+    """The colour of a number."""
+    return int(code) >> 16, int(code) >> 8 & 255, int(code) & 255
+
+
+def as_code(colours: NDArray[Any]) -> NDArray[np.int64]:
     """One number per colour, (..., 3) to (...)."""
     red, green, blue = (colours[..., channel].astype(np.int64) for channel in range(3))
     code: NDArray[np.int64] = red << 16 | green << 8 | blue
