@@ -142,12 +142,7 @@ class SegmentationDataset(ABC):
         return Sample(image, mask)
 
     def _to_labels(self, stored: NDArray[np.integer[Any]], index: int) -> LabelMask:
-        if stored.min(initial=0) < 0 or stored.max(initial=0) >= LABELS:
-            wrong = next(int(label) for label in np.unique(stored) if not 0 <= label < LABELS)
-            raise DataError(
-                f"label {wrong} in {self.where(index)} is outside 0..{LABELS - 1}; correct the mask",
-                code="label-out-of-range",
-            )
+        check_labels(self.where(index), stored)
         if not self._legal[stored].all():
             wrong = int(stored[~self._legal[stored]].min())
             raise DataError(
@@ -166,6 +161,15 @@ class SegmentationDataset(ABC):
                     f" (0..{self.num_classes - 1}) and ignore label {self.ignore_label}; correct data.label_map",
                     code="label-map-invalid",
                 )
+
+
+def check_labels(where: str | Path, labels: NDArray[np.integer[Any]]) -> None:
+    """Raises: DataError: a label is outside the range of masks."""
+    if labels.min(initial=0) < 0 or labels.max(initial=0) >= LABELS:
+        wrong = next(int(label) for label in np.unique(labels) if not 0 <= label < LABELS)
+        raise DataError(
+            f"label {wrong} in {where} is outside 0..{LABELS - 1}; correct the mask", code="label-out-of-range"
+        )
 
 
 def lookup_table(

@@ -19,7 +19,6 @@ from autoseg.data.generated import GeneratedDataset
 from autoseg.data.io.images import image_size, read_image, read_mask
 from autoseg.data.loading.threads import Progress, in_threads
 from autoseg.data.resolve import (
-    SeenLabels,
     described,
     find_classes,
     image_form,
@@ -105,7 +104,7 @@ def resolve(config: DataConfig) -> ResolvedDataConfig:
     pairs = [] if config.layout == "generated" else list_pairs(config, split, [] if skip else None)
     config = resolve_mask_form(config, pairs)
     table = mask_table_of(config)
-    found = find_classes(config, lambda: SeenLabels(labels_in(pairs, table, skip)))
+    found = find_classes(config, lambda: (labels_in(pairs, table, skip), set()))
     if found.error:
         raise found.error
     data = described(config, found, image_form(config, [image for _, image, _ in pairs]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence, Set
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from autoseg.config.data import IMAGENET_MEAN, IMAGENET_STD, DataConfig, PixelType, ResolvedDataConfig, Rgb
 from autoseg.data.base import SegmentationDataset
@@ -14,7 +14,7 @@ from autoseg.data.discovery.infer_classes import FoundClasses, binary_map, class
 from autoseg.data.discovery.known_datasets import find_layout, known_label_maps
 from autoseg.data.discovery.pairs import Pair, checked_root
 from autoseg.data.generated import CLASSES
-from autoseg.data.io.colour_tables import Colour, ColourTable, MaskTable, named_classes, table_beside
+from autoseg.data.io.colour_tables import ColourTable, MaskTable, named_classes, table_beside
 from autoseg.data.io.images import FIRST_FILES, are_black_and_white, first_in_colour, image_format
 from autoseg.data.statistics import channel_statistics
 from autoseg.data.wording import counted
@@ -24,14 +24,6 @@ IGNORE_LABEL = 255
 """The ignore label if neither the user nor a known layout sets one."""
 MIDDLE = 128
 """The threshold between black and white."""
-
-
-class SeenLabels(NamedTuple):
-    """Labels that occur in the masks."""
-
-    training: Set[int]
-    everywhere: Set[int] = frozenset()
-    """Labels of all splits, if they were read."""
 
 
 def resolve_layout(config: DataConfig) -> DataConfig:
@@ -66,9 +58,14 @@ def resolve_layout(config: DataConfig) -> DataConfig:
 
 
 def resolve_mask_form(config: DataConfig, pairs: Sequence[Pair]) -> DataConfig:
-    """`config` with `colours` of a table beside the data, or `mask_threshold`, if the first masks hold no labels."""
+    """`config` with `colours` or `mask_threshold`, if the first masks hold no labels.
+
+    Colours come from a table in the data set's folder, its parent, or a folder of masks.
+    """
     if config.colours is None and config.root and first_in_colour(mask for _, _, mask in pairs):
-        config = config.model_copy(update={"colours": _colours_beside(config)})
+        root, splits = Path(config.root), (config.splits or {}).values()
+        folders = [root / split.masks for split in splits if split.masks and "*" not in split.masks]
+        config = config.model_copy(update={"colours": table_beside(root, root.parent, *dict.fromkeys(folders))})
     said = config.colours or config.label_map or config.mask_threshold is not None
     if said or (config.num_classes or len(config.classes or ())) not in (0, 2):
         return config
@@ -87,18 +84,18 @@ def ignored_label(config: DataConfig) -> int:
     return IGNORE_LABEL if config.ignore_label is None else config.ignore_label
 
 
-def find_classes(config: DataConfig, labels: Callable[[], SeenLabels]) -> FoundClasses:
+def find_classes(config: DataConfig, labels: Callable[[], tuple[Set[int], Set[int]]]) -> FoundClasses:
     """The classes that the settings name or count, or else those of the labels in the masks.
 
-    config: as `resolve_mask_form` returns it. labels: called if the masks must tell the classes, or the label map of
-    two classes.
+    config: as `resolve_mask_form` returns it. labels: the labels of the training masks, and of the masks of all splits
+    as far as they were read; called if the masks must tell the classes, or the label map of two classes.
     """
     if config.layout == "generated":
         return FoundClasses(_generated_classes(config), config.label_map)
     named, label_map = named_classes(config.colours or {}), config.label_map
     said = config.colours or label_map or config.mask_threshold is not None or config.ignore_label is not None
     if (config.num_classes or len(config.classes or ())) == 2 and not said:
-        label_map = binary_map(labels().training)
+        label_map = binary_map(labels()[0])
     if config.classes:
         return FoundClasses(config.classes, label_map)
     if config.num_classes in (None, len(named)) and len(named) > 1 and label_map is None:
@@ -171,13 +168,6 @@ def normalised(
             code="mean-count-differs",
         )
     return data.model_copy(update={"mean": mean, "std": std})
-
-
-def _colours_beside(config: DataConfig) -> dict[str | int, Colour] | None:
-    """The colours of a table in the data set's folder, its parent, or a folder of masks."""
-    root = Path(config.root or "")
-    masks = [root / split.masks for split in (config.splits or {}).values() if split.masks and "*" not in split.masks]
-    return table_beside(root, root.parent, *dict.fromkeys(masks))
 
 
 def _generated_classes(config: DataConfig) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -68,19 +68,18 @@ class BatchAugment:
             for (_, mask), generator, coarse in zip(samples, generators, coarse_masks, strict=True)
         ]
         windows, window_masks = self._cut(samples, views)
-        numbers = self._send(views)
-        rows, columns = numbers.rows, numbers.columns
+        rows, columns, jitter, blur, (cosines, sines), limits = self._send(views)
         shown = rows.shown.unsqueeze(2) & columns.shown.unsqueeze(1)
-        images = self._resampled(windows, numbers)
+        images = self._resampled(windows, rows, columns, blur)
         if self.augment.colour > 0:
-            images = self._recolour(images, shown.unsqueeze(1), numbers.jitter, value_range(windows.dtype))
+            images = self._recolour(images, shown.unsqueeze(1), jitter, value_range(windows.dtype))
         scale, shift = self._constants[windows.dtype]
         images = (images * scale + shift) * shown.unsqueeze(1)
         masks = self._label(window_masks, rows.nearest(), columns.nearest(), shown)
         if self.augment.rotate > 0:
-            images, masks = turned(images, masks, numbers.cosines, numbers.sines, self.crop, self.ignore_label)
+            images, masks = turned(images, masks, cosines, sines, self.crop, self.ignore_label)
         if self.augment.cutout > 0:
-            hole = self._hole(numbers.hole)
+            hole = self._hole(limits)
             images, masks = images.masked_fill_(hole.unsqueeze(1), 0), masks.masked_fill_(hole, self.ignore_label)
         return images, masks
 
@@ -99,8 +98,12 @@ class BatchAugment:
             images[place], masks[place] = image[down, across], mask[down, across]
         return images.to(self.device, non_blocking=True), masks.to(self.device, non_blocking=True)
 
-    def _send(self, views: Sequence[View]) -> _Numbers:
-        """Send the numbers of all views in one transfer."""
+    def _send(self, views: Sequence[View]) -> tuple[_Axis, _Axis, Tensor, Tensor, Sequence[Tensor], Tensor]:
+        """Send the numbers of all views to the device in one transfer.
+
+        Rows, columns, factors of brightness, contrast and saturation (N, 3), standard deviations of the blur (N, 1),
+        cosines and sines of the rotations (N, 1) float64, and limits of the cutouts (N, 4), see `View.hole`.
+        """
         h, w = self._frame
         numbers = torch.empty(len(views), h + w + 14, dtype=torch.float64, pin_memory=self.device.type == "cuda")
         for row, view in zip(numbers.numpy(), views, strict=True):
@@ -112,20 +115,19 @@ class BatchAugment:
         rest = sent[:, h + w :]
         rows = _Axis(sent[:, :h], rest[:, 0:1], rest[:, 1:2])
         columns = _Axis(sent[:, h : h + w], rest[:, 2:3], rest[:, 3:4])
-        jitter, blur, (cosines, sines) = rest[:, 4:7].float(), rest[:, 7:8].float(), rest[:, 8:10, None].unbind(1)
-        return _Numbers(rows, columns, jitter, blur, cosines, sines, rest[:, 10:])
+        return rows, columns, rest[:, 4:7].float(), rest[:, 7:8].float(), rest[:, 8:10, None].unbind(1), rest[:, 10:]
 
-    def _resampled(self, windows: Tensor, numbers: _Numbers) -> Tensor:
+    def _resampled(self, windows: Tensor, down: _Axis, across: _Axis, blur: Tensor) -> Tensor:
         """The resized and blurred crops of windows (N, S, T, C): (N, C, h, w) float32."""
         count, height, width, channels = windows.shape
-        rows, columns = numbers.rows.weights(height), numbers.columns.weights(width)
+        rows, columns = down.weights(height), across.weights(width)
         if self.augment.blur > 0:
-            rows = torch.bmm(gaussian(numbers.rows.shown, numbers.blur), rows)
-            columns = torch.bmm(gaussian(numbers.columns.shown, numbers.blur), columns)
+            rows = torch.bmm(gaussian(down.shown, blur), rows)
+            columns = torch.bmm(gaussian(across.shown, blur), columns)
         planes = windows.permute(0, 1, 3, 2).to(torch.float32, memory_format=torch.contiguous_format, copy=True)
-        down = torch.bmm(rows, planes.view(count, height, channels * width))
-        across = torch.bmm(down.view(count, -1, width), columns.transpose(1, 2))
-        return across.view(count, rows.shape[1], channels, columns.shape[1]).transpose(1, 2).contiguous()
+        resized = torch.bmm(rows, planes.view(count, height, channels * width))
+        resized = torch.bmm(resized.view(count, -1, width), columns.transpose(1, 2))
+        return resized.view(count, rows.shape[1], channels, columns.shape[1]).transpose(1, 2).contiguous()
 
     def _recolour(self, images: Tensor, shown: Tensor, jitter: Tensor, limits: tuple[float, float]) -> Tensor:
         """Change brightness, contrast and saturation as `augment` does; contrast keeps the mean of `shown`."""
@@ -156,22 +158,6 @@ class BatchAugment:
         sample = torch.arange(len(masks), device=self.device).view(-1, 1, 1)
         labels = to_labels(masks[sample, down.unsqueeze(2), across.unsqueeze(1)])
         return labels.masked_fill_(~shown, self.ignore_label)
-
-
-class _Numbers(NamedTuple):
-    """The numbers of a batch's views, on the device."""
-
-    rows: _Axis
-    columns: _Axis
-    jitter: Tensor
-    """(N, 3): factors of brightness, contrast and saturation."""
-    blur: Tensor
-    """(N, 1): standard deviations in pixels."""
-    cosines: Tensor
-    """(N, 1) float64, of the rotation angles, as the sines."""
-    sines: Tensor
-    hole: Tensor
-    """(N, 4): see `View.hole`."""
 
 
 class _Axis:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from autoseg.data.base import check_labels
 from autoseg.data.dataset import check_sizes
-from autoseg.data.discovery.infer_classes import check_labels
 from autoseg.data.discovery.pairs import Pair
 from autoseg.data.io.colour_tables import MaskTable
 from autoseg.data.io.images import image_format, is_npy, read_image, read_mask

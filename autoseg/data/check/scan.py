@@ -25,7 +25,6 @@ from autoseg.data.io.colour_tables import Colour
 from autoseg.data.io.images import first_in_colour
 from autoseg.data.loading.threads import Progress, in_threads
 from autoseg.data.resolve import (
-    SeenLabels,
     described,
     find_classes,
     image_form,
@@ -56,7 +55,7 @@ def scan_dataset(given: DataConfig, split: str | None, progress: Progress | None
     # only a few pairs are in memory at a time
     facts = in_threads(lambda index: inspect_pair(*places[index], table, *form), len(places), progress)
     found = find_classes(config, lambda: _labels(facts))
-    if found.error and _labels(facts).training:  # without labels, each mask has its own problem
+    if found.error and _labels(facts)[0]:  # without labels, each mask has its own problem
         problems.append(Problem("layout", "train", "", str(found.error), stops=True))
     data = described(config, found, form)
     counter = ClassCounter(data)
@@ -146,8 +145,8 @@ def _colours_of(masks: Sequence[Path]) -> list[Colour] | None:
     return [colour for colour, _ in sorted(totals.items(), key=lambda item: (-item[1], item[0]))]
 
 
-def _labels(facts: list[PairFacts]) -> SeenLabels:
-    """The labels of all masks that can be used. A mask of too many labels gets a fault."""
+def _labels(facts: list[PairFacts]) -> tuple[set[int], set[int]]:
+    """The labels of the training masks, and of all, that can be used. A mask of too many labels gets a fault."""
     for index, one in enumerate(facts):
         try:
             check_mask_like(one.pair[2], one.labels)
@@ -156,7 +155,7 @@ def _labels(facts: list[PairFacts]) -> SeenLabels:
                 fault = Fault("label", one.pair[2], str(reason))
                 facts[index] = one._replace(faults=(*one.faults, fault))
     training = [one for one in facts if one.split == "train"]
-    return SeenLabels(_labels_of(training or facts), _labels_of(facts))
+    return _labels_of(training or facts), _labels_of(facts)
 
 
 def _labels_of(facts: Sequence[PairFacts]) -> set[int]:

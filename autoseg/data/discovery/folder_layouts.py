@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -56,8 +55,7 @@ _SPLIT_OF = {word: split for split, words in SPLIT_WORDS.items() for word in wor
 _JOINED = re.compile(f"^({'|'.join(_SPLIT_OF)})({'|'.join((*IMAGE_WORDS, *MASK_WORDS))})$")
 
 
-@dataclass(frozen=True)
-class FoundLayout:
+class FoundLayout(NamedTuple):
     """The arrangement of a folder. The user or the masks decide what is None."""
 
     name: str
@@ -128,8 +126,10 @@ def _one_folder(root: Path) -> dict[str, SplitConfig]:
 class Place(NamedTuple):
     """A folder that holds images or masks."""
 
-    parts: tuple[str, ...]
-    """The parts of its path up to the last one with a known word; subfolders belong to it."""
+    path: str
+    """Its path up to the last part with a known word; subfolders belong to it."""
+    pattern: str
+    """The path with `*` for each part without a known word."""
     role: str | None
     """`image`, `mask`, or None if no word tells."""
     split: str | None
@@ -137,8 +137,6 @@ class Place(NamedTuple):
     """The lower, the more likely it holds the images or masks that are meant."""
     suffix: str
     """The suffix of its first image; empty if there is none."""
-    known: tuple[bool, ...]
-    """Which of the parts have a known word."""
 
 
 def find_splits(root: Path) -> dict[str | None, SplitConfig]:
@@ -214,7 +212,8 @@ def _place(parts: tuple[str, ...], shared: int, suffix: str) -> Place:
     every = {word for some in words for word in some}
     order = min((number for number, word in enumerate(MASK_WORDS) if word in every), default=len(MASK_WORDS))
     lesser = every & (LESSER_WORDS if role == "mask" else LESSER_WORDS - {*IMAGE_WORDS})
-    return Place(parts[:length], role, split, (len(lesser), order), suffix, known[:length])
+    pattern = "/".join(part if says else "*" for part, says in zip(parts[:length], known[:length], strict=True))
+    return Place("/".join(parts[:length]) or ".", pattern, role, split, (len(lesser), order), suffix)
 
 
 def split_of(name: str) -> str | None:
@@ -244,14 +243,13 @@ def _of(places: Sequence[Place], role: str | None, split: str | None) -> dict[st
     fitting = [place for place in places if (place.role, place.split) == (role, split)]
     several: dict[tuple[str, str], list[Place]] = {}
     for place in fitting:
-        pattern = "/".join(part if says else "*" for part, says in zip(place.parts, place.known, strict=True))
-        several.setdefault((pattern, place.suffix), []).append(place)
+        several.setdefault((place.pattern, place.suffix), []).append(place)
     found = {
         pattern: max(place.rank for place in group)
         for (pattern, _), group in several.items()
         if len(group) > 1 and pattern.strip("*/")
     }
-    return found | {"/".join(place.parts) or ".": place.rank for place in fitting}
+    return found | {place.path: place.rank for place in fitting}
 
 
 def _choose(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.data.base import LABELS
+from autoseg.data.base import check_labels
 from autoseg.data.discovery.pairs import Pair
 from autoseg.data.io.colour_tables import IGNORED_NAMES, LARGEST_TABLE, MaskTable
 from autoseg.data.io.images import read_mask
@@ -105,12 +105,6 @@ def labels_in(pairs: Sequence[Pair], table: MaskTable | None, skip: bool) -> set
         return [int(label) for label in labels]
 
     return set().union(*in_threads(labels_of, len(pairs)))
-
-
-def check_labels(path: Path, labels: NDArray[np.integer[Any]]) -> None:
-    """Raises: DataError: a label, of ascending `labels`, is outside the range of masks."""
-    if labels.size and not 0 <= int(labels[0]) <= int(labels[-1]) < LABELS:
-        raise DataError(f"{path} has labels outside 0..{LABELS - 1}; correct the mask", code="label-out-of-range")
 
 
 def check_mask_like(path: Path, labels: NDArray[np.integer[Any]]) -> None:
