@@ -125,6 +125,14 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
 
 
+def cache_folder(cache_dir: str | Path | None = None) -> Path:
+    """`cache_dir`, or else the user's cache folder: $XDG_CACHE_HOME/autoseg or ~/.cache/autoseg."""
+    if cache_dir is not None:
+        return Path(cache_dir).expanduser()
+    root = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(root) if os.path.isabs(root) else Path("~/.cache").expanduser()) / "autoseg"
+
+
 def shell_quoted(text: str) -> str:
     """`text` as one word of a printed command line. Windows takes double quotes only."""
     quoted = shlex.quote(text)

@@ -16,6 +16,7 @@ from autoseg.library import hint, library, names_in
 Rgb = tuple[Number, ...]
 """One number for each channel."""
 PixelType = Literal["uint8", "uint16", "float32"]
+Orientation = Literal["upright", "stored", "by_size"]
 Byte = Annotated[Whole, Field(ge=0, le=255)]
 
 LAYOUTS = ("auto", "generated", "folder", "list")
@@ -90,6 +91,10 @@ class DataConfig(Settings):
     """Number of image channels. Default: the channels of the first image."""
     pixel_type: PixelType | None = None
     """Pixel type of the images. Default: that of the first image. Integers are scaled to 0..1, floats are not."""
+    orientation: Orientation | None = None
+    """upright: images, and masks with a note of their own, are turned as EXIF says. stored: nothing is turned. by_size:
+    an image is turned unless only its stored size is that of its mask. Default: what the sizes of the files tell, else
+    upright."""
     normalise: Literal["imagenet", "data"] | None = None
     """Source of `mean` and `std`. Default: ImageNet's for 8 or 16 bit colours, else the training images'."""
     mean: Rgb = ()
@@ -141,6 +146,8 @@ class DataConfig(Settings):
         if self.classes is not None:
             if len(self.classes) < 2:
                 raise ValueError("'classes' needs at least two names")
+            if twice := next((name for name in self.classes if self.classes.count(name) > 1), None):
+                raise ValueError(f"'classes' has the name {twice!r} twice")
             if self.num_classes not in (None, len(self.classes)):
                 raise ValueError(f"num_classes is {self.num_classes}, but 'classes' has {len(self.classes)} names")
         if self.layout != "generated" and self.root is None:
@@ -155,8 +162,9 @@ class ResolvedDataConfig(DataConfig):
     classes: tuple[str, ...]
     num_classes: Annotated[Whole, Field(ge=2, le=65535)]
     ignore_label: Annotated[Whole, Field(ge=0, le=65535)]
-    channels: Annotated[Whole, Field(ge=1, le=1024)] = 3  # older config.yaml files lack both
+    channels: Annotated[Whole, Field(ge=1, le=1024)] = 3  # older config.yaml files lack these three
     pixel_type: PixelType = "uint8"
+    orientation: Orientation = "by_size"
     mean: Annotated[Rgb, Field(min_length=1)]
     std: Annotated[Rgb, Field(min_length=1)]
 

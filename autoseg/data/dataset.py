@@ -12,26 +12,24 @@ from numpy.typing import NDArray
 
 from autoseg.config.data import DataConfig, ResolvedDataConfig
 from autoseg.data.base import CACHE_BYTES, Sample, SegmentationDataset
-from autoseg.data.discovery.infer_classes import labels_in
+from autoseg.data.decide import mask_table_of, seen_labels
 from autoseg.data.discovery.known_datasets import title_of
 from autoseg.data.discovery.pairs import BadFiles, Pair, list_pairs, within
 from autoseg.data.generated import GeneratedDataset
-from autoseg.data.io.images import image_size, read_image, read_mask
+from autoseg.data.io.images import read_image
+from autoseg.data.io.masks import read_mask
+from autoseg.data.io.opening import read_header
 from autoseg.data.loading.threads import Progress, in_threads
-from autoseg.data.resolve import (
-    described,
-    find_classes,
-    image_form,
-    mask_table_of,
-    normalised,
-    resolve_layout,
-    resolve_mask_form,
-)
+from autoseg.data.look import look_at
+from autoseg.data.resolve import decided, described, generated_classes, normalised, resolve_layout
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
+from autoseg.files import cache_folder
 
 __all__ = ["Sample", "SegmentationDataset", "describe_dataset", "open_dataset", "resolve", "verify"]
 
+NEEDED = ("train", "val")
+"""Splits that a run needs."""
 LEAST_SIDE = 8
 """Least height and width of an image, in pixels."""
 
@@ -47,6 +45,7 @@ class FolderDataset(SegmentationDataset):
         self._root = Path(config.root or "")
         self._pairs = list(pairs)
         self.colours, self.mask_threshold = config.colours, config.mask_threshold
+        self.orientation = config.orientation
         self._table = mask_table_of(config)
 
     def read(self, index: int) -> tuple[NDArray[Any], NDArray[np.integer[Any]]]:
@@ -55,14 +54,16 @@ class FolderDataset(SegmentationDataset):
         Raises: DataError: a file that cannot be read, or an image and a mask of different sizes.
         """
         _, image_path, mask_path = self._pairs[index]
-        mask = read_mask(mask_path, self._table)
-        image = read_image(image_path, (mask.shape[0], mask.shape[1]), self.channels, self.image_dtype.name)
+        mask = read_mask(mask_path, self._table, self.orientation == "upright")
+        size = mask.shape[0], mask.shape[1]
+        image = read_image(image_path, size, self.channels, self.image_dtype.name, self.orientation)
         check_sizes(image_path, (image.shape[0], image.shape[1]), mask_path, (mask.shape[0], mask.shape[1]))
         return image, mask
 
     def stored_size(self, index: int) -> tuple[int, int]:
         """(H, W), from the header of the mask's file. Raises: DataError: it cannot be read."""
-        return image_size(self._pairs[index][2])
+        header = read_header(self._pairs[index][2])
+        return header.upright_size if self.orientation == "upright" else header.size
 
     def sources(self) -> list[tuple[str, str]]:
         """The two files of each sample, and their sizes and times of change."""
@@ -84,31 +85,49 @@ class FolderDataset(SegmentationDataset):
         self._cache = {new: self._cache[old] for new, old in enumerate(kept) if old in self._cache}
 
 
-def resolve(config: DataConfig) -> ResolvedDataConfig:
+def resolve(config: DataConfig, progress: Progress | None = None) -> ResolvedDataConfig:
     """Fill in what `config` leaves out. A resolved one is returned as it is.
 
-    This finds `root`, `layout` and `splits`, classes, ignore label, label map and colours, and the channels, type and
-    normalisation of the images. It reads the training masks if neither the classes nor their number are known, and some
-    training images if the normalisation is not.
+    This finds `root`, `layout` and `splits`, classes, ignore label, label map and colours, and the channels, type,
+    orientation and normalisation of the images, from all files of all splits; the log says each decision in a line.
 
-    Raises: DataError: no such folder, no known layout, masks that cannot be read, or fewer than two classes.
+    Raises: DataError: no such folder, no known layout, a file that cannot be used, or files that contradict each other.
     """
     if isinstance(config, ResolvedDataConfig):
         return config
     if _says_all(config):
-        return ResolvedDataConfig.model_validate(dict(config))
-    if config.layout != "generated":
-        config = resolve_layout(config)
-    split = next((name for name in ("train", *(config.splits or ())) if name in (config.splits or ())), "train")
+        return ResolvedDataConfig.model_validate({key: value for key, value in config if value is not None})
+    if config.layout == "generated":
+        named = generated_classes(config)
+        data = described(config.model_copy(update={"classes": named}))
+        return normalised(data, config, lambda: open_dataset(data, "train"))
+    placed, known = resolve_layout(config)
     skip = config.on_bad_file == "skip"
-    pairs = [] if config.layout == "generated" else list_pairs(config, split, [] if skip else None)
-    config = resolve_mask_form(config, pairs)
-    table = mask_table_of(config)
-    found = find_classes(config, lambda: (labels_in(pairs, table, skip), set()))
-    if found.error:
-        raise found.error
-    data = described(config, found, image_form(config, [image for _, image, _ in pairs]))
-    return normalised(data, config, lambda: open_dataset(data, split))
+    looks = look_at(_places(placed, skip), cache_folder(), progress)
+    found, said, errors = decided(config, placed, known, looks)
+    for look in looks if not skip else ():
+        error = look.error or seen_labels(found, look).error
+        if error is not None and look.split in NEEDED:
+            raise error
+    if errors:
+        raise errors[0]
+    data = described(found)
+    for line in said:
+        _log.info(f"data: {line}")
+    first = "train" if "train" in (data.splits or {}) else next(iter(data.splits or {}))
+    return normalised(data, config, lambda: open_dataset(data, first))
+
+
+def _places(config: DataConfig, skip: bool) -> list[tuple[str, Pair]]:
+    """(split, pair) of all splits; only `train` and `val` must have images, since a run needs no other split."""
+    places: list[tuple[str, Pair]] = []
+    for split in config.splits or {}:
+        try:
+            places += [(split, pair) for pair in list_pairs(config, split, [] if skip or split not in NEEDED else None)]
+        except DataError:
+            if split in NEEDED or len(config.splits or {}) == 1:
+                raise
+    return places
 
 
 def open_dataset(config: ResolvedDataConfig, split: str) -> SegmentationDataset:

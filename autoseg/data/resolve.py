@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
-from itertools import islice
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from autoseg.config.data import IMAGENET_MEAN, IMAGENET_STD, DataConfig, PixelType, ResolvedDataConfig, Rgb
+import numpy as np
+
+from autoseg.config.data import IMAGENET_MEAN, IMAGENET_STD, DataConfig, ResolvedDataConfig, Rgb
 from autoseg.data.base import SegmentationDataset
+from autoseg.data.decide import (
+    Decided,
+    decide_classes,
+    ignored_label,
+    image_form,
+    is_of_known,
+    mask_form,
+    orientation,
+    seen_labels,
+    something_to_learn,
+)
 from autoseg.data.discovery.folder_layouts import FoundLayout, with_validation
-from autoseg.data.discovery.infer_classes import FoundClasses, binary_map, classes_of
-from autoseg.data.discovery.known_datasets import find_layout, known_label_maps
-from autoseg.data.discovery.pairs import Pair, checked_root
+from autoseg.data.discovery.known_datasets import find_layout, known_label_maps, title_of
+from autoseg.data.discovery.pairs import checked_root
 from autoseg.data.generated import CLASSES
-from autoseg.data.io.colour_tables import ColourTable, MaskTable, named_classes, table_beside
-from autoseg.data.io.images import FIRST_FILES, are_black_and_white, first_in_colour, image_format
+from autoseg.data.look import PairLook
 from autoseg.data.statistics import channel_statistics
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
-IGNORE_LABEL = 255
-"""The ignore label if neither the user nor a known layout sets one."""
-MIDDLE = 128
-"""The threshold between black and white."""
 
-
-def resolve_layout(config: DataConfig) -> DataConfig:
+def resolve_layout(config: DataConfig) -> tuple[DataConfig, bool]:
     """`config` with `layout`, `splits`, `root`, and the labels, classes and colours of a known layout.
 
-    If the user has another number of classes than the layout, the layout's label map is not used.
+    Also whether the classes are those of a known layout. If the user has another number of classes than the layout, or
+    a label map, the layout's labels are not used.
     Raises: DataError: no such folder, no known layout, or not the one that is named.
     """
     root = checked_root(config.root or "")
@@ -42,7 +47,8 @@ def resolve_layout(config: DataConfig) -> DataConfig:
     own = config.num_classes or len(config.classes or ())
     # a label map that a known layout set for another folder does not apply to this one
     foreign = found.label_map is not None and config.label_map in known_label_maps()
-    if own in (0, len(found.classes or ())) and (config.label_map is None or foreign):
+    known = own in (0, len(found.classes or ())) and (config.label_map is None or foreign)
+    if known:
         if config.ignore_label is None:
             changes["ignore_label"] = found.ignore_label
         ignore = found.ignore_label if config.ignore_label is None else config.ignore_label
@@ -54,88 +60,66 @@ def resolve_layout(config: DataConfig) -> DataConfig:
             changes["classes"] = found.classes
     if config.colours is None:
         changes["colours"] = None if found.colours is None else dict(found.colours)
-    return config.model_copy(update=changes)
+    return config.model_copy(update=changes), known and found.classes is not None
 
 
-def resolve_mask_form(config: DataConfig, pairs: Sequence[Pair]) -> DataConfig:
-    """`config` with `colours` or `mask_threshold`, if the first masks hold no labels.
+def decided(
+    given: DataConfig, placed: DataConfig, known: bool, looks: Sequence[PairLook]
+) -> tuple[DataConfig, list[str], list[DataError]]:
+    """The settings with all that the files decide but the normalisation; what to say, a line each; and the errors.
 
-    Colours come from a table in the data set's folder, its parent, or a folder of masks.
+    given: the user's settings. placed, known: as `resolve_layout` returns them. Where the files leave something open,
+    there is an error, and the setting stays as it is.
     """
-    if config.colours is None and config.root and first_in_colour(mask for _, _, mask in pairs):
-        root, splits = Path(config.root), (config.splits or {}).values()
-        folders = [root / split.masks for split in splits if split.masks and "*" not in split.masks]
-        config = config.model_copy(update={"colours": table_beside(root, root.parent, *dict.fromkeys(folders))})
-    said = config.colours or config.label_map or config.mask_threshold is not None
-    if said or (config.num_classes or len(config.classes or ())) not in (0, 2):
-        return config
-    if not are_black_and_white(mask for _, _, mask in pairs):
-        return config
-    return config.model_copy(update={"mask_threshold": MIDDLE})
+    said: list[str] = []
+    errors: list[DataError] = []
 
-
-def mask_table_of(config: DataConfig) -> MaskTable | None:
-    """How the values in masks become labels; None if they are labels."""
-    return config.mask_threshold if config.colours is None else ColourTable(config.colours, ignored_label(config))
-
-
-def ignored_label(config: DataConfig) -> int:
-    """The ignore label that is set, or else `IGNORE_LABEL`."""
-    return IGNORE_LABEL if config.ignore_label is None else config.ignore_label
-
-
-def find_classes(config: DataConfig, labels: Callable[[], tuple[Set[int], Set[int]]]) -> FoundClasses:
-    """The classes that the settings name or count, or else those of the labels in the masks.
-
-    config: as `resolve_mask_form` returns it. labels: the labels of the training masks, and of the masks of all splits
-    as far as they were read; called if the masks must tell the classes, or the label map of two classes.
-    """
-    if config.layout == "generated":
-        return FoundClasses(_generated_classes(config), config.label_map)
-    named, label_map = named_classes(config.colours or {}), config.label_map
-    said = config.colours or label_map or config.mask_threshold is not None or config.ignore_label is not None
-    if (config.num_classes or len(config.classes or ())) == 2 and not said:
-        label_map = binary_map(labels()[0])
-    if config.classes:
-        return FoundClasses(config.classes, label_map)
-    if config.num_classes in (None, len(named)) and len(named) > 1 and label_map is None:
-        return FoundClasses(named)
-    if config.num_classes:
-        return FoundClasses(tuple(f"class_{label}" for label in range(config.num_classes)), label_map)
-    free = label_map is None and config.ignore_label is None
-    found = classes_of(*labels(), str(config.root), label_map, ignored_label(config), may_be_binary=free)
-    return found._replace(label_map=found.label_map or label_map)
-
-
-def image_form(config: DataConfig, images: Sequence[Path]) -> tuple[int, PixelType]:
-    """Channels and pixel type that are set, or else those of the first image that can be read."""
-    channels: int = 3
-    pixel_type: Any = "uint8"
-    for path in islice(images, 0 if config.channels and config.pixel_type else FIRST_FILES):
+    def decide(config: DataConfig, decision: Callable[[], Decided]) -> DataConfig:
         try:
-            channels, pixel_type = image_format(path)
-            break
-        except DataError:  # `read_image` reports it
-            continue
-    return config.channels or channels, config.pixel_type or pixel_type
+            settings, lines = decision()
+        except DataError as reason:
+            errors.append(reason)
+            return config
+        said.extend(lines)
+        return config.model_copy(update=settings)
+
+    config = placed
+    if known and given.layout == "auto" and not is_of_known(placed, [seen_labels(placed, look) for look in looks]):
+        known = False
+        config = given.model_copy(update={"layout": "folder", "root": placed.root, "splits": placed.splits})
+        said.append(
+            f"the folders are those of {title_of(placed.layout)}, but not the labels: taken as a data set of your own"
+            f" (data.layout: {placed.layout} if it is that one)"
+        )
+    config = decide(config, lambda: mask_form(config, looks))
+    masks = [seen_labels(config, look) for look in looks]
+    usable = [mask.labels for mask in masks if mask.error is None]
+    labels = set(np.unique(np.concatenate(usable)).tolist()) if usable else set[int]()
+    if known:
+        config = config.model_copy(update={"num_classes": len(config.classes or ())})
+    elif usable:
+        config = decide(config, lambda: decide_classes(config, labels))
+    config = decide(config, lambda: image_form(config, looks))
+    config = decide(config, lambda: orientation(config, looks))
+    training = [mask for look, mask in zip(looks, masks, strict=True) if look.split == "train" and mask.error is None]
+    if training and not errors:
+        config = decide(config, lambda: something_to_learn(config, training))
+    return config, said, errors
 
 
-def described(config: DataConfig, found: FoundClasses, form: tuple[int, PixelType]) -> ResolvedDataConfig:
-    """`config` with its classes and the form of its images, without normalisation."""
-    channels, pixel_type = form
-    mean, std = unscaled(channels)
-    known = {
-        "classes": found.classes,
-        "num_classes": len(found.classes),
-        "label_map": found.label_map,
+def described(config: DataConfig) -> ResolvedDataConfig:
+    """`config` as resolved, without normalisation; usual values where nothing could be decided."""
+    mean, std = unscaled(config.channels or 3)
+    usual = {
+        "classes": config.classes or ("class_0",),
+        "num_classes": len(config.classes or ("class_0",)),
         "ignore_label": ignored_label(config),
-        "channels": channels,
-        "pixel_type": pixel_type,
-        "mean": mean,
-        "std": std,
+        "channels": config.channels or 3,
+        "pixel_type": config.pixel_type or "uint8",
+        "orientation": config.orientation or "upright",
     }
     # not validated, since a check of data continues with one class
-    return ResolvedDataConfig.model_construct(**{**dict(config), **known})
+    return ResolvedDataConfig.model_construct(**{**dict(config), **usual, "mean": mean, "std": std})
 
 
 def unscaled(channels: int) -> tuple[Rgb, Rgb]:
@@ -170,7 +154,7 @@ def normalised(
     return data.model_copy(update={"mean": mean, "std": std})
 
 
-def _generated_classes(config: DataConfig) -> tuple[str, ...]:
+def generated_classes(config: DataConfig) -> tuple[str, ...]:
     if config.classes:
         return config.classes
     if config.num_classes:

@@ -20,7 +20,8 @@ from autoseg.config.inference import InferenceConfig
 from autoseg.data.augment.sample import full_scale, to_tensor
 from autoseg.data.base import Sample, resize_image
 from autoseg.data.dataset import LEAST_SIDE
-from autoseg.data.io.images import IMAGE_SUFFIXES, is_image, read_image
+from autoseg.data.io.images import read_image
+from autoseg.data.io.opening import IMAGE_SUFFIXES, is_image
 from autoseg.engine.checkpoint import fitting, load_checkpoint
 from autoseg.engine.config import RetrainConfig
 from autoseg.engine.crf import refined
@@ -180,7 +181,7 @@ def predict_files(
 
 def _read(path: Path, data: ResolvedDataConfig) -> NDArray[Any]:
     """Read an image (H, W, C). Raises: DataError: it has other channels or another pixel type than the network's."""
-    return read_image(path, None, data.channels, data.pixel_type)
+    return read_image(path, None, data.channels, data.pixel_type, data.orientation)
 
 
 def _paletted(labels: np.ndarray, colours: np.ndarray) -> Image.Image:

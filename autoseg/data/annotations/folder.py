@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from autoseg.data.discovery.folder_names import split_of
-from autoseg.data.discovery.pairs import is_hidden, within
-from autoseg.data.io.images import is_image
+from autoseg.data.discovery.pairs import within
+from autoseg.data.io.opening import is_hidden, is_image
 from autoseg.data.io.reading import missing_file, unreadable
 from autoseg.errors import DataError
 

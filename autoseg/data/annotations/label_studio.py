@@ -25,7 +25,7 @@ from autoseg.data.annotations.regions import (
     ring,
     turned,
 )
-from autoseg.data.io.images import is_image
+from autoseg.data.io.opening import is_image
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
 

@@ -20,7 +20,7 @@ from PIL import Image
 from autoseg.data.annotations import coco, cvat, label_studio, labelme, supervisely, yolo
 from autoseg.data.annotations.folder import Folder, read_json
 from autoseg.data.annotations.regions import AnnotatedImage, AnnotationSet, paint
-from autoseg.data.io.images import image_size
+from autoseg.data.io.opening import read_header
 from autoseg.data.loading.threads import Progress, in_threads
 from autoseg.errors import DataError
 from autoseg.files import one_line, write_text
@@ -154,7 +154,7 @@ def _paint_all(
 
 def _mask(one: AnnotatedImage, labels: Mapping[str, int]) -> Any:
     drawing = one.read()
-    size = image_size(one.image) if drawing.size is None else drawing.size
+    size = read_header(one.image).upright_size if drawing.size is None else drawing.size
     return paint(drawing, size, labels, 0, one.source)
 
 

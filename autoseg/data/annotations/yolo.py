@@ -15,7 +15,7 @@ import numpy as np
 
 from autoseg.data.annotations.folder import Folder
 from autoseg.data.annotations.regions import AnnotatedImage, AnnotationSet, Drawing, Region, by_area, ring
-from autoseg.data.io.images import image_size, is_image
+from autoseg.data.io.opening import is_image, read_header
 from autoseg.data.io.reading import missing_file, unreadable
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
@@ -126,7 +126,7 @@ def labels_of(image: Path) -> Path:
 
 def read(labels: Path, image: Path, names: Mapping[int, str]) -> Drawing:
     """What a label file draws; an image without one holds no object."""
-    size = image_size(image)
+    size = read_header(image).upright_size
     if not labels.is_file():
         return Drawing(size, [])
     with unreadable(labels, "text", "export it again", OSError, UnicodeDecodeError), missing_file(labels):

@@ -11,12 +11,10 @@ from typing import NamedTuple
 
 from autoseg.config.base import LEAST_INPUT_SIDE
 from autoseg.data.check.summary import ClassCounter, Scan, SplitSummary
-from autoseg.data.dataset import show_size
+from autoseg.data.dataset import NEEDED, show_size
 from autoseg.data.discovery.pairs import IMAGE_VARIANTS, MASK_VARIANTS, index_files, within
 from autoseg.data.wording import counted
 
-NEEDED = ("train", "val")
-"""Splits that a run needs."""
 RARE_SHARE = 0.001
 """A class with a smaller share of the labelled training pixels is hard to learn."""
 RARE_IMAGES = 5

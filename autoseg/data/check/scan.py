@@ -6,66 +6,52 @@ wrong; here it becomes a problem of a list.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-from PIL import Image
 
 from autoseg.config.data import DataConfig
-from autoseg.data.check.inspection import Fault, PairFacts, inspect_pair
-from autoseg.data.check.problems import NEEDED, Problem
+from autoseg.data.check.inspection import inspect_pair
+from autoseg.data.check.problems import Problem
 from autoseg.data.check.summary import ClassCounter, Scan
-from autoseg.data.dataset import FolderDataset
-from autoseg.data.discovery.infer_classes import check_mask_like
-from autoseg.data.discovery.pairs import Pair, list_pairs, split_config, within
-from autoseg.data.io.colour_tables import Colour
-from autoseg.data.io.images import first_in_colour
+from autoseg.data.dataset import NEEDED, FolderDataset
+from autoseg.data.decide import colours_seen, mask_form, seen_labels
+from autoseg.data.discovery.pairs import Pair, list_pairs, split_config
+from autoseg.data.io.masks import MaskFacts
 from autoseg.data.loading.threads import Progress, in_threads
-from autoseg.data.resolve import (
-    described,
-    find_classes,
-    image_form,
-    mask_table_of,
-    normalised,
-    resolve_layout,
-    resolve_mask_form,
-)
-from autoseg.data.wording import counted
+from autoseg.data.look import PairLook, look_at
+from autoseg.data.resolve import decided, described, normalised, resolve_layout
 from autoseg.errors import DataError
-
-MOST_COLOURS = 256
-"""Largest number of colours in masks for which a table is proposed."""
+from autoseg.files import cache_folder
 
 
 def scan_dataset(given: DataConfig, split: str | None, progress: Progress | None) -> tuple[Scan, list[Problem]]:
     """Read a data set, or one of its splits; also return the problems of the data set as a whole.
 
-    `progress(done, total)` is called after each pair. Raises: DataError: a folder of no known layout.
+    `progress(done, total)` is called after each file. Raises: DataError: a folder of no known layout.
     """
-    config = resolve_layout(given)
-    pairs, left_out, problems = _list(config, split)
-    first = pairs.get("train") or next(iter(pairs.values()))
+    placed, known = resolve_layout(given)
+    pairs, left_out, problems = _list(placed, split)
     places = [(name, pair) for name, listed in pairs.items() for pair in listed]
-    config = resolve_mask_form(config, first)
-    config = _propose_colours(config, [mask for _, (_, _, mask) in places], problems)
-    form, table = image_form(config, [image for _, image, _ in first]), mask_table_of(config)
-    # only a few pairs are in memory at a time
-    facts = in_threads(lambda index: inspect_pair(*places[index], table, *form), len(places), progress)
-    found = find_classes(config, lambda: _labels(facts))
-    if found.error and _labels(facts)[0]:  # without labels, each mask has its own problem
-        problems.append(Problem("layout", "train", "", str(found.error), stops=True))
-    data = described(config, found, form)
+    total = 2 * len(places)
+    looks = look_at(places, cache_folder(), None if progress is None else lambda done, _: progress(done, total))
+    config, said, errors = decided(given, placed, known, looks)
+    config = _propose_colours(config, looks)
+    problems += [
+        Problem("layout", "train", "", str(error), stops=True) for error in errors if _concerns_all(error, looks)
+    ]
+    masks = [seen_labels(config, look) for look in looks]
+    data = described(config)
+    facts = in_threads(
+        lambda index: inspect_pair(looks[index], masks[index], data), len(places),
+        None if progress is None else lambda done, _: progress(len(places) + done, total),
+    )  # fmt: skip
     counter = ClassCounter(data)
     usable = [one.pair for one in facts if one.split == "train" and counter.is_usable(one)]
     if usable:
         try:
-            data = normalised(data, config, lambda: FolderDataset(data, usable, cache_bytes=0))
+            data = normalised(data, given, lambda: FolderDataset(data, usable, cache_bytes=0))
         except DataError as reason:
             problems.append(Problem("layout", "train", "", str(reason), stops=True))
-    return Scan(data, facts, left_out), problems
+    return Scan(data, facts, left_out, said), problems
 
 
 # --- the steps --------------------------------------------------------------------------------------------------------
@@ -105,59 +91,24 @@ def _list(
     return pairs, left_out, problems
 
 
-def _propose_colours(config: DataConfig, masks: Sequence[Path], problems: list[Problem]) -> DataConfig:
-    """`config` with the colours of the masks under made-up names, if masks are in colour and no table names them."""
-    first = first_in_colour(masks)
-    if config.colours is not None or first is None:
+def _propose_colours(config: DataConfig, looks: Sequence[PairLook]) -> DataConfig:
+    """`config` with the colours of the masks under made-up names, if indices or colours are no labels without a table."""
+    if config.colours is not None or config.mask_threshold is not None:
         return config
-    colours = _colours_of(masks)
-    if colours is None:  # each mask has its own problem
+    try:
+        mask_form(config, looks)
         return config
+    except DataError as reason:
+        if reason.code not in ("mask-colours-unset", "palettes-differ") or (colours := colours_seen(looks)) is None:
+            return config
     own = config.classes if len(config.classes or ()) == len(colours) else None
     names = own or tuple(f"class_{number}" for number in range(len(colours)))
-    name = within(Path(config.root or ""), first)
-    text = (
-        f"{name} and other masks are in {counted(len(colours), 'colour')}, and nothing says which class each is; set"
-        " data.colours, as proposed, with names of your own"
-    )
-    problems.append(Problem("layout", "train", name, text, stops=True))
-    return config.model_copy(update={"colours": dict(zip(names, colours, strict=True))})
+    proposed = {"colours": dict(zip(names, colours, strict=True)), "classes": names, "num_classes": len(names)}
+    return config.model_copy(update=proposed)
 
 
-def _colours_of(masks: Sequence[Path]) -> list[Colour] | None:
-    """The colours of all masks that can be read, the commonest first; None if there are too many."""
-
-    def colours_of(index: int) -> list[tuple[int, Any]] | None:
-        """(pixels, colour) of each colour; None if there are many."""
-        try:
-            with Image.open(masks[index]) as image:
-                return image.convert("RGB").getcolors(MOST_COLOURS)
-        except Exception:  # Pillow raises many kinds; `read_mask` reports it
-            return []
-
-    found = in_threads(colours_of, len(masks))
-    totals: Counter[Colour] = Counter()
-    for colours in found:
-        for pixels, colour in colours or ():
-            totals[colour] += pixels
-    if len(totals) > MOST_COLOURS or 2 * found.count(None) > len(masks):
-        return None
-    return [colour for colour, _ in sorted(totals.items(), key=lambda item: (-item[1], item[0]))]
-
-
-def _labels(facts: list[PairFacts]) -> tuple[set[int], set[int]]:
-    """The labels of the training masks, and of all, that can be used. A mask of too many labels gets a fault."""
-    for index, one in enumerate(facts):
-        try:
-            check_mask_like(one.pair[2], one.labels)
-        except DataError as reason:
-            if not any(fault.kind == "label" for fault in one.faults):
-                fault = Fault("label", one.pair[2], str(reason))
-                facts[index] = one._replace(faults=(*one.faults, fault))
-    training = [one for one in facts if one.split == "train"]
-    return _labels_of(training or facts), _labels_of(facts)
-
-
-def _labels_of(facts: Sequence[PairFacts]) -> set[int]:
-    fine = [one.labels for one in facts if not any(fault.kind in ("unreadable", "label") for fault in one.faults)]
-    return set(np.unique(np.concatenate(fine)).tolist()) if fine else set()
+def _concerns_all(error: DataError, looks: Sequence[PairLook]) -> bool:
+    """Whether an error is of the data set; if no mask can be read, or only one file is wrong, the files have their own."""
+    if error.code in ("mask-like-photo", "mask-compression-lossy"):
+        return False
+    return any(isinstance(look.mask, MaskFacts) for look in looks)

@@ -33,6 +33,8 @@ class Scan(NamedTuple):
     """The facts of each pair, split after split."""
     left_out: Mapping[str, Sequence[tuple[str, str]]]
     """Split -> (name, reason) of each image without a pair."""
+    said: Sequence[str] = ()
+    """What was decided of the data set, a line each."""
 
 
 class SplitSummary(NamedTuple):

@@ -17,13 +17,12 @@ from autoseg.config.data import SplitConfig
 from autoseg.data.discovery.pairs import (
     Index,
     index_files,
-    is_hidden,
     match_names,
     pairs_in_one_folder,
     shared_length,
 )
 from autoseg.data.io.colour_tables import Colours
-from autoseg.data.io.images import is_image
+from autoseg.data.io.opening import is_hidden, is_image
 from autoseg.errors import DataError
 
 SPLITS = {"train": ("train", "training"), "val": ("val", "validation", "valid", "dev"), "test": ("test", "testing")}

@@ -21,9 +21,10 @@ from pydantic import Field, field_validator, model_validator
 from autoseg.config.base import Flag, Settings, Whole, merge, parse
 from autoseg.config.data import Byte, SplitConfig
 from autoseg.data.discovery.folder_layouts import FoundLayout, find_folder, find_lists, image_folders, pick, split_of
-from autoseg.data.discovery.pairs import image_files, is_hidden, read_list
+from autoseg.data.discovery.pairs import image_files, read_list
 from autoseg.data.io.colour_tables import IGNORED_NAMES, ClassRow, Colour, read_class_table
-from autoseg.data.io.images import first_in_colour
+from autoseg.data.io.masks import first_in_colour
+from autoseg.data.io.opening import is_hidden
 from autoseg.errors import DataError
 from autoseg.files import read_yaml
 from autoseg.library import hint, library, names_in

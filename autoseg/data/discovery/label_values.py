@@ -89,7 +89,7 @@ def _unnamed(rest: Sequence[int], ignored: frozenset[int], may_ignore: bool, whe
         )
     binary = labels in ((0, 1), *((0, value) for value in TOPS))
     names = BINARY if binary else tuple(f"class_{label}" for label in labels)
-    because = f"the labels that occur, {_listed(labels)}"
+    because = f"the labels that occur, {listed(labels)}"
     if top is not None:
         because += f"; {top} beside them is ignored"
     return LabelReading(names, labels, ignored | ({top} if top is not None else set()), because)
@@ -107,7 +107,7 @@ def _without_top(rest: Sequence[int], where: str) -> tuple[tuple[int, ...], int 
         return others, top
     as_class = ", ".join(f"{label}: {number}" for number, label in enumerate(rest) if label != number)
     raise DataError(
-        f"the masks in {where} hold the labels {_listed(rest)}: {top} may mark ignored pixels (set data.ignore_label:"
+        f"the masks in {where} hold the labels {listed(rest)}: {top} may mark ignored pixels (set data.ignore_label:"
         f" {top}) or a class (set data.num_classes: {len(rest)} and data.label_map: {{{as_class}}})",
         code="labels-unclear",
     )
@@ -130,14 +130,14 @@ def _numbered(rest: Sequence[int], count: int, ignored: frozenset[int], may_igno
     inside = tuple(label for label in rest if label not in tops)
     black_and_white = count == 2 and len(rest) == 2 and inside == (0,)
     if set(inside) <= set(plain) and not black_and_white:
-        because = "the classes that are set" + f"; {_listed(sorted(tops))} ignored" * bool(tops)
+        because = "the classes that are set" + f"; {listed(sorted(tops))} ignored" * bool(tops)
         return LabelReading(names, plain, ignored | tops, because)
     for left, top in ((tuple(rest), frozenset[int]()), (inside, tops)):
         if len(left) == count:
-            because = f"the {count} classes that are set, in the order of the labels {_listed(left)}"
+            because = f"the {count} classes that are set, in the order of the labels {listed(left)}"
             return LabelReading(names, left, ignored | top, because)
     raise DataError(
-        f"the masks in {where} hold {counted(len(rest), 'label')} ({_listed(rest)}), but {counted(count, 'class')} are"
+        f"the masks in {where} hold {counted(len(rest), 'label')} ({listed(rest)}), but {counted(count, 'class')} are"
         " set; map the labels with data.label_map, or correct data.classes or data.num_classes",
         code="labels-differ",
     )
@@ -169,8 +169,8 @@ def _named(file: LabelNames, rest: Sequence[int], ignored: frozenset[int], may_i
 def _names_differ(file: LabelNames, rest: Sequence[int]) -> DataError:
     strange = [label for label in rest if label not in file.names and label not in file.ignored]
     return DataError(
-        f"{file.file} names {counted(len(file.names), 'class')} of the labels {_listed(sorted(file.names))}, but the"
-        f" masks also hold {_listed(strange)}; correct it, or set data.classes or data.num_classes, which count more",
+        f"{file.file} names {counted(len(file.names), 'class')} of the labels {listed(sorted(file.names))}, but the"
+        f" masks also hold {listed(strange)}; correct it, or set data.classes or data.num_classes, which count more",
         code="names-differ",
     )
 
@@ -181,7 +181,7 @@ def _checked(found: LabelReading, where: str) -> LabelReading:
     if twice is not None:
         raise DataError(f"the class name {twice!r} comes twice ({found.because}); rename one", code="class-name-twice")
     if len(found.classes) < 2:
-        labels = _listed(found.labels) if found.labels else "none"
+        labels = listed(found.labels) if found.labels else "none"
         text = (
             f"the masks in {where} hold the label {labels} and no other"
             if found.labels
@@ -195,7 +195,7 @@ def _checked(found: LabelReading, where: str) -> LabelReading:
     return found
 
 
-def _listed(labels: Sequence[int]) -> str:
+def listed(labels: Sequence[int]) -> str:
     """`0..18, 255`, or the first eight."""
     runs: list[list[int]] = []
     for label in labels:

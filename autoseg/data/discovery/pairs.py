@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from autoseg.config.data import DataConfig, SplitConfig
-from autoseg.data.io.images import IMAGE_SUFFIXES, is_image
+from autoseg.data.io.opening import IMAGE_SUFFIXES, is_hidden, is_image
 from autoseg.data.io.reading import unreadable
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
@@ -298,11 +298,6 @@ def image_files(root: Path, folder: str) -> Iterator[tuple[str, Path]]:
         for path in _walk(place):
             if is_image(path.name):
                 yield prefix + path.relative_to(place).with_suffix("").as_posix(), path
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a file or folder is hidden or made by an archiver, by its name."""
-    return name.startswith(".") or name == "__MACOSX"
 
 
 def _folders(root: Path, folder: str) -> list[tuple[str, Path]]:

@@ -6,6 +6,8 @@ Letters: H height and W width in pixels.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -78,6 +80,17 @@ def look_at_mask(path: Path) -> MaskFacts:
     shades = _shades(found, values, kind) if found.dtype == np.uint8 else None
     size = (found.shape[0], found.shape[1])
     return MaskFacts(_stored(opened, size), opened.orientation, kind, values, pixels, palette, shades)
+
+
+def first_in_colour(masks: Iterable[Path], most: int = 10) -> Path | None:
+    """The first mask in colour among the first `most`. Files that cannot be read do not count."""
+    for path in islice(masks, most):
+        try:
+            if _colours(open_file(path).content) is not None:
+                return path
+        except DataError:  # `read_mask` reports it
+            continue
+    return None
 
 
 def count_values(values: NDArray[np.integer[Any]], at_once: int = 2**20) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +30,7 @@ from autoseg.data.loading.packed import (
 from autoseg.data.loading.threads import Progress, in_threads
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
-from autoseg.files import one_line
+from autoseg.files import cache_folder, one_line
 from autoseg.host_memory import free_memory, total_memory
 
 Store: TypeAlias = Literal["auto", "device", "memory", "disk", "none"]
@@ -72,14 +71,6 @@ def keep_samples(
         verify(dataset, progress)
     _say_unlabelled(dataset)
     return place
-
-
-def cache_folder(cache_dir: str | Path | None = None) -> Path:
-    """`cache_dir`, or else the user's cache folder: $XDG_CACHE_HOME/autoseg or ~/.cache/autoseg."""
-    if cache_dir is not None:
-        return Path(cache_dir).expanduser()
-    root = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(root) if os.path.isabs(root) else Path("~/.cache").expanduser()) / "autoseg"
 
 
 def available_memory() -> int:

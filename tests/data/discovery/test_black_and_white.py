@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from autoseg.data.discovery.infer_classes import classes_of
 from error_codes import raises_code
 from PIL import Image
 
@@ -12,7 +13,6 @@ from autoseg.config.base import parse
 from autoseg.config.data import DataConfig
 from autoseg.data.check.report import check_dataset
 from autoseg.data.dataset import describe_dataset, open_dataset, resolve
-from autoseg.data.discovery.infer_classes import classes_of
 from autoseg.data.io.colour_tables import table_beside
 from autoseg.data.io.images import are_black_and_white, read_mask
 from autoseg.data.wording import counted

@@ -1,0 +1,350 @@
+"""Deciding what a data set is from all of its files: runs and `check-data` both do it here.
+
+Each decision is a function of the settings and of what was seen. It returns what is decided and one line that says it,
+or a DataError where the files contradict each other or leave it open.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autoseg.config.data import DataConfig, Orientation, PixelType
+from autoseg.data.base import LABELS
+from autoseg.data.discovery.label_names import names_beside
+from autoseg.data.discovery.label_values import LabelReading, listed, read_labels
+from autoseg.data.io.colour_tables import (
+    MOST_COLOURS,
+    Colour,
+    ColourTable,
+    MaskTable,
+    as_colour,
+    named_classes,
+    table_beside,
+)
+from autoseg.data.io.masks import BRIGHT, MaskFacts, read_mask
+from autoseg.data.io.opening import Header
+from autoseg.data.look import PairLook
+from autoseg.data.wording import counted
+from autoseg.errors import DataError
+
+IGNORE_LABEL, WIDE_IGNORE_LABEL = 255, 65535
+"""The ignore label if neither the user nor a known layout sets one; the second one beside 256 classes or more."""
+MIDDLE = 128
+"""The threshold between black and white."""
+SHADES = 8
+"""Least number of values between black and white that shows blurred edges instead of labels."""
+MOST_IN_A_MASK = 150
+"""Largest number of different labels in a mask; a file with more is taken for an image."""
+
+
+class Decided(NamedTuple):
+    """A decision: settings, and what to say of it."""
+
+    settings: dict[str, Any]
+    said: tuple[str, ...] = ()
+
+
+class SeenMask(NamedTuple):
+    """The labels of a mask, ascending, and the pixels of each; the error of one that cannot be used."""
+
+    labels: NDArray[np.int64]
+    pixels: NDArray[np.int64]
+    error: DataError | None = None
+
+
+Decision = Callable[[DataConfig, Sequence[PairLook]], Decided]
+
+
+def ignored_label(config: DataConfig) -> int:
+    """The ignore label that is set, or else the usual one."""
+    if config.ignore_label is not None:
+        return config.ignore_label
+    return WIDE_IGNORE_LABEL if (config.num_classes or len(config.classes or ())) > IGNORE_LABEL else IGNORE_LABEL
+
+
+def mask_table_of(config: DataConfig) -> MaskTable | None:
+    """How the values in masks become labels; None if they are labels."""
+    return config.mask_threshold if config.colours is None else ColourTable(config.colours, ignored_label(config))
+
+
+# --- the form of masks ------------------------------------------------------------------------------------------------
+
+
+def mask_form(config: DataConfig, looks: Sequence[PairLook]) -> Decided:
+    """`colours` or `mask_threshold`, if the masks hold no labels.
+
+    Colours come from a table in the data set's folder, its parent, or a folder of masks.
+    Raises: DataError: palettes contradict each other, or masks are in colour, and no table says which class is which.
+    """
+    if config.colours is not None or config.mask_threshold is not None:
+        return Decided({})
+    masks = [(look.pair[2], look.mask) for look in looks if isinstance(look.mask, MaskFacts)]
+    coloured = next((path for path, mask in masks if mask.kind == "colours"), None)
+    clash = None if coloured else _palette_clash(masks)
+    if coloured or clash:
+        if colours := _colours_beside(config):
+            return Decided({"colours": colours}, ("masks are read by their colours, from the table beside them",))
+        if coloured:
+            read_mask(coloured)  # raises the error
+        raise DataError(str(clash), code="palettes-differ")
+    classes = config.num_classes or len(config.classes or ())
+    if classes in (0, 2) and config.label_map is None and _is_black_and_white([mask for _, mask in masks]):
+        text = f"masks are black and white with blurred edges: {MIDDLE} or more is class 1"
+        return Decided({"mask_threshold": MIDDLE}, (text,))
+    if lossy := next((path for path, mask in masks if mask.kind == "lossy"), None):
+        read_mask(lossy)  # raises the error
+    return Decided({})
+
+
+def _colours_beside(config: DataConfig) -> dict[str | int, Colour] | None:
+    root = Path(config.root or "")
+    places = [root / split.masks for split in (config.splits or {}).values() if split.masks and "*" not in split.masks]
+    return table_beside(root, root.parent, *dict.fromkeys(places))
+
+
+def _palette_clash(masks: Sequence[tuple[Path, MaskFacts]]) -> str | None:
+    """Why palette indices are no labels: files give one index different colours."""
+    colour_of: dict[int, tuple[Colour, Path]] = {}
+    for path, mask in masks:
+        for index, colour in (mask.palette or {}).items():
+            known, first = colour_of.setdefault(index, (colour, path))
+            if known != colour:
+                return (
+                    f"index {index} is {list(colour)} in the palette of {path}, but {list(known)} in that of {first}, so"
+                    " indices are no labels; set data.colours, by which masks are then read"
+                )
+    return None
+
+
+def _is_black_and_white(masks: Sequence[MaskFacts]) -> bool:
+    """Whether all masks show two classes in black and white, and edges are blurred, as in JPEGs and enlarged masks."""
+    if not masks or any(mask.shades is None for mask in masks):
+        return False
+    blurred = any(mask.kind == "lossy" or (mask.shades or 0) > 0 for mask in masks)
+    between = {value for mask in masks for value in mask.values.tolist()} if blurred else set()
+    bright = any((mask.values >= BRIGHT).any() for mask in masks)
+    return bright and (any(mask.kind == "lossy" for mask in masks) or len(between) >= SHADES + 2)
+
+
+def colours_seen(looks: Sequence[PairLook]) -> list[Colour] | None:
+    """The colours of all masks, the commonest first; None if there are more than any table has."""
+    totals: Counter[Colour] = Counter()
+    for mask in (look.mask for look in looks if isinstance(look.mask, MaskFacts)):
+        for value, pixels in zip(mask.values.tolist(), mask.pixels.tolist(), strict=True):
+            totals[_shown(mask, value)] += pixels
+    if len(totals) > MOST_COLOURS:
+        return None
+    return [colour for colour, _ in sorted(totals.items(), key=lambda item: (-item[1], item[0]))]
+
+
+def _shown(mask: MaskFacts, value: int) -> Colour:
+    """The colour of a value in a mask."""
+    if mask.kind == "colours":
+        return as_colour(value)
+    return (mask.palette or {}).get(value, (value, value, value))
+
+
+# --- the labels -------------------------------------------------------------------------------------------------------
+
+
+def seen_labels(config: DataConfig, look: PairLook) -> SeenMask:
+    """The labels of a mask by `config`'s colours or threshold."""
+    nothing = np.zeros(0, dtype=np.int64)
+    if isinstance(look.mask, DataError):
+        return SeenMask(nothing, nothing, look.mask)
+    mask, table, path = look.mask, mask_table_of(config), look.pair[2]
+    labels = mask.values
+    if isinstance(table, int):
+        labels = (labels >= table).astype(np.int64)
+    elif table is not None:
+        colours = np.array([_shown(mask, value) for value in mask.values.tolist()], dtype=np.uint8).reshape(1, -1, 3)
+        try:
+            labels = table.read(colours, path).reshape(-1).astype(np.int64)
+        except DataError:
+            return SeenMask(nothing, nothing, _error_of(path, table))
+    elif mask.kind != "labels":
+        return SeenMask(nothing, nothing, _error_of(path, None))
+    found, places = np.unique(labels, return_inverse=True)
+    pixels = np.bincount(places, mask.pixels, len(found)).astype(np.int64)
+    return SeenMask(found, pixels, _label_error(path, found, config.num_classes or len(config.classes or ())))
+
+
+def _error_of(path: Path, table: MaskTable | None) -> DataError:
+    try:
+        read_mask(path, table)
+    except DataError as reason:
+        return reason
+    return DataError(f"{path} has changed while it was read; start again", code="file-changed")
+
+
+def _label_error(path: Path, labels: NDArray[np.int64], classes: int) -> DataError | None:
+    if labels.size and not 0 <= int(labels[0]) <= int(labels[-1]) < LABELS:
+        return DataError(f"{path} has labels outside 0..{LABELS - 1}; correct the mask", code="label-out-of-range")
+    if labels.size > max(MOST_IN_A_MASK, classes + 1):
+        return DataError(
+            f"{path} has {labels.size} different labels, as an image would; are images and masks in swapped"
+            " folders? If not, set data.num_classes",
+            code="mask-like-photo",
+        )
+    return None
+
+
+def decide_classes(config: DataConfig, seen: set[int]) -> Decided:
+    """Classes, label map and ignore label, by what is set, by the names beside the data, or by the labels `seen`.
+
+    Raises: DataError: as `read_labels`.
+    """
+    ignored = ignored_label(config)
+    named = named_classes(config.colours or {})
+    if len(named) > 1 and config.label_map is None and config.num_classes in (None, len(named)):
+        return Decided({"classes": config.classes or named, "num_classes": len(named), "ignore_label": ignored})
+    given = config.label_map or {}
+    used = {given.get(label, label) for label in seen}
+    if config.mask_threshold is not None or (config.colours and not named):
+        used |= set() if config.colours else {0, 1}
+    own = config.classes is not None or config.num_classes is not None
+    files = [] if own else names_beside(Path(config.root or ""))
+    reading = read_labels(used, str(config.root), config.ignore_label, files, config.classes, config.num_classes)
+    label_map = _composed(given, reading, seen, ignored)
+    settings = {
+        "classes": reading.classes,
+        "num_classes": len(reading.classes),
+        "label_map": label_map,
+        "ignore_label": WIDE_IGNORE_LABEL if len(reading.classes) > IGNORE_LABEL == ignored else ignored,
+    }
+    return Decided(settings, (_class_line(reading, ignored),))
+
+
+def _composed(given: dict[int, int], reading: LabelReading, seen: set[int], ignored: int) -> dict[int, int] | None:
+    """The user's label map, and after it that of the reading."""
+    then = reading.label_map(ignored) or {}
+    if not given:
+        return then or None
+    first = {label: given.get(label, label) for label in {*given, *then, *seen}}
+    both = {label: then.get(target, target) for label, target in first.items()}
+    return {label: both[label] for label in sorted(both) if label in given or both[label] != label}
+
+
+def _class_line(reading: LabelReading, ignored: int) -> str:
+    others = sorted(label for label in reading.ignored if label != ignored)
+    text = f"{counted(len(reading.classes), 'class')} from {reading.because}"
+    if reading.labels != tuple(range(len(reading.labels))):
+        text += f": the labels {listed(reading.labels)} become 0..{len(reading.labels) - 1}"
+    return text + (f"; {listed(others)} ignored" if others else "")
+
+
+def is_of_known(known: DataConfig, masks: Sequence[SeenMask]) -> bool:
+    """Whether masks hold the labels of a known data set, whose classes, label map and colours `known` has.
+
+    They do not if most have others or cannot be read so, if none shows a class, if the labels only count 0, 1, ... to
+    less than the set's last one, or if a file beside the data names other classes.
+    """
+    label_map, ignored, number = known.label_map or {}, ignored_label(known), len(known.classes or ())
+    legal = {*label_map, *range(number), ignored, IGNORE_LABEL}
+    fine = [set(mask.labels.tolist()) for mask in masks if mask.error is None]
+    fine = [labels for labels in fine if labels <= legal]
+    if not masks or 2 * len(fine) <= len(masks):
+        return not masks
+    files = names_beside(Path(known.root or ""))
+    listed_names = {name.lower() for file in files for name in file.names.values()}
+    if files and 2 * len(listed_names & {name.lower() for name in known.classes or ()}) < len(listed_names):
+        return False
+    seen = set().union(*fine) - {IGNORE_LABEL, ignored}
+    used = {label for label in seen if label_map.get(label, label) != ignored}
+    last = max([label for label, target in label_map.items() if target != ignored] or [number - 1])
+    counting = sorted(seen) == list(range(len(seen)))
+    return bool(used) and (bool(known.colours) or not counting or max(seen) >= last)
+
+
+def something_to_learn(config: DataConfig, training: Sequence[SeenMask]) -> Decided:
+    """Nothing, if the training masks show two classes. Raises: DataError: one class, or ignored pixels alone."""
+    label_map, ignored = config.label_map or {}, ignored_label(config)
+    seen = {label_map.get(label, label) for mask in training for label in mask.labels.tolist()} - {ignored}
+    if len(seen) >= 2:
+        return Decided({})
+    names = config.classes or ()
+    what = next((f"the class {names[label]!r} alone" for label in seen if label < len(names)), "ignored pixels alone")
+    raise DataError(
+        f"the training masks in {config.root} show {what}, so that there is nothing to learn; look at `autoseg"
+        f" check-data`, and correct data.label_map or data.ignore_label ({ignored})",
+        code="nothing-to-learn",
+    )
+
+
+# --- the images -------------------------------------------------------------------------------------------------------
+
+
+def image_form(config: DataConfig, looks: Sequence[PairLook]) -> Decided:
+    """Channels and pixel type, from all images. Grey among colour becomes colour.
+
+    Raises: DataError: images of other channels, or of several pixel types.
+    """
+    headers = [(look.pair[1], look.image) for look in looks if isinstance(look.image, Header)]
+    channels = {header.channels: path for path, header in reversed(headers)}
+    types = {header.pixel_type: path for path, header in reversed(headers)}
+    said = []
+    if config.channels is None and len(channels) > 1:
+        if set(channels) != {1, 3}:
+            raise DataError(
+                _differ(channels, "{} channels") + "; convert some, or set data.channels", code="channels-differ"
+            )
+        grey = sum(header.channels == 1 for _, header in headers)
+        said.append(f"{grey:,} of {counted(len(headers), 'image')} are grey and become colours by copying")
+    if config.pixel_type is None and len(types) > 1:
+        text = _differ(types, "{} values") + "; convert some, or set data.pixel_type, to which integers are scaled"
+        raise DataError(text, code="pixel-types-differ")
+    cut = next((path for path, header in headers if (header.bits, header.pixel_type) == (16, "uint8")), None)
+    if cut is not None:
+        said.append(f"{cut.name} and others have 16 bits a colour, of which 8 are read; save TIFF or NPY to keep all")
+    found: tuple[int, PixelType] = (max(channels, default=3), next(iter(types), "uint8"))  # type: ignore[assignment]
+    form = config.channels or found[0], config.pixel_type or found[1]
+    if form != (3, "uint8"):
+        said.append(f"images have {counted(form[0], 'channel')} of {form[1]}")
+    return Decided({"channels": form[0], "pixel_type": form[1]}, tuple(said))
+
+
+def _differ(found: dict[Any, Path], form: str) -> str:
+    (first, path), (second, other) = list(found.items())[:2]
+    return f"{path} has {form.format(first)}, but {other} has {form.format(second)}"
+
+
+def orientation(config: DataConfig, looks: Sequence[PairLook]) -> Decided:
+    """Whether images are turned as their EXIF notes say, from the files of which the sizes tell.
+
+    Raises: DataError: some files tell one, and some the other.
+    """
+    if config.orientation is not None:
+        return Decided({"orientation": config.orientation})
+    votes: dict[Orientation, Path] = {}
+    noted: list[Path] = []
+    for look in looks:
+        image, mask = look.image, look.mask_header
+        if isinstance(image, DataError) or isinstance(mask, DataError) or image.orientation == mask.orientation == 1:
+            continue
+        noted.append(look.pair[1])
+        stored, upright = image.size == mask.size, image.upright_size == mask.upright_size
+        if stored != upright:
+            votes.setdefault("stored" if stored else "upright", look.pair[1])
+    if len(votes) == 2:
+        raise DataError(
+            f"the mask of {votes['upright']} is drawn on the image as its EXIF note turns it, and that of"
+            f" {votes['stored']} on the image as stored; save images upright, or set data.orientation, to by_size if all"
+            " sizes tell",
+            code="orientations-differ",
+        )
+    decided: Orientation = next(iter(votes), "upright")
+    if not noted:
+        return Decided({"orientation": decided})
+    names = f"{noted[0].name}" + f" and {len(noted) - 1:,} others" * (len(noted) > 1)
+    text = f"EXIF notes turn {names}: images are read {'as stored' if decided == 'stored' else 'upright'}"
+    why = "as the sizes of their masks tell" if votes else (
+        "but no size tells whether the masks are drawn so; look at `autoseg check-data --out`, or set data.orientation:"
+        " stored"
+    )  # fmt: skip
+    return Decided({"orientation": decided}, (f"{text}, {why}",))
