@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,16 @@ from autoseg.config.base import merge, parse
 from autoseg.config.data import DataConfig, ResolvedDataConfig, data_settings
 from autoseg.data.dataset import SegmentationDataset, open_dataset, resolve
 from autoseg.data.loading.threads import in_threads
+from autoseg.engine.log import Progress
 from autoseg.errors import DataError, RunError
 from autoseg.files import one_line, to_yaml, write_text
-from autoseg.setup.settings import Source, data_overrides
+from autoseg.setup.settings import data_overrides
 
 SETTINGS = "data.yaml"
 
 
 def convert(
-    data: Source,
+    data: str | Path,
     out: str | Path,
     *,
     overrides: Mapping[str, Any] | None = None,
@@ -45,8 +47,6 @@ def convert(
     Raises:
         AutosegError: the data set cannot be read, has no files, or `out` holds files.
     """
-    from autoseg.engine.log import Progress
-
     folder = Path(out).expanduser()
     if folder.exists() and (not folder.is_dir() or next(folder.iterdir(), None) is not None):
         raise RunError(f"{folder} exists; give --out a new folder", code="file-exists")
@@ -59,7 +59,7 @@ def convert(
         for split in config.splits or {}:
             dataset = open_dataset(config, split)
             with Progress(split, len(dataset), enabled=show_progress) as bar:
-                in_threads(lambda index: _write(dataset, index, folder, split), len(dataset), bar.update)  # noqa: B023
+                in_threads(partial(_write, dataset, folder, split), len(dataset), partial(_show, bar))
             written[split] = {"images": f"{split}/images", "masks": f"{split}/masks"}
         settings = {
             "layout": "folder",
@@ -76,7 +76,11 @@ def convert(
     return resolve(parse(DataConfig, data_settings(folder / SETTINGS), str(folder / SETTINGS)))
 
 
-def _write(dataset: SegmentationDataset, index: int, folder: Path, split: str) -> None:
+def _show(bar: Progress, done: int, total: int) -> None:
+    bar.update(done)
+
+
+def _write(dataset: SegmentationDataset, folder: Path, split: str, index: int) -> None:
     """Copy the image, and write the mask under its name."""
     source = dataset.image_path(index)
     assert source is not None, "a set of files"

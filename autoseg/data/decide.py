@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.config.data import DataConfig, Orientation, PixelType
+from autoseg.config.data import DataConfig, Orientation
 from autoseg.data.base import LABELS
 from autoseg.data.discovery.label_names import names_beside
 from autoseg.data.discovery.label_values import LabelReading, listed, read_labels
@@ -116,8 +116,8 @@ def _palette_clash(masks: Sequence[tuple[Path, MaskFacts]]) -> str | None:
             known, first = colour_of.setdefault(index, (colour, path))
             if known != colour:
                 return (
-                    f"index {index} is {list(colour)} in the palette of {path}, but {list(known)} in that of {first}, so"
-                    " indices are no labels; set data.colours, by which masks are then read"
+                    f"index {index} is {list(colour)} in the palette of {path}, but {list(known)} in that of {first},"
+                    " so indices are no labels; set data.colours, by which masks are then read"
                 )
     return None
 
@@ -302,8 +302,7 @@ def image_form(config: DataConfig, looks: Sequence[PairLook]) -> Decided:
     cut = next((path for path, header in headers if (header.bits, header.pixel_type) == (16, "uint8")), None)
     if cut is not None:
         said.append(f"{cut.name} and others have 16 bits a colour, of which 8 are read; save TIFF or NPY to keep all")
-    found: tuple[int, PixelType] = (max(channels, default=3), next(iter(types), "uint8"))  # type: ignore[assignment]
-    form = config.channels or found[0], config.pixel_type or found[1]
+    form = config.channels or max(channels, default=3), config.pixel_type or next(iter(types), "uint8")
     if form != (3, "uint8"):
         said.append(f"images have {counted(form[0], 'channel')} of {form[1]}")
     return Decided({"channels": form[0], "pixel_type": form[1]}, tuple(said))
@@ -334,7 +333,7 @@ def orientation(config: DataConfig, looks: Sequence[PairLook]) -> Decided:
     if len(votes) == 2:
         raise DataError(
             f"the mask of {votes['upright']} is drawn on the image as its EXIF note turns it, and that of"
-            f" {votes['stored']} on the image as stored; save images upright, or set data.orientation, to by_size if all"
+            f" {votes['stored']} on the image as stored; save images upright, or set data.orientation: by_size, if all"
             " sizes tell",
             code="orientations-differ",
         )

@@ -155,6 +155,7 @@ def normalised(
 
 
 def generated_classes(config: DataConfig) -> tuple[str, ...]:
+    """The classes of the generated set."""
     if config.classes:
         return config.classes
     if config.num_classes:

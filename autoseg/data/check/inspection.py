@@ -93,9 +93,8 @@ def inspect_pair(look: PairLook, mask: SeenMask, data: ResolvedDataConfig) -> Pa
         check_sizes(image_path, size, mask_path, mask_size or size)
     except DataError as reason:
         faults.append(Fault(_FAULTS.get(reason.code, "unreadable"), image_path, str(reason)))
-    return PairFacts(
-        look.split, look.pair, mask_size or size, image_kind, mask_kind, mask.labels, mask.pixels, (*faults,)
-    )
+    kinds = image_kind, mask_kind
+    return PairFacts(look.split, look.pair, mask_size or size, *kinds, mask.labels, mask.pixels, tuple(faults))
 
 
 def check_image(

@@ -92,7 +92,7 @@ def _list(
 
 
 def _propose_colours(config: DataConfig, looks: Sequence[PairLook]) -> DataConfig:
-    """`config` with the colours of the masks under made-up names, if indices or colours are no labels without a table."""
+    """`config` with the colours of the masks under made-up names, if masks hold no labels and no table names them."""
     if config.colours is not None or config.mask_threshold is not None:
         return config
     try:
@@ -108,7 +108,7 @@ def _propose_colours(config: DataConfig, looks: Sequence[PairLook]) -> DataConfi
 
 
 def _concerns_all(error: DataError, looks: Sequence[PairLook]) -> bool:
-    """Whether an error is of the data set; if no mask can be read, or only one file is wrong, the files have their own."""
+    """Whether an error is of the data set; of single files, or if no mask can be read, the files have their own."""
     if error.code in ("mask-like-photo", "mask-compression-lossy"):
         return False
     return any(isinstance(look.mask, MaskFacts) for look in looks)

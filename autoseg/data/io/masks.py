@@ -201,10 +201,7 @@ def _shades(grey: NDArray[np.uint8], values: NDArray[np.int64], kind: str) -> in
     """As `MaskFacts.shades`."""
     if kind == "colours":
         return None
-    if len(values) <= 2 and kind != "lossy":
-        flat = values
-    else:
-        flat = _flat_values(grey)
+    flat = values if len(values) <= 2 and kind != "lossy" else _flat_values(grey)
     dark, bright = int((flat < DARK).sum()), int((flat >= BRIGHT).sum())
     if max(dark, bright) > 1 or dark + bright < flat.size or np.isin(grey, flat).mean() < CROWDED:
         return None

@@ -59,8 +59,8 @@ def read(case: Case, folder: Path) -> Read:
     root = folder / "data"
     root.mkdir(parents=True)
     settings = case.build(root)
-    given = parse(DataConfig, {**data_settings(root), **(settings if isinstance(settings, dict) else {})})
     try:
+        given = parse(DataConfig, {**data_settings(root), **(settings if isinstance(settings, dict) else {})})
         config = resolve(given)
         samples = {name: sample for split in ("train", "val") for name, sample in _samples(config, split)}
     except AutosegError as reason:

@@ -426,7 +426,7 @@ KNOWN = (
     Case("own-classes-in-voc", HERE, in_voc,
          Meant(CAT_DOG, {f"2007_00000{n}": blocks((0, 1, 2), n) for n in range(PAIRS)})),
     Case("own-labels-in-cityscapes", HERE, in_cityscapes,
-         Meant(3, {f"x/a{n}": blocks((0, 1, 2), n) for n in range(PAIRS)})),
+         Meant(3, {f"x/a{n}_leftImg8bit": blocks((0, 1, 2), n) for n in range(PAIRS)})),
 )  # fmt: skip
 
 
