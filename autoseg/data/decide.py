@@ -302,7 +302,7 @@ def image_form(config: DataConfig, looks: Sequence[PairLook]) -> Decided:
     cut = next((path for path, header in headers if (header.bits, header.pixel_type) == (16, "uint8")), None)
     if cut is not None:
         said.append(f"{cut.name} and others have 16 bits a colour, of which 8 are read; save TIFF or NPY to keep all")
-    form = config.channels or max(channels, default=3), config.pixel_type or next(iter(types), "uint8")
+    form = config.channels or max(channels, default=3), config.pixel_type or max(types, default="uint8")
     if form != (3, "uint8"):
         said.append(f"images have {counted(form[0], 'channel')} of {form[1]}")
     return Decided({"channels": form[0], "pixel_type": form[1]}, tuple(said))

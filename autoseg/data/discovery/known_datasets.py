@@ -21,7 +21,8 @@ from pydantic import Field, field_validator, model_validator
 from autoseg.config.base import Flag, Settings, Whole, merge, parse
 from autoseg.config.data import Byte, SplitConfig
 from autoseg.data.discovery.folder_layouts import FoundLayout, find_folder, find_lists, image_folders, pick, split_of
-from autoseg.data.discovery.pairs import image_files, read_list
+from autoseg.data.discovery.lists import read_list
+from autoseg.data.discovery.pairs import image_files
 from autoseg.data.io.colour_tables import IGNORED_NAMES, ClassRow, Colour, read_class_table
 from autoseg.data.io.masks import first_in_colour
 from autoseg.data.io.opening import is_hidden

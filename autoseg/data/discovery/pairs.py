@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 import re
@@ -12,8 +11,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from autoseg.config.data import DataConfig, SplitConfig
+from autoseg.data.discovery.lists import find_listed, plain, read_list
 from autoseg.data.io.opening import IMAGE_SUFFIXES, is_hidden, is_image
-from autoseg.data.io.reading import unreadable
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
@@ -83,7 +82,7 @@ def list_pairs(config: DataConfig, split: str, bad: BadFiles = None) -> list[Pai
     entries = read_list(root / place.list) if place.list else []
     stems = [entry[0] for entry in entries if len(entry) == 1]
     pairs = [
-        (_without_suffix(image), _listed(root, image), _listed(root, mask))
+        (_without_suffix(image), find_listed(root, image), find_listed(root, mask))
         for image, mask in (entry for entry in entries if len(entry) == 2)
         if _both_there(root, place.list or "", image, mask, bad)
     ]
@@ -107,31 +106,6 @@ def pairs_in_one_folder(folder: Path, most: int = 20_000) -> bool:
     """Whether one of the first `most` images of a folder lies beside its mask, such as `a.jpg` and `a_mask.png`."""
     names = {name for name, _ in islice(image_files(folder, "."), most)}
     return any(_mask_among(name, names) for name in names)
-
-
-def read_list(path: Path) -> list[tuple[str, ...]]:
-    """The lines of a list: (stem,) or (image, mask). A tab or comma separates names that have spaces.
-
-    A CSV may have a header. Numbers after a stem (Oxford-IIIT Pet) are left out.
-    Raises: DataError: it cannot be read, has a line of three parts, or no line.
-    """
-    with unreadable(path, "a list of images", "correct data.splits", OSError, UnicodeDecodeError):
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    entries = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        entry = _entry(line, path.suffix)
-        if len(entry) > 2 or not all(entry):
-            raise DataError(
-                f"{path}, line {number}: write a stem, or an image and its mask with a tab between them",
-                code="list-line-invalid",
-            )
-        if number > 1 or path.suffix.lower() != ".csv" or not _is_header(entry):
-            entries.append(entry)
-    if not entries:
-        raise DataError(f"{path} lists no images; write a stem, or `image mask`, on each line", code="list-empty")
-    return entries
 
 
 def within(root: Path, path: Path) -> str:
@@ -297,7 +271,7 @@ def image_files(root: Path, folder: str) -> Iterator[tuple[str, Path]]:
     for prefix, place in _folders(root, folder):
         for path in _walk(place):
             if is_image(path.name):
-                yield prefix + path.relative_to(place).with_suffix("").as_posix(), path
+                yield plain(prefix + path.relative_to(place).with_suffix("").as_posix()), path
 
 
 def _folders(root: Path, folder: str) -> list[tuple[str, Path]]:
@@ -364,34 +338,12 @@ def _part(pairs: list[Pair], part: str, val_share: float, seed: int, root: Path)
     return [pair for pair in pairs if (pair[0] in held_out) == (part == "val")]
 
 
-# --- lists ------------------------------------------------------------------------------------------------------------
-
-
-def _entry(line: str, suffix: str) -> tuple[str, ...]:
-    """The cells of a line of a list."""
-    line = line.strip()
-    if suffix.lower() == ".csv":
-        delimiter = next((mark for mark in ",;\t" if mark in line), ",")
-        return tuple(cell.strip() for cell in next(csv.reader([line], delimiter=delimiter)))
-    if separator := next((mark for mark in "\t," if mark in line), None):
-        return tuple(part.strip() for part in line.split(separator))
-    if both := _TWO_FILES.fullmatch(line):
-        return both.groups()
-    parts = line.split()
-    if len(parts) == 4 and all(part.isdecimal() for part in parts[1:]):
-        return (parts[0],)
-    return tuple(parts) if len(parts) == 2 else (line,)
-
-
-def _is_header(entry: Sequence[str]) -> bool:
-    """Whether the first line of a CSV names its columns: no cell has a dot, as file names have."""
-    columns = ("image", "images", "stem", "name", "id", "file", "filename", "image_path")
-    return not any("." in cell for cell in entry) and (len(entry) == 2 or entry[0].lower() in columns)
+# --- lists -------------------------------------------------------------------------------------------------------------
 
 
 def _both_there(root: Path, listing: str, image: str, mask: str, bad: BadFiles) -> bool:
     for file in (image, mask):
-        if not _listed(root, file).is_file():
+        if not find_listed(root, file).is_file():
             error = DataError(
                 f"{root / listing} lists {file}, which is not in {root}; add the file or correct the list",
                 code="listed-file-missing",
@@ -399,12 +351,6 @@ def _both_there(root: Path, listing: str, image: str, mask: str, bad: BadFiles) 
             _leave_out(bad, _without_suffix(image), error)
             return False
     return True
-
-
-def _listed(root: Path, name: str) -> Path:
-    """The file that a list names. `/JPEGImages/a.jpg` may be relative to `root`, as in the lists of augmented VOC."""
-    path = root / name
-    return path if path.exists() or not name.startswith("/") else root / name.lstrip("/")
 
 
 def _without_suffix(name: str) -> str:

@@ -345,7 +345,7 @@ NAMES = (
     Case("names-fewer-than-labels", HERE, named("classes.txt", "background\ncat\n", (0, 1, 2)), "names-differ"),
     Case("names-twice", HERE, named("classes.txt", "background\ncat\ncat\n", (0, 1, 2)), "class-name-twice"),
     Case("classes-set-twice", HERE, lambda root: (pairs(root, (0, 1, 2)), {"classes": ["a", "b", "b"]})[1],
-         "class-name-twice"),
+         "setting-invalid"),
 )  # fmt: skip
 
 

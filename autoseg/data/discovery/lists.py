@@ -1,0 +1,115 @@
+"""Lists of images, or of images and masks: text files and CSVs, of any system."""
+
+from __future__ import annotations
+
+import csv
+import re
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+from autoseg.data.io.opening import IMAGE_SUFFIXES, is_image
+from autoseg.data.io.reading import unreadable
+from autoseg.errors import DataError
+
+IMAGE_COLUMNS = ("image", "images", "img", "stem", "name", "id", "file", "filename", "file_name", "path", "image_path",
+                 "image_id", "imageid", "img_path", "input")  # fmt: skip
+MASK_COLUMNS = ("mask", "masks", "label", "labels", "gt", "mask_path", "label_path", "annotation", "segmentation", "target",
+                "mask_id", "étiquette", "ground_truth", "groundtruth", "seg")  # fmt: skip
+_SUFFIX = "|".join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)
+_TWO_FILES = re.compile(rf"(.+(?:{_SUFFIX}))\s+(\S.*(?:{_SUFFIX}))", re.IGNORECASE)
+_DELIMITERS = ",;\t|"
+
+
+def read_list(path: Path) -> list[tuple[str, ...]]:
+    """The lines of a list: (stem,) or (image, mask). A tab or comma separates names that have spaces.
+
+    Text is UTF-8, UTF-16 with its mark, or Windows' cp1252; backslashes separate folders too. A CSV may have a header,
+    by which the columns of images and masks are found, and a column of numbers. Numbers after a stem (Oxford-IIIT Pet)
+    are left out.
+    Raises: DataError: it cannot be read, has a line of three parts, or no line.
+    """
+    with unreadable(path, "a list of images", "correct data.splits", OSError, UnicodeDecodeError):
+        lines = [line for line in _text(path).splitlines() if line.strip() and not line.startswith("#")]
+    entries = _csv_entries(path, lines) if path.suffix.lower() == ".csv" else [_entry(line) for line in lines]
+    for number, entry in enumerate(entries, start=1):
+        if len(entry) > 2 or not all(entry):
+            raise DataError(
+                f"{path}, entry {number}: write a stem, or an image and its mask with a tab between them",
+                code="list-line-invalid",
+            )
+    if not entries:
+        raise DataError(f"{path} lists no images; write a stem, or `image mask`, on each line", code="list-empty")
+    return [tuple(plain(cell) for cell in entry) for entry in entries]
+
+
+def plain(name: str) -> str:
+    """A name of a file with slashes, and with letters and their accents composed, as most systems store them."""
+    return unicodedata.normalize("NFC", name.replace("\\", "/"))
+
+
+def find_listed(root: Path, name: str) -> Path:
+    """The file that a list names. `/JPEGImages/a.jpg` may be relative to `root`, as in the lists of augmented VOC.
+
+    Apple's systems store accents apart from their letters. The path may not exist.
+    """
+    names = [name, name.lstrip("/")] if name.startswith("/") else [name]
+    paths = [root / unicodedata.normalize(form, one) for one in names for form in ("NFC", "NFD")]
+    return next((path for path in paths if path.exists()), paths[0])
+
+
+def _text(path: Path) -> str:
+    content = path.read_bytes()
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        if b"\0" in content:
+            raise
+        return content.decode("cp1252")
+
+
+def _entry(line: str) -> tuple[str, ...]:
+    """The cells of a line of a text file."""
+    line = line.strip()
+    if separator := next((mark for mark in "\t," if mark in line), None):
+        return tuple(part.strip() for part in line.split(separator))
+    if both := _TWO_FILES.fullmatch(line):
+        return both.groups()
+    parts = line.split()
+    if len(parts) == 4 and all(part.isdecimal() for part in parts[1:]):
+        return (parts[0],)
+    return tuple(parts) if len(parts) == 2 else (line,)
+
+
+def _csv_entries(path: Path, lines: Sequence[str]) -> list[tuple[str, ...]]:
+    delimiter = next((mark for mark in _DELIMITERS if mark in "".join(lines[:1])), ",")
+    rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
+    if not rows:
+        return []
+    header = [cell.lower() for cell in rows[0]]
+    image = next((place for name in IMAGE_COLUMNS for place, cell in enumerate(header) if cell == name), None)
+    mask = next((place for name in MASK_COLUMNS for place, cell in enumerate(header) if cell == name), None)
+    if _is_header(header):
+        rows = rows[1:]
+    columns = list(range(len(header)))
+    if image is not None and (mask is not None or len(header) == 1):
+        columns = [image] if mask is None else [image, mask]
+    else:  # a column of numbers comes from the program that wrote the table
+        columns = [
+            place for place in columns if not _is_index([row[place] for row in rows if place < len(row)])
+        ] or columns
+    return [tuple(row[place] for place in columns if place < len(row)) for row in rows]
+
+
+def _is_header(cells: Sequence[str]) -> bool:
+    """Whether the first line of a CSV names its columns: no cell is a file's name."""
+    if any(is_image(cell) or "." in cell for cell in cells):
+        return False
+    return len([cell for cell in cells if cell]) >= 2 or cells[0] in IMAGE_COLUMNS
+
+
+def _is_index(cells: Sequence[str]) -> bool:
+    """Whether a column only counts: 0, 1, 2, ..."""
+    return bool(cells) and all(cell.isdecimal() and int(cell) - place in (0, 1) for place, cell in enumerate(cells))
