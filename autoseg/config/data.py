@@ -19,7 +19,9 @@ PixelType = Literal["uint8", "uint16", "float32"]
 Orientation = Literal["upright", "stored", "by_size"]
 Byte = Annotated[Whole, Field(ge=0, le=255)]
 
-LAYOUTS = ("auto", "generated", "folder", "list")
+ANNOTATIONS = ("labelme", "coco", "label_studio", "supervisely", "yolo", "cvat", "parts")
+"""Values of `data.layout` for annotations; parts: several masks an image, such as a folder for each class."""
+LAYOUTS = ("auto", "generated", "folder", "list", *ANNOTATIONS)
 """Values of `data.layout` besides the data sets in `data_sets/`."""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -35,12 +37,14 @@ class SplitConfig(Settings):
     """Ending of the stems of all images, which their masks lack. Other files in the folder are no images."""
     mask_suffix: str | None = None
     """Ending that masks' stems add to their images'. Default: autoseg tries the usual endings."""
+    annotations: str | None = None
+    """For annotations such as COCO's: the split as their folders or files name it, or `all`."""
     part: Literal["train", "val"] | None = None
     """For images without given splits: the part that the split by seed assigns to training or to validation."""
 
     @model_validator(mode="after")
     def _enough(self) -> SplitConfig:
-        if self.list is None and (self.images is None or self.masks is None):
+        if self.list is None and self.annotations is None and (self.images is None or self.masks is None):
             raise ValueError("needs either 'list' or both 'images' and 'masks'")
         return self
 

@@ -14,7 +14,7 @@ from autoseg.config.data import DataConfig, ResolvedDataConfig
 from autoseg.data.base import CACHE_BYTES, Sample, SegmentationDataset
 from autoseg.data.decide import mask_table_of, seen_labels
 from autoseg.data.discovery.known_datasets import title_of
-from autoseg.data.discovery.pairs import BadFiles, Pair, list_pairs, within
+from autoseg.data.discovery.pairs import BadFiles, Pair, within
 from autoseg.data.generated import GeneratedDataset
 from autoseg.data.io.images import read_image
 from autoseg.data.io.masks import read_mask
@@ -22,6 +22,7 @@ from autoseg.data.io.opening import read_header
 from autoseg.data.loading.threads import Progress, in_threads
 from autoseg.data.look import look_at
 from autoseg.data.resolve import decided, described, generated_classes, normalised, resolve_layout
+from autoseg.data.splits import list_pairs
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
 from autoseg.files import cache_folder
@@ -101,10 +102,10 @@ def resolve(config: DataConfig, progress: Progress | None = None) -> ResolvedDat
         named = generated_classes(config)
         data = described(config.model_copy(update={"classes": named}))
         return normalised(data, config, lambda: open_dataset(data, "train"))
-    placed, known = resolve_layout(config)
+    placed = resolve_layout(config)
     skip = config.on_bad_file == "skip"
-    looks = look_at(_places(placed, skip), cache_folder(), progress)
-    found, said, errors = decided(config, placed, known, looks)
+    looks = look_at(_places(placed.config, skip), cache_folder(), progress)
+    found, said, errors = decided(config, placed, looks)
     for look in looks if not skip else ():
         error = look.error or seen_labels(found, look).error
         if error is not None and look.split in NEEDED:

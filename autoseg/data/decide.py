@@ -27,7 +27,7 @@ from autoseg.data.io.colour_tables import (
     named_classes,
     table_beside,
 )
-from autoseg.data.io.masks import BRIGHT, MaskFacts, read_mask
+from autoseg.data.io.masks import BRIGHT, MIDDLE, MaskFacts, read_mask
 from autoseg.data.io.opening import Header
 from autoseg.data.look import PairLook
 from autoseg.data.wording import counted
@@ -35,8 +35,6 @@ from autoseg.errors import DataError
 
 IGNORE_LABEL, WIDE_IGNORE_LABEL = 255, 65535
 """The ignore label if neither the user nor a known layout sets one; the second one beside 256 classes or more."""
-MIDDLE = 128
-"""The threshold between black and white."""
 SHADES = 8
 """Least number of values between black and white that shows blurred edges instead of labels."""
 MOST_IN_A_MASK = 150

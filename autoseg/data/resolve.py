@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from autoseg.config.data import IMAGENET_MEAN, IMAGENET_STD, DataConfig, ResolvedDataConfig, Rgb
+from autoseg.config.data import ANNOTATIONS, IMAGENET_MEAN, IMAGENET_STD, DataConfig, ResolvedDataConfig, Rgb
 from autoseg.data.base import SegmentationDataset
 from autoseg.data.decide import (
     Decided,
@@ -30,11 +30,20 @@ from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
 
-def resolve_layout(config: DataConfig) -> tuple[DataConfig, bool]:
+class Placed(NamedTuple):
+    """Settings with the places of the files."""
+
+    config: DataConfig
+    known: bool
+    """Whether the classes are those of the layout."""
+    said: tuple[str, ...] = ()
+    """What to say of the layout, a line each."""
+
+
+def resolve_layout(config: DataConfig) -> Placed:
     """`config` with `layout`, `splits`, `root`, and the labels, classes and colours of a known layout.
 
-    Also whether the classes are those of a known layout. If the user has another number of classes than the layout, or
-    a label map, the layout's labels are not used.
+    If the user has another number of classes than the layout, or a label map, the layout's labels are not used.
     Raises: DataError: no such folder, no known layout, or not the one that is named.
     """
     root = checked_root(config.root or "")
@@ -60,18 +69,18 @@ def resolve_layout(config: DataConfig) -> tuple[DataConfig, bool]:
             changes["classes"] = found.classes
     if config.colours is None:
         changes["colours"] = None if found.colours is None else dict(found.colours)
-    return config.model_copy(update=changes), known and found.classes is not None
+    return Placed(config.model_copy(update=changes), known and found.classes is not None, found.said)
 
 
 def decided(
-    given: DataConfig, placed: DataConfig, known: bool, looks: Sequence[PairLook]
+    given: DataConfig, placed: Placed, looks: Sequence[PairLook]
 ) -> tuple[DataConfig, list[str], list[DataError]]:
     """The settings with all that the files decide but the normalisation; what to say, a line each; and the errors.
 
-    given: the user's settings. placed, known: as `resolve_layout` returns them. Where the files leave something open,
+    given: the user's settings. placed: as `resolve_layout` returns them. Where the files leave something open,
     there is an error, and the setting stays as it is.
     """
-    said: list[str] = []
+    said = list(placed.said)
     errors: list[DataError] = []
 
     def decide(config: DataConfig, decision: Callable[[], Decided]) -> DataConfig:
@@ -83,14 +92,15 @@ def decided(
         said.extend(lines)
         return config.model_copy(update=settings)
 
-    config = placed
-    if known and given.layout == "auto" and not is_of_known(placed, [seen_labels(placed, look) for look in looks]):
-        known = False
-        config = given.model_copy(update={"layout": "folder", "root": placed.root, "splits": placed.splits})
+    config, known = placed.config, placed.known
+    checked = known and given.layout == "auto" and config.layout not in ANNOTATIONS
+    if checked and not is_of_known(config, [seen_labels(config, look) for look in looks]):
         said.append(
-            f"the folders are those of {title_of(placed.layout)}, but not the labels: taken as a data set of your own"
-            f" (data.layout: {placed.layout} if it is that one)"
+            f"the folders are those of {title_of(config.layout)}, but not the labels: taken as a data set of your own"
+            f" (data.layout: {config.layout} if it is that one)"
         )
+        known, own = False, {"layout": "folder", "root": config.root, "splits": config.splits}
+        config = given.model_copy(update=own)
     config = decide(config, lambda: mask_form(config, looks))
     masks = [seen_labels(config, look) for look in looks]
     usable = [mask.labels for mask in masks if mask.error is None]

@@ -96,10 +96,7 @@ def _images(
             differ = "" if sizes[image] == size else ", once in another size"
             raise DataError(f"{file} lists the image {one['file_name']} twice{differ}; remove one", code="image-twice")
         sizes[image] = size
-        name = image.relative_to(folder.root).with_suffix("").as_posix()
-        found.append(
-            AnnotatedImage(name, image, file, partial(_drawing, by_image.get(one.get("id"), []), size, names, file))
-        )
+        found.append(AnnotatedImage(image, file, partial(_drawing, by_image.get(one.get("id"), []), size, names, file)))
     if strays := by_image.keys() - known:
         raise DataError(
             f"{file} has annotations of the image {next(iter(strays))!r}, which it does not list; correct it",

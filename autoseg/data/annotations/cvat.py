@@ -48,8 +48,7 @@ def find(folder: Folder) -> AnnotationSet | None:
             seen.add(image)
             without_area += sum(shape.tag in WITHOUT_AREA for shape in element)
             split = folder.split(element.get("subset", ""), file, image)
-            name = image.relative_to(folder.root).with_suffix("").as_posix()
-            images[split].append(AnnotatedImage(name, image, file, partial(read, element, file)))
+            images[split].append(AnnotatedImage(image, file, partial(read, element, file)))
             names += [class_name(one.get("label"), file, "a shape") for one in element if one.tag in SHAPES]
     if not sources:
         return None

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from autoseg.data.discovery.folder_names import split_of
+from autoseg.data.discovery.folder_layouts import split_of
 from autoseg.data.discovery.pairs import within
 from autoseg.data.io.opening import is_hidden, is_image
 from autoseg.data.io.reading import missing_file, unreadable

@@ -62,8 +62,7 @@ def find(folder: Folder, files: Sequence[Path]) -> AnnotationSet:
                 raise DataError(f"{file} annotates {image} a second time; remove one", code="image-twice")
             seen.add(image)
             names.update(_name(one, file) for one in results)
-            name = image.relative_to(folder.root).with_suffix("").as_posix()
-            images[folder.split(image, file)].append(AnnotatedImage(name, image, file, partial(read, results, file)))
+            images[folder.split(image, file)].append(AnnotatedImage(image, file, partial(read, results, file)))
     said = [f"{counted(unfinished, 'task')} without an annotation left out"] if unfinished else []
     said += [f"{counted(several, 'image')} annotated by several people: the last annotation counts"] if several else []
     return AnnotationSet("label_studio", "Label Studio annotations", images, files, ORDER, sorted(names), said)

@@ -55,8 +55,7 @@ def find(folder: Folder, files: Sequence[Path]) -> AnnotationSet:
         if image in annotated:
             raise DataError(f"{file} annotates {image}, as another file does; remove one", code="image-twice")
         annotated.add(image)
-        name = image.relative_to(folder.root).with_suffix("").as_posix()
-        images[folder.split(file, image)].append(AnnotatedImage(name, image, file, partial(read, file)))
+        images[folder.split(file, image)].append(AnnotatedImage(image, file, partial(read, file)))
     said = []
     if without_area:
         said.append(f"{counted(without_area, 'point')} or lines, which have no area, left out")

@@ -9,26 +9,29 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from autoseg.data.annotations import coco, cvat, label_studio, labelme, supervisely, yolo
+from autoseg.data.annotations import coco, cvat, label_studio, labelme, parts, supervisely, yolo
 from autoseg.data.annotations.folder import Folder, read_json
 from autoseg.data.annotations.regions import AnnotatedImage, AnnotationSet, paint
+from autoseg.data.discovery.pairs import within
 from autoseg.data.io.opening import read_header
-from autoseg.data.loading.threads import Progress, in_threads
+from autoseg.data.loading.threads import in_threads
 from autoseg.errors import DataError
-from autoseg.files import one_line, write_text
+from autoseg.files import cache_folder, one_line, write_text
 
 IN_JSON = {"labelme": labelme, "coco": coco, "label_studio": label_studio, "supervisely": supervisely}
 OTHERS = {"yolo": yolo, "cvat": cvat}
 FORMATS = (*IN_JSON, *OTHERS)
-"""Values of `data.layout` for annotations."""
+"""Values of `data.layout` for annotations; `parts`, several masks an image, is another one."""
 ALL = "all"
 """The split of images that no folder or file assigns to one."""
 VERSION = 1
@@ -50,17 +53,44 @@ class Painted(NamedTuple):
     """Pixels of each label in all masks; first of those without a region."""
     images: Mapping[str, Sequence[tuple[str, Path, Path]]]
     """Split -> (name, image, mask) of its images."""
-    faults: Mapping[str, DataError]
-    """Name of an image -> why it has no mask."""
+    faults: Mapping[Path, DataError]
+    """Mask -> why it could not be painted."""
     said: Sequence[str]
 
 
-def find_annotations(root: Path, layout: str = "auto") -> AnnotationSet | None:
-    """The annotations in a folder, of one format or any; None if there are none.
+def annotations_in(root: Path, layout: str = "auto", cache: Path | None = None) -> Painted | None:
+    """The painted annotations of a folder, of one format or any (`auto`); None if there are none.
+
+    They are painted into the cache folder, again only if an image or a text file below `root` has changed.
+    Raises: DataError: several formats, an annotation that is wrong as a whole, or a folder that cannot be written.
+    """
+    folder = Folder(root)
+    if layout == "auto" and not any(folder.texts.values()):
+        return None
+    paths = [*folder.images, *(path for some in folder.texts.values() for path in some)]
+    state = _digest([VERSION, [[path.relative_to(root).as_posix(), *_state(path)] for path in paths]])
+    place = (cache or cache_folder()) / "annotations" / _digest([str(root), layout])[:16]
+    record = _record(place, state)
+    if record is None:
+        found = find_annotations(folder, layout)
+        if found is None:
+            return None
+        record = _paint_all(found, root, place, state)
+    images: dict[str, list[tuple[str, Path, Path]]] = {}
+    for number, (split, name, image) in enumerate(record["images"]):
+        images.setdefault(split, []).append((name, root / image, place / f"{number:06d}.png"))
+    faults = {place / name: DataError(text, code=code) for name, (text, code) in record["faults"].items()}
+    texts = record["layout"], record["title"], record["order"]
+    return Painted(*texts, tuple(record["names"]), tuple(record["pixels"]), images, faults, record["said"])
+
+
+def find_annotations(folder: Folder, layout: str = "auto") -> AnnotationSet | None:
+    """The annotations of a folder, of one format or any; None if there are none.
 
     Raises: DataError: several formats, an annotation that is wrong, or a JSON file that cannot be read.
     """
-    folder = Folder(root)
+    if layout == "parts":
+        return parts.find(folder)
     by_format: dict[str, list[Path]] = {name: [] for name in IN_JSON}
     broken: list[DataError] = []
     for file in folder.texts[".json"]:
@@ -75,93 +105,77 @@ def find_annotations(root: Path, layout: str = "auto") -> AnnotationSet | None:
         IN_JSON[name].find(folder, files) for name, files in by_format.items() if files and layout in ("auto", name)
     ]
     found += [one for name, form in OTHERS.items() if layout in ("auto", name) and (one := form.find(folder))]
-    if broken and (not found or found[0].layout in ("labelme", "supervisely")):  # a file an image
+    if broken and found and found[0].layout in ("labelme", "supervisely"):  # a file an image
         raise broken[0]
     if len(found) > 1:
         first, second = found[0], found[1]
         raise DataError(
-            f"{root} holds {first.title} ({first.sources[0].name}) and {second.title} ({second.sources[0].name}); set"
-            f" data.layout to {first.layout} or {second.layout}",
+            f"{folder.root} holds {first.title} ({first.sources[0].name}) and {second.title} ({second.sources[0].name})"
+            f"; set data.layout to {first.layout} or {second.layout}",
             code="layout-ambiguous",
         )
     return found[0] if found else None
 
 
-def painted(found: AnnotationSet, root: Path, cache: Path, progress: Progress | None = None) -> Painted:
-    """The masks of annotations, from `cache` if nothing has changed since they were painted.
-
-    Raises: DataError: the cache folder cannot be written.
-    """
+def _paint_all(found: AnnotationSet, root: Path, place: Path, state: str) -> dict[str, Any]:
+    """Paint all masks into `place`, and write and return what they hold."""
     images = [(split or ALL, one) for split, some in found.images.items() for one in some]
-    state = _digest([VERSION, found.layout, list(found.names), [(str(path), *_state(path)) for path in found.sources],
-                     [(split, one.name, str(one.image), *_state(one.image)) for split, one in images]])  # fmt: skip
-    folder = cache / "annotations" / _digest([str(root), found.layout])[:16]
-    record = _record(folder, state)
-    if record is None:
-        record = _paint_all(found, images, folder, state, progress)
-    by_split: dict[str, list[tuple[str, Path, Path]]] = {}
-    faults = {name: DataError(text, code=code) for name, (text, code) in record["faults"].items()}
-    for number, (split, one) in enumerate(images):
-        by_split.setdefault(split, []).append((one.name, one.image, folder / f"{number:06d}.png"))
-    return Painted(
-        found.layout,
-        found.title,
-        found.order,
-        tuple(found.names),
-        tuple(record["pixels"]),
-        by_split,
-        faults,
-        found.said,
-    )
-
-
-def _paint_all(
-    found: AnnotationSet,
-    images: Sequence[tuple[str, AnnotatedImage]],
-    folder: Path,
-    state: str,
-    progress: Progress | None,
-) -> dict[str, Any]:
     labels = {name: number for number, name in enumerate(found.names, start=1)}
-    counts = np.zeros((len(images), len(labels) + 1), dtype=np.int64)
     faults: dict[str, tuple[str, str]] = {}
+    names = _names(images)
 
-    def work(index: int) -> None:
+    def work(index: int) -> NDArray[np.int64]:
         one = images[index][1]
         try:
             mask = _mask(one, labels)
         except DataError as reason:
-            faults[one.name] = str(reason), reason.code
-            return
-        counts[index] = np.bincount(mask.ravel(), minlength=len(labels) + 1)
-        Image.fromarray(mask.astype(np.uint8) if len(labels) < 256 else mask).save(folder / f"{index:06d}.png")
+            faults[f"{index:06d}.png"] = str(reason), reason.code
+            return np.zeros(len(labels) + 1, dtype=np.int64)
+        Image.fromarray(mask.astype(np.uint8) if len(labels) < 256 else mask).save(place / f"{index:06d}.png")
+        return np.bincount(mask.ravel(), minlength=len(labels) + 1)
 
-    _log.info(f"paint {len(images):,} masks of {found.title} into {folder}: {found.order}")
+    _log.info(f"data: paint {len(images):,} masks of {found.title} into {place}")
     try:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        in_threads(work, len(images), progress)
-        record = {"state": state, "pixels": counts.sum(0).tolist(), "faults": dict(sorted(faults.items()))}
-        write_text(folder / _MANIFEST, json.dumps(record))
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        pixels = np.sum(in_threads(work, len(images)), axis=0)
+        record = {
+            "state": state, "layout": found.layout, "title": found.title, "order": found.order,
+            "names": list(found.names), "pixels": pixels.tolist(), "faults": dict(sorted(faults.items())),
+            "images": [[split, names[split, one.image], within(root, one.image)] for split, one in images],
+            "said": found.said,
+        }  # fmt: skip
+        write_text(place / _MANIFEST, json.dumps(record))
     except OSError as reason:
         raise DataError(
-            f"the masks of {found.title} cannot be written to {folder} ({one_line(reason)}); free space, or set"
+            f"the masks of {found.title} cannot be written to {place} ({one_line(reason)}); free space, or set"
             " XDG_CACHE_HOME to another folder",
             code="folder-unwritable",
         ) from None
     return record
 
 
-def _mask(one: AnnotatedImage, labels: Mapping[str, int]) -> Any:
+def _names(images: Sequence[tuple[str, AnnotatedImage]]) -> dict[tuple[str, Path], str]:
+    """(split, image) -> the image's path in the folder that holds all images of its split, without suffix."""
+    parents: dict[str, list[Path]] = {}
+    for split, one in images:
+        parents.setdefault(split, []).append(one.image.parent)
+    folders = {split: Path(os.path.commonpath(some)) for split, some in parents.items()}
+    return {
+        (split, one.image): one.image.relative_to(folders[split]).with_suffix("").as_posix() for split, one in images
+    }
+
+
+def _mask(one: AnnotatedImage, labels: Mapping[str, int]) -> NDArray[Any]:
     drawing = one.read()
     size = read_header(one.image).upright_size if drawing.size is None else drawing.size
     return paint(drawing, size, labels, 0, one.source)
 
 
-def _record(folder: Path, state: str) -> dict[str, Any] | None:
-    """What was written of the masks in `folder`; None if they are of another state."""
+def _record(place: Path, state: str) -> dict[str, Any] | None:
+    """What was written of the masks in `place`; None if they are of another state."""
     try:
-        record: dict[str, Any] = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        record: dict[str, Any] = json.loads((place / _MANIFEST).read_text(encoding="utf-8"))
         return record if record["state"] == state else None
     except (OSError, ValueError, TypeError, KeyError):
         return None

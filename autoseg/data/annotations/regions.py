@@ -55,8 +55,6 @@ class Drawing(NamedTuple):
 class AnnotatedImage(NamedTuple):
     """An image, the file that annotates it, and how to read that."""
 
-    name: str
-    """Unique in its split."""
     image: Path
     source: Path
     """The file that messages name."""

@@ -45,11 +45,10 @@ def find(folder: Folder, files: Sequence[Path]) -> AnnotationSet:
         content = read_json(file)
         without_area += sum(one.get("geometryType") in WITHOUT_AREA for one in content["objects"])
         image = folder.image(file.stem, [file.parent.parent / "img"], file)
-        name = image.relative_to(folder.root).with_suffix("").as_posix()
         tags = next(
             (split for tag in content.get("tags", ()) if (split := folder.split(str(tag.get("name", ""))))), None
         )
-        images[tags or folder.split(file)].append(AnnotatedImage(name, image, file, partial(read, file)))
+        images[tags or folder.split(file)].append(AnnotatedImage(image, file, partial(read, file)))
     said = [f"{counted(without_area, 'object')} without area left out"] if without_area else []
     return AnnotationSet("supervisely", "Supervisely annotations", images, files, ORDER, names, said)
 

@@ -36,8 +36,7 @@ def find(folder: Folder) -> AnnotationSet | None:
         for key, split in SPLITS.items():
             for image in _listed(folder, file, settings, key):
                 labels = labels_of(image)
-                name = image.relative_to(folder.root).with_suffix("").as_posix()
-                images[split].append(AnnotatedImage(name, image, labels, partial(read, labels, image, names)))
+                images[split].append(AnnotatedImage(image, labels, partial(read, labels, image, names)))
                 sources.append(labels)
         if not any(one.source.is_file() for some in images.values() for one in some):
             continue

@@ -14,11 +14,12 @@ from autoseg.data.check.problems import Problem
 from autoseg.data.check.summary import ClassCounter, Scan
 from autoseg.data.dataset import NEEDED, FolderDataset
 from autoseg.data.decide import colours_seen, mask_form, seen_labels
-from autoseg.data.discovery.pairs import Pair, list_pairs, split_config
+from autoseg.data.discovery.pairs import Pair, split_config
 from autoseg.data.io.masks import MaskFacts
 from autoseg.data.loading.threads import Progress, in_threads
 from autoseg.data.look import PairLook, look_at
 from autoseg.data.resolve import decided, described, normalised, resolve_layout
+from autoseg.data.splits import list_pairs
 from autoseg.errors import DataError
 from autoseg.files import cache_folder
 
@@ -28,12 +29,12 @@ def scan_dataset(given: DataConfig, split: str | None, progress: Progress | None
 
     `progress(done, total)` is called after each file. Raises: DataError: a folder of no known layout.
     """
-    placed, known = resolve_layout(given)
-    pairs, left_out, problems = _list(placed, split)
+    placed = resolve_layout(given)
+    pairs, left_out, problems = _list(placed.config, split)
     places = [(name, pair) for name, listed in pairs.items() for pair in listed]
     total = 2 * len(places)
     looks = look_at(places, cache_folder(), None if progress is None else lambda done, _: progress(done, total))
-    config, said, errors = decided(given, placed, known, looks)
+    config, said, errors = decided(given, placed, looks)
     config = _propose_colours(config, looks)
     problems += [
         Problem("layout", "train", "", str(error), stops=True) for error in errors if _concerns_all(error, looks)

@@ -63,6 +63,8 @@ class FoundLayout(NamedTuple):
     label_map: Mapping[int, int] | None = None
     ignore_label: int | None = None
     colours: Colours | None = None
+    said: tuple[str, ...] = ()
+    """What to say of it, a line each."""
 
 
 def find_folder(root: Path) -> FoundLayout | None:
@@ -202,7 +204,7 @@ def _place(parts: tuple[str, ...], shared: int, suffix: str) -> Place:
     words = [
         [] if place < shared and part.lower() not in _SPLIT_OF else words_of(part) for place, part in enumerate(parts)
     ]
-    roles = [_role(some) for some in words]
+    roles = [_role_among(some) for some in words]
     splits = [_split_among(some) for some in words]
     known = tuple(bool(role or split) for role, split in zip(roles, splits, strict=True))
     length = max((place + 1 for place, says in enumerate(known) if says), default=len(parts))
@@ -224,7 +226,12 @@ def _split_among(words: Sequence[str]) -> str | None:
     return next((_SPLIT_OF[word] for word in words if word in _SPLIT_OF), None)
 
 
-def _role(words: Sequence[str]) -> str | None:
+def role_of(name: str) -> str | None:
+    """`image`, `mask`, or None: what a folder's name says that it holds."""
+    return _role_among(words_of(name))
+
+
+def _role_among(words: Sequence[str]) -> str | None:
     if any(word in MASK_WORDS for word in words):
         return "mask"
     return "image" if any(word in IMAGE_WORDS for word in words) else None

@@ -19,7 +19,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from autoseg.config.base import Flag, Settings, Whole, merge, parse
-from autoseg.config.data import Byte, SplitConfig
+from autoseg.config.data import ANNOTATIONS, Byte, SplitConfig
+from autoseg.data.annotations.layout import find_annotated, find_named, find_parts
 from autoseg.data.discovery.folder_layouts import FoundLayout, find_folder, find_lists, image_folders, pick, split_of
 from autoseg.data.discovery.lists import read_list
 from autoseg.data.discovery.pairs import image_files
@@ -37,6 +38,13 @@ Find = Callable[[Path], FoundLayout | None]
 FIRST_NAMES = 50
 """Number of image or mask names that `Detect` looks at."""
 TITLES = {
+    "labelme": "labelme annotations",
+    "coco": "COCO annotations",
+    "label_studio": "Label Studio annotations",
+    "supervisely": "Supervisely annotations",
+    "yolo": "YOLO labels",
+    "cvat": "CVAT annotations",
+    "parts": "several masks an image",
     "folder": "a folder of images and masks",
     "list": "lists of images and masks",
     "generated": "generated images",
@@ -235,6 +243,8 @@ def find_layout(root: Path, name: str = "auto") -> tuple[Path, FoundLayout]:
 def _finders(name: str) -> list[Find]:
     """The layouts to try, in this order: known sets with fixed folders, those in any folders, and any folders."""
     folder: Find = cache(find_folder)  # several forms ask for it
+    if name in ANNOTATIONS:
+        return [partial(find_named, layout=name)]
     others = {"folder": folder, "list": find_lists}
     if name in others:
         return [others[name]]
@@ -244,7 +254,7 @@ def _finders(name: str) -> list[Find]:
         chosen = list(read_known(path, str(path)))
     chosen.sort(key=lambda known: known.splits == "any")
     found: list[Find] = [partial(_match, known, folder) for known in chosen]
-    return [*found, *others.values()] if name == "auto" else found
+    return [*found, find_annotated, find_parts, *others.values()] if name == "auto" else found
 
 
 def _match(known: KnownDataset, find_any: Find, root: Path) -> FoundLayout | None:

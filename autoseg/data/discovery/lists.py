@@ -14,8 +14,8 @@ from autoseg.errors import DataError
 
 IMAGE_COLUMNS = ("image", "images", "img", "stem", "name", "id", "file", "filename", "file_name", "path", "image_path",
                  "image_id", "imageid", "img_path", "input")  # fmt: skip
-MASK_COLUMNS = ("mask", "masks", "label", "labels", "gt", "mask_path", "label_path", "annotation", "segmentation", "target",
-                "mask_id", "étiquette", "ground_truth", "groundtruth", "seg")  # fmt: skip
+MASK_COLUMNS = ("mask", "masks", "label", "labels", "gt", "mask_path", "label_path", "annotation", "segmentation",
+                "target", "mask_id", "étiquette", "ground_truth", "groundtruth", "seg")  # fmt: skip
 _SUFFIX = "|".join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)
 _TWO_FILES = re.compile(rf"(.+(?:{_SUFFIX}))\s+(\S.*(?:{_SUFFIX}))", re.IGNORECASE)
 _DELIMITERS = ",;\t|"

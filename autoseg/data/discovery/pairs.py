@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -71,12 +70,10 @@ def split_config(config: DataConfig, split: str) -> SplitConfig:
     return splits[split]
 
 
-def list_pairs(config: DataConfig, split: str, bad: BadFiles = None) -> list[Pair]:
-    """Every image of a split with its mask, in the order of its list or else of its names. Masks alone are left out.
+def pairs_of(config: DataConfig, split: str, bad: BadFiles = None) -> list[Pair]:
+    """Every image of a split's folders or list with its mask, in the order of the list or else of the names.
 
-    A split with a `part` gets its share by `val_share` and `split_seed`. `bad` gets the images without a pair.
-    Raises: DataError: no such split, a missing folder or file, no images; and unless there is `bad`, an image without a
-    mask, or a name that comes twice.
+    `bad` gets the images without a pair. Raises: DataError: as `data.splits.list_pairs`.
     """
     root, place = checked_root(config.root or ""), split_config(config, split)
     entries = read_list(root / place.list) if place.list else []
@@ -86,20 +83,7 @@ def list_pairs(config: DataConfig, split: str, bad: BadFiles = None) -> list[Pai
         for image, mask in (entry for entry in entries if len(entry) == 2)
         if _both_there(root, place.list or "", image, mask, bad)
     ]
-    if stems or not place.list:
-        pairs += _paired(root, split, place, stems, bad)
-    unique: dict[str, Pair] = {}
-    for pair in pairs:
-        if pair[0] in unique:
-            image = f"{within(root, pair[1])} of split '{split}' in {root}"
-            _leave_out(bad, pair[0], DataError(f"{image} comes twice; remove one", code="image-twice"))
-        unique.setdefault(pair[0], pair)
-    if not unique:
-        where = root / (place.list or place.images or "")
-        raise DataError(f"{where} has no image with a mask; see `autoseg check-data {root}`", code="no-image-with-mask")
-    if place.part is None:
-        return list(unique.values())
-    return _part(list(unique.values()), place.part, config.val_share, config.split_seed, root)
+    return pairs + (_paired(root, split, place, stems, bad) if stems or not place.list else [])
 
 
 def pairs_in_one_folder(folder: Path, most: int = 20_000) -> bool:
@@ -113,7 +97,8 @@ def within(root: Path, path: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
-def _leave_out(bad: BadFiles, name: str, error: DataError) -> None:
+def leave_out(bad: BadFiles, name: str, error: DataError) -> None:
+    """Add the sample `name` to `bad`. Raises: DataError: the error, if there is no `bad`."""
     if bad is None:
         raise error
     bad.append((name, error))
@@ -144,7 +129,7 @@ def _paired(root: Path, split: str, config: SplitConfig, stems: list[str], bad: 
         if len(files) > 1:
             both = " and ".join(within(root, file) for file in files[:2])
             error = DataError(f"{both} in {root} have the same stem; remove or rename one", code="same-stem-twice")
-            _leave_out(bad, name, error)
+            leave_out(bad, name, error)
         else:
             found.append((name, images[name][0], matches[name][0]))
     for name in missing:
@@ -153,7 +138,7 @@ def _paired(root: Path, split: str, config: SplitConfig, stems: list[str], bad: 
             f" ({len(missing)} of {len(wanted)} are missing); add the images or correct the list",
             code="listed-file-missing",
         )
-        _leave_out(bad, name, error)
+        leave_out(bad, name, error)
     unpaired = [name for name in wanted if name in images and not matches[name]]
     missed = f"{len(unpaired)} of {counted(len(wanted), 'image')} without"
     for name in unpaired:
@@ -164,7 +149,7 @@ def _paired(root: Path, split: str, config: SplitConfig, stems: list[str], bad: 
             text = f"{image} has {len(parts)} masks, such as {within(root, masks[parts[0]][0])}, but none"
             advice = "of the whole image; merge them into one mask of labels, with the image's stem"
         error = DataError(f"{text} {advice}", code="mask-in-parts" if len(parts) > 1 else "mask-missing")
-        _leave_out(bad, name, error)
+        leave_out(bad, name, error)
     return found
 
 
@@ -321,24 +306,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _part(pairs: list[Pair], part: str, val_share: float, seed: int, root: Path) -> list[Pair]:
-    """The pairs of the part `train` or `val`, by a hash of their names, so that new images move few others.
-
-    A single image belongs to `train`. Raises: DataError: no image is left for validation.
-    """
-    count = min(round(val_share * len(pairs)) or 1, len(pairs) - 1)
-    if count == 0 and part == "val":
-        raise DataError(
-            f"{root} has too few images with masks ({len(pairs)}) to split them for training and validation;"
-            " add images",
-            code="too-few-images",
-        )
-    order = sorted(pairs, key=lambda pair: hashlib.sha256(f"{seed} {pair[0]}".encode()).digest())
-    held_out = {name for name, _, _ in order[:count]}
-    return [pair for pair in pairs if (pair[0] in held_out) == (part == "val")]
-
-
-# --- lists -------------------------------------------------------------------------------------------------------------
+# --- lists ------------------------------------------------------------------------------------------------------------
 
 
 def _both_there(root: Path, listing: str, image: str, mask: str, bad: BadFiles) -> bool:
@@ -348,7 +316,7 @@ def _both_there(root: Path, listing: str, image: str, mask: str, bad: BadFiles) 
                 f"{root / listing} lists {file}, which is not in {root}; add the file or correct the list",
                 code="listed-file-missing",
             )
-            _leave_out(bad, _without_suffix(image), error)
+            leave_out(bad, _without_suffix(image), error)
             return False
     return True
 

@@ -22,6 +22,8 @@ from autoseg.errors import DataError
 
 DARK, BRIGHT = 32, 224
 """In black and white masks, one value is below DARK and the other at least BRIGHT."""
+MIDDLE = 128
+"""The threshold between black and white."""
 FLAT_SHARE = 0.002
 CROWDED = 0.5
 """Least share of pixels with one of the two values; photos have less."""

@@ -84,7 +84,7 @@ class Opened(NamedTuple):
 
 def is_image(name: str) -> bool:
     """Whether a file holds an image or a mask, by its name; files that systems leave beside images do not."""
-    return name.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(name)
+    return name.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(name.rpartition("/")[2])
 
 
 def is_hidden(name: str) -> bool:

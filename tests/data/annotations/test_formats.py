@@ -13,7 +13,10 @@ import pytest
 from PIL import Image
 
 from autoseg.data.annotations.coco import uncompressed
-from autoseg.data.annotations.masks import FORMATS, Painted, find_annotations, painted
+from autoseg.data.annotations.folder import Folder
+from autoseg.data.annotations.masks import FORMATS, Painted, annotations_in
+from autoseg.data.annotations.masks import find_annotations as find_in
+from autoseg.data.annotations.regions import AnnotationSet
 from autoseg.errors import DataError
 
 from . import writers
@@ -24,10 +27,14 @@ sys.path.append(str(Path(__file__).resolve().parents[3] / "scripts"))
 from annotate_masks import outlines
 
 
-def paint(root: Path, cache: Path | None = None) -> Painted:
-    found = find_annotations(root)
+def find_annotations(root: Path, layout: str = "auto") -> AnnotationSet | None:
+    return find_in(Folder(root), layout)
+
+
+def paint(root: Path) -> Painted:
+    found = annotations_in(root, cache=root.parent / "cache")
     assert found is not None
-    return painted(found, root, cache or root.parent / "cache")
+    return found
 
 
 def only_mask(root: Path) -> np.ndarray:
@@ -76,10 +83,9 @@ def test_a_folder_of_no_format(tmp_path: Path) -> None:
     assert find_annotations(tmp_path) is None
 
 
-@pytest.mark.parametrize("form", ["labelme", "supervisely", None])
-def test_json_that_is_cut_off(form: str | None, tmp_path: Path) -> None:
-    if form:
-        WRITERS[form](tmp_path)
+@pytest.mark.parametrize("form", ["labelme", "supervisely"])
+def test_json_that_is_cut_off(form: str, tmp_path: Path) -> None:
+    WRITERS[form](tmp_path)
     (tmp_path / "b.json").write_text("{")
     with pytest.raises(DataError, match=r"b\.json cannot be read as JSON") as error:
         find_annotations(tmp_path)
@@ -145,7 +151,7 @@ def test_images_without_annotations_are_left_out_of_labelme_and_said(tmp_path: P
     writers.labelme(tmp_path)
     writers.image(tmp_path / "b.png")
     found = find_annotations(tmp_path)
-    assert [one.name for one in found.images[None]] == ["a"]
+    assert [one.image.name for one in found.images[None]] == ["a.png"]
     assert found.said == ["1 image without an annotation left out"]
 
 
@@ -182,7 +188,7 @@ def test_coco_images_without_regions_are_empty_and_boxes_are_said(tmp_path: Path
     writers.image(tmp_path / "images" / "b.png")
     found = find_annotations(tmp_path)
     assert found.said == ["1 box of instances.json without a region left out"]
-    result = painted(found, tmp_path, tmp_path / "cache")
+    result = paint(tmp_path)
     assert not np.asarray(Image.open(result.images["all"][1][2])).any()
 
 
@@ -210,7 +216,7 @@ def test_a_yolo_image_without_a_label_file_is_empty_and_said(tmp_path: Path) -> 
     writers.image(tmp_path / "train" / "images" / "b.png")
     found = find_annotations(tmp_path)
     assert found.said == ["2 images without a label file hold no object"]  # once in train, once in val
-    assert not painted(found, tmp_path, tmp_path / "cache").faults
+    assert not paint(tmp_path).faults
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,71 @@
+"""The pairs of images and masks of a split, from folders, lists or annotations."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from autoseg.config.data import DataConfig
+from autoseg.data.annotations.masks import annotations_in
+from autoseg.data.discovery.pairs import BadFiles, Pair, checked_root, leave_out, pairs_of, split_config, within
+from autoseg.errors import DataError
+
+
+def list_pairs(config: DataConfig, split: str, bad: BadFiles = None) -> list[Pair]:
+    """Every image of a split with its mask, in the order of its list or else of its names. Masks alone are left out.
+
+    A split with a `part` gets its share by `val_share` and `split_seed`. `bad` gets the images without a pair.
+    Raises: DataError: no such split, a missing folder or file, no images; and unless there is `bad`, an image without a
+    mask, or a name that comes twice.
+    """
+    root, place = checked_root(config.root or ""), split_config(config, split)
+    if place.annotations:
+        pairs = _annotated(root, config.layout, place.annotations, bad)
+    else:
+        pairs = pairs_of(config, split, bad)
+    unique: dict[str, Pair] = {}
+    for pair in pairs:
+        if pair[0] in unique:
+            image = f"{within(root, pair[1])} of split '{split}' in {root}"
+            leave_out(bad, pair[0], DataError(f"{image} comes twice; remove one", code="image-twice"))
+        unique.setdefault(pair[0], pair)
+    if not unique:
+        where = root / (place.list or place.images or "")
+        raise DataError(f"{where} has no image with a mask; see `autoseg check-data {root}`", code="no-image-with-mask")
+    if place.part is None:
+        return list(unique.values())
+    return _part(list(unique.values()), place.part, config.val_share, config.split_seed, root)
+
+
+def _annotated(root: Path, layout: str, split: str, bad: BadFiles) -> list[Pair]:
+    """The images of a split of annotations, with their painted masks."""
+    painted = annotations_in(root, layout)
+    if painted is None or split not in painted.images:
+        raise DataError(
+            f"{root} no longer has annotations of {layout} for the split '{split}'; restore them",
+            code="annotations-missing",
+        )
+    pairs = []
+    for pair in painted.images[split]:
+        if pair[2] in painted.faults:
+            leave_out(bad, pair[0], painted.faults[pair[2]])
+        else:
+            pairs.append(pair)
+    return pairs
+
+
+def _part(pairs: list[Pair], part: str, val_share: float, seed: int, root: Path) -> list[Pair]:
+    """The pairs of the part `train` or `val`, by a hash of their names, so that new images move few others.
+
+    A single image belongs to `train`. Raises: DataError: no image is left for validation.
+    """
+    count = min(round(val_share * len(pairs)) or 1, len(pairs) - 1)
+    if count == 0 and part == "val":
+        raise DataError(
+            f"{root} has too few images with masks ({len(pairs)}) to split them for training and validation;"
+            " add images",
+            code="too-few-images",
+        )
+    order = sorted(pairs, key=lambda pair: hashlib.sha256(f"{seed} {pair[0]}".encode()).digest())
+    held_out = {name for name, _, _ in order[:count]}
+    return [pair for pair in pairs if (pair[0] in held_out) == (part == "val")]
