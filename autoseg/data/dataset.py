@@ -106,12 +106,11 @@ def resolve(config: DataConfig, progress: Progress | None = None) -> ResolvedDat
     skip = config.on_bad_file == "skip"
     looks = look_at(_places(placed.config, skip), cache_folder(), progress)
     found, said, errors = decided(config, placed, looks)
-    for look in looks if not skip else ():
-        error = look.error or seen_labels(found, look).error
-        if error is not None and look.split in NEEDED:
-            raise error
     if errors:
         raise errors[0]
+    faults = [look.error or seen_labels(found, look).error for look in looks]
+    if all(faults):  # else loading the pairs reports them
+        raise next(fault for fault in faults if fault is not None)
     data = described(found)
     for line in said:
         _log.info(f"data: {line}")
@@ -120,13 +119,14 @@ def resolve(config: DataConfig, progress: Progress | None = None) -> ResolvedDat
 
 
 def _places(config: DataConfig, skip: bool) -> list[tuple[str, Pair]]:
-    """(split, pair) of all splits; only `train` and `val` must have images, since a run needs no other split."""
+    """(split, pair) of all splits. What is wrong with others than the first is reported when these are opened."""
     places: list[tuple[str, Pair]] = []
-    for split in config.splits or {}:
+    splits = sorted(config.splits or {}, key=lambda split: split != "train")
+    for split in splits:
         try:
-            places += [(split, pair) for pair in list_pairs(config, split, [] if skip or split not in NEEDED else None)]
+            places += [(split, pair) for pair in list_pairs(config, split, [] if skip or split != splits[0] else None)]
         except DataError:
-            if split in NEEDED or len(config.splits or {}) == 1:
+            if split == splits[0]:
                 raise
     return places
 

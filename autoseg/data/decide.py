@@ -7,7 +7,7 @@ or a DataError where the files contradict each other or leave it open.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,20 +83,19 @@ def mask_form(config: DataConfig, looks: Sequence[PairLook]) -> Decided:
     if config.colours is not None or config.mask_threshold is not None:
         return Decided({})
     masks = [(look.pair[2], look.mask) for look in looks if isinstance(look.mask, MaskFacts)]
-    coloured = next((path for path, mask in masks if mask.kind == "colours"), None)
+    coloured = [path for path, mask in masks if mask.kind == "colours"]
     clash = None if coloured else _palette_clash(masks)
     if coloured or clash:
         if colours := _colours_beside(config):
             return Decided({"colours": colours}, ("masks are read by their colours, from the table beside them",))
-        if coloured:
-            read_mask(coloured)  # raises the error
-        raise DataError(str(clash), code="palettes-differ")
+        if clash:
+            raise DataError(clash, code="palettes-differ")
+        if 2 * len(coloured) > len(masks):  # fewer are faults of their own
+            raise _error_of(coloured[0], None)
     classes = config.num_classes or len(config.classes or ())
-    if classes in (0, 2) and config.label_map is None and _is_black_and_white([mask for _, mask in masks]):
+    if classes in (0, 2) and config.label_map is None and is_black_and_white([mask for _, mask in masks]):
         text = f"masks are black and white with blurred edges: {MIDDLE} or more is class 1"
         return Decided({"mask_threshold": MIDDLE}, (text,))
-    if lossy := next((path for path, mask in masks if mask.kind == "lossy"), None):
-        read_mask(lossy)  # raises the error
     return Decided({})
 
 
@@ -120,7 +119,7 @@ def _palette_clash(masks: Sequence[tuple[Path, MaskFacts]]) -> str | None:
     return None
 
 
-def _is_black_and_white(masks: Sequence[MaskFacts]) -> bool:
+def is_black_and_white(masks: Sequence[MaskFacts]) -> bool:
     """Whether all masks show two classes in black and white, and edges are blurred, as in JPEGs and enlarged masks."""
     if not masks or any(mask.shades is None for mask in masks):
         return False
@@ -203,6 +202,9 @@ def decide_classes(config: DataConfig, seen: set[int]) -> Decided:
     if len(named) > 1 and config.label_map is None and config.num_classes in (None, len(named)):
         return Decided({"classes": config.classes or named, "num_classes": len(named), "ignore_label": ignored})
     given = config.label_map or {}
+    if config.label_map == {} and not config.classes and not config.num_classes:  # the user's own: labels stay
+        count = max(seen - {ignored}, default=0) + 1
+        config = config.model_copy(update={"num_classes": max(2, count)})
     used = {given.get(label, label) for label in seen}
     if config.mask_threshold is not None or (config.colours and not named):
         used |= set() if config.colours else {0, 1}
@@ -281,34 +283,44 @@ def something_to_learn(config: DataConfig, training: Sequence[SeenMask]) -> Deci
 def image_form(config: DataConfig, looks: Sequence[PairLook]) -> Decided:
     """Channels and pixel type, from all images. Grey among colour becomes colour.
 
-    Raises: DataError: images of other channels, or of several pixel types.
+    Raises: DataError: images of other channels, or of several pixel types; if bad files are skipped, most decide.
     """
     headers = [(look.pair[1], look.image) for look in looks if isinstance(look.image, Header)]
-    channels = {header.channels: path for path, header in reversed(headers)}
-    types = {header.pixel_type: path for path, header in reversed(headers)}
-    said = []
-    if config.channels is None and len(channels) > 1:
-        if set(channels) != {1, 3}:
-            raise DataError(
-                _differ(channels, "{} channels") + "; convert some, or set data.channels", code="channels-differ"
-            )
-        grey = sum(header.channels == 1 for _, header in headers)
-        said.append(f"{grey:,} of {counted(len(headers), 'image')} are grey and become colours by copying")
-    if config.pixel_type is None and len(types) > 1:
-        text = _differ(types, "{} values") + "; convert some, or set data.pixel_type, to which integers are scaled"
+    channels = Counter(header.channels for _, header in headers)
+    types = Counter(header.pixel_type for _, header in headers)
+    may_differ, said = config.on_bad_file == "skip", []
+    if config.channels is None and set(channels) == {1, 3}:
+        said.append(f"{channels[1]:,} of {counted(len(headers), 'image')} are grey and become colours by copying")
+        channels = Counter({3: len(headers)})
+    elif config.channels is None and len(channels) > 1 and not may_differ:
+        files = {header.channels: path for path, header in reversed(headers)}
+        text = _differ(channels, files, "{} channels") + "; convert some, or set data.channels"
+        raise DataError(text, code="channels-differ")
+    if config.pixel_type is None and len(types) > 1 and not may_differ:
+        of_type = {header.pixel_type: path for path, header in reversed(headers)}
+        text = (
+            _differ(types, of_type, "{} values")
+            + "; convert some, or set data.pixel_type, to which integers are scaled"
+        )
         raise DataError(text, code="pixel-types-differ")
     cut = next((path for path, header in headers if (header.bits, header.pixel_type) == (16, "uint8")), None)
     if cut is not None:
         said.append(f"{cut.name} and others have 16 bits a colour, of which 8 are read; save TIFF or NPY to keep all")
-    form = config.channels or max(channels, default=3), config.pixel_type or max(types, default="uint8")
+    found = (*(most.most_common(1)[0][0] if most else usual for most, usual in ((channels, 3), (types, "uint8"))),)
+    form = config.channels or found[0], config.pixel_type or found[1]
     if form != (3, "uint8"):
-        said.append(f"images have {counted(form[0], 'channel')} of {form[1]}")
+        said.append(f"images have {counted(int(form[0]), 'channel')} of {form[1]}")
     return Decided({"channels": form[0], "pixel_type": form[1]}, tuple(said))
 
 
-def _differ(found: dict[Any, Path], form: str) -> str:
-    (first, path), (second, other) = list(found.items())[:2]
-    return f"{path} has {form.format(first)}, but {other} has {form.format(second)}"
+def _differ(found: Counter[Any], files: Mapping[Any, Path], form: str) -> str:
+    """Name a file of the rarest kind, and one of the commonest."""
+    *_, rare = found.most_common()
+    common = found.most_common(1)[0]
+    return (
+        f"{files[rare[0]]} has {form.format(rare[0])}, but {files[common[0]]} has {form.format(common[0])}"
+        f" ({rare[1]:,} and {common[1]:,} of {found.total():,} images)"
+    )
 
 
 def orientation(config: DataConfig, looks: Sequence[PairLook]) -> Decided:

@@ -36,6 +36,8 @@ class Placed(NamedTuple):
     config: DataConfig
     known: bool
     """Whether the classes are those of the layout."""
+    sure: bool = False
+    """Whether they need no proof by the labels."""
     said: tuple[str, ...] = ()
     """What to say of the layout, a line each."""
 
@@ -69,7 +71,8 @@ def resolve_layout(config: DataConfig) -> Placed:
             changes["classes"] = found.classes
     if config.colours is None:
         changes["colours"] = None if found.colours is None else dict(found.colours)
-    return Placed(config.model_copy(update=changes), known and found.classes is not None, found.said)
+    sure = found.sure or config.layout != "auto" or found.name in ANNOTATIONS
+    return Placed(config.model_copy(update=changes), known and found.classes is not None, sure, found.said)
 
 
 def decided(
@@ -93,8 +96,7 @@ def decided(
         return config.model_copy(update=settings)
 
     config, known = placed.config, placed.known
-    checked = known and given.layout == "auto" and config.layout not in ANNOTATIONS
-    if checked and not is_of_known(config, [seen_labels(config, look) for look in looks]):
+    if known and not placed.sure and not is_of_known(config, [seen_labels(config, look) for look in looks]):
         said.append(
             f"the folders are those of {title_of(config.layout)}, but not the labels: taken as a data set of your own"
             f" (data.layout: {config.layout} if it is that one)"

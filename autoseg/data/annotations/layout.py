@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from autoseg.config.data import SplitConfig
 from autoseg.data.annotations.masks import ALL, Painted, annotations_in
 from autoseg.data.discovery.folder_layouts import SPLITS, FoundLayout, find_folder, with_validation
 from autoseg.data.discovery.label_names import is_ignored, plain_name
 from autoseg.data.discovery.pairs import index_files, match_names
+from autoseg.data.io.masks import read_mask
 from autoseg.errors import DataError
 
 IGNORE_LABEL = 255
 BACKGROUND = "background"
+FIRST = 4
+"""Number of images whose masks are compared."""
 LEAST_BACKGROUND = 0.01
 """If less than this share of all pixels lies in no region, these are gaps between regions and are ignored."""
 
@@ -26,9 +31,45 @@ def find_annotated(root: Path) -> FoundLayout | None:
     return layout_of(found)
 
 
-def find_parts(root: Path) -> FoundLayout | None:
-    """The layout of a folder with several masks an image. Raises: DataError: as `parts.find`."""
-    return find_named(root, "parts")
+def find_own(find_any: Callable[[Path], FoundLayout | None], root: Path) -> FoundLayout | None:
+    """Any folder of images and masks, by `find_any`; or the one with several masks an image, where it has these.
+
+    Raises: DataError: folders of masks fit as well as each other, and show more than one class each.
+    """
+    found = find_any(root)
+    if found is None or found.name != "folder":
+        return found or find_named(root, "parts")
+    if found.ties and _differ(root, found):
+        return find_named(root, "parts") or found
+    place = next(iter(found.splits.values()))
+    if place.images and place.masks and not _is_paired(root, place) and (parts := find_named(root, "parts")):
+        return parts
+    return found
+
+
+def _differ(root: Path, found: FoundLayout) -> bool:
+    """Whether folders that fit as well as each other hold different masks for the first images."""
+    place = next(iter(found.splits.values()))
+    images = index_files(root, place.images or ".")
+    matches = [match_names(images, index_files(root, tie)) for tie in found.ties]
+    for name in list(images)[:FIRST]:
+        files = [match[name][0] for match in matches if match.get(name)]
+        try:
+            masks = [read_mask(file) for file in files]
+        except DataError:  # in colour, or no mask: another reading than that of the others
+            return True
+        if any(not np.array_equal(masks[0], mask) for mask in masks[1:]):
+            return True
+    return False
+
+
+def _is_paired(root: Path, place: SplitConfig) -> bool:
+    """Whether any image of a split has a mask of its own; True if its folders cannot be listed."""
+    try:
+        images, masks = index_files(root, place.images or "."), index_files(root, place.masks or ".")
+    except DataError:
+        return True
+    return not images or not masks or any(match_names(images, masks).values())
 
 
 def find_named(root: Path, layout: str) -> FoundLayout | None:

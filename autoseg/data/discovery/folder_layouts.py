@@ -65,19 +65,24 @@ class FoundLayout(NamedTuple):
     colours: Colours | None = None
     said: tuple[str, ...] = ()
     """What to say of it, a line each."""
+    sure: bool = False
+    """Whether a file of the data set tells the classes."""
+    ties: tuple[str, ...] = ()
+    """Folders of masks of the same images that fit as well as each other."""
 
 
 def find_folder(root: Path) -> FoundLayout | None:
     """Any folder of images and masks; the first arrangement that fits decides."""
-    by_name = find_splits(root)
+    ties: list[str] = []
+    by_name = find_splits(root, ties)
     unsplit = by_name.pop(None, None)
     named = {split: config for split, config in by_name.items() if split is not None}
     if named:
-        return FoundLayout("folder", named)
+        return FoundLayout("folder", named, ties=tuple(ties))
     if listed := find_lists(root):
         return listed
     found = with_validation({"train": unsplit}) if unsplit else _one_folder(root)
-    return FoundLayout("folder", found) if found else None
+    return FoundLayout("folder", found, ties=tuple(ties)) if found else None
 
 
 def find_lists(root: Path) -> FoundLayout | None:
@@ -140,10 +145,11 @@ class Place(NamedTuple):
     """The suffix of its first image; empty if there is none."""
 
 
-def find_splits(root: Path) -> dict[str | None, SplitConfig]:
+def find_splits(root: Path, ties: list[str] | None = None) -> dict[str | None, SplitConfig]:
     """The folders of images and masks of each split, by their names; None: the folders of an unsplit data set.
 
-    If several folders fit, those whose files match best. Raises: OSError: `root` is unreadable.
+    If several folders fit, those whose files match best; `ties` gets folders of masks that fit as well as each other.
+    Raises: OSError: `root` is unreadable.
     """
     places = _places(root)
     indices: dict[str, Index] = {}
@@ -155,9 +161,26 @@ def find_splits(root: Path) -> dict[str | None, SplitConfig]:
         masks, own = _of(places, "mask", split), True
         if not masks:
             masks, own = _of(places, "mask", None), False
-        if both := _choose(root, images, masks, indices, sure=named and own and split != "test"):
-            found[split] = SplitConfig(images=both[0], masks=both[1])
+        chosen = _choose(root, images, masks, indices, sure=named and own and split != "test")
+        if chosen:
+            found[split] = SplitConfig(images=chosen[0], masks=chosen[1])
+            if ties is not None and not ties:
+                ties += _ties(chosen, masks, indices)
     return found
+
+
+def _ties(chosen: tuple[str, str], masks: Mapping[str, tuple[int, int]], indices: Mapping[str, Index]) -> list[str]:
+    """The folders of masks, the chosen one first, that fit the chosen images as well: of its rank, for half as many."""
+    image, best = chosen
+    if best not in indices or image not in indices:  # nothing else was there to choose from
+        return []
+    fitting = {
+        mask: sum(bool(found) for found in match_names(indices[image], indices[mask]).values())
+        for mask in masks
+        if mask in indices and mask != image and masks[mask] == masks[best] and "*" not in mask
+    }
+    alike = [mask for mask, count in fitting.items() if mask != best and 2 * count >= fitting.get(best, 0) > 0]
+    return [best, *alike] if alike and "*" not in best else []
 
 
 def image_folders(root: Path) -> list[str]:

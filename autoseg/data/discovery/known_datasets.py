@@ -20,7 +20,7 @@ from pydantic import Field, field_validator, model_validator
 
 from autoseg.config.base import Flag, Settings, Whole, merge, parse
 from autoseg.config.data import ANNOTATIONS, Byte, SplitConfig
-from autoseg.data.annotations.layout import find_annotated, find_named, find_parts
+from autoseg.data.annotations.layout import find_annotated, find_named, find_own
 from autoseg.data.discovery.folder_layouts import FoundLayout, find_folder, find_lists, image_folders, pick, split_of
 from autoseg.data.discovery.lists import read_list
 from autoseg.data.discovery.pairs import image_files
@@ -254,7 +254,7 @@ def _finders(name: str) -> list[Find]:
         chosen = list(read_known(path, str(path)))
     chosen.sort(key=lambda known: known.splits == "any")
     found: list[Find] = [partial(_match, known, folder) for known in chosen]
-    return [*found, find_annotated, find_parts, *others.values()] if name == "auto" else found
+    return [*found, find_annotated, partial(find_own, folder), find_lists] if name == "auto" else found
 
 
 def _match(known: KnownDataset, find_any: Find, root: Path) -> FoundLayout | None:
@@ -275,7 +275,8 @@ def _match(known: KnownDataset, find_any: Find, root: Path) -> FoundLayout | Non
             return None
     if classes is None:
         return FoundLayout(known.name, splits)
-    return FoundLayout(known.name, splits, classes, label_map, known.ignored, colours or None)
+    sure = known.class_file is not None
+    return FoundLayout(known.name, splits, classes, label_map, known.ignored, colours or None, sure=sure)
 
 
 def _from_table(

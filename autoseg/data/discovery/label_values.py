@@ -66,7 +66,7 @@ def read_labels(
     rest = sorted(set(seen) - ignored_labels)
     if classes is not None or num_classes is not None:
         count = len(classes) if classes is not None else num_classes or 0
-        found = _numbered(rest, count, ignored_labels, ignored is None, where)
+        found = _numbered(rest, count, ignored_labels, ignored is None)
         return _checked(found._replace(classes=tuple(classes)) if classes is not None else found, where)
     fitting = [one for file in names if (one := _named(file, rest, ignored_labels, ignored is None))]
     if fitting:
@@ -87,7 +87,7 @@ def _unnamed(rest: Sequence[int], ignored: frozenset[int], may_ignore: bool, whe
             " with data.label_map, else set data.num_classes",
             code="too-many-labels",
         )
-    binary = labels in ((0, 1), *((0, value) for value in TOPS))
+    binary = top is None and labels in ((0, 1), *((0, value) for value in TOPS))
     names = BINARY if binary else tuple(f"class_{label}" for label in labels)
     because = f"the labels that occur, {listed(labels)}"
     if top is not None:
@@ -123,7 +123,7 @@ def _is_ladder(labels: Sequence[int]) -> bool:
 # --- with names -------------------------------------------------------------------------------------------------------
 
 
-def _numbered(rest: Sequence[int], count: int, ignored: frozenset[int], may_ignore: bool, where: str) -> LabelReading:
+def _numbered(rest: Sequence[int], count: int, ignored: frozenset[int], may_ignore: bool) -> LabelReading:
     """`count` classes that the user sets: the labels 0..count-1, or as many other labels that occur."""
     names, plain = tuple(f"class_{label}" for label in range(count)), tuple(range(count))
     tops = frozenset(label for label in rest if may_ignore and label in TOPS and label >= count)
@@ -136,11 +136,7 @@ def _numbered(rest: Sequence[int], count: int, ignored: frozenset[int], may_igno
         if len(left) == count:
             because = f"the {count} classes that are set, in the order of the labels {listed(left)}"
             return LabelReading(names, left, ignored | top, because)
-    raise DataError(
-        f"the masks in {where} hold {counted(len(rest), 'label')} ({listed(rest)}), but {counted(count, 'class')} are"
-        " set; map the labels with data.label_map, or correct data.classes or data.num_classes",
-        code="labels-differ",
-    )
+    return LabelReading(names, plain, ignored | tops, "the classes that are set")  # a strange label is its mask's fault
 
 
 def _named(file: LabelNames, rest: Sequence[int], ignored: frozenset[int], may_ignore: bool) -> LabelReading | None:

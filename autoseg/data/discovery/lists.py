@@ -30,12 +30,15 @@ def read_list(path: Path) -> list[tuple[str, ...]]:
     Raises: DataError: it cannot be read, has a line of three parts, or no line.
     """
     with unreadable(path, "a list of images", "correct data.splits", OSError, UnicodeDecodeError):
-        lines = [line for line in _text(path).splitlines() if line.strip() and not line.startswith("#")]
-    entries = _csv_entries(path, lines) if path.suffix.lower() == ".csv" else [_entry(line) for line in lines]
-    for number, entry in enumerate(entries, start=1):
+        lines = enumerate(_text(path).splitlines(), start=1)
+    kept = [(number, line) for number, line in lines if line.strip() and not line.startswith("#")]
+    numbers, texts = [number for number, _ in kept], [line for _, line in kept]
+    is_csv = path.suffix.lower() == ".csv"
+    entries, first = _csv_entries(texts) if is_csv else ([_entry(line) for line in texts], 0)
+    for number, entry in zip(numbers[first:], entries, strict=False):
         if len(entry) > 2 or not all(entry):
             raise DataError(
-                f"{path}, entry {number}: write a stem, or an image and its mask with a tab between them",
+                f"{path}, line {number}: write a stem, or an image and its mask with a tab between them",
                 code="list-line-invalid",
             )
     if not entries:
@@ -83,16 +86,17 @@ def _entry(line: str) -> tuple[str, ...]:
     return tuple(parts) if len(parts) == 2 else (line,)
 
 
-def _csv_entries(path: Path, lines: Sequence[str]) -> list[tuple[str, ...]]:
+def _csv_entries(lines: Sequence[str]) -> tuple[list[tuple[str, ...]], int]:
+    """The entries of a table, and the number of lines of its header."""
     delimiter = next((mark for mark in _DELIMITERS if mark in "".join(lines[:1])), ",")
     rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
     if not rows:
-        return []
+        return [], 0
     header = [cell.lower() for cell in rows[0]]
     image = next((place for name in IMAGE_COLUMNS for place, cell in enumerate(header) if cell == name), None)
     mask = next((place for name in MASK_COLUMNS for place, cell in enumerate(header) if cell == name), None)
-    if _is_header(header):
-        rows = rows[1:]
+    first = int(_is_header(header))
+    rows = rows[first:]
     columns = list(range(len(header)))
     if image is not None and (mask is not None or len(header) == 1):
         columns = [image] if mask is None else [image, mask]
@@ -100,7 +104,7 @@ def _csv_entries(path: Path, lines: Sequence[str]) -> list[tuple[str, ...]]:
         columns = [
             place for place in columns if not _is_index([row[place] for row in rows if place < len(row)])
         ] or columns
-    return [tuple(row[place] for place in columns if place < len(row)) for row in rows]
+    return [tuple(row[place] for place in columns if place < len(row)) for row in rows], first
 
 
 def _is_header(cells: Sequence[str]) -> bool:

@@ -141,17 +141,22 @@ def array_labels(array: NDArray[Any], path: Path) -> NDArray[np.integer[Any]]:
     return array
 
 
+def check_numbers(dtype: np.dtype[Any], path: Path) -> None:
+    """Raises: DataError: an array holds no real numbers."""
+    if not (dtype == np.bool_ or np.issubdtype(dtype, np.integer) or np.issubdtype(dtype, np.floating)):
+        raise DataError(
+            f"{path} holds values of type {dtype}; save the image as uint8, uint16 or float32",
+            code="pixel-type-unsupported",
+        )
+
+
 def pixel_values(array: NDArray[Any], path: Path) -> NDArray[Any]:
     """(H, W, C) as uint8, uint16 or else float32. Raises: DataError: values that are not real or not finite."""
     if array.dtype == np.bool_:
         return array.astype(np.uint8)
     if array.dtype in (np.uint8, np.uint16):
         return array.astype(array.dtype.newbyteorder("="))
-    if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
-        raise DataError(
-            f"{path} holds values of type {array.dtype}; save the image as uint8, uint16 or float32",
-            code="pixel-type-unsupported",
-        )
+    check_numbers(array.dtype, path)
     values = array.astype(np.float32)
     if not np.isfinite(values).all():
         raise DataError(

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from autoseg.data.io.arrays import MAX_PIXELS, channels_last, npy_shape, read_npy, read_tiff, tiff_header
+from autoseg.data.io.arrays import MAX_PIXELS, channels_last, check_numbers, npy_shape, read_npy, read_tiff, tiff_header
 from autoseg.data.io.reading import missing_file, unreadable
 from autoseg.errors import DataError
 
@@ -125,12 +125,13 @@ def read_header(path: Path) -> Header:
     if is_npy(path):
         npy_shape(path)
         array = channels_last(np.load(path, mmap_mode="r", allow_pickle=False), path)
-        return _array_header("NPY", array.shape, array.dtype, 1)
+        return _array_header(path, "NPY", array.shape, array.dtype, 1)
     with as_pillow_fails(path), _pillow_image(path) as image:
-        return _array_header("TIFF", *tiff_header(path)) if image is None else _pillow_header(image)
+        return _array_header(path, "TIFF", *tiff_header(path)) if image is None else _pillow_header(image)
 
 
-def _array_header(form: str, shape: tuple[int, ...], dtype: np.dtype[Any], orientation: int) -> Header:
+def _array_header(path: Path, form: str, shape: tuple[int, ...], dtype: np.dtype[Any], orientation: int) -> Header:
+    check_numbers(dtype, path)
     pixel_type = {"bool": "uint8", "uint8": "uint8", "uint16": "uint16"}.get(dtype.name, "float32")
     height, width, channels = shape
     return Header(form, dtype.name, channels, 8 * dtype.itemsize, channels, pixel_type, (height, width), orientation)

@@ -18,11 +18,14 @@ from PIL import Image
 
 from autoseg.config.base import parse
 from autoseg.config.data import DataConfig, data_settings
-from autoseg.data.check.inspection import count_labels, look_at_image
+from autoseg.data.check.inspection import check_image
 from autoseg.data.check.problems import same_files
 from autoseg.data.check.report import DataReport, check_dataset
 from autoseg.data.dataset import open_dataset, resolve, verify
 from autoseg.data.io.images import read_image
+from autoseg.data.io.masks import count_values
+from autoseg.data.io.opening import read_header
+from autoseg.data.resolve import described
 from autoseg.errors import DataError
 from autoseg.files import to_yaml
 from data.test_broken import BROKEN, SETS, WELL
@@ -512,6 +515,9 @@ def test_voc(voc: Path) -> None:
     assert resolve(parse(DataConfig, report.proposal)) == resolve(DataConfig(root=str(voc)))
 
 
+RESOLVED = described(DataConfig(root="/data", channels=3))
+
+
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
@@ -525,16 +531,16 @@ def test_a_quick_look_sees_every_cut_that_reading_sees(form: str, tmp_path: Path
     suffix = {"jpeg": "jpg", "progressive": "jpg", "bmp": "bmp", "tiff": "tif", "webp": "webp"}.get(form, "png")
     whole = tmp_path / f"whole.{suffix}"
     image.save(whole, progressive=True) if form == "progressive" else image.save(whole)
-    kind, size = look_at_image(whole, None, 3, "uint8")
-    assert size == (64, 80)
-    assert kind.bits == (16 if form == "deep" else 8)
+    header = read_header(whole)
+    assert check_image(whole, header, None, RESOLVED) == (64, 80)
+    assert header.bits == (16 if form == "deep" else 8)
     data, part = whole.read_bytes(), tmp_path / f"part.{suffix}"
     seen = 0
     for share in np.linspace(0.02, 0.99, 12):
         part.write_bytes(data[: int(len(data) * share)])
         if cannot(lambda: read_image(part)):
             seen += 1
-            assert cannot(lambda: look_at_image(part, None, 3, "uint8")), share
+            assert cannot(lambda: check_image(part, header, None, RESOLVED)), share
     assert seen > 8
 
 
@@ -546,20 +552,20 @@ def cannot(act: Callable[[], object]) -> bool:
     return False
 
 
-def test_a_turned_photo_is_as_large_as_its_mask(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("orientation", "size"), [("upright", (48, 40)), ("stored", (40, 48))])
+def test_a_turned_photo_is_as_large_as_its_mask(orientation: str, size: tuple[int, int], tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     save(photo(0, (40, 48)), tmp_path / "a.jpg", exif=exif)
-    assert look_at_image(tmp_path / "a.jpg", (48, 40), 3, "uint8")[1] == (48, 40)
-    assert look_at_image(tmp_path / "a.jpg", (40, 48), 3, "uint8")[1] == (40, 48)
-    assert look_at_image(tmp_path / "a.jpg", (41, 48), 3, "uint8")[1] != (41, 48)
+    header, data = read_header(tmp_path / "a.jpg"), RESOLVED.model_copy(update={"orientation": orientation})
+    for mask_size in (size, size[::-1], (41, 48)):
+        assert check_image(tmp_path / "a.jpg", header, mask_size, data) == size
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
-def test_labels_are_counted(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autoseg.data.check.inspection.AT_ONCE", 100)
+def test_labels_are_counted(dtype: type) -> None:
     mask = np.random.default_rng(0).integers(0, 50, (30, 31)).astype(dtype)
-    labels, pixels = count_labels(mask)
+    labels, pixels = count_values(mask, at_once=100)
     expected = np.unique(mask, return_counts=True)
     assert labels.tolist() == expected[0].tolist()
     assert pixels.tolist() == expected[1].tolist()
@@ -567,7 +573,7 @@ def test_labels_are_counted(dtype: type, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_of_very_many_labels_the_commonest_are_kept() -> None:
     mask = np.arange(5000, dtype=np.uint16).repeat(np.arange(5000) % 7 + 1)[None]
-    labels, pixels = count_labels(mask)
+    labels, pixels = count_values(mask)
     assert len(labels) == 1024
     assert (np.diff(labels) > 0).all()
     assert pixels.min() == 6

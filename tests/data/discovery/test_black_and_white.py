@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from autoseg.data.discovery.infer_classes import classes_of
 from error_codes import raises_code
 from PIL import Image
 
@@ -13,8 +12,9 @@ from autoseg.config.base import parse
 from autoseg.config.data import DataConfig
 from autoseg.data.check.report import check_dataset
 from autoseg.data.dataset import describe_dataset, open_dataset, resolve
+from autoseg.data.decide import is_black_and_white
 from autoseg.data.io.colour_tables import table_beside
-from autoseg.data.io.images import are_black_and_white, read_mask
+from autoseg.data.io.masks import look_at_mask, read_mask
 from autoseg.data.wording import counted
 from autoseg.errors import ConfigError, DataError
 
@@ -53,6 +53,10 @@ def write_set(root: Path, masks: list[np.ndarray], name: str, **settings: Any) -
 
 def config(root: Path, **settings: object) -> DataConfig:
     return parse(DataConfig, settings | {"root": str(root)})
+
+
+def are_black_and_white(paths: list[Path]) -> bool:
+    return is_black_and_white([look_at_mask(path) for path in paths])
 
 
 def in_rgb(mask: np.ndarray) -> np.ndarray:
@@ -108,7 +112,7 @@ def test_photos_are_not_black_and_white(tmp_path: Path) -> None:
     page[::3] = noise[::3]
     assert not are_black_and_white([save(noise, tmp_path / "a.png"), save(page, tmp_path / "b.jpg")])
     assert not are_black_and_white([save(page, tmp_path / "c.png")])
-    assert not are_black_and_white([tmp_path / "missing.png"])
+    assert not is_black_and_white([])
 
 
 def test_a_threshold_that_is_set(tmp_path: Path) -> None:
@@ -171,23 +175,6 @@ def test_a_table_in_the_folder_above(tmp_path: Path) -> None:
     (tmp_path / "class_dict.csv").write_text("name,r,g,b\nsea,9,8,7\nfish,1,200,3\n")
     assert resolve(config(tmp_path / "set")).classes == ("sea", "fish")
     assert check_dataset(config(tmp_path / "set")).stopping == 0
-
-
-NONE: frozenset[int] = frozenset()
-
-
-def test_classes_of_labels() -> None:
-    assert classes_of({0, 255}, NONE, "here", None, 255, True) == (("background", "foreground"), {255: 1}, None)
-    assert classes_of({0, 1, 255}, NONE, "here", None, 255, True).classes == ("class_0", "class_1")
-    alone = classes_of({0, 255}, NONE, "here", None, 255, False)
-    assert alone.error is not None
-    assert alone.error.code == "too-few-classes"
-    assert all(word in str(alone.error) for word in ("here", "0", "255", "data.label_map", "data.num_classes"))
-    found = classes_of({0, 100, 255}, {0, 100, 200, 255}, "here", None, 255, True)
-    assert (found.classes, found.label_map) == (("class_0", "class_100", "class_200"), {100: 1, 200: 2})
-    assert found.error is not None
-    assert found.error.code == "labels-far-apart"
-    assert "2 labels of 0..100 (0, 100)" in str(found.error)
 
 
 def test_counted() -> None:

@@ -7,7 +7,8 @@ import pytest
 from error_codes import raises_code
 from PIL import Image
 
-from autoseg.data.io.images import read_image, read_mask
+from autoseg.data.io.images import read_image
+from autoseg.data.io.masks import read_mask
 from autoseg.errors import DataError
 
 LABELS = np.random.default_rng(0).integers(0, 200, (12, 10), dtype=np.uint8)
