@@ -293,7 +293,7 @@ CASES = (
         "CVAT names .jpg, and the images are .png",
         "https://github.com/cvat-ai/cvat/issues/54",
         cvat_other_suffix,
-        Meant(CLASSES, scenes([f"images/{stem}" for stem in stems()])),
+        Meant(CLASSES, scenes([f"images/{stem}" for stem in stems()]), or_stops="listed-file-missing"),
     ),
     Case(
         "Label Studio's addresses of local files",

@@ -75,6 +75,21 @@ def fewer_classes_set(root: Path) -> dict[str, object]:
     return {"classes": NAMES}
 
 
+def ladder_with_names(root: Path) -> dict[str, object]:
+    pairs(root, (0, 127, 255))
+    return {"classes": NAMES}
+
+
+def two_classes_set(root: Path) -> dict[str, object]:
+    pairs(root, (0, 255))
+    return {"classes": ("background", "coin")}
+
+
+def label_map_set(root: Path) -> dict[str, object]:
+    pairs(root, (0, 1, 2, 4))
+    return {"label_map": {4: 3}}
+
+
 CASES = (
     Case(
         "seven names, five labels occur",
@@ -139,5 +154,23 @@ CASES = (
         "https://github.com/open-mmlab/mmsegmentation/issues/1615",
         fewer_classes_set,
         "label-out-of-range",
+    ),
+    Case(
+        "three classes set, labels 0, 127 and 255",
+        "https://github.com/MIC-DKFZ/nnUNet/issues/1678",
+        ladder_with_names,
+        Meant(NAMES, meant_masks((0, 127, 255))),
+    ),
+    Case(
+        "two classes set, labels 0 and 255",
+        "https://github.com/open-mmlab/mmsegmentation/issues/3749",
+        two_classes_set,
+        Meant(("background", "coin"), meant_masks((0, 255))),
+    ),
+    Case(
+        "a label_map that closes the gap of BraTS",
+        "https://github.com/MIC-DKFZ/nnUNet/issues/309",
+        label_map_set,
+        Meant(4, meant_masks((0, 1, 2, 4))),
     ),
 )

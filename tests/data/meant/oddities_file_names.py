@@ -94,6 +94,10 @@ def leading_zeros(root: Path) -> None:
     named(root, [f"images/{one}.jpg" for one in NUMBERS], [f"masks/{int(one):012d}.png" for one in NUMBERS])
 
 
+def letters_of_another_case(root: Path) -> None:
+    named(root, [f"images/IMG_{one}.JPG" for one in NUMBERS], [f"masks/img_{one}.png" for one in NUMBERS])
+
+
 def composed(root: Path) -> None:
     named(
         root,
@@ -184,8 +188,13 @@ def zero_bytes(root: Path) -> None:
 
 def cut_off(root: Path) -> None:
     pairs(root, LABELS)
-    whole = (root / "images" / "a3.png").read_bytes()
-    write(root / "images" / "a3.png", whole[: len(whole) // 2])
+    whole = (root / "images" / "a1.png").read_bytes()
+    write(root / "images" / "a1.png", whole[: len(whole) // 2])
+
+
+def left_out(root: Path) -> dict[str, object]:
+    cut_off(root)
+    return {"on_bad_file": "skip"}
 
 
 def huge(root: Path) -> None:
@@ -218,6 +227,23 @@ def notebook_checkpoints(root: Path) -> None:
     pairs(root, LABELS)
     save(root / "images" / ".ipynb_checkpoints" / "a1-checkpoint.png", colours(1))
     save(root / "masks" / ".ipynb_checkpoints" / "a1-checkpoint.png", np.full((32, 40), 9, dtype=np.uint8))
+
+
+def thumbnails_of_a_server(root: Path) -> None:
+    pairs(root, LABELS)
+    for number, stem in enumerate(stems()):
+        for folder in ("images", "masks"):
+            save(
+                root / folder / "@eaDir" / f"{stem}.png" / "SYNOPHOTO_THUMB_M.png",
+                blocks((0, 1), number, (16, 20)).astype(np.uint8),
+            )
+
+
+def raw_volumes(root: Path) -> None:
+    for stem in stems():
+        for folder in ("imgs", "masks"):
+            write(root / folder / f"{stem}.mhd", f"ObjectType = Image\nElementDataFile = {stem}.raw\n")
+            write(root / folder / f"{stem}.raw", bytes(64))
 
 
 def same_in_both(root: Path) -> None:
@@ -294,6 +320,12 @@ CASES = (
         Meant(3, meant_masks(LABELS, names=NUMBERS)),
     ),
     Case(
+        "IMG_1.JPG and img_1.png",
+        "https://github.com/mcneilco/acas/pull/548",
+        letters_of_another_case,
+        Meant(3, meant_masks(LABELS, names=[f"IMG_{one}" for one in NUMBERS])),
+    ),
+    Case(
         "composed and decomposed letters",
         "https://github.com/llmsresearch/paperbanana/pull/240",
         composed,
@@ -351,6 +383,17 @@ CASES = (
     Case("a mask of zero bytes", "https://github.com/LeiaLi/ReLoBlur/issues/5", zero_bytes, "file-unreadable"),
     Case("an image that is cut off", "https://github.com/LeiaLi/ReLoBlur/issues/4", cut_off, "file-unreadable"),
     Case(
+        "an image that is cut off, and bad files are to be left out",
+        "https://github.com/LeiaLi/ReLoBlur/issues/4",
+        left_out,
+        Meant(
+            3,
+            {name: mask for name, mask in meant_masks(LABELS).items() if name != "a1"},
+            says=("left out 1 of",),
+            only=True,
+        ),
+    ),
+    Case(
         "an image of 445 million pixels",
         "https://github.com/Project-MONAI/MONAILabel/issues/1230",
         huge,
@@ -385,6 +428,18 @@ CASES = (
         "https://github.com/open-mmlab/mmsegmentation/pull/849",
         notebook_checkpoints,
         Meant(3, meant_masks(LABELS), only=True),
+    ),
+    Case(
+        "thumbnails in @eaDir",
+        "https://github.com/photonixapp/photonix/pull/214",
+        thumbnails_of_a_server,
+        Meant(3, meant_masks(LABELS), only=True),
+    ),
+    Case(
+        "volumes of .mhd and .raw",
+        "https://github.com/lalonderodney/SegCaps/issues/24",
+        raw_volumes,
+        "no-images",
     ),
     Case(
         "a validation image that is also in train",

@@ -113,9 +113,60 @@ def natural_images(root: Path) -> None:
     write(root / "Dataset1234_URDE" / "dataset.json", json.dumps(content))
 
 
+def suffixes_by_folder(root: Path) -> None:
+    for number, stem in enumerate(stems()):
+        place, suffix = (root / "dji", ".jpg") if number % 2 else (root / "gopro", ".png")
+        save(place / "images" / f"{stem}{suffix}", colours(number))
+        save(place / "masks" / f"{stem}.png", blocks(LABELS, number).astype(np.uint8))
+
+
+def older_version(root: Path) -> None:
+    pairs(root, LABELS)
+    photos(root, [f"1 old/images/{stem}.png" for stem in stems()])
+    masks_of(root, [f"1 old/masks/{stem}.png" for stem in stems()], shift=40)
+
+
+def two_folders_of_masks(root: Path) -> None:
+    photos(root, [f"img/{stem}.png" for stem in stems()])
+    masks_of(root, [f"mask/{stem}.png" for stem in stems()])
+    masks_of(root, [f"mask_org/{stem}.png" for stem in stems()], shift=40)
+
+
+def two_folders_of_images(root: Path) -> None:
+    photos(root, [f"image_rgb/{stem}.png" for stem in stems()])
+    for number, stem in enumerate(stems()):
+        save(root / "image_nir" / f"{stem}.png", grey(number))
+    masks_of(root, [f"masks/{stem}.png" for stem in stems()])
+
+
+def csv_with_ids(root: Path) -> None:
+    pairs(root, LABELS)
+    for name, numbers in (("train", (0, 3, 4, 5)), ("val", (1, 2))):
+        rows = [f"{number},a{number}.png,a{number}.png" for number in numbers]
+        write(root / f"{name}.csv", "\n".join(["id,image_filename,mask_filename", *rows]) + "\n")
+
+
 def uncommon_words(root: Path) -> None:
     photos(root, [f"fgr/{stem}.png" for stem in stems()])
     masks_of(root, [f"pha/{stem}.png" for stem in stems()], (0, 255))
+
+
+# --- the layout of a known data set, with labels of its own ----------------------------------------------------------
+
+
+def own_classes_as_cityscapes(root: Path) -> None:
+    for number, stem in enumerate(stems()):
+        split = "train" if number < 4 else "val"
+        mask = blocks(LABELS, number)
+        save(root / "leftImg8bit" / split / "cam" / f"{stem}_leftImg8bit.png", colours(number))
+        save(root / "gtFine" / split / "cam" / f"{stem}_gtFine_labelIds.png", mask.astype(np.uint8))
+        save(root / "gtFine" / split / "cam" / f"{stem}_gtFine_color.png", painted(mask, TABLE))
+        save(root / "gtFine" / split / "cam" / f"{stem}_gtFine_instanceIds.png", (mask * 1000).astype(np.uint16))
+    write(root / "label_colors.txt", "0 0 0 background\n200 0 0 cat\n0 200 0 dog\n")
+
+
+def pets_from_0(root: Path) -> None:
+    pairs(root, LABELS, masks="annotations/trimaps")
 
 
 # --- lists ------------------------------------------------------------------------------------------------------------
@@ -170,6 +221,20 @@ def zeros_in_list(root: Path) -> None:
     write(root / "val.txt", "".join(f"0{name}\n" for name in names[4:]))
 
 
+def stems_with_spaces(root: Path) -> None:
+    names = [f"benign ({number})" for number in range(1, 7)]
+    photos(root, [f"images/{name}.png" for name in names])
+    masks_of(root, [f"masks/{name}.png" for name in names])
+    write(root / "train.txt", "".join(f"{name}\n" for name in names[:4]))
+    write(root / "val.txt", "".join(f"{name}\n" for name in names[4:]))
+
+
+def in_both_lists(root: Path) -> None:
+    pairs(root, LABELS)
+    write(root / "train.txt", "a0\na3\na4\na5\n")
+    write(root / "val.txt", "a1\na2\na3\n")
+
+
 def run_lengths(root: Path) -> None:
     photos(root, [f"train_images/{stem}.jpg" for stem in stems()])
     rows = [f"{stem}.jpg,{number % 4 + 1},29 12 93 24 157 24" for number, stem in enumerate(stems())]
@@ -196,7 +261,32 @@ CASES = (
             ("background", "foreground"),
             meant_masks((0, 255), names=[f"{number:02d}_test" for number in range(1, 7)]),
             says=("1st_manual",),
+            or_stops="layout-ambiguous",
         ),
+    ),
+    Case(
+        "mask/ and mask_org/ for the same images",
+        "https://github.com/cvlab-stonybrook/SAMPath/issues/25",
+        two_folders_of_masks,
+        Meant(3, meant_masks(LABELS), says=("mask_org",), or_stops="layout-ambiguous"),
+    ),
+    Case(
+        "image_rgb/ and image_nir/ for the same masks",
+        "https://github.com/Weed-AI/Weed-AI/issues/77",
+        two_folders_of_images,
+        Meant(
+            3,
+            meant_masks(LABELS),
+            {stem: colours(number) for number, stem in enumerate(stems())},
+            says=("image_nir",),
+            or_stops="layout-ambiguous",
+        ),
+    ),
+    Case(
+        "an older version of the whole set in a folder of its own",
+        "https://github.com/beric7/corrosion_cs_classification/issues/4",
+        older_version,
+        Meant(3, meant_masks(LABELS), says=("1 old",), or_stops="layout-ambiguous", only=True),
     ),
     Case(
         "masks beside their pictures in colour",
@@ -223,6 +313,18 @@ CASES = (
         Meant(3, meant_masks(LABELS), only=True),
     ),
     Case(
+        "CSV files of ids, images and masks, without folders",
+        "https://openreview.net/attachment?id=mXQslpfSU5&name=supplementary_material",
+        csv_with_ids,
+        Meant(3, meant_masks(LABELS), val=("a1", "a2")),
+    ),
+    Case(
+        "one folder of JPEG images, one of PNG",
+        "https://github.com/colmap/colmap/pull/3611",
+        suffixes_by_folder,
+        Meant(3, meant_masks(LABELS, names=[f"{'dji' if n % 2 else 'gopro'}/a{n}" for n in range(6)]), only=True),
+    ),
+    Case(
         "images/train, masks/train and a data.yaml with names",
         "https://github.com/ultralytics/ultralytics/issues/10218",
         yolo_with_masks,
@@ -239,6 +341,22 @@ CASES = (
         "https://github.com/PeterL1n/BackgroundMattingV2/issues/114",
         uncommon_words,
         "unknown-layout",
+    ),
+    Case(
+        "classes of one's own in the layout of Cityscapes",
+        "https://github.com/cvat-ai/cvat/issues/6446",
+        own_classes_as_cityscapes,
+        Meant(
+            ("background", "cat", "dog"),
+            meant_masks(LABELS, names=[f"cam/{stem}_leftImg8bit" for stem in stems()]),
+            val=("cam/a4_leftImg8bit", "cam/a5_leftImg8bit"),
+        ),
+    ),
+    Case(
+        "labels from 0 in the layout of Oxford-IIIT Pet",
+        "https://github.com/tensorflow/docs/pull/2159",
+        pets_from_0,
+        Meant(3, meant_masks(LABELS)),
     ),
     Case(
         "lists in splits/",
@@ -279,6 +397,22 @@ CASES = (
             meant_masks(LABELS, names=[f"images/street {number} north" for number in range(6)]),
             val=("images/street 4 north", "images/street 5 north"),
         ),
+    ),
+    Case(
+        "lists of stems with spaces and brackets",
+        "https://github.com/FengheTan9/CMU-Net/issues/7",
+        stems_with_spaces,
+        Meant(
+            3,
+            meant_masks(LABELS, names=[f"benign ({number})" for number in range(1, 7)]),
+            val=("benign (5)", "benign (6)"),
+        ),
+    ),
+    Case(
+        "an image in both lists",
+        "https://github.com/abdoelsayed2016/TNCR_Dataset/issues/3",
+        in_both_lists,
+        Meant(3, meant_masks(LABELS), says=("also in train",)),
     ),
     Case(
         "lists with a zero more than the files' names",

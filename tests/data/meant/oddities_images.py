@@ -64,6 +64,12 @@ def five_bands(root: Path) -> None:
         save_tiff(root / "images" / f"{stem}.tif", bands, photometric="minisblack", planarconfig="separate")
 
 
+def filtered_as_fourth(root: Path) -> None:
+    masks(root)
+    for stem, image in images(4, "float32").items():
+        save_tiff(root / "images" / f"{stem}.tif", image)
+
+
 def near_infrared(root: Path) -> None:
     masks(root)
     for stem, image in images(4, "uint8").items():
@@ -118,6 +124,23 @@ def decoded() -> Images:
     return {stem: np.asarray(Image.open(io.BytesIO(jpeg(number)))) for number, stem in enumerate(stems())}
 
 
+def four_inks(number: int) -> Image.Image:
+    return Image.fromarray(colours(number)).convert("CMYK")
+
+
+def some_cmyk(root: Path) -> None:
+    masks(root)
+    for number, stem in enumerate(stems()):
+        image = four_inks(number) if number % 2 == 0 else Image.fromarray(colours(number))
+        (root / "images").mkdir(exist_ok=True)
+        image.save(root / "images" / f"{stem}.tif")
+
+
+def without_inks() -> Images:
+    inks = {f"a{number}": np.asarray(four_inks(number).convert("RGB")) for number in range(0, 6, 2)}
+    return {f"a{number}": colours(number) for number in range(6)} | inks
+
+
 CASES = (
     Case(
         "PNG images in colours of 16 bits",
@@ -142,6 +165,12 @@ CASES = (
         "https://github.com/wkentaro/labelme/pull/1812",
         five_bands,
         meant(images(5, "float32")),
+    ),
+    Case(
+        "four float channels, as tifffile writes (H, W, 4)",
+        "https://github.com/MIC-DKFZ/nnUNet/issues/1367",
+        filtered_as_fourth,
+        meant(images(4, "float32")),
     ),
     Case(
         "near infrared as the fourth band",
@@ -178,5 +207,11 @@ CASES = (
         "https://github.com/kitsunebishi/Wallpapers/issues/8",
         jpeg_named_png,
         meant(decoded()),
+    ),
+    Case(
+        "some images in CMYK",
+        "https://github.com/python-pillow/Pillow/issues/2564",
+        some_cmyk,
+        meant(without_inks()),
     ),
 )

@@ -49,6 +49,20 @@ def luminance(root: Path) -> None:
     pairs(root, LUMINANCE)
 
 
+def three_hundred(number: int) -> tuple[int, ...]:
+    return tuple((50 * number + one) % 300 for one in range(150))
+
+
+def many(root: Path) -> None:
+    for number, stem in enumerate(stems()):
+        save(root / "images" / f"{stem}.png", colours(number))
+        save(root / "masks" / f"{stem}.png", blocks(three_hundred(number), number, side=2).astype(np.uint16))
+
+
+def many_masks() -> dict[str, np.ndarray]:
+    return {stem: blocks(three_hundred(number), number, side=2) for number, stem in enumerate(stems())}
+
+
 def hand(root: Path) -> None:
     pairs(root, (0, 200))
 
@@ -240,6 +254,12 @@ CASES = (
         "https://forums.fast.ai/t/how-does-pilmask-create-work/86272",
         luminance,
         Meant(len(LUMINANCE), meant_masks(LUMINANCE)),
+    ),
+    Case(
+        "300 labels, and 255 is one of them",
+        "https://github.com/meetps/pytorch-semseg/issues/27",
+        many,
+        Meant(300, many_masks()),
     ),
     Case("masks of 0 and 200", "https://www.codetd.com/article/11252359", hand, Meant(2, meant_masks((0, 200)))),
     Case(

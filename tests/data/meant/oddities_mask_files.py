@@ -71,6 +71,12 @@ def whole_floats(root: Path) -> None:
         save_tiff(root / "labels" / f"{stem}.tif", blocks((0, 1, 2), number).astype(np.float32))
 
 
+def whole_doubles(root: Path) -> None:
+    images_of(root)
+    for number, stem in enumerate(stems()):
+        save(root / "labels" / f"{stem}.npy", blocks((0, 1, 2), number).astype(np.float64))
+
+
 def fractions(root: Path) -> None:
     images_of(root)
     for number, stem in enumerate(stems()):
@@ -87,6 +93,12 @@ def discs() -> dict[str, np.ndarray]:
     rows, columns = np.mgrid[:64, :64]
     far = {stem: np.hypot(rows - 30 - number, columns - 28) - 18 for number, stem in enumerate(stems())}
     return {stem: np.clip(128 - 32 * distance, 0, 255).astype(np.uint8) for stem, distance in far.items()}
+
+
+def image_j(root: Path) -> None:
+    images_of(root)
+    for number, stem in enumerate(stems()):
+        save_tiff(root / "masks" / f"{stem}.tif", blocks((0, 255), number).astype(np.uint16), imagej=True)
 
 
 def soft_edges(root: Path) -> None:
@@ -140,6 +152,14 @@ def red_channel(root: Path) -> dict[str, object]:
         save(root / "CameraRGB" / f"{stem}.png", colours(number))
         save(root / "CameraSeg" / f"{stem}.png", mask)
     return {"splits": {"train": {"images": "CameraRGB", "masks": "CameraSeg"}}}
+
+
+def black_with_alpha(root: Path) -> None:
+    images_of(root)
+    for number, stem in enumerate(stems()):
+        mask = np.zeros((HEIGHT, WIDTH, 4), dtype=np.uint8)
+        mask[:, :, 3] = blocks((0, 255), number)
+        save(root / "masks" / f"{stem}.png", mask)
 
 
 def a_channel_a_class(root: Path) -> None:
@@ -266,6 +286,12 @@ CASES = (
         Meant(3, meant_masks((0, 1, 2))),
     ),
     Case(
+        "whole numbers as 64 bit floats in arrays",
+        "https://github.com/mobie/mobie-viewer-fiji/issues/1273",
+        whole_doubles,
+        Meant(3, meant_masks((0, 1, 2))),
+    ),
+    Case(
         "fractions between labels",
         "https://github.com/tensorflow/docs/pull/2159",
         fractions,
@@ -276,6 +302,12 @@ CASES = (
         "https://github.com/angelolab/Nimbus-Inference/issues/18",
         deep_labels,
         Meant(3, meant_masks((0, 1, 2))),
+    ),
+    Case(
+        "16 bit binary masks of ImageJ, the higher byte first",
+        "https://github.com/GuillaumeMougeot/biom3d/issues/3",
+        image_j,
+        Meant(("background", "foreground"), meant_masks((0, 255))),
     ),
     Case(
         "binary masks with soft edges",
@@ -321,6 +353,12 @@ CASES = (
         "https://github.com/carla-simulator/carla/issues/214",
         red_channel,
         "mask-colours-unset",
+    ),
+    Case(
+        "black masks that only alpha tells apart",
+        "https://github.com/PeterL1n/BackgroundMattingV2/issues/114",
+        black_with_alpha,
+        "too-few-classes",
     ),
     Case(
         "a channel for each class",
