@@ -233,10 +233,8 @@ def thumbnails_of_a_server(root: Path) -> None:
     pairs(root, LABELS)
     for number, stem in enumerate(stems()):
         for folder in ("images", "masks"):
-            save(
-                root / folder / "@eaDir" / f"{stem}.png" / "SYNOPHOTO_THUMB_M.png",
-                blocks((0, 1), number, (16, 20)).astype(np.uint8),
-            )
+            thumbnail = blocks((0, 1), number, (16, 20)).astype(np.uint8)
+            save(root / folder / "@eaDir" / f"{stem}.png" / "SYNOPHOTO_THUMB_M.png", thumbnail)
 
 
 def raw_volumes(root: Path) -> None:

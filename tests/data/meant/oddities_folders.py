@@ -178,6 +178,13 @@ def splits_folder(root: Path) -> None:
     write(root / "splits" / "val.txt", "a1\na2\n")
 
 
+def valid_and_codes(root: Path) -> None:
+    photos(root, [f"images/{stem}.png" for stem in stems()])
+    masks_of(root, [f"labels/{stem}_P.png" for stem in stems()])
+    write(root / "codes.txt", "Animal\nSky\nVoid\n")
+    write(root / "valid.txt", "a1.png\na2.png\n")
+
+
 def split_list_with_suffixes(root: Path) -> None:
     for number, stem in enumerate(stems()):
         save_tiff(root / "images" / f"{stem}.tif", grey(number))
@@ -363,6 +370,12 @@ CASES = (
         "https://github.com/open-mmlab/mmsegmentation/issues/372",
         splits_folder,
         Meant(3, meant_masks(LABELS), val=("a1", "a2")),
+    ),
+    Case(
+        "valid.txt alone, and codes.txt with Void",
+        "https://github.com/fastai/course-v3/blob/master/nbs/dl1/lesson3-camvid.ipynb",
+        valid_and_codes,
+        Meant(("Animal", "Sky"), meant_masks(LABELS, {0: 0, 1: 1, 2: -1}), val=("a1", "a2")),
     ),
     Case(
         "lists in split_list/, with suffixes",
