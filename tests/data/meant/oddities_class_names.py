@@ -70,6 +70,12 @@ def settings_beat_names(root: Path) -> dict[str, object]:
     return {"classes": NAMES}
 
 
+def number_and_names(root: Path) -> dict[str, object]:
+    pairs(root, LABELS)
+    write(root / "id2label.json", json.dumps({str(label): name for label, name in enumerate(NAMES)}))
+    return {"num_classes": 3}
+
+
 def fewer_classes_set(root: Path) -> dict[str, object]:
     pairs(root, range(4))
     return {"classes": NAMES}
@@ -147,6 +153,12 @@ CASES = (
         "names in the settings and others in a file",
         "https://github.com/open-mmlab/mmdeploy/issues/877",
         settings_beat_names,
+        Meant(NAMES, meant_masks(LABELS)),
+    ),
+    Case(
+        "num_classes in the settings, and as many names in a file",
+        "https://github.com/huggingface/transformers/pull/18640",
+        number_and_names,
         Meant(NAMES, meant_masks(LABELS)),
     ),
     Case(

@@ -167,6 +167,33 @@ def ones_and_255(root: Path) -> None:
         save(root / "masks" / f"a{number}.png", blocks((0, 255), number).astype(np.uint8))
 
 
+def ones_to_train_255_to_validate(root: Path) -> None:
+    for number, stem in enumerate(stems()):
+        split, values = ("train", (0, 1)) if number < 4 else ("val", (0, 255))
+        save(root / split / "images" / f"{stem}.png", colours(number))
+        save(root / split / "masks" / f"{stem}.png", blocks(values, number).astype(np.uint8))
+
+
+def ignored_person(root: Path) -> dict[str, object]:
+    pairs(root, (0, 255))
+    return {"classes": ("background", "person"), "ignore_label": 255}
+
+
+def soft_greys(root: Path, first: int = 0) -> None:
+    rows, columns = np.mgrid[:64, :64]
+    for number in range(14):
+        distance = np.hypot(rows - 25 - number, columns - 28) - 15
+        mask = np.clip(128 - 32 * distance, 0, 255).astype(np.uint8)
+        if number >= first:
+            mask[:, 50:] = 127
+        save(root / "images" / f"{number:02d}.png", colours(number, (64, 64)))
+        save(root / "masks" / f"{number:02d}.png", mask)
+
+
+def grey_after_ten(root: Path) -> None:
+    soft_greys(root, first=13)
+
+
 # --- names and splits that disagree -----------------------------------------------------------------------------------
 
 
@@ -176,6 +203,26 @@ def beyond_the_names(root: Path) -> None:
         save(root / "labelsTr" / f"{stem}.png", blocks((0, 2, 3, 4, 5), number).astype(np.uint8))
     names = {"background": 0, **{f"Segment_{number + 1}": number for number in range(1, 5)}}
     write(root / "dataset.json", json.dumps({"labels": names, "file_ending": ".png"}))
+
+
+def nnunet(root: Path, values: tuple[int, ...], labels: str) -> None:
+    for number, stem in enumerate(stems()):
+        save(root / "imagesTr" / f"{stem}_0000.png", colours(number))
+        save(root / "labelsTr" / f"{stem}.png", blocks(values, number).astype(np.uint8))
+    write(root / "dataset.json", f'{{"labels": {labels}, "file_ending": ".png"}}')
+
+
+def ignore_in_json(root: Path) -> None:
+    nnunet(root, (0, 1, 2, 3), '{"background": 0, "tumor": 1, "stroma": 2, "ignore": 3}')
+
+
+def ignore_twice_in_json(root: Path) -> None:
+    nnunet(root, (0, 1, 2, 3, 4), '{"background": 0, "steel": 1, "titanium": 2, "ignore": 3, "ignore": 4}')
+
+
+def regions_in_json(root: Path) -> None:
+    labels = '{"background": 0, "whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing tumor": [3]}'
+    nnunet(root, (0, 1, 2, 3), labels)
 
 
 def rare_in_validation(root: Path) -> None:
@@ -353,10 +400,59 @@ CASES = (
         "labels-unclear",
     ),
     Case(
+        "masks of 0 and 1 to train, of 0 and 255 to validate",
+        "https://github.com/datvuthanh/HybridNets/issues/60",
+        ones_to_train_255_to_validate,
+        "labels-unclear",
+    ),
+    Case(
+        "two classes set, ignore_label 255, labels 0 and 255",
+        "https://github.com/clovaai/ext_portrait_segmentation/issues/30",
+        ignored_person,
+        "labels-unclear",
+    ),
+    Case(
+        "masks of three greys with soft edges",
+        "https://github.com/open-mmlab/mmsegmentation/issues/1335",
+        soft_greys,
+        "labels-unclear",
+    ),
+    Case(
+        "soft binary masks, and a third grey after the first ten",
+        "https://github.com/open-mmlab/mmsegmentation/issues/1335",
+        grey_after_ten,
+        "labels-unclear",
+    ),
+    Case(
         "a label beyond those that dataset.json names",
         "https://github.com/MIC-DKFZ/nnUNet/issues/2500",
         beyond_the_names,
         "label-out-of-range",
+    ),
+    Case(
+        "dataset.json with the label ignore",
+        "https://github.com/MIC-DKFZ/nnUNet/issues/2567",
+        ignore_in_json,
+        Meant(
+            ("background", "tumor", "stroma"),
+            meant_masks((0, 1, 2, 3), {0: 0, 1: 1, 2: 2, 3: -1}, [f"{stem}_0000" for stem in stems()]),
+        ),
+    ),
+    Case(
+        "dataset.json with the label ignore twice",
+        "https://github.com/MIC-DKFZ/nnUNet/issues/2884",
+        ignore_twice_in_json,
+        Meant(
+            ("background", "steel", "titanium"),
+            meant_masks(range(5), {0: 0, 1: 1, 2: 2, 3: -1, 4: -1}, [f"{stem}_0000" for stem in stems()]),
+            or_stops="class-name-twice",
+        ),
+    ),
+    Case(
+        "dataset.json with regions of several labels",
+        "https://github.com/MIC-DKFZ/nnUNet/issues/2316",
+        regions_in_json,
+        "labels-overlap",
     ),
     Case(
         "a label that validation alone shows",
