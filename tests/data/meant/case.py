@@ -11,6 +11,7 @@ import logging
 import pkgutil
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -165,7 +166,8 @@ def main(arguments: Sequence[str]) -> None:
             continue
         with tempfile.TemporaryDirectory() as folder:
             wrong = read(case, Path(folder)).wrong
-        outcomes.append({"name": case.name, "source": case.source, "theme": theme, "before": wrong or "as meant"})
+        short = textwrap.shorten(wrong, 160, placeholder=" ...")
+        outcomes.append({"name": case.name, "source": case.source, "theme": theme, "before": short or "as meant"})
         print(f"{theme}, {case.name}: {wrong or 'as meant'}", flush=True)
     good = sum(one["before"] == "as meant" for one in outcomes)
     print(f"{good} of {len(outcomes)} as meant")

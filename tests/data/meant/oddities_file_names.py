@@ -399,7 +399,7 @@ CASES = (
     ),
     Case(
         "an image without a mask",
-        "https://github.com/bupt-ai-cz/IAST-ECCV2020/issues/2",
+        "https://github.com/Dhananjay42/crackseg9k/issues/4",
         unlabelled,
         "mask-missing",
     ),
