@@ -166,6 +166,7 @@ def main(arguments: Sequence[str]) -> None:
             continue
         with tempfile.TemporaryDirectory() as folder:
             wrong = read(case, Path(folder)).wrong
+        wrong = wrong.encode(errors="replace").decode()
         short = textwrap.shorten(wrong, 160, placeholder=" ...")
         outcomes.append({"name": case.name, "source": case.source, "theme": theme, "before": short or "as meant"})
         print(f"{theme}, {case.name}: {wrong or 'as meant'}", flush=True)

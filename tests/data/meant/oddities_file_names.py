@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -15,6 +17,8 @@ LABELS = (0, 1, 2)
 DOTTED = [f"0250_London_2004.01.12_12.48.0{number}_testvid" for number in range(5)] + ["0250_London_2004"]
 NUMBERS = ["1", "2", "10", "11", "12", "111"]
 UMLAUTS = ["Übung", "Müller", "Café", "Größe", "naïve", "Łódź"]
+OTHER_BYTES = os.fsdecode(b"a1\xe9\xb5") if sys.platform == "linux" else "a1é"
+"""A name in GBK; macOS and Windows keep none that is no Unicode."""
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:6fd5d72fe4589f189f8ebc006442dbb5\nsize 4212\n"
 
 
@@ -104,6 +108,12 @@ def composed(root: Path) -> None:
         [f"images/{unicodedata.normalize('NFC', one)}.png" for one in UMLAUTS],
         [f"masks/{unicodedata.normalize('NFD', one)}.png" for one in UMLAUTS],
     )
+
+
+def names_in_gbk(root: Path) -> None:
+    pairs(root, LABELS)
+    for folder in ("images", "masks"):
+        (root / folder / "a1.png").rename(root / folder / f"{OTHER_BYTES}.png")
 
 
 def masks_of_another_patient(root: Path) -> None:
@@ -328,6 +338,16 @@ CASES = (
         "https://github.com/llmsresearch/paperbanana/pull/240",
         composed,
         Meant(3, meant_masks(LABELS, names=[unicodedata.normalize("NFC", one) for one in UMLAUTS])),
+    ),
+    Case(
+        "a name that is no UTF-8",
+        "https://github.com/run-llama/llama_index/issues/10369",
+        names_in_gbk,
+        Meant(
+            3,
+            meant_masks(LABELS, names=["a0", OTHER_BYTES, "a2", "a3", "a4", "a5"]),
+            or_stops="file-name-invalid",
+        ),
     ),
     Case(
         "images of six patients, masks of one",
