@@ -1,20 +1,28 @@
 """A case: a data set that somebody has, what is meant by it, and how to find out what is read.
 
-`python -m data.meant.case` (in tests/) prints what happens to every case, a line each.
+`python -m data.meant.case [WORDS]` (in tests/) prints what happens to every case, a line each; with words, to the cases
+whose theme or name has one of them. `--yaml FILE` writes the outcomes as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
+import logging
+import pkgutil
+import sys
+import tempfile
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from autoseg.config.base import parse
 from autoseg.config.data import DataConfig, ResolvedDataConfig, data_settings
-from autoseg.data.dataset import open_dataset, resolve
+from autoseg.data.dataset import describe_dataset, open_dataset, resolve
 from autoseg.errors import AutosegError
 
 IGNORED = -1
@@ -31,6 +39,12 @@ class Meant(NamedTuple):
     """Name of a sample -> its image (H, W, C)."""
     says: tuple[str, ...] = ()
     """What the lines on the data must say."""
+    val: tuple[str, ...] = ()
+    """The names of all validation samples, where the data set tells them."""
+    or_stops: str = ""
+    """The code of an error that is as right as this reading, where the files leave it open."""
+    only: bool = False
+    """Whether there are no other samples than those of `masks`."""
 
 
 class Case(NamedTuple):
@@ -49,9 +63,18 @@ class Read(NamedTuple):
     """What was read of a case."""
 
     config: ResolvedDataConfig | None
-    error: AutosegError | None
+    error: Exception | None
     wrong: str
     """Empty if all is as meant; else the first difference."""
+
+
+class _Lines(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
 
 
 def read(case: Case, folder: Path) -> Read:
@@ -59,29 +82,42 @@ def read(case: Case, folder: Path) -> Read:
     root = folder / "data"
     root.mkdir(parents=True)
     settings = case.build(root)
+    heard = _Lines()
+    log = logging.getLogger("autoseg")
+    log.addHandler(heard)
     try:
         given = parse(DataConfig, {**data_settings(root), **(settings if isinstance(settings, dict) else {})})
         config = resolve(given)
-        samples = {name: sample for split in ("train", "val") for name, sample in _samples(config, split)}
+        by_split = {split: _samples(config, split) for split in ("train", "val")}
+        heard.lines.append(describe_dataset(config))
     except AutosegError as reason:
-        wrong = "" if reason.code == case.meant else f"stops with {reason.code}: {reason}"
+        right = case.meant.or_stops if isinstance(case.meant, Meant) else case.meant
+        wrong = "" if reason.code == right else f"stops with {reason.code}: {reason}"
         return Read(None, reason, wrong.replace(str(root), "DATA"))
+    except Exception as reason:  # no mistake of a user may end in another error
+        return Read(None, reason, f"crashes with {type(reason).__name__}: {reason}".replace(str(root), "DATA"))
+    finally:
+        log.removeHandler(heard)
     if isinstance(case.meant, str):
         return Read(
             config,
             None,
-            f"reads {config.num_classes} classes, {config.channels} x {config.pixel_type}, where it should stop",
+            f"reads {config.num_classes} classes ({', '.join(config.classes[:5])}), {config.channels} x"
+            f" {config.pixel_type}, where it should stop",
         )
-    return Read(config, None, difference(case.meant, config, samples))
+    return Read(config, None, difference(case.meant, config, by_split, heard.lines))
 
 
-def _samples(config: ResolvedDataConfig, split: str) -> list[tuple[str, Any]]:
+def _samples(config: ResolvedDataConfig, split: str) -> dict[str, Any]:
     dataset = open_dataset(config, split)
-    return [(name, dataset.decode(index)) for index, name in enumerate(dataset.names)]
+    return {name: dataset.decode(index) for index, name in enumerate(dataset.names)}
 
 
-def difference(meant: Meant, config: ResolvedDataConfig, samples: Mapping[str, Any]) -> str:
+def difference(
+    meant: Meant, config: ResolvedDataConfig, by_split: Mapping[str, Mapping[str, Any]], lines: Sequence[str] = ()
+) -> str:
     """The first difference between what is meant and what was read; empty if there is none."""
+    samples = {name: sample for some in by_split.values() for name, sample in some.items()}
     classes: object = config.classes if isinstance(meant.classes, tuple) else config.num_classes
     if classes != meant.classes:
         return f"classes {classes} in place of {meant.classes}"
@@ -100,4 +136,45 @@ def difference(meant: Meant, config: ResolvedDataConfig, samples: Mapping[str, A
             return f"image {name} is {found.shape} {found.dtype} in place of {expected.shape} {expected.dtype}"
         if not np.array_equal(found, expected):
             return f"image {name} has other values, such as {found.ravel()[:3]} in place of {expected.ravel()[:3]}"
-    return ""
+    if meant.only and (extra := set(samples) - set(meant.masks)):
+        return f"{len(extra)} samples that are none, such as {min(extra)}"
+    if meant.val and set(by_split["val"]) != set(meant.val):
+        return f"validation is {', '.join(sorted(by_split['val']))} in place of {', '.join(meant.val)}"
+    missing = [text for text in meant.says if not any(text in line for line in lines)]
+    return f"no line says {missing[0]!r}" if missing else ""
+
+
+def all_cases() -> list[tuple[str, Case]]:
+    """(theme, case) of every module of this folder that has CASES; the theme is the module's name."""
+    folder = Path(__file__).parent
+    found: list[tuple[str, Case]] = []
+    for module in sorted(one.name for one in pkgutil.iter_modules([str(folder)])):
+        if module not in ("case", "build") and not module.startswith("test_"):
+            cases = getattr(importlib.import_module(f"data.meant.{module}"), "CASES", ())
+            found += [(module.removeprefix("oddities_"), case) for case in cases]
+    return found
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Read the cases and print a line each."""
+    words = list(arguments)
+    file = Path(words.pop(words.index("--yaml") + 1)) if "--yaml" in words else None
+    words = [word for word in words if word != "--yaml"]
+    outcomes = []
+    for theme, case in all_cases():
+        if words and not any(word in f"{theme} {case.name}" for word in words):
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            wrong = read(case, Path(folder)).wrong
+        wrong = wrong.encode(errors="replace").decode()
+        short = textwrap.shorten(wrong, 160, placeholder=" ...")
+        outcomes.append({"name": case.name, "source": case.source, "theme": theme, "before": short or "as meant"})
+        print(f"{theme}, {case.name}: {wrong or 'as meant'}", flush=True)
+    good = sum(one["before"] == "as meant" for one in outcomes)
+    print(f"{good} of {len(outcomes)} as meant")
+    if file is not None:
+        file.write_text(yaml.safe_dump(outcomes, sort_keys=False, allow_unicode=True, width=120), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
