@@ -21,7 +21,7 @@ from autoseg.data.io.masks import read_mask
 from autoseg.data.io.opening import read_header
 from autoseg.data.loading.threads import Progress, in_threads
 from autoseg.data.look import look_at
-from autoseg.data.resolve import decided, described, generated_classes, normalised, resolve_layout
+from autoseg.data.resolve import decided, described, generated_classes, normalised, resolve_layout, unlearnable
 from autoseg.data.splits import list_pairs
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
@@ -86,12 +86,13 @@ class FolderDataset(SegmentationDataset):
         self._cache = {new: self._cache[old] for new, old in enumerate(kept) if old in self._cache}
 
 
-def resolve(config: DataConfig, progress: Progress | None = None) -> ResolvedDataConfig:
+def resolve(config: DataConfig, progress: Progress | None = None, training: bool = False) -> ResolvedDataConfig:
     """Fill in what `config` leaves out. A resolved one is returned as it is.
 
     This finds `root`, `layout` and `splits`, classes, ignore label, label map and colours, and the channels, type,
     orientation and normalisation of the images, from all files of all splits; the log says each decision in a line.
 
+    training: the data set is to be trained on, so that training masks of one class are an error.
     Raises: DataError: no such folder, no known layout, a file that cannot be used, or files that contradict each other.
     """
     if isinstance(config, ResolvedDataConfig):
@@ -109,13 +110,17 @@ def resolve(config: DataConfig, progress: Progress | None = None) -> ResolvedDat
     if errors:
         raise errors[0]
     faults = [look.error or seen_labels(found, look).error for look in looks]
-    if all(faults):  # else loading the pairs reports them
-        raise next(fault for fault in faults if fault is not None)
+    first = next((fault for fault in faults if fault is not None), None)
+    inferred = not (placed.known or config.classes or config.num_classes)
+    if first is not None and (all(faults) or (inferred and not skip)):  # else loading the pairs reports it
+        raise first
+    if training and (reason := unlearnable(found, looks)):
+        raise reason
     data = described(found)
     for line in said:
         _log.info(f"data: {line}")
-    first = "train" if "train" in (data.splits or {}) else next(iter(data.splits or {}))
-    return normalised(data, config, lambda: open_dataset(data, first))
+    split = "train" if "train" in (data.splits or {}) else next(iter(data.splits or {}))
+    return normalised(data, config, lambda: open_dataset(data, split))
 
 
 def _places(config: DataConfig, skip: bool) -> list[tuple[str, Pair]]:

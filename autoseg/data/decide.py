@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from autoseg.config.data import DataConfig, Orientation
 from autoseg.data.base import LABELS
 from autoseg.data.discovery.label_names import names_beside
-from autoseg.data.discovery.label_values import LabelReading, listed, read_labels
+from autoseg.data.discovery.label_values import TOPS, LabelReading, listed, read_labels
 from autoseg.data.io.colour_tables import (
     MOST_COLOURS,
     Colour,
@@ -37,6 +37,8 @@ IGNORE_LABEL, WIDE_IGNORE_LABEL = 255, 65535
 """The ignore label if neither the user nor a known layout sets one; the second one beside 256 classes or more."""
 SHADES = 8
 """Least number of values between black and white that shows blurred edges instead of labels."""
+LEAST_SCALE = 40
+"""Least factor between two ways of writing the same classes, such as 0, 1 and 0, 255."""
 MOST_IN_A_MASK = 150
 """Largest number of different labels in a mask; a file with more is taken for an image."""
 
@@ -192,11 +194,13 @@ def _label_error(path: Path, labels: NDArray[np.int64], classes: int) -> DataErr
     return None
 
 
-def decide_classes(config: DataConfig, seen: set[int]) -> Decided:
-    """Classes, label map and ignore label, by what is set, by the names beside the data, or by the labels `seen`.
+def decide_classes(config: DataConfig, masks: Sequence[SeenMask]) -> Decided:
+    """Classes, label map and ignore label, by what is set, by the names beside the data, or by the labels of all masks.
 
-    Raises: DataError: as `read_labels`.
+    Raises: DataError: as `read_labels`; or masks write the same classes in two ways.
     """
+    by_mask = [set(mask.labels.tolist()) for mask in masks if mask.error is None]
+    seen = set[int]().union(*by_mask)
     ignored = ignored_label(config)
     named = named_classes(config.colours or {})
     if len(named) > 1 and config.label_map is None and config.num_classes in (None, len(named)):
@@ -210,8 +214,15 @@ def decide_classes(config: DataConfig, seen: set[int]) -> Decided:
         used |= set() if config.colours else {0, 1}
     own = config.classes is not None or config.num_classes is not None
     files = [] if own else names_beside(Path(config.root or ""))
+    if config.label_map is None and (others := _other_scale(by_mask)):
+        raise DataError(
+            f"some masks in {config.root} hold the labels {listed(sorted(seen - others))}, and others"
+            f" {listed(sorted(others | {0}))}, as if the same classes were written in two ways; rewrite some, or set"
+            " data.label_map",
+            code="labels-unclear",
+        )
     reading = read_labels(used, str(config.root), config.ignore_label, files, config.classes, config.num_classes)
-    label_map = _composed(given, reading, seen, ignored)
+    label_map = _composed(config.label_map, reading, seen, ignored)
     settings = {
         "classes": reading.classes,
         "num_classes": len(reading.classes),
@@ -221,14 +232,30 @@ def decide_classes(config: DataConfig, seen: set[int]) -> Decided:
     return Decided(settings, (_class_line(reading, ignored),))
 
 
-def _composed(given: dict[int, int], reading: LabelReading, seen: set[int], ignored: int) -> dict[int, int] | None:
+def _composed(
+    given_map: dict[int, int] | None, reading: LabelReading, seen: set[int], ignored: int
+) -> dict[int, int] | None:
     """The user's label map, and after it that of the reading."""
-    then = reading.label_map(ignored) or {}
+    then, given = reading.label_map(ignored) or {}, given_map or {}
     if not given:
-        return then or None
+        return then or ({} if given_map == {} else None)
     first = {label: given.get(label, label) for label in {*given, *then, *seen}}
     both = {label: then.get(target, target) for label, target in first.items()}
     return {label: both[label] for label in sorted(both) if label in given or both[label] != label}
+
+
+def _other_scale(by_mask: Sequence[set[int]]) -> set[int]:
+    """Labels that are a multiple of others, where no mask holds both: 255 beside 1, or 85 and 170 beside 1 and 2."""
+    seen = sorted(set[int]().union(*by_mask) - {0})
+    for place in range(1, len(seen)):
+        small, large = set(seen[:place]), set(seen[place:])
+        if large <= set(TOPS) and (small != {1} or not any({0} < labels <= {0, *large} for labels in by_mask)):
+            continue  # ignored pixels
+        scale, rest = divmod(min(large), min(small))
+        alike = {label // scale for label in large} <= small and not rest and not any(label % scale for label in large)
+        if scale >= LEAST_SCALE and alike and not any(labels & small and labels & large for labels in by_mask):
+            return large
+    return set()
 
 
 def _class_line(reading: LabelReading, ignored: int) -> str:
@@ -273,7 +300,7 @@ def something_to_learn(config: DataConfig, training: Sequence[SeenMask]) -> Deci
     raise DataError(
         f"the training masks in {config.root} show {what}, so that there is nothing to learn; look at `autoseg"
         f" check-data`, and correct data.label_map or data.ignore_label ({ignored})",
-        code="nothing-to-learn",
+        code="too-few-classes",
     )
 
 

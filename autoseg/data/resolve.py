@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from autoseg.config.data import ANNOTATIONS, IMAGENET_MEAN, IMAGENET_STD, DataConfig, ResolvedDataConfig, Rgb
 from autoseg.data.base import SegmentationDataset
 from autoseg.data.decide import (
@@ -105,18 +103,24 @@ def decided(
         config = given.model_copy(update=own)
     config = decide(config, lambda: mask_form(config, looks))
     masks = [seen_labels(config, look) for look in looks]
-    usable = [mask.labels for mask in masks if mask.error is None]
-    labels = set(np.unique(np.concatenate(usable)).tolist()) if usable else set[int]()
+    usable = any(mask.error is None for mask in masks)
     if known:
         config = config.model_copy(update={"num_classes": len(config.classes or ())})
     elif usable:
-        config = decide(config, lambda: decide_classes(config, labels))
+        config = decide(config, lambda: decide_classes(config, masks))
     config = decide(config, lambda: image_form(config, looks))
     config = decide(config, lambda: orientation(config, looks))
-    training = [mask for look, mask in zip(looks, masks, strict=True) if look.split == "train" and mask.error is None]
-    if training and not errors:
-        config = decide(config, lambda: something_to_learn(config, training))
     return config, said, errors
+
+
+def unlearnable(config: DataConfig, looks: Sequence[PairLook]) -> DataError | None:
+    """Why a run would learn nothing: the training masks show one class, or ignored pixels alone."""
+    masks = [seen_labels(config, look) for look in looks if look.split == "train"]
+    try:
+        something_to_learn(config, [mask for mask in masks if mask.error is None])
+    except DataError as reason:
+        return reason
+    return None
 
 
 def described(config: DataConfig) -> ResolvedDataConfig:

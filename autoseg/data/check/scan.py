@@ -7,6 +7,7 @@ wrong; here it becomes a problem of a list.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from autoseg.config.data import DataConfig
 from autoseg.data.check.inspection import inspect_pair
@@ -14,11 +15,11 @@ from autoseg.data.check.problems import Problem
 from autoseg.data.check.summary import ClassCounter, Scan
 from autoseg.data.dataset import NEEDED, FolderDataset
 from autoseg.data.decide import colours_seen, mask_form, seen_labels
-from autoseg.data.discovery.pairs import Pair, split_config
+from autoseg.data.discovery.pairs import Pair, split_config, within
 from autoseg.data.io.masks import MaskFacts
 from autoseg.data.loading.threads import Progress, in_threads
 from autoseg.data.look import PairLook, look_at
-from autoseg.data.resolve import decided, described, normalised, resolve_layout
+from autoseg.data.resolve import decided, described, normalised, resolve_layout, unlearnable
 from autoseg.data.splits import list_pairs
 from autoseg.errors import DataError
 from autoseg.files import cache_folder
@@ -45,6 +46,12 @@ def scan_dataset(given: DataConfig, split: str | None, progress: Progress | None
         lambda index: inspect_pair(looks[index], masks[index], data), len(places),
         None if progress is None else lambda done, _: progress(len(places) + done, total),
     )  # fmt: skip
+    faulty = [fault.file for one in facts for fault in one.faults]
+    if not errors and (reason := unlearnable(config, looks)):
+        errors = [reason]
+    for error in errors:
+        if _concerns_all(error, looks) and not any(str(file) in str(error) for file in faulty):
+            problems.append(Problem("layout", "train", _file_of(error, looks, data.root), str(error), stops=True))
     counter = ClassCounter(data)
     usable = [one.pair for one in facts if one.split == "train" and counter.is_usable(one)]
     if usable:
@@ -106,6 +113,12 @@ def _propose_colours(config: DataConfig, looks: Sequence[PairLook]) -> DataConfi
     names = own or tuple(f"class_{number}" for number in range(len(colours)))
     proposed = {"colours": dict(zip(names, colours, strict=True)), "classes": names, "num_classes": len(names)}
     return config.model_copy(update=proposed)
+
+
+def _file_of(error: DataError, looks: Sequence[PairLook], root: str | None) -> str:
+    """The file that an error names first, relative to `root`; empty if it names none."""
+    files = [file for look in looks for file in look.pair[1:] if str(file) in str(error)]
+    return within(Path(root or ""), min(files, key=lambda file: str(error).index(str(file)))) if files else ""
 
 
 def _concerns_all(error: DataError, looks: Sequence[PairLook]) -> bool:
