@@ -68,9 +68,7 @@ class FoundLayout(NamedTuple):
 
 def find_folder(root: Path) -> FoundLayout | None:
     """Any folder of images and masks; the first arrangement that fits decides."""
-    by_name = find_splits(root)
-    unsplit = by_name.pop(None, None)
-    named = {split: config for split, config in by_name.items() if split is not None}
+    named, unsplit = find_splits(root)
     if named:
         return FoundLayout("folder", named)
     if listed := find_lists(root):
@@ -84,7 +82,7 @@ def find_lists(root: Path) -> FoundLayout | None:
 
     A line is a pair `image mask`, or a stem that is found in images/ and masks/.
     """
-    unsplit = find_splits(root).get(None)
+    _, unsplit = find_splits(root)
     folders = (unsplit.images, unsplit.masks) if unsplit else (None, None)
     found: dict[str, SplitConfig] = {}
     for split, aliases in SPLITS.items():
@@ -139,8 +137,8 @@ class Place(NamedTuple):
     """The suffix of its first image; empty if there is none."""
 
 
-def find_splits(root: Path) -> dict[str | None, SplitConfig]:
-    """The folders of images and masks of each split, by their names; None: the folders of an unsplit data set.
+def find_splits(root: Path) -> tuple[dict[str, SplitConfig], SplitConfig | None]:
+    """The folders of images and masks of each split, by their names, and those of an unsplit data set.
 
     If several folders fit, those whose files match best. Raises: OSError: `root` is unreadable.
     """
@@ -156,7 +154,7 @@ def find_splits(root: Path) -> dict[str | None, SplitConfig]:
             masks, own = _of(places, "mask", None), False
         if both := _choose(root, images, masks, indices, sure=named and own and split != "test"):
             found[split] = SplitConfig(images=both[0], masks=both[1])
-    return found
+    return {split: place for split, place in found.items() if split is not None}, found.get(None)
 
 
 def image_folders(root: Path) -> list[str]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from autoseg.data.base import check_labels
 from autoseg.data.discovery.pairs import Pair
-from autoseg.data.io.colour_tables import IGNORED_NAMES, LARGEST_TABLE, MaskTable
+from autoseg.data.io.colour_tables import LARGEST_TABLE, MaskTable, is_ignored
 from autoseg.data.io.images import read_mask
 from autoseg.data.loading.threads import in_threads
 from autoseg.data.wording import counted
@@ -150,7 +150,7 @@ def _read_names(file: Path) -> tuple[str, ...]:
     numbered = [_NUMBERED.fullmatch(line) for line in lines]
     if numbered and all(numbered):
         return _in_order((int(found[1]), found[2]) for found in numbered if found)
-    return tuple(line for line in lines if line.lower() not in IGNORED_NAMES)
+    return tuple(line for line in lines if not is_ignored(line))
 
 
 def _labelled_names(content: Any) -> Iterable[tuple[int, str]]:
@@ -159,7 +159,7 @@ def _labelled_names(content: Any) -> Iterable[tuple[int, str]]:
         if isinstance(content, Mapping) and key in content:
             content = content[key]
     if isinstance(content, list):
-        return enumerate(name for name in map(str, content) if name.lower() not in IGNORED_NAMES)
+        return enumerate(name for name in map(str, content) if not is_ignored(name))
     if not isinstance(content, Mapping):
         raise ValueError("no table")
     if all(str(key).isdecimal() for key in content):
@@ -169,7 +169,7 @@ def _labelled_names(content: Any) -> Iterable[tuple[int, str]]:
 
 def _in_order(pairs: Iterable[tuple[int, str]]) -> tuple[str, ...]:
     """The names in the order of their labels. Raises: ValueError: the labels are not 0, 1, ..."""
-    names = {label: name for label, name in pairs if name.lower() not in IGNORED_NAMES}
+    names = {label: name for label, name in pairs if not is_ignored(name)}
     if sorted(names) != list(range(len(names))):
         raise ValueError("labels are missing")
     return tuple(names[label] for label in range(len(names)))

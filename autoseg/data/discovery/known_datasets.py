@@ -22,7 +22,7 @@ from autoseg.config.base import Flag, Settings, Whole, merge, parse
 from autoseg.config.data import Byte, SplitConfig
 from autoseg.data.discovery.folder_layouts import FoundLayout, find_folder, find_lists, image_folders, pick, split_of
 from autoseg.data.discovery.pairs import image_files, is_hidden, read_list
-from autoseg.data.io.colour_tables import IGNORED_NAMES, ClassRow, Colour, read_class_table
+from autoseg.data.io.colour_tables import ClassRow, Colour, is_ignored, read_class_table
 from autoseg.data.io.images import first_in_colour
 from autoseg.errors import DataError
 from autoseg.files import read_yaml
@@ -118,7 +118,7 @@ class KnownDataset(Settings):
             raise ValueError("'labels' and 'colours' both say which class is which; leave one out (labels: null)")
         numbers(self.ignored_labels)
         for name in self.colours or ():
-            if name not in (self.classes or ()) and name.lower() not in IGNORED_NAMES:
+            if name not in (self.classes or ()) and not is_ignored(name):
                 raise ValueError(f"'colours' has {name!r}, which is none of 'classes'")
         return self
 
