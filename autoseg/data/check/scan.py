@@ -7,16 +7,16 @@ wrong; here it becomes a problem of a list.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image
 
-from autoseg.config.data import DataConfig
+from autoseg.config.data import DataConfig, SplitConfig
 from autoseg.data.check.inspection import Fault, PairFacts, inspect_pair
-from autoseg.data.check.problems import NEEDED, Problem
+from autoseg.data.check.problems import NEEDED, Problem, shortened
 from autoseg.data.check.summary import ClassCounter, Scan
 from autoseg.data.dataset import FolderDataset
 from autoseg.data.discovery.infer_classes import check_mask_like
@@ -36,6 +36,8 @@ from autoseg.data.resolve import (
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
+Pairs: TypeAlias = dict[str, list[Pair]]
+
 MOST_COLOURS = 256
 """Largest number of colours in masks for which a table is proposed."""
 
@@ -46,7 +48,12 @@ def scan_dataset(given: DataConfig, split: str | None, progress: Progress | None
     `progress(done, total)` is called after each pair. Raises: DataError: a folder of no known layout.
     """
     config = resolve_layout(given)
-    pairs, left_out, problems = _list(config, split)
+    splits = config.splits or {} if split is None else {split: split_config(config, split)}
+    stopping = {name for name in splits if config.on_bad_file == "fail" and (name in NEEDED or len(splits) == 1)}
+    pairs, problems = _list(config, splits, stopping)
+    for name in (name for name in NEEDED if split is None and name not in splits):
+        text = f"{config.root} has no split '{name}', which a run needs; it has {', '.join(splits)}; set data.splits"
+        problems.append(Problem("layout", name, "", text, stops=True))
     first = pairs.get("train") or next(iter(pairs.values()))
     places = [(name, pair) for name, listed in pairs.items() for pair in listed]
     config = resolve_mask_form(config, first)
@@ -65,21 +72,18 @@ def scan_dataset(given: DataConfig, split: str | None, progress: Progress | None
             data = normalised(data, config, lambda: FolderDataset(data, usable, cache_bytes=0))
         except DataError as reason:
             problems.append(Problem("layout", "train", "", str(reason), stops=True))
-    return Scan(data, facts, left_out), problems
+    return Scan(data, facts, stopping), problems
 
 
 # --- the steps --------------------------------------------------------------------------------------------------------
 
 
-def _list(
-    config: DataConfig, split: str | None
-) -> tuple[dict[str, list[Pair]], dict[str, list[tuple[str, str]]], list[Problem]]:
-    """The pairs of each split, the images without a pair, and the problems of whole splits."""
-    splits = config.splits or {}
-    if split is not None:
-        splits = {split: split_config(config, split)}
-    pairs: dict[str, list[Pair]] = {}
-    left_out: dict[str, list[tuple[str, str]]] = {}
+def _list(config: DataConfig, splits: Mapping[str, SplitConfig], stopping: Set[str]) -> tuple[Pairs, list[Problem]]:
+    """The pairs of each split, and the problems of whole splits and of images without a pair.
+
+    stopping: the splits in which a bad file ends a run. Raises: DataError: no split has pairs.
+    """
+    pairs: Pairs = {}
     problems: list[Problem] = []
     errors: list[DataError] = []
     seen: set[tuple[str, str]] = set()  # two parts of one folder report the same images
@@ -89,20 +93,14 @@ def _list(
             pairs[name] = list_pairs(config, name, bad)
         except DataError as reason:
             errors.append(bad[0][1] if bad else reason)
-            stops = name in NEEDED or split is not None
+            stops = name in NEEDED or len(splits) == 1
             problems.append(Problem("layout", name, place.list or place.images or "", str(errors[-1]), stops))
-        found = [(stem, str(reason)) for stem, reason in bad]
-        left_out[name] = [one for one in found if one not in seen]
-        seen.update(found)
+        unpaired = [(stem, shortened(str(reason), config)) for stem, reason in bad]
+        problems += [Problem("pairing", name, *one, name in stopping) for one in unpaired if one not in seen]
+        seen.update(unpaired)
     if not pairs:
         raise errors[0]
-    for name in NEEDED if split is None else ():
-        if name not in splits:
-            text = (
-                f"{config.root} has no split '{name}', which a run needs; it has {', '.join(splits)}; set data.splits"
-            )
-            problems.append(Problem("layout", name, "", text, stops=True))
-    return pairs, left_out, problems
+    return pairs, problems
 
 
 def _propose_colours(config: DataConfig, masks: Sequence[Path], problems: list[Problem]) -> DataConfig:
