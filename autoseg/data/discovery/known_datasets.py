@@ -21,7 +21,7 @@ from pydantic import Field, field_validator, model_validator
 from autoseg.config.base import Flag, Settings, Whole, merge, parse
 from autoseg.config.data import Byte, SplitConfig
 from autoseg.data.discovery.folder_layouts import FoundLayout, find_folder, find_lists, image_folders, pick, split_of
-from autoseg.data.discovery.pairs import image_files, is_hidden, read_list
+from autoseg.data.discovery.pairs import image_files, is_hidden, read_list, refuse_folder
 from autoseg.data.io.colour_tables import ClassRow, Colour, is_ignored, read_class_table
 from autoseg.data.io.images import first_in_colour
 from autoseg.errors import DataError
@@ -218,10 +218,7 @@ def find_layout(root: Path, name: str = "auto") -> tuple[Path, FoundLayout]:
                 if found := find(folder):
                     return folder, found
     except OSError as reason:
-        place = reason.filename or root
-        raise DataError(
-            f"{place} cannot be looked into ({reason.strerror}); change its permissions", code="folder-unreadable"
-        ) from None
+        refuse_folder(reason)
     if name == "auto":
         raise _no_layout(root)
     raise DataError(

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 from autoseg.config.data import DataConfig, SplitConfig
 from autoseg.data.io.images import IMAGE_SUFFIXES, is_image
@@ -54,10 +54,7 @@ def checked_root(root: str | Path) -> Path:
                 code="folder-empty",
             )
     except OSError as reason:
-        raise DataError(
-            f"the data set folder {path} cannot be looked into ({reason.strerror}); change its permissions",
-            code="folder-unreadable",
-        ) from None
+        refuse_folder(reason)
     return path
 
 
@@ -321,7 +318,7 @@ def _folders(root: Path, folder: str) -> list[tuple[str, Path]]:
 
 def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
     """As `os.walk`, in the order of names and without hidden files, following links. Raises: DataError."""
-    for folder, folders, files in os.walk(root, onerror=_refuse, followlinks=True):
+    for folder, folders, files in os.walk(root, onerror=refuse_folder, followlinks=True):
         place = Path(folder)
         if place.is_symlink() and place.parent.resolve().is_relative_to(place.resolve()):
             raise DataError(
@@ -331,11 +328,12 @@ def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
         yield place, folders, sorted(name for name in files if not is_hidden(name))
 
 
-def _refuse(reason: OSError) -> None:
+def refuse_folder(reason: OSError) -> NoReturn:
+    """Raises: DataError: a folder cannot be listed for `reason`."""
     raise DataError(
         f"{reason.filename} cannot be looked into ({reason.strerror}); change its permissions, or remove it",
         code="folder-unreadable",
-    )
+    ) from None
 
 
 def _part(pairs: list[Pair], part: str, val_share: float, seed: int, root: Path) -> list[Pair]:
