@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 from PIL import Image
 
 from autoseg.config.data import DataConfig, SplitConfig
@@ -152,10 +151,11 @@ def _labels(facts: list[PairFacts]) -> tuple[set[int], set[int]]:
             if not any(fault.kind == "label" for fault in one.faults):
                 fault = Fault("label", one.pair[2], str(reason))
                 facts[index] = one._replace(faults=(*one.faults, fault))
-    training = [one for one in facts if one.split == "train"]
-    return _labels_of(training or facts), _labels_of(facts)
-
-
-def _labels_of(facts: Sequence[PairFacts]) -> set[int]:
-    fine = [one.labels for one in facts if not any(fault.kind in ("unreadable", "label") for fault in one.faults)]
-    return set(np.unique(np.concatenate(fine)).tolist()) if fine else set()
+    has_training = any(one.split == "train" for one in facts)
+    training, everywhere = set[int](), set[int]()
+    for one in facts:
+        if not any(fault.kind in ("unreadable", "label") for fault in one.faults):
+            everywhere.update(one.labels.tolist())
+            if one.split == "train" or not has_training:
+                training.update(one.labels.tolist())
+    return training, everywhere
