@@ -18,15 +18,7 @@ from autoseg.data.discovery.pairs import BadFiles, Pair, list_pairs, within
 from autoseg.data.generated import GeneratedDataset
 from autoseg.data.io.images import image_size, read_image, read_mask
 from autoseg.data.loading.threads import Progress, in_threads
-from autoseg.data.resolve import (
-    described,
-    find_classes,
-    image_form,
-    mask_table_of,
-    normalised,
-    resolve_layout,
-    resolve_mask_form,
-)
+from autoseg.data.resolve import described, find_classes, mask_table_of, normalised, resolve_forms, resolve_layout
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
@@ -102,12 +94,12 @@ def resolve(config: DataConfig) -> ResolvedDataConfig:
     split = next((name for name in ("train", *(config.splits or ())) if name in (config.splits or ())), "train")
     skip = config.on_bad_file == "skip"
     pairs = [] if config.layout == "generated" else list_pairs(config, split, [] if skip else None)
-    config = resolve_mask_form(config, pairs)
+    config = resolve_forms(config, pairs)
     table = mask_table_of(config)
     found = find_classes(config, lambda: (labels_in(pairs, table, skip), set()))
     if found.error:
         raise found.error
-    data = described(config, found, image_form(config, [image for _, image, _ in pairs]))
+    data = described(config, found)
     return normalised(data, config, lambda: open_dataset(data, split))
 
 

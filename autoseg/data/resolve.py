@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from autoseg.config.data import IMAGENET_MEAN, IMAGENET_STD, DataConfig, PixelType, ResolvedDataConfig, Rgb
+from autoseg.config.data import IMAGENET_MEAN, IMAGENET_STD, DataConfig, ResolvedDataConfig, Rgb
 from autoseg.data.base import SegmentationDataset
 from autoseg.data.discovery.folder_layouts import FoundLayout, with_validation
 from autoseg.data.discovery.infer_classes import FoundClasses, binary_map, classes_of
@@ -57,11 +57,25 @@ def resolve_layout(config: DataConfig) -> DataConfig:
     return config.model_copy(update=changes)
 
 
-def resolve_mask_form(config: DataConfig, pairs: Sequence[Pair]) -> DataConfig:
-    """`config` with `colours` or `mask_threshold`, if the first masks hold no labels.
+def resolve_forms(config: DataConfig, pairs: Sequence[Pair]) -> DataConfig:
+    """`config` with what the first masks and images tell of all.
 
-    Colours come from a table in the data set's folder, its parent, or a folder of masks.
+    This is `colours` or `mask_threshold`, if masks hold no labels, and `channels` and `pixel_type`. Colours come from a
+    table in the data set's folder, its parent, or a folder of masks.
     """
+    config = _with_mask_form(config, pairs)
+    channels, pixel_type = 3, "uint8"
+    for _, image, _ in islice(pairs, 0 if config.channels and config.pixel_type else FIRST_FILES):
+        try:
+            channels, pixel_type = image_format(image)
+            break
+        except DataError:  # `read_image` reports it
+            continue
+    form = {"channels": config.channels or channels, "pixel_type": config.pixel_type or pixel_type}
+    return config.model_copy(update=form)
+
+
+def _with_mask_form(config: DataConfig, pairs: Sequence[Pair]) -> DataConfig:
     if config.colours is None and config.root and first_in_colour(mask for _, _, mask in pairs):
         root, splits = Path(config.root), (config.splits or {}).values()
         folders = [root / split.masks for split in splits if split.masks and "*" not in split.masks]
@@ -87,7 +101,7 @@ def ignored_label(config: DataConfig) -> int:
 def find_classes(config: DataConfig, labels: Callable[[], tuple[Set[int], Set[int]]]) -> FoundClasses:
     """The classes that the settings name or count, or else those of the labels in the masks.
 
-    config: as `resolve_mask_form` returns it. labels: the labels of the training masks, and of the masks of all splits
+    config: as `resolve_forms` returns it. labels: the labels of the training masks, and of the masks of all splits
     as far as they were read; called if the masks must tell the classes, or the label map of two classes.
     """
     if config.layout == "generated":
@@ -107,30 +121,14 @@ def find_classes(config: DataConfig, labels: Callable[[], tuple[Set[int], Set[in
     return found._replace(label_map=found.label_map or label_map)
 
 
-def image_form(config: DataConfig, images: Sequence[Path]) -> tuple[int, PixelType]:
-    """Channels and pixel type that are set, or else those of the first image that can be read."""
-    channels: int = 3
-    pixel_type: Any = "uint8"
-    for path in islice(images, 0 if config.channels and config.pixel_type else FIRST_FILES):
-        try:
-            channels, pixel_type = image_format(path)
-            break
-        except DataError:  # `read_image` reports it
-            continue
-    return config.channels or channels, config.pixel_type or pixel_type
-
-
-def described(config: DataConfig, found: FoundClasses, form: tuple[int, PixelType]) -> ResolvedDataConfig:
-    """`config` with its classes and the form of its images, without normalisation."""
-    channels, pixel_type = form
-    mean, std = unscaled(channels)
+def described(config: DataConfig, found: FoundClasses) -> ResolvedDataConfig:
+    """`config`, as `resolve_forms` returns it, with its classes and without normalisation."""
+    mean, std = unscaled(config.channels or 3)
     known = {
         "classes": found.classes,
         "num_classes": len(found.classes),
         "label_map": found.label_map,
         "ignore_label": ignored_label(config),
-        "channels": channels,
-        "pixel_type": pixel_type,
         "mean": mean,
         "std": std,
     }

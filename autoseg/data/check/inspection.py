@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from autoseg.config.data import DataConfig
 from autoseg.data.base import check_labels
 from autoseg.data.dataset import check_sizes
 from autoseg.data.discovery.pairs import Pair
@@ -71,10 +72,10 @@ class PairFacts(NamedTuple):
     """Faults that keep a run from using the pair."""
 
 
-def inspect_pair(split: str, pair: Pair, table: MaskTable | None, channels: int, pixel_type: str) -> PairFacts:
+def inspect_pair(split: str, pair: Pair, table: MaskTable | None, config: DataConfig) -> PairFacts:
     """Decode a mask, and check that its image can be read. A broken file is a fault, not an exception.
 
-    `table`: for masks that hold no labels. `channels` and `pixel_type`: the form of the data set's images.
+    `table`: for masks that hold no labels. `config`: as `resolve_forms` returns it.
     """
     _, image_path, mask_path = pair
     faults: list[Fault] = []
@@ -89,7 +90,7 @@ def inspect_pair(split: str, pair: Pair, table: MaskTable | None, channels: int,
     except DataError as reason:
         faults.append(Fault("unreadable", mask_path, str(reason)))
     try:
-        image_kind, size = look_at_image(image_path, mask_size, channels, pixel_type)
+        image_kind, size = look_at_image(image_path, mask_size, config.channels or 3, config.pixel_type or "uint8")
         check_sizes(image_path, size, mask_path, mask_size or size)
     except DataError as reason:
         faults.append(Fault(_FAULTS.get(reason.code, "unreadable"), image_path, str(reason)))

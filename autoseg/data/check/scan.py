@@ -23,15 +23,7 @@ from autoseg.data.discovery.pairs import Pair, list_pairs, split_config, within
 from autoseg.data.io.colour_tables import Colour
 from autoseg.data.io.images import first_in_colour
 from autoseg.data.loading.threads import Progress, in_threads
-from autoseg.data.resolve import (
-    described,
-    find_classes,
-    image_form,
-    mask_table_of,
-    normalised,
-    resolve_layout,
-    resolve_mask_form,
-)
+from autoseg.data.resolve import described, find_classes, mask_table_of, normalised, resolve_forms, resolve_layout
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
@@ -55,15 +47,15 @@ def scan_dataset(given: DataConfig, split: str | None, progress: Progress | None
         problems.append(Problem("layout", name, "", text, stops=True))
     first = pairs.get("train") or next(iter(pairs.values()))
     places = [(name, pair) for name, listed in pairs.items() for pair in listed]
-    config = resolve_mask_form(config, first)
+    config = resolve_forms(config, first)
     config = _propose_colours(config, [mask for _, (_, _, mask) in places], problems)
-    form, table = image_form(config, [image for _, image, _ in first]), mask_table_of(config)
+    table = mask_table_of(config)
     # only a few pairs are in memory at a time
-    facts = in_threads(lambda index: inspect_pair(*places[index], table, *form), len(places), progress)
+    facts = in_threads(lambda index: inspect_pair(*places[index], table, config), len(places), progress)
     found = find_classes(config, lambda: _labels(facts))
     if found.error and _labels(facts)[0]:  # without labels, each mask has its own problem
         problems.append(Problem("layout", "train", "", str(found.error), stops=True))
-    data = described(config, found, form)
+    data = described(config, found)
     counter = ClassCounter(data)
     usable = [one.pair for one in facts if one.split == "train" and counter.is_usable(one)]
     if usable:
