@@ -104,8 +104,6 @@ def find_classes(config: DataConfig, labels: Callable[[], tuple[Set[int], Set[in
     config: as `resolve_forms` returns it. labels: the labels of the training masks, and of the masks of all splits
     as far as they were read; called if the masks must tell the classes, or the label map of two classes.
     """
-    if config.layout == "generated":
-        return FoundClasses(_generated_classes(config), config.label_map)
     named, label_map = named_classes(config.colours or {}), config.label_map
     said = config.colours or label_map or config.mask_threshold is not None or config.ignore_label is not None
     if (config.num_classes or len(config.classes or ())) == 2 and not said:
@@ -116,6 +114,8 @@ def find_classes(config: DataConfig, labels: Callable[[], tuple[Set[int], Set[in
         return FoundClasses(named)
     if config.num_classes:
         return FoundClasses(tuple(f"class_{label}" for label in range(config.num_classes)), label_map)
+    if config.layout == "generated":
+        return FoundClasses(_generated_classes(config), label_map)
     free = label_map is None and config.ignore_label is None
     found = classes_of(*labels(), str(config.root), label_map, ignored_label(config), may_be_binary=free)
     return found._replace(label_map=found.label_map or label_map)
@@ -169,10 +169,6 @@ def normalised(
 
 
 def _generated_classes(config: DataConfig) -> tuple[str, ...]:
-    if config.classes:
-        return config.classes
-    if config.num_classes:
-        return tuple(f"class_{label}" for label in range(config.num_classes))
     if not config.label_map:
         return CLASSES
     used = {config.label_map.get(label, label) for label in range(len(CLASSES))} - {ignored_label(config)}
