@@ -14,14 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from autoseg.config.data import SplitConfig
-from autoseg.data.discovery.pairs import (
-    Index,
-    index_files,
-    is_hidden,
-    match_names,
-    pairs_in_one_folder,
-    shared_length,
-)
+from autoseg.data.discovery.pairs import Index, index_files, is_hidden, match_names, pairs_in_one_folder, shared_length
 from autoseg.data.io.colour_tables import Colours
 from autoseg.data.io.images import is_image
 from autoseg.errors import DataError
