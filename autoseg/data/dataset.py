@@ -185,11 +185,8 @@ def verify(dataset: SegmentationDataset, progress: Progress | None = None) -> No
 
     `progress(done, total)` is called after each sample. Raises: DataError: the first sample that cannot be used.
     """
-
-    def load(index: int) -> None:
-        dataset.load(index)
-
-    in_threads(load, len(dataset), progress)
+    # the sizes, since all samples together may exceed the memory
+    in_threads(lambda index: dataset.load(index).mask.size, len(dataset), progress)
 
 
 # --- opening ----------------------------------------------------------------------------------------------------------

@@ -46,10 +46,6 @@ class _Shape(NamedTuple):
         """Distance in pixels from each point to the outline; negative inside."""
         return OUTLINES[self.outline](columns - self.column, rows - self.row, self.radius, self.angle)
 
-    def clearance(self, row: float, column: float) -> float:
-        """Distance in pixels from one point to the outline; negative inside."""
-        return float(self.distance(np.array(row), np.array(column)))
-
 
 def _disc(x: Plane, y: Plane, radius: float, angle: float) -> Plane:
     return np.hypot(x, y) - radius
@@ -163,7 +159,7 @@ def _spots(rng: Generator, size: tuple[int, int], margin: float, tries: int = 30
 def _fits(label: int, row: float, column: float, reach: float, larges: Sequence[_Shape]) -> bool:
     """Whether a disc of radius `reach` lies outside all large shapes (pebble) or inside the uppermost one (window)."""
     for shape in reversed(larges):
-        clearance = shape.clearance(row, column)
+        clearance = float(shape.distance(np.array(row), np.array(column)))
         if clearance <= reach:
             return label == _WINDOW and clearance < -reach
     return label == _PEBBLE

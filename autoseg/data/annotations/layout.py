@@ -10,8 +10,9 @@ import numpy as np
 from autoseg.config.data import SplitConfig
 from autoseg.data.annotations.masks import ALL, Painted, annotations_in
 from autoseg.data.discovery.folder_layouts import SPLITS, FoundLayout, find_folder, with_validation
-from autoseg.data.discovery.label_names import is_ignored, plain_name
+from autoseg.data.discovery.label_names import plain_name
 from autoseg.data.discovery.pairs import index_files, match_names
+from autoseg.data.io.colour_tables import is_ignored
 from autoseg.data.io.masks import read_mask
 from autoseg.errors import DataError
 

@@ -119,7 +119,9 @@ class Window:
         self.count = min(corner + crop + 2 * margin, scaled) - first
         """Number of crop pixels that show the source."""
         self.offset = first - corner
-        """Index of the first of them in the crop."""
+        """Index of the first of them in the crop with its margins."""
+        self.edges = (self.offset, crop + 2 * margin - self.offset - self.count)
+        """Number of pixels of the crop before and after them."""
         self.step = length / scaled
         """Source pixels per crop pixel."""
         self.start = first * self.step

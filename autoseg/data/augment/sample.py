@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autoseg.config.training import AugmentConfig
-from autoseg.data.augment.parameters import CoarseMask, Window, draw_view, rotation_margins
+from autoseg.data.augment.parameters import CoarseMask, Window, draw_view
 from autoseg.data.base import LabelMask, Sample, nearest, resampled
 
 GREY = (0.299, 0.587, 0.114)
@@ -67,9 +67,8 @@ def augment(
         colours = _jitter(colours, view.jitter, value_range(sample.image.dtype))
     constants = normalisation(mean, std, torch.device("cpu"), full_scale(sample.image.dtype))
     image, mask = normalised(colours, *constants), torch.from_numpy(_cut_mask(sample.mask, view.rows, view.columns))
-    margins = rotation_margins(crop, augment.rotate)
-    frame = (crop[0] + 2 * margins[0], crop[1] + 2 * margins[1])
-    image, mask = _framed(image, mask, frame, view.rows, view.columns, ignore_label)
+    if any(edges := (*view.columns.edges, *view.rows.edges)):
+        image, mask = F.pad(image, edges), F.pad(mask, edges, value=ignore_label)
     if view.flip:
         image, mask = image.flip(-1), mask.flip(-1)
     if augment.rotate > 0:
@@ -99,19 +98,6 @@ def _cut_mask(mask: LabelMask, rows: Window, columns: Window) -> NDArray[np.int6
     down = nearest(rows.count, rows.start, rows.step, rows.length)
     across = nearest(columns.count, columns.start, columns.step, columns.length)
     return mask[down[:, None], across].astype(np.int64)
-
-
-def _framed(
-    image: Tensor, mask: Tensor, frame: tuple[int, int], rows: Window, columns: Window, ignore_label: int
-) -> tuple[Tensor, Tensor]:
-    """Pad image and mask to `frame` (height, width) with the mean colour and the ignore label."""
-    if mask.shape == frame:
-        return image, mask
-    place = (slice(rows.offset, rows.offset + rows.count), slice(columns.offset, columns.offset + columns.count))
-    framed_image = torch.zeros(len(image), *frame, dtype=torch.float32)
-    framed_mask = torch.full(frame, ignore_label)
-    framed_image[:, *place], framed_mask[place] = image, mask
-    return framed_image, framed_mask
 
 
 def gaussian(shown: Tensor, sigmas: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from autoseg.config.base import LEAST_INPUT_SIDE
+from autoseg.config.data import DataConfig
 from autoseg.data.check.summary import ClassCounter, Scan, SplitSummary
-from autoseg.data.dataset import NEEDED, show_size
+from autoseg.data.dataset import show_size
 from autoseg.data.discovery.pairs import IMAGE_VARIANTS, MASK_VARIANTS, index_files, within
 from autoseg.data.wording import counted
 
@@ -56,7 +57,6 @@ class Problem(NamedTuple):
 
 def find_problems(scan: Scan, summary: Mapping[str, SplitSummary]) -> Iterator[Problem]:
     """All problems of what was read, and files that are the same."""
-    yield from _unpaired(scan)
     yield from _faults(scan)
     yield from _labels(scan)
     yield from _unused_masks(scan, summary)
@@ -68,28 +68,17 @@ def _root(scan: Scan) -> Path:
     return Path(scan.config.root or "")
 
 
-def _shortened(text: str, scan: Scan) -> str:
+def shortened(text: str, config: DataConfig) -> str:
     """Make files relative to the data set's folder."""
-    return text.replace(f"{scan.config.root}{os.sep}", "")
-
-
-def _stops(scan: Scan, split: str) -> bool:
-    """Whether a bad file of a split ends a run that uses the split; so it does if only this split is checked."""
-    return scan.config.on_bad_file == "fail" and (split in NEEDED or set(scan.left_out) == {split})
-
-
-def _unpaired(scan: Scan) -> Iterator[Problem]:
-    for split, left_out in scan.left_out.items():
-        for name, reason in left_out:
-            yield Problem("pairing", split, name, _shortened(reason, scan), _stops(scan, split))
+    return text.replace(f"{config.root}{os.sep}", "")
 
 
 def _faults(scan: Scan) -> Iterator[Problem]:
     """Files that cannot be used, and small images."""
     for one in scan.facts:
         for fault in one.faults:
-            name, text = within(_root(scan), fault.file), _shortened(fault.text, scan)
-            yield Problem(fault.kind, one.split, name, text, _stops(scan, one.split))
+            name, text = within(_root(scan), fault.file), shortened(fault.text, scan.config)
+            yield Problem(fault.kind, one.split, name, text, one.split in scan.stopping)
         if one.faults or one.size is None or scan.config.resize or min(one.size) >= LEAST_INPUT_SIDE:
             continue
         name = within(_root(scan), one.pair[1])
@@ -111,7 +100,7 @@ def _labels(scan: Scan) -> Iterator[Problem]:
                 f"label{'s' * (wrong.size > 1)} {some} in {name}, but the data set has {counted(number, 'class')}"
                 f" (0..{number - 1}) and ignore label {scan.config.ignore_label}; map them with data.label_map"
             )
-            yield Problem("label", one.split, name, text, _stops(scan, one.split))
+            yield Problem("label", one.split, name, text, one.split in scan.stopping)
         elif not counter.count(one)[:-1].any():
             text = f"{name} holds the ignore label {scan.config.ignore_label} alone; remove it with its image"
             yield Problem("ignored", one.split, name, text, stops=False)

@@ -6,12 +6,13 @@ wrong; here it becomes a problem of a list.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
+from typing import TypeAlias
 
-from autoseg.config.data import DataConfig
+from autoseg.config.data import DataConfig, SplitConfig
 from autoseg.data.check.inspection import inspect_pair
-from autoseg.data.check.problems import Problem
+from autoseg.data.check.problems import Problem, shortened
 from autoseg.data.check.summary import ClassCounter, Scan
 from autoseg.data.dataset import NEEDED, FolderDataset
 from autoseg.data.decide import colours_seen, mask_form, seen_labels
@@ -24,6 +25,8 @@ from autoseg.data.splits import list_pairs
 from autoseg.errors import DataError
 from autoseg.files import cache_folder
 
+Pairs: TypeAlias = dict[str, list[Pair]]
+
 
 def scan_dataset(given: DataConfig, split: str | None, progress: Progress | None) -> tuple[Scan, list[Problem]]:
     """Read a data set, or one of its splits; also return the problems of the data set as a whole.
@@ -31,7 +34,13 @@ def scan_dataset(given: DataConfig, split: str | None, progress: Progress | None
     `progress(done, total)` is called after each file. Raises: DataError: a folder of no known layout.
     """
     placed = resolve_layout(given)
-    pairs, left_out, problems = _list(placed.config, split)
+    splits = placed.config.splits or {}
+    splits = splits if split is None else {split: split_config(placed.config, split)}
+    stopping = {name for name in splits if given.on_bad_file == "fail" and (name in NEEDED or len(splits) == 1)}
+    pairs, problems = _list(placed.config, splits, stopping)
+    for name in (name for name in NEEDED if split is None and name not in splits):
+        text = f"{placed.config.root} has no split '{name}', which a run needs; it has {', '.join(splits)}"
+        problems.append(Problem("layout", name, "", f"{text}; set data.splits", stops=True))
     places = [(name, pair) for name, listed in pairs.items() for pair in listed]
     total = 2 * len(places)
     looks = look_at(places, cache_folder(), None if progress is None else lambda done, _: progress(done, total))
@@ -51,7 +60,9 @@ def scan_dataset(given: DataConfig, split: str | None, progress: Progress | None
         errors = [reason]
     for error in errors:
         if _concerns_all(error, looks) and not any(str(file) in str(error) for file in faulty):
-            problems.append(Problem("layout", "train", _file_of(error, looks, data.root), str(error), stops=True))
+            problems.append(
+                Problem("layout", "train", _file_of(error, looks, data.root), shortened(str(error), config), stops=True)
+            )
     counter = ClassCounter(data)
     usable = [one.pair for one in facts if one.split == "train" and counter.is_usable(one)]
     if usable:
@@ -59,21 +70,18 @@ def scan_dataset(given: DataConfig, split: str | None, progress: Progress | None
             data = normalised(data, given, lambda: FolderDataset(data, usable, cache_bytes=0))
         except DataError as reason:
             problems.append(Problem("layout", "train", "", str(reason), stops=True))
-    return Scan(data, facts, left_out, said), problems
+    return Scan(data, facts, stopping, said), problems
 
 
 # --- the steps --------------------------------------------------------------------------------------------------------
 
 
-def _list(
-    config: DataConfig, split: str | None
-) -> tuple[dict[str, list[Pair]], dict[str, list[tuple[str, str]]], list[Problem]]:
-    """The pairs of each split, the images without a pair, and the problems of whole splits."""
-    splits = config.splits or {}
-    if split is not None:
-        splits = {split: split_config(config, split)}
-    pairs: dict[str, list[Pair]] = {}
-    left_out: dict[str, list[tuple[str, str]]] = {}
+def _list(config: DataConfig, splits: Mapping[str, SplitConfig], stopping: Set[str]) -> tuple[Pairs, list[Problem]]:
+    """The pairs of each split, and the problems of whole splits and of images without a pair.
+
+    stopping: the splits in which a bad file ends a run. Raises: DataError: no split has pairs.
+    """
+    pairs: Pairs = {}
     problems: list[Problem] = []
     errors: list[DataError] = []
     seen: set[tuple[str, str]] = set()  # two parts of one folder report the same images
@@ -83,20 +91,14 @@ def _list(
             pairs[name] = list_pairs(config, name, bad)
         except DataError as reason:
             errors.append(bad[0][1] if bad else reason)
-            stops = name in NEEDED or split is not None
+            stops = name in NEEDED or len(splits) == 1
             problems.append(Problem("layout", name, place.list or place.images or "", str(errors[-1]), stops))
-        found = [(stem, str(reason)) for stem, reason in bad]
-        left_out[name] = [one for one in found if one not in seen]
-        seen.update(found)
+        unpaired = [(stem, shortened(str(reason), config)) for stem, reason in bad]
+        problems += [Problem("pairing", name, *one, name in stopping) for one in unpaired if one not in seen]
+        seen.update(unpaired)
     if not pairs:
         raise errors[0]
-    for name in NEEDED if split is None else ():
-        if name not in splits:
-            text = (
-                f"{config.root} has no split '{name}', which a run needs; it has {', '.join(splits)}; set data.splits"
-            )
-            problems.append(Problem("layout", name, "", text, stops=True))
-    return pairs, left_out, problems
+    return pairs, problems
 
 
 def _propose_colours(config: DataConfig, looks: Sequence[PairLook]) -> DataConfig:

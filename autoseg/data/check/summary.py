@@ -6,7 +6,7 @@ Letter: K classes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -31,8 +31,8 @@ class Scan(NamedTuple):
     config: ResolvedDataConfig
     facts: Sequence[PairFacts]
     """The facts of each pair, split after split."""
-    left_out: Mapping[str, Sequence[tuple[str, str]]]
-    """Split -> (name, reason) of each image without a pair."""
+    stopping: Set[str]
+    """The splits in which a bad file ends a run: those that it needs, or the only one that is checked."""
     said: Sequence[str] = ()
     """What was decided of the data set, a line each."""
 

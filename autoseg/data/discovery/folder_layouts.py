@@ -74,9 +74,7 @@ class FoundLayout(NamedTuple):
 def find_folder(root: Path) -> FoundLayout | None:
     """Any folder of images and masks; the first arrangement that fits decides."""
     ties: list[str] = []
-    by_name = find_splits(root, ties)
-    unsplit = by_name.pop(None, None)
-    named = {split: config for split, config in by_name.items() if split is not None}
+    named, unsplit = find_splits(root, ties)
     if named:
         return FoundLayout("folder", named, ties=tuple(ties))
     if listed := find_lists(root):
@@ -90,7 +88,7 @@ def find_lists(root: Path) -> FoundLayout | None:
 
     A line is a pair `image mask`, or a stem that is found in images/ and masks/.
     """
-    unsplit = find_splits(root).get(None)
+    _, unsplit = find_splits(root)
     folders = (unsplit.images, unsplit.masks) if unsplit else (None, None)
     found: dict[str, SplitConfig] = {}
     for split, aliases in SPLITS.items():
@@ -145,8 +143,8 @@ class Place(NamedTuple):
     """The suffix of its first image; empty if there is none."""
 
 
-def find_splits(root: Path, ties: list[str] | None = None) -> dict[str | None, SplitConfig]:
-    """The folders of images and masks of each split, by their names; None: the folders of an unsplit data set.
+def find_splits(root: Path, ties: list[str] | None = None) -> tuple[dict[str, SplitConfig], SplitConfig | None]:
+    """The folders of images and masks of each split, by their names, and those of an unsplit data set.
 
     If several folders fit, those whose files match best; `ties` gets folders of masks that fit as well as each other.
     Raises: OSError: `root` is unreadable.
@@ -166,7 +164,7 @@ def find_splits(root: Path, ties: list[str] | None = None) -> dict[str | None, S
             found[split] = SplitConfig(images=chosen[0], masks=chosen[1])
             if ties is not None and not ties:
                 ties += _ties(chosen, masks, indices)
-    return found
+    return {split: place for split, place in found.items() if split is not None}, found.get(None)
 
 
 def _ties(chosen: tuple[str, str], masks: Mapping[str, tuple[int, int]], indices: Mapping[str, Index]) -> list[str]:

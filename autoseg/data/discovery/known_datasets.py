@@ -23,8 +23,8 @@ from autoseg.config.data import ANNOTATIONS, Byte, SplitConfig
 from autoseg.data.annotations.layout import find_annotated, find_named, find_own
 from autoseg.data.discovery.folder_layouts import FoundLayout, find_folder, find_lists, image_folders, pick, split_of
 from autoseg.data.discovery.lists import read_list
-from autoseg.data.discovery.pairs import image_files
-from autoseg.data.io.colour_tables import IGNORED_NAMES, ClassRow, Colour, read_class_table
+from autoseg.data.discovery.pairs import image_files, refuse_folder
+from autoseg.data.io.colour_tables import ClassRow, Colour, is_ignored, read_class_table
 from autoseg.data.io.masks import first_in_colour
 from autoseg.data.io.opening import is_hidden
 from autoseg.errors import DataError
@@ -128,7 +128,7 @@ class KnownDataset(Settings):
             raise ValueError("'labels' and 'colours' both say which class is which; leave one out (labels: null)")
         numbers(self.ignored_labels)
         for name in self.colours or ():
-            if name not in (self.classes or ()) and name.lower() not in IGNORED_NAMES:
+            if name not in (self.classes or ()) and not is_ignored(name):
                 raise ValueError(f"'colours' has {name!r}, which is none of 'classes'")
         return self
 
@@ -228,10 +228,7 @@ def find_layout(root: Path, name: str = "auto") -> tuple[Path, FoundLayout]:
                 if found := find(folder):
                     return folder, found
     except OSError as reason:
-        place = reason.filename or root
-        raise DataError(
-            f"{place} cannot be looked into ({reason.strerror}); change its permissions", code="folder-unreadable"
-        ) from None
+        refuse_folder(reason)
     if name == "auto":
         raise _no_layout(root)
     raise DataError(

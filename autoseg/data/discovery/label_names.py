@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.data.discovery.label_values import LabelNames
-from autoseg.data.io.colour_tables import IGNORED_NAMES, LARGEST_TABLE
+from autoseg.data.io.colour_tables import LARGEST_TABLE, is_ignored
 
 FILES = (
     *("classes.txt", "class_names.txt", "names.txt", "labels.txt", "_classes.csv", "train/_classes.csv"),
@@ -50,11 +50,6 @@ def read_names(file: Path) -> list[LabelNames]:
     if not numbered and all_names[0] == "__ignore__":
         found.insert(0, _labelled(file, {label - 1: name for label, name in names.items() if label}, True))
     return found
-
-
-def is_ignored(name: str) -> bool:
-    """Whether a name stands for ignored pixels: `void`, `__ignore__`."""
-    return name.strip("_ ").lower() in IGNORED_NAMES
 
 
 def plain_name(name: str) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice, takewhile
 from pathlib import Path
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 from autoseg.config.data import DataConfig, SplitConfig
 from autoseg.data.discovery.lists import find_listed, plain, read_list
@@ -52,10 +52,7 @@ def checked_root(root: str | Path) -> Path:
                 code="folder-empty",
             )
     except OSError as reason:
-        raise DataError(
-            f"the data set folder {path} cannot be looked into ({reason.strerror}); change its permissions",
-            code="folder-unreadable",
-        ) from None
+        refuse_folder(reason)
     return path
 
 
@@ -252,10 +249,10 @@ def index_files(root: Path, folder: str) -> Index:
 
 
 def image_files(root: Path, folder: str) -> Iterator[tuple[str, Path]]:
-    """The names and files of `index_files` in the order of their names. Raises: DataError: as there."""
+    """The names and files of `index_files`, folder by folder in the order of names. Raises: DataError: as there."""
     for prefix, place in _folders(root, folder):
-        for path in _walk(place):
-            if is_image(path.name):
+        for inside, _, files in _walk(place):
+            for path in (inside / name for name in files if is_image(name)):
                 yield plain(prefix + path.relative_to(place).with_suffix("").as_posix()), path
 
 
@@ -263,47 +260,34 @@ def _folders(root: Path, folder: str) -> list[tuple[str, Path]]:
     """The names that stand for each `*`, each followed by `/`, and the folder. Raises: DataError: there is none."""
     found = [("", root)]
     for part in Path(folder).parts:
-        found = [
-            (f"{prefix}{inside.name}/" if part == "*" else prefix, inside)
-            for prefix, place in found
-            for inside in ([Path(e.path) for e in _entries(place) if _is_folder(e)] if part == "*" else [place / part])
-        ]
+        if part == "*":
+            found = [(f"{prefix}{name}/", place / name) for prefix, place in found for name in next(_walk(place))[1]]
+        else:
+            found = [(prefix, place / part) for prefix, place in found]
     found = [(prefix, place) for prefix, place in found if place.is_dir()]
     if not found:
         raise DataError(f"{root / folder} is no folder; make it, or correct data.splits", code="folder-missing")
     return found
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """The visible entries of a folder in the order of names. Raises: DataError: it is unreadable."""
-    try:
-        return sorted((e for e in os.scandir(folder) if not is_hidden(e.name)), key=lambda entry: entry.name)
-    except OSError as reason:
-        raise DataError(
-            f"{folder} cannot be looked into ({reason.strerror}); change its permissions, or remove it",
-            code="folder-unreadable",
-        ) from None
+def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """As `os.walk`, in the order of names and without hidden files, following links. Raises: DataError."""
+    for folder, folders, files in os.walk(root, onerror=refuse_folder, followlinks=True):
+        place = Path(folder)
+        if place.is_symlink() and place.parent.resolve().is_relative_to(place.resolve()):
+            raise DataError(
+                f"{place} is a symbolic link to a folder that it lies in; remove the link", code="folder-link-loop"
+            )
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        yield place, folders, sorted(name for name in files if not is_hidden(name))
 
 
-def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """The files below a folder, following links. `above`: the folders that it lies in, with links resolved."""
-    entries, here = _entries(folder), folder.resolve()
-    if here in above:
-        raise DataError(
-            f"{folder} is a symbolic link to a folder that it lies in; remove the link", code="folder-link-loop"
-        )
-    for entry in entries:
-        if _is_folder(entry):
-            yield from _walk(Path(entry.path), (*above, here))
-        else:
-            yield Path(entry.path)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself; reading the image reports it
-        return False
+def refuse_folder(reason: OSError) -> NoReturn:
+    """Raises: DataError: a folder cannot be listed for `reason`."""
+    raise DataError(
+        f"{reason.filename} cannot be looked into ({reason.strerror}); change its permissions, or remove it",
+        code="folder-unreadable",
+    ) from None
 
 
 # --- lists ------------------------------------------------------------------------------------------------------------

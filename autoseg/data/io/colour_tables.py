@@ -29,7 +29,7 @@ MOST_COLOURS = 1024
 LARGEST_TABLE = 2**20
 """Size in bytes of a file of colours or of class names."""
 IGNORED_NAMES = ("ignore", "ignored", "void", "unlabelled", "unlabeled", "undefined", "unknown", "nodata")
-"""Lower-case names whose pixels are ignored, in any spelling of upper and lower case."""
+"""Names whose pixels are ignored; see `is_ignored`."""
 
 
 class ClassRow(NamedTuple):
@@ -73,9 +73,14 @@ MaskTable: TypeAlias = ColourTable | int
 """How values in masks become labels: by their colours, or as class 1 from this grey value on and class 0 below it."""
 
 
+def is_ignored(name: str) -> bool:
+    """Whether pixels of this name are ignored, in any spelling of upper and lower case: `Void`, `__ignore__`."""
+    return name.strip("_ ").lower() in IGNORED_NAMES
+
+
 def named_classes(colours: Colours) -> tuple[str, ...]:
     """The named classes in their order, without `IGNORED_NAMES`."""
-    return tuple(key for key in colours if isinstance(key, str) and key.lower() not in IGNORED_NAMES)
+    return tuple(key for key in colours if isinstance(key, str) and not is_ignored(key))
 
 
 def table_beside(*folders: Path) -> dict[str | int, Colour] | None:

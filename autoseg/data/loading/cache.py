@@ -18,15 +18,8 @@ import torch
 
 from autoseg.data.base import SegmentationDataset
 from autoseg.data.dataset import verify
-from autoseg.data.loading.packed import (
-    Layout,
-    MappedSamples,
-    PackedSamples,
-    Put,
-    SamplesError,
-    remove_folder,
-    write_folder,
-)
+from autoseg.data.loading import packed
+from autoseg.data.loading.packed import Layout, PackedSamples, Put
 from autoseg.data.loading.threads import Progress, in_threads
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
@@ -149,24 +142,24 @@ def _on_disk(
 ) -> PackedSamples | None:
     try:
         if (identity := fingerprint(dataset)) is None:
-            raise SamplesError("nothing tells these images from others")
+            raise packed.SamplesError("nothing tells these images from others")
         path, state = folder / identity[0], identity[1]
         if path.exists():
             try:
-                samples = MappedSamples(path, state, layout, dataset.decode)
+                samples = packed.MappedSamples(path, state, layout, dataset.decode)
                 if progress is not None:
                     progress(len(dataset), len(dataset))
                 return samples
-            except SamplesError as reason:
+            except packed.SamplesError as reason:
                 _log.warning(f"{path} {reason}; making it anew")
-                remove_folder(path)
+                packed.remove_folder(path)
         folder.mkdir(parents=True, exist_ok=True)
         if (free := shutil.disk_usage(folder).free) < layout.total_bytes:
             raise OSError(f"{_size(layout.total_bytes)} are needed, {_size(free)} are free")
         _log.warning(f"writing {_size(layout.total_bytes)} of decoded images to {path}, for later runs too")
-        write_folder(path, state, layout, lambda put: _fill(dataset, layout, put, progress))
-        return MappedSamples(path, state, layout, dataset.decode)
-    except (OSError, SamplesError) as reason:
+        packed.write_folder(path, state, layout, lambda put: _fill(dataset, layout, put, progress))
+        return packed.MappedSamples(path, state, layout, dataset.decode)
+    except (OSError, packed.SamplesError) as reason:
         _log.warning(
             f"decoded images cannot be kept in {folder} ({one_line(reason)}); going on without: the image files are"
             " read again in each epoch (set cache_dir to another folder, or store: none)"
