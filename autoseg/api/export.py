@@ -46,8 +46,12 @@ def export_model(
         path = export_genotype(genotype, out, format, overwrite=overwrite)  # type: ignore[arg-type]
         return f"wrote {path}"
     from autoseg.engine.predict import load_network
+    from autoseg.export.metadata import input_metadata
+    from autoseg.viz.palette import palette
 
     network, config, _ = load_network(source, checkpoint_name(checkpoint))
     settings = config.data.to_dict()
-    metadata = {key: settings[key] for key in ("num_classes", "classes", "ignore_label", "mean", "std", "resize")}
+    kept = ("num_classes", "classes", "ignore_label", "mean", "std", "resize", "orientation")
+    metadata = {key: settings[key] for key in kept} | input_metadata(config.data.channels, config.data.pixel_type)
+    metadata["colours"] = palette(config.data.num_classes).tolist()  # as `autoseg predict` draws the classes
     return str(export_network(network, out, format, metadata=metadata, overwrite=overwrite))  # type: ignore[arg-type]

@@ -10,16 +10,33 @@ from torch import nn
 
 from autoseg._version import __version__
 from autoseg.config.base import Settings
+from autoseg.data.augment.sample import FULL_SCALES
 from autoseg.errors import ExportError
 from autoseg.genotype.schema import Genotype
 from autoseg.network.base import SegmentationNetwork
 
-INPUT_CONVENTION = "RGB float32, NCHW, (x/255 - mean) / std"
-"""How an image becomes the network's input; `mean` and `std` belong to values in 0..1."""
+
+def input_metadata(channels: int, pixel_type: str) -> dict[str, Any]:
+    """How an image of the data set's form becomes the network's input; `mean` and `std` are of x / divisor.
+
+    input: all of it in words. channel_order: RGB, grey, or `stored`, the order of the files. divisor: the value that
+    counts as 1 in an image of `pixel_type`.
+    """
+    divisor = FULL_SCALES[pixel_type]
+    order = {1: "grey", 3: "RGB"}.get(channels, "stored")
+    form = f"{channels} channels in the order of the files" if order == "stored" else order
+    scaled = "x" if divisor == 1 else f"x/{divisor:g}"
+    return {
+        "input": f"{form}, values of {pixel_type} as float32, NCHW, ({scaled} - mean) / std",
+        "channels": channels,
+        "channel_order": order,
+        "pixel_type": pixel_type,
+        "divisor": divisor,
+    }
 
 
 def network_metadata(network: nn.Module, metadata: Mapping[str, Any]) -> dict[str, str]:
-    """Encode `metadata`, what the network itself says, the version and the input convention as strings.
+    """Encode `metadata`, what the network itself says, the version and, unless given, the form of 8-bit images.
 
     A text stays as it is, anything else becomes JSON; `decode` reverses it.
     Raises: ExportError: a value that JSON cannot hold, or a number of class names other than that of classes.
@@ -40,7 +57,9 @@ def network_metadata(network: nn.Module, metadata: Mapping[str, Any]) -> dict[st
                 " give one name a class",
                 code="classes-differ",
             )
-    known |= {"autoseg_version": __version__, "input": INPUT_CONVENTION}
+    if "input" not in known:
+        known |= input_metadata(getattr(network, "in_channels", 3), "uint8")
+    known |= {"autoseg_version": __version__}
     return {key: _encode(key, value) for key, value in known.items() if value is not None}
 
 

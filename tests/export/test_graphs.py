@@ -12,7 +12,7 @@ import torch
 
 import autoseg
 from autoseg.export import ExportReport
-from autoseg.export.metadata import INPUT_CONVENTION
+from autoseg.export.metadata import input_metadata
 from autoseg.export.network import CHECKED_SIZES
 from autoseg.network import Network
 from export.conftest import CLASSES, METADATA
@@ -90,7 +90,7 @@ def test_onnx_names_sizes_and_metadata(network: Network, onnx_file: ExportReport
     }
     assert shapes == {"image": ["batch", 3, "height", "width"], "logits": ["batch", len(CLASSES), "height", "width"]}
     strings = {prop.key: prop.value for prop in model.metadata_props}
-    assert strings["input"] == INPUT_CONVENTION
+    assert strings["input"] == input_metadata(3, "uint8")["input"]
     assert strings["autoseg_version"] == autoseg.__version__
     assert json.loads(strings["genotype"]) == network.genotype.to_dict()
     assert json.loads(strings["classes"]) == list(CLASSES)
