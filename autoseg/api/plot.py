@@ -94,7 +94,7 @@ def _search_figures(probs: ArchProbs, epoch: int, genotype: Genotype | None) -> 
     if genotype is None or genotype.source.get("epoch") != epoch:
         genotype = decode(probs)
     title = f"{probs.space.name} after epoch {epoch + 1}"
-    figures = {"trellis": draw.draw_trellis(probs.space, probs.beta_probs, genotype, title)}
+    figures = {"trellis": draw.draw_trellis(probs.space, probs, genotype, title)}
     figures["alpha"] = draw.draw_alpha(probs)
     if probs.gamma_probs is not None:
         figures["gamma"] = draw.draw_gamma(probs)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from autoseg.viz.cell import draw_cell
-from autoseg.viz.charts import draw_alpha, draw_gamma, draw_history, draw_skips
-from autoseg.viz.confusion import draw_confusion
-from autoseg.viz.contact_sheet import draw_contact_sheet
 from autoseg.viz.diagram import draw_network
-from autoseg.viz.samples import draw_predictions
+from autoseg.viz.heat_maps import draw_alpha, draw_confusion, draw_gamma, draw_skips
+from autoseg.viz.history import draw_history
+from autoseg.viz.samples import draw_contact_sheet, draw_predictions
 from autoseg.viz.style import FORMATS, save
 from autoseg.viz.trellis import draw_path, draw_trellis
 

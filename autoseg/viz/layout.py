@@ -52,26 +52,19 @@ class Box(NamedTuple):
     height: float
 
 
-class Pill(NamedTuple):
-    """An operation: the box with its name, inside the box of its block `target`."""
-
-    box: Box
-    source: str
-    target: str
-    operation: str
-
-
 class Wire(NamedTuple):
     """A line that is horizontal at both ends.
 
-    arrow: it ends at an operation or at the output, not at a lane. concat: it leads to nothing but the output.
+    operation: at the line's end, inside the box of the block `target`. Both are None if the line goes on as another
+    one. pale: it leads to nothing but the output.
     """
 
     source: str
     start: tuple[float, float]
     end: tuple[float, float]
-    arrow: bool
-    concat: bool
+    target: str | None
+    operation: str | None
+    pale: bool
 
 
 Order = Sequence[Sequence[Place]]
@@ -80,20 +73,9 @@ Order = Sequence[Sequence[Place]]
 
 @dataclass(frozen=True)
 class CellLayout:
-    """Everything that `draw_cell` draws of a `cell_graph`: `boxes`, `pills` and `wires`; the same each time."""
+    """Everything that `draw_cell` draws of a `cell_graph`: `boxes` and `wires`; the same each time."""
 
     graph: nx.MultiDiGraph[str]
-
-    @property
-    def extent(self) -> tuple[float, float, float, float]:
-        """Left, right, top and bottom of everything."""
-        boxes, ends = self.boxes.values(), [wire.end[1] for wire in self.wires]
-        return (
-            min(box.x - box.width / 2 for box in boxes),
-            max(box.x + box.width / 2 for box in boxes),
-            min([box.y - box.height / 2 for box in boxes] + ends),
-            max([box.y + box.height / 2 for box in boxes] + ends),
-        )
 
     # --- which line passes where ---
 
@@ -112,34 +94,31 @@ class CellLayout:
     def _links(self) -> list[Link]:
         """Every line between neighbouring columns; the lines of one state share its lanes."""
         links, columns = [], self._columns
+        for number, (source, target, operation) in enumerate(self._edges):
+            column = columns[target]
+            edge = -1 if operation == CONCAT else number
+            links.append(Link(Place(source, column - 1), Place(target, column), edge))
         for state in self.graph:
             last = max((columns[reader] for reader in self.graph.successors(state)), default=0)
-            for column in range(columns[state], last):
-                here = Place(state, column)
-                for number, (source, target, operation) in enumerate(self._edges):
-                    if source == state and columns[target] == column + 1:
-                        links.append(Link(here, Place(target, column + 1), -1 if operation == CONCAT else number))
-                if column + 1 < last:
-                    links.append(Link(here, Place(state, column + 1), -1))
+            lanes = [Place(state, column) for column in range(columns[state], last)]
+            links += [Link(here, there, -1) for here, there in pairwise(lanes)]
         return links
 
     @cached_property
     def _order(self) -> Order:
-        """An order with few crossings: sweeps of barycentres, then swaps of neighbours."""
-        ends = {end for link in self._links for end in link[:2]}
-        places = sorted({Place(*item) for item in self._columns.items()} | ends)
+        """The order with the fewest crossings of several sweeps of barycentres; the inputs keep their order."""
+        places = {Place(*item) for item in self._columns.items()} | {end for link in self._links for end in link[:2]}
         rank = {state: number for number, state in enumerate(self.graph)}
-        order: list[list[Place]] = [[] for _ in range(1 + max(self._columns.values()))]
+        order: list[list[Place]] = [[] for _ in range(1 + self._columns[OUTPUT])]
         for place in sorted(places, key=lambda place: rank[place.state]):
             order[place.column].append(place)
-        best = [list(column) for column in order]
+        found = []
         for sweep in range(8):
             forward = sweep % 2 == 0
             for number in range(1, len(order)) if forward else range(len(order) - 2, 0, -1):
                 order[number] = self._by_barycentre(order[number], order[number - 1 if forward else number + 1])
-            if self._crossings(order) < self._crossings(best):
-                best = [list(column) for column in order]
-        return self._swapped(best)
+            found.append(list(order))
+        return min(found, key=self._crossings)
 
     def _by_barycentre(self, column: Sequence[Place], beside: Sequence[Place]) -> list[Place]:
         """Sort a column by the mean position of what each place is linked to in the column beside it."""
@@ -149,21 +128,6 @@ class CellLayout:
             near = [position[other] for other in others if other in position]
             means[place] = sum(near) / len(near) if near else float(number)
         return sorted(column, key=means.__getitem__)
-
-    def _swapped(self, order: list[list[Place]]) -> Order:
-        """Exchange neighbours within a column as long as crossings become fewer; the inputs keep their order."""
-        fewest, improved = self._crossings(order), True
-        while improved:
-            improved = False
-            for column in order[1:]:
-                for i in range(len(column) - 1):
-                    column[i : i + 2] = column[i + 1], column[i]
-                    crossings = self._crossings(order)
-                    if crossings < fewest:
-                        fewest, improved = crossings, True
-                    else:
-                        column[i : i + 2] = column[i + 1], column[i]
-        return order
 
     def _crossings(self, order: Order) -> int:
         """Number of crossing pairs of lines; lines to the output never cross, as it is as tall as they need."""
@@ -220,14 +184,9 @@ class CellLayout:
         """Height at which a line arrives; at the output it stays at that of its source."""
         return self._ys[link.source if link.target.state == OUTPUT else link.target] + self._offsets.get(link.edge, 0.0)
 
-    def _leads_to_output_only(self, link: Link) -> bool:
-        if link.edge >= 0 or link.target.state == OUTPUT:
-            return link.edge < 0
-        readers = [reader for reader in self.graph.successors(link.source.state) if reader != OUTPUT]
-        return all(self._columns[reader] <= link.target.column for reader in readers)
-
     @cached_property
-    def _pill_width(self) -> float:
+    def pill_width(self) -> float:
+        """Width of the box of an operation."""
         names = [short_name(operation) for _, _, operation in self._edges if operation != CONCAT]
         return FONT_WIDTH * max(map(len, names)) + 2 * PAD
 
@@ -235,7 +194,7 @@ class CellLayout:
     def _sides(self) -> list[tuple[float, float]]:
         """Left side and width of each column; the gap before a column grows with the steepest line in it."""
         last = self._columns[OUTPUT]
-        widths = [INPUT_SIZE[0], *[self._pill_width + 2 * PAD] * (last - 1), OUTPUT_WIDTH]
+        widths = [INPUT_SIZE[0], *[self.pill_width + 2 * PAD] * (last - 1), OUTPUT_WIDTH]
         lefts = [0.0]
         for column in range(1, last + 1):
             links = [link for link in self._links if link.target.column == column]
@@ -259,27 +218,22 @@ class CellLayout:
         return boxes
 
     @cached_property
-    def pills(self) -> list[Pill]:
-        """The operations."""
-        pills = []
-        for source, target, edge in (link for link in self._links if link.edge >= 0):
-            x = self._sides[target.column][0] + PAD + self._pill_width / 2
-            box = Box(x, self._ys[target] + self._offsets[edge], self._pill_width, PILL_HEIGHT)
-            pills.append(Pill(box, source.state, target.state, self._edges[edge][2]))
-        return pills
-
-    @cached_property
     def wires(self) -> list[Wire]:
         """The lines between columns, and the lanes through them."""
         wires = []
         for link in self._links:
-            source, target, edge = link
-            start, (left, width) = (sum(self._sides[source.column]), self._ys[source]), self._sides[target.column]
-            end = (left + (PAD if edge >= 0 else 0.0), self._end_y(link))
-            arrow, concat = edge >= 0 or target.state == OUTPUT, self._leads_to_output_only(link)
-            wires.append(Wire(source.state, start, end, arrow, concat))
-            if not arrow:  # on through the column
-                wires.append(Wire(source.state, end, (left + width, end[1]), False, concat))
+            source, (state, column), edge = link
+            readers = [self._columns[reader] for reader in self.graph.successors(source.state) if reader != OUTPUT]
+            pale = edge < 0 and all(reader <= column for reader in readers)
+            left, width = self._sides[column]
+            start, end = (sum(self._sides[source.column]), self._ys[source]), (left, self._end_y(link))
+            if edge >= 0:
+                wires.append(Wire(source.state, start, (left + PAD, end[1]), state, self._edges[edge][2], pale))
+            elif state == OUTPUT:
+                wires.append(Wire(source.state, start, end, state, None, pale))
+            else:  # on through the column
+                wires.append(Wire(source.state, start, end, None, None, pale))
+                wires.append(Wire(source.state, end, (left + width, end[1]), None, None, pale))
         return wires
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import PathPatch, Polygon
 from matplotlib.path import Path
@@ -47,8 +48,9 @@ Arrows = Sequence[tuple[Place, Place]]
 
 
 class Sheet(NamedTuple):
-    """Axes on which nodes have places; `step` is the distance from one layer to the next."""
+    """A figure with axes on which nodes have places; `step` is the distance from one layer to the next."""
 
+    figure: Figure
     axes: Axes
     step: float
 
@@ -99,14 +101,9 @@ class Sheet(NamedTuple):
         start, end = self.place(source) + across + up, self.place(target) - across + up
         lift = np.array([0, -(arc_peak(source, target) - RADIUS) / 0.75])
         bend = np.array([min(0.3 * (end - start)[0], 0.8 * self.step), 0])
-        head = arrow_head(end, (bend - lift) / np.linalg.norm(bend - lift), ARC_WIDTH)
-        points = [start, start + bend + lift, end - bend + lift, head[1:].mean(0)]
-        curve = Path(points, [Path.MOVETO, *[Path.CURVE4] * 3])
-        casing: Any = {"edgecolor": "white", "linewidth": ARC_WIDTH + 2.1, "zorder": 4.2, "gid": f"{gid}-casing"}
-        line: Any = {"edgecolor": GREEN, "linewidth": ARC_WIDTH, "zorder": 4.4, "gid": gid}
-        self.axes.add_patch(PathPatch(curve, facecolor="none", **casing))
-        self.axes.add_patch(PathPatch(curve, facecolor="none", linestyle=_skip_style(how), **line))
-        self.axes.add_patch(Polygon(head, facecolor=GREEN, edgecolor="none", zorder=4.5))
+        points = [start, start + bend + lift, end - bend + lift, end]
+        draw_curve(self.axes, points, "white", ARC_WIDTH + 2.1, False, zorder=4.2, gid=f"{gid}-casing")
+        draw_curve(self.axes, points, GREEN, ARC_WIDTH, True, zorder=4.4, gid=gid, linestyle=_skip_style(how))
 
     def label(self, target: Node, text: str) -> None:
         """The name of the up move into a node, half a level below it, where no arrow of the trellis passes."""
@@ -139,18 +136,25 @@ def trellis_sheet(
     right, bottom = columns * step, (len(strides) - 1) * LEVEL_STEP
     spare = max(0.0, MIN_HEIGHT - bottom - 2 * MARGIN) / 2
     extent = (-MARGIN, right + MARGIN + wide * 0.15, -MARGIN - max(spare, above), bottom + MARGIN + spare)
-    axes = bare_axes(extent, (0.6, 0.75, 0.4, 0.5))
+    figure, axes = inch_axes(extent, (0.6, 0.75, 0.4, 0.5))
+    axes.tick_params(pad=1)
     axes.set_yticks([level * LEVEL_STEP for level in range(len(strides))], map(str, strides))
     axes.set_ylabel("output stride")
-    return Sheet(axes, step)
+    return Sheet(figure, axes, step)
 
 
-def bare_axes(extent: tuple[float, float, float, float], margins: tuple[float, float, float, float]) -> Axes:
-    """Make `inch_axes` without frame and tick marks."""
-    axes = inch_axes(extent, margins)
-    axes.tick_params(length=0, pad=1)
-    axes.spines[:].set_visible(False)
-    return axes
+def draw_curve(
+    axes: Axes, points: Sequence[Any], colour: str, width: float, arrow: bool, *, zorder: float, **look: Any
+) -> None:
+    """A cubic curve of four control points (x, y), `width` points wide; arrow: with a head at its end."""
+    *before, end = (np.asarray(point, dtype=float) for point in points)
+    if arrow:
+        head = arrow_head(end, (end - before[-1]) / np.linalg.norm(end - before[-1]), width)
+        axes.add_patch(Polygon(head, facecolor=colour, edgecolor="none", zorder=zorder + 0.1))
+        end = head[1:].mean(0)
+    curve = Path([*before, end], [Path.MOVETO, *[Path.CURVE4] * 3])
+    look |= {"facecolor": "none", "edgecolor": colour, "linewidth": width, "zorder": zorder}
+    axes.add_patch(PathPatch(curve, **look))
 
 
 def arrow_head(tip: np.ndarray, along: np.ndarray, width: float) -> np.ndarray:

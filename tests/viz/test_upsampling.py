@@ -111,7 +111,7 @@ def test_a_run_draws_what_its_genotype_chose() -> None:
     space = hourglass_space()
     probs = random_probs(space, 26)
     found = decode(probs)
-    figure = draw_trellis(space, probs.beta_probs, found, "title")
+    figure = draw_trellis(space, probs, found, "title")
     assert sorted(names(figure)) == sorted(tuple(arrow.target) for arrow in found.up_arrows)
     kinds = [found.skip(arrow) for arrow in found.up_arrows]
     assert kinds == ["concat", "add"]
@@ -125,7 +125,7 @@ def test_arrows_that_stay_are_as_wide_as_their_sigmoid() -> None:
     space = open_space("multi", network={"layers": 3, "strides": [2, 4], "paths": "multi"})
     probs = random_probs(space)
     found = several_paths(upsamplers=["carafe"])
-    figure = draw_trellis(space, probs.beta_probs, found)
+    figure = draw_trellis(space, probs, found)
     kept = {(a.source.layer, a.source.level, a.move.step) for a in found.arrows}
     assert set(arrows(figure, "path")) == kept
     assert len(arrows(figure, "path")) == 8
