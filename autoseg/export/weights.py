@@ -15,7 +15,7 @@ from autoseg.export.metadata import decode
 from autoseg.files import one_line
 from autoseg.network.base import SegmentationNetwork
 from autoseg.zoo.architecture import parse_architecture
-from autoseg.zoo.build import build_architecture
+from autoseg.zoo.build import build_network
 
 
 def save_safetensors(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
@@ -47,7 +47,7 @@ def load_safetensors(path: str | Path) -> tuple[SegmentationNetwork, dict[str, A
         auxiliary = any(name.startswith("auxiliary.") for name in state)
         architecture = parse_architecture(blueprint, f"the genotype in {path}")
         channels, single_output = metadata.get("in_channels", 3), metadata.get("single_output", False)
-        network = build_architecture(architecture, num_classes, auxiliary, channels, single_output)
+        network = build_network(architecture, num_classes, auxiliary, channels, single_output)
     except (GenotypeError, ConfigError) as reason:
         raise CheckpointError(f"{path}: {one_line(reason)}", code=reason.code) from None
     _fill(network, state, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from matplotlib.cm import ScalarMappable
@@ -16,10 +17,9 @@ from autoseg.space.resolution import Skip
 from autoseg.space.schema import SearchSpace
 from autoseg.space.snapshot import ArchProbs
 from autoseg.space.trellis import STEM_NODE, Arrow, Trellis
-from autoseg.viz.graph import short_name
+from autoseg.viz.graph import decoder_nodes, enlargements, is_plain, joins, short_name, up_names
 from autoseg.viz.sheet import MAIN_WIDTH, Sheet, arc_peak, trellis_sheet
 from autoseg.viz.style import BLUE, INK, MUTED, PALE, VERMILION, colour_bar, styled
-from autoseg.viz.wiring import decoder_inputs, decoder_nodes, enlargements, is_plain, joins, up_names
 
 THIN, THICK = 0.5, 3.6
 """Line widths in points for probability 0 and 1."""
@@ -109,13 +109,13 @@ def _sheet(trellis: Trellis, genotype: Genotype | None) -> Sheet:
 
 def _draw_extensions(sheet: Sheet, genotype: Genotype) -> list[Skip]:
     """Draw the upsamplers' names, the decoder and the skip connections; returns the kinds of these."""
-    steps = enlargements(genotype)
-    within = [*decoder_inputs(genotype), *((source, target) for source, target, _ in steps)]
+    nodes = decoder_nodes(genotype)
+    within = [*((node, nodes[0]) for node in genotype.nodes_at(genotype.layers)), *pairwise(nodes)]
     sheet.arrows(within, DECODER_WIDTH, INK, "decoder", 4)
-    sheet.nodes(decoder_nodes(genotype), INK, INK, "decoder-nodes", 6, "s", 0.8)
+    sheet.nodes(nodes, INK, INK, "decoder-nodes", 6, "s", 0.8)
     for arrow, name in up_names(genotype).items():
         sheet.label(arrow.target, short_name(name))
-    for _, target, name in steps if genotype.decoder.upsamplers else ():
+    for _, target, name in enlargements(genotype) if genotype.decoder.upsamplers else ():
         sheet.label(target, short_name(name))
     found = joins(genotype)
     for source, target, how in found:

@@ -18,7 +18,7 @@ from autoseg.analysis.trace import trace_stages
 from autoseg.network import build_searched
 from autoseg.ops.upsample import MaxUnpool
 from autoseg.registry import UPSAMPLERS
-from autoseg.zoo.build import build_architecture, diagram
+from autoseg.zoo.build import build_network, diagram
 from autoseg.zoo.schema import FixedNetwork
 from tests.network.genotypes import make_genotype
 
@@ -356,6 +356,6 @@ def test_stages_that_cannot_be_traced() -> None:
 def test_networks_of_the_literature(name: str, field: float) -> None:
     spec = FixedNetwork.parse({"name": name, "width": 0.05})
     with torch.device("meta"):
-        network = build_architecture(spec, 21)
+        network = build_network(spec, 21)
     assert receptive_field(network) == field
     assert diagram(spec, 21).parameters == count_parameters(network)
