@@ -21,10 +21,9 @@ from autoseg.space.groups import DecoderSpec
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import Arrow
 from autoseg.supernet import build_supernet
-from autoseg.zoo.architecture import Architecture
 from autoseg.zoo.build import build_network, diagram
 from autoseg.zoo.match_cost import CostTarget, match_cost
-from autoseg.zoo.schema import FixedNetwork
+from autoseg.zoo.schema import Architecture, FixedNetwork
 
 SUPERNET_SIZE = (321, 321)
 """The crop of Auto-DeepLab's search."""

@@ -30,8 +30,8 @@ from autoseg.errors import DataError, RunError
 from autoseg.files import write_atomically
 from autoseg.network.base import SegmentationNetwork
 from autoseg.viz.palette import as_picture, overlay, palette
-from autoseg.zoo.architecture import at_output_stride
 from autoseg.zoo.build import build_network
+from autoseg.zoo.schema import at_output_stride
 
 Which = Literal["best", "last"]
 

@@ -14,8 +14,8 @@ from autoseg.errors import CheckpointError, ConfigError, ExportError, GenotypeEr
 from autoseg.export.metadata import decode
 from autoseg.files import one_line
 from autoseg.network.base import SegmentationNetwork
-from autoseg.zoo.architecture import parse_architecture
 from autoseg.zoo.build import build_network
+from autoseg.zoo.schema import parse_architecture
 
 
 def save_safetensors(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:

@@ -11,8 +11,7 @@ from autoseg.errors import ConfigError
 from autoseg.files import read_yaml
 from autoseg.library import hint
 from autoseg.space.schema import SearchSpace, genotype_names, space_names
-from autoseg.zoo.architecture import Architecture, load_architecture
-from autoseg.zoo.schema import FixedNetwork, is_network_name, network_names
+from autoseg.zoo.schema import Architecture, FixedNetwork, is_network_name, load_architecture, network_names
 
 Found = SearchSpace | Architecture
 

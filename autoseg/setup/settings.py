@@ -20,9 +20,8 @@ from autoseg.files import read_yaml
 from autoseg.genotype.schema import Genotype
 from autoseg.setup.preflight import check_device
 from autoseg.space.schema import SearchSpace, load_space
-from autoseg.zoo.architecture import Architecture, load_architecture
 from autoseg.zoo.match_cost import CostTarget, match_cost
-from autoseg.zoo.schema import RECOMMENDED, is_network_name
+from autoseg.zoo.schema import RECOMMENDED, Architecture, is_network_name, load_architecture
 
 Source = str | Path | Mapping[str, Any]
 

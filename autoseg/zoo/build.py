@@ -17,8 +17,7 @@ from autoseg.network import build_searched
 from autoseg.network.base import SegmentationNetwork
 from autoseg.ops.heads import number_of_outputs
 from autoseg.registry import NETWORKS
-from autoseg.zoo.architecture import Architecture, load_architecture
-from autoseg.zoo.schema import FixedNetwork
+from autoseg.zoo.schema import Architecture, FixedNetwork, load_architecture
 
 PREFIX = re.compile(r"^(backbone|decoder|fully_connected)\.")
 

@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from autoseg.network.base import SegmentationNetwork
 from autoseg.ops.layers import Norm, he_initialise
 from autoseg.ops.upsample import unpool
-from autoseg.zoo.layers import FULLY_CONNECTED, ConvRelu, FullyConnected, initialise_score, vgg_stages
+from autoseg.zoo.layers import FULLY_CONNECTED, ConvRelu, FullyConnected, initialise_score, scaled
 from autoseg.zoo.vgg import STAGES, VGG16
-from autoseg.zoo.width import scaled
 
 
 class DeconvNet(SegmentationNetwork):
@@ -41,7 +40,7 @@ class DeconvNet(SegmentationNetwork):
         he_initialise(self.fc6_mirror)
         he_initialise(self.up)
         up = (f"up.{stage}" for stage in range(len(self.up)))
-        self.stages = (*vgg_stages(backbone), "fully_connected", "fc6_mirror", *up, "score")
+        self.stages = (*backbone.stages, "fully_connected", "fc6_mirror", *up, "score")
 
     def scores(self, images: Tensor) -> Tensor:
         """See `SegmentationNetwork`."""
@@ -67,7 +66,7 @@ class SegNet(SegmentationNetwork):
         self.dropout = nn.Dropout(dropout)
         self.score = initialise_score(nn.Conv2d(backbone.channels[0], num_classes, 3, padding=1))
         he_initialise(self.up)
-        self.stages = (*vgg_stages(backbone), *(f"up.{stage}" for stage in range(len(self.up))), "score")
+        self.stages = (*backbone.stages, *(f"up.{stage}" for stage in range(len(self.up))), "score")
 
     def scores(self, images: Tensor) -> Tensor:
         """See `SegmentationNetwork`."""

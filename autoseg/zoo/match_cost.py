@@ -12,9 +12,8 @@ from autoseg.analysis.flops import count_cost
 from autoseg.errors import ConfigError
 from autoseg.files import read_yaml
 from autoseg.genotype.schema import Genotype
-from autoseg.zoo.architecture import Architecture, load_architecture
 from autoseg.zoo.build import build_network
-from autoseg.zoo.schema import FixedNetwork
+from autoseg.zoo.schema import Architecture, FixedNetwork, load_architecture
 
 Unit = Literal["parameters", "multiply_adds"]
 UNITS: tuple[Unit, ...] = ("parameters", "multiply_adds")

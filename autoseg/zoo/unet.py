@@ -19,10 +19,8 @@ from autoseg.ops.heads import Doubling
 from autoseg.ops.interleave import cut, is_channels_last
 from autoseg.ops.layers import Norm, Pairs, he_initialise
 from autoseg.ops.resize import Size
-from autoseg.zoo.layers import ConvRelu, initialise_score
-from autoseg.zoo.output_stride import MaxPool
+from autoseg.zoo.layers import ConvRelu, MaxPool, initialise_score, scaled
 from autoseg.zoo.schema import UNET_UPSAMPLER
-from autoseg.zoo.width import scaled
 
 CHANNELS = (64, 128, 256, 512, 1024)
 """Channels of each level, from fine to coarse."""

@@ -10,8 +10,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor, nn
 
 from autoseg.ops.layers import Pairs, he_initialise
-from autoseg.zoo.output_stride import MaxPool, stage_rates
-from autoseg.zoo.width import scaled
+from autoseg.zoo.layers import MaxPool, scaled, stage_rates
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 """Channels of the convolutions before each pooling."""
@@ -46,6 +45,7 @@ class VGG16(nn.Module):
         self.strides = [1, *self.pooled_strides[:-1]]
         self.conv_norms: Pairs = ()
         self.features = nn.Sequential()
+        self.stages: tuple[str, ...] = ()  # their names in a network, as a picture shows them
         rate = 1
         for widths, stage in zip(STAGES, stages, strict=True):
             for out_channels in (scaled(number, width) for number in widths):
@@ -56,6 +56,7 @@ class VGG16(nn.Module):
                     self.conv_norms += ((f"features.{place}", f"features.{place + 1}"),)
                 self.features.append(nn.ReLU(inplace=True))
                 in_channels = out_channels
+            self.stages += (f"backbone.features.{len(self.features) - 1}",)
             self.features.append(MaxPool(pool, stage.stride, stage.strided_rate if pool == 2 else 1))
             rate = stage.rate
         he_initialise(self)

@@ -18,8 +18,7 @@ from torch.nn import functional as F
 
 from autoseg.ops.interleave import every_second
 from autoseg.ops.layers import Pairs, depthwise, he_initialise, pointwise
-from autoseg.zoo.output_stride import StageRate, stage_rates
-from autoseg.zoo.width import scaled
+from autoseg.zoo.layers import StageRate, scaled, stage_rates
 
 Shortcut = Literal["conv", "sum", "none"]
 STEM = (32, 64)
@@ -134,6 +133,9 @@ class Xception65(nn.Module):
             channels = widths[-1]
         self.channels = [scaled(ENTRY[LOW_LEVEL_BLOCK][1], width), channels]
         self.strides = [stages[LOW_LEVEL_BLOCK].output_stride, output_stride]
+        *middle, exit_flow, end = range(len(ENTRY), len(self.blocks))
+        shown = ("0", f"{LOW_LEVEL_BLOCK}.stack.conv2", "2", *middle[3::4], exit_flow, end)  # every fourth middle block
+        self.stages = ("backbone.stem.1", *(f"backbone.blocks.{block}" for block in shown))
         he_initialise(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
