@@ -48,9 +48,9 @@ def row(network: FixedNetwork, variant: str, size: tuple[int, int] | None, repea
     def build() -> torch.nn.Module:
         return build_network(network, classes)
 
-    costs = [count_cost(build, counted, network.in_channels) for counted in COUNTED]
+    costs = [count_cost(build, counted) for counted in COUNTED]
     with torch.device("meta"):
-        field = receptive_field(build(), network.in_channels)
+        field = receptive_field(build())
     fields = [f"{cost.multiply_adds / 1e9:,.1f}" for cost in costs]
     fields.append("image" if math.isinf(field) else f"{field:.0f}")
     if size is not None:

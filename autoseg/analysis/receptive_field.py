@@ -32,7 +32,7 @@ ACROSS = 32
 aten = torch.ops.aten
 
 
-def receptive_field(network: nn.Module, in_channels: int = 3) -> float:
+def receptive_field(network: nn.Module) -> float:
     """Pixels of the image that a pixel of the logits (N, K, H, W) may depend on, along the wider of rows and columns.
 
     It is the widest field of all paths through the network and of all pixels, which differ after a transposed
@@ -41,19 +41,19 @@ def receptive_field(network: nn.Module, in_channels: int = 3) -> float:
     """
     widest = 0.0
     for axis, size in ((2, (FAR, ACROSS)), (3, (ACROSS, FAR))):
-        widest = max(widest, float(reach(network, size, axis, in_channels).sum(0).max()) + 1)
+        widest = max(widest, float(reach(network, size, axis).sum(0).max()) + 1)
         if 2 * widest > FAR:  # the border may cut off even the field in the middle
             return math.inf
     return float(math.ceil(widest))
 
 
-def reach(network: nn.Module, size: Size, axis: int, in_channels: int = 3) -> Tensor:
+def reach(network: nn.Module, size: Size, axis: int) -> Tensor:
     """The reach of the logits in rows (axis 2) or columns (axis 3) of an image: the last one, and minus the first one.
 
     Returns: (2, K, H, W), each of K, H and W in full or 1. Minus infinity: nothing is seen.
     """
     mode = _Reaches()
-    images = meta_images(network, 2, in_channels, size)
+    images = meta_images(network, 2, size)
     own = torch.arange(size[axis - 2], dtype=torch.float64).view([-1 if each == axis else 1 for each in range(4)])
     mode.facts[images] = torch.cat([own, -own])
     found = mode.fact(run(network, images, mode, meta_weights(network)))

@@ -24,9 +24,7 @@ from autoseg.ops.resize import Size
 F = TypeVar("F")
 
 
-def trace_stages(
-    network: nn.Module, stages: Sequence[str] | Mapping[str, str], size: Size = (512, 512), in_channels: int = 3
-) -> Diagram:
+def trace_stages(network: nn.Module, stages: Sequence[str] | Mapping[str, str], size: Size = (512, 512)) -> Diagram:
     """The stages of a network, in the order in which they run, with what each reads directly.
 
     stages: dotted names of submodules, each called once and returning one (N, C, h, w), or a mapping from these to the
@@ -34,7 +32,7 @@ def trace_stages(
     Raises: ValueError: a stage that is not called, is called twice, or returns something else.
     """
     names = stages if isinstance(stages, Mapping) else {name: name for name in stages}
-    mode, images, weights = _Sources(), meta_images(network, 1, in_channels, size), meta_weights(network)
+    mode, images, weights = _Sources(), meta_images(network, 1, size), meta_weights(network)
     mode.facts[images] = _Origin({IMAGE: None})
     left = {name: parameter.numel() for name, parameter in network.named_parameters()}
     for name in left:
@@ -61,7 +59,7 @@ def trace_stages(
     if missing:
         raise ValueError(f"stage '{min(missing)}' is not called")
     reads = (mode.fact(logits) or _Origin({})).reads
-    return Diagram(tuple(found), reads, in_channels, logits.shape[1], sum(left.values()))
+    return Diagram(tuple(found), reads, images.shape[1], logits.shape[1], sum(left.values()))
 
 
 # --- running ----------------------------------------------------------------------------------------------------------
@@ -143,10 +141,10 @@ class _Sources(Facts[_Origin]):  # type: ignore[no-untyped-call]
         return [_Origin(merged, weights)] * len(tree_leaves(result))
 
 
-def meta_images(network: nn.Module, count: int, in_channels: int, size: Size) -> Tensor:
-    """Images (count, in_channels, *size) without data, of the network's dtype."""
+def meta_images(network: nn.Module, count: int, size: Size) -> Tensor:
+    """Images (count, C, *size) without data, of the network's dtype and its `in_channels`, else of 3 channels."""
     like = next((each for each in network.parameters() if each.is_floating_point()), torch.empty(0))
-    return torch.empty(count, in_channels, *size, dtype=like.dtype, device="meta")
+    return torch.empty(count, getattr(network, "in_channels", 3), *size, dtype=like.dtype, device="meta")
 
 
 def meta_weights(network: nn.Module) -> dict[str, Tensor]:

@@ -88,11 +88,9 @@ def _describe_network(network: FixedNetwork, num_classes: int, size: tuple[int, 
 
 def _cost_and_field(architecture: Architecture, num_classes: int, size: tuple[int, int], key: str) -> dict[str, str]:
     """The cost of an architecture, under `key`, and its receptive field."""
-    channels = architecture.in_channels if isinstance(architecture, FixedNetwork) else 3
-    cost = count_cost(lambda: build_network(architecture, num_classes), size, channels)
+    cost = count_cost(lambda: build_network(architecture, num_classes), size)
     with torch.device("meta"):
-        built = build_network(architecture, num_classes)
-    field = receptive_field(built, channels)
+        field = receptive_field(build_network(architecture, num_classes))
     return {
         key: f"{cost.parameters / 1e6:.2f}M parameters ({cost.parameters:,}), {_multiply_adds(cost.multiply_adds)} at"
         f" {size[0]}x{size[1]} with {num_classes} classes",

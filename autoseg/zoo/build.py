@@ -69,7 +69,7 @@ def diagram(network: FixedNetwork, num_classes: int = 21) -> Diagram:
     """The stages of a network and their connections, traced as it computes."""
     with torch.device("meta"):
         built = build_network(network, num_classes).eval()
-    return trace_stages(built, _shown(built.stages), in_channels=network.in_channels)
+    return trace_stages(built, _shown(built.stages))
 
 
 def _shown(stages: tuple[str, ...]) -> dict[str, str]:

@@ -107,9 +107,8 @@ def _solve(cost: Callable[[float], float], wanted: float) -> tuple[float, float]
 
 
 def _count(architecture: Architecture, num_classes: int, unit: Unit) -> float:
-    channels = architecture.in_channels if isinstance(architecture, FixedNetwork) else 3
-    cost = count_cost(lambda: build_network(architecture, num_classes), SIZE, channels)
-    return cost.parameters if unit == "parameters" else cost.multiply_adds
+    cost: int = getattr(count_cost(lambda: build_network(architecture, num_classes), SIZE), unit)
+    return cost
 
 
 def _number(text: str) -> float | None:
