@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from autoseg.errors import CheckpointError
@@ -86,7 +85,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} {what}; give the path of a .pth, .pt or .safetensors file of weights", code="file-missing"
         )
-    contents: Any = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickled(path)
+    contents: Any = read_safetensors(path)[0] if path.suffix == ".safetensors" else _read_pickled(path)
     if isinstance(contents, Mapping):
         contents = next((contents[key] for key in CONTAINERS if isinstance(contents.get(key), Mapping)), contents)
     items = contents.items() if isinstance(contents, Mapping) else ()
@@ -102,9 +101,11 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     return state
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file, on the CPU, and its metadata. Raises: CheckpointError: it is damaged."""
     try:
-        return load_file(path)
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as reason:
         said = f"{path} cannot be read as safetensors ({one_line(reason)[:100]}); it is truncated or something else"
         raise CheckpointError(said, code="weights-damaged") from None
