@@ -108,10 +108,6 @@ def _unknown(call: _Call) -> list[Tensor]:
     return [-_nothing(len(shape)) for shape in call.shapes]
 
 
-def _same(call: _Call) -> Tensor:
-    return call.reaches[0]
-
-
 # --- the same elements in other places --------------------------------------------------------------------------------
 
 
@@ -182,10 +178,6 @@ def _pixel_shuffle(call: _Call) -> Tensor:
     for axis in (-2, -1):
         found = found.repeat_interleave(factor, axis) if found.shape[axis] > 1 else found
     return found
-
-
-def _pixel_unshuffle(call: _Call) -> Tensor:
-    return _slide(call, [call["downscale_factor"]] * 2)
 
 
 def _nearest(call: _Call) -> Tensor:
@@ -261,14 +253,9 @@ def _adaptive_pool(call: _Call) -> Tensor:
 
 
 def _reduce(call: _Call) -> Tensor:
-    """A reduction of some dimensions or all, which are kept or not."""
+    """A reduction of some dimensions or all, which are kept or not; or a mixture along one, which keeps the shape."""
     axes = [call["dim"]] if isinstance(call["dim"], int) else call["dim"] or list(range(call.tensors[0].dim()))
     return call.reaches[0].amax(axes, keepdim=len(call.shapes[0]) == call.tensors[0].dim())
-
-
-def _along(call: _Call) -> Tensor:
-    """An operation that mixes all elements along one dimension and keeps the shape."""
-    return call.reaches[0].amax(call["dim"], keepdim=True)
 
 
 def _matmul(call: _Call) -> Tensor:
@@ -278,7 +265,7 @@ def _matmul(call: _Call) -> Tensor:
 
 
 _BY_RULE: dict[Callable[[_Call], Tensor | list[Tensor]], str] = {
-    _same: "native_batch_norm _native_batch_norm_legit_no_training cudnn_batch_norm miopen_batch_norm clone copy"
+    _pointwise: "native_batch_norm _native_batch_norm_legit_no_training cudnn_batch_norm miopen_batch_norm clone copy"
     " _to_copy lift_fresh native_dropout",
     lambda call: []: "zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty rand_like"
     " randn_like",
@@ -288,15 +275,14 @@ _BY_RULE: dict[Callable[[_Call], Tensor | list[Tensor]], str] = {
     _stack: "stack",
     _pad: "constant_pad_nd",
     _pixel_shuffle: "pixel_shuffle",
-    _pixel_unshuffle: "pixel_unshuffle",
+    lambda call: _slide(call, [call["downscale_factor"]] * 2): "pixel_unshuffle",
     _nearest: "upsample_nearest1d upsample_nearest2d",
     _interpolate: "upsample_linear1d upsample_bilinear2d upsample_bicubic2d",
     _sample: "grid_sampler_2d",
     _convolution: "convolution",
     _pool: "max_pool2d_with_indices avg_pool2d",
     _adaptive_pool: "_adaptive_avg_pool2d adaptive_max_pool2d",
-    _reduce: "mean sum amax amin var",
-    _along: "_softmax _log_softmax",
+    _reduce: "mean sum amax amin var _softmax _log_softmax",
     _matmul: "mm bmm addmm baddbmm",
 }
 RULES = {getattr(aten, name): rule for rule, names in _BY_RULE.items() for name in names.split()}

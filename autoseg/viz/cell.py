@@ -10,7 +10,7 @@ from matplotlib.patches import FancyBboxPatch
 
 from autoseg.genotype.schema import Genotype
 from autoseg.viz.graph import INPUTS, OUTPUT, cell_graph, short_name
-from autoseg.viz.layout import HEADER_HEIGHT, PAD, PILL_HEIGHT, PLUS_HEIGHT, Box, CellLayout
+from autoseg.viz.layout import HEADER_HEIGHT, PAD, PILL_HEIGHT, PLUS_HEIGHT, Box, lay_out
 from autoseg.viz.sheet import draw_curve
 from autoseg.viz.style import FAINT, INK, MUTED, PALE, SMALL, inch_axes, styled
 
@@ -31,7 +31,7 @@ def draw_cell(genotype: Genotype, name: str = "cell") -> Figure:
     Pale lines lead to the concatenation of all blocks only. The lines of one state run together until they part.
     name: `cell`, or `up_cell` for the cell of the up path if it has its own.
     """
-    layout = CellLayout(cell_graph(genotype, name))
+    layout = lay_out(cell_graph(genotype, name))
     boxes, output = layout.boxes.values(), layout.boxes[OUTPUT]
     heights = [wire.end[1] for wire in layout.wires]
     top = min(heights + [box.y - box.height / 2 for box in boxes])

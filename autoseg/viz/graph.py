@@ -171,7 +171,7 @@ def genotype_graph(genotype: Genotype) -> nx.DiGraph[str]:
 
     It is a MultiDiGraph. Path edges have `move` or `skip`, cell edges have `operation`; every node has `kind`.
     """
-    parts = {"": nx.MultiDiGraph(path_graph(genotype))}
+    parts: dict[str, nx.MultiDiGraph[str]] = {"": nx.MultiDiGraph(path_graph(genotype))}
     parts |= {f"{name}/": cell_graph(genotype, name) for name in cells(genotype)}
-    graph: nx.MultiDiGraph[str] = nx.union_all(parts.values(), rename=parts)
-    return graph
+    whole: nx.MultiDiGraph[str] = nx.union_all(parts.values(), rename=parts)  # type: ignore[assignment]
+    return whole

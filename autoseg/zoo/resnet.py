@@ -81,7 +81,7 @@ class ResNet(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         numbers = [*BLOCKS[depth], *[BLOCKS[depth][-1]] * extra_blocks]
-        self.depth, self.width = depth, width
+        self.kind, self.width = f"ResNet-{depth}", width
         stages = stage_rates([4, *[2] * (len(numbers) - 1)], output_stride)
         self.strides = [stage.output_stride for stage in stages]
         layers = range(1, len(numbers) + 1)

@@ -40,6 +40,7 @@ class VGG16(nn.Module):
         super().__init__()
         stages = stage_rates([2] * len(STAGES), output_stride)
         self.width, self.batch_norm = width, batch_norm
+        self.kind = "VGG16 with BatchNorm" if batch_norm else "VGG16"  # as `weights.recognise` calls it
         self.channels = [scaled(stage[-1], width) for stage in STAGES]
         self.pooled_strides = [stage.output_stride for stage in stages]
         self.strides = [1, *self.pooled_strides[:-1]]

@@ -177,7 +177,7 @@ def load_backbone(network: nn.Module, state: Mapping[str, Tensor], path: str | P
 
 def _check_backbone(backbone: Backbone, state: Mapping[str, Tensor], path: str | Path) -> None:
     """Raises: CheckpointError: `state` lacks a weight of the backbone, or has it in another shape."""
-    own_kind, kind = _kind_of(backbone), recognise(state)
+    own_kind, kind = backbone.kind, recognise(state)
     own = backbone.state_dict().items()
     needed = {name: value for name, value in own if not name.endswith(COUNTER) and not ADDED.match(name)}
     missing = next((name for name in needed if name not in state), None)
@@ -228,7 +228,7 @@ def _fully_connected(
         if not fits or any(ours > theirs for ours, theirs in zip(shape, kernel.shape, strict=True)):
             raise CheckpointError(
                 f"{path} does not fit: {source}.weight is {_times(weight.shape)}, of which {name} cannot be made"
-                f" ({_times(shape)}); give the weights of an ImageNet {_kind_of(backbone)}",
+                f" ({_times(shape)}); give the weights of an ImageNet {backbone.kind}",
                 code="weights-do-not-fit",
             )
         for axis, length in enumerate(shape):
@@ -269,13 +269,6 @@ def recognise(state: Mapping[str, Tensor]) -> str | None:
 
 def _count(state: Mapping[str, Tensor], pattern: str) -> int:
     return sum(re.fullmatch(pattern, name) is not None for name in state)
-
-
-def _kind_of(backbone: Backbone) -> str:
-    """Its name as `recognise` gives it."""
-    if isinstance(backbone, VGG16):
-        return "VGG16 with BatchNorm" if backbone.batch_norm else "VGG16"
-    return f"ResNet-{backbone.depth}" if isinstance(backbone, ResNet) else "Xception-65"
 
 
 def _times(shape: Iterable[int]) -> str:

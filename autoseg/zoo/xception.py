@@ -122,7 +122,7 @@ class Xception65(nn.Module):
 
     def __init__(self, in_channels: int = 3, width: float = 1.0, output_stride: int = 16) -> None:
         super().__init__()
-        self.width = width
+        self.kind, self.width = "Xception-65", width
         stages = stage_rates([2] * (2 + len(ENTRY)), output_stride)
         first, channels = (scaled(number, width) for number in STEM)
         self.stem = nn.ModuleList([ConvNorm(in_channels, first, 3, 2), ConvNorm(first, channels, 3, 1)])

@@ -14,7 +14,7 @@ from autoseg.genotype.schema import Genotype
 from autoseg.registry import OPERATIONS
 from autoseg.space.cell import state_name
 from autoseg.viz.graph import cell_graph, genotype_graph, path_graph, short_name
-from autoseg.viz.layout import PILL_HEIGHT, Box, CellLayout, Wire, separate
+from autoseg.viz.layout import PILL_HEIGHT, Box, CellLayout, Wire, lay_out, separate
 
 PUBLISHED = "auto_deeplab_s"
 
@@ -64,7 +64,7 @@ def test_two_operations_may_join_the_same_pair() -> None:
     graph = genotype_graph(genotype)
     joined = [data["operation"] for data in graph.get_edge_data("cell/prev", "cell/b1").values()]
     assert joined == ["skip_connect", "sep_conv_3x3"]
-    assert len(pills(CellLayout(cell_graph(genotype)))) == 2
+    assert len(pills(lay_out(cell_graph(genotype)))) == 2
 
 
 def test_whole_graph_survives_graphml() -> None:
@@ -156,20 +156,20 @@ def assert_readable(layout: CellLayout) -> None:
     ("blocks", "seed", "inputs"), [(1, 0, 2), (1, 1, 1), (2, 3, 2), (5, 5, 2), (4, 7, 3), (16, 9, 2)]
 )
 def test_no_line_crosses_a_box(blocks: int, seed: int, inputs: int) -> None:
-    assert_readable(CellLayout(cell_graph(random_genotype(blocks, seed, inputs))))
+    assert_readable(lay_out(cell_graph(random_genotype(blocks, seed, inputs))))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_no_line_crosses_a_box_of_seven_blocks(seed: int) -> None:
-    assert_readable(CellLayout(cell_graph(random_genotype(7, seed))))
+    assert_readable(lay_out(cell_graph(random_genotype(7, seed))))
 
 
 def test_layout_of_the_published_cell() -> None:
     genotype = Genotype.load(PUBLISHED)
-    layout = CellLayout(cell_graph(genotype))
+    layout = lay_out(cell_graph(genotype))
     assert_readable(layout)
-    again = CellLayout(cell_graph(genotype))
+    again = lay_out(cell_graph(genotype))
     assert (layout.boxes, layout.wires) == (again.boxes, again.wires)
     drawn = sorted((wire.source, wire.target, wire.operation) for wire, _ in pills(layout))
     meant = sorted((e.input, f"b{n}", e.operation) for n, block in enumerate(genotype.cell, 1) for e in block)
@@ -179,7 +179,7 @@ def test_layout_of_the_published_cell() -> None:
 def test_every_operation_is_reached_from_its_input() -> None:
     """Following the lines of a state from its box leads to each of its operations and, for a block, to the output."""
     genotype = random_genotype(7, 21)
-    layout = CellLayout(cell_graph(genotype))
+    layout = lay_out(cell_graph(genotype))
     for state, box in layout.boxes.items():
         reached = {(box.x + box.width / 2, box.y)}
         for _ in layout.wires:
