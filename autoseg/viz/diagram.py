@@ -100,7 +100,7 @@ def _draw_edges(sheet: Sheet, layout: StageLayout) -> None:
         how = layout.sides[source, target]
         over = start.level == end.level and end.layer - start.layer > 1 and target != LOGITS
         sheet.skip(start, end, how or "concat", f"skip-{how or 'none'}", straight=not over)
-    sheet.cased_arrows(main, MAIN_WIDTH, VERMILION, "main", 3.8)
+    sheet.arrows(main, MAIN_WIDTH, VERMILION, "main", 4, cased=True)
 
 
 # --- words and numbers ------------------------------------------------------------------------------------------------

@@ -22,22 +22,18 @@ Row = Mapping[str, Any]
 
 
 class Curve(NamedTuple):
-    """One line of a panel: the number `key` of the rows of one kind, or of any kind.
-
-    noisy: the line is smoothed and lies over the raw values in a pale colour.
-    """
+    """One line of a panel: the number `key` of the rows of one kind, or of any kind."""
 
     label: str
     colour: str
     kind: str | None
     key: str
-    noisy: bool = False
 
 
 PANELS = {
     "loss": (
-        Curve("weights", style.BLUE, "train", "loss", noisy=True),
-        Curve("architecture", style.VERMILION, "arch", "loss", noisy=True),
+        Curve("weights", style.BLUE, "train", "loss"),
+        Curve("architecture", style.VERMILION, "arch", "loss"),
         Curve("validation", style.GREEN, "val", "loss"),
     ),
     "validation": (
@@ -52,6 +48,8 @@ PANELS = {
         Curve("skips", style.VERMILION, None, "skip_entropy"),
     ),
 }
+NOISY = ("train", "arch")
+"""Kinds of rows with the loss of a single step."""
 
 
 @styled
@@ -71,7 +69,24 @@ def draw_history(metrics: Sequence[Row]) -> Figure:
     panels = {label: points for label, points in panels.items() if any(len(values) for *_, values in points)}
     if not panels:
         raise RunError("the metrics hold nothing to draw; let the run make at least one step", code="metrics-empty")
-    return _draw_panels(panels)
+    figure = Figure(figsize=(4.6, 0.55 + 1.55 * len(panels)), layout="constrained")
+    column = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (label, curves) in zip(column, panels.items(), strict=True):
+        for points in curves:
+            _draw_curve(axes, *points)
+        axes.set_ylabel(label)
+        axes.grid(axis="y", color="#E6E6E6", linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.2)
+        if label != "loss":  # scores and entropies lie in 0..1
+            highest = axes.get_ylim()[1]
+            axes.set_ylim(0, 1.02 if highest > 0.8 else highest)
+    last = max(float(epochs.max()) for curves in panels.values() for _, epochs, _ in curves if len(epochs))
+    column[-1].set(xlim=(0, max(1, math.ceil(last - 1e-6)) * 1.01), xlabel="epoch")
+    column[-1].xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
+    figure.align_ylabels(column)
+    return figure
 
 
 def steps_per_epoch(rows: Sequence[Row]) -> float:
@@ -97,35 +112,10 @@ def smooth(values: np.ndarray) -> np.ndarray:
     return np.asarray((sums[high] - sums[low]) / (high - low))
 
 
-Points = tuple[Curve, np.ndarray, np.ndarray]
-"""A curve, its epochs and its values."""
-
-
-def _draw_panels(panels: Mapping[str, Sequence[Points]]) -> Figure:
-    """Panels one above the other, over the same epochs."""
-    figure = Figure(figsize=(4.6, 0.55 + 1.55 * len(panels)), layout="constrained")
-    column = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
-    for axes, (label, curves) in zip(column, panels.items(), strict=True):
-        for points in curves:
-            _draw_curve(axes, *points)
-        axes.set_ylabel(label)
-        axes.grid(axis="y", color="#E6E6E6", linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.2)
-        if label != "loss":  # scores and entropies lie in 0..1
-            highest = axes.get_ylim()[1]
-            axes.set_ylim(0, 1.02 if highest > 0.8 else highest)
-    last = max(float(epochs.max()) for curves in panels.values() for _, epochs, _ in curves if len(epochs))
-    column[-1].set(xlim=(0, max(1, math.ceil(last - 1e-6)) * 1.01), xlabel="epoch")
-    column[-1].xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
-    figure.align_ylabels(column)
-    return figure
-
-
 def _draw_curve(axes: Axes, curve: Curve, epochs: np.ndarray, values: np.ndarray) -> None:
+    """Draw a line; that of a noisy kind is smoothed and lies over the raw values in a pale colour."""
     named: Any = {"color": curve.colour, "label": curve.label}
-    if curve.noisy and len(values) > 2:
+    if curve.kind in NOISY and len(values) > 2:
         axes.plot(epochs, values, color=curve.colour, alpha=0.25, linewidth=0.7, gid="raw")
         axes.plot(epochs, smooth(values), linewidth=1.5, gid="smooth", **named)
     elif len(values):

@@ -18,14 +18,16 @@ from autoseg.space.schema import SearchSpace
 from autoseg.space.snapshot import ArchProbs
 from autoseg.space.trellis import STEM_NODE, Arrow, Trellis
 from autoseg.viz.graph import decoder_nodes, enlargements, is_plain, joins, short_name, up_names
-from autoseg.viz.sheet import MAIN_WIDTH, Sheet, arc_peak, trellis_sheet
-from autoseg.viz.style import BLUE, INK, MUTED, PALE, VERMILION, colour_bar, styled
+from autoseg.viz.sheet import LABEL_WIDTH, LAYER_STEP, LEVEL_STEP, MAIN_WIDTH, MARGIN, Sheet, arc_peak
+from autoseg.viz.style import BLUE, INK, MUTED, PALE, VERMILION, colour_bar, inch_axes, styled
 
 THIN, THICK = 0.5, 3.6
 """Line widths in points for probability 0 and 1."""
 PATH_EXTRA = 0.9
 """Points that a path with probabilities is wider than its arrows, which it hides."""
 DECODER_WIDTH = 1.4
+MIN_HEIGHT = 1.25
+"""Least height of the figure in inches: the label of its colour bar needs room."""
 COLOURS = LinearSegmentedColormap.from_list("beta", ["#D9DEE4", "#8DB7DB", BLUE, "#08264A"])
 """Pale grey to blue to near black: ordered in lightness, never too pale to see."""
 
@@ -76,10 +78,10 @@ def _draw(trellis: Trellis, beta: np.ndarray | None, genotype: Genotype | None, 
         colour_bar(sheet.figure, sheet.axes, bar, "beta probability", [0, 0.5, 1])
     sheet.nodes(trellis.nodes, "white", INK if genotype is None else MUTED, "nodes", 5)
     if genotype is not None:
-        # a casing parts the decoded arrows from those that they cross
         sheet.nodes(sorted({arrow.target for arrow in genotype.arrows}), VERMILION, VERMILION, "path-nodes", 6)
         width = MAIN_WIDTH if beta is None else arrow_width(_probabilities(beta, genotype.arrows)) + PATH_EXTRA
-        sheet.cased_arrows([(arrow.source, arrow.target) for arrow in genotype.arrows], width, VERMILION, "path", 3.8)
+        path = [(arrow.source, arrow.target) for arrow in genotype.arrows]
+        sheet.arrows(path, width, VERMILION, "path", 4, cased=True)
         kinds = [] if extended is None else _draw_extensions(sheet, extended)
         names = {how: f"skip, {how}" for how in ("add", "concat") if how in kinds}
         sheet.legend("decoded path" if genotype.is_path else "arrows that stay", names)
@@ -91,20 +93,25 @@ def _draw(trellis: Trellis, beta: np.ndarray | None, genotype: Genotype | None, 
 
 def _sheet(trellis: Trellis, genotype: Genotype | None) -> Sheet:
     """Ticks and room for the trellis and, with a genotype, for its upsampler names, arcs and decoder."""
-    layers = trellis.layers
+    columns = layers = trellis.layers
     ticks: dict[float, str] = {0: "stem", **{layer: str(layer) for layer in range(1, layers + 1)}}
-    if genotype is None:
-        sheet = trellis_sheet(layers, trellis.strides)
-    else:
-        decoder = decoder_nodes(genotype)
-        names = [*up_names(genotype).values(), *genotype.decoder.upsamplers]
-        peaks = [arc_peak(join.source, join.target) for join in joins(genotype) if join.target.level == 0]
-        columns = decoder[-1].layer
-        sheet = trellis_sheet(columns, trellis.strides, map(short_name, names), max(peaks, default=0.0), wide=True)
+    names, above, beside = [], 0.0, 0.0
+    if genotype is not None:
+        names = [short_name(name) for name in (*up_names(genotype).values(), *genotype.decoder.upsamplers)]
+        above = max((arc_peak(*ends) for *ends, _ in joins(genotype) if ends[1].level == 0), default=0.0)
+        beside = 0.15  # for the rightmost name
+        columns = decoder_nodes(genotype)[-1].layer
         ticks[(layers + 1 + columns) / 2] = DECODERS[genotype.decoder.name].label
-    sheet.axes.set_xticks([column * sheet.step for column in ticks], list(ticks.values()))
-    sheet.axes.set_xlabel("layer")
-    return sheet
+    step = max([LAYER_STEP, *(len(line) * LABEL_WIDTH + 0.18 for name in names for line in name.split(" ", 1))])
+    bottom = (len(trellis.strides) - 1) * LEVEL_STEP
+    spare = max(0.0, MIN_HEIGHT - bottom - 2 * MARGIN) / 2
+    extent = (-MARGIN, columns * step + MARGIN + beside, -MARGIN - max(spare, above), bottom + MARGIN + spare)
+    figure, axes = inch_axes(extent, (0.6, 0.75, 0.4, 0.5))
+    axes.tick_params(pad=1)
+    axes.set_yticks([level * LEVEL_STEP for level in range(len(trellis.strides))], map(str, trellis.strides))
+    axes.set_xticks([column * step for column in ticks], list(ticks.values()))
+    axes.set(xlabel="layer", ylabel="output stride")
+    return Sheet(figure, axes, step)
 
 
 def _draw_extensions(sheet: Sheet, genotype: Genotype) -> list[Skip]:
