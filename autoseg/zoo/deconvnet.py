@@ -15,9 +15,10 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from autoseg.network.base import SegmentationNetwork
+from autoseg.ops.heads import ConvNormRelu
 from autoseg.ops.layers import Norm, he_initialise
 from autoseg.ops.upsample import unpool
-from autoseg.zoo.layers import FULLY_CONNECTED, ConvRelu, FullyConnected, initialise_score, scaled
+from autoseg.zoo.layers import FULLY_CONNECTED, FullyConnected, initialise_score, scaled
 from autoseg.zoo.vgg import STAGES, VGG16
 
 
@@ -34,7 +35,7 @@ class DeconvNet(SegmentationNetwork):
         channels, connected = backbone.channels[-1], scaled(FULLY_CONNECTED, backbone.width)
         self.backbone = backbone
         self.fully_connected = FullyConnected(channels, connected, 7, dropout, norm=norm)
-        self.fc6_mirror = ConvRelu(connected, channels, 7, norm)
+        self.fc6_mirror = ConvNormRelu(connected, channels, 7, norm, bias=True)
         self.up = _mirror([len(stage) for stage in STAGES], backbone.channels, norm)
         self.score = initialise_score(nn.Conv2d(backbone.channels[0], num_classes, 1))
         he_initialise(self.fc6_mirror)
@@ -80,7 +81,7 @@ def _mirror(counts: Sequence[int], channels: Sequence[int], norm: Norm | None) -
     stages = nn.ModuleList()
     for count, own, finer in zip(reversed(counts), reversed(channels), [*channels[-2::-1], channels[0]], strict=True):
         widths = [own] * count + [finer]
-        stages.append(nn.Sequential(*(ConvRelu(*pair, 3, norm) for pair in pairwise(widths))))
+        stages.append(nn.Sequential(*(ConvNormRelu(*pair, 3, norm, bias=True) for pair in pairwise(widths))))
     return stages
 
 

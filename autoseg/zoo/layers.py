@@ -100,21 +100,6 @@ class MaxPool(nn.Module):
 # --- convolutions -----------------------------------------------------------------------------------------------------
 
 
-class ConvRelu(nn.Sequential):
-    """Convolution, normalisation if there is one, ReLU; keeps the size."""
-
-    conv_norms: ClassVar[Pairs] = (("0", "1"),)
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, norm: Norm | None, bias: bool = True
-    ) -> None:
-        super().__init__(
-            nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias),
-            nn.Identity() if norm is None else norm(out_channels),
-            nn.ReLU(inplace=True),
-        )
-
-
 class SeparableConvNormRelu(nn.Sequential):
     """Depthwise and 1x1 convolution, each with normalisation and ReLU (DeepLabv3+, section 3.2); keeps the size.
 

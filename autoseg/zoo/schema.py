@@ -122,11 +122,6 @@ def network_names() -> list[str]:
     return [*NETWORKS, *(network.short for network in NETWORKS.values() if network.short is not None)]
 
 
-def is_network_name(text: str) -> bool:
-    """Whether it is a full or short name of a network."""
-    return _find(text) is not None
-
-
 # --- networks and genotypes -------------------------------------------------------------------------------------------
 
 Architecture = Genotype | FixedNetwork
@@ -153,7 +148,7 @@ def load_architecture(source: str | Path | Mapping[str, Any] | Architecture) -> 
     name, path = str(source), Path(source).expanduser()
     if name in genotype_names():
         return Genotype.load(name)
-    if is_network_name(name):
+    if name in network_names():
         return FixedNetwork.parse(name)
     if path.is_file():
         return parse_architecture(read_yaml(path, GenotypeError), str(path))

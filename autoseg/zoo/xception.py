@@ -89,25 +89,16 @@ class XceptionBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """See the class."""
-        return self.finish(features, self.begin(features))
+        return self.outputs(features)[-1]
 
-    def begin(self, features: Tensor) -> Tensor:
-        """The output of the second separable convolution; with a shortcut, before the ReLU that follows."""
-        return self._separate("conv2", self._separate("conv1", features))
-
-    def finish(self, features: Tensor, begun: Tensor) -> Tensor:
-        """The block's output from its input and the output of `begin`."""
-        result = self._separate("conv3", begun)
+    def outputs(self, features: Tensor) -> list[Tensor]:
+        """The outputs of the separable convolutions, with a shortcut before the ReLU that follows, and the block's."""
+        found = [features]
+        for conv in self.stack.values():
+            found.append(conv(F.relu(found[-1])) if self.adds else F.relu(conv(found[-1]), inplace=True))
         if self.shortcut is not None:
             features = self.shortcut(features)
-        return result + features if self.adds else result
-
-    def _separate(self, name: str, features: Tensor) -> Tensor:
-        if self.adds:
-            separated: Tensor = self.stack[name](F.relu(features))
-        else:
-            separated = F.relu(self.stack[name](features), inplace=True)
-        return separated
+        return [*found[1:], found[-1] + features if self.adds else found[-1]]
 
 
 class Xception65(nn.Module):
@@ -144,9 +135,7 @@ class Xception65(nn.Module):
         for layer in self.stem:
             features = F.relu(layer(features), inplace=True)
         before, low_level_block, *after = cast("list[XceptionBlock]", list(self.blocks))
-        features = before(features)
-        low_level = low_level_block.begin(features)
-        features = low_level_block.finish(features, low_level)
+        _, low_level, _, features = low_level_block.outputs(before(features))
         for block in after:
             features = block(features)
         return [low_level, features]

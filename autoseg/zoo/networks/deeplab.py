@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from autoseg.config.base import Flag, Whole
 from autoseg.registry import Network, register
 from autoseg.zoo.schema import Dropout, FixedNetwork
-
-if TYPE_CHECKING:
-    from autoseg.network.base import SegmentationNetwork
 
 V1 = "Chen et al., Semantic image segmentation with deep convolutional nets and fully connected CRFs, ICLR 2015"
 V2 = "Chen et al., DeepLab, TPAMI 2018"
@@ -114,12 +111,11 @@ def _register(
 ) -> None:  # fmt: skip
     """class_name: the network's class in `autoseg.zoo.deeplab`; short: its name without the backbone's means this."""
 
-    def build(given: FixedNetwork, outputs: int) -> SegmentationNetwork:
+    def build(given: FixedNetwork, outputs: int) -> Any:
         from autoseg.zoo import deeplab
 
         own = {key: value for key, value in given if key not in OF_BACKBONE}
-        built: SegmentationNetwork = getattr(deeplab, class_name)(_backbone(on, given, extra_blocks), outputs, **own)
-        return built
+        return getattr(deeplab, class_name)(_backbone(on, given, extra_blocks), outputs, **own)
 
     register(Network(f"{network}_{on}", paper, options, build, network if short else None, on, (8, 16, 32)))
 
