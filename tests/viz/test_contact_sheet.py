@@ -10,8 +10,9 @@ from error_codes import raises_code
 from matplotlib.figure import Figure
 
 from autoseg.errors import DataError
-from autoseg.viz.draw import draw_contact_sheet, save
 from autoseg.viz.palette import as_picture, palette
+from autoseg.viz.samples import draw_contact_sheet
+from autoseg.viz.style import save
 
 CLASSES = ("road", "tree", "sky", "car")
 

@@ -10,9 +10,9 @@ from matplotlib.collections import Collection, LineCollection
 from matplotlib.figure import Figure
 
 from autoseg.analysis.module_graph import IMAGE, LOGITS, Diagram, Join, Read, Stage
-from autoseg.viz.diagram import StageLayout, short_count
-from autoseg.viz.draw import draw_network, save
+from autoseg.viz.diagram import StageLayout, draw_network, short_count
 from autoseg.viz.sheet import LAYER_STEP, LEVEL_STEP, Spot
+from autoseg.viz.style import save
 
 
 def stage(name: str, stride: float, *reads: str | tuple[str, Join], parameters: int = 1000) -> Stage:

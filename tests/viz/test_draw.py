@@ -21,19 +21,14 @@ from autoseg.genotype.decode import decode
 from autoseg.genotype.schema import Genotype
 from autoseg.space.schema import SearchSpace
 from autoseg.space.snapshot import ArchProbs
-from autoseg.viz.draw import (
-    FORMATS,
-    draw_alpha,
-    draw_cell,
-    draw_history,
-    draw_path,
-    draw_predictions,
-    draw_trellis,
-    save,
-)
-from autoseg.viz.history import series, smooth, steps_per_epoch
+from autoseg.viz.cell import draw_cell
+from autoseg.viz.heat_maps import draw_alpha
+from autoseg.viz.history import draw_history, series, smooth, steps_per_epoch
 from autoseg.viz.palette import palette
+from autoseg.viz.samples import draw_predictions
 from autoseg.viz.sheet import LAYER_STEP, LEVEL_STEP
+from autoseg.viz.style import FORMATS, save
+from autoseg.viz.trellis import draw_path, draw_trellis
 
 STEMS = {1: [1], 2: [2], 4: [2, 2]}
 

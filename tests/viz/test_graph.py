@@ -211,7 +211,7 @@ def test_viz_needs_neither_torch_nor_pyplot() -> None:
     script = (
         "import sys; sys.modules['torch'] = None; import autoseg.viz\n"
         "assert 'matplotlib' not in sys.modules\n"
-        "import autoseg.viz.draw, autoseg.viz.graph, autoseg.viz.palette\n"
+        "import autoseg.viz.trellis, autoseg.viz.samples, autoseg.viz.heat_maps, autoseg.viz.palette\n"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

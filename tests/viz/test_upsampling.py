@@ -17,10 +17,12 @@ from autoseg.errors import ConfigError
 from autoseg.genotype.decode import decode
 from autoseg.genotype.schema import Genotype
 from autoseg.space.trellis import Node
-from autoseg.viz.draw import draw_alpha, draw_cell, draw_gamma, draw_history, draw_path, draw_skips, draw_trellis
+from autoseg.viz.cell import draw_cell
+from autoseg.viz.heat_maps import draw_alpha, draw_gamma, draw_skips
+from autoseg.viz.history import draw_history
 from autoseg.viz.sheet import LAYER_STEP, LEVEL_STEP, RADIUS
 from autoseg.viz.style import GREEN
-from autoseg.viz.trellis import PATH_EXTRA, arrow_width
+from autoseg.viz.trellis import PATH_EXTRA, arrow_width, draw_path, draw_trellis
 
 
 def step_of(figure: Figure) -> float:
