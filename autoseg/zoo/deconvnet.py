@@ -18,7 +18,7 @@ from autoseg.network.base import SegmentationNetwork
 from autoseg.ops.heads import ConvNormRelu
 from autoseg.ops.layers import Norm, he_initialise
 from autoseg.ops.upsample import unpool
-from autoseg.zoo.layers import FULLY_CONNECTED, FullyConnected, initialise_score, scaled
+from autoseg.zoo.layers import FULLY_CONNECTED, fully_connected, initialise_score, scaled
 from autoseg.zoo.vgg import STAGES, VGG16
 
 
@@ -34,7 +34,7 @@ class DeconvNet(SegmentationNetwork):
         norm = nn.BatchNorm2d if backbone.batch_norm else None
         channels, connected = backbone.channels[-1], scaled(FULLY_CONNECTED, backbone.width)
         self.backbone = backbone
-        self.fully_connected = FullyConnected(channels, connected, 7, dropout, norm=norm)
+        self.fully_connected = fully_connected(channels, connected, 7, dropout, norm=norm or nn.Identity)
         self.fc6_mirror = ConvNormRelu(connected, channels, 7, norm, bias=True)
         self.up = _mirror([len(stage) for stage in STAGES], backbone.channels, norm)
         self.score = initialise_score(nn.Conv2d(backbone.channels[0], num_classes, 1))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from autoseg.network.base import SegmentationNetwork
 from autoseg.ops.heads import AsppDecoder, ConvNormRelu, DeepLabV3PlusDecoder
 from autoseg.ops.layers import he_initialise
-from autoseg.zoo.layers import FullyConnected, SeparableConvNormRelu, initialise_score, scaled
+from autoseg.zoo.layers import SeparableConvNormRelu, fully_connected, initialise_score, scaled
 from autoseg.zoo.resnet import ResNet
 from autoseg.zoo.vgg import VGG16
 from autoseg.zoo.xception import Xception65
@@ -55,7 +55,7 @@ class DeepLabV1(SegmentationNetwork):
         channels = scaled(channels, backbone.width)
         (rate,) = rates_at([rate], PUBLISHED_STRIDE[1], backbone.pooled_strides[-1])
         self.backbone = backbone
-        self.fully_connected = FullyConnected(backbone.channels[-1], channels, kernel_size, dropout, rate)
+        self.fully_connected = fully_connected(backbone.channels[-1], channels, kernel_size, dropout, rate)
         self.score = initialise_score(nn.Conv2d(channels, num_classes, 1))
         self.stages = (*backbone.stages, "fully_connected.fc6", "fully_connected.fc7", "score")
 
@@ -83,7 +83,7 @@ class DeepLabV2(SegmentationNetwork):
         self.branches = nn.ModuleList()
         for rate in rates_at(aspp_rates, PUBLISHED_STRIDE[2], stride):
             if isinstance(backbone, VGG16):
-                connected = FullyConnected(in_channels, channels, 3, dropout, rate)
+                connected = fully_connected(in_channels, channels, 3, dropout, rate)
                 score = initialise_score(nn.Conv2d(channels, num_classes, 1))
                 self.branches.append(nn.Sequential(OrderedDict(fully_connected=connected, score=score)))
             else:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from autoseg.network.base import SegmentationNetwork
 from autoseg.ops.resize import Size, resize
 from autoseg.ops.upsample import upsample_by
-from autoseg.zoo.layers import FULLY_CONNECTED, FullyConnected, initialise_score, scaled
+from autoseg.zoo.layers import FULLY_CONNECTED, fully_connected, initialise_score, scaled
 from autoseg.zoo.vgg import VGG16
 
 SCORED_POOLS: dict[int, tuple[int, ...]] = {32: (), 16: (4,), 8: (4, 3)}
@@ -58,7 +58,7 @@ class FCN(SegmentationNetwork):
         self.pools = SCORED_POOLS[stride]
         end, connected = backbone.pooled_strides[-1], scaled(FULLY_CONNECTED, backbone.width)
         self.backbone = backbone
-        self.fully_connected = FullyConnected(backbone.channels[-1], connected, 7, dropout, rate=32 // end)
+        self.fully_connected = fully_connected(backbone.channels[-1], connected, 7, dropout, rate=32 // end)
         self.score = initialise_score(nn.Conv2d(connected, num_classes, 1))
         for pool in self.pools:
             score = initialise_score(nn.Conv2d(backbone.channels[pool - 1], num_classes, 1))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.errors import ConfigError
-from autoseg.ops.layers import Norm, Pairs, depthwise, he_initialise, pointwise
+from autoseg.ops.layers import Chain, Norm, Pairs, depthwise, he_initialise, pointwise
 from autoseg.ops.upsample import max_pool_2x2
 
 FULLY_CONNECTED = 4096
@@ -115,34 +115,25 @@ class SeparableConvNormRelu(nn.Sequential):
         )  # fmt: skip
 
 
-class FullyConnected(nn.Module):
+def fully_connected(
+    in_channels: int, channels: int, kernel_size: int, dropout: float, rate: int = 1, norm: Norm = nn.Identity
+) -> Chain:
     """VGG16's fully connected layers as convolutions (FCN): fc6 of any kernel, fc7 1x1, each with ReLU and dropout.
 
     (N, Cin, H, W) -> (N, C, H, W): zero padding keeps the size.
     """
-
-    conv_norms: ClassVar[Pairs] = (("fc6", "norm6"), ("fc7", "norm7"))
-
-    def __init__(
-        self, in_channels: int, channels: int, kernel_size: int, dropout: float, rate: int = 1, norm: Norm | None = None
-    ) -> None:
-        super().__init__()
-        around = rate * (kernel_size - 1)
-        self.fc6 = nn.Conv2d(in_channels, channels, kernel_size, padding=around // 2, dilation=rate)
-        self.extra = around % 2  # one more row and column of zeros, for an even kernel at an odd rate
-        self.norm6 = nn.Identity() if norm is None else norm(channels)
-        self.fc7 = nn.Conv2d(channels, channels, 1)
-        self.norm7 = nn.Identity() if norm is None else norm(channels)
-        self.dropout = nn.Dropout(dropout)
-        he_initialise(self)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """See the class."""
-        if self.extra:
-            features = F.pad(features, (0, self.extra, 0, self.extra))
-        features = self.dropout(F.relu(self.norm6(self.fc6(features))))
-        features = self.dropout(F.relu(self.norm7(self.fc7(features))))
-        return features
+    around = rate * (kernel_size - 1)
+    # one more row and column of zeros, for an even kernel at an odd rate
+    more = {"pad": nn.ZeroPad2d((0, 1, 0, 1))} if around % 2 else {}
+    layers = Chain(
+        **more,
+        fc6=nn.Conv2d(in_channels, channels, kernel_size, padding=around // 2, dilation=rate),
+        norm6=norm(channels), relu6=nn.ReLU(), dropout6=nn.Dropout(dropout),
+        fc7=nn.Conv2d(channels, channels, 1),
+        norm7=norm(channels), relu7=nn.ReLU(), dropout7=nn.Dropout(dropout),
+    )  # fmt: skip
+    he_initialise(layers)
+    return layers
 
 
 def initialise_score(conv: nn.Conv2d) -> nn.Conv2d:

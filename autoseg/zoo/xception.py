@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import ClassVar, Literal, cast
+from typing import Literal, cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.ops.interleave import every_second
-from autoseg.ops.layers import Pairs, depthwise, he_initialise, pointwise
+from autoseg.ops.layers import Chain, depthwise, he_initialise, pointwise
 from autoseg.zoo.layers import StageRate, scaled, stage_rates
 
 Shortcut = Literal["conv", "sum", "none"]
@@ -32,42 +32,13 @@ LOW_LEVEL_BLOCK = 1
 batch_norm = partial(nn.BatchNorm2d, eps=1e-3)
 
 
-class ConvNorm(nn.Module):
-    """Convolution and BatchNorm: (N, Cin, H, W) -> (N, Cout, ceil(H / s), ceil(W / s))."""
-
-    conv_norms: ClassVar[Pairs] = (("conv", "bn"),)
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int) -> None:
-        super().__init__()
-        self.picks = kernel_size == 1 and stride == 2  # see every_second
-        stride = 1 if self.picks else stride
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
-        self.bn = batch_norm(out_channels)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """See the class."""
-        normalised: Tensor = self.bn(self.conv(every_second(features) if self.picks else features))
-        return normalised
-
-
-class SeparableConv(nn.Module):
+def separable_conv(in_channels: int, out_channels: int, stride: int, rate: int, inner_relu: bool) -> Chain:
     """Depthwise 3x3 and 1x1, each with BatchNorm; `inner_relu` between. (N, Cin, H, W) -> (N, Cout, H', W')."""
-
-    conv_norms: ClassVar[Pairs] = (("conv_dw", "bn_dw"), ("conv_pw", "bn_pw"))
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int, rate: int, inner_relu: bool) -> None:
-        super().__init__()
-        self.conv_dw, self.bn_dw = depthwise(in_channels, 3, stride, rate), batch_norm(in_channels)
-        self.conv_pw, self.bn_pw = pointwise(in_channels, out_channels), batch_norm(out_channels)
-        self.inner_relu = inner_relu
-
-    def forward(self, features: Tensor) -> Tensor:
-        """See the class."""
-        features = self.bn_dw(self.conv_dw(features))
-        if self.inner_relu:
-            features = F.relu(features, inplace=True)
-        features = self.bn_pw(self.conv_pw(features))
-        return features
+    between = {"relu": nn.ReLU(inplace=True)} if inner_relu else {}
+    return Chain(
+        conv_dw=depthwise(in_channels, 3, stride, rate), bn_dw=batch_norm(in_channels), **between,
+        conv_pw=pointwise(in_channels, out_channels), bn_pw=batch_norm(out_channels),
+    )  # fmt: skip
 
 
 class XceptionBlock(nn.Module):
@@ -81,10 +52,12 @@ class XceptionBlock(nn.Module):
         super().__init__()
         self.adds = shortcut != "none"
         self.stack = nn.ModuleDict()
-        self.shortcut = ConvNorm(in_channels, widths[-1], 1, stride) if shortcut == "conv" else None
+        self.stride, self.shortcut = stride, None
+        if shortcut == "conv":
+            self.shortcut = Chain(conv=pointwise(in_channels, widths[-1]), bn=batch_norm(widths[-1]))
         for place, out_channels in enumerate(widths, start=1):
             step = stride if place == len(widths) else 1
-            self.stack[f"conv{place}"] = SeparableConv(in_channels, out_channels, step, rate, not self.adds)
+            self.stack[f"conv{place}"] = separable_conv(in_channels, out_channels, step, rate, not self.adds)
             in_channels = out_channels
 
     def forward(self, features: Tensor) -> Tensor:
@@ -97,7 +70,7 @@ class XceptionBlock(nn.Module):
         for conv in self.stack.values():
             found.append(conv(F.relu(found[-1])) if self.adds else F.relu(conv(found[-1]), inplace=True))
         if self.shortcut is not None:
-            features = self.shortcut(features)
+            features = self.shortcut(every_second(features) if self.stride == 2 else features)
         return [*found[1:], found[-1] + features if self.adds else found[-1]]
 
 
@@ -116,7 +89,10 @@ class Xception65(nn.Module):
         self.kind, self.width = "Xception-65", width
         stages = stage_rates([2] * (2 + len(ENTRY)), output_stride)
         first, channels = (scaled(number, width) for number in STEM)
-        self.stem = nn.ModuleList([ConvNorm(in_channels, first, 3, 2), ConvNorm(first, channels, 3, 1)])
+        self.stem = nn.ModuleList(
+            Chain(conv=nn.Conv2d(before, after, 3, stride, 1, bias=False), bn=batch_norm(after))
+            for before, after, stride in ((in_channels, first, 2), (first, channels, 1))
+        )
         self.blocks = nn.ModuleList()
         for block, stride, rate, shortcut in _plan_blocks(stages):
             widths = [scaled(number, width) for number in block]
