@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from autoseg.analysis.module_graph import IMAGE, Diagram, Join, Read, Stage
+from autoseg.analysis.module_graph import IMAGE, Diagram, Join, Reads, Stage
 from autoseg.ops.resize import Size
 
 F = TypeVar("F")
@@ -47,7 +47,7 @@ def trace_stages(network: nn.Module, stages: Sequence[str] | Mapping[str, str], 
             raise ValueError(f"stage '{place}' is called twice, or two are named '{name}'")
         origin = mode.fact(output) or _Origin({})
         own = sum(left.pop(weight, 0) for weight in origin.weights)
-        found.append(Stage(name, output.shape[1], size[0] / output.shape[2], own, origin.reads))
+        found.append(Stage(name, output.shape[1], size[0] / output.shape[2], own, origin.sources))
         mode.facts[output] = _Origin({name: None})
 
     with ExitStack() as hooks:
@@ -58,7 +58,7 @@ def trace_stages(network: nn.Module, stages: Sequence[str] | Mapping[str, str], 
     missing = set(names.values()) - {stage.name for stage in found}
     if missing:
         raise ValueError(f"stage '{min(missing)}' is not called")
-    reads = (mode.fact(logits) or _Origin({})).reads
+    reads = (mode.fact(logits) or _Origin({})).sources
     return Diagram(tuple(found), reads, images.shape[1], logits.shape[1], sum(left.values()))
 
 
@@ -108,12 +108,8 @@ def _writes_part(func: Any, args: Sequence[Any]) -> bool:
 class _Origin(NamedTuple):
     """The stages that a tensor directly depends on, how these met others, and the parameters used since."""
 
-    sources: dict[str, Join | None]
+    sources: Reads
     weights: frozenset[str] = frozenset()
-
-    @property
-    def reads(self) -> tuple[Read, ...]:
-        return tuple(Read(source, how) for source, how in self.sources.items())
 
 
 _JOINS: dict[Any, Join] = {
@@ -133,7 +129,7 @@ class _Sources(Facts[_Origin]):  # type: ignore[no-untyped-call]
         how = _JOINS.get(func.overloadpacket)
         if how != "unpool" and len({frozenset(origin.sources) for origin in origins if origin.sources}) < 2:
             how = None
-        merged: dict[str, Join | None] = {}
+        merged: Reads = {}
         for origin in origins:
             for source, before in origin.sources.items():
                 merged[source] = merged.get(source) or before or how

@@ -159,19 +159,19 @@ class StageLayout:
         """
 
         def key(stage: Stage) -> tuple[float, set[str] | str]:
-            return stage.stride, {read.source for read in stage.reads} or stage.name
+            return stage.stride, set(stage.reads) or stage.name
 
         return [tuple(column) for _, column in groupby(self._ordered(), key)]
 
     def _ordered(self) -> list[Stage]:
         """Depth first from the logits backwards, the deepest first; before it, what nothing reads."""
         diagram = self.diagram
-        image = Stage(IMAGE, diagram.in_channels, 1.0, 0, ())
+        image = Stage(IMAGE, diagram.in_channels, 1.0, 0, {})
         logits = Stage(LOGITS, diagram.classes, 1.0, diagram.other_parameters, diagram.output)
         stages = {stage.name: stage for stage in (image, *diagram.stages, logits)}
         graph: nx.DiGraph[str] = nx.DiGraph()
         graph.add_nodes_from(stages)
-        graph.add_edges_from((read.source, stage.name) for stage in stages.values() for read in stage.reads)
+        graph.add_edges_from((source, stage.name) for stage in stages.values() for source in stage.reads)
         depth = {name: number for number, names in enumerate(nx.topological_generations(graph)) for name in names}
         unread = [name for name in stages if name != LOGITS and not graph.out_degree(name)]
         graph.add_edges_from((name, LOGITS) for name in unread)
@@ -224,20 +224,20 @@ class StageLayout:
     def edges(self) -> list[tuple[Edge, Join | None]]:
         """All edges and how they join, from left to right by the stage that reads."""
         stages = [stage for column in self.columns for stage in column]
-        return [((read.source, stage.name), read.how) for stage in stages for read in stage.reads]
+        return [((source, stage.name), how) for stage in stages for source, how in stage.reads.items()]
 
     @cached_property
     def bus(self) -> list[str]:
         """Stages that meet on a line below the logits, coarse to fine; empty if one is read or others are between."""
         (logits,) = self.columns[-1]
-        spots = [self.spots[read.source] for read in logits.reads]
+        spots = [self.spots[source] for source in logits.reads]
         levels = {spot.level for spot in spots}
         free = all(
             other.level != spot.level or not spot.layer < other.layer for spot in spots for other in self.spots.values()
         )
         if len(spots) < 2 or len(levels) < len(spots) or min(levels) <= self.spots[LOGITS].level or not free:
             return []
-        return sorted((read.source for read in logits.reads), key=lambda name: -self.spots[name].level)
+        return sorted(logits.reads, key=lambda name: -self.spots[name].level)
 
     @cached_property
     def _place(self) -> dict[str, int]:
