@@ -29,7 +29,7 @@ PICTURE_WIDTH, PICTURE_GAP, HEADER = 1.7, 0.06, 0.22
 @styled
 def draw_predictions(
     images: Sequence[np.ndarray],
-    masks: Sequence[np.ndarray | None] | None,
+    masks: Sequence[np.ndarray],
     predictions: Sequence[np.ndarray],
     palette: np.ndarray,
     classes: Sequence[str],
@@ -37,17 +37,16 @@ def draw_predictions(
 ) -> Figure:
     """A row a sample: image, truth, prediction; below, the colours of the classes that appear.
 
-    images: (H, W, C) each, see `palette.as_picture`. masks: (H, W) integers each; a mask that is None leaves its place
-    empty, and without masks there is no column of truth. predictions: (H, W) integers each. palette: (classes, 3)
+    images: (H, W, C) each, see `palette.as_picture`. masks, predictions: (H, W) integers each. palette: (classes, 3)
     uint8.
     Raises: DataError: numbers of samples or sizes that differ, or a label without a colour.
     """
-    truths = [None] * len(images) if masks is None else list(masks)
-    _check([f"sample {number}" for number in range(len(images))], images, mask=truths, prediction=predictions)
-    columns: dict[str, list[np.ndarray | None]] = {"image": [as_picture(image) for image in images]}
-    if any(mask is not None for mask in truths):
-        columns["truth"] = [None if mask is None else colour(mask, palette, ignore_label) for mask in truths]
-    columns["prediction"] = [colour(prediction, palette, ignore_label) for prediction in predictions]
+    _check([f"sample {number}" for number in range(len(images))], images, mask=masks, prediction=predictions)
+    columns = {
+        "image": [as_picture(image) for image in images],
+        "truth": [colour(mask, palette, ignore_label) for mask in masks],
+        "prediction": [colour(prediction, palette, ignore_label) for prediction in predictions],
+    }
     heights = [PICTURE_WIDTH * image.shape[0] / image.shape[1] for image in images]
     tops = HEADER + np.cumsum([0.0, *(height + PICTURE_GAP for height in heights[:-1])])
     places = [
@@ -55,7 +54,7 @@ def draw_predictions(
         for number, pictures in enumerate(columns.values())
         for picture, top, height in zip(pictures, tops, heights, strict=True)
     ]
-    handles = class_patches([*truths, *predictions], palette, classes, ignore_label)
+    handles = class_patches([*masks, *predictions], palette, classes, ignore_label)
     figure = _draw_sheet(places, len(columns) * (PICTURE_WIDTH + PICTURE_GAP) - PICTURE_GAP, handles)
     for axes, name in zip(figure.axes[:: len(images)], columns, strict=True):
         axes.set_title(name, fontsize=SMALL + 1, loc="center", pad=3)
@@ -134,16 +133,16 @@ def _short(name: str, letters: int) -> str:
 
 
 class Place(NamedTuple):
-    """A picture (H, W, 3), or None where there is no truth, and its place from the sheet's upper left corner."""
+    """A picture (H, W, 3) and its place from the sheet's upper left corner."""
 
-    picture: np.ndarray | None
+    picture: np.ndarray
     left: float
     top: float
     width: float
     height: float
 
 
-def _check(names: Sequence[str], images: Sequence[np.ndarray], **maps: Sequence[np.ndarray | None]) -> None:
+def _check(names: Sequence[str], images: Sequence[np.ndarray], **maps: Sequence[np.ndarray]) -> None:
     """Raises: DataError: no images, not one of each of the label maps an image, or one of another size."""
     counts = {"image": len(images), **{kind: len(found) for kind, found in maps.items()}, "name": len(names)}
     if not len(images) or len(set(counts.values())) > 1:
@@ -153,7 +152,7 @@ def _check(names: Sequence[str], images: Sequence[np.ndarray], **maps: Sequence[
         )
     for kind, found in maps.items():
         for name, image, labels in zip(names, images, found, strict=True):
-            if labels is not None and (image.ndim != 3 or image.shape[:2] != labels.shape):
+            if image.ndim != 3 or image.shape[:2] != labels.shape:
                 raise DataError(
                     f"{name}: the image is {list(image.shape)}, but its {kind} is {list(labels.shape)};"
                     " give (H, W, C) and (H, W) of one size",
@@ -162,10 +161,10 @@ def _check(names: Sequence[str], images: Sequence[np.ndarray], **maps: Sequence[
 
 
 def class_patches(
-    maps: Sequence[np.ndarray | None], palette: np.ndarray, classes: Sequence[str], ignore_label: int | None
+    maps: Sequence[np.ndarray], palette: np.ndarray, classes: Sequence[str], ignore_label: int | None
 ) -> list[Patch]:
     """A legend patch for each class that appears, in the order of the labels, and one for ignored pixels if any."""
-    present = sorted({int(label) for labels in maps if labels is not None for label in np.unique(labels)})
+    present = sorted({int(label) for labels in maps for label in np.unique(labels)})
     handles = []
     for label in present:
         if label != ignore_label and 0 <= label < len(palette):  # `colour` refuses the others
@@ -188,10 +187,7 @@ def _draw_sheet(places: Sequence[Place], width: float, handles: list[Patch]) -> 
         corner = (MARGIN + left) / full_width, 1 - (MARGIN + top + high) / full_height
         axes = figure.add_axes((*corner, wide / full_width, high / full_height))
         axes.set_axis_off()
-        if picture is None:
-            axes.text(0.5, 0.5, "no truth", ha="center", va="center", color=MUTED, transform=axes.transAxes)
-        else:
-            axes.imshow(picture, interpolation="nearest", aspect="auto")
+        axes.imshow(picture, interpolation="nearest", aspect="auto")
     figure.legend(
         handles=handles, loc="lower center", ncols=columns, bbox_to_anchor=(0.5, 0),
         handlelength=1.0, handleheight=1.0, columnspacing=1.0, handletextpad=0.4, borderaxespad=0.1,
