@@ -6,8 +6,8 @@ its results. Letters: N images, C channels, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import chain
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -150,19 +150,13 @@ def meta_weights(network: nn.Module) -> dict[str, Tensor]:
 
 
 def run(network: nn.Module, images: Tensor, mode: TorchDispatchMode, weights: dict[str, Tensor]) -> Tensor:
-    """The logits of a network in evaluation mode; its own weights are neither read nor copied."""
-    with torch.no_grad(), _in_use(network), mode:
-        logits: Tensor = functional_call(network, weights, (images,))
-    return logits
-
-
-@contextmanager
-def _in_use(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode while it lasts."""
+    """The logits of a network in evaluation mode, which stays as it was; its own weights are neither read nor copied."""
     were = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
-        yield
+        with torch.no_grad(), mode:
+            logits: Tensor = functional_call(network, weights, (images,))
     finally:
         for module, training in were:
             module.training = training
+    return logits
