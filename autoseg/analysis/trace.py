@@ -150,7 +150,7 @@ def meta_weights(network: nn.Module) -> dict[str, Tensor]:
 
 
 def run(network: nn.Module, images: Tensor, mode: TorchDispatchMode, weights: dict[str, Tensor]) -> Tensor:
-    """The logits of a network in evaluation mode, which stays as it was; its own weights are neither read nor copied."""
+    """The logits of a network in evaluation mode; it stays as it was, and its weights are neither read nor copied."""
     were = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
