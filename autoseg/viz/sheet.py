@@ -41,8 +41,6 @@ class Spot(NamedTuple):
 
 
 Place = Node | Spot
-Arrows = Sequence[tuple[Place, Place]]
-"""Source and target of each arrow."""
 
 
 class Sheet(NamedTuple):
@@ -65,8 +63,8 @@ class Sheet(NamedTuple):
         self.axes.scatter(x, y, s=(2 * RADIUS * 72 * size) ** 2, marker=marker, **look)
 
     def arrows(
-        self, arrows: Arrows, widths: Any, colours: Any, gid: str, zorder: float, style: LineStyle = "solid",
-        cased: bool = False,
+        self, arrows: Sequence[tuple[Place, Place]], widths: Any, colours: Any, gid: str, zorder: float,
+        style: LineStyle = "solid", cased: bool = False,
     ) -> None:  # fmt: skip
         """Shafts as one collection (`gid`) and heads as another (`gid`-heads); a head grows with its shaft.
 

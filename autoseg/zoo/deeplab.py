@@ -9,7 +9,6 @@ Letters: N images, C channels, K classes, H height, W width.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Literal
 
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from autoseg.network.base import SegmentationNetwork
 from autoseg.ops.heads import AsppDecoder, ConvNormRelu, DeepLabV3PlusDecoder
-from autoseg.ops.layers import he_initialise
+from autoseg.ops.layers import Chain, he_initialise
 from autoseg.zoo.layers import SeparableConvNormRelu, fully_connected, initialise_score, scaled
 from autoseg.zoo.resnet import ResNet
 from autoseg.zoo.vgg import VGG16
@@ -85,7 +84,7 @@ class DeepLabV2(SegmentationNetwork):
             if isinstance(backbone, VGG16):
                 connected = fully_connected(in_channels, channels, 3, dropout, rate)
                 score = initialise_score(nn.Conv2d(channels, num_classes, 1))
-                self.branches.append(nn.Sequential(OrderedDict(fully_connected=connected, score=score)))
+                self.branches.append(Chain(fully_connected=connected, score=score))
             else:
                 conv = nn.Conv2d(in_channels, num_classes, 3, padding=rate, dilation=rate)
                 self.branches.append(initialise_score(conv))

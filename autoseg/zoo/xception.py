@@ -62,16 +62,17 @@ class XceptionBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """See the class."""
-        return self.outputs(features)[-1]
+        return self.outputs(features)[1]
 
-    def outputs(self, features: Tensor) -> list[Tensor]:
-        """The outputs of the separable convolutions, with a shortcut before the ReLU that follows, and the block's."""
-        found = [features]
+    def outputs(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The output of the second separable convolution, with a shortcut before the ReLU that follows; the block's."""
+        before = result = features
         for conv in self.stack.values():
-            found.append(conv(F.relu(found[-1])) if self.adds else F.relu(conv(found[-1]), inplace=True))
+            before = result
+            result = conv(F.relu(before)) if self.adds else F.relu(conv(before), inplace=True)
         if self.shortcut is not None:
             features = self.shortcut(every_second(features) if self.stride == 2 else features)
-        return [*found[1:], found[-1] + features if self.adds else found[-1]]
+        return before, result + features if self.adds else result
 
 
 class Xception65(nn.Module):
@@ -111,7 +112,7 @@ class Xception65(nn.Module):
         for layer in self.stem:
             features = F.relu(layer(features), inplace=True)
         before, low_level_block, *after = cast("list[XceptionBlock]", list(self.blocks))
-        _, low_level, _, features = low_level_block.outputs(before(features))
+        low_level, features = low_level_block.outputs(before(features))
         for block in after:
             features = block(features)
         return [low_level, features]
