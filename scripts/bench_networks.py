@@ -50,7 +50,8 @@ def row(network: FixedNetwork, variant: str, size: tuple[int, int] | None, repea
 
     costs = [count_cost(build, counted) for counted in COUNTED]
     with torch.device("meta"):
-        field = receptive_field(build())
+        built = build()
+    field = receptive_field(built)
     fields = [f"{cost.multiply_adds / 1e9:,.1f}" for cost in costs]
     fields.append("image" if math.isinf(field) else f"{field:.0f}")
     if size is not None:

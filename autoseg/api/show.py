@@ -90,7 +90,8 @@ def _cost_and_field(architecture: Architecture, num_classes: int, size: tuple[in
     """The cost of an architecture, under `key`, and its receptive field."""
     cost = count_cost(lambda: build_network(architecture, num_classes), size)
     with torch.device("meta"):
-        field = receptive_field(build_network(architecture, num_classes))
+        built = build_network(architecture, num_classes)
+    field = receptive_field(built)
     return {
         key: f"{cost.parameters / 1e6:.2f}M parameters ({cost.parameters:,}), {_multiply_adds(cost.multiply_adds)} at"
         f" {size[0]}x{size[1]} with {num_classes} classes",
