@@ -105,14 +105,15 @@ def _write(path: Path, write: Callable[[Path], Any]) -> None:
 
 def _draw(report: DataReport, path: Path) -> None:
     """Draw the contact sheet if any sample can be shown."""
-    from autoseg.viz import draw
     from autoseg.viz.palette import palette
+    from autoseg.viz.samples import draw_contact_sheet
+    from autoseg.viz.style import save
 
     if samples := report.samples():
         names, shown = zip(*samples, strict=True)
         classes = report.scan.config.classes
-        figure = draw.draw_contact_sheet(
+        figure = draw_contact_sheet(
             [sample.image for sample in shown], [sample.mask for sample in shown], names,
             palette(len(classes)), classes, report.scan.config.ignore_label,
         )  # fmt: skip
-        draw.save(figure, path)
+        save(figure, path)

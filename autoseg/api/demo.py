@@ -34,8 +34,9 @@ from autoseg.network import build_searched
 from autoseg.setup.preflight import check_precision
 from autoseg.setup.settings import checked_schedule
 from autoseg.supernet import build_supernet
-from autoseg.viz import draw
 from autoseg.viz.palette import palette
+from autoseg.viz.samples import draw_predictions
+from autoseg.viz.style import save
 
 SETTINGS: dict[str, Any] = {
     "data": {"generated": {"train": 512}},
@@ -149,8 +150,8 @@ def _draw_pictures(run: Path, folder: Path) -> list[Path]:
     val = open_dataset(data, "val")
     samples = [val.load(index) for index in range(min(PICTURES, len(val)))]
     predictions = [label_map(network, sample.image, data, torch.device("cpu")) for sample in samples]
-    figure = draw.draw_predictions(
+    figure = draw_predictions(
         [sample.image for sample in samples], [sample.mask for sample in samples], predictions,
         palette(val.num_classes), val.classes, val.ignore_label,
     )  # fmt: skip
-    return draw.save(figure, folder / "predictions")
+    return save(figure, folder / "predictions")

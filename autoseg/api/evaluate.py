@@ -91,7 +91,8 @@ def evaluate(
     }
     write_text(file, json.dumps(result, indent=2) + "\n")
     if plot:
-        from autoseg.viz.draw import draw_confusion, save  # slow to import
+        from autoseg.viz.heat_maps import draw_confusion  # slow to import
+        from autoseg.viz.style import save
 
         save(draw_confusion(scores.confusion, scores.classes), picture)
     return result

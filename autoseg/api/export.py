@@ -28,7 +28,7 @@ def export_model(
         AutosegError: an argument is wrong, or the exported network differs from the original.
     """
     from autoseg.export import GENOTYPE_FORMATS, NETWORK_FORMATS, export_genotype, export_network
-    from autoseg.zoo.architecture import load_architecture
+    from autoseg.zoo.schema import load_architecture
 
     if format not in (*NETWORK_FORMATS, *GENOTYPE_FORMATS):
         raise ExportError(

@@ -30,8 +30,8 @@ from autoseg.errors import DataError, RunError
 from autoseg.files import write_atomically
 from autoseg.network.base import SegmentationNetwork
 from autoseg.viz.palette import as_picture, overlay, palette
-from autoseg.zoo.architecture import at_output_stride
-from autoseg.zoo.build import build_architecture
+from autoseg.zoo.build import build_network
+from autoseg.zoo.schema import at_output_stride
 
 Which = Literal["best", "last"]
 
@@ -66,7 +66,7 @@ def load_network(
     saved = load_checkpoint(run.checkpoints / f"{checkpoint}.pt", "retrain", config.architecture.to_dict())
     architecture, data = at_output_stride(config.architecture, output_stride), config.data
     single_output = config.retrain.single_output
-    network = build_architecture(architecture, data.num_classes, in_channels=data.channels, single_output=single_output)
+    network = build_network(architecture, data.num_classes, in_channels=data.channels, single_output=single_output)
     with fitting(run.checkpoints / f"{checkpoint}.pt"):
         average, prefix = saved["state"]["average"], "" if saved["state"]["average"] is None else "module."
         weights = saved["state"]["network"] if average is None else average

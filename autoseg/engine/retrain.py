@@ -28,7 +28,7 @@ from autoseg.losses.losses import sample_pixels
 from autoseg.network import for_inference
 from autoseg.network.base import SegmentationNetwork
 from autoseg.ops.memory_format import preferred_format
-from autoseg.zoo.build import build_architecture
+from autoseg.zoo.build import build_network
 from autoseg.zoo.schema import FixedNetwork
 from autoseg.zoo.weights import load_backbone, read_weights
 
@@ -61,7 +61,7 @@ class RetrainTask:
 
         torch.manual_seed(config.seed)
         has_auxiliary, single = self.schedule.auxiliary_weight > 0, self.schedule.single_output
-        network = build_architecture(self.blueprint, train.num_classes, has_auxiliary, train.channels, single)
+        network = build_network(self.blueprint, train.num_classes, has_auxiliary, train.channels, single)
         self.network: SegmentationNetwork = network.to(device=device, memory_format=preferred_format(device))  # type: ignore[call-overload]
         forward = self.network.forward_with_auxiliary
         self.forward = compiled(forward, device) if self.schedule.compile else forward

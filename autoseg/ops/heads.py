@@ -35,15 +35,18 @@ def logits_of(outputs: Tensor) -> Tensor:
 
 
 class ConvNormRelu(nn.Sequential):
-    """Convolution without bias, normalisation, ReLU; keeps the size."""
+    """Convolution, normalisation if there is one, ReLU; keeps the size."""
 
     conv_norms: ClassVar[Pairs] = (("0", "1"),)
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, norm: Norm, rate: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, norm: Norm | None, rate: int = 1,
+        bias: bool = False,
+    ) -> None:  # fmt: skip
         padding = rate * (kernel_size // 2)
         super().__init__(
-            nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=rate, bias=False),
-            norm(out_channels),
+            nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=rate, bias=bias),
+            nn.Identity() if norm is None else norm(out_channels),
             nn.ReLU(inplace=True),
         )
 

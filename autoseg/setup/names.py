@@ -11,8 +11,7 @@ from autoseg.errors import ConfigError
 from autoseg.files import read_yaml
 from autoseg.library import hint
 from autoseg.space.schema import SearchSpace, genotype_names, space_names
-from autoseg.zoo.architecture import Architecture, load_architecture
-from autoseg.zoo.schema import FixedNetwork, is_network_name, network_names
+from autoseg.zoo.schema import Architecture, FixedNetwork, load_architecture, network_names
 
 Found = SearchSpace | Architecture
 
@@ -24,7 +23,7 @@ def look_up(source: str | Path) -> list[Found]:
     """
     name, path = str(source), Path(source).expanduser()
     found: list[Found] = [SearchSpace.load(name)] if name in space_names() else []
-    if name in genotype_names() or is_network_name(name) or path.is_dir():
+    if name in (*genotype_names(), *network_names()) or path.is_dir():
         found.append(load_architecture(source))
     if found:
         return found

@@ -20,9 +20,8 @@ from autoseg.files import read_yaml
 from autoseg.genotype.schema import Genotype
 from autoseg.setup.preflight import check_device
 from autoseg.space.schema import SearchSpace, load_space
-from autoseg.zoo.architecture import Architecture, load_architecture
 from autoseg.zoo.match_cost import CostTarget, match_cost
-from autoseg.zoo.schema import RECOMMENDED, is_network_name
+from autoseg.zoo.schema import RECOMMENDED, Architecture, load_architecture, network_names
 
 Source = str | Path | Mapping[str, Any]
 
@@ -185,7 +184,7 @@ def retrain_config(sources: Sources, match: CostTarget | None = None) -> Retrain
     settings = settings.model_copy(update={"data": resolve(sources.data())})
     if isinstance(network, Genotype):
         return settings
-    if is_network_name(sources.recommended_by) and "in_channels" not in sources.overrides.get("network", {}):
+    if sources.recommended_by in network_names() and "in_channels" not in sources.overrides.get("network", {}):
         network = network.model_copy(update={"in_channels": settings.data.channels})
     if match is not None:
         network = match_cost(network, match, settings.data.num_classes)
