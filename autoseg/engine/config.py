@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import Field, InstanceOf, ValidationInfo, field_validator, model_validator
 
 from autoseg.config.base import Settings, Whole
 from autoseg.config.data import ResolvedDataConfig
-from autoseg.config.training import RetrainSchedule, SearchSchedule
+from autoseg.config.training import RetrainSchedule, SearchSchedule, TrainingConfig
 from autoseg.device_names import DeviceName
 from autoseg.errors import ConfigError
 from autoseg.genotype.schema import Genotype
@@ -19,9 +19,27 @@ from autoseg.zoo.schema import FixedNetwork
 Seed = Annotated[Whole, Field(ge=0, lt=2**31)]
 
 
-class SearchConfig(Settings):
+class RunConfig(Settings):
+    """What the settings of a search and of a retraining have in common."""
+
+    kind: ClassVar[Literal["search", "retrain"]]
+    """The group of the schedule."""
+
+    @property
+    def schedule(self) -> TrainingConfig:
+        """The settings that searches and retrainings share, and those of the kind."""
+        schedule: TrainingConfig = getattr(self, self.kind)
+        return schedule
+
+    def with_schedule(self, **changes: Any) -> Self:
+        """These settings with another schedule; the changes are not checked."""
+        return self.model_copy(update={self.kind: self.schedule.model_copy(update=changes)})
+
+
+class SearchConfig(RunConfig):
     """The settings of a search. Raises: SearchSpaceError: the space is invalid."""
 
+    kind = "search"
     space: SearchSpace
     data: ResolvedDataConfig
     search: SearchSchedule = SearchSchedule()
@@ -41,9 +59,10 @@ class SearchConfig(Settings):
         return {"space": self.space.to_dict(), **self.model_dump(mode="json", exclude={"space"})}
 
 
-class RetrainConfig(Settings):
+class RetrainConfig(RunConfig):
     """The settings of a retraining. Raises: GenotypeError: the genotype is invalid."""
 
+    kind = "retrain"
     weights: str | None = None
     """A local file with weights of an ImageNet classifier, which initialise the network's backbone."""
     data: ResolvedDataConfig
@@ -84,3 +103,6 @@ class RetrainConfig(Settings):
         rest = self.model_dump(mode="json", exclude={"architecture"})
         given = {name: value for name, value in rest.items() if value is not None}
         return {key: self.architecture.to_dict(), **given}
+
+
+Config = TypeVar("Config", SearchConfig, RetrainConfig)

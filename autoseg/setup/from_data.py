@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Collection
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from autoseg.config.base import LEAST_INPUT_SIDE, parse
 from autoseg.config.training import SearchSchedule, TrainingConfig
 from autoseg.data.dataset import SegmentationDataset
-from autoseg.engine.config import RetrainConfig, SearchConfig
+from autoseg.engine.config import Config, RetrainConfig, SearchConfig
 from autoseg.engine.evaluate import spaced
 from autoseg.genotype.schema import Genotype
-from autoseg.planning.memory import schedule_of
 from autoseg.space.schema import genotype_names, space_names
-
-Config = TypeVar("Config", SearchConfig, RetrainConfig)
 
 STEP = 16
 """Crops are multiples of this, so that every stride divides them."""
@@ -64,7 +61,7 @@ def guide(
     """
     if not (quick or is_shipped(config)):
         return config, []
-    kind, schedule = schedule_of(config)
+    kind, schedule = config.kind, config.schedule
     size, reasons = config.data.resize or image_size(train), list[str]()
     changes: dict[str, Any] = {}
     if quick and config.data.resize is None and max(size) > QUICK_SIDE:

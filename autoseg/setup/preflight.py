@@ -9,7 +9,7 @@ from autoseg.engine.config import RetrainConfig, SearchConfig
 from autoseg.engine.device_check import prepare
 from autoseg.engine.environment import pick_device
 from autoseg.errors import ConfigError
-from autoseg.planning.memory import Setting, schedule_of
+from autoseg.planning.memory import Setting
 from autoseg.supernet.fast.kernels import choose_kernels
 
 
@@ -19,9 +19,8 @@ def check_device(config: SearchConfig | RetrainConfig) -> torch.device:
     Raises: ConfigError: the device is missing or cannot do what the settings ask, or crop or batch are out of range.
     """
     device = pick_device(config.device)
-    kind, schedule = schedule_of(config)
-    Setting.of(schedule).check()
-    check_precision(schedule, kind, device)
+    Setting.of(config.schedule).check()
+    check_precision(config.schedule, config.kind, device)
     if isinstance(config, SearchConfig):
         choose_kernels(config.search.kernels, device, config.space)
     prepare(device)

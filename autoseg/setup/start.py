@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple
 
 from autoseg.config.training import SearchSchedule, TrainingConfig
 from autoseg.data.base import SegmentationDataset
 from autoseg.data.dataset import describe_dataset, open_dataset
 from autoseg.data.loading.cache import keep_samples
 from autoseg.engine.checkpoint import Kind
-from autoseg.engine.config import RetrainConfig, SearchConfig
+from autoseg.engine.config import Config
 from autoseg.engine.environment import describe_environment, pick_device
 from autoseg.engine.log import Progress
 from autoseg.engine.retrain import RetrainTask
@@ -20,11 +20,8 @@ from autoseg.engine.search import SearchTask
 from autoseg.errors import ConfigError, RunError
 from autoseg.files import write_text
 from autoseg.planning.fit import fit_to_device
-from autoseg.planning.memory import schedule_of
 from autoseg.setup.from_data import guide, is_shipped
 from autoseg.setup.settings import Sources, first_difference
-
-Config = TypeVar("Config", SearchConfig, RetrainConfig)
 
 
 class Settled(NamedTuple, Generic[Config]):
@@ -59,7 +56,7 @@ def open_run(out: str | Path, kind: Kind, resume: bool, given: bool) -> Run | No
 
 def settle(wanted: Config, sources: Sources, quick: bool) -> Settled[Config]:
     """The settings of a new run. Those that the user has not set are made to fit the data and the device."""
-    named = sources.set_by_user(schedule_of(wanted)[0])
+    named = sources.set_by_user(wanted.kind)
     guided, reasons, train = _guided(wanted, named, quick)
     stays = named if is_shipped(wanted) else {*SearchSchedule.model_fields}
     fitted, more = fit_to_device(guided, pick_device(guided.device), stays)
@@ -69,7 +66,7 @@ def settle(wanted: Config, sources: Sources, quick: bool) -> Settled[Config]:
 def settle_resumed(own: Config, wanted: Config, sources: Sources, quick: bool, out: str | Path) -> Settled[Config]:
     """The run's `own` settings. Raises: ConfigError: the settings given now differ from them."""
     # the run has its schedule already
-    named = sources.set_by_user(schedule_of(wanted)[0]) | {*TrainingConfig.model_fields, *SearchSchedule.model_fields}
+    named = sources.set_by_user(wanted.kind) | {*TrainingConfig.model_fields, *SearchSchedule.model_fields}
     guided, reasons, train = _guided(wanted, named, quick)
     if difference := first_difference(own.to_dict(), guided.to_dict()):
         raise ConfigError(
