@@ -22,8 +22,7 @@ from autoseg.planning.device import device_memory, format_bytes, parse_bytes
 from autoseg.planning.fit import Limits, Option, Planner
 from autoseg.planning.memory import Setting
 from autoseg.planning.time import Steps, StepTimes, count_steps, step_times
-from autoseg.setup.preflight import check_device
-from autoseg.setup.settings import Source, search_settings
+from autoseg.setup.settings import Source, check_device, search_settings
 from autoseg.space.schema import SearchSpace
 
 CITYSCAPES_IMAGES, CITYSCAPES_CLASSES = 2975, 19

@@ -13,8 +13,7 @@ from autoseg.engine.run_directory import Run
 from autoseg.engine.trainer import Trainer
 from autoseg.planning.device import memory_errors
 from autoseg.planning.fit import smaller_settings
-from autoseg.setup.preflight import check_device
-from autoseg.setup.settings import Source, retrain_config, retrain_sources
+from autoseg.setup.settings import Source, check_device, retrain_config, retrain_sources
 from autoseg.setup.start import Settled, begin, open_run, open_splits, settle, settle_resumed
 from autoseg.zoo.architecture import Architecture
 from autoseg.zoo.match_cost import CostTarget

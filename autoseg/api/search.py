@@ -13,8 +13,7 @@ from autoseg.engine.search import SearchTask
 from autoseg.engine.trainer import Trainer
 from autoseg.planning.device import memory_errors
 from autoseg.planning.fit import smaller_settings
-from autoseg.setup.preflight import check_device
-from autoseg.setup.settings import Source, search_config, search_sources
+from autoseg.setup.settings import Source, check_device, search_config, search_sources
 from autoseg.setup.start import Settled, begin, open_run, open_splits, settle, settle_resumed
 from autoseg.space.schema import SearchSpace
 

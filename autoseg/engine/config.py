@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import Field, InstanceOf, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, InstanceOf, ValidationInfo, field_validator, model_validator
 
 from autoseg.config.base import Settings, Whole
 from autoseg.config.data import ResolvedDataConfig
 from autoseg.config.training import RetrainSchedule, SearchSchedule, TrainingConfig
-from autoseg.device_names import DeviceName
 from autoseg.errors import ConfigError
 from autoseg.genotype.schema import Genotype
 from autoseg.space.schema import SearchSpace
 from autoseg.zoo.schema import FixedNetwork
 
+
+def checked_device(name: object) -> str:
+    """Return `name` if a device may have it, present or not. Raises: ValueError: it is no name of a device."""
+    if not isinstance(name, str) or re.fullmatch(r"auto|cpu|mps|cuda(:(0|[1-9]\d{0,2}))?", name) is None:
+        raise ValueError(f"should be auto, cpu, cuda, cuda:N (such as cuda:1) or mps, not {name!r}")
+    return name
+
+
+DeviceName = Annotated[str, BeforeValidator(checked_device)]
 Seed = Annotated[Whole, Field(ge=0, lt=2**31)]
 
 

@@ -16,9 +16,8 @@ from autoseg.engine.checkpoint import Kind
 from autoseg.engine.compiling import compiled
 from autoseg.engine.config import RetrainConfig
 from autoseg.engine.cuda_graphs import CudaGraphs, Inputs, Recordings
-from autoseg.engine.mixed_precision import autocast, loss_scale, make_scaler
 from autoseg.engine.moving_average import MovingAverage
-from autoseg.engine.optim import build_optimizer, clip_gradients, learning_rate, set_learning_rate
+from autoseg.engine.optim import autocast, build_optimizer, clip_gradients, loss_scale, make_scaler, set_learning_rate
 from autoseg.engine.run_directory import Run
 from autoseg.engine.trainer import Figures
 from autoseg.engine.training import batches_of_steps, make_loader, make_loss, seed_step, validation_figures
@@ -97,12 +96,10 @@ class RetrainTask:
     def step(self, batches: Sequence[tuple[Tensor, Tensor]], epoch: int, step: int) -> Figures:
         """One step of the weights on `accumulate` batches of images (N, C, H, W) and masks (N, H, W)."""
         schedule = self.schedule
-        steps = schedule.epochs * self.steps_per_epoch
-        lr = learning_rate(schedule.optimizer.lr, schedule.schedule, step, steps, self.steps_per_epoch)
-        set_learning_rate(self.optimizer, lr)
+        lr = set_learning_rate(self.optimizer, schedule, step, self.steps_per_epoch)
         seed_step(self.config.seed, step)
         self.network.train()
-        self.network.set_drop_path(schedule.drop_path, step / steps)
+        self.network.set_drop_path(schedule.drop_path, step / (schedule.epochs * self.steps_per_epoch))
 
         # `_forward_backward` is the forward pass, the loss and the backward pass
         prepared = [self._prepared(*batch) for batch in batches]

@@ -26,8 +26,7 @@ from autoseg.config.data import DataConfig, GeneratedConfig
 from autoseg.config.training import TrainingConfig
 from autoseg.data.dataset import SegmentationDataset, open_dataset, resolve
 from autoseg.engine.config import Config, RetrainConfig, RunConfig, SearchConfig
-from autoseg.engine.mixed_precision import autocast
-from autoseg.engine.optim import clip_gradients
+from autoseg.engine.optim import autocast, clip_gradients
 from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.search import HALVES, SearchTask
 from autoseg.errors import ConfigError

@@ -10,16 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from autoseg.config.base import Settings, merge, parse
 from autoseg.config.data import DataConfig, ResolvedDataConfig, data_settings, with_absolute_paths
-from autoseg.config.training import RetrainSchedule, SearchSchedule
+from autoseg.config.training import RetrainSchedule, SearchSchedule, TrainingConfig
 from autoseg.data.dataset import resolve
 from autoseg.engine.config import RetrainConfig, SearchConfig
+from autoseg.engine.device_check import prepare
+from autoseg.engine.environment import pick_device
 from autoseg.errors import ConfigError
 from autoseg.files import read_yaml
 from autoseg.genotype.schema import Genotype
-from autoseg.setup.preflight import check_device
+from autoseg.planning.memory import Setting
 from autoseg.space.schema import SearchSpace, load_space
+from autoseg.supernet.fast.kernels import choose_kernels
 from autoseg.zoo.architecture import Architecture, load_architecture
 from autoseg.zoo.match_cost import CostTarget, match_cost
 from autoseg.zoo.schema import RECOMMENDED, is_network_name
@@ -28,6 +33,29 @@ Source = str | Path | Mapping[str, Any]
 
 ANY_DATA = resolve(DataConfig(layout="generated"))
 """A placeholder for the data while the other settings are checked."""
+
+
+def check_device(config: SearchConfig | RetrainConfig) -> torch.device:
+    """Prepare and return the device of a run.
+
+    Raises: ConfigError: the device is missing or cannot do what the settings ask, or crop or batch are out of range.
+    """
+    device = pick_device(config.device)
+    Setting.of(config.schedule).check()
+    check_precision(config.schedule, config.kind, device)
+    if isinstance(config, SearchConfig):
+        choose_kernels(config.search.kernels, device, config.space)
+    prepare(device)
+    return device
+
+
+def check_precision(schedule: TrainingConfig, kind: str, device: torch.device) -> None:
+    """Raises: ConfigError: fp16 without a CUDA GPU."""
+    if schedule.precision == "fp16" and device.type != "cuda":
+        raise ConfigError(
+            f"{kind}.precision fp16 needs a CUDA GPU, but the device is {device}; use bf16 or float32",
+            code="precision-needs-gpu",
+        )
 
 
 @dataclass(frozen=True)
