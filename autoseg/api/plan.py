@@ -22,7 +22,7 @@ from autoseg.planning.device import device_memory, format_bytes, parse_bytes
 from autoseg.planning.fit import Limits, Option, Planner
 from autoseg.planning.memory import Setting
 from autoseg.planning.time import Steps, StepTimes, count_steps, step_times
-from autoseg.setup.settings import Source, check_device, search_settings
+from autoseg.setup.settings import Source, check_device, search_config, search_sources
 from autoseg.space.schema import SearchSpace
 
 CITYSCAPES_IMAGES, CITYSCAPES_CLASSES = 2975, 19
@@ -132,7 +132,7 @@ def plan(
         if _is_here(settings.device, memory_bytes):
             check_device(settings)
 
-    settings = search_settings(space, data, config, overrides, check)
+    settings = search_config(search_sources(space, data, config, overrides), check)
     is_here = _is_here(settings.device, memory_bytes)
     device = pick_device(settings.device) if is_here else torch.device("cuda")
     number, limits = _images(settings, images, has_data)

@@ -158,17 +158,6 @@ def retrain_sources(
     return Sources({"retrain": recommended}, file, arguments, changes, str(config or ""), name)
 
 
-def search_settings(
-    space: Source | SearchSpace | None = None,
-    data: Source | DataConfig | None = None,
-    config: str | Path | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    check: Callable[[SearchConfig], object] = check_device,
-) -> SearchConfig:
-    """The settings of a search from its sources, see `search_config`."""
-    return search_config(search_sources(space, data, config, overrides), check)
-
-
 def search_config(sources: Sources, check: Callable[[SearchConfig], object] = check_device) -> SearchConfig:
     """All settings of a search. The data is opened only after all other settings are checked.
 
@@ -182,17 +171,6 @@ def search_config(sources: Sources, check: Callable[[SearchConfig], object] = ch
     except ConfigError as reason:
         raise _placed(reason, sources) from None
     return settings.model_copy(update={"data": resolve(sources.data())})
-
-
-def retrain_settings(
-    architecture: Source | Architecture | None = None,
-    data: Source | DataConfig | None = None,
-    config: str | Path | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    match: CostTarget | None = None,
-) -> RetrainConfig:
-    """The settings of a retraining from its sources, see `retrain_config`."""
-    return retrain_config(retrain_sources(architecture, data, config, overrides, match), match)
 
 
 def retrain_config(sources: Sources, match: CostTarget | None = None) -> RetrainConfig:
