@@ -71,7 +71,7 @@ def evaluate(
     with memory_errors(target, IN_WINDOWS), Progress("evaluate", len(dataset), enabled=show_progress) as progress:
         scores, loss = evaluate_network(
             network, dataset, settings, target, batch_size=batch_size, inference=asked, details=details,
-            progress=lambda done, _: progress.update(done),
+            progress=progress.update,
         )  # fmt: skip
     result = {
         "run": Path(run).as_posix(),

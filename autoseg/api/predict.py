@@ -49,7 +49,7 @@ def predict(
     files = []
     found = find_images(images)
     with memory_errors(target, IN_WINDOWS), Progress("predict", len(found), enabled=show_progress) as progress:
-        for pair in predict_files(network, images, Path(out), config.data, target, asked):
+        for pair in predict_files(network, found, Path(out), config.data, target, asked):
             files.append(pair)
             progress.update(len(files))
     return files

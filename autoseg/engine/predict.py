@@ -137,7 +137,7 @@ def find_images(sources: Sequence[str | Path]) -> list[Path]:
 
 def predict_files(
     network: SegmentationNetwork,
-    sources: Sequence[str | Path],
+    images: Sequence[Path],
     out: Path,
     data: ResolvedDataConfig,
     device: torch.device,
@@ -147,7 +147,6 @@ def predict_files(
 
     Raises: DataError: an image is unreadable or too small. RunError: a file exists already.
     """
-    images = find_images(sources)
     labels, overlays = out / "labels", out / "overlays"
     for path in images:
         for folder in (labels, overlays):
