@@ -128,9 +128,10 @@ def plan(
         data = {"layout": "generated", "num_classes": classes or CITYSCAPES_CLASSES}
 
     def check(settings: SearchConfig) -> None:
-        Setting.of(settings.search).check()
         if _is_here(settings.device, memory_bytes):
             check_device(settings)
+        else:
+            Setting.of(settings.search).check()
 
     settings = search_config(search_sources(space, data, config, overrides), check)
     is_here = _is_here(settings.device, memory_bytes)
@@ -183,11 +184,7 @@ def _is_here(device: str, memory_bytes: int | None) -> bool:
 
 def _asked(crop: Size | None, batch: int | None, classes: int | None) -> dict[str, Any]:
     """The arguments as overrides. Raises: ConfigError: one is out of range."""
-    schedule: dict[str, Any] = {}
-    if crop is not None:
-        schedule["crop"] = list(crop)
-    if batch is not None:
-        schedule["batch_size"] = batch
+    schedule = {key: value for key, value in (("crop", crop), ("batch_size", batch)) if value is not None}
     Setting(crop or (32, 32), 2 if batch is None else batch, False, "float32").check()
     if classes is not None and not 2 <= classes <= 65535:
         raise ConfigError(f"classes is {classes}; it must be 2 to 65535", code="classes-out-of-range")

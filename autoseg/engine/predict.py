@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,18 +26,16 @@ from autoseg.engine.config import RetrainConfig
 from autoseg.engine.crf import refined
 from autoseg.engine.inference import PLAIN, resized_bands, score_bands
 from autoseg.engine.run_directory import Run
-from autoseg.errors import DataError, RunError
+from autoseg.errors import ConfigError, DataError, RunError
 from autoseg.files import write_atomically
 from autoseg.network.base import SegmentationNetwork
 from autoseg.viz.palette import as_picture, overlay, palette
 from autoseg.zoo.architecture import at_output_stride
 from autoseg.zoo.build import build_architecture
 
-Which = Literal["best", "last"]
-
 
 def load_network(
-    path: str | Path, checkpoint: Which = "best", output_stride: int | None = None
+    path: str | Path, checkpoint: str = "best", output_stride: int | None = None
 ) -> tuple[SegmentationNetwork, RetrainConfig, dict[str, Any]]:
     """Load the trained network of a retraining run.
 
@@ -54,8 +52,10 @@ def load_network(
     Raises:
         RunError: `path` holds no retraining run.
         CheckpointError: the checkpoint cannot be read.
-        ConfigError: the network cannot have this output stride.
+        ConfigError: an unknown checkpoint, or the network cannot have this output stride.
     """
+    if checkpoint not in ("best", "last"):
+        raise ConfigError(f"checkpoint must be best or last, not {checkpoint}", code="unknown-checkpoint")
     run = Run.open(path)
     if run.kind != "retrain":
         raise RunError(

@@ -46,16 +46,9 @@ def load_for_inference(
 
     target = pick_device(device)
     prepare(target)
-    network, config, saved = load_network(run, checkpoint_name(checkpoint), output_stride)
+    network, config, saved = load_network(run, checkpoint, output_stride)
     if asked.crf is not None and network.in_channels != 3:
         raise ConfigError(
             f"the CRF needs images of 3 channels, but the network's have {network.in_channels}", code="crf-needs-colour"
         )
     return for_inference(network, target, precision), config, saved, target
-
-
-def checkpoint_name(checkpoint: str) -> Any:
-    """Return `checkpoint`. Raises: ConfigError: it is neither best nor last."""
-    if checkpoint not in ("best", "last"):
-        raise ConfigError(f"checkpoint must be best or last, not {checkpoint}", code="unknown-checkpoint")
-    return checkpoint
