@@ -19,7 +19,7 @@ from autoseg.errors import ConfigError
 from autoseg.files import read_yaml
 from autoseg.ops.resize import Size
 from autoseg.planning.device import device_memory, format_bytes, parse_bytes
-from autoseg.planning.fit import Limits, Option, Planner
+from autoseg.planning.fit import UNKNOWN, Limits, Option, Planner
 from autoseg.planning.memory import Setting
 from autoseg.planning.time import Steps, StepTimes, count_steps, step_times
 from autoseg.setup.settings import Source, check_device, search_config, search_sources
@@ -196,7 +196,7 @@ def _images(settings: SearchConfig, images: int | None, has_data: bool) -> tuple
 
     Raises: ConfigError: fewer than four images. DataError: unusable data.
     """
-    limits = Limits()
+    limits = UNKNOWN
     number = CITYSCAPES_IMAGES if images is None else images
     if has_data:
         train = open_dataset(settings.data, "train")

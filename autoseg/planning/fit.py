@@ -18,8 +18,6 @@ from autoseg.ops.resize import Size
 from autoseg.planning.device import device_memory, format_bytes, most_memory
 from autoseg.planning.memory import MARGIN, SMALLEST_BATCH, STEPS, Memory, Setting, predict_memory, uses_graphs
 
-LARGEST_PROPOSED_BATCH, LARGEST_PROPOSED_CROP = 1024, 2049
-"""Limits if the number and size of the images are unknown."""
 MOST_BYTES = {"search": 64 * 2**10, "retrain": 16 * 2**10}
 """Bytes for each pixel of the batch, four times what the spaces and networks of autoseg take. If this fits twice, the
 prediction, which takes seconds, is skipped."""
@@ -46,10 +44,12 @@ class Option(NamedTuple):
 class Limits(NamedTuple):
     """The largest values to propose."""
 
-    crop: Size = (LARGEST_PROPOSED_CROP, LARGEST_PROPOSED_CROP)
-    batch_size: int = LARGEST_PROPOSED_BATCH
+    crop: Size
+    batch_size: int
 
 
+UNKNOWN = Limits((2049, 2049), 1024)
+"""The limits if the number and size of the images are unknown."""
 Predict = Callable[[Setting], Memory]
 
 
@@ -57,11 +57,7 @@ class Planner:
     """Compares the predicted memory of a run's settings with `memory_bytes`; predicts each setting once."""
 
     def __init__(
-        self,
-        config: SearchConfig | RetrainConfig,
-        device: torch.device,
-        memory_bytes: int,
-        limits: Limits = Limits(),  # noqa: B008 - a tuple
+        self, config: SearchConfig | RetrainConfig, device: torch.device, memory_bytes: int, limits: Limits = UNKNOWN
     ) -> None:
         self.config, self.device, self.memory_bytes, self.limits = config, device, memory_bytes, limits
         self.asked = Setting.of(config.schedule)
@@ -181,18 +177,15 @@ def largest_that_fits(
 # --- what must be smaller ---------------------------------------------------------------------------------------------
 
 
-def fit_to_device(
-    config: Config, device: torch.device, given: Collection[str], memory_bytes: int | None = None
-) -> tuple[Config, list[str]]:
+def fit_to_device(config: Config, device: torch.device, given: Collection[str]) -> tuple[Config, list[str]]:
     """Make settings fit the device's memory; return them and a line on each change.
 
     The first change is `checkpoint_cells`, which changes no result; then the batch is halved, then the crop reduced.
-    Settings in `given` stay. If nothing helps, all settings stay and the line is a warning. `memory_bytes`: memory of
-    the device; None: ask it.
+    Settings in `given` stay. If nothing helps, all settings stay and the line is a warning.
     Raises: ConfigError: the `given` settings clearly do not fit, whatever the others are; the message says what fits.
     """
     try:
-        available = device_memory(device) if memory_bytes is None else memory_bytes
+        available = device_memory(device)
     except ConfigError:  # the system does not say
         return config, []
     kind, planner = config.kind, Planner(config, device, available)
@@ -208,7 +201,7 @@ def fit_to_device(
     if found is not None:
         return found.apply(config), [f"{kind}.{key} {value}: {reason}" for key, value in _changes(asked, found).items()]
     least = [asked, *_smaller(config, [name for name in given if name != "checkpoint_cells"])][-1]
-    most = most_memory(device) if memory_bytes is None else memory_bytes
+    most = most_memory(device)
     if most is not None and CERTAIN * predict(least).peak_bytes > most:
         raise ConfigError(_refusal(planner, least), code="memory-too-small")
     fits = planner.fits(least) and "checkpoint_cells" in given
