@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from autoseg.engine.predict import IN_WINDOWS, Inference, inference_settings, load_for_inference
 from autoseg.errors import ConfigError, RunError
 from autoseg.files import write_text
-from autoseg.setup.trained_network import IN_WINDOWS, Inference, inference_settings, load_for_inference
 
 
 def evaluate(

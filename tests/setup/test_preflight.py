@@ -26,7 +26,7 @@ OPENS_DATA = (
     "autoseg.api.plan.open_dataset",
     "autoseg.data.dataset.open_dataset",
     "autoseg.data.loading.cache.keep_samples",
-    "autoseg.engine.predict.find_images",
+    "autoseg.api.predict.find_images",
 )
 
 
