@@ -54,32 +54,28 @@ def open_run(out: str | Path, kind: Kind, resume: bool, given: bool) -> Run | No
     return run
 
 
-def settle(wanted: Config, sources: Sources, quick: bool) -> Settled[Config]:
-    """The settings of a new run. Those that the user has not set are made to fit the data and the device."""
+def settle(wanted: Config, sources: Sources, quick: bool, run: Run | None) -> Settled[Config]:
+    """The settings of a run. Those that the user has not set are made to fit the data and the device.
+
+    run: one to resume, which keeps its own settings. Raises: ConfigError: the settings given now differ from them.
+    """
     named = sources.set_by_user(wanted.kind)
-    guided, reasons, train = _guided(wanted, named, quick)
-    stays = named if is_shipped(wanted) else {*SearchSchedule.model_fields}
-    fitted, more = fit_to_device(guided, pick_device(guided.device), stays)
-    return Settled(fitted, reasons + more, train)
-
-
-def settle_resumed(own: Config, wanted: Config, sources: Sources, quick: bool, out: str | Path) -> Settled[Config]:
-    """The run's `own` settings. Raises: ConfigError: the settings given now differ from them."""
-    # the run has its schedule already
-    named = sources.set_by_user(wanted.kind) | {*TrainingConfig.model_fields, *SearchSchedule.model_fields}
-    guided, reasons, train = _guided(wanted, named, quick)
-    if difference := first_difference(own.to_dict(), guided.to_dict()):
-        raise ConfigError(
-            f"{Path(out)} was started with other settings ({difference}); resume with --out and --resume alone",
-            code="run-settings-differ",
-        )
-    return Settled(own, reasons, train)
-
-
-def _guided(wanted: Config, named: set[str], quick: bool) -> Settled[Config]:
+    if run is not None:  # it has its schedule already
+        named |= {*TrainingConfig.model_fields, *SearchSchedule.model_fields}
     train = open_dataset(wanted.data, "train")
     guided, reasons = guide(wanted, train, named, quick)
-    return Settled(guided, reasons, train if guided.data == wanted.data else None)
+    if run is None:
+        stays = named if is_shipped(wanted) else {*SearchSchedule.model_fields}
+        settings, more = fit_to_device(guided, pick_device(guided.device), stays)
+        reasons += more
+    else:
+        settings = run.config(type(wanted))
+        if difference := first_difference(settings.to_dict(), guided.to_dict()):
+            raise ConfigError(
+                f"{run.path} was started with other settings ({difference}); resume with --out and --resume alone",
+                code="run-settings-differ",
+            )
+    return Settled(settings, reasons, train if guided.data == wanted.data else None)
 
 
 def open_splits(settled: Settled[Config]) -> tuple[SegmentationDataset, SegmentationDataset]:
