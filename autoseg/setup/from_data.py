@@ -128,7 +128,12 @@ def propose(
     batch = settings.get("batch_size", schedule.batch_size)
     steps = max(1, of_weights // batch // schedule.accumulate)
     steps = min(steps, schedule.max_steps_per_epoch or steps)
-    _set_epochs(kind, schedule, steps, quick, set_)
+    if quick:
+        in_epoch = max(1, min(steps, QUICK_STEPS[kind] // 4))
+        set_("max_steps_per_epoch", in_epoch, "quick")
+        set_("epochs", max(2, QUICK_STEPS[kind] // in_epoch), "quick")
+    elif schedule.epochs * steps < LEAST_STEPS[kind]:
+        set_("epochs", -(-LEAST_STEPS[kind] // steps), f"only {steps} step{'s' * (steps > 1)} in an epoch")
     epochs = settings.get("epochs", schedule.epochs)
     if isinstance(schedule, SearchSchedule) and epochs != schedule.epochs:
         start = round(epochs * schedule.arch_start_epoch / schedule.epochs)
@@ -143,16 +148,6 @@ def propose(
             f" around counts more than detail, give data.resize or a larger {kind}.crop"
         )
     return Proposal(settings, reasons)
-
-
-def _set_epochs(kind: str, schedule: TrainingConfig, steps: int, quick: bool, set_: Any) -> None:
-    """Set epochs so that a run has enough steps or, if `quick`, few."""
-    if quick:
-        in_epoch = max(1, min(steps, QUICK_STEPS[kind] // 4))
-        set_("max_steps_per_epoch", in_epoch, "quick")
-        set_("epochs", max(2, QUICK_STEPS[kind] // in_epoch), "quick")
-    elif schedule.epochs * steps < LEAST_STEPS[kind]:
-        set_("epochs", -(-LEAST_STEPS[kind] // steps), f"only {steps} step{'s' * (steps > 1)} in an epoch")
 
 
 def _whole(length: int) -> int:
