@@ -19,7 +19,7 @@ from autoseg.data.augment.sample import full_scale, to_tensor
 from autoseg.data.base import Sample, resize_image
 from autoseg.engine.checkpoint import fitting, load_checkpoint
 from autoseg.engine.config import RetrainConfig
-from autoseg.engine.crf import load_densecrf, refined
+from autoseg.engine.crf import load_densecrf, refine
 from autoseg.engine.device_check import prepare
 from autoseg.engine.environment import pick_device
 from autoseg.engine.inference import PLAIN, resized_bands, score_bands
@@ -123,7 +123,7 @@ def label_map(
     bands = resized_bands(bands, working.shape[0], size, align_corners=False)
     if inference.crf is not None:
         colours = np.rint(image[None] * (255 / full_scale(image.dtype))).clip(0, 255).astype(np.uint8)
-        bands = refined(bands, colours, inference.crf)
+        bands = iter([refine(torch.cat(list(bands), 2), colours, inference.crf)])
     labels, top = np.empty(size, np.uint8 if network.num_classes <= 256 else np.uint16), 0
     for band in bands:
         labels[top : top + band.shape[2]] = band.argmax(1)[0].cpu().numpy()
