@@ -6,7 +6,6 @@ from pathlib import Path
 
 from autoseg.errors import ExportError
 from autoseg.genotype.schema import Genotype
-from autoseg.setup.trained_network import checkpoint_name
 
 
 def export_model(
@@ -47,7 +46,7 @@ def export_model(
         return f"wrote {path}"
     from autoseg.engine.predict import load_network
 
-    network, config, _ = load_network(source, checkpoint_name(checkpoint))
+    network, config, _ = load_network(source, checkpoint)
     settings = config.data.to_dict()
     metadata = {key: settings[key] for key in ("num_classes", "classes", "ignore_label", "mean", "std", "resize")}
     return str(export_network(network, out, format, metadata=metadata, overwrite=overwrite))  # type: ignore[arg-type]
