@@ -15,16 +15,22 @@ from torch.nn import functional as F
 
 from autoseg.ops.resize import Size, resize
 from autoseg.ops.upsample import build_upsampler, to_width
-from autoseg.space.resolution import PLAIN_UPSAMPLERS
+from autoseg.space.resolution import PLAIN_UPSAMPLERS, ResolutionSpec
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import Arrow, Move, Node
 from autoseg.supernet.arch_parameters import ArchParameters
-from autoseg.supernet.fast.cell import Feature
 from autoseg.supernet.fast.channel_groups import LAYOUTS, Layout
 from autoseg.supernet.fast.kernels import KernelChoice
 from autoseg.supernet.fast.mixed_op import StackedNorm, given
 
 UNPOOLING = "max_unpool"
+
+
+class Feature(NamedTuple):
+    """The output of a node, (N, channels, H, W), and the same after a ReLU, which most of its consumers need."""
+
+    plain: Tensor
+    activated: Tensor
 
 
 class UpsampleInput(NamedTuple):
@@ -50,13 +56,13 @@ class MixedUpsample(nn.Module):
     probabilities of the skip mix the three.
     """
 
-    def __init__(self, in_channels: int, channels: int, upsamplers: Sequence[str], skips: Sequence[str]) -> None:
+    def __init__(self, in_channels: int, channels: int, resolution: ResolutionSpec) -> None:
         super().__init__()
-        self.channels, self.skips = channels, tuple(skips)
+        self.channels, self.skips, upsamplers = channels, resolution.skips, resolution.upsamplers
         self.conv = nn.Conv2d(in_channels, channels, 1, bias=False)
         self.upsamplers = nn.ModuleList(build_upsampler(name, channels, channels) for name in upsamplers)
         self.norm = StackedNorm(len(upsamplers) * channels)
-        self.join = nn.Conv2d(2 * channels, channels, 1, bias=False) if "concat" in skips else None
+        self.join = nn.Conv2d(2 * channels, channels, 1, bias=False) if "concat" in self.skips else None
         self.layout: Layout = LAYOUTS["channels_last"]
 
     def use_kernels(self, choice: KernelChoice) -> None:

@@ -103,11 +103,11 @@ class CellWeights(nn.Module):
 class EdgeGroupWeights(NamedTuple):
     """The weights of one edge group, groups and edges repeated; None if the space has no such operation."""
 
-    depthwise1: Tensor | None  # (S*G*E*C, 1, k, k), smaller kernels padded with zeros
-    pointwise1: Tensor | None  # (S*G*E*C, C, 1, 1)
-    depthwise2: Tensor | None  # as depthwise1
-    dilated: Tensor | None  # (D*G*E*C, 1, k, k)
-    pointwise2: Tensor | None  # ((S+D)*G*E*C, C, 1, 1)
+    depthwise1: Tensor | None = None  # (S*G*E*C, 1, k, k), smaller kernels padded with zeros
+    pointwise1: Tensor | None = None  # (S*G*E*C, C, 1, 1)
+    depthwise2: Tensor | None = None  # as depthwise1
+    dilated: Tensor | None = None  # (D*G*E*C, 1, k, k)
+    pointwise2: Tensor | None = None  # ((S+D)*G*E*C, C, 1, 1)
 
 
 class WeightLayout(nn.Module):
@@ -133,7 +133,7 @@ class WeightLayout(nn.Module):
     def forward(self, dtype: torch.dtype) -> list[list[EdgeGroupWeights]]:
         """For each cell, the weights of each edge group."""
         if not self.kernels.depthwise:
-            return [[EdgeGroupWeights(None, None, None, None, None)] * len(groups) for groups in self._groups]
+            return [[EdgeGroupWeights()] * len(groups) for groups in self._groups]
         depthwise = iter(torch.split(self._depthwise().to(dtype), self._depthwise_sizes))
         pointwise = {width: iter(self._pointwise(width, dtype)) for width in self._widths}
         result = []
