@@ -131,7 +131,7 @@ def boundary_closeness(masks: Tensor, ignore_label: int, sigma: float, dtype: to
 
 def _hardest(hardness: Tensor, counted: Tensor, keep: float, min_kept: int, threshold: float | None) -> Tensor:
     """(N, H, W) bool: which pixels `ohem` keeps, by their -log p of the true class."""
-    from autoseg.ops.precision import float64_device
+    from autoseg.ops.devices import float64_device
 
     total = counted.sum()
     share = (keep * total.to(float64_device(total.device)).double()).ceil().long()

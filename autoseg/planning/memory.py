@@ -31,7 +31,7 @@ from autoseg.engine.optim import clip_gradients
 from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.search import HALVES, SearchTask
 from autoseg.errors import ConfigError
-from autoseg.ops.acting import acting_as
+from autoseg.ops.devices import acting_as
 from autoseg.ops.resize import Size
 from autoseg.supernet import Supernet, choose_kernels
 from autoseg.supernet.fast.cell import Feature

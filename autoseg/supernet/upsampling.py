@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from autoseg.ops.resize import Size, resize
 from autoseg.ops.upsample import build_upsampler, to_width
-from autoseg.space.resolution import PLAIN_UPSAMPLERS, ResolutionSpec
+from autoseg.space.resolution import PLAIN_UPSAMPLERS, ResolutionSpec, find_upsampler
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import Arrow, Move, Node
 from autoseg.supernet.arch_parameters import ArchParameters
@@ -237,3 +237,19 @@ class Upsampling(nn.Module):
 def competes(space: SearchSpace) -> bool:
     """Whether upsamplers or skip connections compete on up moves."""
     return space.resolution.upsamplers != PLAIN_UPSAMPLERS or space.resolution.skips != ("none",)
+
+
+def relative_costs(space: SearchSpace, num_classes: int) -> Tensor:
+    """[site, upsampler]: multiply-adds per pixel before doubling, relative to the site's most expensive candidate.
+
+    Upsamplers have the filters of the finer level on up moves, and the classes' score maps in the decoder. 0 for
+    upsamplers that do not compete at a site, and at sites where none costs anything. float64, on the CPU.
+    """
+    widths = {space.gamma_row(arrow): space.filters(arrow.target.level) for arrow in space.trellis.arrows}
+    widths |= {space.decoder_row(level): num_classes for level in space.decoder_stages}
+    rows = []
+    for row, site in enumerate(space.gamma_sites):
+        costs = {name: find_upsampler(name).multiply_adds(widths[row], widths[row]) for name in site.candidates}
+        greatest = max(costs.values())
+        rows.append([costs.get(name, 0) / greatest if greatest else 0.0 for name in space.upsamplers])
+    return torch.tensor(rows, dtype=torch.float64)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoseg.ops.devices import without_autocast
 from autoseg.ops.interleave import every_second
-from autoseg.ops.precision import without_autocast
 from autoseg.ops.resize import Size, resize
 from autoseg.space.cell import PREV, PREV_PREV, CellTopology
 from autoseg.space.groups import RelaxationSpec

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from autoseg.ops.acting import device_type
+from autoseg.ops.devices import device_type
 from autoseg.supernet.fast.channel_groups import LAYOUTS, Layout
 
 Gradients = tuple[Tensor, Tensor | None]
