@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from itertools import pairwise
 from typing import NamedTuple
@@ -160,14 +160,3 @@ class Trellis:
     def count_paths(self) -> int:
         """Number of paths from the stem to any node of the last layer."""
         return self.paths_to_go()[STEM_NODE]
-
-    def paths(self) -> Iterator[tuple[int, ...]]:
-        """Every path as the levels of layers 1..L, in lexicographic order. There may be very many."""
-
-        def extend(node: Node, levels: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-            if node.layer == self.layers:
-                yield levels
-            for arrow in self.arrows_from(node):
-                yield from extend(arrow.target, (*levels, arrow.target.level))
-
-        return extend(STEM_NODE, ())
