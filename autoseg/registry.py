@@ -243,7 +243,7 @@ UPSAMPLERS: Registry[Upsampler] = Registry("upsampler", "autoseg.ops.upsamplers"
 """Every upsampler; `autoseg.space.resolution.find_upsampler` also knows those with a kernel size."""
 DECODERS: Registry[Decoder] = Registry("decoder", "autoseg.ops.decoders")
 """Every decoder of a discrete network."""
-LOSSES: Registry[Loss] = Registry("loss", "autoseg.losses.pixel_losses", "autoseg.losses.region_losses")
+LOSSES: Registry[Loss] = Registry("loss", "autoseg.losses.terms")
 """Every term of a loss."""
 NETWORKS: Registry[Network] = Registry("network", "autoseg.zoo.networks")
 """Every fixed network by its full name."""
