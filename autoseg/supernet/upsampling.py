@@ -33,17 +33,23 @@ class Feature(NamedTuple):
     activated: Tensor
 
 
+class EncoderFeatures(NamedTuple):
+    """The encoder features that the up path reads at a level."""
+
+    skip: Tensor | None
+    """The feature of the skip connection, (N, C, H, W)."""
+    guide: Tensor | None
+    """The feature (N, any, any, any) whose maxima an unpooling uses, without a gradient; None without unpooling."""
+
+
 class UpsampleInput(NamedTuple):
     """The input of an up move."""
 
     feature: Feature
     """H(l-1)."""
-    guide: Tensor | None
-    """The feature (N, any, any, any) whose maxima an unpooling uses, without a gradient; None without unpooling."""
+    encoder: EncoderFeatures
     gamma_probs: Tensor
     """(U,)"""
-    skip: Tensor | None
-    """The feature of the skip connection, (N, C, H, W)."""
     skip_probs: Tensor | None
     """(S,)"""
 
@@ -72,7 +78,8 @@ class MixedUpsample(nn.Module):
     def forward(self, inputs: UpsampleInput, size: Size) -> list[Tensor]:
         """The upsampled feature (N, C, H, W) with `size` = (H, W), as a list of one."""
         low = self.conv(inputs.feature.activated)
-        guide = None if inputs.guide is None else resize(inputs.guide, size)
+        skip, guide = inputs.encoder
+        guide = None if guide is None else resize(guide, size)
         layout, results = self.layout, [upsampler(low, size, guide) for upsampler in self.upsamplers]
         # an upsampler may change the precision and the memory layout
         candidates = torch.cat([layout.arrange(result.to(low.dtype)) for result in results], 1)
@@ -80,9 +87,9 @@ class MixedUpsample(nn.Module):
         normal = self.norm.normalise(candidates, factors)[0]
         grouped = layout.as_groups(normal, len(self.upsamplers), self.channels)
         summed = layout.as_channels(grouped.sum(layout.axis(0)))
-        if inputs.skip is None or inputs.skip_probs is None:
+        if skip is None or inputs.skip_probs is None:
             return [summed]
-        return [self._join(summed, inputs.skip, inputs.skip_probs)]
+        return [self._join(summed, skip, inputs.skip_probs)]
 
     def _join(self, features: Tensor, skip: Tensor, probs: Tensor) -> Tensor:
         ways: dict[str, Callable[[], Tensor]] = {
@@ -123,13 +130,6 @@ class ScoreUpsample(nn.Module):
         probs = gamma_probs.unbind()
         parts: list[Tensor] = [prob * up(scores, size, guide) for prob, up in zip(probs, self.upsamplers, strict=True)]
         return sum(parts[1:], parts[0])
-
-
-class EncoderFeatures(NamedTuple):
-    """The encoder features that the up path reads at a level: for a skip connection and to guide an unpooling."""
-
-    skip: Tensor | None
-    guide: Tensor | None
 
 
 class UpsamplingChoices(NamedTuple):
@@ -215,7 +215,7 @@ class Upsampling(nn.Module):
             encoder = EncoderFeatures(None, before if self.unpools else None)
         gamma = given(choices.certain) if row is None else choices.gamma[row]
         skip_probs = choices.skip_probs[level] if self.joins else None
-        return UpsampleInput(source, encoder.guide, gamma, encoder.skip, skip_probs)
+        return UpsampleInput(source, encoder, gamma, skip_probs)
 
     def decode(
         self, scores: Mapping[int, Tensor], features: Mapping[Node, Feature], choices: UpsamplingChoices
