@@ -25,7 +25,7 @@ from autoseg.supernet.fast.convolutions import Conv, Depthwise, Product
 from autoseg.supernet.fast.elementwise import Compiled, Plain
 from autoseg.supernet.fast.kernels import KernelChoice
 from autoseg.supernet.fast.parameter_free_ops import FreeOperations
-from autoseg.supernet.fast.weights import EdgeGroup, EdgeGroupWeights, Kernels
+from autoseg.supernet.fast.weights import EdgeGroup, EdgeGroupWeights, Factors, Kernels
 
 BN_EPS, BN_MOMENTUM = 1e-5, 0.1
 RATE = 2
@@ -93,15 +93,6 @@ class StackedNorm(nn.Module):
 
 
 # --- one group of edges -----------------------------------------------------------------------------------------------
-
-
-class Factors(NamedTuple):
-    """alpha in the shapes that one group of edges needs."""
-
-    weighted: Tensor | None
-    """For each channel of the stacked operations with weights, ((S+D+A)*G*E*C,)."""
-    free: tuple[Tensor, ...]
-    """For the operations without weights: see `parameter_free_ops.py`."""
 
 
 class Kept(NamedTuple):

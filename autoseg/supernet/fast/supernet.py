@@ -17,11 +17,10 @@ from torch import Tensor, nn
 
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import Node
-from autoseg.supernet.fast.alpha_gather import AlphaFactors
 from autoseg.supernet.fast.cell import SearchCell
 from autoseg.supernet.fast.channel_groups import LAYOUTS
 from autoseg.supernet.fast.kernels import KernelChoice
-from autoseg.supernet.fast.weights import BYPASS, WeightLayout
+from autoseg.supernet.fast.weights import BYPASS, AlphaFactors, WeightLayout
 from autoseg.supernet.reference import Supernet, cell_name
 from autoseg.supernet.variants.gdas import SampledCell
 
