@@ -246,8 +246,12 @@ class _CellFunction(torch.autograd.Function):
             layout = cell.layout
             grad = unshuffle(layout.split(grad, 1, cell.blocks, cell.channels), cell.share, layout)
             of_betas = layout.sum_to(grad * received, 0).view_as(betas) if ctx.needs_input_grad[3] else None
-            grad = grad * layout.spread(betas)
-            of_inputs, found = _blocks_backward(cell, grad, inputs, received, kept, tensors, ctx.needs)
+            grad, arrows = grad * layout.spread(betas), layout.axis(0)
+            groups = cell.unpack(tensors, lambda atrous: cell.split_atrous(atrous, inputs.dtype))
+            found = _blocks_backward(cell, grad, received, kept, groups, ctx.needs)
+            both = torch.cat([grad.sum(arrows, keepdim=True), grad], arrows)
+            of_inputs, of_first = next(cell.stacked()).backward(both, inputs, kept[0], groups[0], ctx.needs)
+            found.insert(0, of_first)
             of_atrous: Sequence[Tensor | None] = [None] * len(cell.weights.atrous)
             if ctx.needs.weights:
                 of_atrous = cell.join_atrous([of.atrous for of in found])
@@ -260,32 +264,23 @@ class _CellFunction(torch.autograd.Function):
 
 
 def _blocks_backward(
-    cell: SearchCell,
-    grad: Tensor,
-    inputs: Tensor,
-    received: Tensor,
-    kept: Sequence[Kept],
-    tensors: Sequence[Tensor],
-    needs: Needs,
-) -> tuple[Tensor, list[EdgeTensors]]:
-    """The gradients of the inputs and of each edge group's tensors. grad: grouped by G, B and C; overwritten."""
+    cell: SearchCell, grad: Tensor, received: Tensor, kept: Sequence[Kept], groups: Sequence[EdgeTensors], needs: Needs
+) -> list[EdgeTensors]:
+    """The gradients of the edge groups that read blocks. grad: grouped by G, B and C; becomes that of whole blocks."""
     layout = cell.layout
-    groups, blocks = layout.axis(0), layout.axis(1)
-    parts = cell.unpack(tensors, lambda atrous: cell.split_atrous(atrous, inputs.dtype))
+    blocks = layout.axis(1)
     pieces = torch.split(layout.join(received), cell.channels, 1)
-    first, *others = cell.stacked()
+    _, *others = cell.stacked()
     found: list[EdgeTensors] = []
     for number in range(len(others), 0, -1):
         edges, block = others[number - 1], number - 1
         state = _state(cell, received, pieces, block)
         of_rest = grad.narrow(blocks, number, edges.edges)
-        of_state, of_tensors = edges.backward(of_rest, state, kept[number], parts[number], needs)
+        of_state, of_tensors = edges.backward(of_rest, state, kept[number], groups[number], needs)
         of_state = layout.split(of_state, cell.groups, cell.channels)
         grad.select(blocks, block).add_(unshuffle(of_state, cell.share, layout))
         found.insert(0, of_tensors)
-    both = torch.cat([grad.sum(groups, keepdim=True), grad], groups)
-    of_inputs, of_tensors = first.backward(both, inputs, kept[0], parts[0], needs)
-    return of_inputs, [of_tensors, *found]
+    return found
 
 
 def _state(cell: SearchCell, received: Tensor, pieces: tuple[Tensor, ...], block: int) -> Tensor:
