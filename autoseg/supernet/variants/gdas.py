@@ -51,26 +51,29 @@ class SampledNorm(StackedNorm):
         return normal
 
 
-Pieces = dict[tuple[str, str], Sequence[Tensor]]
-"""The weights of a cell: of a stage (a field of `CellWeights`) and operation, one tensor for each edge."""
+class Pieces:
+    """The weights of a cell, split by edge once for all edge groups. A class, since a hook looks into dictionaries."""
 
+    def __init__(self, weights: CellWeights, operations: Sequence[str], order: Sequence[int]) -> None:
+        """order: the edges' numbers in the order of `CellWeights.atrous`."""
+        separable, dilated, atrous = (of_kind(operations, kind) for kind in WEIGHTED)
+        stages = {"depthwise1": separable, "depthwise2": separable, "dilated": dilated, "atrous": atrous}
+        self._pieces: dict[tuple[str, str], Sequence[Tensor]] = {
+            (stage, name): weight.split(weights.channels)
+            for stage, names in stages.items()
+            for name, weight in zip(names, getattr(weights, stage), strict=True)
+        }
+        for name in atrous:
+            pieces = self._pieces["atrous", name]
+            self._pieces["atrous", name] = [pieces[order.index(number)] for number in range(weights.edges)]
+        for stage, names in (("pointwise1", separable), ("pointwise2", separable + dilated)):
+            rows = getattr(weights, stage)[..., None, None].unbind() if names else ()
+            for place, name in enumerate(names):
+                self._pieces[stage, name] = rows[place * weights.edges : (place + 1) * weights.edges]
 
-def pieces_of(weights: CellWeights, operations: Sequence[str], order: Sequence[int]) -> Pieces:
-    """Splits a cell's weights by edge once for all edge groups. order: the edges as in `CellWeights.atrous`."""
-    separable, dilated, atrous = (of_kind(operations, kind) for kind in WEIGHTED)
-    stages = {"depthwise1": separable, "depthwise2": separable, "dilated": dilated, "atrous": atrous}
-    pieces: Pieces = {
-        (stage, name): weight.split(weights.channels)
-        for stage, names in stages.items()
-        for name, weight in zip(names, getattr(weights, stage), strict=True)
-    }
-    for name in atrous:
-        pieces["atrous", name] = [pieces["atrous", name][order.index(number)] for number in range(weights.edges)]
-    for stage, names in (("pointwise1", separable), ("pointwise2", separable + dilated)):
-        rows = getattr(weights, stage)[..., None, None].unbind() if names else ()
-        for place, name in enumerate(names):
-            pieces[stage, name] = rows[place * weights.edges : (place + 1) * weights.edges]
-    return pieces
+    def join(self, stage: str, edges: Sequence[tuple[str, int]]) -> Tensor:
+        """The weights of one stage, for some (operation, edge), concatenated."""
+        return torch.cat([self._pieces[stage, name][number] for name, number in edges])
 
 
 class SampledEdges(nn.Module):
@@ -91,7 +94,7 @@ class SampledEdges(nn.Module):
         self.layout = LAYOUTS[choice.layout]
 
     def forward(self, state: Tensor, pieces: Pieces, sample: Sample) -> Tensor:
-        """See the class."""
+        """pieces: the cell's weights by edge."""
         taken: Slots = {name: [] for name in self.operations}
         for slot, number in enumerate(self.numbers):
             taken[self.operations[sample.operations[number]]].append(slot)
@@ -141,7 +144,7 @@ class SampledEdges(nn.Module):
         """One k x k convolution per operation, for all its slots."""
         results = []
         for name, slots in taken.items():
-            weight = torch.cat([pieces[stage, name][self.numbers[slot]] for slot in slots])
+            weight = pieces.join(stage, [(name, self.numbers[slot]) for slot in slots])
             groups = len(slots) * self.channels // weight.shape[1]
             stacked = torch.cat([features[slot] for slot in slots], 1)
             padding = rate * (weight.shape[-1] // 2)
@@ -150,8 +153,8 @@ class SampledEdges(nn.Module):
 
     def _pointwise(self, features: Tensor, stage: str, taken: Slots, pieces: Pieces) -> Tensor:
         """One 1x1 convolution for all slots of all operations."""
-        picked = [pieces[stage, name][self.numbers[slot]] for name, slots in taken.items() for slot in slots]
-        return F.conv2d(features, torch.cat(picked), groups=len(picked))
+        picked = [(name, self.numbers[slot]) for name, slots in taken.items() for slot in slots]
+        return F.conv2d(features, pieces.join(stage, picked), groups=len(picked))
 
 
 class SampledCell(SearchCell):
@@ -165,7 +168,7 @@ class SampledCell(SearchCell):
     ) -> Feature:
         """The node's feature; betas: (G, 1, 1)."""
         inputs, betas = self._preprocess(prev_prev, prevs, betas, size)
-        pieces, layout = pieces_of(self.weights, self.operations, state_order(self.topology)), self.layout
+        pieces, layout = Pieces(self.weights, self.operations, state_order(self.topology)), self.layout
         arrows, edges = layout.axis(0), layout.axis(1)
         total = self._read(0, layout.as_groups(inputs, 1 + self.groups, self.channels), pieces, sample)
         of_prev_prev, of_prev = torch.split(total, [1, self.groups], arrows)
