@@ -20,7 +20,7 @@ from autoseg.losses.losses import segmentation_loss
 from autoseg.metrics.boundary import BoundaryFScore
 from autoseg.metrics.calibration import Calibration
 from autoseg.metrics.confusion import ConfusionMatrix, Scores, by_name, plain
-from autoseg.ops.precision import float64_device
+from autoseg.ops.devices import float64_device
 
 
 class Details:

@@ -26,7 +26,7 @@ from autoseg.genotype.schema import Genotype
 from autoseg.losses.losses import sample_pixels
 from autoseg.network import for_inference
 from autoseg.network.base import SegmentationNetwork
-from autoseg.ops.memory_format import preferred_format
+from autoseg.ops.devices import preferred_format
 from autoseg.zoo.build import build_network
 from autoseg.zoo.schema import FixedNetwork
 from autoseg.zoo.weights import load_backbone, read_weights

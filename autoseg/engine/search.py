@@ -26,7 +26,7 @@ from autoseg.losses.losses import SegmentationLoss
 from autoseg.supernet import Supernet, build_supernet
 from autoseg.supernet.build import reference_notes
 from autoseg.supernet.fast.kernels import choose_kernels
-from autoseg.supernet.upsampler_cost import relative_costs
+from autoseg.supernet.upsampling import relative_costs
 
 Batch = tuple[Tensor, Tensor]
 """Images (N, C, H, W) and masks (N, H, W)."""

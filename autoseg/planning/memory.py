@@ -2,7 +2,7 @@
 
 The prediction is for one iteration in the middle of a run, when gradients and the optimizers' state exist: a weight
 step and an architecture step of a search, or one step of a retraining. The real task runs on tensors without data
-(PyTorch's fake tensors). They lie on the CPU but take the code paths of the target device (`ops.acting`), so the GPU
+(PyTorch's fake tensors). They lie on the CPU but take the code paths of the target device (`ops.devices`), so the GPU
 need not be present. The prediction leaves out the process itself and a data set that is kept on the device. With
 sampled operations (GDAS) it is for one sample; other samples may need more.
 """
@@ -30,7 +30,7 @@ from autoseg.engine.optim import autocast, clip_gradients
 from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.search import HALVES, SearchTask
 from autoseg.errors import ConfigError
-from autoseg.ops.acting import acting_as
+from autoseg.ops.devices import acting_as
 from autoseg.ops.resize import Size
 from autoseg.supernet import Supernet, choose_kernels
 from autoseg.supernet.fast.cell import Feature

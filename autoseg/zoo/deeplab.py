@@ -15,7 +15,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from autoseg.network.base import SegmentationNetwork
-from autoseg.ops.heads import AsppDecoder, ConvNormRelu, DeepLabV3PlusDecoder
+from autoseg.ops.heads import AsppHead, ConvNormRelu, DeepLabV3PlusDecoder, ScoreDecoder
 from autoseg.ops.layers import Chain, he_initialise
 from autoseg.zoo.layers import SeparableConvNormRelu, fully_connected, initialise_score, scaled
 from autoseg.zoo.resnet import ResNet
@@ -107,11 +107,10 @@ class DeepLabV3(SegmentationNetwork):
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        rates, filters = (
-            rates_at(aspp_rates, PUBLISHED_STRIDE[3], backbone.strides[-1]),
-            scaled(FILTERS, backbone.width),
-        )
-        self.decoder = AsppDecoder(backbone.channels[-1], num_classes, filters, rates, dropout, nn.BatchNorm2d)
+        rates = rates_at(aspp_rates, PUBLISHED_STRIDE[3], backbone.strides[-1])
+        filters = scaled(FILTERS, backbone.width)
+        head = AsppHead(backbone.channels[-1], filters, rates, nn.BatchNorm2d, dropout)
+        self.decoder = ScoreDecoder(head, filters, num_classes)
         he_initialise(self.decoder)
         initialise_score(self.decoder.classifier)
         self.stages = (*backbone.stages, "decoder.head.aspp", "decoder.head.project", "decoder.classifier")
