@@ -158,11 +158,10 @@ R = TypeVar("R", Operation, Upsampler, Loss, Network, Decoder)
 
 
 class Registry(Mapping[str, R]):
-    """Name -> record. The first look imports `homes`, the modules that register what ships with autoseg."""
+    """Name -> record. The first look imports `home`, the module that registers what ships with autoseg."""
 
-    def __init__(self, kind: str, *homes: str) -> None:
-        self.kind = kind
-        self._homes = homes
+    def __init__(self, kind: str, home: str) -> None:
+        self.kind, self._home = kind, home
         self._records: dict[str, R] = {}
         self._plugins: dict[str, str] = {}
         self._loaded = False
@@ -221,8 +220,7 @@ class Registry(Mapping[str, R]):
     def _load(self) -> None:
         if not self._loaded:
             self._loaded = True
-            for home in self._homes:
-                importlib.import_module(home)
+            importlib.import_module(self._home)
 
     def __getitem__(self, name: str) -> R:
         self._load()
@@ -243,7 +241,7 @@ UPSAMPLERS: Registry[Upsampler] = Registry("upsampler", "autoseg.ops.upsamplers"
 """Every upsampler; `autoseg.space.resolution.find_upsampler` also knows those with a kernel size."""
 DECODERS: Registry[Decoder] = Registry("decoder", "autoseg.ops.decoders")
 """Every decoder of a discrete network."""
-LOSSES: Registry[Loss] = Registry("loss", "autoseg.losses.pixel_losses", "autoseg.losses.region_losses")
+LOSSES: Registry[Loss] = Registry("loss", "autoseg.losses.terms")
 """Every term of a loss."""
 NETWORKS: Registry[Network] = Registry("network", "autoseg.zoo.networks")
 """Every fixed network by its full name."""

@@ -20,7 +20,7 @@ from autoseg.data.loading.cache import keep_samples
 from autoseg.data.loading.loader import BatchLoader
 from autoseg.engine.environment import describe_environment, pick_device
 from autoseg.engine.search import SearchTask
-from autoseg.setup.settings import search_settings
+from autoseg.setup.settings import search_config, search_sources
 
 PLACES = ("device", "memory", "disk", "none")
 
@@ -28,7 +28,7 @@ PLACES = ("device", "memory", "disk", "none")
 def main():
     arguments = parse_arguments()
     device = pick_device(arguments.device)
-    config = search_settings(arguments.space, arguments.data, overrides=parse_assignments(arguments.set))
+    config = search_config(search_sources(arguments.space, arguments.data, overrides=parse_assignments(arguments.set)))
     steps = time_steps(config, device, arguments.blocks, arguments.steps)
     batches = time_batches(config, device, arguments.blocks, arguments.steps, arguments.workers)
     added = steps["with data"] / steps["fixed batch"] - 1

@@ -24,10 +24,9 @@ from bench.measure import timed
 from torch import Tensor
 
 from autoseg.config.training import RetrainSchedule
-from autoseg.engine.compiling import compiled
 from autoseg.engine.environment import pick_device
-from autoseg.engine.mixed_precision import autocast
-from autoseg.engine.optim import build_optimizer
+from autoseg.engine.optim import autocast, build_optimizer
+from autoseg.engine.retrain import compiled
 from autoseg.errors import AutosegError
 from autoseg.files import one_line
 from autoseg.genotype.schema import Genotype

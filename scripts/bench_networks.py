@@ -26,7 +26,7 @@ from autoseg.errors import AutosegError
 from autoseg.files import write_text
 from autoseg.network import for_inference
 from autoseg.registry import NETWORKS
-from autoseg.zoo.build import build_architecture
+from autoseg.zoo.build import build_network
 from autoseg.zoo.schema import FixedNetwork
 
 COUNTED = ((512, 512), (1024, 2048))
@@ -46,11 +46,12 @@ def row(network: FixedNetwork, variant: str, size: tuple[int, int] | None, repea
         network, classes = network.model_copy(update={"in_channels": 1}), 2
 
     def build() -> torch.nn.Module:
-        return build_architecture(network, classes)
+        return build_network(network, classes)
 
-    costs = [count_cost(build, counted, network.in_channels) for counted in COUNTED]
+    costs = [count_cost(build, counted) for counted in COUNTED]
     with torch.device("meta"):
-        field = receptive_field(build(), network.in_channels)
+        built = build()
+    field = receptive_field(built)
     fields = [f"{cost.multiply_adds / 1e9:,.1f}" for cost in costs]
     fields.append("image" if math.isinf(field) else f"{field:.0f}")
     if size is not None:

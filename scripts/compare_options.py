@@ -42,7 +42,7 @@ from autoseg.files import write_text
 from autoseg.genotype.schema import Genotype
 from autoseg.network import build_searched
 from autoseg.planning.memory import random_batch, stand_in_task
-from autoseg.setup.settings import first_difference, search_settings
+from autoseg.setup.settings import first_difference, search_config, search_sources
 from autoseg.space.schema import SearchSpace
 from autoseg.supernet import build_supernet
 
@@ -269,7 +269,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     configs = {}
     for name in options.variants:
         changes = merge({"space": {"relaxation": VARIANTS[name]}, "device": str(device)}, given)
-        configs[name] = search_settings(options.space, options.data, overrides=changes)
+        configs[name] = search_config(search_sources(options.space, options.data, overrides=changes))
     settings = {"space": options.space, "data": options.data, "set": given, "rounds": options.rounds}
     results = Results(options.out, settings, machine.describe(device))
     if any("cost" not in results.of(name) for name in configs):

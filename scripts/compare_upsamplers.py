@@ -36,7 +36,7 @@ from autoseg.data.dataset import SegmentationDataset, open_dataset, resolve
 from autoseg.data.loading.cache import keep_samples
 from autoseg.data.loading.loader import evaluation_batches
 from autoseg.engine.environment import pick_device
-from autoseg.engine.optim import build_optimizer, learning_rate, set_learning_rate
+from autoseg.engine.optim import build_optimizer, set_learning_rate
 from autoseg.engine.training import make_loader
 from autoseg.errors import AutosegError, ConfigError
 from autoseg.files import write_text
@@ -107,13 +107,12 @@ class Experiment:
         schedule = self.schedule
         optimizer = build_optimizer(schedule.optimizer, network.parameters())
         loader = make_loader(schedule, self.data, seed, self.train, list(range(len(self.train))), "train", self.device)
-        steps, seconds = schedule.epochs * len(loader), []
+        seconds = []
         for epoch in range(schedule.epochs):
             for number, (images, masks) in enumerate(loader.epoch(epoch, 0, len(loader))):
                 step = epoch * len(loader) + number
                 begin = time.perf_counter()
-                lr = learning_rate(schedule.optimizer.lr, schedule.schedule, step, steps, len(loader))
-                set_learning_rate(optimizer, lr)
+                set_learning_rate(optimizer, schedule, step, len(loader))
                 optimizer.zero_grad()
                 logits = network(images.to(self.device).contiguous(memory_format=torch.channels_last))
                 loss = segmentation_loss(logits, masks.to(self.device), self.train.ignore_label)

@@ -27,7 +27,7 @@ from autoseg.errors import AutosegError, ConfigError
 from autoseg.files import one_line, write_text
 from autoseg.planning import time as step_time
 from autoseg.planning.memory import STEPS
-from autoseg.setup.settings import search_settings
+from autoseg.setup.settings import search_config, search_sources
 from autoseg.supernet.fast.kernels import KernelChoice
 
 PAPER_IMAGES, CLASSES = 2975, 19
@@ -137,7 +137,7 @@ def estimate(space: str, precision: str, names: Sequence[str], card: Card, crop:
     """The figures of a space's weight and architecture step at its own crop and batch, for some of `VARIANTS`."""
     search: dict[str, Any] = {"precision": precision, **({"crop": [crop, crop]} if crop else {})}
     data = {"layout": "generated", "num_classes": CLASSES}
-    config = search_settings(space, data, None, {"device": "cpu", "search": search})
+    config = search_config(search_sources(space, data, None, {"device": "cpu", "search": search}))
     return {
         "space": config.space.name,
         "precision": precision,

@@ -23,7 +23,7 @@ from autoseg.errors import AutosegError, ConfigError
 from autoseg.files import one_line, write_text
 from autoseg.planning.device import format_bytes
 from autoseg.planning.memory import Memory, Setting, predict_memory
-from autoseg.setup.settings import retrain_settings, search_settings
+from autoseg.setup.settings import retrain_config, retrain_sources, search_config, search_sources
 
 GPU = torch.device("cuda")
 SPACES = ("auto_deeplab", "auto_deeplab_pixeldcl", "fast", "unet", "tiny")
@@ -123,7 +123,7 @@ def batches(name: str, what: str, precision: str, predict: Callable[[int], Memor
 
 def of_space(space: str, cards: Sequence[int]) -> list[Fits]:
     """The crops of a space, with a batch of 2 and with its own, in both precisions, without and with checkpointing."""
-    config = search_config(space)
+    config = config_of(space)
     own, found = config.search.batch_size, []
     for batch in sorted({SMALL_BATCH, own}):
         for precision in PRECISIONS:
@@ -138,8 +138,10 @@ def of_space(space: str, cards: Sequence[int]) -> list[Fits]:
     return found
 
 
-def search_config(space: str) -> SearchConfig:
-    return search_settings(space, {"layout": "generated", "num_classes": CLASSES}, None, {"device": "cpu"})
+def config_of(space: str) -> SearchConfig:
+    return search_config(
+        search_sources(space, {"layout": "generated", "num_classes": CLASSES}, None, {"device": "cpu"})
+    )
 
 
 def of_retraining(cards: Sequence[int], genotype: str = GENOTYPE) -> list[Fits]:
@@ -151,7 +153,7 @@ def of_retraining(cards: Sequence[int], genotype: str = GENOTYPE) -> list[Fits]:
 
         def config(length: int, batch: int, precision: str = precision) -> RetrainConfig:
             schedule = {"crop": [length, length], "batch_size": batch, "precision": precision}
-            return retrain_settings(genotype, data, None, {"device": "cpu", "retrain": schedule})
+            return retrain_config(retrain_sources(genotype, data, None, {"device": "cpu", "retrain": schedule}))
 
         def at_side(length: int, config: Callable[[int, int], RetrainConfig] = config) -> Memory:
             return predict_memory(config(length, BATCH), GPU)
@@ -170,7 +172,7 @@ def to_be_checked(spaces: Sequence[str]) -> list[dict[str, Any]]:
     for space in spaces:
         for length, batch in CHECKED.get(space, ()):
             say(f"{space} at {length}x{length}, to be checked")
-            config = Setting((length, length), batch, False, "float32").apply(search_config(space))
+            config = Setting((length, length), batch, False, "float32").apply(config_of(space))
             in_turn = config.search.model_copy(update={"arch_start_epoch": 0})
             memory = predict_memory(config.model_copy(update={"search": in_turn}), GPU)
             sizes = {"eager": memory.eager_bytes, "graphs": memory.peak_bytes}

@@ -19,7 +19,7 @@ import torch._dynamo
 import torch.utils.tensorboard  # noqa: F401
 
 from autoseg import host_memory
-from autoseg.viz import draw  # noqa: F401
+from autoseg.viz import heat_maps  # noqa: F401
 
 FORBIDDEN = frozenset('<>:"|?*')
 """In names of files."""

@@ -23,7 +23,7 @@ from gpu_estimate import VARIANTS, Card, both, expected_share, figures
 
 from autoseg.analysis.memory_tracker import LiveStorages
 from autoseg.engine.config import SearchConfig
-from autoseg.ops.acting import acting_as
+from autoseg.ops.devices import acting_as
 from autoseg.planning.memory import CPU, STEPS, followed, make_state, random_batch, stand_in_task, take_step
 from autoseg.supernet.fast.kernels import KernelChoice
 

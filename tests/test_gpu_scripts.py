@@ -31,9 +31,9 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
 from gpu import bench, bench_child, bench_rows, camvid, camvid_child, check
 from gpu.output import MOST_FILES, Output, make_room, table
 from gpu.supervisor import Supervisor
+from tiny_runs import search_settings
 
 from autoseg.errors import ConfigError, Interrupted
-from autoseg.setup.settings import search_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "scripts"

@@ -92,7 +92,7 @@ def test_the_page_and_its_figures(small: list[str]) -> None:
     assert page.count("not yet checked on a card") == 1
     assert len(figures["search"]) == 4
     assert [one["what"] for one in figures["retraining"]] == ["crop at batch 8", "batch at 65x65"]
-    config = what_fits.search_config(small[1])
+    config = what_fits.config_of(small[1])
     found = figures["search"][0]["largest"]["1"]["eager"]
     for length, fits in ((found, True), (found + 32, False)):
         exact = Need.of(predict_memory(Setting((length, length), 2, False, "float32").apply(config), GPU))

@@ -23,6 +23,7 @@ from autoseg.engine.config import RetrainConfig, SearchConfig
 from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.search import SearchTask
 from autoseg.files import to_yaml
+from autoseg.setup.settings import retrain_config, retrain_sources, search_config, search_sources
 
 DATA: dict[str, Any] = {
     "layout": "generated",
@@ -90,6 +91,16 @@ def retrain_task(data: Mapping[str, Any] | None = None, **retrain: Any) -> Retra
     return RetrainTask(
         config, open_dataset(config.data, "train"), open_dataset(config.data, "val"), torch.device("cpu")
     )
+
+
+def search_settings(*given: Any, **named: Any) -> SearchConfig:
+    """The settings of a search from its sources."""
+    return search_config(search_sources(*given, **named))
+
+
+def retrain_settings(*given: Any, **named: Any) -> RetrainConfig:
+    """The settings of a retraining from its sources."""
+    return retrain_config(retrain_sources(*given, **named))
 
 
 def call(*arguments: object) -> None:

@@ -22,14 +22,14 @@ class Cost:
     size: Size
 
 
-def count_cost(build: Callable[[], nn.Module], size: Size, in_channels: int = 3) -> Cost:
+def count_cost(build: Callable[[], nn.Module], size: Size) -> Cost:
     """Cost of the module that `build` makes, for one image of `size`, by PyTorch's counter on meta tensors.
 
     Buffers are no parameters. The parameters of an auxiliary head count, though only training runs it.
     """
     with torch.device("meta"):
         network = build().eval()
-        images = torch.empty(1, in_channels, *size)
+        images = torch.empty(1, getattr(network, "in_channels", 3), *size)
     return Cost(count_parameters(network), count_multiply_adds(network, images), size)
 
 

@@ -12,13 +12,8 @@ feature whose maxima it uses."""
 IMAGE, LOGITS = "image", "logits"
 """Names of both ends of a diagram."""
 
-
-@dataclass(frozen=True)
-class Read:
-    """A stage, or the image, that is read, and how it first meets another one, if it does."""
-
-    source: str
-    how: Join | None = None
+Reads = dict[str, Join | None]
+"""What is read, a stage or the image, and how it first meets another one, if it does."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +28,7 @@ class Stage:
     channels: int
     stride: float
     parameters: int
-    reads: tuple[Read, ...]
+    reads: Reads
 
 
 @dataclass(frozen=True)
@@ -44,7 +39,7 @@ class Diagram:
     """
 
     stages: tuple[Stage, ...]
-    output: tuple[Read, ...]
+    output: Reads
     in_channels: int
     classes: int
     other_parameters: int

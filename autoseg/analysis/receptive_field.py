@@ -32,7 +32,7 @@ ACROSS = 32
 aten = torch.ops.aten
 
 
-def receptive_field(network: nn.Module, in_channels: int = 3) -> float:
+def receptive_field(network: nn.Module) -> float:
     """Pixels of the image that a pixel of the logits (N, K, H, W) may depend on, along the wider of rows and columns.
 
     It is the widest field of all paths through the network and of all pixels, which differ after a transposed
@@ -41,19 +41,19 @@ def receptive_field(network: nn.Module, in_channels: int = 3) -> float:
     """
     widest = 0.0
     for axis, size in ((2, (FAR, ACROSS)), (3, (ACROSS, FAR))):
-        widest = max(widest, float(reach(network, size, axis, in_channels).sum(0).max()) + 1)
+        widest = max(widest, float(reach(network, size, axis).sum(0).max()) + 1)
         if 2 * widest > FAR:  # the border may cut off even the field in the middle
             return math.inf
     return float(math.ceil(widest))
 
 
-def reach(network: nn.Module, size: Size, axis: int, in_channels: int = 3) -> Tensor:
+def reach(network: nn.Module, size: Size, axis: int) -> Tensor:
     """The reach of the logits in rows (axis 2) or columns (axis 3) of an image: the last one, and minus the first one.
 
     Returns: (2, K, H, W), each of K, H and W in full or 1. Minus infinity: nothing is seen.
     """
     mode = _Reaches()
-    images = meta_images(network, 2, in_channels, size)
+    images = meta_images(network, 2, size)
     own = torch.arange(size[axis - 2], dtype=torch.float64).view([-1 if each == axis else 1 for each in range(4)])
     mode.facts[images] = torch.cat([own, -own])
     found = mode.fact(run(network, images, mode, meta_weights(network)))
@@ -106,10 +106,6 @@ def _pointwise(call: _Call) -> Tensor:
 
 def _unknown(call: _Call) -> list[Tensor]:
     return [-_nothing(len(shape)) for shape in call.shapes]
-
-
-def _same(call: _Call) -> Tensor:
-    return call.reaches[0]
 
 
 # --- the same elements in other places --------------------------------------------------------------------------------
@@ -182,10 +178,6 @@ def _pixel_shuffle(call: _Call) -> Tensor:
     for axis in (-2, -1):
         found = found.repeat_interleave(factor, axis) if found.shape[axis] > 1 else found
     return found
-
-
-def _pixel_unshuffle(call: _Call) -> Tensor:
-    return _slide(call, [call["downscale_factor"]] * 2)
 
 
 def _nearest(call: _Call) -> Tensor:
@@ -261,14 +253,9 @@ def _adaptive_pool(call: _Call) -> Tensor:
 
 
 def _reduce(call: _Call) -> Tensor:
-    """A reduction of some dimensions or all, which are kept or not."""
+    """A reduction of some dimensions or all, which are kept or not; or a mixture along one, which keeps the shape."""
     axes = [call["dim"]] if isinstance(call["dim"], int) else call["dim"] or list(range(call.tensors[0].dim()))
     return call.reaches[0].amax(axes, keepdim=len(call.shapes[0]) == call.tensors[0].dim())
-
-
-def _along(call: _Call) -> Tensor:
-    """An operation that mixes all elements along one dimension and keeps the shape."""
-    return call.reaches[0].amax(call["dim"], keepdim=True)
 
 
 def _matmul(call: _Call) -> Tensor:
@@ -278,7 +265,7 @@ def _matmul(call: _Call) -> Tensor:
 
 
 _BY_RULE: dict[Callable[[_Call], Tensor | list[Tensor]], str] = {
-    _same: "native_batch_norm _native_batch_norm_legit_no_training cudnn_batch_norm miopen_batch_norm clone copy"
+    _pointwise: "native_batch_norm _native_batch_norm_legit_no_training cudnn_batch_norm miopen_batch_norm clone copy"
     " _to_copy lift_fresh native_dropout",
     lambda call: []: "zeros_like ones_like full_like empty_like new_zeros new_ones new_full new_empty rand_like"
     " randn_like",
@@ -288,15 +275,14 @@ _BY_RULE: dict[Callable[[_Call], Tensor | list[Tensor]], str] = {
     _stack: "stack",
     _pad: "constant_pad_nd",
     _pixel_shuffle: "pixel_shuffle",
-    _pixel_unshuffle: "pixel_unshuffle",
+    lambda call: _slide(call, [call["downscale_factor"]] * 2): "pixel_unshuffle",
     _nearest: "upsample_nearest1d upsample_nearest2d",
     _interpolate: "upsample_linear1d upsample_bilinear2d upsample_bicubic2d",
     _sample: "grid_sampler_2d",
     _convolution: "convolution",
     _pool: "max_pool2d_with_indices avg_pool2d",
     _adaptive_pool: "_adaptive_avg_pool2d adaptive_max_pool2d",
-    _reduce: "mean sum amax amin var",
-    _along: "_softmax _log_softmax",
+    _reduce: "mean sum amax amin var _softmax _log_softmax",
     _matmul: "mm bmm addmm baddbmm",
 }
 RULES = {getattr(aten, name): rule for rule, names in _BY_RULE.items() for name in names.split()}

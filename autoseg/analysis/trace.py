@@ -6,8 +6,8 @@ its results. Letters: N images, C channels, H height, W width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import chain
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -18,15 +18,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from autoseg.analysis.module_graph import IMAGE, Diagram, Join, Read, Stage
+from autoseg.analysis.module_graph import IMAGE, Diagram, Join, Reads, Stage
 from autoseg.ops.resize import Size
 
 F = TypeVar("F")
 
 
-def trace_stages(
-    network: nn.Module, stages: Sequence[str] | Mapping[str, str], size: Size = (512, 512), in_channels: int = 3
-) -> Diagram:
+def trace_stages(network: nn.Module, stages: Sequence[str] | Mapping[str, str], size: Size = (512, 512)) -> Diagram:
     """The stages of a network, in the order in which they run, with what each reads directly.
 
     stages: dotted names of submodules, each called once and returning one (N, C, h, w), or a mapping from these to the
@@ -34,7 +32,7 @@ def trace_stages(
     Raises: ValueError: a stage that is not called, is called twice, or returns something else.
     """
     names = stages if isinstance(stages, Mapping) else {name: name for name in stages}
-    mode, images, weights = _Sources(), meta_images(network, 1, in_channels, size), meta_weights(network)
+    mode, images, weights = _Sources(), meta_images(network, 1, size), meta_weights(network)
     mode.facts[images] = _Origin({IMAGE: None})
     left = {name: parameter.numel() for name, parameter in network.named_parameters()}
     for name in left:
@@ -49,7 +47,7 @@ def trace_stages(
             raise ValueError(f"stage '{place}' is called twice, or two are named '{name}'")
         origin = mode.fact(output) or _Origin({})
         own = sum(left.pop(weight, 0) for weight in origin.weights)
-        found.append(Stage(name, output.shape[1], size[0] / output.shape[2], own, origin.reads))
+        found.append(Stage(name, output.shape[1], size[0] / output.shape[2], own, origin.sources))
         mode.facts[output] = _Origin({name: None})
 
     with ExitStack() as hooks:
@@ -60,8 +58,8 @@ def trace_stages(
     missing = set(names.values()) - {stage.name for stage in found}
     if missing:
         raise ValueError(f"stage '{min(missing)}' is not called")
-    reads = (mode.fact(logits) or _Origin({})).reads
-    return Diagram(tuple(found), reads, in_channels, logits.shape[1], sum(left.values()))
+    reads = (mode.fact(logits) or _Origin({})).sources
+    return Diagram(tuple(found), reads, images.shape[1], logits.shape[1], sum(left.values()))
 
 
 # --- running ----------------------------------------------------------------------------------------------------------
@@ -110,12 +108,8 @@ def _writes_part(func: Any, args: Sequence[Any]) -> bool:
 class _Origin(NamedTuple):
     """The stages that a tensor directly depends on, how these met others, and the parameters used since."""
 
-    sources: dict[str, Join | None]
+    sources: Reads
     weights: frozenset[str] = frozenset()
-
-    @property
-    def reads(self) -> tuple[Read, ...]:
-        return tuple(Read(source, how) for source, how in self.sources.items())
 
 
 _JOINS: dict[Any, Join] = {
@@ -135,7 +129,7 @@ class _Sources(Facts[_Origin]):  # type: ignore[no-untyped-call]
         how = _JOINS.get(func.overloadpacket)
         if how != "unpool" and len({frozenset(origin.sources) for origin in origins if origin.sources}) < 2:
             how = None
-        merged: dict[str, Join | None] = {}
+        merged: Reads = {}
         for origin in origins:
             for source, before in origin.sources.items():
                 merged[source] = merged.get(source) or before or how
@@ -143,10 +137,10 @@ class _Sources(Facts[_Origin]):  # type: ignore[no-untyped-call]
         return [_Origin(merged, weights)] * len(tree_leaves(result))
 
 
-def meta_images(network: nn.Module, count: int, in_channels: int, size: Size) -> Tensor:
-    """Images (count, in_channels, *size) without data, of the network's dtype."""
+def meta_images(network: nn.Module, count: int, size: Size) -> Tensor:
+    """Images (count, C, *size) without data, of the network's dtype and its `in_channels`, else of 3 channels."""
     like = next((each for each in network.parameters() if each.is_floating_point()), torch.empty(0))
-    return torch.empty(count, in_channels, *size, dtype=like.dtype, device="meta")
+    return torch.empty(count, getattr(network, "in_channels", 3), *size, dtype=like.dtype, device="meta")
 
 
 def meta_weights(network: nn.Module) -> dict[str, Tensor]:
@@ -156,19 +150,13 @@ def meta_weights(network: nn.Module) -> dict[str, Tensor]:
 
 
 def run(network: nn.Module, images: Tensor, mode: TorchDispatchMode, weights: dict[str, Tensor]) -> Tensor:
-    """The logits of a network in evaluation mode; its own weights are neither read nor copied."""
-    with torch.no_grad(), _in_use(network), mode:
-        logits: Tensor = functional_call(network, weights, (images,))
-    return logits
-
-
-@contextmanager
-def _in_use(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode while it lasts."""
+    """The logits of a network in evaluation mode; it stays as it was, and its weights are neither read nor copied."""
     were = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
-        yield
+        with torch.no_grad(), mode:
+            logits: Tensor = functional_call(network, weights, (images,))
     finally:
         for module, training in were:
             module.training = training
+    return logits

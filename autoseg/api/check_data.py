@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +51,8 @@ def check_data(
     config = _config(data, overrides)
     folder, json_path = (None if place is None else Path(place).expanduser() for place in (out, json_file))
     _check_targets(folder, json_path, overwrite)
-    with ExitStack() as stack:
-        bars: list[Progress] = []
-
-        def show(done: int, total: int) -> None:
-            if not bars:  # the total is known only now
-                bars.append(stack.enter_context(Progress("check", total, enabled=show_progress)))
-            bars[0].update(done)
-
-        report = check_dataset(config, split, show)
+    with Progress("check", enabled=show_progress) as progress:
+        report = check_dataset(config, split, progress.update)
     content = json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n"
     if json_path is not None:
         _write(json_path, lambda path: write_text(path, content))
@@ -105,14 +97,15 @@ def _write(path: Path, write: Callable[[Path], Any]) -> None:
 
 def _draw(report: DataReport, path: Path) -> None:
     """Draw the contact sheet if any sample can be shown."""
-    from autoseg.viz import draw
     from autoseg.viz.palette import palette
+    from autoseg.viz.samples import draw_contact_sheet
+    from autoseg.viz.style import save
 
     if samples := report.samples():
         names, shown = zip(*samples, strict=True)
         classes = report.scan.config.classes
-        figure = draw.draw_contact_sheet(
+        figure = draw_contact_sheet(
             [sample.image for sample in shown], [sample.mask for sample in shown], names,
             palette(len(classes)), classes, report.scan.config.ignore_label,
         )  # fmt: skip
-        draw.save(figure, path)
+        save(figure, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from autoseg.config.base import merge
 from autoseg.data.dataset import SegmentationDataset, open_dataset
 from autoseg.engine.config import SearchConfig
 from autoseg.engine.environment import pick_device
-from autoseg.engine.evaluate_discretized import evaluate_discretized
+from autoseg.engine.evaluate import evaluate_network
 from autoseg.engine.log import show_seconds
 from autoseg.engine.predict import label_map, load_network
 from autoseg.engine.run_directory import Run, refuse_used
@@ -31,11 +32,12 @@ from autoseg.files import write_text
 from autoseg.genotype.schema import Genotype
 from autoseg.metrics.confusion import Scores
 from autoseg.network import build_searched
-from autoseg.setup.preflight import check_precision
-from autoseg.setup.settings import checked_schedule
+from autoseg.setup.settings import check_precision, checked_schedule
 from autoseg.supernet import build_supernet
-from autoseg.viz import draw
+from autoseg.supernet.fast.mixed_op import StackedNorm
 from autoseg.viz.palette import palette
+from autoseg.viz.samples import draw_predictions
+from autoseg.viz.style import save
 
 SETTINGS: dict[str, Any] = {
     "data": {"generated": {"train": 512}},
@@ -44,6 +46,7 @@ SETTINGS: dict[str, Any] = {
 }
 """Changes to `tiny.yaml`: fewer steps, and no scaling, because classes of generated images differ in size."""
 PICTURES = 4
+CALIBRATION_BATCHES = 16
 
 
 class Row(NamedTuple):
@@ -121,6 +124,27 @@ def _rows(searched: Run, genotype: Genotype, result: Mapping[str, Any]) -> list[
     ]
 
 
+def evaluate_discretized(task: SearchTask, genotype: Genotype) -> Scores:
+    """Scores on val of the supernet reduced to `genotype`. The supernet of `task` stays reduced.
+
+    BatchNorm statistics are computed anew on trainA, since those of the relaxed network do not hold.
+    """
+    supernet = task.supernet
+    supernet.choose(genotype)
+    norms = [module for module in supernet.modules() if isinstance(module, StackedNorm)]
+    for norm in norms:
+        norm.running_mean.zero_()
+        norm.running_var.fill_(1)
+    supernet.train()
+    with torch.no_grad():
+        for images, _ in itertools.islice(task.loader_a.epoch(0), CALIBRATION_BATCHES):
+            supernet(images.to(task.device))
+    scores, _ = evaluate_network(
+        supernet, task.val_set, task.config.data, task.device, batch_size=task.schedule.batch_size
+    )
+    return scores
+
+
 def commonest_class(train: SegmentationDataset, val: SegmentationDataset) -> Scores:
     """Scores on `val` of a network that always predicts the commonest class of `train`."""
     from autoseg.data.statistics import count_classes
@@ -149,8 +173,8 @@ def _draw_pictures(run: Path, folder: Path) -> list[Path]:
     val = open_dataset(data, "val")
     samples = [val.load(index) for index in range(min(PICTURES, len(val)))]
     predictions = [label_map(network, sample.image, data, torch.device("cpu")) for sample in samples]
-    figure = draw.draw_predictions(
+    figure = draw_predictions(
         [sample.image for sample in samples], [sample.mask for sample in samples], predictions,
         palette(val.num_classes), val.classes, val.ignore_label,
     )  # fmt: skip
-    return draw.save(figure, folder / "predictions")
+    return save(figure, folder / "predictions")

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from autoseg.engine.predict import IN_WINDOWS, Inference, inference_settings, load_for_inference
 from autoseg.errors import ConfigError, RunError
 from autoseg.files import write_text
-from autoseg.setup.trained_network import IN_WINDOWS, Inference, inference_settings, load_for_inference
 
 
 def evaluate(
@@ -71,7 +71,7 @@ def evaluate(
     with memory_errors(target, IN_WINDOWS), Progress("evaluate", len(dataset), enabled=show_progress) as progress:
         scores, loss = evaluate_network(
             network, dataset, settings, target, batch_size=batch_size, inference=asked, details=details,
-            progress=lambda done, _: progress.update(done),
+            progress=progress.update,
         )  # fmt: skip
     result = {
         "run": Path(run).as_posix(),
@@ -91,7 +91,8 @@ def evaluate(
     }
     write_text(file, json.dumps(result, indent=2) + "\n")
     if plot:
-        from autoseg.viz.draw import draw_confusion, save  # slow to import
+        from autoseg.viz.heat_maps import draw_confusion  # slow to import
+        from autoseg.viz.style import save
 
         save(draw_confusion(scores.confusion, scores.classes), picture)
     return result

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from autoseg.errors import ExportError
 from autoseg.genotype.schema import Genotype
-from autoseg.setup.trained_network import checkpoint_name
 
 
 def export_model(
@@ -28,7 +27,7 @@ def export_model(
         AutosegError: an argument is wrong, or the exported network differs from the original.
     """
     from autoseg.export import GENOTYPE_FORMATS, NETWORK_FORMATS, export_genotype, export_network
-    from autoseg.zoo.architecture import load_architecture
+    from autoseg.zoo.schema import load_architecture
 
     if format not in (*NETWORK_FORMATS, *GENOTYPE_FORMATS):
         raise ExportError(
@@ -49,7 +48,7 @@ def export_model(
     from autoseg.export.metadata import input_metadata
     from autoseg.viz.palette import palette
 
-    network, config, _ = load_network(source, checkpoint_name(checkpoint))
+    network, config, _ = load_network(source, checkpoint)
     settings = config.data.to_dict()
     kept = ("num_classes", "classes", "ignore_label", "mean", "std", "resize", "orientation")
     metadata = {key: settings[key] for key in kept} | input_metadata(config.data.channels, config.data.pixel_type)

@@ -19,11 +19,10 @@ from autoseg.errors import ConfigError
 from autoseg.files import read_yaml
 from autoseg.ops.resize import Size
 from autoseg.planning.device import device_memory, format_bytes, parse_bytes
-from autoseg.planning.fit import Limits, Option, Planner
+from autoseg.planning.fit import UNKNOWN, Limits, Option, Planner
 from autoseg.planning.memory import Setting
 from autoseg.planning.time import Steps, StepTimes, count_steps, step_times
-from autoseg.setup.preflight import check_device
-from autoseg.setup.settings import Source, search_settings
+from autoseg.setup.settings import Source, check_device, search_config, search_sources
 from autoseg.space.schema import SearchSpace
 
 CITYSCAPES_IMAGES, CITYSCAPES_CLASSES = 2975, 19
@@ -129,11 +128,12 @@ def plan(
         data = {"layout": "generated", "num_classes": classes or CITYSCAPES_CLASSES}
 
     def check(settings: SearchConfig) -> None:
-        Setting.of(settings.search).check()
         if _is_here(settings.device, memory_bytes):
             check_device(settings)
+        else:
+            Setting.of(settings.search).check()
 
-    settings = search_settings(space, data, config, overrides, check)
+    settings = search_config(search_sources(space, data, config, overrides), check)
     is_here = _is_here(settings.device, memory_bytes)
     device = pick_device(settings.device) if is_here else torch.device("cuda")
     number, limits = _images(settings, images, has_data)
@@ -184,11 +184,7 @@ def _is_here(device: str, memory_bytes: int | None) -> bool:
 
 def _asked(crop: Size | None, batch: int | None, classes: int | None) -> dict[str, Any]:
     """The arguments as overrides. Raises: ConfigError: one is out of range."""
-    schedule: dict[str, Any] = {}
-    if crop is not None:
-        schedule["crop"] = list(crop)
-    if batch is not None:
-        schedule["batch_size"] = batch
+    schedule = {key: value for key, value in (("crop", crop), ("batch_size", batch)) if value is not None}
     Setting(crop or (32, 32), 2 if batch is None else batch, False, "float32").check()
     if classes is not None and not 2 <= classes <= 65535:
         raise ConfigError(f"classes is {classes}; it must be 2 to 65535", code="classes-out-of-range")
@@ -200,7 +196,7 @@ def _images(settings: SearchConfig, images: int | None, has_data: bool) -> tuple
 
     Raises: ConfigError: fewer than four images. DataError: unusable data.
     """
-    limits = Limits()
+    limits = UNKNOWN
     number = CITYSCAPES_IMAGES if images is None else images
     if has_data:
         train = open_dataset(settings.data, "train")

@@ -15,6 +15,13 @@ from autoseg.genotype.schema import Genotype
 from autoseg.setup.names import Found, look_up, with_changes
 from autoseg.space.schema import SearchSpace
 from autoseg.space.snapshot import ArchProbs
+from autoseg.viz.cell import draw_cell
+from autoseg.viz.diagram import draw_network
+from autoseg.viz.graph import cells
+from autoseg.viz.heat_maps import draw_alpha, draw_gamma, draw_skips
+from autoseg.viz.history import draw_history
+from autoseg.viz.style import FORMATS, save
+from autoseg.viz.trellis import draw_path, draw_trellis
 
 
 def plot(
@@ -42,17 +49,15 @@ def plot(
     Raises:
         AutosegError: unknown source or format.
     """
-    from autoseg.viz import draw
-
-    if not formats or any(name not in draw.FORMATS for name in formats):
+    if not formats or any(name not in FORMATS for name in formats):
         raise ConfigError(
-            f"format must be some of {', '.join(draw.FORMATS)}, not {', '.join(formats) or 'none'}",
+            f"format must be some of {', '.join(FORMATS)}, not {', '.join(formats) or 'none'}",
             code="unknown-format",
         )
     figures, name = _figures(source, overrides or {})
     if out is None:
         out = Path(source) / "figures" if Path(source).is_dir() else Path("figures") / name
-    return [path for stem, figure in figures.items() for path in draw.save(figure, Path(out) / stem, formats)]
+    return [path for stem, figure in figures.items() for path in save(figure, Path(out) / stem, formats)]
 
 
 def _figures(source: str | Path, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
@@ -60,8 +65,6 @@ def _figures(source: str | Path, overrides: Mapping[str, Any]) -> tuple[dict[str
     if not Path(source).is_dir():
         found = [with_changes(each, overrides) for each in look_up(source)]
         return {stem: figure for each in found for stem, figure in _figures_of(each).items()}, found[0].name
-    from autoseg.viz import draw
-
     run = Run.open(source)
     if run.kind == "search":
         probs, _, epoch = arch_of(run)
@@ -70,42 +73,35 @@ def _figures(source: str | Path, overrides: Mapping[str, Any]) -> tuple[dict[str
     else:
         figures = _figures_of(run.config(RetrainConfig).architecture)
     if metrics := run.metrics():
-        figures["history"] = draw.draw_history(metrics)
+        figures["history"] = draw_history(metrics)
     return figures, run.path.name
 
 
 def _figures_of(found: Found) -> dict[str, Any]:
     """The figures of a space, a genotype or a network of the literature by file name."""
-    from autoseg.viz import draw
-
     if isinstance(found, SearchSpace):
-        return {"trellis": draw.draw_trellis(found, title=found.name)}
+        return {"trellis": draw_trellis(found, title=found.name)}
     if isinstance(found, Genotype):
-        return {"path": draw.draw_path(found), **_cell_figures(found)}
+        return {"path": draw_path(found), **_cell_figures(found)}
     from autoseg.zoo.build import diagram
 
-    return {"network": draw.draw_network(diagram(found), found.name)}
+    return {"network": draw_network(diagram(found), found.name)}
 
 
 def _search_figures(probs: ArchProbs, epoch: int, genotype: Genotype | None) -> dict[str, Any]:
     """The probabilities of a search by file name; the trellis shows the genotype if it is of this epoch."""
-    from autoseg.viz import draw
-
     if genotype is None or genotype.source.get("epoch") != epoch:
         genotype = decode(probs)
     title = f"{probs.space.name} after epoch {epoch + 1}"
-    figures = {"trellis": draw.draw_trellis(probs.space, probs.beta_probs, genotype, title)}
-    figures["alpha"] = draw.draw_alpha(probs)
+    figures = {"trellis": draw_trellis(probs.space, probs, genotype, title)}
+    figures["alpha"] = draw_alpha(probs)
     if probs.gamma_probs is not None:
-        figures["gamma"] = draw.draw_gamma(probs)
+        figures["gamma"] = draw_gamma(probs)
     if probs.skip_probs is not None:
-        figures["skips"] = draw.draw_skips(probs)
+        figures["skips"] = draw_skips(probs)
     return figures
 
 
 def _cell_figures(genotype: Genotype) -> dict[str, Any]:
     """The figures of `cell` and, if the decoder has its own cell, `up_cell`."""
-    from autoseg.viz import draw
-    from autoseg.viz.graph import cells
-
-    return {name: draw.draw_cell(genotype, name) for name in cells(genotype)}
+    return {name: draw_cell(genotype, name) for name in cells(genotype)}

@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from autoseg.setup.trained_network import IN_WINDOWS, Inference, inference_settings, load_for_inference
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from autoseg.config.data import ResolvedDataConfig
+from autoseg.data.dataset import LEAST_SIDE
+from autoseg.data.io.images import read_image
+from autoseg.data.io.opening import IMAGE_SUFFIXES, is_image
+from autoseg.engine.log import Progress
+from autoseg.engine.predict import IN_WINDOWS, Inference, inference_settings, label_map, load_for_inference
+from autoseg.errors import DataError, RunError
+from autoseg.files import write_atomically
+from autoseg.planning.device import memory_errors
+from autoseg.viz.palette import as_picture, overlay, palette
 
 
 def predict(
@@ -40,16 +55,86 @@ def predict(
     Raises:
         AutosegError: an argument is wrong, an image is unusable, or a file exists already.
     """
-    from autoseg.engine.log import Progress
-    from autoseg.engine.predict import find_images, predict_files
-    from autoseg.planning.device import memory_errors
-
     asked = inference_settings(inference)
     network, config, _, target = load_for_inference(run, checkpoint, device, precision, output_stride, asked)
-    files = []
-    found = find_images(images)
+    found, folders = find_images(images), (Path(out) / "labels", Path(out) / "overlays")
+    files = [(folders[0] / f"{path.stem}.png", folders[1] / f"{path.stem}.png") for path in found]
+    colours = palette(network.num_classes)
     with memory_errors(target, IN_WINDOWS), Progress("predict", len(found), enabled=show_progress) as progress:
-        for pair in predict_files(network, images, Path(out), config.data, target, asked):
-            files.append(pair)
-            progress.update(len(files))
+        _check(found, files, config.data)
+        try:
+            for folder in folders:
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as reason:
+            raise RunError(
+                f"{out} cannot be made ({reason.strerror}); give another --out", code="folder-unwritable"
+            ) from None
+        for done, (path, targets) in enumerate(zip(found, files, strict=True), start=1):
+            image = _read(path, config.data)
+            labels = label_map(network, image, config.data, target, asked)
+            pictures = _paletted(labels, colours), Image.fromarray(overlay(as_picture(image), labels, colours))
+            for file, picture in zip(targets, pictures, strict=True):
+                write_atomically(file, partial(picture.save, format="PNG"))
+            progress.update(done)
     return files
+
+
+def find_images(sources: Sequence[str | Path]) -> list[Path]:
+    """The image files in `sources`: files, and folders with their subfolders.
+
+    Raises: DataError: a file is missing, a folder has no images, or two images have the same name.
+    """
+    found: list[Path] = []
+    for source in map(Path, sources):
+        if source.is_dir():
+            inside = sorted(path for path in source.rglob("*") if is_image(path.name))
+            if not inside:
+                raise DataError(
+                    f"{source} holds no images ({', '.join(IMAGE_SUFFIXES)}); give a folder that does", code="no-images"
+                )
+            found += inside
+        elif source.is_file():
+            found.append(source)
+        else:
+            raise DataError(f"{source} does not exist; give images or folders of images", code="file-missing")
+    names: dict[str, Path] = {}
+    for path in found:
+        if path.stem in names:
+            raise DataError(
+                f"{path} and {names[path.stem]} would both become {path.stem}.png; predict them separately",
+                code="image-names-clash",
+            )
+        names[path.stem] = path
+    if not found:
+        raise DataError("no images to predict; give images or folders of images", code="nothing-to-predict")
+    return found
+
+
+def _check(images: Sequence[Path], files: Sequence[tuple[Path, Path]], data: ResolvedDataConfig) -> None:
+    """Read all images before any file is written, so that a bad one leaves no partial result.
+
+    Raises: DataError: an image is unreadable or too small. RunError: a file exists already.
+    """
+    for file in (file for pair in files for file in pair):
+        if file.exists():
+            raise RunError(f"{file} is there already; give another --out", code="file-exists")
+    for path in images:
+        height, width = _read(path, data).shape[:2]
+        if min(height, width) < LEAST_SIDE:
+            raise DataError(
+                f"{path} is {width}x{height} pixels, but images need at least {LEAST_SIDE} each way; remove it",
+                code="image-too-small",
+            )
+
+
+def _read(path: Path, data: ResolvedDataConfig) -> NDArray[Any]:
+    """Read an image (H, W, C). Raises: DataError: it has other channels or another pixel type than the network's."""
+    return read_image(path, None, data.channels, data.pixel_type, data.orientation)
+
+
+def _paletted(labels: np.ndarray, colours: np.ndarray) -> Image.Image:
+    """Labels as an image whose palette colours them; above 256 classes as 16-bit grey."""
+    image = Image.fromarray(labels)
+    if labels.dtype == np.uint8:
+        image.putpalette(colours.astype(np.uint8).tobytes())
+    return image

@@ -13,11 +13,10 @@ from autoseg.engine.run_directory import Run
 from autoseg.engine.trainer import Trainer
 from autoseg.planning.device import memory_errors
 from autoseg.planning.fit import smaller_settings
-from autoseg.setup.preflight import check_device
-from autoseg.setup.settings import Source, retrain_config, retrain_sources
-from autoseg.setup.start import Settled, begin, open_run, open_splits, settle, settle_resumed
-from autoseg.zoo.architecture import Architecture
+from autoseg.setup.settings import Source, check_device, retrain_config, retrain_sources
+from autoseg.setup.start import Settled, begin, open_run, open_splits, settle
 from autoseg.zoo.match_cost import CostTarget
+from autoseg.zoo.schema import Architecture
 
 
 def retrain(
@@ -58,14 +57,11 @@ def retrain(
     """
     given = any(value not in (None, {}) for value in (architecture, data, config, overrides, match))
     run = open_run(out, "retrain", resume, given)
-    if run is None:
-        sources = retrain_sources(architecture, data, config, overrides, match)
-        settled = settle(retrain_config(sources, match), sources, quick)
-    else:
+    if run is not None and not given:
         settled = Settled(run.config(RetrainConfig), [])
-        if given:
-            sources = retrain_sources(architecture, data, config or run.config_path, overrides, match)
-            settled = settle_resumed(settled.settings, retrain_config(sources, match), sources, quick, out)
+    else:
+        sources = retrain_sources(architecture, data, config or (run.config_path if run else None), overrides, match)
+        settled = settle(retrain_config(sources, match), sources, quick, run)
     device = check_device(settled.settings)
     task = RetrainTask(settled.settings, *open_splits(settled), device)
     if run is None or not (run.checkpoints / "last.pt").is_file():

@@ -13,9 +13,8 @@ from autoseg.engine.search import SearchTask
 from autoseg.engine.trainer import Trainer
 from autoseg.planning.device import memory_errors
 from autoseg.planning.fit import smaller_settings
-from autoseg.setup.preflight import check_device
-from autoseg.setup.settings import Source, search_config, search_sources
-from autoseg.setup.start import Settled, begin, open_run, open_splits, settle, settle_resumed
+from autoseg.setup.settings import Source, check_device, search_config, search_sources
+from autoseg.setup.start import Settled, begin, open_run, open_splits, settle
 from autoseg.space.schema import SearchSpace
 
 
@@ -54,14 +53,11 @@ def search(
     """
     given = any(value not in (None, {}) for value in (space, data, config, overrides))
     run = open_run(out, "search", resume, given)
-    if run is None:
-        sources = search_sources(space, data, config, overrides)
-        settled = settle(search_config(sources), sources, quick)
-    else:
+    if run is not None and not given:
         settled = Settled(run.config(SearchConfig), [])
-        if given:
-            sources = search_sources(space, data, config or run.config_path, overrides)
-            settled = settle_resumed(settled.settings, search_config(sources), sources, quick, out)
+    else:
+        sources = search_sources(space, data, config or (run.config_path if run else None), overrides)
+        settled = settle(search_config(sources), sources, quick, run)
     device = check_device(settled.settings)
     task = SearchTask(settled.settings, *open_splits(settled), device)
     run = begin(run, out, task, settled.reasons, show_progress)

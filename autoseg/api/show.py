@@ -21,10 +21,9 @@ from autoseg.space.groups import DecoderSpec
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import Arrow
 from autoseg.supernet import build_supernet
-from autoseg.zoo.architecture import Architecture
-from autoseg.zoo.build import build_architecture, diagram
+from autoseg.zoo.build import build_network, diagram
 from autoseg.zoo.match_cost import CostTarget, match_cost
-from autoseg.zoo.schema import FixedNetwork
+from autoseg.zoo.schema import Architecture, FixedNetwork
 
 SUPERNET_SIZE = (321, 321)
 """The crop of Auto-DeepLab's search."""
@@ -70,7 +69,7 @@ def _describe_network(network: FixedNetwork, num_classes: int, size: tuple[int, 
     """Options, stages and cost of a network of the literature."""
     drawn = diagram(network, num_classes)
     with torch.device("meta"):
-        modules = build_architecture(network, num_classes).modules()
+        modules = build_network(network, num_classes).modules()
     convolutions = sum(isinstance(module, nn.Conv2d | nn.ConvTranspose2d) for module in modules)
     stages = {
         stage.name: f"{stage.channels} channels at stride {stage.stride:g}, {stage.parameters:,} parameters"
@@ -89,11 +88,10 @@ def _describe_network(network: FixedNetwork, num_classes: int, size: tuple[int, 
 
 def _cost_and_field(architecture: Architecture, num_classes: int, size: tuple[int, int], key: str) -> dict[str, str]:
     """The cost of an architecture, under `key`, and its receptive field."""
-    channels = architecture.in_channels if isinstance(architecture, FixedNetwork) else 3
-    cost = count_cost(lambda: build_architecture(architecture, num_classes), size, channels)
+    cost = count_cost(lambda: build_network(architecture, num_classes), size)
     with torch.device("meta"):
-        built = build_architecture(architecture, num_classes)
-    field = receptive_field(built, channels)
+        built = build_network(architecture, num_classes)
+    field = receptive_field(built)
     return {
         key: f"{cost.parameters / 1e6:.2f}M parameters ({cost.parameters:,}), {_multiply_adds(cost.multiply_adds)} at"
         f" {size[0]}x{size[1]} with {num_classes} classes",

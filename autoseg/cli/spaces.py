@@ -12,7 +12,7 @@ def spaces(plugin: options.Plugin = None, debug: options.Debug = False) -> None:
 
     Example: autoseg spaces
     """
-    from autoseg.api.spaces import known_names
+    from autoseg.setup.names import known_names
 
     known = known_names()
     width = max(len(name) for names in known.values() for name in names)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import types
-import typing
-from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, Strict, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from autoseg.errors import AutosegError, ConfigError
 from autoseg.files import one_line, parse_yaml
@@ -26,12 +24,14 @@ LEAST_INPUT_SIDE = 32
 """Least height and width of a network's input in pixels, equal to its greatest stride."""
 Size = tuple[Annotated[Whole, Field(ge=LEAST_INPUT_SIDE)], Annotated[Whole, Field(ge=LEAST_INPUT_SIDE)]]
 """Height and width, in pixels."""
+UNKNOWN = "unknown_key"
+"""Pydantic's type of the mistake of an unknown key."""
 
 
 class Settings(BaseModel):
     """A frozen group of settings that refuses unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)  # `_no_unknown_keys` names the nearest
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for YAML."""
@@ -41,6 +41,13 @@ class Settings(BaseModel):
     def file_keys(cls) -> list[str]:
         """The keys that a file may have."""
         return list(cls.model_fields)
+
+    @model_validator(mode="after")
+    def _no_unknown_keys(self) -> Self:
+        for key in self.model_extra or ():
+            advice = hint(key, self.file_keys())
+            raise PydanticCustomError(UNKNOWN, "unknown key '{key}' ({advice})", {"key": key, "advice": advice})
+        return self
 
 
 class NamedSettings(Settings):
@@ -73,15 +80,14 @@ def parse(
     try:
         return model.model_validate(dict(data), context={"where": where})
     except ValidationError as reason:
-        mistakes = [(_place(model, mistake["loc"])[0], mistake) for mistake in reason.errors()]
+        mistakes = [(_place(mistake, data), mistake) for mistake in reason.errors()]
     keys, mistake = _deepest(mistakes)
     suffix = f" ({where})" if where else ""
     place = ".".join(keys)
-    if mistake["type"] == "extra_forbidden":
-        known = _keys_at(model, mistake["loc"][:-1], data)
+    if mistake["type"] == UNKNOWN:
         group = f" in {'.'.join(keys[:-1])}" if keys[:-1] else ""
         raise error(
-            one_line(f"unknown key '{keys[-1]}'{group}{suffix} ({hint(keys[-1], known)})"), code="unknown-setting"
+            one_line(f"unknown key '{keys[-1]}'{group}{suffix} ({mistake['ctx']['advice']})"), code="unknown-setting"
         )
     if mistake["type"] == "missing":
         raise error(one_line(f"{place} is missing{suffix}; add it"), code="setting-missing")
@@ -114,50 +120,19 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _place(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[list[str], list[Any]]:
-    """The keys and positions in pydantic's `location`, and the types at that place.
+def _place(mistake: ErrorDetails, data: Any) -> list[str]:
+    """The keys and positions of a mistake in the checked `data`.
 
     Pydantic also adds the types of `X | Y` (`literal['none']`) and `[key]` to a location; they are left out.
     """
-    keys: list[str] = []
-    found: list[Any] = [model]
-    is_key = True
-    for part in location:
-        found = [member for annotation in found for member in _members(annotation)]
-        is_key = len(found) <= 1 or not is_key
-        if is_key and part != "[key]":
+    location, keys = mistake["loc"], list[str]()
+    for number, part in enumerate(location, start=1):
+        is_there = isinstance(data, Mapping) and part in data
+        is_absent = mistake["type"] == "missing" and number == len(location)
+        if is_there or is_absent or isinstance(part, int) or not keys:
             keys.append(str(part))
-            found = [inner for annotation in found for inner in _inside(annotation, part)]
-    return keys, [member for annotation in found for member in _members(annotation)]
-
-
-def _members(annotation: Any) -> list[Any]:
-    """The types of `X | Y | None`, without None; `X` of `Annotated[X, ...]`."""
-    if typing.get_origin(annotation) is Annotated:
-        return _members(typing.get_args(annotation)[0])
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return [member for choice in typing.get_args(annotation) for member in _members(choice)]
-    return [] if annotation is type(None) else [annotation]
-
-
-def _inside(annotation: Any, part: int | str) -> list[Any]:
-    """The type of the field, item or value `part` of `annotation`, or nothing."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation.model_fields[str(part)].annotation] if part in annotation.model_fields else []
-    arguments = [argument for argument in typing.get_args(annotation) if argument is not Ellipsis]
-    if isinstance(part, int) and typing.get_origin(annotation) in (tuple, list):
-        return arguments[part : part + 1] or arguments[:1]
-    return arguments[-1:]  # the value of a mapping
-
-
-def _keys_at(model: type[BaseModel], location: tuple[int | str, ...], data: Any) -> list[str]:
-    """The keys of the model that is nested at `location`; `data`: the checked data."""
-    _, nested = _place(model, location)
-    for part in location:  # skip pydantic's additions to the keys
-        data = data[part] if isinstance(part, int) or (isinstance(data, Mapping) and part in data) else data
-    models = [one for one in nested if isinstance(one, type) and issubclass(one, Settings)]
-    models = [one.model_of(data) if issubclass(one, NamedSettings) else one for one in models]
-    return [key for one in models for key in one.file_keys()]
+            data = data[part] if is_there or (isinstance(data, list | tuple) and part in range(len(data))) else None
+    return [*keys, mistake["ctx"]["key"]] if mistake["type"] == UNKNOWN else keys
 
 
 def merge(base: Mapping[str, Any], *overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,7 +145,7 @@ def merge(base: Mapping[str, Any], *overrides: Mapping[str, Any]) -> dict[str, A
     return merged
 
 
-def parse_assignments(assignments: typing.Iterable[str]) -> dict[str, Any]:
+def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
     """Parse `["search.optimizer.lr=3e-3"]` into nested mappings; values are YAML.
 
     Raises: ConfigError: an assignment without `=` or key, or with an unreadable value.

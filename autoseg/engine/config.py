@@ -2,26 +2,53 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import Field, InstanceOf, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, InstanceOf, ValidationInfo, field_validator, model_validator
 
 from autoseg.config.base import Settings, Whole
 from autoseg.config.data import ResolvedDataConfig
-from autoseg.config.training import RetrainSchedule, SearchSchedule
-from autoseg.device_names import DeviceName
+from autoseg.config.training import RetrainSchedule, SearchSchedule, TrainingConfig
 from autoseg.errors import ConfigError
 from autoseg.genotype.schema import Genotype
 from autoseg.space.schema import SearchSpace
 from autoseg.zoo.schema import FixedNetwork
 
+
+def checked_device(name: object) -> str:
+    """Return `name` if a device may have it, present or not. Raises: ValueError: it is no name of a device."""
+    if not isinstance(name, str) or re.fullmatch(r"auto|cpu|mps|cuda(:(0|[1-9]\d{0,2}))?", name) is None:
+        raise ValueError(f"should be auto, cpu, cuda, cuda:N (such as cuda:1) or mps, not {name!r}")
+    return name
+
+
+DeviceName = Annotated[str, BeforeValidator(checked_device)]
 Seed = Annotated[Whole, Field(ge=0, lt=2**31)]
 
 
-class SearchConfig(Settings):
+class RunConfig(Settings):
+    """What the settings of a search and of a retraining have in common."""
+
+    kind: ClassVar[Literal["search", "retrain"]]
+    """The group of the schedule."""
+
+    @property
+    def schedule(self) -> TrainingConfig:
+        """The settings that searches and retrainings share, and those of the kind."""
+        schedule: TrainingConfig = getattr(self, self.kind)
+        return schedule
+
+    def with_schedule(self, **changes: Any) -> Self:
+        """These settings with another schedule; the changes are not checked."""
+        return self.model_copy(update={self.kind: self.schedule.model_copy(update=changes)})
+
+
+class SearchConfig(RunConfig):
     """The settings of a search. Raises: SearchSpaceError: the space is invalid."""
 
+    kind = "search"
     space: SearchSpace
     data: ResolvedDataConfig
     search: SearchSchedule = SearchSchedule()
@@ -41,9 +68,10 @@ class SearchConfig(Settings):
         return {"space": self.space.to_dict(), **self.model_dump(mode="json", exclude={"space"})}
 
 
-class RetrainConfig(Settings):
+class RetrainConfig(RunConfig):
     """The settings of a retraining. Raises: GenotypeError: the genotype is invalid."""
 
+    kind = "retrain"
     weights: str | None = None
     """A local file with weights of an ImageNet classifier, which initialise the network's backbone."""
     data: ResolvedDataConfig
@@ -84,3 +112,6 @@ class RetrainConfig(Settings):
         rest = self.model_dump(mode="json", exclude={"architecture"})
         given = {name: value for name, value in rest.items() if value is not None}
         return {key: self.architecture.to_dict(), **given}
+
+
+Config = TypeVar("Config", SearchConfig, RetrainConfig)

@@ -6,7 +6,6 @@ Letters: N images, K classes, H height, W width.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -37,11 +36,6 @@ def refine(logits: Tensor, colours: np.ndarray, config: CrfConfig) -> Tensor:
     energies = -logits.float().log_softmax(1).cpu().numpy()
     refined = [_mean_field(energy, image, config) for energy, image in zip(energies, colours, strict=True)]
     return torch.as_tensor(np.stack(refined), device=logits.device).clamp_min(1e-12).log()
-
-
-def refined(bands: Iterator[Tensor], colours: np.ndarray, config: CrfConfig) -> Iterator[Tensor]:
-    """Refine scores that come in bands of rows (N, K, rows, W); yields them as one band."""
-    yield refine(torch.cat(list(bands), 2), colours, config)
 
 
 def _mean_field(energies: np.ndarray, image: np.ndarray, config: CrfConfig) -> np.ndarray:

@@ -102,12 +102,11 @@ class Recordings:
         changed: Callable[[], Iterable[Tensor]],
         compare: bool = True,
         precision: str = "float32",
-        most: int = MOST_GRAPHS,
     ) -> None:
         """changed: returns the tensors that a step changes besides gradients, such as running statistics. compare:
-        compare each recording once with the eager step, in the first step with finite gradients. most: recordings."""
+        compare each recording once with the eager step, in the first step with finite gradients."""
         self.recorder = recorder
-        self._changed, self._compare, self._most = changed, compare, most
+        self._changed, self._compare = changed, compare
         self._tolerance = TOLERANCE[precision]
         self._seen: Counter[Hashable] = Counter()
         self._graphs: dict[Hashable, _Graph] = {}
@@ -129,7 +128,7 @@ class Recordings:
                 return _replay(self._graphs[key], inputs, parameters)
             return self._compared(key, name, inputs, parameters, compute)
         self._seen[key] += 1
-        if self._seen[key] <= EAGER_STEPS or len(self._graphs) == self._most:
+        if self._seen[key] <= EAGER_STEPS or len(self._graphs) == MOST_GRAPHS:
             streams = recorder.streams
             return self._eager(inputs, compute, lambda: recorder.run(lambda: compute(inputs, streams)).clone())
         if self._compare:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from autoseg._version import __version__
-from autoseg.device_names import checked_name
+from autoseg.engine.config import checked_device
 from autoseg.errors import ConfigError
 from autoseg.process import prepare_process
 
@@ -32,7 +32,7 @@ def pick_device(name: str) -> torch.device:
     """
     prepare_process()
     try:
-        checked_name(name)
+        checked_device(name)
     except ValueError as reason:
         raise ConfigError(f"device: {reason}", code="unknown-device") from None
     kind, _, number = name.partition(":")

@@ -14,13 +14,13 @@ from autoseg.config.data import ResolvedDataConfig
 from autoseg.config.inference import InferenceConfig
 from autoseg.data.dataset import SegmentationDataset
 from autoseg.data.loading.loader import evaluation_batches
-from autoseg.engine.crf import colours_of, refined
+from autoseg.engine.crf import colours_of, refine
 from autoseg.engine.inference import PLAIN, score_bands
 from autoseg.losses.losses import segmentation_loss
 from autoseg.metrics.boundary import BoundaryFScore
 from autoseg.metrics.calibration import Calibration
 from autoseg.metrics.confusion import ConfusionMatrix, Scores, by_name, plain
-from autoseg.ops.precision import float64_device
+from autoseg.ops.devices import float64_device
 
 
 class Details:
@@ -69,7 +69,8 @@ def evaluate_network(
     for group, images, masks in evaluation_batches(dataset, indices, data.mean, data.std, batch_size, device):
         bands = score_bands(network, images, inference)
         if inference.crf is not None:
-            bands = refined(bands, colours_of(images, data.mean, data.std), inference.crf)
+            colours = colours_of(images, data.mean, data.std)
+            bands = iter([refine(torch.cat(list(bands), 2), colours, inference.crf)])
         predictions, band_loss = _labelled(bands, masks, dataset.ignore_label, details)
         loss += band_loss
         pixels += int((masks != dataset.ignore_label).sum())

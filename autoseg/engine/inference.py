@@ -15,7 +15,7 @@ from autoseg.config.base import LEAST_INPUT_SIDE
 from autoseg.config.inference import InferenceConfig
 from autoseg.engine.sliding_window import sliding_bands
 from autoseg.network.base import SegmentationNetwork
-from autoseg.ops.memory_format import preferred_format
+from autoseg.ops.devices import preferred_format
 
 BAND_BYTES = 2**24
 """Most bytes of a band, unless one row needs more."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from types import TracebackType
 from typing import Any
 
 LINE_SECONDS = 10.0
@@ -17,7 +16,8 @@ class Progress:
     The estimate of the time left uses only the steps of this process, so that it is right after resuming.
     """
 
-    def __init__(self, what: str, total: int, done: int = 0, enabled: bool = True) -> None:
+    def __init__(self, what: str, total: int = 0, done: int = 0, enabled: bool = True) -> None:
+        """total: 0 if only `update` knows it; the bar appears then."""
         self.what, self.total, self.done, self.first = what, total, done, done
         self.figures: dict[str, str] = {}
         self.enabled = enabled
@@ -25,7 +25,12 @@ class Progress:
         self._bar: Any = None
 
     def __enter__(self) -> Progress:
-        if self.enabled and sys.stderr.isatty():
+        if self.total:
+            self._open_bar()
+        return self
+
+    def _open_bar(self) -> None:
+        if self._bar is None and self.enabled and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, TextColumn
             from rich.progress import Progress as RichProgress
@@ -40,17 +45,17 @@ class Progress:
             )
             self._bar.start()
             self._task = self._bar.add_task(self.what, total=self.total, completed=self.done, figures="", left="?")
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, done: int, **figures: float | str | None) -> None:
+    def update(self, done: int, total: int | None = None, **figures: float | str | None) -> None:
         """Show that `done` steps are done. Figures stay until new ones replace them."""
         self.done = done
+        if total is not None and not self.total:
+            self.total = total
+            self._open_bar()
         shown = {key: value for key, value in figures.items() if value is not None}
         self.figures |= {key: value if isinstance(value, str) else f"{value:.3f}" for key, value in shown.items()}
         if not self.enabled:

@@ -1,14 +1,14 @@
-"""Optimizers, their steps, and learning rates as a function of the step: resuming needs no scheduler state."""
+"""Optimizers, mixed precision, and learning rates as a function of the step: resuming needs no scheduler state."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from autoseg.config.training import LrScheduleConfig, OptimizerConfig
+from autoseg.config.training import LrScheduleConfig, OptimizerConfig, TrainingConfig
 
 
 def build_optimizer(
@@ -52,10 +52,15 @@ def learning_rate(lr: float, schedule: LrScheduleConfig, step: int, steps: int, 
     return least + (lr - least) * share
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Use `lr` from the next step on."""
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer, schedule: TrainingConfig, step: int, steps_per_epoch: int
+) -> float:
+    """Give the optimizer the learning rate of a step of a run, and return it."""
+    steps = schedule.epochs * steps_per_epoch
+    lr = learning_rate(schedule.optimizer.lr, schedule.schedule, step, steps, steps_per_epoch)
     for group in optimizer.param_groups:
         group["lr"] = lr
+    return lr
 
 
 def clip_gradients(
@@ -68,3 +73,24 @@ def clip_gradients(
     scaler.unscale_(optimizer)
     if most is not None:
         nn.utils.clip_grad_norm_(parameters, most)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context of automatic mixed precision in bf16 or fp16; it does nothing in float32."""
+    # no cache: a step casts each weight only once, and a cached cast could be read on another stream
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None, cache_enabled=False)
+
+
+def make_scaler(precision: str, device: torch.device) -> torch.amp.GradScaler:
+    """A scaler of the loss, so that small gradients do not vanish in fp16 (Micikevicius et al. 2018).
+
+    For other precisions it is disabled: it returns the loss unchanged and always lets the optimizer step.
+    """
+    return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+
+
+def loss_scale(scaler: torch.amp.GradScaler, loss: Tensor) -> Mapping[str, Tensor]:
+    """The scaler's current factor as a figure to log, on the device; empty if the scaler is disabled."""
+    # GradScaler.get_scale would wait for the device
+    return {"loss_scale": scaler.scale(torch.ones_like(loss))} if scaler.is_enabled() else {}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,24 +14,24 @@ from autoseg.config.training import RetrainSchedule
 from autoseg.data.dataset import SegmentationDataset
 from autoseg.engine.accumulation import accumulated, accumulation_notes, steps_in_epoch
 from autoseg.engine.checkpoint import Kind
-from autoseg.engine.compiling import compiled
 from autoseg.engine.config import RetrainConfig
 from autoseg.engine.cuda_graphs import CudaGraphs, Inputs, Recordings
-from autoseg.engine.mixed_precision import autocast, loss_scale, make_scaler
-from autoseg.engine.moving_average import MovingAverage
-from autoseg.engine.optim import build_optimizer, clip_gradients, learning_rate, set_learning_rate
+from autoseg.engine.optim import autocast, build_optimizer, clip_gradients, loss_scale, make_scaler, set_learning_rate
 from autoseg.engine.run_directory import Run
 from autoseg.engine.trainer import Figures
 from autoseg.engine.training import batches_of_steps, make_loader, make_loss, seed_step, validation_figures
 from autoseg.errors import ConfigError, DataError
+from autoseg.files import one_line
 from autoseg.genotype.schema import Genotype
 from autoseg.losses.losses import sample_pixels
 from autoseg.network import for_inference
 from autoseg.network.base import SegmentationNetwork
-from autoseg.ops.memory_format import preferred_format
-from autoseg.zoo.build import build_architecture
+from autoseg.ops.devices import preferred_format
+from autoseg.zoo.build import build_network
 from autoseg.zoo.schema import FixedNetwork
 from autoseg.zoo.weights import load_backbone, read_weights
+
+Function = TypeVar("Function", bound=Callable[..., object])
 
 
 class RetrainTask:
@@ -61,7 +62,7 @@ class RetrainTask:
 
         torch.manual_seed(config.seed)
         has_auxiliary, single = self.schedule.auxiliary_weight > 0, self.schedule.single_output
-        network = build_architecture(self.blueprint, train.num_classes, has_auxiliary, train.channels, single)
+        network = build_network(self.blueprint, train.num_classes, has_auxiliary, train.channels, single)
         self.network: SegmentationNetwork = network.to(device=device, memory_format=preferred_format(device))  # type: ignore[call-overload]
         forward = self.network.forward_with_auxiliary
         self.forward = compiled(forward, device) if self.schedule.compile else forward
@@ -97,12 +98,10 @@ class RetrainTask:
     def step(self, batches: Sequence[tuple[Tensor, Tensor]], epoch: int, step: int) -> Figures:
         """One step of the weights on `accumulate` batches of images (N, C, H, W) and masks (N, H, W)."""
         schedule = self.schedule
-        steps = schedule.epochs * self.steps_per_epoch
-        lr = learning_rate(schedule.optimizer.lr, schedule.schedule, step, steps, self.steps_per_epoch)
-        set_learning_rate(self.optimizer, lr)
+        lr = set_learning_rate(self.optimizer, schedule, step, self.steps_per_epoch)
         seed_step(self.config.seed, step)
         self.network.train()
-        self.network.set_drop_path(schedule.drop_path, step / steps)
+        self.network.set_drop_path(schedule.drop_path, step / (schedule.epochs * self.steps_per_epoch))
 
         # `_forward_backward` is the forward pass, the loss and the backward pass
         prepared = [self._prepared(*batch) for batch in batches]
@@ -187,3 +186,54 @@ def _check_network(network: FixedNetwork, schedule: RetrainSchedule, channels: i
             f" data has {channels}; set network.in_channels to {channels}",
             code="channels-differ",
         )
+
+
+class MovingAverage(nn.Module):
+    """Exponential moving average of weights and BatchNorm statistics.
+
+    After n updates the decay is min(decay, (1 + n) / (10 + n)), so that the first weights do not dominate a short
+    training. The state has the keys of `torch.optim.swa_utils.AveragedModel`. That class reads the number of updates
+    from the device for every tensor; here the number stays on the CPU, and no update waits for the device.
+    """
+
+    n_averaged: Tensor
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        super().__init__()
+        self.module = deepcopy(network)
+        self.decay = decay
+        self.register_buffer("n_averaged", torch.tensor(0, dtype=torch.int64))
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Include the current weights and statistics. The first ones become the average."""
+        count = int(self.n_averaged)
+        share = 1.0 if count == 0 else 1 - min(self.decay, (1 + count) / (10 + count))
+        olds, news = ([*module.parameters(), *module.buffers()] for module in (self.module, network))
+        pairs = [(old.detach(), new.detach()) for old, new in zip(olds, news, strict=True)]
+        averaged = [pair for pair in pairs if count and pair[0].is_floating_point()]
+        if averaged:
+            torch._foreach_lerp_([old for old, _ in averaged], [new for _, new in averaged], share)
+        for old, new in pairs:
+            if not count or not old.is_floating_point():  # BatchNorm's number of batches is an integer
+                old.copy_(new)
+        self.n_averaged += 1
+
+
+def compiled(function: Function, device: torch.device) -> Function:
+    """Return `function` compiled; compilation happens at its first call.
+
+    Raises: ConfigError: this machine cannot compile a small test program.
+    """
+    import torch._inductor.config as settings  # slow to import
+
+    try:
+        with settings.patch(fx_graph_cache=False):  # a cached program would prove nothing
+            torch.compile(lambda numbers: numbers + 1)(torch.ones(2, device=device))
+    except Exception as reason:  # whatever the compilers raise
+        said = one_line(str(reason).split("\n\n")[0])
+        raise ConfigError(
+            f"torch.compile does not work here ({said}); install a C++ compiler such as g++, or leave compile off",
+            code="compiling-fails",
+        ) from reason
+    return cast(Function, torch.compile(function))

@@ -24,6 +24,12 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.config_path = path / "config.yaml"
+        """Every setting of the run."""
+        self.metrics_path = path / "metrics.jsonl"
+        """One JSON object a line."""
+        self.checkpoints = path / "checkpoints"
+        """Folder of last.pt and best.pt."""
         self._board: Any = None
 
     @classmethod
@@ -61,16 +67,6 @@ class Run:
             )
         return run
 
-    @property
-    def checkpoints(self) -> Path:
-        """Folder of last.pt and best.pt."""
-        return self.path / "checkpoints"
-
-    @property
-    def config_path(self) -> Path:
-        """config.yaml: every setting of the run."""
-        return self.path / "config.yaml"
-
     def config(self, model: type[Model]) -> Model:
         """The run's settings as `SearchConfig` or `RetrainConfig`. Raises: AutosegError: config.yaml is invalid."""
         return parse(model, self.settings, str(self.config_path))
@@ -86,11 +82,6 @@ class Run:
         return "search" if "space" in self.settings else "retrain"
 
     # --- metrics --------------------------------------------------------------------------------------------------
-
-    @property
-    def metrics_path(self) -> Path:
-        """metrics.jsonl: one JSON object a line."""
-        return self.path / "metrics.jsonl"
 
     def metrics_size(self) -> int:
         """Bytes of metrics.jsonl. Checkpoints store this, so that a resumed run can drop later rows."""

@@ -16,8 +16,7 @@ from autoseg.engine.accumulation import accumulated, accumulation_notes, steps_i
 from autoseg.engine.checkpoint import Kind
 from autoseg.engine.config import SearchConfig
 from autoseg.engine.cuda_graphs import CudaGraphs, Inputs, Recordings
-from autoseg.engine.mixed_precision import autocast, loss_scale, make_scaler
-from autoseg.engine.optim import build_optimizer, clip_gradients, learning_rate, set_learning_rate
+from autoseg.engine.optim import autocast, build_optimizer, clip_gradients, loss_scale, make_scaler, set_learning_rate
 from autoseg.engine.run_directory import Run
 from autoseg.engine.trainer import Figures
 from autoseg.engine.training import batches_of_steps, make_loader, make_loss, seed_of, validation_figures
@@ -27,7 +26,7 @@ from autoseg.losses.losses import SegmentationLoss
 from autoseg.supernet import Supernet, build_supernet
 from autoseg.supernet.build import reference_notes
 from autoseg.supernet.fast.kernels import choose_kernels
-from autoseg.supernet.upsampler_cost import relative_costs
+from autoseg.supernet.upsampling import relative_costs
 
 Batch = tuple[Tensor, Tensor]
 """Images (N, C, H, W) and masks (N, H, W)."""
@@ -97,9 +96,7 @@ class SearchTask:
         """
         batches_a, batches_b = batches
         schedule, gradients, scalers = self.schedule, self.gradients, self.scalers
-        steps = schedule.epochs * self.steps_per_epoch
-        lr = learning_rate(schedule.optimizer.lr, schedule.schedule, step, steps, self.steps_per_epoch)
-        set_learning_rate(self.optimizer, lr)
+        lr = set_learning_rate(self.optimizer, schedule, step, self.steps_per_epoch)
         if not self.supernet.training:  # `train` visits every module, which takes milliseconds
             self.supernet.train()
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.ops.memory_format import preferred_format
+from autoseg.ops.devices import preferred_format
 
 WINDOW_PIXELS = 2**20
 """Most pixels of windows in one forward pass, unless one window has more; memory does not grow with the image."""

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import nn
 
 from autoseg.errors import CheckpointError, ConfigError, ExportError, GenotypeError
 from autoseg.export.metadata import decode
 from autoseg.files import one_line
 from autoseg.network.base import SegmentationNetwork
-from autoseg.zoo.architecture import parse_architecture
-from autoseg.zoo.build import build_architecture
+from autoseg.zoo.build import build_network
+from autoseg.zoo.schema import parse_architecture
+from autoseg.zoo.weights import read_safetensors
 
 
 def save_safetensors(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
@@ -35,7 +35,11 @@ def load_safetensors(path: str | Path) -> tuple[SegmentationNetwork, dict[str, A
 
     Raises: CheckpointError: a file that is missing, truncated, not safetensors, or not written by `autoseg export`.
     """
-    metadata, state = _read(Path(path).expanduser())
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist; give the path of a safetensors file", code="file-missing")
+    state, strings = read_safetensors(path)
+    metadata = decode(strings)
     blueprint, num_classes = metadata.get("genotype", metadata.get("network")), metadata.get("num_classes")
     if not isinstance(blueprint, dict) or not isinstance(num_classes, int):
         raise CheckpointError(
@@ -47,30 +51,9 @@ def load_safetensors(path: str | Path) -> tuple[SegmentationNetwork, dict[str, A
         auxiliary = any(name.startswith("auxiliary.") for name in state)
         architecture = parse_architecture(blueprint, f"the genotype in {path}")
         channels, single_output = metadata.get("in_channels", 3), metadata.get("single_output", False)
-        network = build_architecture(architecture, num_classes, auxiliary, channels, single_output)
+        network = build_network(architecture, num_classes, auxiliary, channels, single_output)
     except (GenotypeError, ConfigError) as reason:
         raise CheckpointError(f"{path}: {one_line(reason)}", code=reason.code) from None
-    _fill(network, state, path)
-    return network.eval(), metadata
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Metadata and tensors of a safetensors file."""
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist; give the path of a safetensors file", code="file-missing")
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            return decode(file.metadata() or {}), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as reason:
-        raise CheckpointError(
-            f"{path} cannot be read as safetensors ({one_line(reason)}); it is truncated or something else;"
-            " export again",
-            code="weights-damaged",
-        ) from None
-
-
-def _fill(network: SegmentationNetwork, state: Mapping[str, Tensor], path: str | Path) -> None:
-    """Load the weights. Raises: CheckpointError: weights that are missing, left over or of another shape."""
     own = network.state_dict()
     wrong = sorted(own.keys() ^ state.keys()) or [name for name in own if own[name].shape != state[name].shape]
     if wrong:
@@ -79,4 +62,5 @@ def _fill(network: SegmentationNetwork, state: Mapping[str, Tensor], path: str |
             f" such as {wrong[0]}; export again",
             code="weights-do-not-fit",
         )
-    network.load_state_dict(dict(state))
+    network.load_state_dict(state)
+    return network.eval(), metadata

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 
@@ -20,14 +20,6 @@ INPUTS_PER_BLOCK = 2
 PATH_PRIORS = ("uniform", "paper")
 TIE = 1e-9
 """Two log-probabilities that differ by less are a tie: sums in another order differ by rounding."""
-
-
-class Upsampling(TypedDict, total=False):
-    """The choices on the up path that `Genotype.of_space` takes."""
-
-    upsamplers: Sequence[str]
-    skips: Sequence[Skip]
-    decoder_upsamplers: Sequence[str]
 
 
 def decode(
@@ -97,27 +89,25 @@ def decode_cells(probs: ArchProbs) -> list[Cell]:
     ]
 
 
-def decode_upsampling(probs: ArchProbs, arrows: Sequence[Arrow]) -> Upsampling:
+def decode_upsampling(probs: ArchProbs, arrows: Sequence[Arrow]) -> dict[str, Any]:
     """The most probable upsampler and skip of each up move among `arrows`, and upsampler of each stage of the decoder.
 
     Ties go to the one that the space names first.
     """
-    none: list[int] = []
-    gamma = none if probs.gamma_probs is None else probs.gamma_probs.argmax(-1).tolist()
-    skips = none if probs.skip_probs is None else probs.skip_probs.argmax(-1).tolist()
+    gamma, skips = ([] if of is None else of.argmax(-1).tolist() for of in (probs.gamma_probs, probs.skip_probs))
     return upsampling_of(probs.space, arrows, gamma, skips)
 
 
 def upsampling_of(
     space: SearchSpace, arrows: Sequence[Arrow], gamma: Sequence[int], skips: Sequence[int]
-) -> Upsampling:
-    """The upsampling of the up moves among `arrows`, for a choice at each site of gamma and for each level's skip.
+) -> dict[str, Any]:
+    """What `Genotype.of_space` takes for the up moves among `arrows`, by the choice of each site and level.
 
     gamma: for each of `space.gamma_sites`, the column of `space.upsamplers`. skips: for each level, the column of
     `space.resolution.skips`. Each is empty if nothing competes.
     """
     up_moves = [arrow for arrow in sorted(arrows) if arrow.move is Move.UP]
-    found: Upsampling = {}
+    found: dict[str, Any] = {}
     rows = [row for arrow in up_moves if (row := space.gamma_row(arrow)) is not None]
     if rows:
         found["upsamplers"] = [space.upsamplers[gamma[row]] for row in rows]
@@ -134,9 +124,8 @@ def _up_choices(probs: ArchProbs) -> dict[Arrow, tuple[str, Skip]]:
     """The upsampler and skip of every up move of the trellis."""
     up_moves = [arrow for arrow in sorted(probs.space.trellis.arrows) if arrow.move is Move.UP]
     found = decode_upsampling(probs, probs.space.trellis.arrows)
-    upsamplers = found.get("upsamplers", ["bilinear"] * len(up_moves))
-    none: list[Skip] = ["none"] * len(up_moves)
-    return dict(zip(up_moves, zip(upsamplers, found.get("skips", none), strict=True), strict=True))
+    names = (found.get(key, [plain] * len(up_moves)) for key, plain in (("upsamplers", "bilinear"), ("skips", "none")))
+    return dict(zip(up_moves, zip(*names, strict=True), strict=True))
 
 
 def decode_cell(alpha_probs: np.ndarray, space: SearchSpace, edge_probs: np.ndarray | None = None) -> Cell:

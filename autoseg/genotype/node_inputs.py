@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from autoseg.genotype.schema import Genotype
 from autoseg.registry import DECODERS
-from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Arrow, Move, Node, nearest_level
+from autoseg.space.trellis import STEM_NODE, Arrow, Move, Node, prev_prev_of
 
 
 class NodeInputs(NamedTuple):
@@ -28,20 +28,13 @@ def node_inputs(genotype: Genotype) -> list[NodeInputs]:
         arrows = tuple(arrow for arrow in genotype.arrows if arrow.target == node)
         guided = any(arrow.move is Move.UP and not is_plain(genotype, arrow) for arrow in arrows)
         encoder_node = genotype.encoder_node(node.level, node.layer) if guided else None
-        found.append(NodeInputs(node, arrows, _prev_prev(genotype, node), encoder_node))
+        found.append(NodeInputs(node, arrows, prev_prev_of(node, genotype.nodes_at), encoder_node))
     return found
 
 
 def is_plain(genotype: Genotype, arrow: Arrow) -> bool:
     """Whether an up move is Auto-DeepLab's: a bilinear resize without a skip."""
     return genotype.upsampler(arrow) == "bilinear" and genotype.skip(arrow) == "none"
-
-
-def _prev_prev(genotype: Genotype, node: Node) -> Node:
-    if node.layer <= 2:
-        return (FIRST_STEM_NODE, STEM_NODE)[node.layer - 1]
-    layer = node.layer - 2
-    return Node(layer, nearest_level(node.level, (other.level for other in genotype.nodes_at(layer))))
 
 
 def end_nodes(genotype: Genotype) -> list[Node]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from autoseg.genotype.decode import INPUTS_PER_BLOCK, Upsampling, upsampling_of
+from autoseg.genotype.decode import INPUTS_PER_BLOCK, upsampling_of
 from autoseg.genotype.multi_path import STEM_SET, ArrowSets, arrow_sets, arrows_of
 from autoseg.genotype.schema import Edge, Genotype
 from autoseg.space.cell import state_name
@@ -44,7 +45,7 @@ def sample_genotype(space: SearchSpace, rng: np.random.Generator | int) -> Genot
     return Genotype.of_space(space, f"{space.name}_random", cells, arrows, source, **upsampling)
 
 
-def sample_upsampling(space: SearchSpace, arrows: Sequence[Arrow], rng: np.random.Generator) -> Upsampling:
+def sample_upsampling(space: SearchSpace, arrows: Sequence[Arrow], rng: np.random.Generator) -> dict[str, Any]:
     """Each site's upsampler and each level's skip for the up moves among `arrows`, uniform over the competing ones."""
     gamma = [space.upsamplers.index(site.candidates[rng.integers(len(site.candidates))]) for site in space.gamma_sites]
     skips = space.resolution.skips
@@ -70,7 +71,7 @@ def sample_path(trellis: Trellis, rng: np.random.Generator) -> tuple[int, ...]:
 
 
 def path_at(trellis: Trellis, index: int) -> tuple[int, ...]:
-    """The path with this number, from 0, in the order of `trellis.paths()`, which it does not list.
+    """The path with this number, from 0, in the lexicographic order of their levels.
 
     Raises: IndexError: the number is too large.
     """

@@ -1,48 +1,19 @@
 """Losses that are a weighted mean of the pixels' cross-entropies. Letters: N images, K classes, H height, W width.
 
-logits: (N, K, H, W), float32 or float64. This file loads without torch. Each loss has its record at the end.
+logits: (N, K, H, W), float32 or float64. `autoseg.losses.terms` has their options and records.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field
+import torch
+from torch import Tensor
+from torch.nn import functional as F
 
-from autoseg.config.base import Fraction, Number, Whole
-from autoseg.config.losses import LossTerm
 from autoseg.losses.target import Target
-from autoseg.registry import Loss, register
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-
-class OhemTerm(LossTerm):
-    """Cross-entropy over the hardest pixels of a batch: those whose true class has the lowest probability."""
-
-    keep: Fraction = 0.25
-    """Share of the pixels that are not ignored."""
-    min_kept: Annotated[Whole, Field(ge=1)] = 1
-    """Least number of pixels of a batch."""
-    threshold: Annotated[Number, Field(gt=0, lt=1)] | None = None
-    """All pixels whose true class has a lower probability count as well."""
-
-
-class FocalTerm(LossTerm):
-    """Focal loss (Lin et al. 2017): cross-entropy times (1 - probability of the true class) ** gamma."""
-
-    gamma: Annotated[Number, Field(ge=0, le=10)] = 2.0
-
-
-class BoundaryTerm(LossTerm):
-    """Cross-entropy that weighs 1 + w0 * exp(-d^2 / (2 sigma^2)), d pixels from the nearest boundary between labels."""
-
-    w0: Annotated[Number, Field(ge=0, le=1000)] = 10.0
-    sigma: Annotated[Number, Field(gt=0, le=50)] = 5.0
-    """In pixels, as `d`. Both are U-Net's (Ronneberger et al. 2015, eq. 2)."""
+from autoseg.ops.boundaries import on_boundary
+from autoseg.ops.devices import float64_device
 
 
 def cross_entropy(logits: Tensor, target: Target) -> Tensor:
@@ -67,8 +38,6 @@ def focal(logits: Tensor, target: Target, gamma: float) -> Tensor:
     The class weights are the paper's alpha. The weights of the pixels give the mean, so gamma 0 is cross-entropy. The
     paper, which detects objects, divides by their number.
     """
-    import torch
-
     log_probs = _true_log_probs(logits, target)
     # below 1 the power has no slope at 0, which a learned pixel reaches: clamped, it gets no gradient there
     missing = (-torch.expm1(log_probs)).clamp_min(torch.finfo(logits.dtype).tiny)
@@ -94,8 +63,6 @@ def pixel_weights(target: Target, **options: object) -> Tensor:
 
 def boundary_weights(target: Target, w0: float, sigma: float) -> Tensor:
     """(N, H, W): the weights of the mean in `boundary`."""
-    import torch
-
     return target.pixel_weights() * _boundary_factors(target, w0, sigma, torch.float32)
 
 
@@ -112,10 +79,6 @@ def boundary_closeness(masks: Tensor, ignore_label: int, sigma: float, dtype: to
     along the columns finds the nearest pixel: exactly, without a distance transform, in a number of operations that
     depends on sigma alone. float32 unless a dtype is given.
     """
-    import torch
-
-    from autoseg.ops.boundaries import on_boundary
-
     closeness = on_boundary(masks, ignore_label).to(dtype or torch.float32)
     for axis in (1, 2):
         length = closeness.shape[axis]
@@ -131,8 +94,6 @@ def boundary_closeness(masks: Tensor, ignore_label: int, sigma: float, dtype: to
 
 def _hardest(hardness: Tensor, counted: Tensor, keep: float, min_kept: int, threshold: float | None) -> Tensor:
     """(N, H, W) bool: which pixels `ohem` keeps, by their -log p of the true class."""
-    from autoseg.ops.precision import float64_device
-
     total = counted.sum()
     share = (keep * total.to(float64_device(total.device)).double()).ceil().long()
     number = share.to(total.device).clamp_min(min_kept).minimum(total)
@@ -146,15 +107,11 @@ def _hardest(hardness: Tensor, counted: Tensor, keep: float, min_kept: int, thre
 
 def _true_log_probs(logits: Tensor, target: Target) -> Tensor:
     """(N, H, W): log p of the true class, 0 for an ignored pixel."""
-    from torch.nn import functional as F
-
     return -F.cross_entropy(logits, target.masks, ignore_index=target.ignore_label, reduction="none")
 
 
 def _cross_entropies(logits: Tensor, target: Target, reduction: str = "none") -> Tensor:
     """(N, H, W): each pixel's cross-entropy times the weight of its class, 0 for an ignored pixel; or their sum."""
-    from torch.nn import functional as F
-
     return F.cross_entropy(
         logits, target.masks, target.class_weights, ignore_index=target.ignore_label, reduction=reduction,
         label_smoothing=target.label_smoothing,
@@ -164,9 +121,3 @@ def _cross_entropies(logits: Tensor, target: Target, reduction: str = "none") ->
 def _mean(losses: Tensor, weights: Tensor) -> Tensor:
     """Mean of losses that contain their weights; 0 if all weights are 0."""
     return losses.sum() / weights.sum().clamp_min(1e-6)
-
-
-register(Loss("cross_entropy", LossTerm, cross_entropy, pixel_weights, smoothed=True))
-register(Loss("ohem", OhemTerm, ohem, smoothed=True))
-register(Loss("focal", FocalTerm, focal, pixel_weights))
-register(Loss("boundary", BoundaryTerm, boundary, boundary_weights, smoothed=True))

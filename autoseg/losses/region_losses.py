@@ -1,37 +1,15 @@
 """Losses that compare the regions of a class as wholes. Letters: N images, K classes, H height, W width.
 
 logits: (N, K, H, W), float32 or float64. Each loss is a mean over the classes that are present: an absent class would
-push its probabilities down with the weight of a present one. This file loads without torch. Each loss has its record at
-the end.
+push its probabilities down with the weight of a present one.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import torch
+from torch import Tensor
 
-from pydantic import Field
-
-from autoseg.config.base import Flag, Number
-from autoseg.config.losses import LossTerm
 from autoseg.losses.target import Target
-from autoseg.registry import Loss, register
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-
-class DiceTerm(LossTerm):
-    """Soft Dice loss (Milletari et al. 2016) of each class over the whole batch; mean over the classes in it."""
-
-    smooth: Annotated[Number, Field(ge=0, le=1e6)] = 1.0
-    """Pixels added to both sides of the fraction; they calm classes of few pixels."""
-
-
-class LovaszTerm(LossTerm):
-    """Lovász-softmax (Berman et al. 2018): a convex surrogate of 1 - IoU, mean over the classes that are present."""
-
-    per_image: Flag = False
-    """Mean over the images of each image's loss, instead of the loss of the batch as a whole."""
 
 
 def dice(logits: Tensor, target: Target, smooth: float) -> Tensor:
@@ -52,8 +30,6 @@ def lovasz(logits: Tensor, target: Target, per_image: bool) -> Tensor:
 
     An image whose pixels are all ignored does not count. Sorts the pixels once for each class.
     """
-    import torch
-
     labels = target.one_hot(logits.shape[1])
     counted = target.counted
     errors = (labels.to(logits.dtype) - logits.softmax(1)).abs() * counted.unsqueeze(1)
@@ -72,8 +48,6 @@ def _jaccard_gradient(errors: Tensor, labels: Tensor, counted: Tensor) -> Tensor
     i greatest errors is 1 - intersection / union. The next error adds 1 / union for a pixel of the class and
     intersection / (union (union - 1)) for another. The difference of two losses would lose most digits in float32.
     """
-    import torch
-
     order = errors.detach().masked_fill(~counted, -1).argsort(1, descending=True)  # ignored pixels last
     true = labels.gather(1, order)
     missed, total = true.cumsum(1), labels.sum(1, keepdim=True)
@@ -87,7 +61,3 @@ def _jaccard_gradient(errors: Tensor, labels: Tensor, counted: Tensor) -> Tensor
 def _mean(values: Tensor, counted: Tensor, axis: int = -1) -> Tensor:
     """Mean of the counted values along an axis; 0 if none counts."""
     return (values * counted).sum(axis) / counted.sum(axis).clamp_min(1)
-
-
-register(Loss("dice", DiceTerm, dice))
-register(Loss("lovasz", LovaszTerm, lovasz))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from torch import Tensor
 
 
 class Target(NamedTuple):
@@ -28,8 +28,6 @@ class Target(NamedTuple):
 
     def one_hot(self, classes: int) -> Tensor:
         """(N, K, H, W) bool: the class of each pixel; an ignored pixel has none."""
-        import torch
-
         labels = torch.arange(classes, device=self.masks.device).view(1, -1, 1, 1)
         return (self.masks.unsqueeze(1) == labels) & self.counted.unsqueeze(1)
 

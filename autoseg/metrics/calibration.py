@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from autoseg.ops.precision import float64_device
+from autoseg.ops.devices import float64_device
 
 BINS = 15
 """Number of bins of confidence, as in Guo et al. 2017."""

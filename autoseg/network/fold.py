@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from autoseg.errors import ConfigError
-from autoseg.ops.memory_format import preferred_format
+from autoseg.ops.devices import preferred_format
 
 Module = TypeVar("Module", bound=nn.Module)
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}

@@ -13,12 +13,12 @@ from autoseg.genotype.node_inputs import NodeInputs, auxiliary_node, decoder_nod
 from autoseg.genotype.schema import Genotype
 from autoseg.network.base import SegmentationNetwork, enlarge
 from autoseg.network.cell import Cell
-from autoseg.network.decoders import build_decoder
 from autoseg.network.preprocess import build_preprocess
 from autoseg.ops.check import check_operations
 from autoseg.ops.heads import AuxiliaryHead, Doubling, Stem, number_of_outputs
 from autoseg.ops.layers import Norm, he_initialise
 from autoseg.ops.resize import level_size, resize
+from autoseg.registry import DECODERS, DecoderInputs
 from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Move, Node
 
 HEAD_BN_EPS = 1e-5
@@ -56,7 +56,7 @@ class Network(SegmentationNetwork):
 
         self.end_nodes, self.decoder_nodes = end_nodes(genotype), decoder_nodes(genotype)
         self.auxiliary_node = auxiliary_node(genotype)
-        self.decoder = build_decoder(genotype, widths, outputs, head_norm)
+        self.decoder = _build_decoder(genotype, widths, outputs, head_norm)
         self.auxiliary = AuxiliaryHead(widths[self.auxiliary_node], outputs, norm) if auxiliary else None
         doublings = (module for module in self.modules() if isinstance(module, Doubling))
         he_initialise(self, {part for doubling in doublings for part in doubling.modules()})
@@ -121,6 +121,22 @@ def _build_cell(genotype: Genotype, inputs: NodeInputs, widths: dict[Node, int],
     stride = 2 if genotype.is_path and inputs.arrows[0].move is Move.DOWN else 1
     edges, channels = genotype.cell_at(inputs.node.layer), genotype.filters(inputs.node.level)
     return Cell(edges, channels, preprocess, widths[inputs.prev_prev], stride, norm)
+
+
+def _build_decoder(genotype: Genotype, widths: dict[Node, int], num_classes: int, norm: Norm) -> nn.Module:
+    """The genotype's decoder. widths: channels of each node's features.
+
+    Call it with the end's features after their ReLU and those of `decoder_nodes`.
+    """
+    spec, record = genotype.decoder, DECODERS[genotype.decoder.name]
+    finer = [widths[node] for node in decoder_nodes(genotype)]
+    upsamplers = spec.upsamplers
+    if record.joins == "encoder" and not upsamplers:
+        upsamplers = ("bilinear",) * len(finer)
+    channels = sum(widths[node] for node in end_nodes(genotype))
+    rates = [max(1, rate // genotype.stride(genotype.end_level)) for rate in spec.aspp_rates]
+    decoder: nn.Module = record.build(DecoderInputs(channels, finer, num_classes, spec, rates, norm, upsamplers))
+    return decoder
 
 
 def _concatenate(features: list[Tensor]) -> Tensor:

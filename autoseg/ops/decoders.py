@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from autoseg.registry import Decoder, DecoderInputs, register
+from autoseg.registry import Decoder, DecoderInputs, lazy, register
 
 if TYPE_CHECKING:
     from torch import nn
+
+HEADS = "autoseg.ops.heads"
 
 
 def _deeplabv3plus(given: DecoderInputs) -> nn.Module:
@@ -27,36 +29,24 @@ def _deeplabv3plus(given: DecoderInputs) -> nn.Module:
 
 def _aspp(given: DecoderInputs) -> nn.Module:
     """ASPP at the path's end."""
-    from autoseg.ops.heads import AsppDecoder
+    from autoseg.ops.heads import AsppHead, ScoreDecoder
 
-    rest = (given.rates, given.settings.dropout, given.norm, given.upsamplers)
-    return AsppDecoder(given.channels, given.num_classes, given.settings.filters, *rest)
-
-
-def _unet(given: DecoderInputs) -> nn.Module:
-    """Doublings, each joined by the encoder feature (Ronneberger et al. 2015)."""
-    from autoseg.ops.heads import UNetDecoder
-
-    rest = (given.settings.filters, given.settings.dropout, given.norm, given.upsamplers)
-    return UNetDecoder(given.channels, given.finer, given.num_classes, *rest)
-
-
-def _fcn(given: DecoderInputs) -> nn.Module:
-    """Score maps of the encoder's strides, summed from coarse to fine (Long et al. 2015)."""
-    from autoseg.ops.heads import FcnDecoder
-
-    return FcnDecoder(given.channels, given.finer, given.num_classes, given.settings.dropout, given.upsamplers)
+    filters = given.settings.filters
+    head = AsppHead(given.channels, filters, given.rates, given.norm, given.settings.dropout)
+    return ScoreDecoder(head, filters, given.num_classes, given.upsamplers)
 
 
 def _classifier(given: DecoderInputs) -> nn.Module:
     """A 1x1 convolution alone."""
-    from autoseg.ops.heads import ClassifierDecoder
+    from torch import nn
 
-    return ClassifierDecoder(given.channels, given.num_classes, given.settings.dropout, given.upsamplers)
+    from autoseg.ops.heads import ScoreDecoder
+
+    return ScoreDecoder(nn.Dropout(given.settings.dropout), given.channels, given.num_classes, given.upsamplers)
 
 
 register(Decoder("deeplabv3plus", "DeepLabv3+", _deeplabv3plus, joins="low_level"))
 register(Decoder("aspp", "ASPP", _aspp))
-register(Decoder("unet", "U-Net", _unet, joins="encoder"))
-register(Decoder("fcn", "FCN", _fcn, joins="encoder", how="add", has_filters=False))
+register(Decoder("unet", "U-Net", lazy(HEADS, "UNetDecoder"), joins="encoder"))
+register(Decoder("fcn", "FCN", lazy(HEADS, "FcnDecoder"), joins="encoder", how="add", has_filters=False))
 register(Decoder("classifier", "classifier", _classifier, has_filters=False))

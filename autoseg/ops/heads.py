@@ -17,6 +17,7 @@ from autoseg.ops.interleave import is_channels_last
 from autoseg.ops.layers import Norm, Pairs
 from autoseg.ops.resize import Size, resize
 from autoseg.ops.upsample import TransposedConv, build_upsampler
+from autoseg.registry import DecoderInputs
 
 
 def number_of_outputs(num_classes: int, single_output: bool) -> int:
@@ -35,15 +36,18 @@ def logits_of(outputs: Tensor) -> Tensor:
 
 
 class ConvNormRelu(nn.Sequential):
-    """Convolution without bias, normalisation, ReLU; keeps the size."""
+    """Convolution, normalisation if there is one, ReLU; keeps the size."""
 
     conv_norms: ClassVar[Pairs] = (("0", "1"),)
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, norm: Norm, rate: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, norm: Norm | None, rate: int = 1,
+        bias: bool = False,
+    ) -> None:  # fmt: skip
         padding = rate * (kernel_size // 2)
         super().__init__(
-            nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=rate, bias=False),
-            norm(out_channels),
+            nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=rate, bias=bias),
+            nn.Identity() if norm is None else norm(out_channels),
             nn.ReLU(inplace=True),
         )
 
@@ -170,20 +174,20 @@ class Doublings(nn.ModuleList):
 # their ReLU, one for each doubling, from coarse to fine. `upsamplers` names an upsampler for each doubling.
 
 
-class AsppDecoder(nn.Module):
-    """ASPP and a classifier: -> logits (N, K, h, w), doubled by each of `upsamplers`."""
+class ScoreDecoder(nn.Module):
+    """A 1x1 convolution of what `head` makes of the features: -> logits (N, K, h, w), doubled by each of `upsamplers`.
 
-    def __init__(
-        self, in_channels: int, num_classes: int, filters: int, rates: Sequence[int], dropout: float, norm: Norm,
-        upsamplers: Sequence[str] = (),
-    ) -> None:  # fmt: skip
+    head: an `AsppHead`, or dropout alone; channels: its outputs.
+    """
+
+    def __init__(self, head: nn.Module, channels: int, num_classes: int, upsamplers: Sequence[str] = ()) -> None:
         super().__init__()
-        self.head = AsppHead(in_channels, filters, rates, norm, dropout)
-        self.classifier = nn.Conv2d(filters, num_classes, 1)
+        self.head = head
+        self.classifier = nn.Conv2d(channels, num_classes, 1)
         self.doublings = Doublings(upsamplers, num_classes)
 
     def forward(self, features: Tensor, finer: Sequence[Tensor] = ()) -> Tensor:
-        """`finer` gives sizes and guides."""
+        """`finer` gives sizes and guides alone."""
         logits: Tensor = self.doublings(self.classifier(self.head(features)), finer)
         return logits
 
@@ -223,21 +227,18 @@ class UNetDecoder(nn.Module):
     has channels, as in U-Net, but no more than `filters`.
     """
 
-    def __init__(
-        self, in_channels: int, finer_channels: Sequence[int], num_classes: int, filters: int, dropout: float,
-        norm: Norm, upsamplers: Sequence[str],
-    ) -> None:  # fmt: skip
+    def __init__(self, given: DecoderInputs) -> None:
         super().__init__()
         self.doublings, self.refine = nn.ModuleList(), nn.ModuleList()
-        channels = in_channels
-        for upsampler, joined in zip(upsamplers, finer_channels, strict=True):
-            width = min(filters, joined)
-            doubling = Doubling(upsampler, channels, width, norm)
+        channels = given.channels
+        for upsampler, joined in zip(given.upsamplers, given.finer, strict=True):
+            width = min(given.settings.filters, joined)
+            doubling = Doubling(upsampler, channels, width, given.norm)
             self.doublings.append(doubling)
-            self.refine.append(_twice(doubling.out_channels + joined, width, norm))
+            self.refine.append(_twice(doubling.out_channels + joined, width, given.norm))
             channels = width
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Conv2d(channels, num_classes, 1)
+        self.dropout = nn.Dropout(given.settings.dropout)
+        self.classifier = nn.Conv2d(channels, given.num_classes, 1)
 
     def forward(self, features: Tensor, finer: Sequence[Tensor]) -> Tensor:
         """See the class."""
@@ -254,36 +255,18 @@ class FcnDecoder(nn.Module):
     1x1 convolutions score the end and each of `finer` after a ReLU. Each doubling enlarges the sum and adds the next.
     """
 
-    def __init__(
-        self, in_channels: int, finer_channels: Sequence[int], num_classes: int, dropout: float,
-        upsamplers: Sequence[str],
-    ) -> None:  # fmt: skip
+    def __init__(self, given: DecoderInputs) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Conv2d(in_channels, num_classes, 1)
-        self.scores = nn.ModuleList(nn.Conv2d(channels, num_classes, 1) for channels in finer_channels)
-        self.doublings = Doublings(upsamplers, num_classes)
+        self.dropout = nn.Dropout(given.settings.dropout)
+        self.classifier, *scores = (nn.Conv2d(width, given.num_classes, 1) for width in (given.channels, *given.finer))
+        self.scores = nn.ModuleList(scores)
+        self.doublings = Doublings(given.upsamplers, given.num_classes)
 
     def forward(self, features: Tensor, finer: Sequence[Tensor]) -> Tensor:
         """See the class."""
         logits: Tensor = self.classifier(self.dropout(features))
         for doubling, score, joined in zip(self.doublings, self.scores, finer, strict=True):
             logits = doubling(logits, (joined.shape[-2], joined.shape[-1]), joined) + score(F.relu(joined))
-        return logits
-
-
-class ClassifierDecoder(nn.Module):
-    """A 1x1 convolution: -> logits (N, K, h, w), doubled by each of `upsamplers`."""
-
-    def __init__(self, in_channels: int, num_classes: int, dropout: float, upsamplers: Sequence[str] = ()) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Conv2d(in_channels, num_classes, 1)
-        self.doublings = Doublings(upsamplers, num_classes)
-
-    def forward(self, features: Tensor, finer: Sequence[Tensor] = ()) -> Tensor:
-        """`finer` gives sizes and guides alone."""
-        logits: Tensor = self.doublings(self.classifier(self.dropout(features)), finer)
         return logits
 
 

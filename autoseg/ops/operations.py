@@ -6,9 +6,9 @@ down moves of a decoded path. To add one, write its record here, or in a file of
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from autoseg.registry import FusedForm, Operation, register
+from autoseg.registry import FusedForm, Operation, lazy, register
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,36 +19,25 @@ if TYPE_CHECKING:
 # --- without weights --------------------------------------------------------------------------------------------------
 
 
-def _zero(channels: int, stride: int, norm: Norm) -> nn.Module:
-    from autoseg.ops.layers import Zero
+def _free(name: str, label: str, fused: FusedForm, module: str, layer: str, **options: Any) -> Operation:
+    """The layer of a module, called with `options` and the stride."""
 
-    return Zero(stride)
+    def build(channels: int, stride: int, norm: Norm) -> nn.Module:
+        built: nn.Module = lazy(module, layer, **options)(stride=stride)
+        return built
 
-
-def _skip(channels: int, stride: int, norm: Norm) -> nn.Module:
-    """The identity; at stride 2 bilinear halving, which needs no parameters (the paper leaves this open)."""
-    from autoseg.ops.layers import Strided
-
-    return Strided(stride)
+    return Operation(name, label, lambda c: 0, build, fused)
 
 
-def _avg_pool(channels: int, stride: int, norm: Norm) -> nn.Module:
-    """3x3 average pooling over the pixels inside the image."""
-    from torch import nn
-
-    return nn.AvgPool2d(3, stride, 1, count_include_pad=False)
-
-
-def _max_pool(channels: int, stride: int, norm: Norm) -> nn.Module:
-    from torch import nn
-
-    return nn.MaxPool2d(3, stride, 1)
-
-
-register(Operation("none", "none", lambda c: 0, _zero, FusedForm("none")))
-register(Operation("skip_connect", "skip", lambda c: 0, _skip, FusedForm("skip")))
-register(Operation("avg_pool_3x3", "avg pool 3x3", lambda c: 0, _avg_pool, FusedForm("avg_pool", 3)))
-register(Operation("max_pool_3x3", "max pool 3x3", lambda c: 0, _max_pool, FusedForm("max_pool", 3)))
+LAYERS, TORCH = "autoseg.ops.layers", "torch.nn"
+POOL = {"kernel_size": 3, "padding": 1}
+register(_free("none", "none", FusedForm("none"), LAYERS, "Zero"))
+# at stride 2 bilinear halving, which needs no parameters (the paper leaves this open)
+register(_free("skip_connect", "skip", FusedForm("skip"), LAYERS, "Strided"))
+# the mean is over the pixels inside the image
+MEAN = {**POOL, "count_include_pad": False}
+register(_free("avg_pool_3x3", "avg pool 3x3", FusedForm("avg_pool", 3), TORCH, "AvgPool2d", **MEAN))
+register(_free("max_pool_3x3", "max pool 3x3", FusedForm("max_pool", 3), TORCH, "MaxPool2d", **POOL))
 
 
 # --- convolutions -----------------------------------------------------------------------------------------------------

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoseg.ops.devices import without_autocast
 from autoseg.ops.interleave import ROW_BY_ROW, cut, interleave, is_channels_last
 from autoseg.ops.layers import pointwise
-from autoseg.ops.precision import without_autocast
 
 KERNEL_SIZE = 5
 """Side of CARAFE's reassembly, in pixels of low resolution."""

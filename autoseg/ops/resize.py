@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from autoseg.ops.precision import without_autocast
+from autoseg.ops.devices import without_autocast
 
 Size = tuple[int, int]
 

@@ -11,25 +11,13 @@ import torch
 
 from autoseg.config.base import LEAST_INPUT_SIDE
 from autoseg.config.training import SearchSchedule
-from autoseg.engine.config import RetrainConfig, SearchConfig
+from autoseg.engine.config import Config, RetrainConfig, SearchConfig
 from autoseg.errors import ConfigError
 from autoseg.files import shell_quoted
 from autoseg.ops.resize import Size
 from autoseg.planning.device import device_memory, format_bytes, most_memory
-from autoseg.planning.memory import (
-    MARGIN,
-    SMALLEST_BATCH,
-    STEPS,
-    Config,
-    Memory,
-    Setting,
-    predict_memory,
-    schedule_of,
-    uses_graphs,
-)
+from autoseg.planning.memory import MARGIN, SMALLEST_BATCH, STEPS, Memory, Setting, predict_memory, uses_graphs
 
-LARGEST_PROPOSED_BATCH, LARGEST_PROPOSED_CROP = 1024, 2049
-"""Limits if the number and size of the images are unknown."""
 MOST_BYTES = {"search": 64 * 2**10, "retrain": 16 * 2**10}
 """Bytes for each pixel of the batch, four times what the spaces and networks of autoseg take. If this fits twice, the
 prediction, which takes seconds, is skipped."""
@@ -56,22 +44,23 @@ class Option(NamedTuple):
 class Limits(NamedTuple):
     """The largest values to propose."""
 
-    crop: Size = (LARGEST_PROPOSED_CROP, LARGEST_PROPOSED_CROP)
-    batch_size: int = LARGEST_PROPOSED_BATCH
+    crop: Size
+    batch_size: int
 
 
+UNKNOWN = Limits((2049, 2049), 1024)
+"""The limits if the number and size of the images are unknown."""
 Predict = Callable[[Setting], Memory]
 
 
 class Planner:
-    """Compares the predicted memory of a search's settings with `memory_bytes`; predicts each setting once."""
+    """Compares the predicted memory of a run's settings with `memory_bytes`; predicts each setting once."""
 
     def __init__(
-        self, config: SearchConfig, device: torch.device, memory_bytes: int, limits: Limits | None = None
+        self, config: SearchConfig | RetrainConfig, device: torch.device, memory_bytes: int, limits: Limits = UNKNOWN
     ) -> None:
-        self.config, self.device, self.memory_bytes = config, device, memory_bytes
-        self.limits = limits or Limits()
-        self.asked = Setting.of(config.search)
+        self.config, self.device, self.memory_bytes, self.limits = config, device, memory_bytes, limits
+        self.asked = Setting.of(config.schedule)
         self.predict = cache(self._predict)
         self.predict_peak = cache(self._predict_peak)
 
@@ -86,13 +75,19 @@ class Planner:
         known = setting._replace(crop=self.asked.crop, batch_size=self.asked.batch_size)
         if setting == known:
             return self.predict(setting)
-        later = uses_graphs(self.config.search, self.device) and self.config.search.arch_start_epoch > 0
+        schedule = self.config.schedule
+        starts_later = isinstance(schedule, SearchSchedule) and schedule.arch_start_epoch > 0
+        later = starts_later and uses_graphs(schedule, self.device)
         steps = STEPS if later else (self.predict(known).peak_step,)
         return predict_memory(setting.apply(self.config), self.device, steps)
 
+    def room(self, memory: Memory) -> int:
+        """The bytes that a setting with this `memory` leaves free; negative if it does not fit."""
+        return self.memory_bytes - memory.needed_bytes(self.device)
+
     def fits(self, setting: Setting) -> bool:
         """Whether the device has the memory that a setting needs."""
-        return self.predict(setting).needed_bytes(self.device) <= self.memory_bytes
+        return self.room(self.predict(setting)) >= 0
 
     def options(self) -> list[Option]:
         """The setting as asked, its variants, and the largest batch and the largest crop that fit."""
@@ -114,8 +109,7 @@ class Planner:
 
     def may_try(self, setting: Setting) -> bool:
         """Whether a smaller setting than the asked one fits, estimated by proportion."""
-        estimate = self.predict(self.asked).scaled(setting.pixels / self.asked.pixels)
-        return estimate.needed_bytes(self.device) <= self.memory_bytes
+        return self.room(self.predict(self.asked).scaled(setting.pixels / self.asked.pixels)) >= 0
 
     def least(self) -> Setting:
         """The setting that needs the least memory."""
@@ -130,10 +124,7 @@ class Planner:
         return not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
 
     def _largest(self, name: str, start: Setting, candidates: Sequence[Setting], predict: Predict) -> Option:
-        def room(memory: Memory) -> int:
-            return self.memory_bytes - memory.needed_bytes(self.device)
-
-        found = largest_that_fits(candidates, start, predict, room)
+        found = largest_that_fits(candidates, start, predict, self.room)
         if found is None:
             return Option(name, candidates[0], None, False)
         return Option(name, found, predict(found), True)
@@ -186,58 +177,43 @@ def largest_that_fits(
 # --- what must be smaller ---------------------------------------------------------------------------------------------
 
 
-def fit_to_device(
-    config: Config, device: torch.device, given: Collection[str], memory_bytes: int | None = None
-) -> tuple[Config, list[str]]:
+def fit_to_device(config: Config, device: torch.device, given: Collection[str]) -> tuple[Config, list[str]]:
     """Make settings fit the device's memory; return them and a line on each change.
 
     The first change is `checkpoint_cells`, which changes no result; then the batch is halved, then the crop reduced.
-    Settings in `given` stay. If nothing helps, all settings stay and the line is a warning. `memory_bytes`: memory of
-    the device; None: ask it.
+    Settings in `given` stay. If nothing helps, all settings stay and the line is a warning.
     Raises: ConfigError: the `given` settings clearly do not fit, whatever the others are; the message says what fits.
     """
-    kind, schedule = schedule_of(config)
-    asked = Setting.of(schedule)
     try:
-        available = device_memory(device) if memory_bytes is None else memory_bytes
+        available = device_memory(device)
     except ConfigError:  # the system does not say
         return config, []
-    if 2 * asked.pixels * MOST_BYTES[kind] <= available:
+    kind, planner = config.kind, Planner(config, device, available)
+    asked, predict = planner.asked, planner.predict
+    if 2 * asked.pixels * MOST_BYTES[kind] <= available or planner.fits(asked):
         return config, []
-
-    @cache
-    def predict(setting: Setting) -> Memory:
-        return predict_memory(setting.apply(config), device)
-
-    def room(memory: Memory) -> int:
-        return available - memory.needed_bytes(device)
-
     needed = predict(asked).needed_bytes(device)
-    if needed <= available:
-        return config, []
     reason = f"as it was, the run would need {format_bytes(needed)}, and there are {format_bytes(available)}"
     smaller = list(_smaller(config, given))
     again = bool(smaller) and smaller[0].pixels == asked.pixels  # the first change is checkpoint_cells
     start = smaller[0] if again else asked
-    found = largest_that_fits(smaller[::-1], start, predict, room, DOUBT * available)
+    found = largest_that_fits(smaller[::-1], start, predict, planner.room, DOUBT * available)
     if found is not None:
         return found.apply(config), [f"{kind}.{key} {value}: {reason}" for key, value in _changes(asked, found).items()]
     least = [asked, *_smaller(config, [name for name in given if name != "checkpoint_cells"])][-1]
-    most = most_memory(device) if memory_bytes is None else memory_bytes
+    most = most_memory(device)
     if most is not None and CERTAIN * predict(least).peak_bytes > most:
-        raise ConfigError(_refusal(kind, least, predict(least), device, available), code="memory-too-small")
-    fits = room(predict(least)) >= 0 and "checkpoint_cells" in given
+        raise ConfigError(_refusal(planner, least), code="memory-too-small")
+    fits = planner.fits(least) and "checkpoint_cells" in given
     return config, [f"{kind}: it may run out of memory: {reason}" + f"; {kind}.checkpoint_cells=true fits" * fits]
 
 
-def _refusal(kind: str, least: Setting, memory: Memory, device: torch.device, available: int) -> str:
+def _refusal(planner: Planner, least: Setting) -> str:
     """The message that settings do not fit, and which crop or which batch size would by proportion."""
-    height, width = least.crop
+    kind, memory, (height, width) = planner.config.kind, planner.predict(least), least.crop
 
     def last(settings: Sequence[Setting]) -> dict[str, Any]:
-        fitting = [
-            one for one in settings if memory.scaled(one.pixels / least.pixels).needed_bytes(device) <= available
-        ]
+        fitting = [one for one in settings if planner.room(memory.scaled(one.pixels / least.pixels)) >= 0]
         return _changes(least, fitting[-1]) if fitting else {}
 
     sides = range(LEAST_INPUT_SIDE, height, STEP)
@@ -248,25 +224,24 @@ def _refusal(kind: str, least: Setting, memory: Memory, device: torch.device, av
     even = ", even with checkpointed cells" if least.checkpoint_cells else ""
     return (
         f"{kind}.crop {[height, width]} and {kind}.batch_size {least.batch_size} do not fit{even}: the run would need"
-        f" {format_bytes(memory.needed_bytes(device))}, and {device} has {format_bytes(available)};"
+        f" {format_bytes(memory.needed_bytes(planner.device))}, and {planner.device} has"
+        f" {format_bytes(planner.memory_bytes)};"
         + (f" set {advice}" if works else " take a smaller network, or a device with more memory")
     )
 
 
 def smaller_settings(config: SearchConfig | RetrainConfig) -> str:
     """Options of the command line for a run that needs less memory."""
-    kind, schedule = schedule_of(config)
     smaller = next(_smaller(config, ()), None)
     if smaller is None:
         return "a smaller network or more memory"
-    changes = _changes(Setting.of(schedule), smaller)
-    return " ".join(f"--set {shell_quoted(f'{kind}.{key}={json.dumps(value)}')}" for key, value in changes.items())
+    changes = _changes(Setting.of(config.schedule), smaller).items()
+    return " ".join(f"--set {shell_quoted(f'{config.kind}.{key}={json.dumps(value)}')}" for key, value in changes)
 
 
 def _smaller(config: SearchConfig | RetrainConfig, given: Collection[str]) -> Iterator[Setting]:
     """Settings in descending order of memory."""
-    _, schedule = schedule_of(config)
-    setting = Setting.of(schedule)
+    schedule, setting = config.schedule, Setting.of(config.schedule)
     if isinstance(schedule, SearchSchedule) and not schedule.checkpoint_cells and "checkpoint_cells" not in given:
         yield (setting := setting._replace(checkpoint_cells=True))
     while "batch_size" not in given and setting.batch_size > SMALLEST_BATCH:

@@ -2,7 +2,7 @@
 
 The prediction is for one iteration in the middle of a run, when gradients and the optimizers' state exist: a weight
 step and an architecture step of a search, or one step of a retraining. The real task runs on tensors without data
-(PyTorch's fake tensors). They lie on the CPU but take the code paths of the target device (`ops.acting`), so the GPU
+(PyTorch's fake tensors). They lie on the CPU but take the code paths of the target device (`ops.devices`), so the GPU
 need not be present. The prediction leaves out the process itself and a data set that is kept on the device. With
 sampled operations (GDAS) it is for one sample; other samples may need more.
 """
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,14 +24,13 @@ from autoseg.analysis.memory_tracker import LiveStorages, SavedStorages, tensor_
 from autoseg.config.base import LEAST_INPUT_SIDE
 from autoseg.config.data import DataConfig, GeneratedConfig
 from autoseg.config.training import TrainingConfig
-from autoseg.data.dataset import open_dataset, resolve
-from autoseg.engine.config import RetrainConfig, SearchConfig
-from autoseg.engine.mixed_precision import autocast
-from autoseg.engine.optim import clip_gradients
+from autoseg.data.dataset import SegmentationDataset, open_dataset, resolve
+from autoseg.engine.config import Config, RetrainConfig, RunConfig, SearchConfig
+from autoseg.engine.optim import autocast, clip_gradients
 from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.search import HALVES, SearchTask
 from autoseg.errors import ConfigError
-from autoseg.ops.acting import acting_as
+from autoseg.ops.devices import acting_as
 from autoseg.ops.resize import Size
 from autoseg.supernet import Supernet, choose_kernels
 from autoseg.supernet.fast.cell import Feature
@@ -52,7 +51,7 @@ MARGIN = 1.1
 """The device must have this many times the predicted peak, for fragmentation and errors of the prediction."""
 
 Task = TypeVar("Task", bound=SearchTask | RetrainTask)
-Config = TypeVar("Config", SearchConfig, RetrainConfig)
+RunConfigT = TypeVar("RunConfigT", bound=RunConfig)
 Step = Literal["weight", "architecture"]
 STEPS: tuple[Step, ...] = ("weight", "architecture")
 Batch = tuple[Tensor, Tensor]
@@ -129,11 +128,10 @@ class Setting(NamedTuple):
         again = getattr(schedule, "checkpoint_cells", False)
         return cls(schedule.crop, schedule.batch_size, again, schedule.precision)
 
-    def apply(self, config: Config) -> Config:
+    def apply(self, config: RunConfigT) -> RunConfigT:
         """Return `config` with this setting."""
-        kind, schedule = schedule_of(config)
-        changes = {key: value for key, value in self._asdict().items() if hasattr(schedule, key)}
-        return config.model_copy(update={kind: schedule.model_copy(update=changes)})
+        changes = {key: value for key, value in self._asdict().items() if hasattr(config.schedule, key)}
+        return config.with_schedule(**changes)
 
     def check(self) -> None:
         """Raises: ConfigError: crop or batch size out of range."""
@@ -151,11 +149,6 @@ class Setting(NamedTuple):
             )
 
 
-def schedule_of(config: SearchConfig | RetrainConfig) -> tuple[str, TrainingConfig]:
-    """The name and the schedule of a run: `search` or `retrain`."""
-    return ("search", config.search) if isinstance(config, SearchConfig) else ("retrain", config.retrain)
-
-
 # --- one iteration ----------------------------------------------------------------------------------------------------
 
 
@@ -164,7 +157,7 @@ def predict_memory(config: SearchConfig | RetrainConfig, device: torch.device, s
 
     fp16 counts as bf16, which takes as much.
     """
-    _, schedule = schedule_of(config)
+    schedule = config.schedule
     # building a task seeds the random numbers, and so does a step of a retraining
     with own_random_state(CPU), followed(_stand_in(config, device), device) as (task, live):
         network, optimizers = _network(task), _optimizers(task)
@@ -233,24 +226,19 @@ def follow_streams(supernet: Supernet, live: LiveStorages) -> None:
     Heads, and what comes before a cell, count for the main stream; they take little.
     """
 
-    def leave(*_: object) -> None:
-        live.stream = None
+    def switch(stream: int | None, *_: object) -> None:
+        live.stream = stream
 
-    def hook(cell: nn.Module, level: int) -> None:
-        def enter(*_: object) -> None:
-            live.stream = level
-
-        def after(_cell: nn.Module, _arguments: object, feature: Feature) -> None:
-            leave()
-            if feature.plain.grad_fn is not None:
-                feature.plain.grad_fn.register_prehook(enter)
-                feature.plain.grad_fn.register_hook(leave)
-
-        cell.register_forward_pre_hook(enter)
-        cell.register_forward_hook(after)
+    def after(level: int, _cell: nn.Module, _arguments: object, feature: Feature) -> None:
+        switch(None)
+        if feature.plain.grad_fn is not None:
+            feature.plain.grad_fn.register_prehook(partial(switch, level))
+            feature.plain.grad_fn.register_hook(partial(switch, None))
 
     for node in supernet.space.trellis.nodes:
-        hook(supernet.cells[cell_name(node)], node.level)
+        cell = supernet.cells[cell_name(node)]
+        cell.register_forward_pre_hook(partial(switch, node.level))
+        cell.register_forward_hook(partial(after, node.level))
 
 
 def _recomputed_bytes(task: SearchTask | RetrainTask, images: Tensor, own: Sequence[Tensor]) -> int:
@@ -261,19 +249,11 @@ def _recomputed_bytes(task: SearchTask | RetrainTask, images: Tensor, own: Seque
     supernet.train_weights()
     supernet.checkpoint_cells = False
     for cell, saved in zip(supernet.cells.values(), of_cells, strict=True):
-        cell.register_forward_pre_hook(partial(_enter, saved))
-        cell.register_forward_hook(partial(_leave, saved))
+        cell.register_forward_pre_hook(lambda *_, saved=saved: saved.__enter__())
+        cell.register_forward_hook(lambda *_, saved=saved: saved.__exit__())
     with autocast(task.device, task.schedule.precision):
         supernet(images)
     return max(saved.total_bytes for saved in of_cells)
-
-
-def _enter(context: SavedStorages, *_: object) -> None:
-    context.__enter__()
-
-
-def _leave(context: SavedStorages, *_: object) -> None:
-    context.__exit__(None, None, None)
 
 
 # --- CUDA graphs ------------------------------------------------------------------------------------------------------
@@ -385,8 +365,8 @@ def make_state(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
 def stand_in_task(config: SearchConfig, device: torch.device) -> SearchTask:
     """The search of `config` on generated data with the same classes and enough images."""
     share = config.search.train_a_fraction
-    config = _on_stand_in_data(config, int(2 * config.search.batch_size / min(share, 1 - share)) + 2)
-    return SearchTask(config, open_dataset(config.data, "train"), open_dataset(config.data, "val"), device)
+    images = int(2 * config.search.batch_size / min(share, 1 - share)) + 2
+    return SearchTask(*_on_stand_in_data(config, images), device)
 
 
 def _stand_in(config: SearchConfig | RetrainConfig, device: torch.device) -> SearchTask | RetrainTask:
@@ -394,31 +374,30 @@ def _stand_in(config: SearchConfig | RetrainConfig, device: torch.device) -> Sea
 
     The rest takes as much memory as on `device`, or a little more. The moving average is counted separately.
     """
-    kind, schedule = schedule_of(config)
-    changes: dict[str, Any] = {"precision": "bf16" if schedule.precision == "fp16" else schedule.precision}
+    if config.schedule.precision == "fp16":
+        config = config.with_schedule(precision="bf16")
     if isinstance(config, SearchConfig):
-        if config.search.kernels.depthwise == "triton":
-            changes["kernels"] = config.search.kernels.model_copy(update={"depthwise": "convolution"})
-        task = stand_in_task(config.model_copy(update={kind: schedule.model_copy(update=changes)}), CPU)
+        kernels = config.search.kernels
+        if kernels.depthwise == "triton":
+            config = config.with_schedule(kernels=kernels.model_copy(update={"depthwise": "convolution"}))
+        task = stand_in_task(config, CPU)
         task.supernet.use_kernels(choose_kernels(task.schedule.kernels, device))
         return task
-    changes |= {"ema_decay": 0.0, "compile": False, "balanced_sampling": 0.0}
-    config = config.model_copy(update={kind: schedule.model_copy(update=changes)})
-    config = _on_stand_in_data(config, 2 * schedule.batch_size)
-    return RetrainTask(config, open_dataset(config.data, "train"), open_dataset(config.data, "val"), CPU)
+    config = config.with_schedule(ema_decay=0.0, compile=False, balanced_sampling=0.0)
+    return RetrainTask(*_on_stand_in_data(config, 2 * config.retrain.batch_size), CPU)
 
 
-def _on_stand_in_data(config: Config, images: int) -> Config:
-    """Return `config` with generated images that have the classes and channels of its own data."""
-    kind, schedule = schedule_of(config)
+def _on_stand_in_data(config: Config, images: int) -> tuple[Config, SegmentationDataset, SegmentationDataset]:
+    """`config`, training and validation set of generated images with the classes and channels of its own data."""
     data = config.data
     alike = DataConfig(
         layout="generated", num_classes=data.num_classes, ignore_label=data.ignore_label, channels=data.channels,
         mean=data.mean, std=data.std, generated=GeneratedConfig(size=(32, 32), train=images, val=1),
     )  # fmt: skip
-    weights = "none" if schedule.class_weights == "none" else (1.0,) * data.num_classes
-    schedule = schedule.model_copy(update={"class_weights": weights, "workers": 0, "accumulate": 1})
-    return config.model_copy(update={"data": resolve(alike), kind: schedule})
+    weights = "none" if config.schedule.class_weights == "none" else (1.0,) * data.num_classes
+    config = config.with_schedule(class_weights=weights, workers=0, accumulate=1)
+    config = config.model_copy(update={"data": resolve(alike)})
+    return config, open_dataset(config.data, "train"), open_dataset(config.data, "val")
 
 
 def random_batch(task: SearchTask | RetrainTask) -> Batch:

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Collection
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from autoseg.config.base import LEAST_INPUT_SIDE, parse
 from autoseg.config.training import SearchSchedule, TrainingConfig
 from autoseg.data.dataset import SegmentationDataset
-from autoseg.engine.config import RetrainConfig, SearchConfig
+from autoseg.engine.config import Config, RetrainConfig, SearchConfig
 from autoseg.engine.evaluate import spaced
 from autoseg.genotype.schema import Genotype
-from autoseg.planning.memory import schedule_of
 from autoseg.space.schema import genotype_names, space_names
-
-Config = TypeVar("Config", SearchConfig, RetrainConfig)
 
 STEP = 16
 """Crops are multiples of this, so that every stride divides them."""
@@ -64,7 +61,7 @@ def guide(
     """
     if not (quick or is_shipped(config)):
         return config, []
-    kind, schedule = schedule_of(config)
+    kind, schedule = config.kind, config.schedule
     size, reasons = config.data.resize or image_size(train), list[str]()
     changes: dict[str, Any] = {}
     if quick and config.data.resize is None and max(size) > QUICK_SIDE:
@@ -131,7 +128,12 @@ def propose(
     batch = settings.get("batch_size", schedule.batch_size)
     steps = max(1, of_weights // batch // schedule.accumulate)
     steps = min(steps, schedule.max_steps_per_epoch or steps)
-    _set_epochs(kind, schedule, steps, quick, set_)
+    if quick:
+        in_epoch = max(1, min(steps, QUICK_STEPS[kind] // 4))
+        set_("max_steps_per_epoch", in_epoch, "quick")
+        set_("epochs", max(2, QUICK_STEPS[kind] // in_epoch), "quick")
+    elif schedule.epochs * steps < LEAST_STEPS[kind]:
+        set_("epochs", -(-LEAST_STEPS[kind] // steps), f"only {steps} step{'s' * (steps > 1)} in an epoch")
     epochs = settings.get("epochs", schedule.epochs)
     if isinstance(schedule, SearchSchedule) and epochs != schedule.epochs:
         start = round(epochs * schedule.arch_start_epoch / schedule.epochs)
@@ -146,16 +148,6 @@ def propose(
             f" around counts more than detail, give data.resize or a larger {kind}.crop"
         )
     return Proposal(settings, reasons)
-
-
-def _set_epochs(kind: str, schedule: TrainingConfig, steps: int, quick: bool, set_: Any) -> None:
-    """Set epochs so that a run has enough steps or, if `quick`, few."""
-    if quick:
-        in_epoch = max(1, min(steps, QUICK_STEPS[kind] // 4))
-        set_("max_steps_per_epoch", in_epoch, "quick")
-        set_("epochs", max(2, QUICK_STEPS[kind] // in_epoch), "quick")
-    elif schedule.epochs * steps < LEAST_STEPS[kind]:
-        set_("epochs", -(-LEAST_STEPS[kind] // steps), f"only {steps} step{'s' * (steps > 1)} in an epoch")
 
 
 def _whole(length: int) -> int:

@@ -1,4 +1,4 @@
-"""Looking up a name, file or folder: a space, a genotype or a network of the literature."""
+"""The names that autoseg knows, and what a name, file or folder stands for: a space, a genotype or a network."""
 
 from __future__ import annotations
 
@@ -9,12 +9,22 @@ from typing import Any
 from autoseg.config.base import merge
 from autoseg.errors import ConfigError
 from autoseg.files import read_yaml
+from autoseg.genotype.schema import Genotype
 from autoseg.library import hint
+from autoseg.registry import NETWORKS
 from autoseg.space.schema import SearchSpace, genotype_names, space_names
-from autoseg.zoo.architecture import Architecture, load_architecture
-from autoseg.zoo.schema import FixedNetwork, is_network_name, network_names
+from autoseg.zoo.schema import Architecture, FixedNetwork, load_architecture, network_names
 
 Found = SearchSpace | Architecture
+
+
+def known_names() -> dict[str, dict[str, str]]:
+    """Kind -> name -> description or paper of all search spaces, genotypes and networks of the literature."""
+    return {
+        "search spaces": {name: SearchSpace.load(name).description for name in space_names()},
+        "genotypes": {name: Genotype.load(name).source.get("paper", "") for name in genotype_names()},
+        "networks of the literature": {name: entry.paper for name, entry in NETWORKS.items()},
+    }
 
 
 def look_up(source: str | Path) -> list[Found]:
@@ -24,7 +34,7 @@ def look_up(source: str | Path) -> list[Found]:
     """
     name, path = str(source), Path(source).expanduser()
     found: list[Found] = [SearchSpace.load(name)] if name in space_names() else []
-    if name in genotype_names() or is_network_name(name) or path.is_dir():
+    if name in (*genotype_names(), *network_names()) or path.is_dir():
         found.append(load_architecture(source))
     if found:
         return found

@@ -10,24 +10,51 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from autoseg.config.base import Settings, merge, parse
 from autoseg.config.data import DataConfig, ResolvedDataConfig, data_settings, with_absolute_paths
-from autoseg.config.training import RetrainSchedule, SearchSchedule
+from autoseg.config.training import RetrainSchedule, SearchSchedule, TrainingConfig
 from autoseg.data.dataset import resolve
 from autoseg.engine.config import RetrainConfig, SearchConfig
+from autoseg.engine.device_check import prepare
+from autoseg.engine.environment import pick_device
 from autoseg.errors import ConfigError
 from autoseg.files import read_yaml
 from autoseg.genotype.schema import Genotype
-from autoseg.setup.preflight import check_device
+from autoseg.planning.memory import Setting
 from autoseg.space.schema import SearchSpace, load_space
-from autoseg.zoo.architecture import Architecture, load_architecture
+from autoseg.supernet.fast.kernels import choose_kernels
 from autoseg.zoo.match_cost import CostTarget, match_cost
-from autoseg.zoo.schema import RECOMMENDED, is_network_name
+from autoseg.zoo.schema import RECOMMENDED, Architecture, load_architecture, network_names
 
 Source = str | Path | Mapping[str, Any]
 
 ANY_DATA = resolve(DataConfig(layout="generated"))
 """A placeholder for the data while the other settings are checked."""
+
+
+def check_device(config: SearchConfig | RetrainConfig) -> torch.device:
+    """Prepare and return the device of a run.
+
+    Raises: ConfigError: the device is missing or cannot do what the settings ask, or crop or batch are out of range.
+    """
+    device = pick_device(config.device)
+    Setting.of(config.schedule).check()
+    check_precision(config.schedule, config.kind, device)
+    if isinstance(config, SearchConfig):
+        choose_kernels(config.search.kernels, device, config.space)
+    prepare(device)
+    return device
+
+
+def check_precision(schedule: TrainingConfig, kind: str, device: torch.device) -> None:
+    """Raises: ConfigError: fp16 without a CUDA GPU."""
+    if schedule.precision == "fp16" and device.type != "cuda":
+        raise ConfigError(
+            f"{kind}.precision fp16 needs a CUDA GPU, but the device is {device}; use bf16 or float32",
+            code="precision-needs-gpu",
+        )
 
 
 @dataclass(frozen=True)
@@ -130,17 +157,6 @@ def retrain_sources(
     return Sources({"retrain": recommended}, file, arguments, changes, str(config or ""), name)
 
 
-def search_settings(
-    space: Source | SearchSpace | None = None,
-    data: Source | DataConfig | None = None,
-    config: str | Path | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    check: Callable[[SearchConfig], object] = check_device,
-) -> SearchConfig:
-    """The settings of a search from its sources, see `search_config`."""
-    return search_config(search_sources(space, data, config, overrides), check)
-
-
 def search_config(sources: Sources, check: Callable[[SearchConfig], object] = check_device) -> SearchConfig:
     """All settings of a search. The data is opened only after all other settings are checked.
 
@@ -154,17 +170,6 @@ def search_config(sources: Sources, check: Callable[[SearchConfig], object] = ch
     except ConfigError as reason:
         raise _placed(reason, sources) from None
     return settings.model_copy(update={"data": resolve(sources.data())})
-
-
-def retrain_settings(
-    architecture: Source | Architecture | None = None,
-    data: Source | DataConfig | None = None,
-    config: str | Path | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    match: CostTarget | None = None,
-) -> RetrainConfig:
-    """The settings of a retraining from its sources, see `retrain_config`."""
-    return retrain_config(retrain_sources(architecture, data, config, overrides, match), match)
 
 
 def retrain_config(sources: Sources, match: CostTarget | None = None) -> RetrainConfig:
@@ -185,7 +190,7 @@ def retrain_config(sources: Sources, match: CostTarget | None = None) -> Retrain
     settings = settings.model_copy(update={"data": resolve(sources.data())})
     if isinstance(network, Genotype):
         return settings
-    if is_network_name(sources.recommended_by) and "in_channels" not in sources.overrides.get("network", {}):
+    if sources.recommended_by in network_names() and "in_channels" not in sources.overrides.get("network", {}):
         network = network.model_copy(update={"in_channels": settings.data.channels})
     if match is not None:
         network = match_cost(network, match, settings.data.num_classes)

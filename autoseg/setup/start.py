@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple
 
 from autoseg.config.training import SearchSchedule, TrainingConfig
 from autoseg.data.base import SegmentationDataset
 from autoseg.data.dataset import describe_dataset, open_dataset
 from autoseg.data.loading.cache import keep_samples
 from autoseg.engine.checkpoint import Kind
-from autoseg.engine.config import RetrainConfig, SearchConfig
+from autoseg.engine.config import Config
 from autoseg.engine.environment import describe_environment, pick_device
 from autoseg.engine.log import Progress
 from autoseg.engine.retrain import RetrainTask
@@ -20,11 +20,8 @@ from autoseg.engine.search import SearchTask
 from autoseg.errors import ConfigError, RunError
 from autoseg.files import write_text
 from autoseg.planning.fit import fit_to_device
-from autoseg.planning.memory import schedule_of
 from autoseg.setup.from_data import guide, is_shipped
 from autoseg.setup.settings import Sources, first_difference
-
-Config = TypeVar("Config", SearchConfig, RetrainConfig)
 
 
 class Settled(NamedTuple, Generic[Config]):
@@ -57,32 +54,28 @@ def open_run(out: str | Path, kind: Kind, resume: bool, given: bool) -> Run | No
     return run
 
 
-def settle(wanted: Config, sources: Sources, quick: bool) -> Settled[Config]:
-    """The settings of a new run. Those that the user has not set are made to fit the data and the device."""
-    named = sources.set_by_user(schedule_of(wanted)[0])
-    guided, reasons, train = _guided(wanted, named, quick)
-    stays = named if is_shipped(wanted) else {*SearchSchedule.model_fields}
-    fitted, more = fit_to_device(guided, pick_device(guided.device), stays)
-    return Settled(fitted, reasons + more, train)
+def settle(wanted: Config, sources: Sources, quick: bool, run: Run | None) -> Settled[Config]:
+    """The settings of a run. Those that the user has not set are made to fit the data and the device.
 
-
-def settle_resumed(own: Config, wanted: Config, sources: Sources, quick: bool, out: str | Path) -> Settled[Config]:
-    """The run's `own` settings. Raises: ConfigError: the settings given now differ from them."""
-    # the run has its schedule already
-    named = sources.set_by_user(schedule_of(wanted)[0]) | {*TrainingConfig.model_fields, *SearchSchedule.model_fields}
-    guided, reasons, train = _guided(wanted, named, quick)
-    if difference := first_difference(own.to_dict(), guided.to_dict()):
-        raise ConfigError(
-            f"{Path(out)} was started with other settings ({difference}); resume with --out and --resume alone",
-            code="run-settings-differ",
-        )
-    return Settled(own, reasons, train)
-
-
-def _guided(wanted: Config, named: set[str], quick: bool) -> Settled[Config]:
+    run: one to resume, which keeps its own settings. Raises: ConfigError: the settings given now differ from them.
+    """
+    named = sources.set_by_user(wanted.kind)
+    if run is not None:  # it has its schedule already
+        named |= {*TrainingConfig.model_fields, *SearchSchedule.model_fields}
     train = open_dataset(wanted.data, "train")
     guided, reasons = guide(wanted, train, named, quick)
-    return Settled(guided, reasons, train if guided.data == wanted.data else None)
+    if run is None:
+        stays = named if is_shipped(wanted) else {*SearchSchedule.model_fields}
+        settings, more = fit_to_device(guided, pick_device(guided.device), stays)
+        reasons += more
+    else:
+        settings = run.config(type(wanted))
+        if difference := first_difference(settings.to_dict(), guided.to_dict()):
+            raise ConfigError(
+                f"{run.path} was started with other settings ({difference}); resume with --out and --resume alone",
+                code="run-settings-differ",
+            )
+    return Settled(settings, reasons, train if guided.data == wanted.data else None)
 
 
 def open_splits(settled: Settled[Config]) -> tuple[SegmentationDataset, SegmentationDataset]:

@@ -128,43 +128,29 @@ class SearchSpace(ArchitectureFile):
     relaxation: RelaxationSpec = RelaxationSpec()
 
     @model_validator(mode="after")
-    def _stem_reaches_first_stride(self) -> SearchSpace:
-        if self.stem.stride != self.network.strides[0]:
+    def _groups_fit_together(self) -> SearchSpace:
+        network, relaxation, decoder = self.network, self.relaxation, self.decoder
+        if self.stem.stride != network.strides[0]:
             raise ValueError(
                 f"stem.strides {list(self.stem.strides)} reach stride {self.stem.stride}, but network.strides"
-                f" starts at {self.network.strides[0]}; make the two equal"
+                f" starts at {network.strides[0]}; make the two equal"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _one_path_has_no_threshold(self) -> SearchSpace:
-        plain = type(self.decoding)()
         for key in ("threshold", "budget"):
-            if self.network.paths == "single" and getattr(self.decoding, key) != getattr(plain, key):
+            if network.paths == "single" and getattr(self.decoding, key) != getattr(DecodingSpec(), key):
                 raise ValueError(f"decoding.{key} is of several paths; set network.paths to multi, or leave it out")
-        return self
-
-    @model_validator(mode="after")
-    def _channels_can_be_shared_out(self) -> SearchSpace:
-        share = self.relaxation.pc_darts or 1
-        if self.network.filter_multiplier % share:
+        if network.filter_multiplier % (relaxation.pc_darts or 1):
             raise ValueError(
-                f"relaxation.pc_darts {share} must divide network.filter_multiplier {self.network.filter_multiplier},"
-                " as 1/pc_darts of the channels pass through the operations"
+                f"relaxation.pc_darts {relaxation.pc_darts} must divide network.filter_multiplier"
+                f" {network.filter_multiplier}, as 1/pc_darts of the channels pass through the operations"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _up_path_has_a_down_path(self) -> SearchSpace:
-        if self.network.down_layers is None:
-            if self.resolution.skips != ("none",):
-                raise ValueError("resolution.skips need an encoder; set network.down_layers, or skips to [none]")
-            if self.cell.up_cell:
-                raise ValueError("cell.up_cell needs an up path; set network.down_layers, or leave up_cell out")
-        elif DECODERS[self.decoder.name].joins != "none":
+        if network.down_layers is None and self.resolution.skips != ("none",):
+            raise ValueError("resolution.skips need an encoder; set network.down_layers, or skips to [none]")
+        if network.down_layers is None and self.cell.up_cell:
+            raise ValueError("cell.up_cell needs an up path; set network.down_layers, or leave up_cell out")
+        if network.down_layers is not None and DECODERS[decoder.name].joins != "none":
             raise ValueError(
-                f"decoder.name '{self.decoder.name}' is for a path that ends at a greater stride; with"
-                " network.down_layers take 'classifier' or 'aspp'"
+                f"decoder.name '{decoder.name}' is for a path that ends at a greater stride; with network.down_layers"
+                " take 'classifier' or 'aspp'"
             )
         return self
 

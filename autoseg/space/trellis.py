@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from itertools import pairwise
 from typing import NamedTuple
@@ -52,6 +52,14 @@ def nearest_level(level: int, levels: Iterable[int]) -> int:
     A tie goes to the finer level.
     """
     return min(levels, key=lambda other: (abs(other - level), other))
+
+
+def prev_prev_of(node: Node, nodes_at: Callable[[int], Iterable[Node]]) -> Node:
+    """H(l-2) of a node: the same level two layers ago, or the nearest that exists there. nodes_at: those of a layer."""
+    if node.layer <= 2:
+        return (FIRST_STEM_NODE, STEM_NODE)[node.layer - 1]
+    layer = node.layer - 2
+    return Node(layer, nearest_level(node.level, (other.level for other in nodes_at(layer))))
 
 
 def filters_at(level: int, filter_multiplier: int) -> int:
@@ -130,11 +138,8 @@ class Trellis:
         return tuple(Arrow(s, t, self.graph.edges[s, t]["move"]) for s, t in pairwise(nodes))
 
     def prev_prev(self, node: Node) -> Node:
-        """The node that `node` reads as H(l-2): the same level two layers ago, or the nearest that exists there."""
-        if node.layer == 1:
-            return FIRST_STEM_NODE
-        layer = node.layer - 2
-        return Node(layer, nearest_level(node.level, (other.level for other in self.nodes_at(layer))))
+        """The node that `node` reads as H(l-2)."""
+        return prev_prev_of(node, self.nodes_at)
 
     def skip_sources(self, level: int) -> list[Node]:
         """The nodes from which a path may leave `level` downwards, by layer.
@@ -160,14 +165,3 @@ class Trellis:
     def count_paths(self) -> int:
         """Number of paths from the stem to any node of the last layer."""
         return self.paths_to_go()[STEM_NODE]
-
-    def paths(self) -> Iterator[tuple[int, ...]]:
-        """Every path as the levels of layers 1..L, in lexicographic order. There may be very many."""
-
-        def extend(node: Node, levels: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-            if node.layer == self.layers:
-                yield levels
-            for arrow in self.arrows_from(node):
-                yield from extend(arrow.target, (*levels, arrow.target.level))
-
-        return extend(STEM_NODE, ())

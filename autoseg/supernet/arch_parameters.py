@@ -36,15 +36,11 @@ class ArchParameters(nn.Module):
     legal: Tensor
     gamma_legal: Tensor | None
     gumbel: Tensor | None
-    chosen_alpha: Tensor | None
-    chosen_beta: Tensor | None
-    chosen_edges: Tensor | None
-    chosen_gamma: Tensor | None
-    chosen_skips: Tensor | None
 
     def __init__(self, space: SearchSpace, std: float = 1e-3) -> None:
         super().__init__()
         self.space = space
+        self.chosen: Genotype | None = None
         legal, shapes = torch.as_tensor(space.trellis.legal()), logits_shapes(space)
         competing = torch.as_tensor(gamma_legal(space)) if "gamma" in shapes else None
 
@@ -61,8 +57,7 @@ class ArchParameters(nn.Module):
         self.skip_logits = initial("skip")
         self.register_buffer("legal", legal, persistent=False)
         self.register_buffer("gamma_legal", competing, persistent=False)
-        for name in ("gumbel", "chosen_alpha", "chosen_beta", "chosen_edges", "chosen_gamma", "chosen_skips"):
-            self.register_buffer(name, None, persistent=False)
+        self.register_buffer("gumbel", None, persistent=False)
         if space.relaxation.gdas is not None:
             self.draw(0, space.relaxation.gdas[0])
 
@@ -75,14 +70,7 @@ class ArchParameters(nn.Module):
         Raises: GenotypeError: the space lacks something that it names.
         """
         check_in_space(genotype, self.space)
-        self.chosen_alpha = self._alpha_of(genotype)
-        self.chosen_beta = torch.zeros_like(self.beta_logits.data)
-        for arrow in genotype.arrows:
-            self.chosen_beta[arrow.source.layer, arrow.source.level, arrow.move] = 1
-        if self.edge_logits is not None:  # the chosen edges into a block share a probability of 1
-            strengths = self.chosen_alpha.sum(-1)
-            self.chosen_edges = torch.cat([part / part.sum() for part in self._by_block(strengths)])
-        self.chosen_gamma, self.chosen_skips = self._gamma_of(genotype), self._skips_of(genotype)
+        self.chosen = genotype
 
     def _alpha_of(self, genotype: Genotype) -> Tensor:
         alpha = torch.zeros_like(self.alpha_logits.data)
@@ -94,10 +82,14 @@ class ArchParameters(nn.Module):
                     table[rows[edge.state], self.space.cell.operations.index(edge.operation)] = 1
         return alpha
 
-    def _gamma_of(self, genotype: Genotype) -> Tensor | None:
-        probs, space = self.gamma_probs(), self.space
-        if probs is None:
-            return None
+    def _beta_of(self, genotype: Genotype) -> Tensor:
+        beta = torch.zeros_like(self.beta_logits.data)
+        for arrow in genotype.arrows:
+            beta[arrow.source.layer, arrow.source.level, arrow.move] = 1
+        return beta
+
+    def _gamma_of(self, genotype: Genotype, probs: Tensor) -> Tensor:
+        space = self.space
         places = [(space.gamma_row(arrow), genotype.upsampler(arrow)) for arrow in genotype.up_arrows]
         if space.decoder_stages:
             names = genotype.decoder.upsamplers or ("bilinear",) * len(genotype.decoder_levels)
@@ -105,10 +97,8 @@ class ArchParameters(nn.Module):
             places += [(space.decoder_row(level), name) for level, name in stages]
         return _with_ones(probs, [(row, space.upsamplers.index(name)) for row, name in places if row is not None])
 
-    def _skips_of(self, genotype: Genotype) -> Tensor | None:
-        probs, names = self.skip_probs(), self.space.resolution.skips
-        if probs is None:
-            return None
+    def _skips_of(self, genotype: Genotype, probs: Tensor) -> Tensor:
+        names = self.space.resolution.skips
         return _with_ones(
             probs, [(arrow.target.level, names.index(genotype.skip(arrow))) for arrow in genotype.up_arrows]
         )
@@ -117,36 +107,40 @@ class ArchParameters(nn.Module):
 
     def alpha_probs(self) -> Tensor:
         """Softmax over the operations of each edge (eq. 4), [edge, operation]."""
-        return self.alpha_logits.softmax(-1) if self.chosen_alpha is None else self.chosen_alpha
+        return self.alpha_logits.softmax(-1) if self.chosen is None else self._alpha_of(self.chosen)
 
     def beta_probs(self) -> Tensor:
         """Softmax over the legal arrows that leave each node (eq. 7), [layer, level, move]; 0 elsewhere.
 
         With `network.paths: multi`, a sigmoid of each legal arrow (DiNTS, He et al. 2021).
         """
-        if self.chosen_beta is not None:
-            return self.chosen_beta
+        if self.chosen is not None:
+            return self._beta_of(self.chosen)
         if self.space.network.paths == "multi":
             return self.beta_logits.sigmoid() * self.legal
         return _softmax(self.beta_logits, self.legal) * self.legal
 
     def edge_probs(self) -> Tensor | None:
         """Softmax over the edges into each block (PC-DARTS, edge normalisation), [edge]; None in a space without."""
-        if self.edge_logits is None or self.chosen_edges is not None:
-            return self.chosen_edges
+        if self.edge_logits is None:
+            return None
+        if self.chosen is not None:  # the chosen edges into a block share a probability of 1
+            return torch.cat([part / part.sum() for part in self._by_block(self._alpha_of(self.chosen).sum(-1))])
         return torch.cat([part.softmax(0) for part in self._by_block(self.edge_logits)])
 
     def gamma_probs(self) -> Tensor | None:
         """Softmax over the upsamplers that compete at each site, [site, upsampler], 0 for others; None without."""
-        if self.gamma_logits is None or self.gamma_legal is None or self.chosen_gamma is not None:
-            return self.chosen_gamma
-        return _softmax(self.gamma_logits, self.gamma_legal)
+        if self.gamma_logits is None or self.gamma_legal is None:
+            return None
+        probs = _softmax(self.gamma_logits, self.gamma_legal)
+        return probs if self.chosen is None else self._gamma_of(self.chosen, probs)
 
     def skip_probs(self) -> Tensor | None:
         """Softmax over the skip connections into each level of the up path, [level, skip]; None in a space without."""
-        if self.skip_logits is None or self.chosen_skips is not None:
-            return self.chosen_skips
-        return self.skip_logits.softmax(-1)
+        if self.skip_logits is None:
+            return None
+        probs = self.skip_logits.softmax(-1)
+        return probs if self.chosen is None else self._skips_of(self.chosen, probs)
 
     def descent_probs(self) -> Tensor:
         """[layer, level] of an hourglass: the probability that a path which leaves a level downwards does so there.
@@ -192,16 +186,16 @@ class ArchParameters(nn.Module):
         self.gumbel, self.temperature = (-noise.log()).to(logits.dtype).to(logits.device), temperature
         self.drawn = _argmax(logits + self.gumbel)
 
-    def sample(self) -> Sample:
-        """In training the last draw; in evaluation the operation of greatest alpha.
+    def samples(self) -> list[Sample]:
+        """For each cell of the space, in training the last draw, in evaluation the operations of greatest alpha.
 
         The gradient is that of softmax((log alpha + Gumbel noise) / temperature) at the sampled operation (Dong and
         Yang 2019, eq. 6-7); the other operations are not computed.
         """
         edges = self.edge_probs()
-        if self.chosen_alpha is not None:
-            operations = _argmax(self.chosen_alpha)
-            weights = self.chosen_alpha.amax(-1)
+        if self.chosen is not None:
+            alpha = self.alpha_probs()
+            operations, weights = _argmax(alpha), alpha.amax(-1)
         elif not self.training:
             operations = _argmax(self.alpha_logits)
             weights = torch.ones_like(self.alpha_logits[:, 0])
@@ -212,16 +206,11 @@ class ArchParameters(nn.Module):
             index = torch.tensor(operations, device=noisy.device).unsqueeze(1)
             soft = (noisy / self.temperature).softmax(-1).gather(1, index).squeeze(1)
             weights = 1 + (soft - soft.detach())
-        return Sample(operations, weights if edges is None else weights * edges, edges)
-
-    def samples(self) -> list[Sample]:
-        """`sample`, split by the cells of the space."""
-        sample, edges = self.sample(), len(self.space.topology.edges)
-        probs = [None] * self.space.cells if sample.edge_probs is None else self.of_cells(sample.edge_probs)
-        return [
-            Sample(sample.operations[number * edges : (number + 1) * edges], weights, of_edges)
-            for number, (weights, of_edges) in enumerate(zip(self.of_cells(sample.weights), probs, strict=True))
-        ]
+        each = len(self.space.topology.edges)
+        by_cell = [operations[first : first + each] for first in range(0, len(operations), each)]
+        if edges is None:
+            return [Sample(*pair, None) for pair in zip(by_cell, self.of_cells(weights), strict=True)]
+        return list(map(Sample, by_cell, self.of_cells(weights * edges), self.of_cells(edges)))
 
     # --- arrows and snapshots -----------------------------------------------------------------------------------------
 

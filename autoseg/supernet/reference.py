@@ -31,15 +31,12 @@ from autoseg.ops.check import check_output
 from autoseg.ops.heads import Aspp, Stem, logits_of, number_of_outputs
 from autoseg.ops.resize import Size, level_size, sum_resized
 from autoseg.registry import OPERATIONS
-from autoseg.space.cell import CellTopology
-from autoseg.space.groups import RelaxationSpec
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Move, Node
 from autoseg.supernet.arch_parameters import ArchParameters
-from autoseg.supernet.fast.cell import Feature
 from autoseg.supernet.fast.kernels import KernelChoice
 from autoseg.supernet.fast.mixed_op import StackedNorm, checkpoint_contexts
-from autoseg.supernet.upsampling import MixedUpsample, UpsampleInput, Upsampling, UpsamplingChoices, competes
+from autoseg.supernet.upsampling import Feature, MixedUpsample, UpsampleInput, Upsampling, UpsamplingChoices, competes
 
 Features = dict[Node, Feature]
 
@@ -73,25 +70,17 @@ class ReferenceCell(nn.Module):
     BatchNorm statistics of its own.
     """
 
-    def __init__(
-        self,
-        arrows: Sequence[tuple[int, Move]],
-        prev_prev_channels: int,
-        channels: int,
-        topology: CellTopology,
-        operations: Sequence[str],
-        relaxation: RelaxationSpec,
-        upsample: Callable[[int, int], nn.Module] | None,
-    ) -> None:
-        """arrows: channels and move of each arrow into the node. upsample: builds the up move from the channels before
-        and after it if upsamplers or skip connections compete."""
+    def __init__(self, space: SearchSpace, node: Node, width: Callable[[Node], int]) -> None:
+        """width: channels of a node's feature."""
         super().__init__()
-        self.topology, self.mix_before_cell = topology, relaxation.mix_before_cell
-        self.preprocess_prev_prev = Preprocess(prev_prev_channels, channels, True, StackedNorm)
+        channels, arrows = space.filters(node.level), space.trellis.arrows_into(node)
+        self.topology, self.mix_before_cell = space.topology, space.relaxation.mix_before_cell
+        prev_prev = width(space.trellis.prev_prev(node))
+        self.preprocess_prev_prev = Preprocess(prev_prev, channels, True, StackedNorm)
         self.preprocess_prev = nn.ModuleList(
-            _build_preprocess(width, channels, move, upsample) for width, move in arrows
+            _build_preprocess(space, width(arrow.source), channels, arrow.move) for arrow in arrows
         )
-        edges = nn.ModuleList(MixedOperation(operations, channels) for _ in topology.edges)
+        edges = nn.ModuleList(MixedOperation(space.cell.operations, channels) for _ in self.topology.edges)
         shared = {id(parameter): parameter for parameter in edges.parameters()}
         others = 0 if self.mix_before_cell else len(arrows) - 1
         # each copy shares the parameters and has its own statistics
@@ -166,7 +155,9 @@ class Supernet(nn.Module):
         self.arch = ArchParameters(space, arch_init_std)
         self.stem = Stem(space.stem.channels, space.stem.strides, StackedNorm, in_channels)
         trellis = space.trellis
-        self.cells = nn.ModuleDict({cell_name(node): self._build_cell(node) for node in trellis.nodes})
+        self.cells = nn.ModuleDict(
+            {cell_name(node): self._cell_class()(space, node, self._width) for node in trellis.nodes}
+        )
         self.heads = nn.ModuleList(
             self._build_head(self._width(node), trellis.strides[node.level])
             for node in trellis.nodes_at(trellis.layers)
@@ -175,19 +166,6 @@ class Supernet(nn.Module):
 
     def _cell_class(self) -> Callable[..., nn.Module]:
         return ReferenceCell
-
-    def _build_cell(self, node: Node) -> nn.Module:
-        space, resolution = self.space, self.space.resolution
-        upsample = partial(MixedUpsample, upsamplers=resolution.upsamplers, skips=resolution.skips)
-        return self._cell_class()(
-            [(self._width(arrow.source), arrow.move) for arrow in space.trellis.arrows_into(node)],
-            self._width(space.trellis.prev_prev(node)),
-            space.filters(node.level),
-            space.topology,
-            space.cell.operations,
-            space.relaxation,
-            upsample if competes(space) else None,
-        )
 
     def _build_head(self, width: int, stride: int) -> nn.Module:
         if self.space.head.name == "classifier":
@@ -328,12 +306,10 @@ class _Upsampled(nn.Module):
         return normalised
 
 
-def _build_preprocess(
-    in_channels: int, channels: int, move: Move, upsample: Callable[[int, int], nn.Module] | None
-) -> nn.Module:
+def _build_preprocess(space: SearchSpace, in_channels: int, channels: int, move: Move) -> nn.Module:
     """Builds what fits H^{l-1} to a node: resize or halve, ReLU, 1x1 convolution, BN."""
-    if move is Move.UP and upsample is not None:
-        return _Upsampled(upsample(in_channels, channels), channels)
+    if move is Move.UP and competes(space):
+        return _Upsampled(MixedUpsample(in_channels, channels, space.resolution), channels)
     if move is Move.DOWN:
         return _Plain(FactorizedReduce(in_channels, channels, StackedNorm))
     return _Plain(Preprocess(in_channels, channels, True, StackedNorm))

@@ -15,11 +15,10 @@ from torch.nn import functional as F
 
 from autoseg.ops.resize import Size, resize
 from autoseg.ops.upsample import build_upsampler, to_width
-from autoseg.space.resolution import PLAIN_UPSAMPLERS
+from autoseg.space.resolution import PLAIN_UPSAMPLERS, ResolutionSpec, find_upsampler
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import Arrow, Move, Node
 from autoseg.supernet.arch_parameters import ArchParameters
-from autoseg.supernet.fast.cell import Feature
 from autoseg.supernet.fast.channel_groups import LAYOUTS, Layout
 from autoseg.supernet.fast.kernels import KernelChoice
 from autoseg.supernet.fast.mixed_op import StackedNorm, given
@@ -27,17 +26,30 @@ from autoseg.supernet.fast.mixed_op import StackedNorm, given
 UNPOOLING = "max_unpool"
 
 
+class Feature(NamedTuple):
+    """The output of a node, (N, channels, H, W), and the same after a ReLU, which most of its consumers need."""
+
+    plain: Tensor
+    activated: Tensor
+
+
+class EncoderFeatures(NamedTuple):
+    """The encoder features that the up path reads at a level."""
+
+    skip: Tensor | None
+    """The feature of the skip connection, (N, C, H, W)."""
+    guide: Tensor | None
+    """The feature (N, any, any, any) whose maxima an unpooling uses, without a gradient; None without unpooling."""
+
+
 class UpsampleInput(NamedTuple):
     """The input of an up move."""
 
     feature: Feature
     """H(l-1)."""
-    guide: Tensor | None
-    """The feature (N, any, any, any) whose maxima an unpooling uses, without a gradient; None without unpooling."""
+    encoder: EncoderFeatures
     gamma_probs: Tensor
     """(U,)"""
-    skip: Tensor | None
-    """The feature of the skip connection, (N, C, H, W)."""
     skip_probs: Tensor | None
     """(S,)"""
 
@@ -50,13 +62,13 @@ class MixedUpsample(nn.Module):
     probabilities of the skip mix the three.
     """
 
-    def __init__(self, in_channels: int, channels: int, upsamplers: Sequence[str], skips: Sequence[str]) -> None:
+    def __init__(self, in_channels: int, channels: int, resolution: ResolutionSpec) -> None:
         super().__init__()
-        self.channels, self.skips = channels, tuple(skips)
+        self.channels, self.skips, upsamplers = channels, resolution.skips, resolution.upsamplers
         self.conv = nn.Conv2d(in_channels, channels, 1, bias=False)
         self.upsamplers = nn.ModuleList(build_upsampler(name, channels, channels) for name in upsamplers)
         self.norm = StackedNorm(len(upsamplers) * channels)
-        self.join = nn.Conv2d(2 * channels, channels, 1, bias=False) if "concat" in skips else None
+        self.join = nn.Conv2d(2 * channels, channels, 1, bias=False) if "concat" in self.skips else None
         self.layout: Layout = LAYOUTS["channels_last"]
 
     def use_kernels(self, choice: KernelChoice) -> None:
@@ -66,7 +78,8 @@ class MixedUpsample(nn.Module):
     def forward(self, inputs: UpsampleInput, size: Size) -> list[Tensor]:
         """The upsampled feature (N, C, H, W) with `size` = (H, W), as a list of one."""
         low = self.conv(inputs.feature.activated)
-        guide = None if inputs.guide is None else resize(inputs.guide, size)
+        skip, guide = inputs.encoder
+        guide = None if guide is None else resize(guide, size)
         layout, results = self.layout, [upsampler(low, size, guide) for upsampler in self.upsamplers]
         # an upsampler may change the precision and the memory layout
         candidates = torch.cat([layout.arrange(result.to(low.dtype)) for result in results], 1)
@@ -74,9 +87,9 @@ class MixedUpsample(nn.Module):
         normal = self.norm.normalise(candidates, factors)[0]
         grouped = layout.as_groups(normal, len(self.upsamplers), self.channels)
         summed = layout.as_channels(grouped.sum(layout.axis(0)))
-        if inputs.skip is None or inputs.skip_probs is None:
+        if skip is None or inputs.skip_probs is None:
             return [summed]
-        return [self._join(summed, inputs.skip, inputs.skip_probs)]
+        return [self._join(summed, skip, inputs.skip_probs)]
 
     def _join(self, features: Tensor, skip: Tensor, probs: Tensor) -> Tensor:
         ways: dict[str, Callable[[], Tensor]] = {
@@ -117,13 +130,6 @@ class ScoreUpsample(nn.Module):
         probs = gamma_probs.unbind()
         parts: list[Tensor] = [prob * up(scores, size, guide) for prob, up in zip(probs, self.upsamplers, strict=True)]
         return sum(parts[1:], parts[0])
-
-
-class EncoderFeatures(NamedTuple):
-    """The encoder features that the up path reads at a level: for a skip connection and to guide an unpooling."""
-
-    skip: Tensor | None
-    guide: Tensor | None
 
 
 class UpsamplingChoices(NamedTuple):
@@ -209,7 +215,7 @@ class Upsampling(nn.Module):
             encoder = EncoderFeatures(None, before if self.unpools else None)
         gamma = given(choices.certain) if row is None else choices.gamma[row]
         skip_probs = choices.skip_probs[level] if self.joins else None
-        return UpsampleInput(source, encoder.guide, gamma, encoder.skip, skip_probs)
+        return UpsampleInput(source, encoder, gamma, skip_probs)
 
     def decode(
         self, scores: Mapping[int, Tensor], features: Mapping[Node, Feature], choices: UpsamplingChoices
@@ -231,3 +237,19 @@ class Upsampling(nn.Module):
 def competes(space: SearchSpace) -> bool:
     """Whether upsamplers or skip connections compete on up moves."""
     return space.resolution.upsamplers != PLAIN_UPSAMPLERS or space.resolution.skips != ("none",)
+
+
+def relative_costs(space: SearchSpace, num_classes: int) -> Tensor:
+    """[site, upsampler]: multiply-adds per pixel before doubling, relative to the site's most expensive candidate.
+
+    Upsamplers have the filters of the finer level on up moves, and the classes' score maps in the decoder. 0 for
+    upsamplers that do not compete at a site, and at sites where none costs anything. float64, on the CPU.
+    """
+    widths = {space.gamma_row(arrow): space.filters(arrow.target.level) for arrow in space.trellis.arrows}
+    widths |= {space.decoder_row(level): num_classes for level in space.decoder_stages}
+    rows = []
+    for row, site in enumerate(space.gamma_sites):
+        costs = {name: find_upsampler(name).multiply_adds(widths[row], widths[row]) for name in site.candidates}
+        greatest = max(costs.values())
+        rows.append([costs.get(name, 0) / greatest if greatest else 0.0 for name in space.upsamplers])
+    return torch.tensor(rows, dtype=torch.float64)

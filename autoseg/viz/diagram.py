@@ -5,23 +5,32 @@ Below the stages are their parameters and channels. Lengths are in inches.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby, pairwise
 from typing import Any
 
+import networkx as nx
 import numpy as np
-from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from autoseg.analysis.module_graph import IMAGE, LOGITS, Diagram, Join
-from autoseg.viz.sheet import LAYER_STEP, LEVEL_STEP, MAIN_WIDTH, MARGIN, RADIUS, Sheet, Spot, arc_peak, bare_axes
-from autoseg.viz.stages import Column, StageLayout
-from autoseg.viz.style import GREEN, INK, MUTED, PALE, VERMILION, figure_of, styled
+from autoseg.analysis.module_graph import IMAGE, LOGITS, Diagram, Join, Stage
+from autoseg.viz.sheet import LAYER_STEP, LEVEL_STEP, MAIN_WIDTH, MARGIN, RADIUS, Sheet, Spot, arc_peak
+from autoseg.viz.style import GREEN, INK, MUTED, PALE, VERMILION, inch_axes, styled
 
 BAR_HEIGHT, BAR_WIDTH, BARS_BELOW = 0.45, 0.24, 0.42
 """Height of the greatest bar, width of a bar, and gap between the last level and the greatest bar."""
 NUMBER_SIZE = 7.0
 SUM_SIZE = 0.45
 """Size, in diameters of a stage, of a place where features are summed before the logits."""
+STACK = 0.5
+"""Levels between stages of one column."""
 LEGEND: dict[Join, str] = {"add": "skip, add", "concat": "skip, concat", "unpool": "pooling indices"}
+
+Column = tuple[Stage, ...]
+Edge = tuple[str, str]
+"""Names of a stage or the image, and of the stage that reads it."""
 
 
 @styled
@@ -44,7 +53,7 @@ def draw_network(diagram: Diagram, title: str | None = None) -> Figure:
     sheet.legend("main path", skips)
     if title:
         sheet.axes.set_title(f"{title}, {short_count(diagram.parameters)} parameters", pad=20)
-    return figure_of(sheet.axes)
+    return sheet.figure
 
 
 def _sheet(layout: StageLayout) -> tuple[Sheet, float]:
@@ -57,13 +66,14 @@ def _sheet(layout: StageLayout) -> tuple[Sheet, float]:
     peaks = [arc_peak(source, target) for source, target in arcs if source.level == target.level == 0]
     top, bottom = -MARGIN - max(peaks, default=0.0), floor + 0.2
     right = (len(layout.columns) - 1) * LAYER_STEP
-    axes = bare_axes((-MARGIN, right + MARGIN, top, bottom), (0.75, 0.3, 0.5, 0.9))
+    figure, axes = inch_axes((-MARGIN, right + MARGIN, top, bottom), (0.75, 0.3, 0.5, 0.9))
+    axes.tick_params(pad=1)
     axes.set_yticks(heights, [f"{row:g}" for row in layout.rows])
     axes.set_ylabel("output stride", y=(bottom - (heights[0] + heights[-1]) / 2) / (bottom - top))
     names = [_label(column) for column in layout.columns]
     places = [number * LAYER_STEP for number in range(len(names))]
     axes.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor")
-    return Sheet(axes, LAYER_STEP), floor
+    return Sheet(figure, axes, LAYER_STEP), floor
 
 
 # --- lines ------------------------------------------------------------------------------------------------------------
@@ -76,7 +86,10 @@ def _draw_edges(sheet: Sheet, layout: StageLayout) -> None:
         start, end = spots[source], spots[target]
         if target == LOGITS and layout.bus:
             if source == layout.bus[0]:
-                _draw_bend(sheet, start, end)
+                (left, y), (x, _) = sheet.place(start), sheet.place(end)
+                line: Any = {"color": VERMILION, "linewidth": MAIN_WIDTH, "zorder": 4, "gid": "main-bend"}
+                xs, ys = [left + RADIUS, x, x], [y, y, y - RADIUS - 0.02]
+                sheet.axes.plot(xs, ys, solid_joinstyle="round", solid_capstyle="butt", **line)
                 main.append((summed[source], end))
                 continue
             sheet.nodes([summed[source]], VERMILION, VERMILION, "sum", 5, size=SUM_SIZE)
@@ -87,16 +100,7 @@ def _draw_edges(sheet: Sheet, layout: StageLayout) -> None:
         how = layout.sides[source, target]
         over = start.level == end.level and end.layer - start.layer > 1 and target != LOGITS
         sheet.skip(start, end, how or "concat", f"skip-{how or 'none'}", straight=not over)
-    sheet.cased_arrows(main, MAIN_WIDTH, VERMILION, "main", 3.8)
-
-
-def _draw_bend(sheet: Sheet, start: Spot, end: Spot) -> None:
-    """A line to the right until below `end`, then up to where an arrow from there begins."""
-    x, y = sheet.place(start)
-    above = sheet.place(end)[0]
-    line = [(x + RADIUS, y), (above, y), (above, y - RADIUS - 0.02)]
-    look: Any = {"linewidths": MAIN_WIDTH, "colors": VERMILION, "joinstyle": "round", "zorder": 4, "gid": "main-bend"}
-    sheet.axes.add_collection(LineCollection([line], **look), autolim=False)
+    sheet.arrows(main, MAIN_WIDTH, VERMILION, "main", 4, cased=True)
 
 
 # --- words and numbers ------------------------------------------------------------------------------------------------
@@ -136,3 +140,115 @@ def short_count(count: int) -> str:
             value = float(f"{count / factor:.3g}")
             return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}{unit}"
     return str(count)
+
+
+# --- where stages stand -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StageLayout:
+    """Places of the stages of a diagram; the image and the logits count as stages."""
+
+    diagram: Diagram
+
+    @cached_property
+    def columns(self) -> list[Column]:
+        """Columns from left to right: a stage stands just before what first needs it.
+
+        Neighbours of one stride that read the same stages share a column.
+        """
+
+        def key(stage: Stage) -> tuple[float, set[str] | str]:
+            return stage.stride, set(stage.reads) or stage.name
+
+        return [tuple(column) for _, column in groupby(self._ordered(), key)]
+
+    def _ordered(self) -> list[Stage]:
+        """Depth first from the logits backwards, the deepest first; before it, what nothing reads."""
+        diagram = self.diagram
+        image = Stage(IMAGE, diagram.in_channels, 1.0, 0, {})
+        logits = Stage(LOGITS, diagram.classes, 1.0, diagram.other_parameters, diagram.output)
+        stages = {stage.name: stage for stage in (image, *diagram.stages, logits)}
+        graph: nx.DiGraph[str] = nx.DiGraph()
+        graph.add_nodes_from(stages)
+        graph.add_edges_from((source, stage.name) for stage in stages.values() for source in stage.reads)
+        depth = {name: number for number, names in enumerate(nx.topological_generations(graph)) for name in names}
+        unread = [name for name in stages if name != LOGITS and not graph.out_degree(name)]
+        graph.add_edges_from((name, LOGITS) for name in unread)
+
+        def by_depth(names: Iterable[str]) -> list[str]:
+            return sorted(names, key=lambda name: (name not in unread, -depth[name]))
+
+        return [stages[name] for name in nx.dfs_postorder_nodes(graph.reverse(), LOGITS, sort_neighbors=by_depth)]
+
+    @cached_property
+    def rows(self) -> list[float]:
+        """The output strides of all stages, from fine to coarse."""
+        return sorted({stage.stride for column in self.columns for stage in column})
+
+    @cached_property
+    def spots(self) -> dict[str, Spot]:
+        """Place of each stage by name; a row is as high as its highest stack."""
+        above = {
+            row: max((len(column) - 1) * STACK / 2 for column in self.columns if column[0].stride == row)
+            for row in self.rows
+        }
+        level = {self.rows[0]: above[self.rows[0]]}
+        for before, row in pairwise(self.rows):
+            level[row] = level[before] + 1 + above[before] + above[row]
+        return {
+            stage.name: Spot(number, level[stage.stride] + STACK * (place - (len(column) - 1) / 2))
+            for number, column in enumerate(self.columns)
+            for place, stage in enumerate(column)
+        }
+
+    @cached_property
+    def sides(self) -> dict[Edge, Join | None]:
+        """Edges beside the main path, the longest one from the image to the logits, and how they join it.
+
+        A stage beside the main path passes on how it is joined itself.
+        """
+        place, main = self._place, set(pairwise(self._main_path))
+        sides = {edge: how for edge, how in self.edges if (place[edge[0]], place[edge[1]]) not in main}
+        for source, target in reversed(sides):
+            onward = (how for (through, _), how in sides.items() if through == target)
+            sides[source, target] = sides[source, target] or next(onward, None)
+        return sides
+
+    @cached_property
+    def beside(self) -> set[str]:
+        """Names of the stages beside the main path."""
+        return {name for name, number in self._place.items() if number not in self._main_path}
+
+    @cached_property
+    def edges(self) -> list[tuple[Edge, Join | None]]:
+        """All edges and how they join, from left to right by the stage that reads."""
+        stages = [stage for column in self.columns for stage in column]
+        return [((source, stage.name), how) for stage in stages for source, how in stage.reads.items()]
+
+    @cached_property
+    def bus(self) -> list[str]:
+        """Stages that meet on a line below the logits, coarse to fine; empty if one is read or others are between."""
+        (logits,) = self.columns[-1]
+        spots = [self.spots[source] for source in logits.reads]
+        levels = {spot.level for spot in spots}
+        free = all(
+            other.level != spot.level or not spot.layer < other.layer for spot in spots for other in self.spots.values()
+        )
+        if len(spots) < 2 or len(levels) < len(spots) or min(levels) <= self.spots[LOGITS].level or not free:
+            return []
+        return sorted(logits.reads, key=lambda name: -self.spots[name].level)
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        """The column of each stage."""
+        return {stage.name: number for number, column in enumerate(self.columns) for stage in column}
+
+    @cached_property
+    def _main_path(self) -> list[int]:
+        """The columns of the longest path; a tie goes to what is read first."""
+        end = self._place[LOGITS]
+        graph: nx.DiGraph[int] = nx.DiGraph()
+        graph.add_node(end)
+        graph.add_edges_from((self._place[source], self._place[target]) for (source, target), _ in self.edges)
+        return list(nx.dag_longest_path(graph.subgraph({end, *nx.ancestors(graph, end)})))

@@ -1,15 +1,22 @@
-"""A genotype as graphs for figures, GraphML and DOT: attributes are str, int or float."""
+"""A genotype as graphs for figures, GraphML and DOT: attributes are str, int or float.
+
+The decoder's nodes follow layer L, one a column: `Node(L + 1, ...)` at the level where the decoder begins, then one for
+each doubling.
+"""
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import NamedTuple
+
 import networkx as nx
 
+from autoseg.genotype.node_inputs import low_level_node
 from autoseg.genotype.schema import Cell, Genotype
 from autoseg.registry import DECODERS, OPERATIONS
 from autoseg.space.cell import PREV, PREV_PREV, state_name
-from autoseg.space.resolution import find_upsampler
-from autoseg.space.trellis import STEM_NODE, Node
-from autoseg.viz.wiring import decoder_inputs, decoder_nodes, enlargements, is_plain, joins, move_name, up_names
+from autoseg.space.resolution import Skip, find_upsampler
+from autoseg.space.trellis import STEM_NODE, Arrow, Move, Node
 
 OUTPUT = "output"
 CONCAT = "concat"
@@ -52,6 +59,64 @@ def cell_graph(genotype: Genotype, name: str = "cell") -> nx.MultiDiGraph[str]:
     return graph
 
 
+# --- what joins the nodes besides arrows: skip connections and the decoder -------------------------------------------
+
+
+class Join(NamedTuple):
+    """An encoder feature that is added to or concatenated with the features of a later node."""
+
+    source: Node
+    target: Node
+    how: Skip
+
+
+def is_plain(genotype: Genotype) -> bool:
+    """Whether it is like Auto-DeepLab's networks: a path, bilinear upsampling, ASPP or DeepLabv3+'s decoder."""
+    network, decoder = genotype.network, genotype.decoder
+    usual_decoder = decoder.name in ("aspp", "deeplabv3plus") and not decoder.upsamplers
+    return genotype.is_path and network.down_layers is None and not network.upsamplers and usual_decoder
+
+
+def up_names(genotype: Genotype) -> dict[Arrow, str]:
+    """The upsampler of each up move; empty if the genotype names none, since all are bilinear."""
+    return dict(zip(genotype.up_arrows, genotype.network.upsamplers, strict=False))
+
+
+def decoder_nodes(genotype: Genotype) -> list[Node]:
+    """The nodes of the decoder, from its input to its last features before the image's size."""
+    levels = [genotype.end_level, *(level - 1 for level in genotype.decoder_levels)]
+    joins = DECODERS[genotype.decoder.name].joins
+    if not genotype.decoder.upsamplers and joins != "encoder":  # in one go
+        levels = [levels[0]] + levels[1:][-1:] * (joins == "low_level")
+    return [Node(genotype.layers + number, level) for number, level in enumerate(levels, start=1)]
+
+
+def enlargements(genotype: Genotype) -> list[tuple[Node, Node, str]]:
+    """Source, target and upsampler of each step between the decoder's nodes."""
+    steps = list(pairwise(decoder_nodes(genotype)))
+    names = genotype.decoder.upsamplers or ("bilinear",) * len(steps)
+    return [(source, target, name) for (source, target), name in zip(steps, names, strict=True)]
+
+
+def joins(genotype: Genotype) -> list[Join]:
+    """Skip connections of the up moves, then those of the decoder."""
+    found = [
+        Join(genotype.encoder_node(arrow.target.level, arrow.target.layer), arrow.target, genotype.skip(arrow))
+        for arrow in genotype.up_arrows
+        if genotype.skip(arrow) != "none"
+    ]
+    nodes, decoder = decoder_nodes(genotype), DECODERS[genotype.decoder.name]
+    if decoder.joins == "encoder":
+        end = genotype.layers + 1
+        return found + [Join(genotype.encoder_node(node.level, end), node, decoder.how) for node in nodes[1:]]
+    if decoder.joins == "low_level":
+        return [*found, Join(low_level_node(genotype), nodes[-1], decoder.how)]
+    return found
+
+
+# --- the whole network ------------------------------------------------------------------------------------------------
+
+
 def path_graph(genotype: Genotype) -> nx.DiGraph[str]:
     """The network level: nodes `stem`, `layer_1`..`layer_L` and `decoder` with `kind`, `stride` and `filters`.
 
@@ -84,15 +149,21 @@ def _add_decoder(graph: nx.DiGraph[str], genotype: Genotype, names: dict[Node, s
     width = {"filters": genotype.decoder.filters} if DECODERS[genotype.decoder.name].has_filters else {}
     for node in (first, *later):
         graph.add_node(names[node], kind="decoder", stride=genotype.stride(node.level), **width)
-    for source, target in decoder_inputs(genotype):
-        graph.add_edge(names[source], names[target], move=move_name(source, target))
+    for source in genotype.nodes_at(genotype.layers):
+        graph.add_edge(names[source], names[first], move=_move_name(source, first))
     if is_plain(genotype):
         return
     graph.nodes["decoder"]["name"] = genotype.decoder.name
     for source, target, upsampler in enlargements(genotype):
-        graph.add_edge(names[source], names[target], move=move_name(source, target), upsampler=upsampler)
+        graph.add_edge(names[source], names[target], move=_move_name(source, target), upsampler=upsampler)
     for source, target, how in joins(genotype):
         graph.add_edge(names[source], names[target], skip=how)
+
+
+def _move_name(source: Node, target: Node) -> str:
+    """`up`, `same` or `down`; `resize` if the move skips a level."""
+    change = target.level - source.level
+    return Move(change + 1).name.lower() if abs(change) <= 1 else "resize"
 
 
 def genotype_graph(genotype: Genotype) -> nx.DiGraph[str]:
@@ -100,12 +171,7 @@ def genotype_graph(genotype: Genotype) -> nx.DiGraph[str]:
 
     It is a MultiDiGraph. Path edges have `move` or `skip`, cell edges have `operation`; every node has `kind`.
     """
-    graph: nx.MultiDiGraph[str] = nx.MultiDiGraph(name=genotype.name)
-    parts: list[nx.DiGraph[str]] = [path_graph(genotype)]
-    for name in cells(genotype):
-        cell = cell_graph(genotype, name)
-        parts.append(nx.relabel_nodes(cell, {node: f"{name}/{node}" for node in cell}))
-    for part in parts:
-        graph.add_nodes_from(part.nodes(data=True))
-        graph.add_edges_from(part.edges(data=True))
-    return graph
+    parts: dict[str, nx.MultiDiGraph[str]] = {"": nx.MultiDiGraph(path_graph(genotype))}
+    parts |= {f"{name}/": cell_graph(genotype, name) for name in cells(genotype)}
+    whole: nx.MultiDiGraph[str] = nx.union_all(parts.values(), rename=parts)  # type: ignore[assignment]
+    return whole

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -28,21 +27,6 @@ STRAIGHT = 8.0
 SWEEPS = 200
 
 
-class Place(NamedTuple):
-    """A state's box in its own column, or its lane in a later column."""
-
-    state: str
-    column: int
-
-
-class Link(NamedTuple):
-    """A line between neighbouring columns; `edge` numbers the operation at its end, -1 for a lane or the output."""
-
-    source: Place
-    target: Place
-    edge: int
-
-
 class Box(NamedTuple):
     """A rectangle by its centre and size."""
 
@@ -52,235 +36,149 @@ class Box(NamedTuple):
     height: float
 
 
-class Pill(NamedTuple):
-    """An operation: the box with its name, inside the box of its block `target`."""
-
-    box: Box
-    source: str
-    target: str
-    operation: str
-
-
 class Wire(NamedTuple):
     """A line that is horizontal at both ends.
 
-    arrow: it ends at an operation or at the output, not at a lane. concat: it leads to nothing but the output.
+    operation: at the line's end, inside the box of the block `target`. Both are None if the line goes on as another
+    one. pale: it leads to nothing but the output.
     """
 
     source: str
     start: tuple[float, float]
     end: tuple[float, float]
-    arrow: bool
-    concat: bool
+    target: str | None
+    operation: str | None
+    pale: bool
 
 
-Order = Sequence[Sequence[Place]]
+class CellLayout(NamedTuple):
+    """What `draw_cell` draws: the inputs, the blocks and the output by name, the lines, and an operation's width."""
+
+    boxes: dict[str, Box]
+    wires: list[Wire]
+    pill_width: float
+
+
+class Place(NamedTuple):
+    """A state's box in its own column, or its lane in a later column."""
+
+    state: str
+    column: int
+
+
+@dataclass(eq=False)
+class Link:
+    """A line between neighbouring columns. operation: at its end; None at a lane or the output.
+
+    offset: how far below the middle of its target it ends.
+    """
+
+    source: Place
+    target: Place
+    operation: str | None
+    offset: float = 0.0
+
+
+Order = list[list[Place]]
 """The places of each column from top to bottom."""
 
 
-@dataclass(frozen=True)
-class CellLayout:
-    """Everything that `draw_cell` draws of a `cell_graph`: `boxes`, `pills` and `wires`; the same each time."""
+def lay_out(graph: nx.MultiDiGraph[str]) -> CellLayout:
+    """The places of the parts of a `cell_graph`; the same each time."""
+    columns = {state: number for number, states in enumerate(nx.topological_generations(graph)) for state in states}
+    links = _links(graph, columns)
+    order = _order(graph, columns, links)
+    _stack_operations(order, links)
+    own = [Place(*item) for item in columns.items()]
+    heights = {place: _height(graph, place.state) if place in own else 0.0 for column in order for place in column}
+    ys = _spread(order, links, heights)
+    for link in links:
+        if link.target.state == OUTPUT:  # straight from the left
+            link.offset = ys[link.source] - ys[link.target]
+    pill_width = FONT_WIDTH * max(len(short_name(link.operation)) for link in links if link.operation) + 2 * PAD
+    widths = [INPUT_SIZE[0], *[pill_width + 2 * PAD] * (len(order) - 2), OUTPUT_WIDTH]
+    lefts = [0.0]
+    for column, width in enumerate(widths[:-1]):  # the steepest line needs the gap behind a column
+        rises = [abs(ys[link.target] + link.offset - ys[link.source]) for link in links if link.source.column == column]
+        lefts.append(lefts[-1] + width + float(np.clip(0.22 + 0.2 * max(rises), 0.3, 0.6)))
+    boxes = {}
+    for place in own:
+        left, width = lefts[place.column], widths[place.column]
+        boxes[place.state] = Box(left + width / 2, ys[place], width, heights[place])
+    arrivals = [ys[link.source] for link in links if link.target.state == OUTPUT]
+    tall = max(OUTPUT_MIN_HEIGHT, max(arrivals) - min(arrivals) + 0.3)
+    boxes[OUTPUT] = boxes[OUTPUT]._replace(y=(min(arrivals) + max(arrivals)) / 2, height=tall)
+    wires = []
+    for link in links:
+        (state, column), target = link.source, link.target
+        readers = [columns[reader] for reader in graph.successors(state) if reader != OUTPUT]
+        pale = link.operation is None and all(reader <= target.column for reader in readers)
+        start, end = (lefts[column] + widths[column], ys[link.source]), (lefts[target.column], ys[target] + link.offset)
+        if target.state == state:  # on through the column
+            through = end[0] + widths[target.column], end[1]
+            wires += [Wire(state, start, end, None, None, pale), Wire(state, end, through, None, None, pale)]
+        else:
+            entry = end[0] + (PAD if link.operation else 0.0), end[1]
+            wires.append(Wire(state, start, entry, target.state, link.operation, pale))
+    return CellLayout(boxes, wires, pill_width)
 
-    graph: nx.MultiDiGraph[str]
 
-    @property
-    def extent(self) -> tuple[float, float, float, float]:
-        """Left, right, top and bottom of everything."""
-        boxes, ends = self.boxes.values(), [wire.end[1] for wire in self.wires]
-        return (
-            min(box.x - box.width / 2 for box in boxes),
-            max(box.x + box.width / 2 for box in boxes),
-            min([box.y - box.height / 2 for box in boxes] + ends),
-            max([box.y + box.height / 2 for box in boxes] + ends),
-        )
+def _links(graph: nx.MultiDiGraph[str], columns: dict[str, int]) -> list[Link]:
+    """Every line between neighbouring columns; the lines of one state share its lanes."""
+    links = []
+    for source, target, data in graph.edges(data=True):
+        operation = data["operation"]
+        ends = Place(source, columns[target] - 1), Place(target, columns[target])
+        links.append(Link(*ends, None if operation == CONCAT else operation))
+    for state in graph:
+        last = max((columns[reader] for reader in graph.successors(state)), default=0)
+        lanes = [Place(state, column) for column in range(columns[state], last)]
+        links += [Link(here, there, None) for here, there in pairwise(lanes)]
+    return links
 
-    # --- which line passes where ---
 
-    @cached_property
-    def _columns(self) -> dict[str, int]:
-        """Column of each state: one more than that of its deepest input."""
-        generations = enumerate(nx.topological_generations(self.graph))
-        return {state: column for column, states in generations for state in states}
+def _height(graph: nx.MultiDiGraph[str], state: str) -> float:
+    """Height of a state's box; 0 for the output, until its lines are known."""
+    inputs = graph.in_degree(state)
+    block = HEADER_HEIGHT + inputs * PILL_HEIGHT + (inputs - 1) * PLUS_HEIGHT + 2 * PAD
+    return {"input": INPUT_SIZE[1], "output": 0.0}.get(graph.nodes[state]["kind"], block)
 
-    @cached_property
-    def _edges(self) -> list[tuple[str, str, str]]:
-        """Source, target and operation of each edge."""
-        return list(self.graph.edges(data="operation"))
 
-    @cached_property
-    def _links(self) -> list[Link]:
-        """Every line between neighbouring columns; the lines of one state share its lanes."""
-        links, columns = [], self._columns
-        for state in self.graph:
-            last = max((columns[reader] for reader in self.graph.successors(state)), default=0)
-            for column in range(columns[state], last):
-                here = Place(state, column)
-                for number, (source, target, operation) in enumerate(self._edges):
-                    if source == state and columns[target] == column + 1:
-                        links.append(Link(here, Place(target, column + 1), -1 if operation == CONCAT else number))
-                if column + 1 < last:
-                    links.append(Link(here, Place(state, column + 1), -1))
-        return links
+# --- order in a column ------------------------------------------------------------------------------------------------
 
-    @cached_property
-    def _order(self) -> Order:
-        """An order with few crossings: sweeps of barycentres, then swaps of neighbours."""
-        ends = {end for link in self._links for end in link[:2]}
-        places = sorted({Place(*item) for item in self._columns.items()} | ends)
-        rank = {state: number for number, state in enumerate(self.graph)}
-        order: list[list[Place]] = [[] for _ in range(1 + max(self._columns.values()))]
-        for place in sorted(places, key=lambda place: rank[place.state]):
-            order[place.column].append(place)
-        best = [list(column) for column in order]
-        for sweep in range(8):
-            forward = sweep % 2 == 0
-            for number in range(1, len(order)) if forward else range(len(order) - 2, 0, -1):
-                order[number] = self._by_barycentre(order[number], order[number - 1 if forward else number + 1])
-            if self._crossings(order) < self._crossings(best):
-                best = [list(column) for column in order]
-        return self._swapped(best)
 
-    def _by_barycentre(self, column: Sequence[Place], beside: Sequence[Place]) -> list[Place]:
-        """Sort a column by the mean position of what each place is linked to in the column beside it."""
-        position, means = _positions([beside]), {}
-        for number, place in enumerate(column):
-            others = [other for a, b, _ in self._links for this, other in ((a, b), (b, a)) if this == place]
-            near = [position[other] for other in others if other in position]
-            means[place] = sum(near) / len(near) if near else float(number)
-        return sorted(column, key=means.__getitem__)
+def _order(graph: nx.MultiDiGraph[str], columns: dict[str, int], links: Sequence[Link]) -> Order:
+    """The order with the fewest crossings of several sweeps of barycentres; the inputs keep their order."""
+    near: dict[Place, list[Place]] = {Place(*item): [] for item in columns.items()}
+    for link in links:
+        near.setdefault(link.source, []).append(link.target)
+        near.setdefault(link.target, []).append(link.source)
+    rank = {state: number for number, state in enumerate(graph)}
+    order: Order = [[] for _ in range(1 + columns[OUTPUT])]
+    for place in sorted(near, key=lambda place: rank[place.state]):
+        order[place.column].append(place)
+    found = []
+    for sweep in range(8):
+        step = -1 if sweep % 2 else 1
+        for number in range(1, len(order))[::step]:
+            position, means = _positions(order), {}
+            for place in order[number]:
+                beside = [position[other] for other in near[place] if other.column == number - step]
+                means[place] = float(np.mean(beside or [position[place]]))
+            order[number] = sorted(order[number], key=means.__getitem__)
+        found.append(list(order))
+    return min(found, key=lambda each: _crossings(each, links))
 
-    def _swapped(self, order: list[list[Place]]) -> Order:
-        """Exchange neighbours within a column as long as crossings become fewer; the inputs keep their order."""
-        fewest, improved = self._crossings(order), True
-        while improved:
-            improved = False
-            for column in order[1:]:
-                for i in range(len(column) - 1):
-                    column[i : i + 2] = column[i + 1], column[i]
-                    crossings = self._crossings(order)
-                    if crossings < fewest:
-                        fewest, improved = crossings, True
-                    else:
-                        column[i : i + 2] = column[i + 1], column[i]
-        return order
 
-    def _crossings(self, order: Order) -> int:
-        """Number of crossing pairs of lines; lines to the output never cross, as it is as tall as they need."""
-        position = _positions(order)
-        ends = np.array([(a.column, position[a], position[b]) for a, b, _ in self._links if b.state != OUTPUT])
-        column, start, end = ends.reshape(-1, 3).T
-        together = column[:, None] == column
-        crossing = np.sign(start[:, None] - start) * np.sign(end[:, None] - end) < 0
-        return int((together & crossing).sum()) // 2
-
-    # --- positions ---
-
-    @cached_property
-    def _offsets(self) -> dict[int, float]:
-        """Distance of each operation below the middle of its block, by edge; in the order in which lines arrive."""
-        position, offsets = _positions(self._order), {}
-        for block in self.graph:
-            arriving = [link for link in self._links if link.target.state == block and link.edge >= 0]
-            arriving.sort(key=lambda link: (position[link.source], link.edge))
-            for number, link in enumerate(arriving):
-                middle = number - (len(arriving) - 1) / 2
-                offsets[link.edge] = HEADER_HEIGHT / 2 + middle * (PILL_HEIGHT + PLUS_HEIGHT)
-        return offsets
-
-    def _height(self, place: Place) -> float:
-        """Height of a box; 0 for a lane and, until its lines are known, the output."""
-        if self._columns[place.state] != place.column or place.state == OUTPUT:
-            return 0.0
-        if self.graph.nodes[place.state]["kind"] == "input":
-            return INPUT_SIZE[1]
-        inputs = self.graph.in_degree(place.state)
-        return HEADER_HEIGHT + inputs * PILL_HEIGHT + (inputs - 1) * PLUS_HEIGHT + 2 * PAD
-
-    @cached_property
-    def _ys(self) -> dict[Place, float]:
-        """Sweeps over the columns make lines as short and straight as the order and the gaps allow."""
-        pulls: dict[Place, list[tuple[Place, float, float]]] = {place: [] for column in self._order for place in column}
-        for a, b, edge in self._links:
-            if b.state != OUTPUT:
-                offset, weight = self._offsets.get(edge, 0.0), STRAIGHT if a.state == b.state else 1.0
-                pulls[a].append((b, offset, weight))
-                pulls[b].append((a, -offset, weight))
-        heights = {place: self._height(place) for place in pulls}
-        gaps = [[_gap(heights[a], heights[b]) for a, b in pairwise(column)] for column in self._order]
-        ys, columns = dict.fromkeys(pulls, 0.0), list(zip(self._order, gaps, strict=True))
-        for sweep in range(SWEEPS):
-            for column, between in columns if sweep % 2 else reversed(columns):
-                weights = np.array([sum(weight for *_, weight in pulls[place]) + 1e-3 for place in column])
-                wanted = np.array([sum(w * (ys[end] + shift) for end, shift, w in pulls[place]) for place in column])
-                ys.update(zip(column, separate(wanted / weights, weights, between).tolist(), strict=True))
-        return ys
-
-    def _end_y(self, link: Link) -> float:
-        """Height at which a line arrives; at the output it stays at that of its source."""
-        return self._ys[link.source if link.target.state == OUTPUT else link.target] + self._offsets.get(link.edge, 0.0)
-
-    def _leads_to_output_only(self, link: Link) -> bool:
-        if link.edge >= 0 or link.target.state == OUTPUT:
-            return link.edge < 0
-        readers = [reader for reader in self.graph.successors(link.source.state) if reader != OUTPUT]
-        return all(self._columns[reader] <= link.target.column for reader in readers)
-
-    @cached_property
-    def _pill_width(self) -> float:
-        names = [short_name(operation) for _, _, operation in self._edges if operation != CONCAT]
-        return FONT_WIDTH * max(map(len, names)) + 2 * PAD
-
-    @cached_property
-    def _sides(self) -> list[tuple[float, float]]:
-        """Left side and width of each column; the gap before a column grows with the steepest line in it."""
-        last = self._columns[OUTPUT]
-        widths = [INPUT_SIZE[0], *[self._pill_width + 2 * PAD] * (last - 1), OUTPUT_WIDTH]
-        lefts = [0.0]
-        for column in range(1, last + 1):
-            links = [link for link in self._links if link.target.column == column]
-            rises = [abs(self._end_y(link) - self._ys[link.source]) for link in links]
-            gap = float(np.clip(0.22 + 0.2 * max(rises, default=0.0), 0.3, 0.6))
-            lefts.append(lefts[-1] + widths[column - 1] + gap)
-        return list(zip(lefts, widths, strict=True))
-
-    # --- what is drawn ---
-
-    @cached_property
-    def boxes(self) -> dict[str, Box]:
-        """The inputs, the blocks and the output by name; the output is as tall as the lines that arrive."""
-        boxes = {}
-        for place in map(Place._make, self._columns.items()):
-            left, width = self._sides[place.column]
-            boxes[place.state] = Box(left + width / 2, self._ys[place], width, self._height(place))
-        arrivals = [self._end_y(link) for link in self._links if link.target.state == OUTPUT]
-        tall = max(OUTPUT_MIN_HEIGHT, max(arrivals) - min(arrivals) + 0.3)
-        boxes[OUTPUT] = boxes[OUTPUT]._replace(y=(min(arrivals) + max(arrivals)) / 2, height=tall)
-        return boxes
-
-    @cached_property
-    def pills(self) -> list[Pill]:
-        """The operations."""
-        pills = []
-        for source, target, edge in (link for link in self._links if link.edge >= 0):
-            x = self._sides[target.column][0] + PAD + self._pill_width / 2
-            box = Box(x, self._ys[target] + self._offsets[edge], self._pill_width, PILL_HEIGHT)
-            pills.append(Pill(box, source.state, target.state, self._edges[edge][2]))
-        return pills
-
-    @cached_property
-    def wires(self) -> list[Wire]:
-        """The lines between columns, and the lanes through them."""
-        wires = []
-        for link in self._links:
-            source, target, edge = link
-            start, (left, width) = (sum(self._sides[source.column]), self._ys[source]), self._sides[target.column]
-            end = (left + (PAD if edge >= 0 else 0.0), self._end_y(link))
-            arrow, concat = edge >= 0 or target.state == OUTPUT, self._leads_to_output_only(link)
-            wires.append(Wire(source.state, start, end, arrow, concat))
-            if not arrow:  # on through the column
-                wires.append(Wire(source.state, end, (left + width, end[1]), False, concat))
-        return wires
+def _crossings(order: Order, links: Sequence[Link]) -> int:
+    """Number of crossing pairs of lines; lines to the output never cross, as it is as tall as they need."""
+    position = _positions(order)
+    inner = [link for link in links if link.target.state != OUTPUT]
+    ends = [(link.source.column, position[link.source], position[link.target]) for link in inner]
+    column, start, end = np.array(ends).T
+    together = column[:, None] == column
+    crossing = np.sign(start[:, None] - start) * np.sign(end[:, None] - end) < 0
+    return int((together & crossing).sum()) // 2
 
 
 def _positions(order: Order) -> dict[Place, int]:
@@ -288,9 +186,37 @@ def _positions(order: Order) -> dict[Place, int]:
     return {place: number for column in order for number, place in enumerate(column)}
 
 
-def _gap(above: float, below: float) -> float:
-    """Least distance between the middles of two neighbours; a lane has no height."""
-    return (above + below) / 2 + (BOX_GAP if above and below else LANE_GAP)
+# --- heights ----------------------------------------------------------------------------------------------------------
+
+
+def _stack_operations(order: Order, links: Sequence[Link]) -> None:
+    """Set the offsets: the operations of a block stand in the order in which their lines arrive."""
+    position = _positions(order)
+    for block in position:
+        arriving = [link for link in links if link.target == block and link.operation]
+        arriving.sort(key=lambda link: position[link.source])
+        for number, link in enumerate(arriving):
+            link.offset = HEADER_HEIGHT / 2 + (number - (len(arriving) - 1) / 2) * (PILL_HEIGHT + PLUS_HEIGHT)
+
+
+def _spread(order: Order, links: Sequence[Link], heights: dict[Place, float]) -> dict[Place, float]:
+    """The middle of each place: sweeps make lines as short and straight as the order and the gaps allow."""
+    pulls: dict[Place, list[tuple[Place, float, float]]] = {place: [] for place in heights}
+    for link in links:
+        if link.target.state != OUTPUT:
+            weight = STRAIGHT if link.source.state == link.target.state else 1.0
+            pulls[link.source].append((link.target, link.offset, weight))
+            pulls[link.target].append((link.source, -link.offset, weight))
+    ys, columns = dict.fromkeys(heights, 0.0), []
+    for column in order:
+        pairs = [(heights[above], heights[below]) for above, below in pairwise(column)]
+        columns.append((column, [(a + b) / 2 + (BOX_GAP if a and b else LANE_GAP) for a, b in pairs]))
+    for sweep in range(SWEEPS):
+        for column, gaps in columns if sweep % 2 else reversed(columns):
+            weights = np.array([sum(weight for *_, weight in pulls[place]) + 1e-3 for place in column])
+            wanted = np.array([sum(w * (ys[end] + shift) for end, shift, w in pulls[place]) for place in column])
+            ys.update(zip(column, separate(wanted / weights, weights, gaps).tolist(), strict=True))
+    return ys
 
 
 def separate(wanted: np.ndarray, weights: np.ndarray, gaps: Sequence[float]) -> np.ndarray:

@@ -1,29 +1,35 @@
-"""Predictions beside the images and the truth, and the parts that a contact sheet shares with them.
+"""Samples of a data set with their masks or predictions in colour, over the colours of the classes that appear.
 
-H, W: height and width in pixels. Lengths are in inches.
+H, W: height and width in pixels; C: channels. Lengths are in inches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from PIL import Image
 
 from autoseg.errors import DataError
-from autoseg.viz.palette import IGNORE_COLOUR, colour
-from autoseg.viz.style import MUTED, SMALL, styled
+from autoseg.viz.palette import IGNORE_COLOUR, as_picture, colour
+from autoseg.viz.style import MUTED, PNG_DPI, SMALL, styled
 
-PICTURE_WIDTH, GAP, MARGIN = 1.7, 0.06, 0.05
-HEADER, LEGEND_ROW = 0.22, 0.19
+MARGIN, LEGEND_ROW, LEGEND_GAP = 0.05, 0.19, 0.08
+"""Margin around a sheet, height of a row of its legend, and gap above the legend."""
+
+# --- predictions ------------------------------------------------------------------------------------------------------
+
+PICTURE_WIDTH, PICTURE_GAP, HEADER = 1.7, 0.06, 0.22
+"""Width of a picture, gap between two, and height of the columns' names."""
 
 
 @styled
 def draw_predictions(
     images: Sequence[np.ndarray],
-    masks: Sequence[np.ndarray | None] | None,
+    masks: Sequence[np.ndarray],
     predictions: Sequence[np.ndarray],
     palette: np.ndarray,
     classes: Sequence[str],
@@ -31,56 +37,134 @@ def draw_predictions(
 ) -> Figure:
     """A row a sample: image, truth, prediction; below, the colours of the classes that appear.
 
-    images: (H, W, 3) uint8 each. masks: (H, W) integers each; a mask that is None leaves its place empty, and without
-    masks there is no column of truth. predictions: (H, W) integers each. palette: (classes, 3) uint8.
+    images: (H, W, C) each, see `palette.as_picture`. masks, predictions: (H, W) integers each. palette: (classes, 3)
+    uint8.
     Raises: DataError: numbers of samples or sizes that differ, or a label without a colour.
     """
-    truths = [None] * len(images) if masks is None else list(masks)
-    _check(images, truths, predictions)
-    columns: dict[str, list[np.ndarray | None]] = {"image": list(images)}
-    if any(mask is not None for mask in truths):
-        columns["truth"] = [None if mask is None else colour(mask, palette, ignore_label) for mask in truths]
-    columns["prediction"] = [colour(prediction, palette, ignore_label) for prediction in predictions]
-    handles = class_patches([*truths, *predictions], palette, classes, ignore_label)
-    width = len(columns) * (PICTURE_WIDTH + GAP) - GAP
+    _check([f"sample {number}" for number in range(len(images))], images, mask=masks, prediction=predictions)
+    columns = {
+        "image": [as_picture(image) for image in images],
+        "truth": [colour(mask, palette, ignore_label) for mask in masks],
+        "prediction": [colour(prediction, palette, ignore_label) for prediction in predictions],
+    }
     heights = [PICTURE_WIDTH * image.shape[0] / image.shape[1] for image in images]
-    legend_height = LEGEND_ROW * legend_rows(handles, width) + 0.06
-    height = HEADER + sum(heights) + GAP * (len(heights) - 1) + legend_height
-    figure = Figure(figsize=(width + 2 * MARGIN, height + 2 * MARGIN))
-    tops = MARGIN + HEADER + np.concatenate([[0.0], np.cumsum(np.array(heights) + GAP)])
-    for number, (name, pictures) in enumerate(columns.items()):
-        left = MARGIN + number * (PICTURE_WIDTH + GAP)
-        drawn = [
-            draw_picture(figure, left, top, PICTURE_WIDTH, height, picture)
-            for top, height, picture in zip(tops[:-1], heights, pictures, strict=True)
-        ]
-        drawn[0].set_title(name, fontsize=SMALL + 1, loc="center", pad=3)
-    draw_legend(figure, handles, width)
+    tops = HEADER + np.cumsum([0.0, *(height + PICTURE_GAP for height in heights[:-1])])
+    places = [
+        Place(picture, number * (PICTURE_WIDTH + PICTURE_GAP), top, PICTURE_WIDTH, height)
+        for number, pictures in enumerate(columns.values())
+        for picture, top, height in zip(pictures, tops, heights, strict=True)
+    ]
+    handles = class_patches([*masks, *predictions], palette, classes, ignore_label)
+    figure = _draw_sheet(places, len(columns) * (PICTURE_WIDTH + PICTURE_GAP) - PICTURE_GAP, handles)
+    for axes, name in zip(figure.axes[:: len(images)], columns, strict=True):
+        axes.set_title(name, fontsize=SMALL + 1, loc="center", pad=3)
     return figure
 
 
-def _check(images: Sequence[np.ndarray], masks: Sequence[np.ndarray | None], predictions: Sequence[np.ndarray]) -> None:
-    if not len(images) or not len(images) == len(masks) == len(predictions):
+# --- contact sheets ---------------------------------------------------------------------------------------------------
+
+SHEET_WIDTH = 7.0
+"""Width of a contact sheet, which is the text width of a page."""
+GAP, BETWEEN, ROW_GAP = 0.03, 0.13, 0.08
+"""Gaps between an image and its mask, between samples of a row, and between rows."""
+NAME_HEIGHT, NAME_SIZE, LETTER = 0.15, 6.5, 0.052
+"""Height of a sample's name, its font size in points, and the width of a letter."""
+WIDE = 1.6
+"""Least width / height of images whose mask is below them, four samples a row; else it is beside, three a row."""
+
+
+@styled
+def draw_contact_sheet(
+    images: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray],
+    names: Sequence[str],
+    palette: np.ndarray,
+    classes: Sequence[str],
+    ignore_label: int | None,
+) -> Figure:
+    """Each image with its mask in colour under its name; below, the colours of the classes that appear.
+
+    images: (H, W, C) each, uint8 or any numbers (see `palette.as_picture`). masks: (H, W) integers each. palette:
+    (classes, 3) uint8. Samples may differ in size.
+    Raises: DataError: no samples, numbers of samples that differ, an image and a mask of different sizes, or a label
+    without a colour.
+    """
+    _check(names, images, mask=masks)
+    aspect = float(np.clip(np.median([image.shape[1] / image.shape[0] for image in images]), 0.4, 4.0))
+    stacked = aspect >= WIDE
+    most = 4 if stacked else 3
+    columns, width = min(len(names), most), (SHEET_WIDTH + BETWEEN) / most - BETWEEN  # fewer samples are no larger
+    wide = width if stacked else (width - GAP) / 2
+    high = wide / aspect
+    row_height = NAME_HEIGHT + (2 * high + GAP if stacked else high) + ROW_GAP
+    indent = (SHEET_WIDTH - columns * (width + BETWEEN) + BETWEEN) / 2
+    places = []
+    for number, (image, mask) in enumerate(zip(images, masks, strict=True)):
+        left = indent + number % columns * (width + BETWEEN)
+        top = NAME_HEIGHT + number // columns * row_height
+        for picture in (as_picture(image), colour(mask, palette, ignore_label)):
+            scale = min(wide / picture.shape[1], high / picture.shape[0])
+            size = picture.shape[1] * scale, picture.shape[0] * scale
+            places.append(Place(_reduced(picture, *size), left, top, *size))
+            left, top = (left, top + size[1] + GAP) if stacked else (left + size[0] + GAP, top)
+    figure = _draw_sheet(places, SHEET_WIDTH, class_patches(masks, palette, classes, ignore_label))
+    for axes, name in zip(figure.axes[::2], names, strict=True):
+        axes.set_title(_short(name, int(width / LETTER)), fontsize=NAME_SIZE, color=MUTED, pad=3)
+    return figure
+
+
+def _reduced(picture: np.ndarray, wide: float, high: float) -> np.ndarray:
+    """A large picture at the pixels that it is printed with; thin things become paler, but do not vanish."""
+    size = max(1, round(wide * PNG_DPI)), max(1, round(high * PNG_DPI))
+    if picture.shape[1] <= size[0]:
+        return picture
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BOX))
+
+
+def _short(name: str, letters: int) -> str:
+    """A name without its middle if it has more than `letters` letters."""
+    if len(name) <= letters:
+        return name
+    kept = letters - 1
+    return f"{name[: kept // 2]}…{name[len(name) - (kept - kept // 2) :]}"
+
+
+# --- what both share --------------------------------------------------------------------------------------------------
+
+
+class Place(NamedTuple):
+    """A picture (H, W, 3) and its place from the sheet's upper left corner."""
+
+    picture: np.ndarray
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+def _check(names: Sequence[str], images: Sequence[np.ndarray], **maps: Sequence[np.ndarray]) -> None:
+    """Raises: DataError: no images, not one of each of the label maps an image, or one of another size."""
+    counts = {"image": len(images), **{kind: len(found) for kind, found in maps.items()}, "name": len(names)}
+    if not len(images) or len(set(counts.values())) > 1:
+        have = ", ".join(f"{count} {kind}s" for kind, count in counts.items())
         raise DataError(
-            f"needs one prediction and one mask (or None) an image, not {len(images)} images, {len(masks)} masks and"
-            f" {len(predictions)} predictions",
-            code="sample-counts-differ",
+            f"a picture of samples needs one {', one '.join(counts)} a sample, not {have}", code="sample-counts-differ"
         )
-    for number, (image, mask, prediction) in enumerate(zip(images, masks, predictions, strict=True)):
-        for name, labels in (("mask", mask), ("prediction", prediction)):
-            if labels is not None and image.shape != (*labels.shape, 3):
+    for kind, found in maps.items():
+        for name, image, labels in zip(names, images, found, strict=True):
+            if image.ndim != 3 or image.shape[:2] != labels.shape:
                 raise DataError(
-                    f"sample {number}: the image is {list(image.shape)}, but its {name} is {list(labels.shape)};"
-                    " give (H, W, 3) and (H, W) of one size",
+                    f"{name}: the image is {list(image.shape)}, but its {kind} is {list(labels.shape)};"
+                    " give (H, W, C) and (H, W) of one size",
                     code="mask-size-differs",
                 )
 
 
 def class_patches(
-    maps: Sequence[np.ndarray | None], palette: np.ndarray, classes: Sequence[str], ignore_label: int | None
+    maps: Sequence[np.ndarray], palette: np.ndarray, classes: Sequence[str], ignore_label: int | None
 ) -> list[Patch]:
     """A legend patch for each class that appears, in the order of the labels, and one for ignored pixels if any."""
-    present = sorted({int(label) for labels in maps if labels is not None for label in np.unique(labels)})
+    present = sorted({int(label) for labels in maps for label in np.unique(labels)})
     handles = []
     for label in present:
         if label != ignore_label and 0 <= label < len(palette):  # `colour` refuses the others
@@ -91,34 +175,21 @@ def class_patches(
     return handles
 
 
-def _legend_columns(handles: Sequence[Patch], width: float) -> int:
-    """As many columns as fit into `width` with the longest name."""
+def _draw_sheet(places: Sequence[Place], width: float, handles: list[Patch]) -> Figure:
+    """Draw pictures at their places, and below them the legend, in rows of at most `width`."""
     longest = max((len(str(handle.get_label())) for handle in handles), default=1)
-    return max(1, min(len(handles), int(width / (0.36 + 0.068 * longest))))
-
-
-def legend_rows(handles: Sequence[Patch], width: float) -> int:
-    """Number of rows of a legend that is `width` inches wide."""
-    return -(-len(handles) // _legend_columns(handles, width))
-
-
-def draw_legend(figure: Figure, handles: list[Patch], width: float) -> None:
-    """Patches and names at the bottom of a figure, in rows of at most `width` inches."""
+    columns = max(1, min(len(handles), int(width / (0.36 + 0.068 * longest))))
+    bottom = max(place.top + place.height for place in places)
+    height = bottom + LEGEND_GAP + LEGEND_ROW * -(-len(handles) // columns)
+    full_width, full_height = width + 2 * MARGIN, height + 2 * MARGIN
+    figure = Figure(figsize=(full_width, full_height))
+    for picture, left, top, wide, high in places:
+        corner = (MARGIN + left) / full_width, 1 - (MARGIN + top + high) / full_height
+        axes = figure.add_axes((*corner, wide / full_width, high / full_height))
+        axes.set_axis_off()
+        axes.imshow(picture, interpolation="nearest", aspect="auto")
     figure.legend(
-        handles=handles, loc="lower center", ncols=_legend_columns(handles, width), bbox_to_anchor=(0.5, 0),
+        handles=handles, loc="lower center", ncols=columns, bbox_to_anchor=(0.5, 0),
         handlelength=1.0, handleheight=1.0, columnspacing=1.0, handletextpad=0.4, borderaxespad=0.1,
     )  # fmt: skip
-
-
-def draw_picture(
-    figure: Figure, left: float, top: float, width: float, height: float, picture: np.ndarray | None
-) -> Axes:
-    """Draw a picture with its upper left corner `left` and `top` inches from the figure's; None: "no truth"."""
-    wide, high = figure.get_size_inches()
-    axes = figure.add_axes((left / wide, 1 - (top + height) / high, width / wide, height / high))
-    axes.set_axis_off()
-    if picture is None:
-        axes.text(0.5, 0.5, "no truth", ha="center", va="center", color=MUTED, transform=axes.transAxes)
-    else:
-        axes.imshow(picture, interpolation="nearest", aspect="auto")
-    return axes
+    return figure

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import PathPatch, Polygon
 from matplotlib.path import Path
@@ -15,18 +16,16 @@ from matplotlib.path import Path
 from autoseg.analysis.module_graph import Join
 from autoseg.space.resolution import Skip
 from autoseg.space.trellis import Node
-from autoseg.viz.style import GREEN, INK, VERMILION, inch_axes
+from autoseg.viz.style import GREEN, INK, VERMILION
 
 LAYER_STEP, LEVEL_STEP, RADIUS = 0.42, 0.52, 0.085
 MARGIN = 0.2
-MIN_HEIGHT = 1.25
-"""Least height of a sheet: the label of its colour bar needs room."""
 LABEL_SIZE, LABEL_WIDTH = 7.0, 0.058
 """Font size in points of the names on arrows, and the width of a letter."""
 MAIN_WIDTH, ARC_WIDTH = 2.4, 1.3
 """Line widths in points of the main or decoded path and of skip connections."""
 CASING = 1.6
-"""Points that the white casing of an arrow is wider than it; the casing parts it from the arrows it crosses."""
+"""Points that the white casing of an arrow is wider than it."""
 ARC_PEAKS = ((0.12, 0.02, 0.26), (0.06, 0.012, 0.11))
 """Height of an arc over the nodes: for no layers, more for each layer that it passes, and at most. The second row is
 for levels with other levels above them, where names stand in between."""
@@ -42,13 +41,12 @@ class Spot(NamedTuple):
 
 
 Place = Node | Spot
-Arrows = Sequence[tuple[Place, Place]]
-"""Source and target of each arrow."""
 
 
 class Sheet(NamedTuple):
-    """Axes on which nodes have places; `step` is the distance from one layer to the next."""
+    """A figure with axes on which nodes have places; `step` is the distance from one layer to the next."""
 
+    figure: Figure
     axes: Axes
     step: float
 
@@ -65,12 +63,16 @@ class Sheet(NamedTuple):
         self.axes.scatter(x, y, s=(2 * RADIUS * 72 * size) ** 2, marker=marker, **look)
 
     def arrows(
-        self, arrows: Arrows, widths: Any, colours: Any, gid: str, zorder: float, style: LineStyle = "solid"
-    ) -> None:
+        self, arrows: Sequence[tuple[Place, Place]], widths: Any, colours: Any, gid: str, zorder: float,
+        style: LineStyle = "solid", cased: bool = False,
+    ) -> None:  # fmt: skip
         """Shafts as one collection (`gid`) and heads as another (`gid`-heads); a head grows with its shaft.
 
-        widths: points, for each arrow or for all. colours: for each arrow or for all.
+        widths: points, for each arrow or for all. colours: for each arrow or for all. cased: with a casing (gid-casing)
+        below all of them, which parts them from the arrows that they cross.
         """
+        if cased:
+            self.arrows(arrows, widths + CASING, "white", f"{gid}-casing", zorder - 0.2)
         shafts, heads = [], []
         for (source, target), width in zip(arrows, np.broadcast_to(widths, len(arrows)), strict=True):
             start, end = self.place(source), self.place(target)
@@ -83,30 +85,18 @@ class Sheet(NamedTuple):
         look = {"facecolors": colours, "edgecolors": "none", "zorder": zorder + 0.1}
         self.axes.add_collection(PolyCollection(heads, gid=f"{gid}-heads", **look), autolim=False)
 
-    def cased_arrows(
-        self, arrows: Arrows, widths: Any, colour: str, gid: str, zorder: float, style: LineStyle = "solid"
-    ) -> None:
-        """Arrows of one colour (`gid`) over their casing (`gid`-casing), which has a zorder of its own below them."""
-        self.arrows(arrows, widths + CASING, "white", f"{gid}-casing", zorder)
-        self.arrows(arrows, widths, colour, gid, zorder + 0.2, style)
-
     def skip(self, source: Place, target: Place, how: Skip | Join, gid: str, straight: bool = False) -> None:
         """A skip connection: an arc over the nodes between its ends, which mostly have one level, or an arrow."""
         if straight:
-            self.cased_arrows([(source, target)], ARC_WIDTH, GREEN, gid, 4.2, _skip_style(how))
+            self.arrows([(source, target)], ARC_WIDTH, GREEN, gid, 4.4, _skip_style(how), cased=True)
             return
         across, up = np.array([np.cos(1.1), 0]) * RADIUS, np.array([0, -np.sin(1.1)]) * (RADIUS + 0.012)
         start, end = self.place(source) + across + up, self.place(target) - across + up
         lift = np.array([0, -(arc_peak(source, target) - RADIUS) / 0.75])
         bend = np.array([min(0.3 * (end - start)[0], 0.8 * self.step), 0])
-        head = arrow_head(end, (bend - lift) / np.linalg.norm(bend - lift), ARC_WIDTH)
-        points = [start, start + bend + lift, end - bend + lift, head[1:].mean(0)]
-        curve = Path(points, [Path.MOVETO, *[Path.CURVE4] * 3])
-        casing: Any = {"edgecolor": "white", "linewidth": ARC_WIDTH + 2.1, "zorder": 4.2, "gid": f"{gid}-casing"}
-        line: Any = {"edgecolor": GREEN, "linewidth": ARC_WIDTH, "zorder": 4.4, "gid": gid}
-        self.axes.add_patch(PathPatch(curve, facecolor="none", **casing))
-        self.axes.add_patch(PathPatch(curve, facecolor="none", linestyle=_skip_style(how), **line))
-        self.axes.add_patch(Polygon(head, facecolor=GREEN, edgecolor="none", zorder=4.5))
+        points = [start, start + bend + lift, end - bend + lift, end]
+        draw_curve(self.axes, points, "white", ARC_WIDTH + 2.1, False, zorder=4.2, gid=f"{gid}-casing")
+        draw_curve(self.axes, points, GREEN, ARC_WIDTH, True, zorder=4.4, gid=gid, linestyle=_skip_style(how))
 
     def label(self, target: Node, text: str) -> None:
         """The name of the up move into a node, half a level below it, where no arrow of the trellis passes."""
@@ -128,29 +118,18 @@ class Sheet(NamedTuple):
         )  # fmt: skip
 
 
-def trellis_sheet(
-    columns: int, strides: Sequence[int], names: Iterable[str] = (), above: float = 0.0, wide: bool = False
-) -> Sheet:
-    """An empty sheet: the stem's column and `columns` more, a row a stride, with room for `names` between arrows.
-
-    above: inches that arcs need over the first row. wide: the rightmost name needs room too.
-    """
-    step = max([LAYER_STEP, *(len(line) * LABEL_WIDTH + 0.18 for name in names for line in name.split(" ", 1))])
-    right, bottom = columns * step, (len(strides) - 1) * LEVEL_STEP
-    spare = max(0.0, MIN_HEIGHT - bottom - 2 * MARGIN) / 2
-    extent = (-MARGIN, right + MARGIN + wide * 0.15, -MARGIN - max(spare, above), bottom + MARGIN + spare)
-    axes = bare_axes(extent, (0.6, 0.75, 0.4, 0.5))
-    axes.set_yticks([level * LEVEL_STEP for level in range(len(strides))], map(str, strides))
-    axes.set_ylabel("output stride")
-    return Sheet(axes, step)
-
-
-def bare_axes(extent: tuple[float, float, float, float], margins: tuple[float, float, float, float]) -> Axes:
-    """Make `inch_axes` without frame and tick marks."""
-    axes = inch_axes(extent, margins)
-    axes.tick_params(length=0, pad=1)
-    axes.spines[:].set_visible(False)
-    return axes
+def draw_curve(
+    axes: Axes, points: Sequence[Any], colour: str, width: float, arrow: bool, *, zorder: float, **look: Any
+) -> None:
+    """A cubic curve of four control points (x, y), `width` points wide; arrow: with a head at its end."""
+    *before, end = (np.asarray(point, dtype=float) for point in points)
+    if arrow:
+        head = arrow_head(end, (end - before[-1]) / np.linalg.norm(end - before[-1]), width)
+        axes.add_patch(Polygon(head, facecolor=colour, edgecolor="none", zorder=zorder + 0.1))
+        end = head[1:].mean(0)
+    curve = Path([*before, end], [Path.MOVETO, *[Path.CURVE4] * 3])
+    look |= {"facecolor": "none", "edgecolor": colour, "linewidth": width, "zorder": zorder}
+    axes.add_patch(PathPatch(curve, **look))
 
 
 def arrow_head(tip: np.ndarray, along: np.ndarray, width: float) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
@@ -24,6 +25,8 @@ BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E
 
 FORMATS = ("svg", "png", "pdf")
 PNG_DPI = 200
+BAR_HEIGHTS = (1.0, 2.0)
+"""Least and greatest height of a colour bar, whose label needs room. Inches."""
 
 _STYLE: Any = {
     "font.family": "sans-serif",
@@ -46,8 +49,10 @@ styled = matplotlib.rc_context(_STYLE)
 """Decorator: the function runs in our style; the user's matplotlib settings neither matter nor change."""
 
 
-def inch_axes(extent: tuple[float, float, float, float], margins: tuple[float, float, float, float]) -> Axes:
-    """Make a figure with axes whose data units are inches; y grows downwards.
+def inch_axes(
+    extent: tuple[float, float, float, float], margins: tuple[float, float, float, float]
+) -> tuple[Figure, Axes]:
+    """Make a figure with axes without frame and tick marks, whose data units are inches; y grows downwards.
 
     extent: left, right, top and bottom of the data. margins: inches around it, in the same order.
     """
@@ -55,30 +60,21 @@ def inch_axes(extent: tuple[float, float, float, float], margins: tuple[float, f
     width, height = margins[0] + (right - left) + margins[1], margins[2] + (bottom - top) + margins[3]
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((margins[0] / width, margins[3] / height, (right - left) / width, (bottom - top) / height))
-    axes.set_xlim(left, right)
-    axes.set_ylim(bottom, top)
-    return axes
+    axes.set(xlim=(left, right), ylim=(bottom, top))
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure, axes
 
 
-def colour_bar(axes: Axes, picture: Any, label: str, gap: float, bottom: float, height: float, ticks: Any) -> Figure:
-    """Add a colour bar to the right of the axes; returns their figure.
-
-    gap: inches from the axes. bottom, height: shares of the figure's height. ticks: numbers or a tick locator.
-    """
-    figure = figure_of(axes)
-    width = figure.get_figwidth()
-    beside = figure.add_axes((axes.get_position().x1 + gap / width, bottom, 0.1 / width, height))
+def colour_bar(figure: Figure, axes: Axes, picture: Any, label: str, ticks: Any) -> None:
+    """Add a colour bar to the right of the axes' upper end; ticks: numbers or a tick locator."""
+    width, height = figure.get_size_inches()
+    place = axes.get_position()
+    tall = float(np.clip(place.height * height, *BAR_HEIGHTS)) / height
+    beside = figure.add_axes((place.x1 + 0.12 / width, place.y1 - tall, 0.1 / width, tall))
     figure.colorbar(picture, cax=beside, ticks=ticks).set_label(label, fontsize=SMALL)
     beside.spines[:].set_visible(False)
     beside.tick_params(length=2)
-    return figure
-
-
-def figure_of(axes: Axes) -> Figure:
-    """The figure of axes that `inch_axes` made."""
-    figure = axes.figure
-    assert isinstance(figure, Figure)
-    return figure
 
 
 @styled

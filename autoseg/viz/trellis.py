@@ -13,161 +13,121 @@ from matplotlib.figure import Figure
 from autoseg.errors import ConfigError
 from autoseg.genotype.schema import Genotype
 from autoseg.registry import DECODERS
+from autoseg.space.resolution import Skip
 from autoseg.space.schema import SearchSpace
-from autoseg.space.trellis import STEM_NODE, Arrow, Node, Trellis
-from autoseg.viz.graph import short_name
-from autoseg.viz.sheet import MAIN_WIDTH, Sheet, arc_peak, trellis_sheet
-from autoseg.viz.style import BLUE, INK, MUTED, PALE, VERMILION, colour_bar, figure_of, styled
-from autoseg.viz.wiring import Join, decoder_inputs, decoder_nodes, enlargements, is_plain, joins, up_names
+from autoseg.space.snapshot import ArchProbs
+from autoseg.space.trellis import STEM_NODE, Arrow, Trellis
+from autoseg.viz.graph import decoder_nodes, enlargements, is_plain, joins, short_name, up_names
+from autoseg.viz.sheet import LABEL_WIDTH, LAYER_STEP, LEVEL_STEP, MAIN_WIDTH, MARGIN, Sheet, arc_peak
+from autoseg.viz.style import BLUE, INK, MUTED, PALE, VERMILION, colour_bar, inch_axes, styled
 
 THIN, THICK = 0.5, 3.6
 """Line widths in points for probability 0 and 1."""
 PATH_EXTRA = 0.9
 """Points that a path with probabilities is wider than its arrows, which it hides."""
 DECODER_WIDTH = 1.4
+MIN_HEIGHT = 1.25
+"""Least height of the figure in inches: the label of its colour bar needs room."""
 COLOURS = LinearSegmentedColormap.from_list("beta", ["#D9DEE4", "#8DB7DB", BLUE, "#08264A"])
 """Pale grey to blue to near black: ordered in lightness, never too pale to see."""
 
 
 @styled
 def draw_trellis(
-    space: SearchSpace,
-    beta_probs: np.ndarray | None = None,
-    path: Sequence[int] | Genotype | None = None,
-    title: str | None = None,
+    space: SearchSpace, probs: ArchProbs | None = None, genotype: Genotype | None = None, title: str | None = None
 ) -> Figure:
-    """The trellis of a space: every legal arrow, its width and colour by its probability, and a path over it.
+    """The trellis of a space: every legal arrow, its width and colour by its probability beta, and a genotype over it.
 
-    beta_probs: [layer, level, move], between 0 and 1. path: the levels of layers 1..L, or a genotype of the space,
-    which is drawn with its arrows, upsampler names, skip connections as arcs, and decoder.
-    Raises: ConfigError: probabilities of another shape or out of range, or a path that the trellis does not have.
+    The genotype is drawn with its arrows, upsampler names, skip connections as arcs, and decoder.
+    Raises: ConfigError: a genotype with an arrow that the space does not have.
     """
     trellis = space.trellis
-    if beta_probs is not None:
-        _check_beta(beta_probs, trellis)
-    if path is None:
-        return _draw(trellis, beta_probs, (), None, title)
-    if not isinstance(path, Genotype):
-        return _draw(trellis, beta_probs, _path_arrows(trellis, path), None, title)
-    for source, target, _ in path.arrows:
+    for source, target, _ in () if genotype is None else genotype.arrows:
         if not trellis.graph.has_edge(source, target):
             raise ConfigError(
                 f"the genotype steps from level {source.level} to level {target.level} at layer {target.layer}, where"
                 " this space has no arrow",
                 code="genotype-not-in-space",
             )
-    return _draw(trellis, beta_probs, path.arrows, path, title)
+    return _draw(trellis, None if probs is None else probs.beta_probs, genotype, title)
 
 
 @styled
 def draw_path(genotype: Genotype) -> Figure:
     """The path or the arrows of a genotype over a pale grid of all arrows from the stem's stride to its greatest."""
-    arrows, down = genotype.arrows, genotype.network.down_layers
-    levels = 1 + max(arrow.target.level for arrow in arrows)
+    levels, down = 1 + max(arrow.target.level for arrow in genotype.arrows), genotype.network.down_layers
     if down is not None and any(node.level for node in genotype.nodes_at(genotype.layers)):
         down = None  # the grid of an hourglass ends at the stem's stride, which this one does not reach
     strides = [genotype.stride(level) for level in range(levels)]
-    trellis = Trellis(genotype.layers, strides, down_layers=down)
-    return _draw(trellis, None, arrows, genotype, None)
+    return _draw(Trellis(genotype.layers, strides, down_layers=down), None, genotype, None)
 
 
-def _check_beta(beta_probs: np.ndarray, trellis: Trellis) -> None:
-    shape = trellis.legal().shape
-    if beta_probs.shape != shape:
-        raise ConfigError(
-            f"beta_probs has the shape {list(beta_probs.shape)}, but this space needs {list(shape)}",
-            code="probabilities-shape-differs",
-        )
-    if not ((beta_probs >= 0) & (beta_probs <= 1 + 1e-6)).all():
-        raise ConfigError(
-            "beta_probs has values that are no probabilities; give numbers between 0 and 1, not logits",
-            code="probability-out-of-range",
-        )
-
-
-def _path_arrows(trellis: Trellis, path: Sequence[int]) -> tuple[Arrow, ...]:
-    if len(path) != trellis.layers:
-        raise ConfigError(
-            f"the path has {len(path)} levels, but the trellis has {trellis.layers} layers; give one a layer",
-            code="path-length-differs",
-        )
-    nodes = [STEM_NODE, *(Node(layer, int(level)) for layer, level in enumerate(path, start=1))]
-    for source, target in pairwise(nodes):
-        if not trellis.graph.has_edge(source, target):
-            raise ConfigError(
-                f"the path {list(path)} steps to level {target.level} at layer {target.layer}, where no arrow leads",
-                code="path-without-arrow",
-            )
-    return trellis.arrows_along([int(level) for level in path])
-
-
-# --- drawing --------------------------------------------------------------------------------------------------------
-
-
-def _draw(
-    trellis: Trellis, beta: np.ndarray | None, chosen: Sequence[Arrow], genotype: Genotype | None, title: str | None
-) -> Figure:
+def _draw(trellis: Trellis, beta: np.ndarray | None, genotype: Genotype | None, title: str | None) -> Figure:
     extended = None if genotype is None or is_plain(genotype) else genotype
     sheet = _sheet(trellis, extended)
     arrows = [(arrow.source, arrow.target) for arrow in trellis.arrows]
     if beta is None:
-        sheet.arrows(arrows, 0.9, PALE if chosen else MUTED, "arrows", 2)
+        sheet.arrows(arrows, 0.9, MUTED if genotype is None else PALE, "arrows", 2)
     else:
         values = _probabilities(beta, trellis.arrows)
         order = np.argsort(values, kind="stable")  # likely arrows over unlikely ones
         widths, colours = arrow_width(values[order]), list(COLOURS(values[order]))
         sheet.arrows([arrows[number] for number in order], widths, colours, "arrows", 2)
         # the range is fixed, so figures of several epochs compare
-        place, bar = sheet.axes.get_position(), ScalarMappable(Normalize(0, 1), COLOURS)
-        bottom, height = place.y0 + 0.03, place.height - 0.06
-        colour_bar(sheet.axes, bar, "beta probability", 0.1, bottom, height, [0, 0.5, 1])
-    sheet.nodes(trellis.nodes, "white", MUTED if chosen else INK, "nodes", 5)
-    if chosen:
-        # a casing parts the decoded arrows from those that they cross
-        sheet.nodes(sorted({arrow.target for arrow in chosen}), VERMILION, VERMILION, "path-nodes", 6)
-        width = MAIN_WIDTH if beta is None else arrow_width(_probabilities(beta, chosen)) + PATH_EXTRA
-        sheet.cased_arrows([(arrow.source, arrow.target) for arrow in chosen], width, VERMILION, "path", 3.8)
-        skips = _draw_extensions(sheet, extended) if extended else []
-        names = {how: f"skip, {how}" for how in ("add", "concat") if any(join.how == how for join in skips)}
-        sheet.legend("decoded path" if genotype is None or genotype.is_path else "arrows that stay", names)
+        bar = ScalarMappable(Normalize(0, 1), COLOURS)
+        colour_bar(sheet.figure, sheet.axes, bar, "beta probability", [0, 0.5, 1])
+    sheet.nodes(trellis.nodes, "white", INK if genotype is None else MUTED, "nodes", 5)
+    if genotype is not None:
+        sheet.nodes(sorted({arrow.target for arrow in genotype.arrows}), VERMILION, VERMILION, "path-nodes", 6)
+        width = MAIN_WIDTH if beta is None else arrow_width(_probabilities(beta, genotype.arrows)) + PATH_EXTRA
+        path = [(arrow.source, arrow.target) for arrow in genotype.arrows]
+        sheet.arrows(path, width, VERMILION, "path", 4, cased=True)
+        kinds = [] if extended is None else _draw_extensions(sheet, extended)
+        names = {how: f"skip, {how}" for how in ("add", "concat") if how in kinds}
+        sheet.legend("decoded path" if genotype.is_path else "arrows that stay", names)
     sheet.nodes([STEM_NODE], INK, INK, "stem", 7, "s", 0.95)
     if title:
-        sheet.axes.set_title(title, pad=20 if chosen else 8)
-    return figure_of(sheet.axes)
+        sheet.axes.set_title(title, pad=8 if genotype is None else 20)
+    return sheet.figure
 
 
 def _sheet(trellis: Trellis, genotype: Genotype | None) -> Sheet:
     """Ticks and room for the trellis and, with a genotype, for its upsampler names, arcs and decoder."""
-    layers = trellis.layers
+    columns = layers = trellis.layers
     ticks: dict[float, str] = {0: "stem", **{layer: str(layer) for layer in range(1, layers + 1)}}
-    if genotype is None:
-        sheet = trellis_sheet(layers, trellis.strides)
-    else:
-        decoder = decoder_nodes(genotype)
-        names = [*up_names(genotype).values(), *genotype.decoder.upsamplers]
-        peaks = [arc_peak(join.source, join.target) for join in joins(genotype) if join.target.level == 0]
-        columns = decoder[-1].layer
-        sheet = trellis_sheet(columns, trellis.strides, map(short_name, names), max(peaks, default=0.0), wide=True)
+    names, above, beside = [], 0.0, 0.0
+    if genotype is not None:
+        names = [short_name(name) for name in (*up_names(genotype).values(), *genotype.decoder.upsamplers)]
+        above = max((arc_peak(*ends) for *ends, _ in joins(genotype) if ends[1].level == 0), default=0.0)
+        beside = 0.15  # for the rightmost name
+        columns = decoder_nodes(genotype)[-1].layer
         ticks[(layers + 1 + columns) / 2] = DECODERS[genotype.decoder.name].label
-    sheet.axes.set_xticks([column * sheet.step for column in ticks], list(ticks.values()))
-    sheet.axes.set_xlabel("layer")
-    return sheet
+    step = max([LAYER_STEP, *(len(line) * LABEL_WIDTH + 0.18 for name in names for line in name.split(" ", 1))])
+    bottom = (len(trellis.strides) - 1) * LEVEL_STEP
+    spare = max(0.0, MIN_HEIGHT - bottom - 2 * MARGIN) / 2
+    extent = (-MARGIN, columns * step + MARGIN + beside, -MARGIN - max(spare, above), bottom + MARGIN + spare)
+    figure, axes = inch_axes(extent, (0.6, 0.75, 0.4, 0.5))
+    axes.tick_params(pad=1)
+    axes.set_yticks([level * LEVEL_STEP for level in range(len(trellis.strides))], map(str, trellis.strides))
+    axes.set_xticks([column * step for column in ticks], list(ticks.values()))
+    axes.set(xlabel="layer", ylabel="output stride")
+    return Sheet(figure, axes, step)
 
 
-def _draw_extensions(sheet: Sheet, genotype: Genotype) -> list[Join]:
-    """Draw the upsamplers' names, the decoder and the skip connections; returns the skip connections."""
-    steps = enlargements(genotype)
-    within = [*decoder_inputs(genotype), *((source, target) for source, target, _ in steps)]
+def _draw_extensions(sheet: Sheet, genotype: Genotype) -> list[Skip]:
+    """Draw the upsamplers' names, the decoder and the skip connections; returns the kinds of these."""
+    nodes = decoder_nodes(genotype)
+    within = [*((node, nodes[0]) for node in genotype.nodes_at(genotype.layers)), *pairwise(nodes)]
     sheet.arrows(within, DECODER_WIDTH, INK, "decoder", 4)
-    sheet.nodes(decoder_nodes(genotype), INK, INK, "decoder-nodes", 6, "s", 0.8)
+    sheet.nodes(nodes, INK, INK, "decoder-nodes", 6, "s", 0.8)
     for arrow, name in up_names(genotype).items():
         sheet.label(arrow.target, short_name(name))
-    for _, target, name in steps if genotype.decoder.upsamplers else ():
+    for _, target, name in enlargements(genotype) if genotype.decoder.upsamplers else ():
         sheet.label(target, short_name(name))
     found = joins(genotype)
-    for join in found:
-        sheet.skip(join.source, join.target, join.how, f"skip-{join.how}")
-    return found
+    for source, target, how in found:
+        sheet.skip(source, target, how, f"skip-{how}")
+    return [join.how for join in found]
 
 
 def _probabilities(beta_probs: np.ndarray, arrows: Sequence[Arrow]) -> np.ndarray:

@@ -17,43 +17,9 @@ from autoseg.network import build_searched
 from autoseg.network.base import SegmentationNetwork
 from autoseg.ops.heads import number_of_outputs
 from autoseg.registry import NETWORKS
-from autoseg.zoo.architecture import Architecture, load_architecture
-from autoseg.zoo.schema import FixedNetwork
+from autoseg.zoo.schema import Architecture, FixedNetwork, load_architecture
 
 PREFIX = re.compile(r"^(backbone|decoder|fully_connected)\.")
-
-
-def build_architecture(
-    architecture: Architecture,
-    num_classes: int,
-    auxiliary: bool = False,
-    in_channels: int = 3,
-    single_output: bool = False,
-) -> SegmentationNetwork:
-    """The network with fresh weights; the arguments are those of `network.build_searched`.
-
-    The options of a network of the literature give its number of image channels.
-    Raises: GenotypeError, ConfigError: fewer than two classes, a single output for more, or no auxiliary head.
-    PluginError: a user's own network is of the wrong kind.
-    """
-    if isinstance(architecture, Genotype):
-        return build_searched(architecture, num_classes, auxiliary, in_channels, single_output)
-    if num_classes < 2:
-        raise ConfigError(f"a network needs at least two classes, not {num_classes}", code="too-few-classes")
-    if auxiliary:
-        raise ConfigError(
-            f"{architecture.name} has no auxiliary head; set retrain.auxiliary_weight to 0", code="no-auxiliary-head"
-        )
-    network = architecture.entry.build(architecture, number_of_outputs(num_classes, single_output))
-    if not isinstance(network, SegmentationNetwork):
-        raise PluginError(
-            f"network '{architecture.name}' of the plugin {NETWORKS.plugin_of(architecture.name)} builds a"
-            f" {type(network).__name__}; it must build an autoseg.network.base.SegmentationNetwork",
-            code="network-of-wrong-kind",
-        )
-    network.architecture, network.in_channels = architecture, architecture.in_channels
-    network.num_classes, network.single_output = num_classes, single_output
-    return network
 
 
 def build_network(
@@ -76,16 +42,34 @@ def build_network(
         A module: (N, in_channels, H, W) normalised images -> logits (N, K, H, W).
 
     Raises:
-        AutosegError: the source is unknown, or an argument does not fit it.
+        AutosegError: the source is unknown, an argument does not fit it, or a user's own network is of the wrong kind.
     """
-    return build_architecture(load_architecture(source), num_classes, auxiliary, in_channels, single_output)
+    architecture = load_architecture(source)
+    if isinstance(architecture, Genotype):
+        return build_searched(architecture, num_classes, auxiliary, in_channels, single_output)
+    if num_classes < 2:
+        raise ConfigError(f"a network needs at least two classes, not {num_classes}", code="too-few-classes")
+    if auxiliary:
+        raise ConfigError(
+            f"{architecture.name} has no auxiliary head; set retrain.auxiliary_weight to 0", code="no-auxiliary-head"
+        )
+    network = architecture.entry.build(architecture, number_of_outputs(num_classes, single_output))
+    if not isinstance(network, SegmentationNetwork):
+        raise PluginError(
+            f"network '{architecture.name}' of the plugin {NETWORKS.plugin_of(architecture.name)} builds a"
+            f" {type(network).__name__}; it must build an autoseg.network.base.SegmentationNetwork",
+            code="network-of-wrong-kind",
+        )
+    network.architecture, network.in_channels = architecture, architecture.in_channels
+    network.num_classes, network.single_output = num_classes, single_output
+    return network
 
 
 def diagram(network: FixedNetwork, num_classes: int = 21) -> Diagram:
     """The stages of a network and their connections, traced as it computes."""
     with torch.device("meta"):
-        built = build_architecture(network, num_classes).eval()
-    return trace_stages(built, _shown(built.stages), in_channels=network.in_channels)
+        built = build_network(network, num_classes).eval()
+    return trace_stages(built, _shown(built.stages))
 
 
 def _shown(stages: tuple[str, ...]) -> dict[str, str]:

@@ -15,11 +15,11 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from autoseg.network.base import SegmentationNetwork
+from autoseg.ops.heads import ConvNormRelu
 from autoseg.ops.layers import Norm, he_initialise
 from autoseg.ops.upsample import unpool
-from autoseg.zoo.layers import FULLY_CONNECTED, ConvRelu, FullyConnected, initialise_score, vgg_stages
+from autoseg.zoo.layers import FULLY_CONNECTED, fully_connected, initialise_score, scaled
 from autoseg.zoo.vgg import STAGES, VGG16
-from autoseg.zoo.width import scaled
 
 
 class DeconvNet(SegmentationNetwork):
@@ -34,14 +34,14 @@ class DeconvNet(SegmentationNetwork):
         norm = nn.BatchNorm2d if backbone.batch_norm else None
         channels, connected = backbone.channels[-1], scaled(FULLY_CONNECTED, backbone.width)
         self.backbone = backbone
-        self.fully_connected = FullyConnected(channels, connected, 7, dropout, norm=norm)
-        self.fc6_mirror = ConvRelu(connected, channels, 7, norm)
+        self.fully_connected = fully_connected(channels, connected, 7, dropout, norm=norm or nn.Identity)
+        self.fc6_mirror = ConvNormRelu(connected, channels, 7, norm, bias=True)
         self.up = _mirror([len(stage) for stage in STAGES], backbone.channels, norm)
         self.score = initialise_score(nn.Conv2d(backbone.channels[0], num_classes, 1))
         he_initialise(self.fc6_mirror)
         he_initialise(self.up)
         up = (f"up.{stage}" for stage in range(len(self.up)))
-        self.stages = (*vgg_stages(backbone), "fully_connected", "fc6_mirror", *up, "score")
+        self.stages = (*backbone.stages, "fully_connected", "fc6_mirror", *up, "score")
 
     def scores(self, images: Tensor) -> Tensor:
         """See `SegmentationNetwork`."""
@@ -67,7 +67,7 @@ class SegNet(SegmentationNetwork):
         self.dropout = nn.Dropout(dropout)
         self.score = initialise_score(nn.Conv2d(backbone.channels[0], num_classes, 3, padding=1))
         he_initialise(self.up)
-        self.stages = (*vgg_stages(backbone), *(f"up.{stage}" for stage in range(len(self.up))), "score")
+        self.stages = (*backbone.stages, *(f"up.{stage}" for stage in range(len(self.up))), "score")
 
     def scores(self, images: Tensor) -> Tensor:
         """See `SegmentationNetwork`."""
@@ -81,7 +81,7 @@ def _mirror(counts: Sequence[int], channels: Sequence[int], norm: Norm | None) -
     stages = nn.ModuleList()
     for count, own, finer in zip(reversed(counts), reversed(channels), [*channels[-2::-1], channels[0]], strict=True):
         widths = [own] * count + [finer]
-        stages.append(nn.Sequential(*(ConvRelu(*pair, 3, norm) for pair in pairwise(widths))))
+        stages.append(nn.Sequential(*(ConvNormRelu(*pair, 3, norm, bias=True) for pair in pairwise(widths))))
     return stages
 
 

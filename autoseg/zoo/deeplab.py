@@ -9,20 +9,18 @@ Letters: N images, C channels, K classes, H height, W width.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor, nn
 
 from autoseg.network.base import SegmentationNetwork
-from autoseg.ops.heads import AsppDecoder, ConvNormRelu, DeepLabV3PlusDecoder
-from autoseg.ops.layers import he_initialise
-from autoseg.zoo.layers import FullyConnected, SeparableConvNormRelu, initialise_score, vgg_stages
+from autoseg.ops.heads import AsppHead, ConvNormRelu, DeepLabV3PlusDecoder, ScoreDecoder
+from autoseg.ops.layers import Chain, he_initialise
+from autoseg.zoo.layers import SeparableConvNormRelu, fully_connected, initialise_score, scaled
 from autoseg.zoo.resnet import ResNet
 from autoseg.zoo.vgg import VGG16
-from autoseg.zoo.width import scaled
-from autoseg.zoo.xception import ENTRY, LOW_LEVEL_BLOCK, Xception65
+from autoseg.zoo.xception import Xception65
 
 FirstClassifier = Literal["3x3", "4x4", "7x7"]
 FIRST_CLASSIFIERS: dict[FirstClassifier, tuple[int, int, int]] = {
@@ -56,9 +54,9 @@ class DeepLabV1(SegmentationNetwork):
         channels = scaled(channels, backbone.width)
         (rate,) = rates_at([rate], PUBLISHED_STRIDE[1], backbone.pooled_strides[-1])
         self.backbone = backbone
-        self.fully_connected = FullyConnected(backbone.channels[-1], channels, kernel_size, dropout, rate)
+        self.fully_connected = fully_connected(backbone.channels[-1], channels, kernel_size, dropout, rate)
         self.score = initialise_score(nn.Conv2d(channels, num_classes, 1))
-        self.stages = (*vgg_stages(backbone), "fully_connected.fc6", "fully_connected.fc7", "score")
+        self.stages = (*backbone.stages, "fully_connected.fc6", "fully_connected.fc7", "score")
 
     def scores(self, images: Tensor) -> Tensor:
         """See `SegmentationNetwork`."""
@@ -84,13 +82,13 @@ class DeepLabV2(SegmentationNetwork):
         self.branches = nn.ModuleList()
         for rate in rates_at(aspp_rates, PUBLISHED_STRIDE[2], stride):
             if isinstance(backbone, VGG16):
-                connected = FullyConnected(in_channels, channels, 3, dropout, rate)
+                connected = fully_connected(in_channels, channels, 3, dropout, rate)
                 score = initialise_score(nn.Conv2d(channels, num_classes, 1))
-                self.branches.append(nn.Sequential(OrderedDict(fully_connected=connected, score=score)))
+                self.branches.append(Chain(fully_connected=connected, score=score))
             else:
                 conv = nn.Conv2d(in_channels, num_classes, 3, padding=rate, dilation=rate)
                 self.branches.append(initialise_score(conv))
-        self.stages = (*_stages(backbone), *(f"branches.{number}" for number in range(len(self.branches))))
+        self.stages = (*backbone.stages, *(f"branches.{number}" for number in range(len(self.branches))))
 
     def scores(self, images: Tensor) -> Tensor:
         """See `SegmentationNetwork`."""
@@ -109,14 +107,13 @@ class DeepLabV3(SegmentationNetwork):
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        rates, filters = (
-            rates_at(aspp_rates, PUBLISHED_STRIDE[3], backbone.strides[-1]),
-            scaled(FILTERS, backbone.width),
-        )
-        self.decoder = AsppDecoder(backbone.channels[-1], num_classes, filters, rates, dropout, nn.BatchNorm2d)
+        rates = rates_at(aspp_rates, PUBLISHED_STRIDE[3], backbone.strides[-1])
+        filters = scaled(FILTERS, backbone.width)
+        head = AsppHead(backbone.channels[-1], filters, rates, nn.BatchNorm2d, dropout)
+        self.decoder = ScoreDecoder(head, filters, num_classes)
         he_initialise(self.decoder)
         initialise_score(self.decoder.classifier)
-        self.stages = (*_stages(backbone), "decoder.head.aspp", "decoder.head.project", "decoder.classifier")
+        self.stages = (*backbone.stages, "decoder.head.aspp", "decoder.head.project", "decoder.classifier")
 
     def scores(self, images: Tensor) -> Tensor:
         """See `SegmentationNetwork`."""
@@ -131,7 +128,7 @@ class DeepLabV3Cascade(SegmentationNetwork):
         super().__init__()
         self.backbone = backbone
         self.score = initialise_score(nn.Conv2d(backbone.channels[-1], num_classes, 1))
-        self.stages = (*_stages(backbone), "score")
+        self.stages = (*backbone.stages, "score")
 
     def scores(self, images: Tensor) -> Tensor:
         """See `SegmentationNetwork`."""
@@ -160,22 +157,10 @@ class DeepLabV3Plus(SegmentationNetwork):
         he_initialise(self.decoder)
         initialise_score(self.decoder.classifier)
         parts = ("low_level", "head.aspp", "head.project", "refine", "classifier")
-        self.stages = (*_stages(backbone), *(f"decoder.{part}" for part in parts))
+        self.stages = (*backbone.stages, *(f"decoder.{part}" for part in parts))
 
     def scores(self, images: Tensor) -> Tensor:
         """See `SegmentationNetwork`."""
         features = self.backbone(images)
         logits: Tensor = self.decoder(features[-1], features[:1])
         return logits
-
-
-def _stages(backbone: VGG16 | ResNet | Xception65) -> tuple[str, ...]:
-    """Names of the backbone's stages as a picture shows them, in the order in which they run."""
-    if isinstance(backbone, VGG16):
-        return vgg_stages(backbone)
-    if isinstance(backbone, ResNet):
-        layers = range(1, len(backbone.channels) + 1)
-        return ("backbone.conv1", *(f"backbone.layer{number}" for number in layers))
-    *middle, exit_flow, end = range(len(ENTRY), len(backbone.blocks))
-    blocks = ("0", f"{LOW_LEVEL_BLOCK}.stack.conv2", "2", *middle[3::4], exit_flow, end)  # every fourth middle block
-    return ("backbone.stem.1", *(f"backbone.blocks.{block}" for block in blocks))

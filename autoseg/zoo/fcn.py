@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from autoseg.network.base import SegmentationNetwork
 from autoseg.ops.resize import Size, resize
 from autoseg.ops.upsample import upsample_by
-from autoseg.zoo.layers import FULLY_CONNECTED, FullyConnected, initialise_score, vgg_stages
+from autoseg.zoo.layers import FULLY_CONNECTED, fully_connected, initialise_score, scaled
 from autoseg.zoo.vgg import VGG16
-from autoseg.zoo.width import scaled
 
 SCORED_POOLS: dict[int, tuple[int, ...]] = {32: (), 16: (4,), 8: (4, 3)}
 """Stride of the prediction -> the poolings whose features are scored as well, from coarse to fine."""
@@ -59,7 +58,7 @@ class FCN(SegmentationNetwork):
         self.pools = SCORED_POOLS[stride]
         end, connected = backbone.pooled_strides[-1], scaled(FULLY_CONNECTED, backbone.width)
         self.backbone = backbone
-        self.fully_connected = FullyConnected(backbone.channels[-1], connected, 7, dropout, rate=32 // end)
+        self.fully_connected = fully_connected(backbone.channels[-1], connected, 7, dropout, rate=32 // end)
         self.score = initialise_score(nn.Conv2d(connected, num_classes, 1))
         for pool in self.pools:
             score = initialise_score(nn.Conv2d(backbone.channels[pool - 1], num_classes, 1))
@@ -69,7 +68,7 @@ class FCN(SegmentationNetwork):
             ScoreUpsampler(upsampler, coarse // fine, num_classes) for coarse, fine in pairwise(strides)
         )
         scored = (f"score_pool{pool}" for pool in self.pools)
-        self.stages = (*vgg_stages(backbone), "fully_connected.fc6", "fully_connected.fc7", "score", *scored)
+        self.stages = (*backbone.stages, "fully_connected.fc6", "fully_connected.fc7", "score", *scored)
 
     def scores(self, images: Tensor) -> Tensor:
         """See `SegmentationNetwork`."""

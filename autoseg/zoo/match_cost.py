@@ -12,9 +12,8 @@ from autoseg.analysis.flops import count_cost
 from autoseg.errors import ConfigError
 from autoseg.files import read_yaml
 from autoseg.genotype.schema import Genotype
-from autoseg.zoo.architecture import Architecture, load_architecture
-from autoseg.zoo.build import build_architecture
-from autoseg.zoo.schema import FixedNetwork
+from autoseg.zoo.build import build_network
+from autoseg.zoo.schema import Architecture, FixedNetwork, load_architecture
 
 Unit = Literal["parameters", "multiply_adds"]
 UNITS: tuple[Unit, ...] = ("parameters", "multiply_adds")
@@ -108,9 +107,8 @@ def _solve(cost: Callable[[float], float], wanted: float) -> tuple[float, float]
 
 
 def _count(architecture: Architecture, num_classes: int, unit: Unit) -> float:
-    channels = architecture.in_channels if isinstance(architecture, FixedNetwork) else 3
-    cost = count_cost(lambda: build_architecture(architecture, num_classes), SIZE, channels)
-    return cost.parameters if unit == "parameters" else cost.multiply_adds
+    cost: int = getattr(count_cost(lambda: build_network(architecture, num_classes), SIZE), unit)
+    return cost
 
 
 def _number(text: str) -> float | None:

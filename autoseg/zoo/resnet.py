@@ -15,8 +15,7 @@ from torch.nn import functional as F
 
 from autoseg.ops.interleave import every_second
 from autoseg.ops.layers import Pairs, dense, he_initialise, pointwise
-from autoseg.zoo.output_stride import StageRate, stage_rates
-from autoseg.zoo.width import scaled
+from autoseg.zoo.layers import StageRate, scaled, stage_rates
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 """Depth -> bottlenecks of each stage."""
@@ -82,9 +81,11 @@ class ResNet(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         numbers = [*BLOCKS[depth], *[BLOCKS[depth][-1]] * extra_blocks]
-        self.depth, self.width = depth, width
+        self.kind, self.width = f"ResNet-{depth}", width
         stages = stage_rates([4, *[2] * (len(numbers) - 1)], output_stride)
         self.strides = [stage.output_stride for stage in stages]
+        layers = range(1, len(numbers) + 1)
+        self.stages = ("backbone.conv1", *(f"backbone.layer{number}" for number in layers))
         self.channels: list[int] = []
         channels = scaled(STEM_CHANNELS, width)
         self.conv1 = nn.Conv2d(in_channels, channels, 7, 2, 3, bias=False)

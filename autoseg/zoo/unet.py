@@ -15,14 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.network.base import SegmentationNetwork
-from autoseg.ops.heads import Doubling
+from autoseg.ops.heads import ConvNormRelu, Doubling
 from autoseg.ops.interleave import cut, is_channels_last
 from autoseg.ops.layers import Norm, Pairs, he_initialise
 from autoseg.ops.resize import Size
-from autoseg.zoo.layers import ConvRelu, initialise_score
-from autoseg.zoo.output_stride import MaxPool
+from autoseg.zoo.layers import MaxPool, initialise_score, scaled
 from autoseg.zoo.schema import UNET_UPSAMPLER
-from autoseg.zoo.width import scaled
 
 CHANNELS = (64, 128, 256, 512, 1024)
 """Channels of each level, from fine to coarse."""
@@ -119,5 +117,5 @@ class UNet(SegmentationNetwork):
 
 def _twice(in_channels: int, channels: int, norm: Norm | None) -> nn.Sequential:
     """Two 3x3 convolutions."""
-    bias = norm is None
-    return nn.Sequential(ConvRelu(in_channels, channels, 3, norm, bias), ConvRelu(channels, channels, 3, norm, bias))
+    widths = (in_channels, channels, channels)
+    return nn.Sequential(*(ConvNormRelu(*pair, 3, norm, bias=norm is None) for pair in pairwise(widths)))

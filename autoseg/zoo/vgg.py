@@ -10,8 +10,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor, nn
 
 from autoseg.ops.layers import Pairs, he_initialise
-from autoseg.zoo.output_stride import MaxPool, stage_rates
-from autoseg.zoo.width import scaled
+from autoseg.zoo.layers import MaxPool, scaled, stage_rates
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 """Channels of the convolutions before each pooling."""
@@ -41,11 +40,13 @@ class VGG16(nn.Module):
         super().__init__()
         stages = stage_rates([2] * len(STAGES), output_stride)
         self.width, self.batch_norm = width, batch_norm
+        self.kind = "VGG16 with BatchNorm" if batch_norm else "VGG16"  # as `weights.recognise` calls it
         self.channels = [scaled(stage[-1], width) for stage in STAGES]
         self.pooled_strides = [stage.output_stride for stage in stages]
         self.strides = [1, *self.pooled_strides[:-1]]
         self.conv_norms: Pairs = ()
         self.features = nn.Sequential()
+        self.stages: tuple[str, ...] = ()  # their names in a network, as a picture shows them
         rate = 1
         for widths, stage in zip(STAGES, stages, strict=True):
             for out_channels in (scaled(number, width) for number in widths):
@@ -56,6 +57,7 @@ class VGG16(nn.Module):
                     self.conv_norms += ((f"features.{place}", f"features.{place + 1}"),)
                 self.features.append(nn.ReLU(inplace=True))
                 in_channels = out_channels
+            self.stages += (f"backbone.features.{len(self.features) - 1}",)
             self.features.append(MaxPool(pool, stage.stride, stage.strided_rate if pool == 2 else 1))
             rate = stage.rate
         he_initialise(self)

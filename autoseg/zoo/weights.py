@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from autoseg.errors import CheckpointError
@@ -86,7 +85,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} {what}; give the path of a .pth, .pt or .safetensors file of weights", code="file-missing"
         )
-    contents: Any = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickled(path)
+    contents: Any = read_safetensors(path)[0] if path.suffix == ".safetensors" else _read_pickled(path)
     if isinstance(contents, Mapping):
         contents = next((contents[key] for key in CONTAINERS if isinstance(contents.get(key), Mapping)), contents)
     items = contents.items() if isinstance(contents, Mapping) else ()
@@ -102,9 +101,11 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     return state
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file, on the CPU, and its metadata. Raises: CheckpointError: it is damaged."""
     try:
-        return load_file(path)
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as reason:
         said = f"{path} cannot be read as safetensors ({one_line(reason)[:100]}); it is truncated or something else"
         raise CheckpointError(said, code="weights-damaged") from None
@@ -176,7 +177,7 @@ def load_backbone(network: nn.Module, state: Mapping[str, Tensor], path: str | P
 
 def _check_backbone(backbone: Backbone, state: Mapping[str, Tensor], path: str | Path) -> None:
     """Raises: CheckpointError: `state` lacks a weight of the backbone, or has it in another shape."""
-    own_kind, kind = _kind_of(backbone), recognise(state)
+    own_kind, kind = backbone.kind, recognise(state)
     own = backbone.state_dict().items()
     needed = {name: value for name, value in own if not name.endswith(COUNTER) and not ADDED.match(name)}
     missing = next((name for name in needed if name not in state), None)
@@ -227,7 +228,7 @@ def _fully_connected(
         if not fits or any(ours > theirs for ours, theirs in zip(shape, kernel.shape, strict=True)):
             raise CheckpointError(
                 f"{path} does not fit: {source}.weight is {_times(weight.shape)}, of which {name} cannot be made"
-                f" ({_times(shape)}); give the weights of an ImageNet {_kind_of(backbone)}",
+                f" ({_times(shape)}); give the weights of an ImageNet {backbone.kind}",
                 code="weights-do-not-fit",
             )
         for axis, length in enumerate(shape):
@@ -268,13 +269,6 @@ def recognise(state: Mapping[str, Tensor]) -> str | None:
 
 def _count(state: Mapping[str, Tensor], pattern: str) -> int:
     return sum(re.fullmatch(pattern, name) is not None for name in state)
-
-
-def _kind_of(backbone: Backbone) -> str:
-    """Its name as `recognise` gives it."""
-    if isinstance(backbone, VGG16):
-        return "VGG16 with BatchNorm" if backbone.batch_norm else "VGG16"
-    return f"ResNet-{backbone.depth}" if isinstance(backbone, ResNet) else "Xception-65"
 
 
 def _times(shape: Iterable[int]) -> str:

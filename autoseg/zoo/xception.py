@@ -11,15 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import ClassVar, Literal, cast
+from typing import Literal, cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.ops.interleave import every_second
-from autoseg.ops.layers import Pairs, depthwise, he_initialise, pointwise
-from autoseg.zoo.output_stride import StageRate, stage_rates
-from autoseg.zoo.width import scaled
+from autoseg.ops.layers import Chain, depthwise, he_initialise, pointwise
+from autoseg.zoo.layers import StageRate, scaled, stage_rates
 
 Shortcut = Literal["conv", "sum", "none"]
 STEM = (32, 64)
@@ -33,42 +32,13 @@ LOW_LEVEL_BLOCK = 1
 batch_norm = partial(nn.BatchNorm2d, eps=1e-3)
 
 
-class ConvNorm(nn.Module):
-    """Convolution and BatchNorm: (N, Cin, H, W) -> (N, Cout, ceil(H / s), ceil(W / s))."""
-
-    conv_norms: ClassVar[Pairs] = (("conv", "bn"),)
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int) -> None:
-        super().__init__()
-        self.picks = kernel_size == 1 and stride == 2  # see every_second
-        stride = 1 if self.picks else stride
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
-        self.bn = batch_norm(out_channels)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """See the class."""
-        normalised: Tensor = self.bn(self.conv(every_second(features) if self.picks else features))
-        return normalised
-
-
-class SeparableConv(nn.Module):
+def separable_conv(in_channels: int, out_channels: int, stride: int, rate: int, inner_relu: bool) -> Chain:
     """Depthwise 3x3 and 1x1, each with BatchNorm; `inner_relu` between. (N, Cin, H, W) -> (N, Cout, H', W')."""
-
-    conv_norms: ClassVar[Pairs] = (("conv_dw", "bn_dw"), ("conv_pw", "bn_pw"))
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int, rate: int, inner_relu: bool) -> None:
-        super().__init__()
-        self.conv_dw, self.bn_dw = depthwise(in_channels, 3, stride, rate), batch_norm(in_channels)
-        self.conv_pw, self.bn_pw = pointwise(in_channels, out_channels), batch_norm(out_channels)
-        self.inner_relu = inner_relu
-
-    def forward(self, features: Tensor) -> Tensor:
-        """See the class."""
-        features = self.bn_dw(self.conv_dw(features))
-        if self.inner_relu:
-            features = F.relu(features, inplace=True)
-        features = self.bn_pw(self.conv_pw(features))
-        return features
+    between = {"relu": nn.ReLU(inplace=True)} if inner_relu else {}
+    return Chain(
+        conv_dw=depthwise(in_channels, 3, stride, rate), bn_dw=batch_norm(in_channels), **between,
+        conv_pw=pointwise(in_channels, out_channels), bn_pw=batch_norm(out_channels),
+    )  # fmt: skip
 
 
 class XceptionBlock(nn.Module):
@@ -82,33 +52,27 @@ class XceptionBlock(nn.Module):
         super().__init__()
         self.adds = shortcut != "none"
         self.stack = nn.ModuleDict()
-        self.shortcut = ConvNorm(in_channels, widths[-1], 1, stride) if shortcut == "conv" else None
+        self.stride, self.shortcut = stride, None
+        if shortcut == "conv":
+            self.shortcut = Chain(conv=pointwise(in_channels, widths[-1]), bn=batch_norm(widths[-1]))
         for place, out_channels in enumerate(widths, start=1):
             step = stride if place == len(widths) else 1
-            self.stack[f"conv{place}"] = SeparableConv(in_channels, out_channels, step, rate, not self.adds)
+            self.stack[f"conv{place}"] = separable_conv(in_channels, out_channels, step, rate, not self.adds)
             in_channels = out_channels
 
     def forward(self, features: Tensor) -> Tensor:
         """See the class."""
-        return self.finish(features, self.begin(features))
+        return self.outputs(features)[1]
 
-    def begin(self, features: Tensor) -> Tensor:
-        """The output of the second separable convolution; with a shortcut, before the ReLU that follows."""
-        return self._separate("conv2", self._separate("conv1", features))
-
-    def finish(self, features: Tensor, begun: Tensor) -> Tensor:
-        """The block's output from its input and the output of `begin`."""
-        result = self._separate("conv3", begun)
+    def outputs(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The output of the second separable convolution, with a shortcut before the ReLU that follows; the block's."""
+        before = result = features
+        for conv in self.stack.values():
+            before = result
+            result = conv(F.relu(before)) if self.adds else F.relu(conv(before), inplace=True)
         if self.shortcut is not None:
-            features = self.shortcut(features)
-        return result + features if self.adds else result
-
-    def _separate(self, name: str, features: Tensor) -> Tensor:
-        if self.adds:
-            separated: Tensor = self.stack[name](F.relu(features))
-        else:
-            separated = F.relu(self.stack[name](features), inplace=True)
-        return separated
+            features = self.shortcut(every_second(features) if self.stride == 2 else features)
+        return before, result + features if self.adds else result
 
 
 class Xception65(nn.Module):
@@ -123,10 +87,13 @@ class Xception65(nn.Module):
 
     def __init__(self, in_channels: int = 3, width: float = 1.0, output_stride: int = 16) -> None:
         super().__init__()
-        self.width = width
+        self.kind, self.width = "Xception-65", width
         stages = stage_rates([2] * (2 + len(ENTRY)), output_stride)
         first, channels = (scaled(number, width) for number in STEM)
-        self.stem = nn.ModuleList([ConvNorm(in_channels, first, 3, 2), ConvNorm(first, channels, 3, 1)])
+        self.stem = nn.ModuleList(
+            Chain(conv=nn.Conv2d(before, after, 3, stride, 1, bias=False), bn=batch_norm(after))
+            for before, after, stride in ((in_channels, first, 2), (first, channels, 1))
+        )
         self.blocks = nn.ModuleList()
         for block, stride, rate, shortcut in _plan_blocks(stages):
             widths = [scaled(number, width) for number in block]
@@ -134,6 +101,9 @@ class Xception65(nn.Module):
             channels = widths[-1]
         self.channels = [scaled(ENTRY[LOW_LEVEL_BLOCK][1], width), channels]
         self.strides = [stages[LOW_LEVEL_BLOCK].output_stride, output_stride]
+        *middle, exit_flow, end = range(len(ENTRY), len(self.blocks))
+        shown = ("0", f"{LOW_LEVEL_BLOCK}.stack.conv2", "2", *middle[3::4], exit_flow, end)  # every fourth middle block
+        self.stages = ("backbone.stem.1", *(f"backbone.blocks.{block}" for block in shown))
         he_initialise(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -142,9 +112,7 @@ class Xception65(nn.Module):
         for layer in self.stem:
             features = F.relu(layer(features), inplace=True)
         before, low_level_block, *after = cast("list[XceptionBlock]", list(self.blocks))
-        features = before(features)
-        low_level = low_level_block.begin(features)
-        features = low_level_block.finish(features, low_level)
+        low_level, features = low_level_block.outputs(before(features))
         for block in after:
             features = block(features)
         return [low_level, features]

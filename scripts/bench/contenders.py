@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.config.training import SearchSchedule
-from autoseg.engine.mixed_precision import autocast
-from autoseg.engine.optim import build_optimizer
+from autoseg.engine.optim import autocast, build_optimizer
 from autoseg.errors import ConfigError
 from autoseg.losses.losses import segmentation_loss
 from autoseg.space.schema import SearchSpace

@@ -30,7 +30,7 @@ from autoseg.genotype.schema import Genotype
 from autoseg.network import build_searched
 from autoseg.planning import memory as plan
 from autoseg.planning import time as step_time
-from autoseg.setup.settings import search_settings
+from autoseg.setup.settings import search_config, search_sources
 from autoseg.space.schema import SearchSpace
 from gpu.bench_rows import (
     CLASSES,
@@ -251,7 +251,7 @@ def smaller(genotype: Genotype) -> Genotype:
 
 def settings_of(setting: SearchSetting, dry: bool) -> SearchConfig:
     """The settings of a search."""
-    return search_settings(setting.space, DATA, overrides=setting.overrides(dry))
+    return search_config(search_sources(setting.space, DATA, overrides=setting.overrides(dry)))
 
 
 def works_of(task: SearchTask) -> list[Callable[[], None]]:

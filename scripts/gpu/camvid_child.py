@@ -34,7 +34,7 @@ from autoseg.engine.search import SearchTask
 from autoseg.errors import AutosegError, Interrupted
 from autoseg.files import read_yaml, write_atomically
 from autoseg.planning.time import WARM_UP
-from autoseg.setup.settings import retrain_settings, search_settings
+from autoseg.setup.settings import retrain_config, retrain_sources, search_config, search_sources
 from gpu.bench_rows import DRY_SPACE
 from gpu.environment import describe
 from gpu.output import MOST_BYTES
@@ -179,7 +179,7 @@ class Pipeline:
 
     def search_config(self, space: Mapping[str, Any], schedule: Mapping[str, Any]) -> SearchConfig:
         """The settings of the search, but for its epochs."""
-        return search_settings(self.space, self.data, overrides={"space": space, "search": schedule})
+        return search_config(search_sources(self.space, self.data, overrides={"space": space, "search": schedule}))
 
     def measured_search(self, config: SearchConfig) -> tuple[float, float]:
         """Seconds of an iteration, and of one without the architecture, on the real data."""
@@ -240,7 +240,7 @@ class Pipeline:
             schedule |= {"crop": DRY_CROP, "batch_size": 2}
             genotype["network"] = {"filter_multiplier": 4}
         settings = {"genotype": genotype, "retrain": schedule}
-        config = retrain_settings(self.search_run / "genotype.yaml", self.data, overrides=settings)
+        config = retrain_config(retrain_sources(self.search_run / "genotype.yaml", self.data, overrides=settings))
         seconds = self.measured_training(config)
         of_epoch = max(1, len(open_dataset(config.data, "train")) // config.retrain.batch_size)
         steps = cut(SAFETY * (end - time.time()), of_epoch, seconds, MOST_EPOCHS["retrain"])

@@ -15,9 +15,8 @@ from tiny_runs import GENOTYPE, RETRAIN, call, files_of, rows, write_config
 from autoseg.cli.main import run
 from autoseg.engine.predict import load_network
 from autoseg.export.weights import load_safetensors
-from autoseg.zoo.architecture import load_architecture
-from autoseg.zoo.build import build_architecture
-from autoseg.zoo.schema import FixedNetwork
+from autoseg.zoo.build import build_network
+from autoseg.zoo.schema import FixedNetwork, load_architecture
 from cli.error_lines import check_line
 
 SCHEDULE = {key: value for key, value in RETRAIN["retrain"].items() if key not in ("drop_path", "auxiliary_weight")}
@@ -93,7 +92,7 @@ def test_width_and_schedule_of_another_network(tmp_path: Path) -> None:
     assert (config["retrain"]["ema_decay"], config["retrain"]["crop"]) == (SCHEDULE["ema_decay"], SCHEDULE["crop"])
     assert config["retrain"]["drop_path"] == 0  # it has no branches to drop
     counts = [
-        sum(parameter.numel() for parameter in build_architecture(load_architecture(source), 7).parameters())
+        sum(parameter.numel() for parameter in build_network(load_architecture(source), 7).parameters())
         for source in (tmp_path / "run", genotype)
     ]
     assert abs(counts[0] / counts[1] - 1) <= 0.02

@@ -17,8 +17,7 @@ from tiny_runs import RETRAIN, assert_same_state, retrain_task, write_config
 from torch import Tensor, nn
 
 from autoseg.cli.main import run
-from autoseg.engine.compiling import compiled
-from autoseg.engine.retrain import RetrainTask
+from autoseg.engine.retrain import RetrainTask, compiled
 from autoseg.errors import ConfigError
 
 CPU = torch.device("cpu")

@@ -16,7 +16,7 @@ from autoseg.engine import inference as bands
 from autoseg.engine.inference import resized_bands, score_bands
 from autoseg.genotype.schema import Genotype
 from autoseg.network import build_searched
-from autoseg.zoo.build import build_architecture
+from autoseg.zoo.build import build_network
 from autoseg.zoo.schema import FixedNetwork
 
 
@@ -106,7 +106,7 @@ def test_networks_of_the_literature_answer_in_bands(
 ) -> None:
     monkeypatch.setattr(bands, "BAND_BYTES", 2**12)
     torch.manual_seed(0)
-    network = build_architecture(FixedNetwork.parse(options), 5).eval().requires_grad_(False)
+    network = build_network(FixedNetwork.parse(options), 5).eval().requires_grad_(False)
     images = images_of(40, 37, number=1)
     assert torch.allclose(joined(score_bands(network, images), 2**12), network(images), atol=1e-5)
 

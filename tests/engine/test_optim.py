@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from autoseg.config.training import LrScheduleConfig, OptimizerConfig
+from autoseg.config.training import LrScheduleConfig, OptimizerConfig, RetrainSchedule
 from autoseg.engine.optim import build_optimizer, learning_rate, set_learning_rate
 
 STEPS, PER_EPOCH = 40, 8
@@ -60,8 +60,9 @@ def test_build_optimizer(name: str, kind: type[torch.optim.Optimizer]) -> None:
         assert (group["momentum"], group["nesterov"]) == (0.8, True)
     else:
         assert group["betas"] == (0.5, 0.9)
-    set_learning_rate(optimizer, 0.125)
-    assert [group["lr"] for group in optimizer.param_groups] == [0.125]
+    schedule = RetrainSchedule(epochs=5, optimizer=config, schedule=LrScheduleConfig(name="poly", power=1))
+    assert set_learning_rate(optimizer, schedule, 10, PER_EPOCH) == pytest.approx(0.3 * (1 - 10 / STEPS))
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.3 * (1 - 10 / STEPS)])
 
 
 def test_sgd_step_is_the_formula() -> None:

@@ -14,7 +14,8 @@ from PIL import Image
 from tiny_runs import COMMON, GENOTYPE, RETRAIN, call, files_of, write_config
 
 import autoseg
-from autoseg.engine.predict import find_images, label_map, load_network
+from autoseg.api.predict import find_images
+from autoseg.engine.predict import label_map, load_network
 from autoseg.errors import DataError, RunError
 from autoseg.viz.palette import palette
 

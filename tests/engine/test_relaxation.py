@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_runs import RETRAIN, SEARCH, SPACE, assert_same_state, call, rows, write_config
+from tiny_runs import RETRAIN, SEARCH, SPACE, assert_same_state, call, rows, search_settings, write_config
 
 from autoseg.config.base import merge
 from autoseg.data.dataset import open_dataset
@@ -18,7 +18,6 @@ from autoseg.engine.search import SearchTask
 from autoseg.engine.training import seed_of
 from autoseg.genotype.schema import Genotype
 from autoseg.planning.memory import predict_memory
-from autoseg.setup.settings import search_settings
 
 RELAXATIONS: dict[str, dict[str, Any]] = {
     "pc_darts": {"pc_darts": 2},

@@ -184,7 +184,7 @@ def test_both_steps_minimise_the_loss_of_the_settings(monkeypatch: pytest.Monkey
     expected = [loss(twin.supernet(given), labels).item() for given, labels in ((images, masks), (images_b, masks_b))]
     plain = twin.loss(twin.supernet(images), masks).item()
     # so that both losses are those of the same weights
-    monkeypatch.setattr("autoseg.engine.search.learning_rate", lambda *_: 0.0)
+    monkeypatch.setattr("autoseg.engine.optim.learning_rate", lambda *_: 0.0)
     figures = task.step(([(images, masks)], [(images_b, masks_b)]), 1, 4)
     assert float(figures["train"]["loss"]) == pytest.approx(expected[0], rel=1e-5)
     assert float(figures["arch"]["loss"]) == pytest.approx(expected[1], rel=1e-5)

@@ -35,10 +35,8 @@ from autoseg.data.dataset import open_dataset
 from autoseg.engine.accumulation import accumulated
 from autoseg.engine.config import RetrainConfig
 from autoseg.engine.cuda_graphs import Inputs, Recordings
-from autoseg.engine.mixed_precision import autocast, make_scaler
-from autoseg.engine.moving_average import MovingAverage
-from autoseg.engine.optim import build_optimizer
-from autoseg.engine.retrain import RetrainTask
+from autoseg.engine.optim import autocast, build_optimizer, make_scaler
+from autoseg.engine.retrain import MovingAverage, RetrainTask
 from autoseg.engine.search import Gradients
 from autoseg.errors import ConfigError
 from autoseg.supernet import build_supernet

@@ -197,10 +197,11 @@ def test_the_callers_batches_are_left_alone() -> None:
 
 
 @pytest.mark.slow
-def test_further_shapes_stay_eager() -> None:
+def test_further_shapes_stay_eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autoseg.engine.cuda_graphs.MOST_GRAPHS", 2)
     eager, recorded = Training(), Training(StandIn)
     recorder = recorded.gradients.recordings.recorder
-    recorded.gradients.recordings = Recordings(recorder, recorded.supernet.buffers, False, most=2)
+    recorded.gradients.recordings = Recordings(recorder, recorded.supernet.buffers, False)
     for training in (eager, recorded):
         training.steps(WITH_SHORT_BATCHES)
     assert recorded.gradients.recordings.recorder.records == 2

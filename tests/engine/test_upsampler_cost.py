@@ -13,15 +13,19 @@ from error_codes import raises_code
 from supernet.test_upsampling import SPACES, UPSAMPLERS, images_of, space_of
 from tiny_runs import SEARCH, write_config
 
+from autoseg.analysis.flops import count_multiply_adds
 from autoseg.cli.main import run
 from autoseg.config.base import merge
 from autoseg.engine.cuda_graphs import CudaGraphs
 from autoseg.engine.search import HALVES, Gradients
 from autoseg.errors import ConfigError
 from autoseg.losses.losses import SegmentationLoss
+from autoseg.ops.upsample import build_upsampler
+from autoseg.registry import UPSAMPLERS as ALL_UPSAMPLERS
+from autoseg.space.resolution import find_upsampler
 from autoseg.space.schema import SearchSpace
 from autoseg.supernet import build_supernet
-from autoseg.supernet.upsampler_cost import multiply_adds_per_pixel, relative_costs
+from autoseg.supernet.upsampling import relative_costs
 from engine.test_steps import StandIn, Watch, freeze_other_half
 
 WEIGHT = 3.0
@@ -40,13 +44,15 @@ def step(gradients: Gradients, half: Any) -> tuple[float, torch.Tensor | None]:
     return loss.item(), gradients.supernet.arch.gamma_logits.grad
 
 
-@pytest.mark.parametrize(
-    ("name", "products"),
-    [("nearest", 1), ("bilinear", 1), ("transposed_conv", 16), ("pixel_shuffle", 36), ("ipixel_dcl", 81)],
-)
-def test_multiply_adds_of_one_pixel(name: str, products: int) -> None:
-    """As many times the channels squared (FACTS of the upsamplers)."""
-    assert multiply_adds_per_pixel(name, 6) == products * 36
+@pytest.mark.parametrize("channels", [3, 8])
+@pytest.mark.parametrize("name", [*ALL_UPSAMPLERS, "pixel_dcl_5x5", "ipixel_dcl_equations_7x7"])
+def test_a_record_says_the_multiply_adds_that_its_module_makes(name: str, channels: int) -> None:
+    with torch.device("meta"):
+        module = build_upsampler(name, channels, channels).eval()
+        features, guide = torch.empty(1, channels, 8, 8), torch.empty(1, channels, 16, 16)
+    assert find_upsampler(name).multiply_adds(channels, channels) * 64 == count_multiply_adds(
+        module, features, (16, 16), guide
+    )
 
 
 def test_costs_are_shares_of_the_dearest_candidate_of_the_site() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import networkx as nx
 import numpy as np
 
 from autoseg.config.base import merge
 from autoseg.genotype.schema import Cell, Genotype
 from autoseg.space.schema import SearchSpace
 from autoseg.space.snapshot import ArchProbs, logits_shapes
+from autoseg.space.trellis import STEM_NODE, Trellis
 
 PLAIN: dict[str, Any] = {
     "name": "plain",
@@ -83,3 +85,11 @@ def _put_cell(alpha: np.ndarray, cell: Cell, space: SearchSpace, height: float) 
         rows = {space.topology.edges[row][1]: row for row in space.topology.edges_into(block)}
         for edge in edges:
             alpha[rows[edge.state], space.cell.operations.index(edge.operation)] = height
+
+
+def paths_of(trellis: Trellis) -> list[tuple[int, ...]]:
+    """Every path as the levels of layers 1..L, in lexicographic order."""
+    ends = trellis.nodes_at(trellis.layers)
+    return sorted(
+        tuple(node.level for node in path[1:]) for path in nx.all_simple_paths(trellis.graph, STEM_NODE, ends)
+    )

@@ -15,6 +15,7 @@ from autoseg.registry import OPERATIONS
 from autoseg.space.schema import SearchSpace
 from autoseg.space.snapshot import ArchProbs
 from autoseg.space.trellis import STEM_NODE, Trellis
+from genotype.spaces import paths_of
 
 PRIORS = ("uniform", "paper")
 MOVES = [("up", "same", "down"), ("same", "down"), ("up", "same"), ("same",)]
@@ -33,7 +34,7 @@ def log_score(path: Sequence[int], beta: np.ndarray, levels: int, moves: Sequenc
 
 def first_of_the_best(beta: np.ndarray, trellis: Trellis, moves: Sequence[str], prior: str) -> tuple[int, ...]:
     """The lexicographically first of all paths within 1e-9 of the best."""
-    scores = {path: log_score(path, beta, len(trellis.strides), moves, prior) for path in trellis.paths()}
+    scores = {path: log_score(path, beta, len(trellis.strides), moves, prior) for path in paths_of(trellis)}
     best = max(scores.values())
     return min(path for path, score in scores.items() if score >= best - 1e-9)
 
@@ -86,7 +87,7 @@ def test_quantised_probabilities_really_tie_and_the_rule_decides() -> None:
     for _ in range(40):
         trellis, moves = random_trellis(rng)
         beta = random_beta(rng, trellis, "ties")
-        scores = [log_score(path, beta, len(trellis.strides), moves, "uniform") for path in trellis.paths()]
+        scores = [log_score(path, beta, len(trellis.strides), moves, "uniform") for path in paths_of(trellis)]
         decided_by_rule += sum(score >= max(scores) - 1e-9 for score in scores) > 1
     assert decided_by_rule > 10
 
@@ -123,7 +124,7 @@ def make_space(layers: int = 12, **more: Any) -> SearchSpace:
 def test_equal_logits_make_all_paths_tie_under_the_uniform_prior(layers: int) -> None:
     space = make_space(layers)
     beta = ArchProbs.zeros(space).beta_probs
-    scores = [log_score(path, beta, 4, MOVES[0], "uniform") for path in space.trellis.paths()]
+    scores = [log_score(path, beta, 4, MOVES[0], "uniform") for path in paths_of(space.trellis)]
     assert np.ptp(scores) < 1e-12
     assert decode_path(beta, space.trellis, "uniform") == (0,) * layers  # the first of all
 
@@ -132,7 +133,7 @@ def test_equal_logits_make_all_paths_tie_under_the_uniform_prior(layers: int) ->
 def test_equal_logits_favour_the_border_under_the_paper_prior_by_86() -> None:
     space = make_space(12)
     beta = ArchProbs.zeros(space).beta_probs
-    scores = {path: log_score(path, beta, 4, MOVES[0], "paper") for path in space.trellis.paths()}
+    scores = {path: log_score(path, beta, 4, MOVES[0], "paper") for path in paths_of(space.trellis)}
     assert len(scores) == 75_025
     best = max(scores, key=scores.__getitem__)
     assert best == decode_path(beta, space.trellis, "paper") == (0,) * 12

@@ -21,6 +21,7 @@ from autoseg.genotype.schema import Genotype
 from autoseg.space.groups import PAPER_OPERATIONS as OPERATIONS
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import Trellis
+from genotype.spaces import paths_of
 
 
 def make_space(**more: Any) -> SearchSpace:
@@ -40,7 +41,7 @@ def chi_square(counts: Counter[Any], choices: list[Any]) -> float:
 @pytest.mark.parametrize(("layers", "strides"), [(2, (4, 8)), (5, (4, 8, 16, 32)), (7, (2, 4, 8)), (3, (4,))])
 def test_path_at_numbers_every_path_in_order(layers: int, strides: tuple[int, ...], moves: tuple[str, ...]) -> None:
     trellis = Trellis(layers, strides, moves)
-    assert [path_at(trellis, index) for index in range(trellis.count_paths())] == list(trellis.paths())
+    assert [path_at(trellis, index) for index in range(trellis.count_paths())] == paths_of(trellis)
     for index in (-1, trellis.count_paths()):
         with pytest.raises(IndexError, match="there is no path"):
             path_at(trellis, index)
@@ -49,7 +50,7 @@ def test_path_at_numbers_every_path_in_order(layers: int, strides: tuple[int, ..
 @pytest.mark.slow
 def test_paths_are_uniform_and_not_by_uniform_moves() -> None:
     trellis = Trellis(5, (4, 8, 16, 32))
-    paths = list(trellis.paths())
+    paths = paths_of(trellis)
     rng = np.random.default_rng(0)
     counts = Counter(sample_path(trellis, rng) for _ in range(60 * len(paths)))
     assert abs(chi_square(counts, paths)) < 4
@@ -137,7 +138,7 @@ def test_sampled_genotypes_are_complete_and_belong_to_their_space() -> None:
         decoder={"filters": 7},
         network_batch_norm={"eps": 0.5},
     )
-    paths = set(space.trellis.paths())
+    paths = set(paths_of(space.trellis))
     for seed in range(40):
         genotype = sample_genotype(space, seed)
         assert genotype.levels in paths

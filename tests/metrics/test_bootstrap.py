@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from autoseg.metrics.bootstrap import miou_interval
+from autoseg.metrics.confusion import miou_interval
 
 
 def test_equals_the_quantiles_of_a_binomial_distribution() -> None:

@@ -15,13 +15,15 @@ from torch import Tensor, nn
 from autoseg.errors import ConfigError
 from autoseg.genotype.schema import Genotype
 from autoseg.network import Network, build_searched, fold_batch_norm, for_inference
-from autoseg.ops.heads import AsppDecoder, AuxiliaryHead, DeepLabV3PlusDecoder, FcnDecoder, Stem, UNetDecoder
+from autoseg.ops.heads import AsppHead, AuxiliaryHead, DeepLabV3PlusDecoder, FcnDecoder, ScoreDecoder, Stem, UNetDecoder
 from autoseg.ops.layers import ReluConvNorm
-from autoseg.registry import OPERATIONS
+from autoseg.registry import OPERATIONS, DecoderInputs
+from autoseg.space.groups import DecoderSpec
 from network.genotypes import EVERY_OPERATION, make_genotype, make_hourglass, make_multi
 
 CPU = torch.device("cpu")
 NORM = partial(nn.BatchNorm2d, eps=1e-3)
+INPUTS = DecoderInputs(3, [2], 5, DecoderSpec(filters=4), [], NORM, ("transposed_conv",))
 SIZES = [(32, 32), (33, 47), (50, 65)]
 GENOTYPES = {
     decoder: make_genotype((4, 8, 16, 8, 8, 4), EVERY_OPERATION, 4, decoder, aspp_rates=[16, 64])
@@ -73,10 +75,10 @@ def test_every_operation_folds(name: str, stride: int) -> None:
         (Stem((4, 6, 5), (2, 1, 2), NORM), [(3, 17, 22)]),
         (Stem((4,), (2,), NORM), [(3, 17, 22)]),
         (ReluConvNorm(3, 4, NORM), [(3, 5, 6)]),
-        (AsppDecoder(3, 5, 4, [1, 2], 0.1, NORM), [(3, 5, 4)]),
+        (ScoreDecoder(AsppHead(3, 4, [1, 2], NORM, 0.1), 4, 5), [(3, 5, 4)]),
         (DeepLabV3PlusDecoder(3, 2, 5, 4, 3, [2], 0.1, NORM), [(3, 4, 5), [(2, 7, 10)]]),
-        (UNetDecoder(3, [2], 5, 4, 0.1, NORM, ["transposed_conv"]), [(3, 4, 5), [(2, 7, 10)]]),
-        (FcnDecoder(3, [2], 5, 0.1, ["transposed_conv"]), [(3, 4, 5), [(2, 7, 10)]]),
+        (UNetDecoder(INPUTS), [(3, 4, 5), [(2, 7, 10)]]),
+        (FcnDecoder(INPUTS), [(3, 4, 5), [(2, 7, 10)]]),
         (AuxiliaryHead(8, 3, NORM), [(8, 4, 5)]),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",

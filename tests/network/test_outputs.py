@@ -15,7 +15,7 @@ from autoseg.losses.losses import segmentation_loss
 from autoseg.network import build_searched
 from autoseg.space.schema import SearchSpace
 from autoseg.supernet import build_supernet
-from autoseg.zoo.build import build_architecture
+from autoseg.zoo.build import build_network
 from autoseg.zoo.schema import FixedNetwork
 
 
@@ -43,7 +43,7 @@ def test_any_number_of_channels(channels: int) -> None:
     space["network"] |= {"layers": 2, "filter_multiplier": 2}
     for network in (
         build_searched(genotype(), 5, in_channels=channels),
-        build_architecture(unet(channels), 5),
+        build_network(unet(channels), 5),
         build_supernet(SearchSpace.parse(space), 5, in_channels=channels),
     ):
         assert network(images).shape == (2, 5, 33, 47)
@@ -52,7 +52,7 @@ def test_any_number_of_channels(channels: int) -> None:
 @pytest.mark.parametrize("of_literature", [False, True])
 def test_one_output_is_the_log_odds_of_the_second_class(of_literature: bool) -> None:
     architecture = unet() if of_literature else genotype()
-    network = build_architecture(architecture, 2, single_output=True)
+    network = build_network(architecture, 2, single_output=True)
     images, masks = torch.randn(2, 3, 33, 47), torch.randint(2, (2, 33, 47))
     masks[0, :5] = 255
     logits = network(images)
@@ -61,7 +61,7 @@ def test_one_output_is_the_log_odds_of_the_second_class(of_literature: bool) -> 
     assert (network.num_classes, network.single_output) == (2, True)
     expected = F.binary_cross_entropy_with_logits(logits[:, 1][masks != 255], masks[masks != 255].float())
     torch.testing.assert_close(segmentation_loss(logits, masks, 255), expected)
-    two = build_architecture(architecture, 2)
+    two = build_network(architecture, 2)
     counts = [sum(parameter.numel() for parameter in each.parameters()) for each in (network, two)]
     assert counts[0] < counts[1]
 
@@ -91,7 +91,7 @@ def test_one_output_of_the_supernet(name: str) -> None:
 def test_one_output_is_for_two_classes() -> None:
     for architecture in (unet(), genotype()):
         with raises_code(ConfigError, "single-output-needs-two-classes", "not 3", "single_output"):
-            build_architecture(architecture, 3, single_output=True)
+            build_network(architecture, 3, single_output=True)
 
 
 @pytest.mark.slow

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 from autoseg.ops.heads import (
     Aspp,
-    AsppDecoder,
+    AsppHead,
     AuxiliaryHead,
-    ClassifierDecoder,
     DeepLabV3PlusDecoder,
     Doubling,
     FcnDecoder,
+    ScoreDecoder,
     Stem,
     UNetDecoder,
 )
+from autoseg.registry import DecoderInputs
+from autoseg.space.groups import DecoderSpec
 from ops.formulas import conv_norm_relu, convolve, interpolate, normalise
 from ops.test_operations import noise, randomised
 
@@ -58,8 +62,16 @@ def test_aspp_equals_its_definition(rates: list[int]) -> None:
     torch.testing.assert_close(aspp(features), aspp_formula(features, aspp, rates), rtol=1e-9, atol=1e-9)
 
 
+SETTINGS = DecoderSpec(filters=4, dropout=0)
+INPUTS = DecoderInputs(6, [5, 3], 2, SETTINGS, [], nn.BatchNorm2d, ("bilinear", "transposed_conv"))
+
+
+def aspp_decoder(channels: int, num_classes: int, filters: int, rates: list[int], names: Any = ()) -> ScoreDecoder:
+    return ScoreDecoder(AsppHead(channels, filters, rates, nn.BatchNorm2d, 0.0), filters, num_classes, names)
+
+
 def test_aspp_decoder_equals_its_definition() -> None:
-    decoder = randomised(AsppDecoder(3, 5, 4, [1, 2], 0.0, nn.BatchNorm2d))
+    decoder = randomised(aspp_decoder(3, 5, 4, [1, 2]))
     features = noise(3, 3, 5, 4)
     encoded = conv_norm_relu(aspp_formula(features, decoder.head.aspp, [1, 2]), decoder.head.project)
     expected = convolve(encoded, decoder.classifier.weight) + decoder.classifier.bias.view(1, -1, 1, 1)
@@ -85,7 +97,7 @@ def scored(features: torch.Tensor, classifier: nn.Conv2d) -> torch.Tensor:
 
 def test_unet_decoder_equals_its_definition() -> None:
     """A bilinear and a learned doubling; widths are those of the features that join, but no more than `filters`."""
-    decoder = randomised(UNetDecoder(6, [5, 3], 2, 4, 0.0, nn.BatchNorm2d, ["bilinear", "transposed_conv"]))
+    decoder = randomised(UNetDecoder(INPUTS))
     features, middle, fine = noise(3, 6, 3, 4), noise(3, 5, 5, 8, seed=2), noise(3, 3, 10, 15, seed=3)
     x = torch.cat([interpolate(features, (5, 8)), middle.clamp(min=0)], 1)
     x = conv_norm_relu(conv_norm_relu(x, decoder.refine[0][0]), decoder.refine[0][1])
@@ -99,7 +111,7 @@ def test_unet_decoder_equals_its_definition() -> None:
 
 
 def test_fcn_decoder_equals_its_definition() -> None:
-    decoder = randomised(FcnDecoder(6, [5, 3], 2, 0.0, ["bilinear", "transposed_conv"]))
+    decoder = randomised(FcnDecoder(INPUTS))
     features, middle, fine = noise(3, 6, 3, 4), noise(3, 5, 5, 8, seed=2), noise(3, 3, 10, 15, seed=3)
     total = interpolate(scored(features, decoder.classifier), (5, 8)) + scored(middle.clamp(min=0), decoder.scores[0])
     total = decoder.doublings[1].up(total, (10, 15)) + scored(fine.clamp(min=0), decoder.scores[1])
@@ -107,7 +119,7 @@ def test_fcn_decoder_equals_its_definition() -> None:
 
 
 def test_classifier_decoder_scores_each_pixel() -> None:
-    decoder = randomised(ClassifierDecoder(4, 3, 0.0))
+    decoder = randomised(ScoreDecoder(nn.Dropout(0.0), 4, 3))
     features = noise(2, 4, 5, 6)
     torch.testing.assert_close(decoder(features), scored(features, decoder.classifier), rtol=1e-9, atol=1e-9)
 
@@ -117,8 +129,8 @@ def test_decoders_double_scores_or_features_where_upsamplers_are_named() -> None
     finer = [noise(2, 5, 6, 7, seed=2), noise(2, 3, 11, 13, seed=3)]
     names = ["max_unpool", "pixel_dcl"]
     for decoder in (
-        AsppDecoder(4, 3, 6, [1], 0.0, nn.BatchNorm2d, names),
-        ClassifierDecoder(4, 3, 0.0, names),
+        aspp_decoder(4, 3, 6, [1], names),
+        ScoreDecoder(nn.Dropout(0.0), 4, 3, names),
         DeepLabV3PlusDecoder(4, 3, 3, 6, 2, [1], 0.0, nn.BatchNorm2d, names),
     ):
         randomised(decoder)
@@ -140,7 +152,7 @@ def test_a_bilinear_doubling_has_no_weights() -> None:
 
 
 def test_dropout_of_the_head_is_in_training_only() -> None:
-    decoder = AsppDecoder(3, 2, 8, [1], 0.5, nn.BatchNorm2d)
+    decoder = ScoreDecoder(AsppHead(3, 8, [1], nn.BatchNorm2d, 0.5), 8, 2)
     features = torch.randn(4, 3, 5, 5)
     assert not torch.equal(decoder(features), decoder(features))
     decoder.eval()

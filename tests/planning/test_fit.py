@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -41,8 +42,14 @@ def needed(config: SearchConfig | RetrainConfig, **changes: Any) -> int:
     return int(predict_memory(changed, CPU).needed_bytes(CPU))
 
 
+def fit(config: Any, memory_bytes: int, *given: str, device: torch.device = CPU) -> tuple[Any, list[str]]:
+    """`fit_to_device` on a device that has so much memory."""
+    with patch.multiple(fitting, device_memory=lambda _: memory_bytes, most_memory=lambda _: memory_bytes):
+        return fit_to_device(config, device, given)
+
+
 def changed(config: Any, memory_bytes: int, *given: str) -> tuple[dict[str, Any], list[str]]:
-    fitted, reasons = fit_to_device(config, CPU, given, memory_bytes)
+    fitted, reasons = fit(config, memory_bytes, *given)
     kind = "search" if isinstance(config, SearchConfig) else "retrain"
     before, after = (getattr(one, kind).to_dict() for one in (config, fitted))
     return {key: after[key] for key in after if after[key] != before[key]}, reasons
@@ -94,7 +101,7 @@ def peak(config: SearchConfig | RetrainConfig, **changes: Any) -> int:
 
 def refusal(config: SearchConfig | RetrainConfig, memory_bytes: int, *given: str) -> str:
     with raises_code(ConfigError, "memory-too-small") as caught:
-        fit_to_device(config, CPU, given, memory_bytes)
+        fit(config, memory_bytes, *given)
     return str(caught.value)
 
 
@@ -205,7 +212,7 @@ def test_fp16_takes_what_bf16_takes() -> None:
     assert memory["bf16"] < memory["float32"]
     assert memory["fp16"] == pytest.approx(memory["bf16"], rel=1e-3)
     for name in ("bf16", "fp16"):
-        config, reasons = fit_to_device(searched(precision=name), gpu, (), memory["bf16"] + 10**6)
+        config, reasons = fit(searched(precision=name), memory["bf16"] + 10**6, device=gpu)
         assert (config, reasons) == (searched(precision=name), [])
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from cli.error_lines import check_line
 from tiny_runs import DATA as RETRAIN_DATA
-from tiny_runs import GENOTYPE, SPACE, call, rows, write_config, write_folder
+from tiny_runs import GENOTYPE, SPACE, call, retrain_settings, rows, write_config, write_folder
 
 from autoseg.cli.main import run
 from autoseg.config.base import merge
@@ -16,7 +16,6 @@ from autoseg.config.training import RetrainSchedule, SearchSchedule
 from autoseg.data.dataset import open_dataset
 from autoseg.engine.accumulation import steps_in_epoch
 from autoseg.setup.from_data import LEAST_STEPS, QUICK_STEPS, guide, is_slow, propose
-from autoseg.setup.settings import retrain_settings
 from autoseg.space.groups import BatchNormSpec
 
 SEARCH = SearchSchedule(epochs=12, arch_start_epoch=4, batch_size=8, crop=(96, 96))

@@ -11,12 +11,11 @@ import torch
 from cli.error_lines import check_line
 from error_codes import raises_code
 from PIL import Image
-from tiny_runs import GENOTYPE, RETRAIN, SEARCH, SPACE, resolved, write_config
+from tiny_runs import GENOTYPE, RETRAIN, SEARCH, SPACE, resolved, retrain_settings, search_settings, write_config
 
 import autoseg
 from autoseg.cli.main import run
 from autoseg.errors import ConfigError, DataError
-from autoseg.setup.settings import retrain_settings, search_settings
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 
@@ -27,7 +26,7 @@ OPENS_DATA = (
     "autoseg.api.plan.open_dataset",
     "autoseg.data.dataset.open_dataset",
     "autoseg.data.loading.cache.keep_samples",
-    "autoseg.engine.predict.find_images",
+    "autoseg.api.predict.find_images",
 )
 
 

@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 from error_codes import raises_code
-from tiny_runs import DATA, GENOTYPE, RETRAIN, SEARCH, SPACE, write_config, write_folder
+from tiny_runs import (
+    DATA,
+    GENOTYPE,
+    RETRAIN,
+    SEARCH,
+    SPACE,
+    retrain_settings,
+    search_settings,
+    write_config,
+    write_folder,
+)
 
 from autoseg.config.base import merge
 from autoseg.config.data import DataConfig
@@ -16,7 +26,7 @@ from autoseg.config.training import SearchSchedule
 from autoseg.data.dataset import resolve
 from autoseg.errors import ConfigError, DataError, GenotypeError, SearchSpaceError
 from autoseg.genotype.schema import Genotype
-from autoseg.setup.settings import data_for_run, first_difference, retrain_settings, search_settings
+from autoseg.setup.settings import data_for_run, first_difference
 from autoseg.space.schema import SearchSpace
 
 SPACE_FILE = {**SPACE, "search": {"epochs": 30, "batch_size": 6}, "retrain": {"epochs": 50}}

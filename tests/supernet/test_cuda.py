@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from autoseg.space.groups import PAPER_OPERATIONS
 from autoseg.supernet import KernelChoice, Supernet
 from autoseg.supernet.fast.channel_groups import LAYOUTS
-from autoseg.supernet.fast.depthwise import Depthwise
+from autoseg.supernet.fast.convolutions import Depthwise
 from supernet.spaces import small_space, supernet_of
 from supernet.test_training import loss_of
 

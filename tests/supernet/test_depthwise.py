@@ -6,7 +6,7 @@ import pytest
 import torch
 from oracles import largest_difference
 
-from autoseg.supernet.fast.depthwise import Depthwise
+from autoseg.supernet.fast.convolutions import Depthwise
 
 
 @pytest.mark.parametrize("sizes", [(3,), (5,), (3, 5), (5, 3)])

@@ -139,7 +139,7 @@ def test_evaluation_takes_the_likeliest_operation_whatever_was_drawn() -> None:
     before = fast(images)
     fast.arch.draw(5, 1.0)
     assert torch.equal(fast(images), before)
-    assert fast.arch.sample().operations == tuple(fast.arch.alpha_logits.argmax(-1).tolist())
+    assert fast.arch.samples()[0].operations == tuple(fast.arch.alpha_logits.argmax(-1).tolist())
 
 
 @pytest.mark.slow

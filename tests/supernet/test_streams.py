@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from autoseg.supernet.fast.cell import Feature, SearchCell
-from autoseg.supernet.fast.streams import run_side_by_side
+from autoseg.supernet.fast.supernet import run_side_by_side
 from supernet.spaces import small_space, supernet_of
 from supernet.test_training import loss_of
 

@@ -10,7 +10,8 @@ import pytest
 from error_codes import raises_code
 
 from autoseg.errors import ConfigError
-from autoseg.viz.draw import draw_confusion, save
+from autoseg.viz.heat_maps import draw_confusion
+from autoseg.viz.style import save
 
 
 def test_rows_are_shares_of_the_true_class() -> None:

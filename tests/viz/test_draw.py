@@ -21,19 +21,14 @@ from autoseg.genotype.decode import decode
 from autoseg.genotype.schema import Genotype
 from autoseg.space.schema import SearchSpace
 from autoseg.space.snapshot import ArchProbs
-from autoseg.viz.charts import series, smooth, steps_per_epoch
-from autoseg.viz.draw import (
-    FORMATS,
-    draw_alpha,
-    draw_cell,
-    draw_history,
-    draw_path,
-    draw_predictions,
-    draw_trellis,
-    save,
-)
+from autoseg.viz.cell import draw_cell
+from autoseg.viz.heat_maps import draw_alpha
+from autoseg.viz.history import draw_history, series, smooth, steps_per_epoch
 from autoseg.viz.palette import palette
+from autoseg.viz.samples import draw_predictions
 from autoseg.viz.sheet import LAYER_STEP, LEVEL_STEP
+from autoseg.viz.style import FORMATS, save
+from autoseg.viz.trellis import draw_path, draw_trellis
 
 STEMS = {1: [1], 2: [2], 4: [2, 2]}
 
@@ -85,7 +80,7 @@ SPACES = [(2, [4, 8]), (3, [4]), (12, [4, 8, 16, 32]), (24, [2, 4, 8, 16, 32]), 
 def test_trellis_draws_every_legal_arrow_once(layers: int, strides: list[int]) -> None:
     space = make_space(layers, strides)
     probs = random_probs(space)
-    found = lines(draw_trellis(space, probs.beta_probs), "arrows")
+    found = lines(draw_trellis(space, probs), "arrows")
     legal = {(a.source.layer, a.source.level, a.move.step) for a in space.trellis.arrows}
     drawn = steps(found)
     assert len(drawn) == int(space.trellis.legal().sum())
@@ -111,9 +106,9 @@ def test_moves_that_are_not_legal_are_not_drawn() -> None:
 
 def test_width_and_darkness_follow_the_probability() -> None:
     space = make_space(6, [4, 8, 16])
-    beta = random_probs(space).beta_probs
-    found = lines(draw_trellis(space, beta), "arrows")
-    values = np.array([beta[layer, level, step + 1] for layer, level, step in steps(found)])
+    probs = random_probs(space)
+    found = lines(draw_trellis(space, probs), "arrows")
+    values = np.array([probs.beta_probs[layer, level, step + 1] for layer, level, step in steps(found)])
     order = np.argsort(values)
     widths = np.asarray(found.get_linewidths())[order]
     lightness = np.asarray(found.get_colors())[order][:, :3] @ [0.2126, 0.7152, 0.0722]
@@ -125,15 +120,16 @@ def test_width_and_darkness_follow_the_probability() -> None:
 
 def test_equal_probabilities_have_equal_widths() -> None:
     space = SearchSpace.load("auto_deeplab")
-    found = lines(draw_trellis(space, ArchProbs.zeros(space).beta_probs), "arrows")
+    found = lines(draw_trellis(space, ArchProbs.zeros(space)), "arrows")
     assert len({round(float(width), 6) for width in found.get_linewidths()}) == 2  # of 1/2 and 1/3
 
 
 def test_the_path_is_drawn_over_its_arrows() -> None:
     space = make_space(12, [4, 8, 16, 32])
     probs = random_probs(space, 3)
-    levels = decode(probs).levels
-    figure = draw_trellis(space, probs.beta_probs, levels, "title")
+    genotype = decode(probs)
+    levels = genotype.levels
+    figure = draw_trellis(space, probs, genotype, "title")
     arrows, path = lines(figure, "arrows"), lines(figure, "path")
     before = (0, *levels[:-1])
     assert steps(path) == [(n, a, b - a) for n, (a, b) in enumerate(zip(before, levels, strict=True))]
@@ -153,23 +149,6 @@ def test_path_of_the_published_network() -> None:
     assert len(lines(figure, "arrows").get_segments()) == 105
     assert [level for _, level, _ in steps(lines(figure, "path"))] == [0, *genotype.levels[:-1]]
     assert [step for *_, step in steps(lines(figure, "path"))] == [move.step for move in genotype.moves]
-
-
-@pytest.mark.parametrize(
-    ("beta", "path", "code", "named"),
-    [
-        (np.zeros((3, 2, 3)), None, "probabilities-shape-differs", ["beta_probs", "[3, 2, 3]", "[4, 2, 3]"]),
-        (np.full((4, 2, 3), 1.7), None, "probability-out-of-range", ["beta_probs", "between 0 and 1"]),
-        (np.full((4, 2, 3), np.nan), None, "probability-out-of-range", ["beta_probs", "between 0 and 1"]),
-        (None, [0, 1], "path-length-differs", ["2 levels", "4 layers"]),
-        (None, [0, 1, 2, 1], "path-without-arrow", ["[0, 1, 2, 1]", "level 2 at layer 3"]),
-    ],
-)
-def test_a_trellis_that_does_not_fit(
-    beta: np.ndarray | None, path: list[int] | None, code: str, named: list[str]
-) -> None:
-    with raises_code(ConfigError, code, *named):
-        draw_trellis(make_space(4, [4, 8]), beta, path)
 
 
 # --- cell and alpha -------------------------------------------------------------------------------------------------
@@ -291,7 +270,7 @@ def test_predictions_beside_truth() -> None:
     images, masks, predictions = samples()
     colours = palette(5)
     figure = draw_predictions(images, masks, predictions, colours, ["a", "b", "c", "d", "e"], 255)
-    assert len(figure.axes) == 6
+    assert [axes.get_title() for axes in figure.axes] == ["image", "", "truth", "", "prediction", ""]
     assert legend_names(figure) == ["a", "b", "c", "ignored"]
     (legend,) = figure.legends
     patches = [patch for patch in legend.get_patches() if isinstance(patch, Patch)]
@@ -299,17 +278,6 @@ def test_predictions_beside_truth() -> None:
     pictures = [np.asarray(axes.images[0].get_array()) for axes in figure.axes]
     assert (pictures[0] == images[0]).all()
     assert (pictures[4] == colours[predictions[0]]).all()
-
-
-def test_predictions_without_truth() -> None:
-    images, masks, predictions = samples()
-    names = ["a", "b", "c"]
-    without = draw_predictions(images, None, predictions, palette(3), names, 255)
-    assert [axes.get_title() for axes in without.axes] == ["image", "", "prediction", ""]
-    assert legend_names(without) == names
-    partly = draw_predictions(images, [masks[0], None], predictions, palette(3), names, 255)
-    assert len(partly.axes) == 6
-    assert sum(len(axes.images) for axes in partly.axes) == 5
 
 
 def test_predictions_that_do_not_fit() -> None:
@@ -330,7 +298,7 @@ def figures() -> list[Figure]:
     probs = random_probs(space)
     images, masks, predictions = samples(1)
     return [
-        draw_trellis(space, probs.beta_probs, [0, 1]),
+        draw_trellis(space, probs, decode(probs)),
         draw_cell(Genotype.load("auto_deeplab_s")),
         draw_alpha(probs),
         draw_history(history()),
@@ -355,7 +323,7 @@ def test_three_formats_that_parse(tmp_path: Path) -> None:
 
 def test_svg_has_one_path_an_arrow(tmp_path: Path) -> None:
     space = SearchSpace.load("auto_deeplab")
-    (path,) = save(draw_trellis(space, ArchProbs.zeros(space).beta_probs), tmp_path / "a.svg")
+    (path,) = save(draw_trellis(space, ArchProbs.zeros(space)), tmp_path / "a.svg")
     (group,) = [element for element in ElementTree.parse(path).iter() if element.get("id") == "arrows"]
     assert sum(element.tag.endswith("path") for element in group.iter()) == 105
 

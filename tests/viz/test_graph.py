@@ -14,7 +14,7 @@ from autoseg.genotype.schema import Genotype
 from autoseg.registry import OPERATIONS
 from autoseg.space.cell import state_name
 from autoseg.viz.graph import cell_graph, genotype_graph, path_graph, short_name
-from autoseg.viz.layout import Box, CellLayout, Wire, separate
+from autoseg.viz.layout import PILL_HEIGHT, Box, CellLayout, Wire, lay_out, separate
 
 PUBLISHED = "auto_deeplab_s"
 
@@ -64,7 +64,7 @@ def test_two_operations_may_join_the_same_pair() -> None:
     graph = genotype_graph(genotype)
     joined = [data["operation"] for data in graph.get_edge_data("cell/prev", "cell/b1").values()]
     assert joined == ["skip_connect", "sep_conv_3x3"]
-    assert len(CellLayout(cell_graph(genotype)).pills) == 2
+    assert len(pills(lay_out(cell_graph(genotype)))) == 2
 
 
 def test_whole_graph_survives_graphml() -> None:
@@ -118,6 +118,13 @@ def points(wire: Wire) -> tuple[np.ndarray, np.ndarray]:
     return x, y
 
 
+def pills(layout: CellLayout) -> list[tuple[Wire, Box]]:
+    """The lines that end at an operation, with the operation's box."""
+    width = layout.pill_width
+    ends = [wire for wire in layout.wires if wire.operation is not None]
+    return [(wire, Box(wire.end[0] + width / 2, wire.end[1], width, PILL_HEIGHT)) for wire in ends]
+
+
 def rounded(x: float, y: float) -> tuple[float, float]:
     return round(x, 6), round(y, 6)
 
@@ -130,12 +137,14 @@ def assert_readable(layout: CellLayout) -> None:
     boxes = list(layout.boxes.items())
     for number, (name, box) in enumerate(boxes):
         assert not any(overlap(box, other) for _, other in boxes[number + 1 :]), f"{name} overlaps"
-    for number, pill in enumerate(layout.pills):
-        assert not any(overlap(pill.box, other.box) for other in layout.pills[number + 1 :])
-        block = layout.boxes[pill.target]
-        assert abs(pill.box.y - block.y) + pill.box.height / 2 < block.height / 2
-        assert abs(pill.box.x - block.x) + pill.box.width / 2 < block.width / 2
-    entries = {rounded(pill.box.x - pill.box.width / 2, pill.box.y): pill.target for pill in layout.pills}
+    operations = pills(layout)
+    for number, (wire, pill) in enumerate(operations):
+        assert not any(overlap(pill, other) for _, other in operations[number + 1 :])
+        assert wire.target is not None
+        block = layout.boxes[wire.target]
+        assert abs(pill.y - block.y) + pill.height / 2 < block.height / 2
+        assert abs(pill.x - block.x) + pill.width / 2 < block.width / 2
+    entries = {rounded(*wire.end): wire.target for wire, _ in operations}
     for wire in layout.wires:
         own = entries.get(rounded(*wire.end))  # a line may enter the block whose operation it feeds
         assert wire.start[0] < wire.end[0]
@@ -147,22 +156,22 @@ def assert_readable(layout: CellLayout) -> None:
     ("blocks", "seed", "inputs"), [(1, 0, 2), (1, 1, 1), (2, 3, 2), (5, 5, 2), (4, 7, 3), (16, 9, 2)]
 )
 def test_no_line_crosses_a_box(blocks: int, seed: int, inputs: int) -> None:
-    assert_readable(CellLayout(cell_graph(random_genotype(blocks, seed, inputs))))
+    assert_readable(lay_out(cell_graph(random_genotype(blocks, seed, inputs))))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_no_line_crosses_a_box_of_seven_blocks(seed: int) -> None:
-    assert_readable(CellLayout(cell_graph(random_genotype(7, seed))))
+    assert_readable(lay_out(cell_graph(random_genotype(7, seed))))
 
 
 def test_layout_of_the_published_cell() -> None:
     genotype = Genotype.load(PUBLISHED)
-    layout = CellLayout(cell_graph(genotype))
+    layout = lay_out(cell_graph(genotype))
     assert_readable(layout)
-    again = CellLayout(cell_graph(genotype))
-    assert (layout.boxes, layout.pills, layout.wires) == (again.boxes, again.pills, again.wires)
-    drawn = sorted((pill.source, pill.target, pill.operation) for pill in layout.pills)
+    again = lay_out(cell_graph(genotype))
+    assert (layout.boxes, layout.wires) == (again.boxes, again.wires)
+    drawn = sorted((wire.source, wire.target, wire.operation) for wire, _ in pills(layout))
     meant = sorted((e.input, f"b{n}", e.operation) for n, block in enumerate(genotype.cell, 1) for e in block)
     assert drawn == meant
 
@@ -170,15 +179,14 @@ def test_layout_of_the_published_cell() -> None:
 def test_every_operation_is_reached_from_its_input() -> None:
     """Following the lines of a state from its box leads to each of its operations and, for a block, to the output."""
     genotype = random_genotype(7, 21)
-    layout = CellLayout(cell_graph(genotype))
+    layout = lay_out(cell_graph(genotype))
     for state, box in layout.boxes.items():
         reached = {(box.x + box.width / 2, box.y)}
         for _ in layout.wires:
             reached |= {wire.end for wire in layout.wires if wire.source == state and wire.start in reached}
-        for pill in layout.pills:
-            entry = (pill.box.x - pill.box.width / 2, pill.box.y)
-            near = any(np.allclose(entry, point) for point in reached)
-            assert near == (pill.source == state)
+        for wire, _ in pills(layout):
+            near = any(np.allclose(wire.end, point) for point in reached)
+            assert near == (wire.source == state)
         output = layout.boxes["output"]
         at_output = any(np.isclose(x, output.x - output.width / 2) for x, _ in reached)
         assert at_output == state.startswith("b")
@@ -203,7 +211,7 @@ def test_viz_needs_neither_torch_nor_pyplot() -> None:
     script = (
         "import sys; sys.modules['torch'] = None; import autoseg.viz\n"
         "assert 'matplotlib' not in sys.modules\n"
-        "import autoseg.viz.draw, autoseg.viz.graph, autoseg.viz.palette\n"
+        "import autoseg.viz.trellis, autoseg.viz.samples, autoseg.viz.heat_maps, autoseg.viz.palette\n"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

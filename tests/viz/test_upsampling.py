@@ -17,10 +17,12 @@ from autoseg.errors import ConfigError
 from autoseg.genotype.decode import decode
 from autoseg.genotype.schema import Genotype
 from autoseg.space.trellis import Node
-from autoseg.viz.draw import draw_alpha, draw_cell, draw_gamma, draw_history, draw_path, draw_skips, draw_trellis
+from autoseg.viz.cell import draw_cell
+from autoseg.viz.heat_maps import draw_alpha, draw_gamma, draw_skips
+from autoseg.viz.history import draw_history
 from autoseg.viz.sheet import LAYER_STEP, LEVEL_STEP, RADIUS
 from autoseg.viz.style import GREEN
-from autoseg.viz.trellis import PATH_EXTRA, arrow_width
+from autoseg.viz.trellis import PATH_EXTRA, arrow_width, draw_path, draw_trellis
 
 
 def step_of(figure: Figure) -> float:
@@ -111,7 +113,7 @@ def test_a_run_draws_what_its_genotype_chose() -> None:
     space = hourglass_space()
     probs = random_probs(space, 26)
     found = decode(probs)
-    figure = draw_trellis(space, probs.beta_probs, found, "title")
+    figure = draw_trellis(space, probs, found, "title")
     assert sorted(names(figure)) == sorted(tuple(arrow.target) for arrow in found.up_arrows)
     kinds = [found.skip(arrow) for arrow in found.up_arrows]
     assert kinds == ["concat", "add"]
@@ -125,7 +127,7 @@ def test_arrows_that_stay_are_as_wide_as_their_sigmoid() -> None:
     space = open_space("multi", network={"layers": 3, "strides": [2, 4], "paths": "multi"})
     probs = random_probs(space)
     found = several_paths(upsamplers=["carafe"])
-    figure = draw_trellis(space, probs.beta_probs, found)
+    figure = draw_trellis(space, probs, found)
     kept = {(a.source.layer, a.source.level, a.move.step) for a in found.arrows}
     assert set(arrows(figure, "path")) == kept
     assert len(arrows(figure, "path")) == 8

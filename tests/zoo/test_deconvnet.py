@@ -93,7 +93,11 @@ def test_dropout_is_where_it_says(build: partial[DeconvNet | SegNet]) -> None:
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.eval()
-    places = [network.fully_connected.dropout] if isinstance(network, DeconvNet) else [network.dropout]
+    places = (
+        [network.fully_connected.dropout6, network.fully_connected.dropout7]
+        if isinstance(network, DeconvNet)
+        else [network.dropout]
+    )
     assert torch.equal(network(images), network(images))
     for place in places:
         place.p = 0.5

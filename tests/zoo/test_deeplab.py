@@ -15,7 +15,7 @@ from autoseg.export import export_network
 from autoseg.export.graph import load_onnx
 from autoseg.network.base import SegmentationNetwork
 from autoseg.ops.resize import resize
-from autoseg.zoo.build import build_architecture
+from autoseg.zoo.build import build_network
 from autoseg.zoo.deeplab import DeepLabV1, DeepLabV2, DeepLabV3, DeepLabV3Cascade, DeepLabV3Plus, rates_at
 from autoseg.zoo.resnet import ResNet
 from autoseg.zoo.schema import FixedNetwork
@@ -234,7 +234,7 @@ def test_onnx_by_the_same_way_as_any_network(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     architecture = FixedNetwork.parse({"name": "deeplabv2_vgg16", "width": WIDTH})
-    network = made(lambda: build_architecture(architecture, CLASSES))
+    network = made(lambda: build_network(architecture, CLASSES))
     export_network(network, tmp_path / "network.onnx", "onnx", metadata={})
     run = load_onnx(tmp_path / "network.onnx")
     for images, size in enumerate(SIZES, start=1):

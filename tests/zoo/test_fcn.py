@@ -91,7 +91,7 @@ def test_a_smaller_output_stride_of_the_same_weights_fills_in_between() -> None:
 def test_dropout_and_beginnings() -> None:
     torch.manual_seed(0)
     network = FCN(VGG16(width=0.25), 21, 8)
-    assert network.fully_connected.dropout.p == 0.5
+    assert network.fully_connected.dropout6.p == network.fully_connected.dropout7.p == 0.5
     for name in ("score", "score_pool4", "score_pool3"):
         layer = network.get_submodule(name)
         assert abs(layer.weight.std() / 0.01 - 1) < 0.1  # type: ignore[operator]

@@ -11,13 +11,13 @@ from autoseg.analysis.flops import count_cost
 from autoseg.errors import AutosegError, ConfigError, GenotypeError
 from autoseg.genotype.schema import Genotype
 from autoseg.network import build_searched
-from autoseg.zoo.build import build_architecture
+from autoseg.zoo.build import build_network
 from autoseg.zoo.match_cost import CostTarget, cost_target, match_cost
 from autoseg.zoo.schema import FixedNetwork
 
 
 def parameters(network: FixedNetwork, classes: int) -> int:
-    return sum(parameter.numel() for parameter in build_architecture(network, classes).parameters())
+    return sum(parameter.numel() for parameter in build_network(network, classes).parameters())
 
 
 @pytest.mark.slow
@@ -37,7 +37,7 @@ def test_a_genotype_is_met_within_two_percent(unit: str) -> None:
     network = match_cost(FixedNetwork.parse("segnet"), target, 5)
     costs = [
         count_cost(build, (256, 256))
-        for build in (lambda: build_searched(genotype, 5), lambda: build_architecture(network, 5))
+        for build in (lambda: build_searched(genotype, 5), lambda: build_network(network, 5))
     ]
     wanted, found = (getattr(cost, unit) for cost in costs)
     assert abs(found / wanted - 1) <= 0.02

@@ -7,7 +7,7 @@ import torch
 from error_codes import raises_code
 
 from autoseg.errors import ConfigError
-from autoseg.zoo.output_stride import MaxPool, StageRate, stage_rates
+from autoseg.zoo.layers import MaxPool, StageRate, stage_rates
 from autoseg.zoo.vgg import VGG16
 from zoo.contract import made, noise
 

@@ -10,8 +10,7 @@ from error_codes import raises_code
 
 from autoseg.errors import ConfigError, GenotypeError
 from autoseg.genotype.schema import Genotype
-from autoseg.zoo.architecture import at_output_stride, load_architecture, parse_architecture
-from autoseg.zoo.schema import FixedNetwork, network_names
+from autoseg.zoo.schema import FixedNetwork, at_output_stride, load_architecture, network_names, parse_architecture
 
 
 def test_what_is_left_out_is_as_published() -> None:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from autoseg.errors import CheckpointError
 from autoseg.registry import NETWORKS
-from autoseg.zoo.build import build_architecture
+from autoseg.zoo.build import build_network
 from autoseg.zoo.resnet import ResNet
 from autoseg.zoo.schema import FixedNetwork
 from autoseg.zoo.vgg import VGG16
@@ -190,7 +190,7 @@ def test_refuses_truncated_safetensors(tmp_path: Path) -> None:
 def build(name: str, num_classes: int = 3, **options: Any) -> nn.Module:
     torch.manual_seed(0)
     spec = FixedNetwork.parse({"name": name, "width": WIDTH, **options})
-    return build_architecture(spec, num_classes)
+    return build_network(spec, num_classes)
 
 
 def trunk_state(name: str) -> State:

@@ -25,7 +25,7 @@ from autoseg.data.augment.sample import augment, full_scale, normalisation, norm
 from autoseg.data.base import SegmentationDataset
 from autoseg.data.loading.packed import mask_tensor, to_labels
 from autoseg.errors import DataError
-from autoseg.ops.precision import float64_device
+from autoseg.ops.devices import float64_device
 
 Key: TypeAlias = tuple[int, int]
 """Index of a sample and seed of its augmentation."""

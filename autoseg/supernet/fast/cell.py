@@ -6,33 +6,28 @@ Letters: N images, G arrows into the node, B blocks, C channels of a block, H he
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from autoseg.ops.devices import without_autocast
 from autoseg.ops.interleave import every_second
-from autoseg.ops.precision import without_autocast
 from autoseg.ops.resize import Size, resize
 from autoseg.space.cell import PREV, PREV_PREV, CellTopology
 from autoseg.space.groups import RelaxationSpec
-from autoseg.space.trellis import Move
+from autoseg.space.schema import SearchSpace
+from autoseg.space.trellis import Move, Node
 from autoseg.supernet.fast.channel_groups import LAYOUTS, Layout
 from autoseg.supernet.fast.kernels import KernelChoice
-from autoseg.supernet.fast.mixed_op import EdgeGradients, Factors, Kept, MixedEdges, Needs, StackedNorm, given
+from autoseg.supernet.fast.mixed_op import EdgeTensors, Factors, Kept, MixedEdges, Needs, StackedNorm, given
 from autoseg.supernet.fast.weights import CellWeights, EdgeGroup, EdgeGroupWeights, Kernels
+from autoseg.supernet.upsampling import Feature, MixedUpsample, competes
 from autoseg.supernet.variants.partial_channels import PartialEdges, shuffle, unshuffle
 
 FEWEST_STRIDED = 16
 """Fewest input channels of a strided 1x1 convolution; PyTorch has a bug below (see `every_second`)."""
-
-
-class Feature(NamedTuple):
-    """The output of a node, (N, channels, H, W), and the same after a ReLU, which most of its consumers need."""
-
-    plain: Tensor
-    activated: Tensor
 
 
 class Preprocess(nn.Module):
@@ -73,38 +68,33 @@ class SearchCell(nn.Module):
 
     atrous_index: Tensor
 
-    def __init__(
-        self,
-        arrows: Sequence[tuple[int, Move]],
-        prev_prev_channels: int,
-        channels: int,
-        topology: CellTopology,
-        operations: Sequence[str],
-        relaxation: RelaxationSpec,
-        upsample: Callable[[int, int], nn.Module] | None,
-    ) -> None:
-        """arrows: channels and move of each arrow into the node. upsample: builds the up move from the channels before
-        and after it if anything competes there; it takes an `upsampling.UpsampleInput` instead of a feature."""
+    def __init__(self, space: SearchSpace, node: Node, width: Callable[[Node], int]) -> None:
+        """width: channels of a node's feature."""
         super().__init__()
-        self.arrows, self.blocks, self.channels = len(arrows), topology.blocks, channels
-        self.topology, self.operations = topology, tuple(operations)
+        self.topology, self.operations, relaxation = space.topology, space.cell.operations, space.relaxation
+        arrows, prev_prev = space.trellis.arrows_into(node), space.trellis.prev_prev(node)
+        self.arrows, self.blocks, self.channels = len(arrows), self.topology.blocks, space.filters(node.level)
         self.mix, self.share = relaxation.mix_before_cell, relaxation.pc_darts or 1
         self.groups = 1 if self.mix else self.arrows
+        arriving = [(prev_prev, Move.SAME), *((arrow.source, arrow.move) for arrow in arrows)]
         self.arrivals = nn.ModuleList(
-            upsample(width, channels) if upsample and move is Move.UP else Preprocess(width, channels, move)
-            for width, move in ((prev_prev_channels, Move.SAME), *arrows)
+            MixedUpsample(width(source), self.channels, space.resolution)
+            if move is Move.UP and competes(space)
+            else Preprocess(width(source), self.channels, move)
+            for source, move in arriving
         )
-        self.norm = StackedNorm((1 + self.arrows) * channels)
-        self.plan = edge_groups_of(topology, self.groups)
-        self.weights = CellWeights(len(topology.edges), channels // self.share, Kernels.of(operations))
+        self.norm = StackedNorm((1 + self.arrows) * self.channels)
+        self.plan = edge_groups_of(self.topology, self.groups)
+        edges = len(self.topology.edges)
+        self.weights = CellWeights(edges, self.channels // self.share, Kernels.of(self.operations))
         self.readings = nn.ModuleList(self._build_edges(group, relaxation) for group in self.plan)
         channels = self.weights.channels
-        first = dict(zip(state_order(topology), range(len(topology.edges)), strict=True))
+        first = dict(zip(state_order(self.topology), range(edges), strict=True))
         rows = torch.tensor([first[number] for group in self.plan for number in group.numbers])
         index = (rows[:, None] * channels + torch.arange(channels)).flatten()
         self.register_buffer("atrous_index", index, persistent=False)
         self._atrous_sizes = [len(group.numbers) * channels for group in self.plan]
-        self._state_sizes = [len(numbers) * channels for numbers in topology.edges_from if numbers]
+        self._state_sizes = [len(numbers) * channels for numbers in self.topology.edges_from if numbers]
         self.layout: Layout = LAYOUTS["channels_last"]
 
     def _build_edges(self, group: EdgeGroup, relaxation: RelaxationSpec) -> nn.Module:
@@ -163,16 +153,17 @@ class SearchCell(nn.Module):
 
     # --- for _CellFunction --------------------------------------------------------------------------------------------
 
-    def unpack(self, tensors: Sequence[Any]) -> tuple[list[EdgeGroupWeights], list[Factors], Sequence[Any]]:
-        """Weights and factors of each edge group, and the atrous weights, from one flat sequence."""
-        weights, factors, place = [], [], 0
-        fields = len(EdgeGroupWeights._fields)
+    def unpack(self, tensors: Sequence[Any], gather: Callable[[Sequence[Any]], Sequence[Any]]) -> list[EdgeTensors]:
+        """The tensors of each edge group from one flat sequence; `gather` makes their atrous weights from those of all
+        edges."""
+        groups, place, fields = [], 0, len(EdgeGroupWeights._fields)
         for edges in self.stacked():
             end = place + fields + 1 + edges.free_factors
-            weights.append(EdgeGroupWeights(*tensors[place : place + fields]))
-            factors.append(Factors(tensors[place + fields], tuple(tensors[place + fields + 1 : end])))
+            weights, (weighted, *free) = tensors[place : place + fields], tensors[place + fields : end]
+            groups.append((EdgeGroupWeights(*weights), Factors(weighted, tuple(free))))
             place = end
-        return weights, factors, tensors[place:]
+        atrous = gather(tensors[place:])
+        return [EdgeTensors(weights, part, factors) for (weights, factors), part in zip(groups, atrous, strict=True)]
 
     def repeat_atrous(self, weights: Sequence[Tensor], dtype: torch.dtype) -> list[list[Tensor]]:
         """The atrous weights of each edge group, (G*E*C, C, k, k) per kernel size: made when needed and never kept."""
@@ -219,11 +210,10 @@ class _CellFunction(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         layout, inputs = cell.layout, cell.layout.arrange(inputs)
         with without_autocast(inputs):
-            weights, factors, atrous = cell.unpack(tensors)
-            gathered = cell.repeat_atrous(atrous, inputs.dtype)
+            groups = cell.unpack(tensors, lambda atrous: cell.repeat_atrous(atrous, inputs.dtype))
             ctx.needs = _needs(cell, ctx.needs_input_grad, keep)
             (first, *others), kept = cell.stacked(), []
-            total, of_first = first.run(inputs, weights[0], gathered[0], factors[0])
+            total, of_first = first.run(inputs, groups[0])
             kept.append(of_first if keep else Kept())
             of_prev_prev, of_prev = torch.split(total, [1, cell.groups], layout.axis(0))
             received = of_prev + of_prev_prev  # grouped by G, B and C; a block is complete when it is read
@@ -232,7 +222,7 @@ class _CellFunction(torch.autograd.Function):
                 state = _state(cell, received, pieces, block)
                 number = block + 1
                 rest = received.narrow(layout.axis(1), number, edges.edges)
-                of_block = edges.run(state, weights[number], gathered[number], factors[number], onto=rest)[1]
+                of_block = edges.run(state, groups[number], onto=rest)[1]
                 kept.append(of_block if keep else Kept())
             plain = _output(cell, received, betas)
             activated = F.relu(plain)
@@ -256,7 +246,12 @@ class _CellFunction(torch.autograd.Function):
             layout = cell.layout
             grad = unshuffle(layout.split(grad, 1, cell.blocks, cell.channels), cell.share, layout)
             of_betas = layout.sum_to(grad * received, 0).view_as(betas) if ctx.needs_input_grad[3] else None
-            found = _blocks_backward(cell, grad * layout.spread(betas), inputs, received, kept, tensors, ctx.needs)
+            grad, arrows = grad * layout.spread(betas), layout.axis(0)
+            groups = cell.unpack(tensors, lambda atrous: cell.split_atrous(atrous, inputs.dtype))
+            found = _blocks_backward(cell, grad, received, kept, groups, ctx.needs)
+            both = torch.cat([grad.sum(arrows, keepdim=True), grad], arrows)
+            of_inputs, of_first = next(cell.stacked()).backward(both, inputs, kept[0], groups[0], ctx.needs)
+            found.insert(0, of_first)
             of_atrous: Sequence[Tensor | None] = [None] * len(cell.weights.atrous)
             if ctx.needs.weights:
                 of_atrous = cell.join_atrous([of.atrous for of in found])
@@ -265,37 +260,27 @@ class _CellFunction(torch.autograd.Function):
             for of, edges in zip(found, cell.stacked(), strict=True)
             for tensor in (*of.weights, of.factors.weighted, *(of.factors.free or (None,) * edges.free_factors))
         ]
-        return None, None, found[0].state, of_betas, *of_groups, *of_atrous
+        return None, None, of_inputs, of_betas, *of_groups, *of_atrous
 
 
 def _blocks_backward(
-    cell: SearchCell,
-    grad: Tensor,
-    inputs: Tensor,
-    received: Tensor,
-    kept: Sequence[Kept],
-    tensors: Sequence[Tensor],
-    needs: Needs,
-) -> list[EdgeGradients]:
-    """The gradients of each edge group, from the last to the first. grad: grouped by G, B and C; overwritten."""
+    cell: SearchCell, grad: Tensor, received: Tensor, kept: Sequence[Kept], groups: Sequence[EdgeTensors], needs: Needs
+) -> list[EdgeTensors]:
+    """The gradients of the edge groups that read blocks. grad: grouped by G, B and C; becomes that of whole blocks."""
     layout = cell.layout
-    groups, blocks = layout.axis(0), layout.axis(1)
-    weights, factors, atrous = cell.unpack(tensors)
-    gathered = cell.split_atrous(atrous, inputs.dtype)
+    blocks = layout.axis(1)
     pieces = torch.split(layout.join(received), cell.channels, 1)
-    first, *others = cell.stacked()
-    found: list[EdgeGradients] = []
+    _, *others = cell.stacked()
+    found: list[EdgeTensors] = []
     for number in range(len(others), 0, -1):
         edges, block = others[number - 1], number - 1
         state = _state(cell, received, pieces, block)
         of_rest = grad.narrow(blocks, number, edges.edges)
-        of = edges.backward(of_rest, state, kept[number], weights[number], gathered[number], factors[number], needs)
-        of_state = layout.split(of.state, cell.groups, cell.channels)
+        of_state, of_tensors = edges.backward(of_rest, state, kept[number], groups[number], needs)
+        of_state = layout.split(of_state, cell.groups, cell.channels)
         grad.select(blocks, block).add_(unshuffle(of_state, cell.share, layout))
-        found.append(of)
-    both = torch.cat([grad.sum(groups, keepdim=True), grad], groups)
-    found.append(first.backward(both, inputs, kept[0], weights[0], gathered[0], factors[0], needs))
-    return found[::-1]
+        found.insert(0, of_tensors)
+    return found
 
 
 def _state(cell: SearchCell, received: Tensor, pieces: tuple[Tensor, ...], block: int) -> Tensor:
@@ -324,6 +309,7 @@ def _of_feature(
 
 
 def _needs(cell: SearchCell, needs_input_grad: Sequence[bool], keep: bool) -> Needs:
-    weights, factors, atrous = cell.unpack(needs_input_grad[4:])
-    of_weights = any(bool(flag) for of in weights for flag in of) or any(atrous)
-    return Needs(keep and of_weights, keep and any(bool(flag) for of in factors for flag in (of[0], *of[1])))
+    groups = cell.unpack(needs_input_grad[4:], lambda atrous: [atrous] * len(cell.plan))
+    of_weights = any(flag for of in groups for flag in (*of.weights, *of.atrous))
+    of_alpha = any(flag for of in groups for flag in (of.factors.weighted, *of.factors.free))
+    return Needs(keep and of_weights, keep and of_alpha)

@@ -59,11 +59,6 @@ def choose_kernels(config: KernelConfig, device: torch.device, space: SearchSpac
     return DEFAULTS.get(device.type, KernelChoice())._replace(**asked)
 
 
-def for_sampled(choice: KernelChoice) -> KernelChoice:
-    """The part of a choice that applies to a cell with sampled operations (GDAS)."""
-    return KernelChoice(layout=choice.layout, algorithms=choice.algorithms)
-
-
 def _check_triton(device: torch.device) -> None:
     if device.type != "cuda":
         raise ConfigError(

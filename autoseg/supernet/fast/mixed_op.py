@@ -14,64 +14,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.ops.acting import device_type
-from autoseg.supernet.fast.channel_groups import LAYOUTS, Layout
-from autoseg.supernet.fast.depthwise import Depthwise, convolution_backward
+from autoseg.supernet.fast.channel_groups import LAYOUTS
+from autoseg.supernet.fast.convolutions import Conv, Depthwise, Product
 from autoseg.supernet.fast.elementwise import Compiled, Plain
 from autoseg.supernet.fast.kernels import KernelChoice
 from autoseg.supernet.fast.parameter_free_ops import FreeOperations
-from autoseg.supernet.fast.pointwise import Product
-from autoseg.supernet.fast.weights import EdgeGroup, EdgeGroupWeights, Kernels
+from autoseg.supernet.fast.weights import EdgeGroup, EdgeGroupWeights, Factors, Kernels
 
 BN_EPS, BN_MOMENTUM = 1e-5, 0.1
 RATE = 2
 """Dilation of the atrous and the dilated separable convolutions."""
 
 aten = torch.ops.aten
-
-
-# --- the calls --------------------------------------------------------------------------------------------------------
-
-
-class _Conv(NamedTuple):
-    """A convolution that keeps the size, and its backward pass."""
-
-    rate: int
-    groups: int
-    layout: Layout
-
-    def __call__(self, features: Tensor, weight: Tensor) -> Tensor:
-        rows = self._as_rows(features, weight)
-        output = F.conv2d(rows, weight, None, 1, self._padding(weight), self.rate, self.groups)
-        return self._restore(output, features)
-
-    def backward(self, grad: Tensor, features: Tensor, weight: Tensor, of_weight: bool) -> tuple[Tensor, Tensor | None]:
-        """Gradients of features and, if requested, weight."""
-        rows, mask = self._as_rows(features, weight), (True, of_weight)
-        of_features, found = convolution_backward(
-            self._as_rows(grad, weight), rows, weight, self._padding(weight), self.rate, self.groups, mask
-        )
-        return self._restore(of_features, features), found
-
-    def _padding(self, weight: Tensor) -> int:
-        return self.rate * (weight.shape[-1] // 2)
-
-    def _as_rows(self, features: Tensor, weight: Tensor) -> Tensor:
-        """For a 1x1 convolution, rows as images: with one thread PyTorch takes a slow path for few images."""
-        several = weight.shape[-1] > 1 or torch.get_num_threads() > 1 or len(features) >= 16
-        if several or device_type(features) != "cpu":
-            return features
-        return self.layout.as_rows(features)
-
-    def _restore(self, output: Tensor, features: Tensor) -> Tensor:
-        """Undo `_as_rows` after the convolution."""
-        return output if len(output) == len(features) else self.layout.of_rows(output, features.shape)
 
 
 @contextmanager
@@ -135,15 +95,6 @@ class StackedNorm(nn.Module):
 # --- one group of edges -----------------------------------------------------------------------------------------------
 
 
-class Factors(NamedTuple):
-    """alpha in the shapes that one group of edges needs."""
-
-    weighted: Tensor | None
-    """For each channel of the stacked operations with weights, ((S+D+A)*G*E*C,)."""
-    free: tuple[Tensor, ...]
-    """For the operations without weights: see `parameter_free_ops.py`."""
-
-
 class Kept(NamedTuple):
     """The tensors kept for the backward pass; None without such an operation, or if not needed."""
 
@@ -155,12 +106,13 @@ class Kept(NamedTuple):
     outer_inverse: Tensor | None = None
 
 
-class EdgeGradients(NamedTuple):
-    """Gradients, each of the shape of its tensor; None if not requested."""
+class EdgeTensors(NamedTuple):
+    """The weights and factors of one group of edges, or their gradients: each of its tensor's shape, None if not
+    requested."""
 
-    state: Tensor
     weights: EdgeGroupWeights
-    atrous: list[list[Tensor | None]]
+    atrous: Sequence[Any]
+    """By kernel size: a tensor with groups and edges repeated; in the backward pass one for each run of groups."""
     factors: Factors
 
 
@@ -194,7 +146,7 @@ class MixedEdges(nn.Module):
         self.layout = self.free.layout = LAYOUTS[choice.layout]
         self._separable = Depthwise(self.kernels.separable, 1, choice.depthwise, self.layout)
         self._dilated = Depthwise(self.kernels.dilated, RATE, choice.depthwise, self.layout)
-        self._atrous = _Conv(RATE, self.groups, self.layout)
+        self._atrous = Conv(RATE, self.groups, self.layout)
         self._product = choice.pointwise == "product"
         self._elementwise = Compiled if choice.compile else Plain
 
@@ -203,15 +155,9 @@ class MixedEdges(nn.Module):
         """Number of factors besides those of operations with weights."""
         return self.free.factors
 
-    def run(
-        self,
-        state: Tensor,
-        weights: EdgeGroupWeights,
-        atrous: Sequence[Tensor],
-        factors: Factors,
-        onto: Tensor | None = None,
-    ) -> tuple[Tensor, Kept]:
+    def run(self, state: Tensor, tensors: EdgeTensors, onto: Tensor | None = None) -> tuple[Tensor, Kept]:
         """state: (N, G*C, H, W) -> grouped by G, E and C, added in place to `onto` if given."""
+        weights, atrous, factors = tensors
         kept, total = Kept(), onto
         if self.norm is not None:
             activated = F.relu(state)
@@ -226,17 +172,11 @@ class MixedEdges(nn.Module):
         return self.free.run(state, total, factors.free), kept
 
     def backward(
-        self,
-        grad: Tensor,
-        state: Tensor,
-        kept: Kept,
-        weights: EdgeGroupWeights,
-        atrous: Sequence[Sequence[Tensor]],
-        factors: Factors,
-        needs: Needs,
-    ) -> EdgeGradients:
-        """grad: that of the result of `run`, grouped. atrous: not repeated, by kernel size and run of groups."""
-        grad_weights, grad_weighted = EdgeGroupWeights(None, None, None, None, None), None
+        self, grad: Tensor, state: Tensor, kept: Kept, tensors: EdgeTensors, needs: Needs
+    ) -> tuple[Tensor, EdgeTensors]:
+        """The gradients of the state and of `tensors`, from that of the result of `run`, grouped."""
+        weights, atrous, factors = tensors
+        grad_weights, grad_weighted = EdgeGroupWeights(), None
         grad_state: Tensor | None = None
         grad_atrous: list[list[Tensor | None]] = []
         if self.norm is not None:
@@ -258,7 +198,7 @@ class MixedEdges(nn.Module):
             grad_state, *others = of_state  # a search space has an operation other than none
             for other in others:
                 grad_state.add_(other)
-        return EdgeGradients(grad_state, grad_weights, grad_atrous, Factors(grad_weighted, grad_free))
+        return grad_state, EdgeTensors(grad_weights, grad_atrous, Factors(grad_weighted, grad_free))
 
     def _atrous_backward(
         self, grads: Sequence[Tensor], activated: Tensor, weights: Sequence[Sequence[Tensor]], needs: Needs
@@ -267,7 +207,7 @@ class MixedEdges(nn.Module):
 
         The groups of a run are stacked along the batch, so weights need no copies and gradients no sum afterwards.
         """
-        conv, runs = _Conv(RATE, 1, self.layout), len(weights[0])
+        conv, runs = Conv(RATE, 1, self.layout), len(weights[0])
         states, parts = activated.chunk(self.groups, 1), [grad.chunk(self.groups, 1) for grad in grads]
         of_states: list[Tensor] = []
         of_weights: list[list[Tensor | None]] = [[] for _ in weights]
@@ -358,9 +298,9 @@ class MixedEdges(nn.Module):
     def _split(self, features: Tensor, operations: int) -> Tensor:
         return self.layout.split(features, operations, self.groups, self.edges, self.channels)
 
-    def _pointwise(self, operations: int) -> _Conv | Product:
+    def _pointwise(self, operations: int) -> Conv | Product:
         groups = operations * self.groups * self.edges
-        return Product(groups, self.layout) if self._product else _Conv(1, groups, self.layout)
+        return Product(groups, self.layout) if self._product else Conv(1, groups, self.layout)
 
 
 T = TypeVar("T")

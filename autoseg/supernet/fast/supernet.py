@@ -10,21 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import Node
-from autoseg.supernet.fast.alpha_gather import AlphaFactors
 from autoseg.supernet.fast.cell import SearchCell
 from autoseg.supernet.fast.channel_groups import LAYOUTS
 from autoseg.supernet.fast.kernels import KernelChoice
-from autoseg.supernet.fast.streams import run_side_by_side
-from autoseg.supernet.fast.weights import BYPASS, WeightLayout
+from autoseg.supernet.fast.weights import BYPASS, AlphaFactors, WeightLayout
 from autoseg.supernet.reference import Supernet, cell_name
 from autoseg.supernet.variants.gdas import SampledCell
+
+T = TypeVar("T")
 
 
 class FusedSupernet(Supernet):
@@ -115,3 +115,24 @@ class FusedSupernet(Supernet):
             self.weight_layout.taps_together = choice.depthwise == "triton"
         for cell in self.cells.values():
             cell.use_kernels(choice)  # type: ignore[operator]
+
+
+def run_side_by_side(tasks: Sequence[Callable[[], T]], streams: Sequence[torch.cuda.Stream]) -> list[T]:
+    """The results of some tasks, each on its own stream, or one after the other without streams.
+
+    The streams start after the current stream's work, and the current stream waits for them at the end. There must be
+    at least as many streams as tasks. A stream reuses its memory as soon as no tensor refers to it, even if another
+    stream still reads it. So the caller must keep all inputs and results until the streams are joined after the
+    backward pass. Autograd runs that on the streams of the forward pass; it protects the gradients that cross streams,
+    but not the saved tensors.
+    """
+    if not streams:
+        return [task() for task in tasks]
+    current, results = torch.cuda.current_stream(), []
+    for task, stream in zip(tasks, streams[: len(tasks)], strict=True):
+        stream.wait_stream(current)
+        with torch.cuda.stream(stream):
+            results.append(task())
+    for stream in streams[: len(tasks)]:
+        current.wait_stream(stream)
+    return results

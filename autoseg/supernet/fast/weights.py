@@ -1,7 +1,8 @@
-"""The weights of the cells, and their layout for convolutions that serve many edges at once.
+"""The weights of the cells, and the layout of weights and alpha for calls that serve many edges at once.
 
 Letters: G groups (copies of a state, one for each arrow into the node), E edges that read a state, C channels of a
-block, k kernel size; S, D and A kernel sizes of the separable, the dilated separable and the atrous convolutions.
+block, k kernel size; S, D and A kernel sizes of the separable, the dilated separable and the atrous convolutions; F
+operations without weights.
 """
 
 from __future__ import annotations
@@ -103,11 +104,11 @@ class CellWeights(nn.Module):
 class EdgeGroupWeights(NamedTuple):
     """The weights of one edge group, groups and edges repeated; None if the space has no such operation."""
 
-    depthwise1: Tensor | None  # (S*G*E*C, 1, k, k), smaller kernels padded with zeros
-    pointwise1: Tensor | None  # (S*G*E*C, C, 1, 1)
-    depthwise2: Tensor | None  # as depthwise1
-    dilated: Tensor | None  # (D*G*E*C, 1, k, k)
-    pointwise2: Tensor | None  # ((S+D)*G*E*C, C, 1, 1)
+    depthwise1: Tensor | None = None  # (S*G*E*C, 1, k, k), smaller kernels padded with zeros
+    pointwise1: Tensor | None = None  # (S*G*E*C, C, 1, 1)
+    depthwise2: Tensor | None = None  # as depthwise1
+    dilated: Tensor | None = None  # (D*G*E*C, 1, k, k)
+    pointwise2: Tensor | None = None  # ((S+D)*G*E*C, C, 1, 1)
 
 
 class WeightLayout(nn.Module):
@@ -133,7 +134,7 @@ class WeightLayout(nn.Module):
     def forward(self, dtype: torch.dtype) -> list[list[EdgeGroupWeights]]:
         """For each cell, the weights of each edge group."""
         if not self.kernels.depthwise:
-            return [[EdgeGroupWeights(None, None, None, None, None)] * len(groups) for groups in self._groups]
+            return [[EdgeGroupWeights()] * len(groups) for groups in self._groups]
         depthwise = iter(torch.split(self._depthwise().to(dtype), self._depthwise_sizes))
         pointwise = {width: iter(self._pointwise(width, dtype)) for width in self._widths}
         result = []
@@ -212,3 +213,86 @@ def tap_by_tap(weight: Tensor) -> Tensor:
 
 def _or_none(weight: Tensor) -> Tensor | None:
     return weight if len(weight) else None
+
+
+# --- alpha ------------------------------------------------------------------------------------------------------------
+
+
+class Factors(NamedTuple):
+    """alpha in the shapes that one group of edges needs."""
+
+    weighted: Tensor | None
+    """For each channel of the stacked operations with weights, ((S+D+A)*G*E*C,)."""
+    free: tuple[Tensor, ...]
+    """For the operations without weights: see `parameter_free_ops.py`."""
+
+
+CellKind = tuple[int, int]
+"""Groups of a cell's states and channels of its weights: cells that agree in both need the same factors."""
+
+
+class AlphaFactors(nn.Module):
+    """`ArchParameters.mixture` [edge, operation] -> for each kind of cell, the factors of its edge groups."""
+
+    def __init__(self, groups: dict[int, Sequence[EdgeGroup]], kinds: Iterable[CellKind], operations: Sequence[str]):
+        """groups: the edge groups of a cell, by the number of its arrows."""
+        super().__init__()
+        weighted = [operations.index(name) for kind in WEIGHTED for name in of_kind(operations, kind)]
+        free = [operations.index(name) for name in of_kind(operations, *FREE)]
+        bypass = [operations.index(name) for name in operations if name == BYPASS]
+        width = len(operations)
+
+        def entries(columns: Sequence[int], numbers: Sequence[int]) -> list[int]:
+            return [number * width + column for column in columns for number in numbers]
+
+        def register(name: str, index: Sequence[int], channels: int = 1) -> None:
+            repeated = [entry for entry in index for _ in range(channels)]
+            self.register_buffer(name, torch.tensor(repeated, dtype=torch.int64), persistent=False)
+
+        self.kinds, self.free, self.bypass = sorted(set(kinds)), len(free), len(bypass)
+        self.layouts = {arrows: [len(group.numbers) for group in of] for arrows, of in groups.items()}
+        # after the first edge group, the factors do not depend on the arrows
+        later = [group.groups[0] for group in next(iter(groups.values()))[1:]]
+        self.later_edges = [len(numbers) for numbers in later]
+        register("later", [entry for numbers in later for n in numbers for entry in entries(free, [n])])
+        register("later_bypass", [entry for numbers in later for entry in entries(bypass, numbers)])
+        for arrows, of in groups.items():
+            register(f"first_{arrows}", entries([*free, *bypass], of[0].numbers))
+        for arrows, channels in self.kinds:
+            numbers = [entry for group in groups[arrows] for entry in entries(weighted, group.numbers)]
+            register(f"weighted_{arrows}_{channels}", numbers, channels)
+        self.weighted_sizes = {arrows: [len(weighted) * size for size in of] for arrows, of in self.layouts.items()}
+
+    def forward(self, alpha: Tensor) -> dict[CellKind, list[Factors]]:
+        """See the class."""
+        flat = alpha.flatten()
+        later = self._later(flat)
+        free = {arrows: [self._first(arrows, flat), *later] for arrows in self.layouts}
+        result = {}
+        for arrows, channels in self.kinds:
+            weighted: Sequence[Tensor | None] = [None] * len(self.layouts[arrows])
+            if sum(self.weighted_sizes[arrows]):
+                index = self.get_buffer(f"weighted_{arrows}_{channels}")
+                sizes = [size * channels for size in self.weighted_sizes[arrows]]
+                weighted = torch.split(flat.index_select(0, index), sizes)
+            result[arrows, channels] = [Factors(*pair) for pair in zip(weighted, free[arrows], strict=True)]
+        return result
+
+    def _first(self, arrows: int, entries: Tensor) -> tuple[Tensor, ...]:
+        """The factors of the first edge group, (G, E, 1) for each operation without weights."""
+        if not self.free + self.bypass:
+            return ()
+        first = entries.index_select(0, self.get_buffer(f"first_{arrows}"))
+        return tuple(first.view(self.free + self.bypass, 1 + arrows, -1, 1).unbind())
+
+    def _later(self, entries: Tensor) -> list[tuple[Tensor, ...]]:
+        """The factors of the other edge groups: (E, F) for the operations without weights, (E, 1) for the bypass."""
+        result: list[tuple[Tensor, ...]] = [() for _ in self.later_edges]
+        if self.free:
+            of_free = entries.index_select(0, self.get_buffer("later")).view(-1, self.free)
+            result = [(matrix,) for matrix in torch.split(of_free, self.later_edges)]
+        if self.bypass:
+            of_bypass = entries.index_select(0, self.get_buffer("later_bypass")).unsqueeze(1)
+            pieces = torch.split(of_bypass, self.later_edges)
+            result = [(*of, piece) for of, piece in zip(result, pieces, strict=True)]
+        return result

@@ -19,7 +19,7 @@ from autoseg.space.groups import RelaxationSpec
 from autoseg.supernet.arch_parameters import Sample
 from autoseg.supernet.fast.cell import Feature, SearchCell, state_order
 from autoseg.supernet.fast.channel_groups import LAYOUTS, Layout
-from autoseg.supernet.fast.kernels import KernelChoice, for_sampled
+from autoseg.supernet.fast.kernels import KernelChoice
 from autoseg.supernet.fast.mixed_op import BN_EPS, BN_MOMENTUM, RATE, StackedNorm
 from autoseg.supernet.fast.parameter_free_ops import free_operation
 from autoseg.supernet.fast.weights import FREE, WEIGHTED, CellWeights, EdgeGroup, fused_form, of_kind
@@ -52,7 +52,7 @@ class SampledNorm(StackedNorm):
 
 
 class Pieces:
-    """The weights of a cell, split by edge once for all edge groups."""
+    """The weights of a cell, split by edge once for all edge groups. A class, since a hook looks into dictionaries."""
 
     def __init__(self, weights: CellWeights, operations: Sequence[str], order: Sequence[int]) -> None:
         """order: the edges' numbers in the order of `CellWeights.atrous`."""
@@ -162,10 +162,6 @@ class SampledCell(SearchCell):
 
     def _build_edges(self, group: EdgeGroup, relaxation: RelaxationSpec) -> nn.Module:
         return SampledEdges(group, self.weights.channels, self.operations)
-
-    def use_kernels(self, choice: KernelChoice) -> None:
-        """Compute with these kernels from now on, as far as they apply."""
-        super().use_kernels(for_sampled(choice))
 
     def forward(  # type: ignore[override]  # takes a sample instead of weights and factors
         self, prev_prev: Feature, prevs: Sequence[tuple[Any, ...]], sample: Sample, betas: Tensor, size: Size

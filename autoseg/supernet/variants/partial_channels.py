@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from autoseg.supernet.fast.channel_groups import Layout
-from autoseg.supernet.fast.mixed_op import EdgeGradients, Factors, Kept, MixedEdges, Needs
-from autoseg.supernet.fast.weights import EdgeGroup, EdgeGroupWeights
+from autoseg.supernet.fast.mixed_op import EdgeTensors, Factors, Kept, MixedEdges, Needs
+from autoseg.supernet.fast.weights import EdgeGroup
 
 
 def shuffle(grouped: Tensor, share: int, layout: Layout) -> Tensor:
@@ -46,52 +46,38 @@ class PartialEdges(MixedEdges):
         """Number of factors besides those of operations with weights: one more than in `MixedEdges`."""
         return super().free_factors + 1
 
-    def run(
-        self,
-        state: Tensor,
-        weights: EdgeGroupWeights,
-        atrous: Sequence[Tensor],
-        factors: Factors,
-        onto: Tensor | None = None,
-    ) -> tuple[Tensor, Kept]:
+    def run(self, state: Tensor, tensors: EdgeTensors, onto: Tensor | None = None) -> tuple[Tensor, Kept]:
         """state: (N, G*C, H, W) -> grouped by G, E and C."""
-        taken, others, probs, factors = self._parts(state, factors)
+        taken, others, probs, tensors = self._parts(state, tensors)
         joined, last = self.layout.join(taken), self.layout.last
         if onto is None:
-            total, kept = super().run(joined, weights, atrous, factors)
+            total, kept = super().run(joined, tensors)
             return torch.cat([total, others * self.layout.spread(probs)], last), kept
         total, rest = torch.split(onto, [self.channels, others.shape[last]], last)
-        _, kept = super().run(joined, weights, atrous, factors, total)
+        _, kept = super().run(joined, tensors, total)
         rest.addcmul_(others, self.layout.spread(probs))
         return onto, kept
 
     def backward(
-        self,
-        grad: Tensor,
-        state: Tensor,
-        kept: Kept,
-        weights: EdgeGroupWeights,
-        atrous: Sequence[Sequence[Tensor]],
-        factors: Factors,
-        needs: Needs,
-    ) -> EdgeGradients:
+        self, grad: Tensor, state: Tensor, kept: Kept, tensors: EdgeTensors, needs: Needs
+    ) -> tuple[Tensor, EdgeTensors]:
         """See `MixedEdges`."""
         layout = self.layout
-        taken, others, probs, factors = self._parts(state, factors)
+        taken, others, probs, tensors = self._parts(state, tensors)
         of_total, of_rest = torch.split(grad, [self.channels, others.shape[layout.last]], layout.last)
-        found = super().backward(of_total.contiguous(), layout.join(taken), kept, weights, atrous, factors, needs)
-        of_taken = layout.split(found.state, self.groups, self.channels)
+        of_taken, found = super().backward(of_total.contiguous(), layout.join(taken), kept, tensors, needs)
+        of_taken = layout.split(of_taken, self.groups, self.channels)
         passed_by = (of_rest * layout.spread(probs)).sum(layout.axis(1))
         of_state = layout.join(torch.cat([of_taken, passed_by], layout.last))
-        of_factors = found.factors
         if needs.alpha:
             of_probs = layout.sum_to(of_rest * others, 0, 1).unsqueeze(-1).sum_to_size(probs.shape)
-            of_factors = of_factors._replace(free=(*of_factors.free, of_probs))
-        return found._replace(state=of_state, factors=of_factors)
+            found = found._replace(factors=Factors(found.factors.weighted, (*found.factors.free, of_probs)))
+        return of_state, found
 
-    def _parts(self, state: Tensor, factors: Factors) -> tuple[Tensor, Tensor, Tensor, Factors]:
-        """The first c channels and the others, grouped by G, 1 and any; the edges' probabilities; the other factors."""
+    def _parts(self, state: Tensor, tensors: EdgeTensors) -> tuple[Tensor, Tensor, Tensor, EdgeTensors]:
+        """The first c channels and the others, grouped by G, 1 and any; the edges' probabilities; the other tensors."""
         split = self.layout.split(state, self.groups, 1, self.all_channels)
         taken, others = torch.split(split, [self.channels, self.all_channels - self.channels], self.layout.last)
-        *free, probs = factors.free
-        return taken.contiguous(), others, probs, factors._replace(free=tuple(free))
+        *free, probs = tensors.factors.free
+        rest = tensors._replace(factors=Factors(tensors.factors.weighted, tuple(free)))
+        return taken.contiguous(), others, probs, rest

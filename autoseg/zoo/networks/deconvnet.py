@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from autoseg.config.base import Flag
 from autoseg.registry import Network, register
 from autoseg.zoo.schema import Dropout, FixedNetwork
-
-if TYPE_CHECKING:
-    from autoseg.zoo.deconvnet import DeconvNet, SegNet
 
 
 class UnpoolingOptions(FixedNetwork):
@@ -20,13 +17,12 @@ class UnpoolingOptions(FixedNetwork):
 
 
 def _register(name: str, paper: str, class_name: str) -> None:
-    def build(options: UnpoolingOptions, outputs: int) -> DeconvNet | SegNet:
+    def build(options: UnpoolingOptions, outputs: int) -> Any:
         from autoseg.zoo import deconvnet
         from autoseg.zoo.vgg import VGG16
 
         backbone = VGG16(options.in_channels, options.width, options.batch_norm)
-        built: DeconvNet | SegNet = getattr(deconvnet, class_name)(backbone, outputs, options.dropout)
-        return built
+        return getattr(deconvnet, class_name)(backbone, outputs, options.dropout)
 
     register(Network(name, paper, UnpoolingOptions, build, backbone="vgg16"))
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from autoseg.config.base import Flag, Whole
 from autoseg.registry import Network, register
 from autoseg.zoo.schema import Dropout, FixedNetwork
-
-if TYPE_CHECKING:
-    from autoseg.network.base import SegmentationNetwork
 
 V1 = "Chen et al., Semantic image segmentation with deep convolutional nets and fully connected CRFs, ICLR 2015"
 V2 = "Chen et al., DeepLab, TPAMI 2018"
@@ -88,24 +85,23 @@ class V3PlusXceptionOptions(FixedNetwork):
     dropout: Dropout = 0.1
 
 
-OF_BACKBONE = {"name", "in_channels", "width", "output_stride", "batch_norm", "multi_grid"}
+OF_BACKBONE = {"in_channels", "width", "output_stride", "batch_norm", "multi_grid"}
 """Options that the backbone takes; the network takes all others."""
 
 
-def _backbone(name: str, options: Any, extra_blocks: int) -> Any:
+def _backbone(name: str, options: FixedNetwork, extra_blocks: int) -> Any:
+    own: dict[str, Any] = {key: value for key, value in options if key in OF_BACKBONE}
     if name == "vgg16":
         from autoseg.zoo.vgg import VGG16
 
-        return VGG16(options.in_channels, options.width, options.batch_norm, options.output_stride, pool=3)
+        return VGG16(**own, pool=3)
     if name == "xception65":
         from autoseg.zoo.xception import Xception65
 
-        return Xception65(options.in_channels, options.width, options.output_stride)
+        return Xception65(**own)
     from autoseg.zoo.resnet import ResNet
 
-    grid = getattr(options, "multi_grid", (1, 1, 1))
-    depth: Literal[50, 101] = 50 if name == "resnet50" else 101
-    return ResNet(depth, options.in_channels, options.width, options.output_stride, grid, extra_blocks)
+    return ResNet(50 if name == "resnet50" else 101, **own, extra_blocks=extra_blocks)
 
 
 def _register(
@@ -114,12 +110,11 @@ def _register(
 ) -> None:  # fmt: skip
     """class_name: the network's class in `autoseg.zoo.deeplab`; short: its name without the backbone's means this."""
 
-    def build(given: FixedNetwork, outputs: int) -> SegmentationNetwork:
+    def build(given: FixedNetwork, outputs: int) -> Any:
         from autoseg.zoo import deeplab
 
-        own = {key: value for key, value in given if key not in OF_BACKBONE}
-        built: SegmentationNetwork = getattr(deeplab, class_name)(_backbone(on, given, extra_blocks), outputs, **own)
-        return built
+        own = {key: value for key, value in given if key not in {"name", *OF_BACKBONE}}
+        return getattr(deeplab, class_name)(_backbone(on, given, extra_blocks), outputs, **own)
 
     register(Network(f"{network}_{on}", paper, options, build, network if short else None, on, (8, 16, 32)))
 

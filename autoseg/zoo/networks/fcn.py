@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from pydantic import model_validator
 
@@ -10,9 +10,6 @@ from autoseg.config.base import Flag, Whole
 from autoseg.registry import Network, register
 from autoseg.space.resolution import parse_upsampler
 from autoseg.zoo.schema import UNET_UPSAMPLER, Dropout, FixedNetwork
-
-if TYPE_CHECKING:
-    from autoseg.zoo.fcn import FCN
 
 
 class FcnOptions(FixedNetwork):
@@ -35,7 +32,7 @@ class FcnOptions(FixedNetwork):
 def _register(stride: Literal[32, 16, 8]) -> None:
     """Register the network that predicts at this stride."""
 
-    def build(options: FcnOptions, outputs: int) -> FCN:
+    def build(options: FcnOptions, outputs: int) -> Any:
         from autoseg.zoo.fcn import FCN
         from autoseg.zoo.vgg import VGG16
 

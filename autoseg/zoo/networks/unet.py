@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from pydantic import model_validator
 
@@ -10,9 +10,6 @@ from autoseg.config.base import Flag
 from autoseg.registry import Network, register
 from autoseg.space.resolution import parse_upsampler
 from autoseg.zoo.schema import UNET_UPSAMPLER, Dropout, FixedNetwork
-
-if TYPE_CHECKING:
-    from autoseg.zoo.unet import UNet
 
 
 class UNetOptions(FixedNetwork):
@@ -37,7 +34,7 @@ class PixelDcnOptions(UNetOptions):
     upsampler: str = "pixel_dcl"
 
 
-def _build(options: UNetOptions, outputs: int) -> UNet:
+def _build(options: UNetOptions, outputs: int) -> Any:
     from autoseg.zoo.unet import UNet
 
     rest = (options.batch_norm, options.upsampler, options.dropout)

@@ -1,6 +1,6 @@
 """What is known by name."""
 
-from autoseg.api.spaces import known_names
+from autoseg.setup.names import known_names
 
 
 def test_every_kind_with_a_description_or_a_paper() -> None:

@@ -13,7 +13,7 @@ from supernet.spaces import small_space, supernet_of
 from supernet.test_training import loss_of
 
 import autoseg
-from autoseg.ops.acting import acting_as, device_type
+from autoseg.ops.devices import acting_as, device_type
 from autoseg.supernet import Supernet
 
 
@@ -58,9 +58,9 @@ def test_what_predictions_follow_asks_for_devices_by_one_function() -> None:
     """Else a prediction would follow the CPU's way where the GPU's is another."""
     folder = Path(autoseg.__file__).parent
     asks = re.compile(r"\b(?!self\b)\w+\.(device\.type|is_cuda)\b")
-    allowed = {"analysis/memory_tracker.py", "ops/acting.py", "ops/precision.py"}
+    allowed = {"analysis/memory_tracker.py", "ops/devices.py"}
     for package in ("supernet", "ops", "network", "zoo", "losses", "metrics", "analysis"):
         for file in (folder / package).rglob("*.py"):
             name = file.relative_to(folder).as_posix()
             found = asks.search(file.read_text(encoding="utf-8"))
-            assert found is None or name in allowed, f"{name}: {found[0]}; use ops.acting.device_type"
+            assert found is None or name in allowed, f"{name}: {found[0]}; use ops.devices.device_type"
