@@ -58,7 +58,7 @@ def evaluate(
     from autoseg.engine.evaluate import Details, evaluate_network
     from autoseg.engine.log import Progress
     from autoseg.planning.device import memory_errors
-    from autoseg.setup.settings import data_for_run
+    from autoseg.setup.other_data import data_for_run
 
     asked = inference_settings(inference)
     if batch_size < 1:

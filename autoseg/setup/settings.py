@@ -5,7 +5,7 @@ defaults < the space's or genotype's recommended schedule < `config` file < argu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from autoseg.config.base import Settings, merge, parse
-from autoseg.config.data import DataConfig, ResolvedDataConfig, data_settings, with_absolute_paths
+from autoseg.config.data import DataConfig, data_settings, with_absolute_paths
 from autoseg.config.training import RetrainSchedule, SearchSchedule, TrainingConfig
 from autoseg.data.dataset import resolve
 from autoseg.engine.config import RetrainConfig, SearchConfig
@@ -84,7 +84,7 @@ class Sources:
             in_file = data_settings(folder / in_file if in_file != "generated" else in_file)
         elif isinstance(in_file, dict):
             in_file = with_absolute_paths(in_file, folder)
-        sources = (in_file, None if data is None else _data(data, in_file), self.overrides.get("data"))
+        sources = (in_file, None if data is None else given_data(data, in_file), self.overrides.get("data"))
         merged = merge({}, *({"data": source} for source in sources if source is not None))
         if not merged:
             raise ConfigError(
@@ -197,55 +197,6 @@ def retrain_config(sources: Sources, match: CostTarget | None = None) -> Retrain
     return settings.model_copy(update={"architecture": network})
 
 
-def data_for_run(
-    own: ResolvedDataConfig, data: Source | None, overrides: Mapping[str, Any] | None = None
-) -> ResolvedDataConfig:
-    """The data to evaluate a trained network on: its run's own, as changed by `data` and `overrides`.
-
-    Another folder keeps the run's classes, ignore label, size and normalisation. For two classes, autoseg looks again
-    whether masks hold 0 and 1 or 0 and 255.
-    Raises: ConfigError: other classes or channels than the network has.
-    """
-    changes = data_overrides(overrides)
-    settings = own.to_dict()
-    given: Mapping[str, Any] = {} if data is None else _data(data)
-    if "root" in {**given, **changes}:
-        settings |= _found_anew(own, {**given, **changes})
-    if data is not None:
-        # another folder has its own splits, and another YAML may have its own classes
-        settings = {**settings, "splits": None, **({"layout": "auto"} if "root" in given else {}), **given}
-        if "classes" in given or "num_classes" in given:
-            settings |= {key: given.get(key) for key in ("classes", "num_classes")}
-    merged = merge(settings, changes)
-    if "root" in changes:
-        merged |= {"splits": changes.get("splits"), "layout": changes.get("layout", given.get("layout", "auto"))}
-    if merged["channels"] not in (None, own.channels):
-        raise ConfigError(
-            f"data.channels is {merged['channels']}, but the network was trained on images of {own.channels};"
-            " give images with as many channels",
-            code="channels-differ",
-        )
-    resolved = resolve(parse(DataConfig, merged, "data"))
-    if resolved.num_classes != own.num_classes:
-        raise ConfigError(
-            f"the data has {resolved.num_classes} classes, but the network was trained for {own.num_classes};"
-            " give data with the same classes",
-            code="classes-differ",
-        )
-    return resolved
-
-
-def _found_anew(own: ResolvedDataConfig, said: Collection[str]) -> dict[str, None]:
-    """Settings of two-class masks to find again in another folder, except those that the user has set (`said`).
-
-    In masks of 0 and 1, 255 is the ignore label; in masks of 0 and 255 it is a class.
-    """
-    found = own.num_classes == 2 and own.colours is None and own.ignore_label == 255
-    if not found or own.label_map not in (None, {255: 1}) or "colours" in said:
-        return {}
-    return dict.fromkeys({"label_map", "ignore_label", "mask_threshold"} - {*said})
-
-
 def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str | None:
     """The first difference of two settings, such as `search.epochs: 40, not 20`; None if they are equal."""
     for key in {**old, **new}:
@@ -262,7 +213,7 @@ def _read_config(config: str | Path | None) -> dict[str, Any]:
     return {} if config is None else read_yaml(Path(config), ConfigError)
 
 
-def _data(data: Source | DataConfig, before: Any = None) -> dict[str, Any]:
+def given_data(data: Source | DataConfig, before: Any = None) -> dict[str, Any]:
     """The settings in `data`, to merge over `before`, whose splits do not hold for another folder."""
     if isinstance(data, DataConfig):
         return data.to_dict()

@@ -1,0 +1,126 @@
+"""The data to evaluate a trained network on, with the network's classes."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from autoseg.config.base import merge, parse
+from autoseg.config.data import DataConfig, ResolvedDataConfig
+from autoseg.data.dataset import resolve
+from autoseg.data.discovery.label_values import BINARY
+from autoseg.errors import ConfigError, DataError
+from autoseg.setup.settings import Source, data_overrides, given_data
+
+MADE_UP = re.compile(r"class_\d+")
+"""Names that autoseg gives to classes without names."""
+OF_MASKS = ("classes", "num_classes", "label_map", "ignore_label", "colours", "mask_threshold", "orientation")
+"""Settings that say how masks and images of one data set are read; another data set has its own."""
+
+_log = logging.getLogger(__name__)
+
+
+def data_for_run(
+    own: ResolvedDataConfig, data: Source | None, overrides: Mapping[str, Any] | None = None
+) -> ResolvedDataConfig:
+    """The data to evaluate a trained network on: its run's own, as changed by `data` and `overrides`.
+
+    Another data set keeps the network's size and normalisation, and its classes are matched with the network's by their
+    names. If one of the two has no names, its labels count as the network's, and the log says so.
+    Raises: ConfigError: classes or channels that the network does not have. DataError: the data cannot be used.
+    """
+    changes = data_overrides(overrides)
+    given: Mapping[str, Any] = {} if data is None else given_data(data)
+    said = {**given, **changes}
+    settings = own.to_dict()
+    if "root" in said:
+        settings |= _found_anew(own, said) | {"orientation": None}
+    if data is not None:
+        # another folder has its own splits, and another YAML may have its own classes
+        settings = {**settings, "splits": None, **({"layout": "auto"} if "root" in given else {}), **given}
+        if "classes" in given or "num_classes" in given:
+            settings |= {key: given.get(key) for key in ("classes", "num_classes")}
+    merged = merge(settings, changes)
+    if "root" in changes:
+        merged |= {"splits": changes.get("splits"), "layout": changes.get("layout", given.get("layout", "auto"))}
+    if merged["channels"] not in (None, own.channels):
+        raise ConfigError(
+            f"data.channels is {merged['channels']}, but the network was trained on images of {own.channels};"
+            " give images with as many channels",
+            code="channels-differ",
+        )
+    if ("root" in said or "classes" in said) and (theirs := _on_its_own(merged, said)):
+        if has_names(theirs) and has_names(own):
+            return as_trained(own, theirs)
+        _log.info(f"data: {'its' if has_names(own) else 'the network'} classes have no names: labels count as they are")
+    resolved = resolve(parse(DataConfig, merged, "data"))
+    if resolved.num_classes != own.num_classes:
+        raise ConfigError(
+            f"the data has {resolved.num_classes} classes, but the network was trained for {own.num_classes};"
+            " give data with the same classes",
+            code="classes-differ",
+        )
+    return resolved.model_copy(update={"classes": own.classes})
+
+
+def has_names(data: ResolvedDataConfig) -> bool:
+    """Whether the classes have names of somebody's, and not those that autoseg makes up."""
+    return data.classes != BINARY and not all(MADE_UP.fullmatch(name) for name in data.classes)
+
+
+def as_trained(own: ResolvedDataConfig, other: ResolvedDataConfig) -> ResolvedDataConfig:
+    """`other` with the classes, in their order, and the ignore label of `own`; names match but for case, `-` and `_`.
+
+    Raises: ConfigError: `other` has a class that `own` lacks.
+    """
+    places = {_plain(name): place for place, name in enumerate(own.classes)}
+    strange = [name for name in other.classes if _plain(name) not in places]
+    if strange:
+        some = ", ".join(map(repr, strange[:4])) + ", ..." * (len(strange) > 4)
+        raise ConfigError(
+            f"the data has classes that the network does not know ({some}); its classes are"
+            f" {', '.join(own.classes[:8])}{', ...' * (len(own.classes) > 8)}; rename them with data.classes, or ignore"
+            " them with data.label_map",
+            code="classes-differ",
+        )
+    targets = {label: places[_plain(name)] for label, name in enumerate(other.classes)}
+    targets[other.ignore_label] = own.ignore_label
+    stored = {**{label: label for label in targets}, **(other.label_map or {})}
+    label_map = {label: targets.get(used, used) for label, used in stored.items()}
+    if targets != {label: label for label in range(len(other.classes))} | {other.ignore_label: other.ignore_label}:
+        _log.info(f"data: {len(other.classes)} classes are matched with the network's by their names")
+    changed = {label: used for label, used in sorted(label_map.items()) if label != used}
+    return other.model_copy(
+        update={
+            "classes": own.classes,
+            "num_classes": own.num_classes,
+            "ignore_label": own.ignore_label,
+            "label_map": changed or None,
+        }
+    )
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name.strip().lower())
+
+
+def _on_its_own(merged: Mapping[str, Any], said: Mapping[str, Any]) -> ResolvedDataConfig | None:
+    """The data set by its own names and labels; None if they do not tell its classes."""
+    settings = {**merged, **{key: said.get(key) for key in OF_MASKS}}
+    try:
+        return resolve(parse(DataConfig, settings, "data"))
+    except DataError:
+        return None
+
+
+def _found_anew(own: ResolvedDataConfig, said: Collection[str]) -> dict[str, None]:
+    """Settings of two-class masks to find again in another folder, except those that the user has set (`said`).
+
+    In masks of 0 and 1, 255 is the ignore label; in masks of 0 and 255 it is a class.
+    """
+    found = own.num_classes == 2 and own.colours is None and own.ignore_label == 255
+    if not found or own.label_map not in (None, {255: 1}) or "colours" in said:
+        return {}
+    return dict.fromkeys({"label_map", "ignore_label", "mask_threshold"} - {*said})
