@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_data_sets import MAKERS, Source, generated
-from tiny_runs import SPACE, call, checkpoint
+from helpers.data_layouts import MAKERS, Source, generated
+from helpers.tiny_runs import SPACE, call, checkpoint
 
 from autoseg.errors import ConfigError
 from autoseg.files import read_yaml, to_yaml

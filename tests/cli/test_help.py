@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny_runs import GENOTYPE, call, write_config
+from helpers.errors import check_line
+from helpers.tiny_runs import GENOTYPE, call, write_config
 
 from autoseg import __version__
 from autoseg.cli.main import COMMANDS, run
-from cli.error_lines import check_line
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"}
 NO_TORCH = """

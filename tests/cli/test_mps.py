@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from helpers.data_sets import write_folder
+from helpers.pretend_mps import MPS, pretended_mps
+from helpers.tiny_runs import RETRAIN, SEARCH, call, checkpoint, rows, write_config
 from PIL import Image
-from pretend_mps import MPS, pretended_mps
-from tiny_runs import RETRAIN, SEARCH, call, checkpoint, rows, write_config, write_folder
 
 from autoseg.config.data import DataConfig
 from autoseg.config.training import AugmentConfig

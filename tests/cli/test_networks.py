@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from tiny_runs import GENOTYPE, RETRAIN, call, files_of, rows, write_config
+from helpers.errors import check_line
+from helpers.tiny_runs import GENOTYPE, RETRAIN, call, files_of, rows, write_config
 
 from autoseg.cli.main import run
 from autoseg.engine.predict import load_network
@@ -18,7 +19,6 @@ from autoseg.export.weights import load_safetensors
 from autoseg.zoo.architecture import load_architecture
 from autoseg.zoo.build import build_architecture
 from autoseg.zoo.schema import FixedNetwork
-from cli.error_lines import check_line
 
 SCHEDULE = {key: value for key, value in RETRAIN["retrain"].items() if key not in ("drop_path", "auxiliary_weight")}
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from planning.memory_measured import search_config
-from tiny_runs import SPACE, call, resolved, write_config
+from helpers.errors import check_line
+from helpers.measured_memory import search_config
+from helpers.tiny_runs import SPACE, call, resolved, write_config
 
 import autoseg
 from autoseg.cli.main import run
 from autoseg.config.base import merge, parse, parse_assignments
 from autoseg.engine.config import SearchConfig
 from autoseg.planning.memory import Setting, predict_memory
-from cli.error_lines import check_line
 
 CPU = torch.device("cpu")
 SMALL = {**SPACE, "search": {"crop": [64, 64], "batch_size": 2}}

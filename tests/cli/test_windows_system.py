@@ -12,15 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.data_sets import write_folder
+from helpers.errors import check_line
+from helpers.pretend_windows import FORBIDDEN, NO_CALLS, NO_SIGNAL_CALLS, SIGNALS, windows
+from helpers.tiny_runs import RETRAIN, SEARCH, call, rows, write_config
 from PIL import Image
-from pretend_windows import FORBIDDEN, NO_CALLS, NO_SIGNAL_CALLS, SIGNALS, windows
-from tiny_runs import RETRAIN, SEARCH, call, rows, write_config, write_folder
 
 from autoseg.cli.main import run
 from autoseg.data.loading.cache import keep_samples
 from autoseg.errors import ConfigError
 from autoseg.planning.device import device_memory
-from cli.error_lines import check_line
 
 __all__ = ["windows"]  # the fixture
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
+from helpers.data_sets import ArrayDataset
 
 from autoseg.data.statistics import channel_statistics, class_weights, count_classes, repeat_factors
-from data.samples import ArrayDataset
 
 
 def dataset(ignore_label: int = 255) -> ArrayDataset:

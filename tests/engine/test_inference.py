@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from tiny_runs import GENOTYPE
+from helpers.tiny_runs import GENOTYPE
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_runs import SEARCH, SETTINGS, assert_same_run, call, checkpoint, rows, start, wait_for_rows, write_config
+from helpers.tiny_runs import (
+    SEARCH,
+    SETTINGS,
+    assert_same_run,
+    call,
+    checkpoint,
+    rows,
+    start,
+    wait_for_rows,
+    write_config,
+)
 
 from autoseg.cli.main import run
 from autoseg.engine import trainer as loop

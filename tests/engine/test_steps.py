@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from supernet.spaces import small_space
-from tiny_runs import SEARCH, assert_same_run, assert_same_state, call, rows, write_config
+from helpers.pretend_recorder import StandIn, Watch, freeze_other_half
+from helpers.spaces import small_space
+from helpers.tiny_runs import SEARCH, assert_same_run, assert_same_state, call, rows, write_config
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from autoseg.cli.main import run
@@ -31,49 +31,6 @@ OPERATIONS = ("none", "skip_connect", "max_pool_3x3", "sep_conv_3x3", "atrous_co
 ALTERNATING: list[tuple[Half, int]] = [("weights", 2)] * 5 + [(half, 2) for _ in range(6) for half in HALVES]
 """(half, images in the batch): weights alone at first, then both in turn."""
 WITH_SHORT_BATCHES = [step for of_epoch in [ALTERNATING[-4:] + [(half, 3) for half in HALVES]] * 5 for step in of_epoch]
-
-
-class StandIn(CudaGraphs):
-    """Records on a CPU: recording leaves no values, and replaying does the work again and touches what it wrote."""
-
-    streams: Sequence[Any] = ()
-
-    def __init__(self, supernet: Supernet) -> None:
-        self.supernet = supernet
-        self.runs = self.records = self.replays = 0
-
-    def run(self, work: Callable[[], Any]) -> Any:
-        self.runs += 1
-        return work()
-
-    def record(self, work: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
-        self.records += 1
-        before = copy.deepcopy(self.supernet.state_dict())
-        with torch.random.fork_rng([]):
-            loss = work()
-        self.supernet.load_state_dict(before)
-        trained = [parameter for parameter in self.supernet.parameters() if parameter.requires_grad]
-        written = [loss, *(parameter.grad for parameter in trained)]
-        for tensor in written:
-            tensor.fill_(torch.nan)
-
-        def replay() -> None:
-            self.replays += 1
-            flags = [parameter.requires_grad for parameter in self.supernet.parameters()]
-            grads = [parameter.grad for parameter in self.supernet.parameters()]
-            results = [work(), *(parameter.grad for parameter in trained)]
-            for tensor, result in zip(written, results, strict=True):
-                tensor.copy_(result)
-            for parameter, flag, grad in zip(self.supernet.parameters(), flags, grads, strict=True):
-                parameter.requires_grad_(flag)
-                parameter.grad = grad
-
-        return loss, replay
-
-
-def freeze_other_half(gradients: Gradients, half: Half) -> None:
-    """As `SearchTask.step` does before it takes the gradients of a half."""
-    gradients.freeze(HALVES[half == "weights"])
 
 
 class Training:
@@ -436,24 +393,6 @@ def test_a_whole_search_from_recordings(searched: Path, tmp_path: Path, monkeypa
 
 
 # --- nothing in a step waits for the GPU ------------------------------------------------------------------------------
-
-
-class Watch(TorchDispatchMode):
-    """Collects the operations that would move data between a GPU, here the meta device, and the CPU."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.operations: set[str] = set()
-        self.mixed: set[str] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        devices = {leaf.device.type for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor)}
-        if devices != {"cpu"}:  # what stays on the CPU waits for nothing
-            self.operations.add(func.overloadpacket.__name__)
-        if "cpu" in devices and len(devices) > 1:
-            self.mixed.add(str(func))
-        return result
 
 
 @pytest.mark.slow

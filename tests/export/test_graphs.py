@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.exported import CLASSES, METADATA
 
 import autoseg
 from autoseg.export import ExportReport
 from autoseg.export.metadata import INPUT_CONVENTION
 from autoseg.export.network import CHECKED_SIZES
 from autoseg.network import Network
-from export.conftest import CLASSES, METADATA
 
 SIZES = [(1, 32, 32), (3, 33, 47), (1, 64, 64), (2, 65, 129), (1, 120, 160), (17, 40, 32), (1, 32, 515), (1, 360, 480)]
 

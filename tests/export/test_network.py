@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from error_codes import raises_code
+from helpers.errors import raises_code
+from helpers.exported import CLASSES, GENOTYPES, METADATA, make_network
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,7 +20,6 @@ from autoseg.errors import ExportError
 from autoseg.export import NETWORK_FORMATS, export_network
 from autoseg.export import graph as graph_module
 from autoseg.export import network as network_module
-from export.conftest import CLASSES, GENOTYPES, METADATA, make_network
 
 GENOTYPE = GENOTYPES["down and up"]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.modules import noise, randomised
+from helpers.oracle_operations import conv_norm_relu, convolve, interpolate, normalise
 from torch import nn
 
 from autoseg.ops.heads import (
@@ -17,8 +19,6 @@ from autoseg.ops.heads import (
     Stem,
     UNetDecoder,
 )
-from ops.formulas import conv_norm_relu, convolve, interpolate, normalise
-from ops.test_operations import noise, randomised
 
 
 def test_stem_gives_the_last_two_features_before_their_relu() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from error_codes import raises_code
+from helpers.errors import raises_code
 
 from autoseg import host_memory
 from autoseg.errors import ConfigError, RunError

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from cli.error_lines import check_line
-from error_codes import raises_code
-from tiny_runs import RETRAIN, SPACE, call, retrain_task, write_config, write_folder
+from helpers.data_sets import write_folder
+from helpers.errors import check_line, raises_code
+from helpers.measured_memory import search_config
+from helpers.tiny_runs import RETRAIN, SPACE, call, retrain_task, write_config
 
 from autoseg.cli.main import run
 from autoseg.engine.config import RetrainConfig, SearchConfig
@@ -20,7 +21,6 @@ from autoseg.planning import fit as fitting
 from autoseg.planning.device import format_bytes
 from autoseg.planning.fit import fit_to_device, smaller_settings
 from autoseg.planning.memory import MARGIN, predict_memory
-from planning.memory_measured import search_config
 
 CPU = torch.device("cpu")
 PRECISIONS = ("float32", "bf16", "fp16")

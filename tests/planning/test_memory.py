@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import SPACE
+from helpers.measured_memory import allocated_peak, held_bytes, iterate, real_task, search_config
+from helpers.tiny_runs import SPACE
 
 from autoseg.config.base import merge
 from autoseg.planning.fit import Limits, Planner, largest_that_fits
@@ -20,7 +21,6 @@ from autoseg.planning.memory import (
     predict_memory,
     recorded_bytes,
 )
-from planning.memory_measured import allocated_peak, held_bytes, iterate, real_task, search_config
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 WIDE: dict[str, Any] = {

@@ -9,8 +9,13 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from error_codes import raises_code
-from oracles import largest_difference, parameter_pairs, textbook_of
+from helpers.errors import raises_code
+from helpers.oracle_options import options_pairs, options_textbook_of
+from helpers.oracle_supernet import largest_difference, parameter_pairs, textbook_of
+from helpers.oracle_upsampling import upsampling_oracle_of, upsampling_pairs
+from helpers.spaces import small_space, space_with
+from helpers.supernets import results, supernet_of
+from helpers.upsampling_spaces import SPACES as UPSAMPLING_SPACES
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -22,12 +27,7 @@ from autoseg.space.schema import SearchSpace
 from autoseg.supernet import KernelChoice, Supernet, build_supernet, choose_kernels
 from autoseg.supernet.fast.channel_groups import LAYOUTS
 from autoseg.supernet.fast.kernels import DEFAULTS
-from supernet.oracle_options import options_pairs, options_textbook_of
-from supernet.oracle_upsampling import upsampling_oracle_of, upsampling_pairs
-from supernet.spaces import small_space, supernet_of
-from supernet.test_options import TEMPERATURES, space_with
-from supernet.test_paths import results
-from supernet.test_upsampling import SPACES as UPSAMPLING_SPACES
+from supernet.test_options import TEMPERATURES
 
 CPU, CUDA, MPS = (torch.device(kind) for kind in ("cpu", "cuda", "mps"))
 VARIANTS = [

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from oracles import largest_difference, parameter_pairs, textbook_of
+from helpers.oracle_supernet import largest_difference, parameter_pairs, textbook_of
+from helpers.spaces import small_space
+from helpers.supernets import results, supernet_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from autoseg.registry import OPERATIONS
 from autoseg.space.groups import PAPER_OPERATIONS
-from autoseg.supernet import Supernet, build_supernet
-from supernet.spaces import small_space, supernet_of
+from autoseg.supernet import build_supernet
 
 SPACES = {
     "every operation": small_space(layers=4, blocks=3),
@@ -22,15 +23,6 @@ SPACES = {
     "free alone": small_space(layers=3, blocks=2, operations=["max_pool_3x3", "skip_connect", "avg_pool_3x3"]),
     "any order": small_space(layers=3, blocks=2, operations=list(OPERATIONS)[::-1]),
 }
-
-
-def results(supernet: Supernet, images: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Logits, and the gradient of every parameter that wants one."""
-    supernet.zero_grad(set_to_none=True)
-    logits = supernet(images)
-    direction = torch.randn(logits.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    (logits * direction.to(logits)).sum().backward()
-    return logits.detach(), {name: p.grad for name, p in supernet.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.slow

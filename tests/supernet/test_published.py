@@ -2,37 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
-from oracles import TextbookSupernet
-from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from helpers.oracle_supernet import TextbookSupernet
+from helpers.supernets import count_operations
 
 from autoseg.analysis.flops import count_parameters
 from autoseg.space.schema import SearchSpace
 from autoseg.supernet import build_supernet
 
 SPACE = SearchSpace.load("auto_deeplab")
-
-
-class OperationCounter(TorchDispatchMode):
-    """Counts the aten operations that reach the dispatcher's end: the kernels and views of a forward pass."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += 1
-        return func(*args, **(kwargs or {}))
-
-
-def count_operations(network: nn.Module, images: torch.Tensor) -> int:
-    with OperationCounter() as counter:
-        network(images)
-    return counter.count
 
 
 @pytest.mark.slow

@@ -6,11 +6,12 @@ import itertools
 
 import pytest
 import torch
-from oracles import largest_difference, parameter_pairs, textbook_of
+from helpers.oracle_supernet import largest_difference, parameter_pairs, textbook_of
+from helpers.spaces import small_space
+from helpers.supernets import supernet_of
 
 from autoseg.registry import OPERATIONS
 from autoseg.space.schema import SearchSpace
-from supernet.spaces import small_space, supernet_of
 
 
 def assert_equal_to_textbook(space: SearchSpace, size: tuple[int, int], seed: int = 0) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from error_codes import raises_code
+from helpers.errors import raises_code
 from PIL import Image
 
 from autoseg.cli.main import run
