@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.pretend_streams import Stream
+from helpers.pretend_streams import Stream, streams
 from helpers.spaces import small_space
 from helpers.supernets import loss_of, supernet_of
 
 from autoseg.supernet.fast.cell import Feature, SearchCell
 from autoseg.supernet.fast.streams import run_side_by_side
+
+__all__ = ["streams"]  # the fixture
 
 
 def running(result: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers.oracle_supernet import largest_difference
 from helpers.oracle_upsampling import upsampling_oracle_of, upsampling_pairs
-from helpers.pretend_streams import streams as streams_fixture
+from helpers.pretend_streams import streams
 from helpers.spaces import small_space
 from helpers.supernets import loss_of, results, supernet_of
 from helpers.upsampling_spaces import SPACES, images_of, space_of
@@ -24,7 +24,7 @@ from autoseg.space.trellis import STEM_NODE, Arrow, Move, Node
 from autoseg.supernet import build_supernet
 from autoseg.supernet.fast.cell import Preprocess
 
-streams = streams_fixture
+__all__ = ["streams"]  # the fixture
 
 
 @pytest.mark.slow
