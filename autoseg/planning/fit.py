@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -187,13 +187,15 @@ def largest_that_fits(
 
 
 def fit_to_device(
-    config: Config, device: torch.device, given: Collection[str], memory_bytes: int | None = None
-) -> tuple[Config, list[str]]:
+    config: Config, device: torch.device, given: Collection[str], memory_bytes: int | None = None,
+    most_bytes: Mapping[str, int] = MOST_BYTES,
+) -> tuple[Config, list[str]]:  # fmt: skip
     """Make settings fit the device's memory; return them and a line on each change.
 
     The first change is `checkpoint_cells`, which changes no result; then the batch is halved, then the crop reduced.
     Settings in `given` stay. If nothing helps, all settings stay and the line is a warning. `memory_bytes`: memory of
-    the device; None: ask it.
+    the device; None: ask it. `most_bytes`: bytes for each pixel of the batch, by the kind of run, above which a
+    prediction is made.
     Raises: ConfigError: the `given` settings clearly do not fit, whatever the others are; the message says what fits.
     """
     kind, schedule = schedule_of(config)
@@ -202,7 +204,7 @@ def fit_to_device(
         available = device_memory(device) if memory_bytes is None else memory_bytes
     except ConfigError:  # the system does not say
         return config, []
-    if 2 * asked.pixels * MOST_BYTES[kind] <= available:
+    if 2 * asked.pixels * most_bytes[kind] <= available:
         return config, []
 
     @cache

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -34,11 +34,13 @@ def process(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_help_answers_in_half_a_second() -> None:
+    """Seconds of the processor count, not those of a clock: other programs run on the machine too."""
     seconds = []
-    for _ in range(8):  # the best of several, since the machine is shared
-        began = time.perf_counter()
+    for _ in range(4):  # the best of several, since caches are shared
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = process("-m", "autoseg.cli.main", "--help")
-        seconds.append(time.perf_counter() - began)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
         assert done.returncode == 0, done.stderr
         if seconds[-1] < 0.5:
             break

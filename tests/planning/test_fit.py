@@ -26,9 +26,8 @@ CPU = torch.device("cpu")
 PRECISIONS = ("float32", "bf16", "fp16")
 
 
-@pytest.fixture(autouse=True)
-def always_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "MOST_BYTES", {"search": 10**9, "retrain": 10**9})
+PREDICTED = {"search": 10**9, "retrain": 10**9}
+"""So many bytes a pixel that nothing is taken to fit unpredicted."""
 
 
 def searched(**search: Any) -> SearchConfig:
@@ -42,7 +41,7 @@ def needed(config: SearchConfig | RetrainConfig, **changes: Any) -> int:
 
 
 def changed(config: Any, memory_bytes: int, *given: str) -> tuple[dict[str, Any], list[str]]:
-    fitted, reasons = fit_to_device(config, CPU, given, memory_bytes)
+    fitted, reasons = fit_to_device(config, CPU, given, memory_bytes, PREDICTED)
     kind = "search" if isinstance(config, SearchConfig) else "retrain"
     before, after = (getattr(one, kind).to_dict() for one in (config, fitted))
     return {key: after[key] for key in after if after[key] != before[key]}, reasons
@@ -94,7 +93,7 @@ def peak(config: SearchConfig | RetrainConfig, **changes: Any) -> int:
 
 def refusal(config: SearchConfig | RetrainConfig, memory_bytes: int, *given: str) -> str:
     with raises_code(ConfigError, "memory-too-small") as caught:
-        fit_to_device(config, CPU, given, memory_bytes)
+        fit_to_device(config, CPU, given, memory_bytes, PREDICTED)
     return str(caught.value)
 
 
@@ -205,7 +204,7 @@ def test_fp16_takes_what_bf16_takes() -> None:
     assert memory["bf16"] < memory["float32"]
     assert memory["fp16"] == pytest.approx(memory["bf16"], rel=1e-3)
     for name in ("bf16", "fp16"):
-        config, reasons = fit_to_device(searched(precision=name), gpu, (), memory["bf16"] + 10**6)
+        config, reasons = fit_to_device(searched(precision=name), gpu, (), memory["bf16"] + 10**6, PREDICTED)
         assert (config, reasons) == (searched(precision=name), [])
 
 
@@ -220,9 +219,8 @@ def test_a_retraining() -> None:
 
 
 def test_nothing_is_predicted_where_there_is_plenty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
     monkeypatch.setattr(fitting, "predict_memory", lambda *_: pytest.fail("predicted"))
-    assert changed(searched(), 10**12) == ({}, [])
+    assert fit_to_device(searched(), CPU, (), 10**12) == (searched(), [])
 
 
 @pytest.mark.slow
@@ -243,8 +241,6 @@ def test_a_run_is_fitted_and_says_so(
 def test_a_device_that_runs_out_of_memory_is_one_line(
     batch: int, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(fitting, "MOST_BYTES", {"retrain": 0})  # predict nothing
-
     def fail(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
