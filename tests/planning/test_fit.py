@@ -11,6 +11,7 @@ import torch
 from helpers.data_sets import write_folder
 from helpers.errors import check_line, raises_code
 from helpers.measured_memory import search_config
+from helpers.predicted_memory import predict_once, predicted_once
 from helpers.tiny_runs import RETRAIN, SPACE, call, retrain_task, write_config
 
 from autoseg.cli.main import run
@@ -20,7 +21,10 @@ from autoseg.files import read_yaml
 from autoseg.planning import fit as fitting
 from autoseg.planning.device import format_bytes
 from autoseg.planning.fit import fit_to_device, smaller_settings
-from autoseg.planning.memory import MARGIN, predict_memory
+from autoseg.planning.memory import MARGIN
+
+__all__ = ["predicted_once"]  # the fixture
+pytestmark = pytest.mark.usefixtures("predicted_once")
 
 CPU = torch.device("cpu")
 PRECISIONS = ("float32", "bf16", "fp16")
@@ -37,7 +41,7 @@ def searched(**search: Any) -> SearchConfig:
 def needed(config: SearchConfig | RetrainConfig, **changes: Any) -> int:
     kind = "search" if isinstance(config, SearchConfig) else "retrain"
     changed: Any = config.model_copy(update={kind: getattr(config, kind).model_copy(update=changes)})
-    return int(predict_memory(changed, CPU).needed_bytes(CPU))
+    return int(predict_once(changed, CPU).needed_bytes(CPU))
 
 
 def changed(config: Any, memory_bytes: int, *given: str) -> tuple[dict[str, Any], list[str]]:
@@ -200,7 +204,7 @@ def test_a_run_is_refused_before_an_image_is_decoded_or_a_folder_made(
 def test_fp16_takes_what_bf16_takes() -> None:
     """On a GPU, which need not be there."""
     gpu = torch.device("cuda")
-    memory = {name: predict_memory(searched(precision=name), gpu).needed_bytes(gpu) for name in PRECISIONS}
+    memory = {name: predict_once(searched(precision=name), gpu).needed_bytes(gpu) for name in PRECISIONS}
     assert memory["bf16"] < memory["float32"]
     assert memory["fp16"] == pytest.approx(memory["bf16"], rel=1e-3)
     for name in ("bf16", "fp16"):
