@@ -56,7 +56,7 @@ def make_genotype(strides: list[int], stem: list[int], decoder: str) -> Genotype
 
 GENOTYPES = {
     "down and up": make_genotype([4, 8, 4], [2, 1, 2], "deeplabv3plus"),
-    "to stride 32": make_genotype([2, 4, 8, 16, 32, 16], [2], "aspp"),
+    "to stride 32": make_genotype([8, 16, 32, 16], [2, 2], "aspp"),
 }
 
 
