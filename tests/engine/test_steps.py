@@ -44,10 +44,11 @@ class Training:
         precision: str = "float32",
         checkpoint: bool = False,
         layers: int = 2,
+        blocks: int = 1,
     ) -> None:
         self.device, self.dtype = device or torch.device("cpu"), dtype
         torch.manual_seed(0)
-        space = small_space(layers=layers, blocks=2, strides=(4, 8, 16), operations=OPERATIONS, filters=4)
+        space = small_space(layers=layers, blocks=blocks, strides=(4, 8, 16), operations=OPERATIONS, filters=4)
         self.supernet = build_supernet(space, 3, 0.1).to(self.device, dtype)
         self.supernet.checkpoint_cells = checkpoint
         weights = torch.tensor([1.0, 2.0, 0.5], device=self.device)
@@ -463,8 +464,8 @@ def test_cuda_graphs_equal_eager_steps(
 ) -> None:
     """A GPU adds up some sums in another order each time, in eager steps too, so not bit for bit."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # whose rounding would make much of that
-    eager = Training(device=CUDA, dtype=dtype, precision=precision, layers=5)
-    graphed = Training(recorder, CUDA, dtype, precision, checkpoint, layers=5)
+    eager = Training(device=CUDA, dtype=dtype, precision=precision, layers=5, blocks=2)
+    graphed = Training(recorder, CUDA, dtype, precision, checkpoint, layers=5, blocks=2)
     assert_same_steps(eager, graphed, halves, tolerance)
 
 

@@ -125,7 +125,7 @@ def wait_for_rows(process: subprocess.Popen[str], run_directory: Path, count: in
     while not path.exists() or path.read_bytes().count(b"\n") < count:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end, "no progress"
-        time.sleep(0.002)
+        time.sleep(0.01)
 
 
 def rows(run_directory: Path, kind: str | None = None) -> list[dict[str, Any]]:

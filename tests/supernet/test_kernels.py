@@ -36,15 +36,19 @@ VARIANTS = [
     KernelChoice("channels_first", "product"),
 ]
 SPACES: dict[str, tuple[SearchSpace, Any, Any]] = {
-    "every operation": (small_space(layers=4, blocks=3), textbook_of, parameter_pairs),
-    "paper": (small_space(layers=3, blocks=5, filters=1, operations=PAPER_OPERATIONS), textbook_of, parameter_pairs),
+    "every operation": (small_space(layers=3, blocks=2), textbook_of, parameter_pairs),
+    "paper": (
+        small_space(layers=3, blocks=5, strides=(4, 8, 16), filters=1, operations=PAPER_OPERATIONS),
+        textbook_of,
+        parameter_pairs,
+    ),
     "free alone": (
         small_space(layers=3, operations=["max_pool_3x3", "skip_connect", "avg_pool_3x3"]),
         textbook_of,
         parameter_pairs,
     ),
     **{
-        name: (space_with(relaxation, layers=3, blocks=3, filters=4), options_textbook_of, options_pairs)
+        name: (space_with(relaxation, layers=3, blocks=2, filters=4), options_textbook_of, options_pairs)
         for name, relaxation in {
             "pc_darts": {"pc_darts": 2},
             "mix": {"mix_before_cell": True},

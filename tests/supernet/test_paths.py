@@ -17,7 +17,7 @@ from autoseg.space.groups import PAPER_OPERATIONS
 from autoseg.supernet import build_supernet
 
 SPACES = {
-    "every operation": small_space(layers=4, blocks=3),
+    "every operation": small_space(layers=3, blocks=2),
     "of the paper": small_space(layers=3, blocks=3, operations=PAPER_OPERATIONS),
     "dilated alone": small_space(layers=3, blocks=2, operations=["none", "dil_conv_5x5", "dil_conv_3x3"]),
     "free alone": small_space(layers=3, blocks=2, operations=["max_pool_3x3", "skip_connect", "avg_pool_3x3"]),
@@ -97,7 +97,7 @@ def test_an_architecture_step_computes_no_gradient_of_a_weight() -> None:
 @pytest.mark.slow
 def test_one_thread_and_two_give_the_same() -> None:
     """With one, 1x1 convolutions are called otherwise."""
-    supernet = supernet_of(SPACES["every operation"])
+    supernet = supernet_of(small_space(layers=2, blocks=1))
     images = torch.randn(2, 3, 40, 48, dtype=torch.float64)
     threads, found = torch.get_num_threads(), []
     try:
