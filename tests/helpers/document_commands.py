@@ -21,6 +21,8 @@ FEWER = {
     "plan": ["space.network.layers=2", "space.network.strides=[2, 4]", "space.cell.operations=[skip_connect]"],
 }  # fmt: skip
 """Settings that make a command quick, by its name."""
+SMALLER_TINY = ["space.network.layers=3", "space.cell.blocks=2"]
+"""Settings that make the space `tiny` smaller still."""
 
 
 def blocks(document: Path, language: str) -> list[str]:
@@ -48,6 +50,7 @@ def run_all(all_commands: list[list[str]], replacements: Mapping[str, str]) -> l
         if words[0] == "python":
             exec(words[2], {})
             continue
-        fewer = [word for setting in FEWER.get(words[0], []) for word in ("--set", setting)]
+        settings = FEWER.get(words[0], []) + (SMALLER_TINY if words[0] == "search" and "tiny" in words else [])
+        fewer = [word for setting in settings for word in ("--set", setting)]
         assert run([*words, *fewer]) == 0, " ".join(words)
     return [words[0] for words in all_commands]
