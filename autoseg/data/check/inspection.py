@@ -98,13 +98,13 @@ def inspect_pair(split: str, pair: Pair, table: MaskTable | None, config: DataCo
     return PairFacts(split, pair, mask_size or size, image_kind, mask_kind, labels, pixels, tuple(faults))
 
 
-def count_labels(mask: NDArray[np.integer[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def count_labels(mask: NDArray[np.integer[Any]], at_once: int = AT_ONCE) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The labels of a mask, ascending, and the pixels of each; only the `MOST_LABELS` commonest."""
     flat = mask.reshape(-1)
     if mask.dtype in (np.uint8, np.uint16):
         counts = np.zeros(np.iinfo(mask.dtype).max + 1, dtype=np.int64)
-        for start in range(0, flat.size, AT_ONCE):
-            counts += np.bincount(flat[start : start + AT_ONCE], minlength=len(counts))
+        for start in range(0, flat.size, at_once):
+            counts += np.bincount(flat[start : start + at_once], minlength=len(counts))
         labels = np.flatnonzero(counts)
         pixels = counts[labels]
     else:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from error_codes import raises_code
+from helpers.errors import raises_code
 from PIL import Image
 
 from autoseg.config.base import parse
@@ -556,10 +556,9 @@ def test_a_turned_photo_is_as_large_as_its_mask(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
-def test_labels_are_counted(dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("autoseg.data.check.inspection.AT_ONCE", 100)
+def test_labels_are_counted(dtype: type) -> None:
     mask = np.random.default_rng(0).integers(0, 50, (30, 31)).astype(dtype)
-    labels, pixels = count_labels(mask)
+    labels, pixels = count_labels(mask, at_once=100)
     expected = np.unique(mask, return_counts=True)
     assert labels.tolist() == expected[0].tolist()
     assert pixels.tolist() == expected[1].tolist()
