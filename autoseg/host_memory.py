@@ -1,6 +1,7 @@
 """The memory of the machine, on Linux, Windows and macOS, within a container's limits (control groups, version 2).
 
-Every function returns bytes, or None where the system does not say.
+Every function returns bytes, or None where the system does not say. `meminfo` and `container` are the file and the
+folder in which Linux says it.
 """
 
 from __future__ import annotations
@@ -23,24 +24,24 @@ class _WindowsMemory(ctypes.Structure):
     )
 
 
-def free_memory() -> int | None:
+def free_memory(meminfo: Path = MEMINFO, container: Path = CONTAINER) -> int | None:
     """Memory that is available now without swapping. macOS does not say."""
-    limit, used = _container("memory.max"), _container("memory.current")
+    limit, used = _container(container, "memory.max"), _container(container, "memory.current")
     left = None if limit is None or used is None else max(0, limit - used)
-    return _least(_linux("MemAvailable") or _windows("free"), left)
+    return _least(_linux(meminfo, "MemAvailable") or _windows("free"), left)
 
 
-def total_memory() -> int | None:
+def total_memory(meminfo: Path = MEMINFO, container: Path = CONTAINER) -> int | None:
     """Memory of the machine, or the limit of its container if that is less."""
-    return _least(_linux("MemTotal") or _windows("total") or _posix(), _container("memory.max"))
+    return _least(_linux(meminfo, "MemTotal") or _windows("total") or _posix(), _container(container, "memory.max"))
 
 
-def total_with_swap() -> int | None:
+def total_with_swap(meminfo: Path = MEMINFO, container: Path = CONTAINER) -> int | None:
     """Memory and swap that a process could get if it ran alone. macOS does not say: its swap grows on demand."""
-    memory, swap = _linux("MemTotal"), _linux("SwapTotal")
+    memory, swap = _linux(meminfo, "MemTotal"), _linux(meminfo, "SwapTotal")
     if memory is None or swap is None:
         return _windows("total_with_page_file")
-    limits = _container("memory.max"), _container("memory.swap.max")
+    limits = _container(container, "memory.max"), _container(container, "memory.swap.max")
     return sum(size if limit is None else min(size, limit) for size, limit in zip((memory, swap), limits, strict=True))
 
 
@@ -48,10 +49,10 @@ def _least(*sizes: int | None) -> int | None:
     return min((size for size in sizes if size is not None), default=None)
 
 
-def _linux(name: str) -> int | None:
+def _linux(meminfo: Path, name: str) -> int | None:
     """A line of /proc/meminfo."""
     try:
-        lines = MEMINFO.read_text(encoding="ascii").splitlines()
+        lines = meminfo.read_text(encoding="ascii").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
     except (OSError, StopIteration):
         return None
@@ -73,10 +74,10 @@ def _posix() -> int | None:
         return None
 
 
-def _container(name: str) -> int | None:
+def _container(container: Path, name: str) -> int | None:
     """A figure of the container; None without one, or where it has no limit."""
     try:
-        text = (CONTAINER / name).read_text(encoding="ascii").strip()
+        text = (container / name).read_text(encoding="ascii").strip()
     except OSError:
         return None
     return int(text) if text.isdigit() else None

@@ -4,7 +4,8 @@
 
 CamVid and PASCAL VOC as they are; from CamVid's images folders laid out as Cityscapes, as ADE20K and with 0/255 masks
 (road), and images of one 16-bit channel; colour-coded masks from generated images. Left out, all are made of generated
-images (tests/made_data_sets.py). No settings are given, but for the colours' YAML. --out gets table.md and pictures.
+images (tests/helpers/data_layouts.py). No settings are given, but for the colours' YAML. --out gets table.md and
+pictures.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from matplotlib.figure import Figure
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
-from made_data_sets import MAKERS, Source, generated, source
+from helpers.data_layouts import MAKERS, Source, generated, source
 
 import autoseg
 from autoseg.api.demo import commonest_class

@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A search that was never stopped. Not to be changed."""
-    from tiny_runs import SEARCH, call, write_config
+    from helpers.tiny_runs import SEARCH, call, write_config
 
     folder = tmp_path_factory.mktemp("searched")
     call("search", "--config", write_config(folder / "config.yaml", SEARCH), "--out", folder / "run")
@@ -38,7 +38,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def retrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A retraining that was never stopped. Not to be changed."""
-    from tiny_runs import RETRAIN, call, write_config
+    from helpers.tiny_runs import RETRAIN, call, write_config
 
     folder = tmp_path_factory.mktemp("retrained")
     call("retrain", "--config", write_config(folder / "config.yaml", RETRAIN), "--out", folder / "run")

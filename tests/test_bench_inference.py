@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from tiny_runs import GENOTYPE, write_config
+from helpers.tiny_runs import GENOTYPE, write_config
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 

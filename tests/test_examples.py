@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from cli.error_lines import check_line
-from error_codes import raises_code
-from plugin_files import nothing_stays
-from test_docs import FEWER, commands, run_all
-from tiny_runs import GENOTYPE, RETRAIN, SEARCH, SPACE, call, write_config
+from helpers.document_commands import FEWER, commands, run_all
+from helpers.errors import check_line, raises_code
+from helpers.plugins import nothing_stays
+from helpers.tiny_runs import GENOTYPE, RETRAIN, SEARCH, SPACE, call, write_config
 from torch import nn
 
 import autoseg

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from error_codes import raises_code
+from helpers.errors import raises_code
 
 from autoseg.errors import ConfigError, DataError
 from autoseg.files import (

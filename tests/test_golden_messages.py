@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from helpers.data_sets import write_folder
+from helpers.tiny_runs import SEARCH, write_config
 from PIL import Image
-from tiny_runs import SEARCH, write_config, write_folder
 
 from autoseg.cli.main import run
 

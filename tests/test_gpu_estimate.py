@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from planning.memory_measured import search_config
-from tiny_runs import SPACE, write_config
+from helpers.measured_memory import search_config
+from helpers.tiny_runs import SPACE, write_config
 from torch.nn import functional as F
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))

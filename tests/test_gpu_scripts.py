@@ -31,7 +31,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
 from gpu import bench, bench_child, bench_rows, camvid, camvid_child, check
 from gpu.output import MOST_FILES, Output, make_room, table
 from gpu.supervisor import Supervisor
-from tiny_runs import search_settings
+from helpers.tiny_runs import search_settings
 
 from autoseg.errors import ConfigError, Interrupted
 
@@ -668,7 +668,9 @@ def test_work_is_stopped_at_its_end_and_says_whether_it_was_done() -> None:
     assert camvid_child.within(time.time() + 60, lambda: None)
     assert not camvid_child.within(time.time() + 0.1, until_stopped)
     with pytest.raises(Interrupted, match="before the first step"):
-        camvid_child.within(time.time() - 5, lambda: time.sleep(30))
+        camvid_child.within(time.time() + 0.1, lambda: time.sleep(30))
+    with pytest.raises(Interrupted, match="before the first step"):
+        camvid_child.within(time.time() - 5, lambda: pytest.fail("begun"))
     assert time.monotonic() - began < 10
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
@@ -725,7 +727,7 @@ def test_camvid_in_miniature(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_camvid_goes_on_with_runs_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_camvid_goes_on_with_runs_that_are_there(tmp_path: Path) -> None:
     """A search that its time stopped is decoded as far as it came, and what follows uses it."""
     events: list[dict[str, Any]] = []
     out = tmp_path / "out"
@@ -736,10 +738,8 @@ def test_camvid_goes_on_with_runs_that_are_there(tmp_path: Path, monkeypatch: py
         events.clear()
         tell: Any = lambda event, **more: events.append({"event": event, **more})  # noqa: E731
         times = began, began + seconds
-        return camvid_child.Pipeline("fast", None, tmp_path / "work", out, times, True, tell)
+        return camvid_child.Pipeline("fast", None, tmp_path / "work", out, times, True, tell, 0.9, 3)
 
-    monkeypatch.setattr(camvid_child, "SEARCH_SHARE", 0.9)
-    monkeypatch.setattr(camvid_child, "DRY_EPOCHS", 3)
     first = pipeline(600)
     assert first.phase("search", first.search)
     resumed = pipeline(600)
@@ -762,15 +762,14 @@ def test_what_camvid_says_of_a_training_that_was_stopped() -> None:
     assert camvid.essence({"outcome": "failed", "reason": "RunError: no"}) == "RunError: no"
 
 
-def test_work_folders_are_numbered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(camvid, "ROOT", tmp_path)
-    first, second = camvid.work_folder(None, False), camvid.work_folder(None, False)
+def test_work_folders_are_numbered(tmp_path: Path) -> None:
+    first, second = (camvid.work_folder(None, False, tmp_path) for _ in range(2))
     assert (first.name, second.name) == ("gpu-camvid-0", "gpu-camvid-1")
     with pytest.raises(FileNotFoundError, match="holds no search"):
-        camvid.work_folder(None, True)
+        camvid.work_folder(None, True, tmp_path)
     (second / "search").mkdir()
     (second / "search" / "config.yaml").write_text("")
-    assert camvid.work_folder(None, True) == second
+    assert camvid.work_folder(None, True, tmp_path) == second
 
 
 # --- pack.sh ----------------------------------------------------------------------------------------------------------

@@ -9,18 +9,15 @@ from typing import Any
 
 import pytest
 
-from autoseg import host_memory
 from autoseg.host_memory import free_memory, total_memory, total_with_swap
 
 FIELDS = {"total": 8000, "free": 3000, "total_with_page_file": 12000}
 
 
-@pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder where a Linux system keeps its files; there are none yet."""
-    monkeypatch.setattr(host_memory, "MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(host_memory, "CONTAINER", tmp_path)
-    return tmp_path
+def of(folder: Path) -> tuple[int | None, int | None, int | None]:
+    """Free memory, all of it, and all with swap, of a machine whose files of Linux, if there are any, lie here."""
+    where = (folder / "meminfo", folder)
+    return free_memory(*where), total_memory(*where), total_with_swap(*where)
 
 
 def write(folder: Path, **files: str) -> None:
@@ -28,18 +25,18 @@ def write(folder: Path, **files: str) -> None:
         (folder / name.replace("_", ".")).write_text(text)
 
 
-def test_linux(machine: Path) -> None:
-    (machine / "meminfo").write_text("MemTotal: 9000 kB\nMemFree: 1 kB\nMemAvailable: 4000 kB\nSwapTotal: 2000 kB\n")
-    assert (free_memory(), total_memory(), total_with_swap()) == (4000 * 1024, 9000 * 1024, 11000 * 1024)
-    write(machine, memory_max="max\n", memory_current="5\n", memory_swap_max="max\n")
-    assert (free_memory(), total_memory(), total_with_swap()) == (4000 * 1024, 9000 * 1024, 11000 * 1024)
-    write(machine, memory_max="3000000\n", memory_current="1000000\n", memory_swap_max="0\n")
-    assert (free_memory(), total_memory(), total_with_swap()) == (2_000_000, 3_000_000, 3_000_000)
-    write(machine, memory_current="4000000\n")
-    assert free_memory() == 0
+def test_linux(tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemFree: 1 kB\nMemAvailable: 4000 kB\nSwapTotal: 2000 kB\n")
+    assert of(tmp_path) == (4000 * 1024, 9000 * 1024, 11000 * 1024)
+    write(tmp_path, memory_max="max\n", memory_current="5\n", memory_swap_max="max\n")
+    assert of(tmp_path) == (4000 * 1024, 9000 * 1024, 11000 * 1024)
+    write(tmp_path, memory_max="3000000\n", memory_current="1000000\n", memory_swap_max="0\n")
+    assert of(tmp_path) == (2_000_000, 3_000_000, 3_000_000)
+    write(tmp_path, memory_current="4000000\n")
+    assert of(tmp_path)[0] == 0
 
 
-def test_windows(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Kernel:
         @staticmethod
         def GlobalMemoryStatusEx(reference: Any) -> int:
@@ -52,14 +49,14 @@ def test_windows(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     works = 1
     monkeypatch.setattr(ctypes, "windll", type("Windows", (), {"kernel32": Kernel}), raising=False)
     monkeypatch.delattr(os, "sysconf")
-    assert (free_memory(), total_memory(), total_with_swap()) == (3000, 8000, 12000)
+    assert of(tmp_path) == (3000, 8000, 12000)
     works = 0
-    assert (free_memory(), total_memory(), total_with_swap()) == (None, None, None)
+    assert of(tmp_path) == (None, None, None)
 
 
-def test_macos(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_macos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 16384}.__getitem__)
-    assert (free_memory(), total_memory(), total_with_swap()) == (None, 16_384_000, None)
+    assert of(tmp_path) == (None, 16_384_000, None)
 
 
 def test_this_machine() -> None:

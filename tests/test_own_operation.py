@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cli.error_lines import check_line
-from plugin_files import nothing_stays
-from tiny_runs import COMMON, DATA, SPACE, call, write_config
+from helpers.errors import check_line
+from helpers.plugins import nothing_stays
+from helpers.tiny_runs import COMMON, DATA, SPACE, call, write_config
 
 import autoseg
 from autoseg.analysis.flops import count_multiply_adds

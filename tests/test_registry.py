@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from error_codes import raises_code
-from plugin_files import RECORDS, nothing_stays, source
+from helpers.errors import raises_code
+from helpers.plugins import RECORDS, nothing_stays, source
 
 import autoseg
 from autoseg.errors import PluginError

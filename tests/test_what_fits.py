@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_runs import GENOTYPE, SPACE, write_config
+from helpers.tiny_runs import GENOTYPE, SPACE, write_config
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
 

@@ -80,7 +80,7 @@ def repeat_factors(dataset: SegmentationDataset, indices: Sequence[int]) -> NDAr
 
 
 def channel_statistics(
-    dataset: SegmentationDataset, images: int = STATISTICS_IMAGES
+    dataset: SegmentationDataset, images: int = STATISTICS_IMAGES, pixels_at_once: int = PIXELS_AT_ONCE
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel over all pixels of up to `images` images, evenly spaced.
 
@@ -92,8 +92,8 @@ def channel_statistics(
     for number in range(count):
         image = dataset.load(number * len(dataset) // count).image
         flat = image.reshape(-1, image.shape[-1])
-        for start in range(0, len(flat), PIXELS_AT_ONCE):
-            values = flat[start : start + PIXELS_AT_ONCE].astype(np.float64) / full_scale(image.dtype)
+        for start in range(0, len(flat), pixels_at_once):
+            values = flat[start : start + pixels_at_once].astype(np.float64) / full_scale(image.dtype)
             sums += values.sum(0), np.square(values).sum(0)
             pixels += len(values)
     mean, square = sums / pixels

@@ -23,33 +23,39 @@ PLAIN = InferenceConfig()
 """One pass at the images' own size."""
 
 
-def score_bands(network: nn.Module, images: Tensor, inference: InferenceConfig = PLAIN) -> Iterator[Tensor]:
+def score_bands(
+    network: nn.Module, images: Tensor, inference: InferenceConfig = PLAIN, band_bytes: int = BAND_BYTES
+) -> Iterator[Tensor]:
     """(N, C, H, W) -> (N, K, rows, W) from top to bottom: logits, or log mean probabilities if there are several views.
 
     Views are the images at each scale and their mirror images. With `inference.fuse` "max" several views become each
     class's greatest logit (DeepLab v2, section 4.1). Scaled sides are rounded to whole pixels and at least 32; smaller
     images are padded below and to the right with their mean colour, as in training. With `inference.window` each view
     is computed in sliding windows (`sliding_bands`). The CRF is not applied here. The network may be in float32 or
-    bf16. Several views hold all classes of all pixels once in memory; a single view does not.
+    bf16. Several views hold all classes of all pixels once in memory; a single view does not. A band has at most
+    `band_bytes`, unless one row needs more.
     """
     height, width = images.shape[2:]
     if min(height, width) < LEAST_INPUT_SIDE:
         images = F.pad(images, (0, max(0, LEAST_INPUT_SIDE - width), 0, max(0, LEAST_INPUT_SIDE - height)))
     top = 0
-    for band in _fused(network, images.contiguous(memory_format=preferred_format(images.device)), inference):
+    images = images.contiguous(memory_format=preferred_format(images.device))
+    for band in _fused(network, images, inference, band_bytes):
         if top < height:
             yield band[:, :, : height - top, :width]
         top += band.shape[2]
 
 
-def resized_bands(bands: Iterable[Tensor], length: int, size: Sequence[int], align_corners: bool) -> Iterator[Tensor]:
-    """Resize bands of scores with `length` rows in all to `size` (H, W), bilinearly, in bands of at most `BAND_BYTES`.
+def resized_bands(
+    bands: Iterable[Tensor], length: int, size: Sequence[int], align_corners: bool, band_bytes: int = BAND_BYTES
+) -> Iterator[Tensor]:
+    """Resize bands of scores with `length` rows in all to `size` (H, W), bilinearly, in bands of at most `band_bytes`.
 
     The result equals F.interpolate of the whole up to rounding; scores of that size already stay unchanged.
     """
     source = iter(bands)
     held, top = next(source), 0
-    rows = _band_rows(held, size[1])
+    rows = _band_rows(held, size[1], band_bytes)
     if (length, held.shape[3]) == tuple(size):
         yield from torch.split(held, rows, 2)
         for band in source:
@@ -69,9 +75,9 @@ def resized_bands(bands: Iterable[Tensor], length: int, size: Sequence[int], ali
         yield torch.lerp(near[:, :, above], near[:, :, below], part.to(held.device).unsqueeze(1))
 
 
-def _band_rows(scores: Tensor, width: int) -> int:
-    """The number of rows of `width` pixels in a band of `BAND_BYTES`."""
-    return max(1, BAND_BYTES // (scores.shape[0] * scores.shape[1] * width * scores.element_size()))
+def _band_rows(scores: Tensor, width: int, band_bytes: int) -> int:
+    """The number of rows of `width` pixels in a band of `band_bytes`."""
+    return max(1, band_bytes // (scores.shape[0] * scores.shape[1] * width * scores.element_size()))
 
 
 def _source_rows(length: int, target: int, align_corners: bool, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,15 +94,15 @@ def _source_rows(length: int, target: int, align_corners: bool, like: Tensor) ->
     return lower.long(), (places - lower).to(like.dtype)
 
 
-def _fused(network: nn.Module, images: Tensor, inference: InferenceConfig) -> Iterator[Tensor]:
+def _fused(network: nn.Module, images: Tensor, inference: InferenceConfig, band_bytes: int) -> Iterator[Tensor]:
     """`score_bands` of images of at least 32 pixels each way."""
     count, size = len(inference.scales) * (2 if inference.flip else 1), images.shape[2:]
     greatest = inference.fuse == "max"
     fused = images.new_empty(0)
     for number, (view, mirrored) in enumerate(_views(images, inference.scales, inference.flip)):
-        answer = _answer(network, view, inference)
+        answer = _answer(network, view, inference, band_bytes)
         turned = (band.flip(3) for band in answer) if mirrored else answer
-        bands = resized_bands(turned, view.shape[2], size, align_corners=False)
+        bands = resized_bands(turned, view.shape[2], size, align_corners=False, band_bytes=band_bytes)
         if count == 1:
             yield from bands
             return
@@ -113,7 +119,7 @@ def _fused(network: nn.Module, images: Tensor, inference: InferenceConfig) -> It
             else:
                 place += band
             top += band.shape[2]
-    for band in torch.split(fused, _band_rows(fused, size[1]), 2):
+    for band in torch.split(fused, _band_rows(fused, size[1], band_bytes), 2):
         yield band if greatest else (band / count).clamp_min_(1e-12).log_()
 
 
@@ -129,7 +135,7 @@ def _views(images: Tensor, scales: Sequence[float], flip: bool) -> Iterator[tupl
             yield scaled.flip(3), True
 
 
-def _answer(network: nn.Module, view: Tensor, inference: InferenceConfig) -> Iterator[Tensor]:
+def _answer(network: nn.Module, view: Tensor, inference: InferenceConfig, band_bytes: int) -> Iterator[Tensor]:
     """(N, C, h, w) -> (N, K, rows, w): the logits of a view in bands from top to bottom."""
     view = view.to(next((parameter.dtype for parameter in network.parameters()), view.dtype))
     size = view.shape[2:]
@@ -137,4 +143,4 @@ def _answer(network: nn.Module, view: Tensor, inference: InferenceConfig) -> Ite
     if window is not None and any(part < whole for part, whole in zip(window, size, strict=True)):
         return sliding_bands(network, view, window, inference.overlap)
     logits = network(view, coarse=True) if isinstance(network, SegmentationNetwork) else network(view)
-    return resized_bands([logits], logits.shape[2], size, align_corners=True)
+    return resized_bands([logits], logits.shape[2], size, align_corners=True, band_bytes=band_bytes)

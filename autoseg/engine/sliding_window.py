@@ -21,8 +21,9 @@ SIGMA = 1 / 8
 
 
 def sliding_bands(
-    network: nn.Module, images: Tensor, window: tuple[int, int], overlap: float = 0.5
-) -> Iterator[Tensor]:
+    network: nn.Module, images: Tensor, window: tuple[int, int], overlap: float = 0.5,
+    window_pixels: int = WINDOW_PIXELS,
+) -> Iterator[Tensor]:  # fmt: skip
     """(N, C, H, W) -> (N, K, rows, W): logits of evenly spread windows, blended where they overlap.
 
     Bands come from top to bottom, each as soon as no further window covers its rows. Windows overlap by at least
@@ -36,7 +37,7 @@ def sliding_bands(
         for whole, part in zip(images.shape[2:], (height, width), strict=True)
     )
     places = list(itertools.product(rows, columns))
-    together = max(1, WINDOW_PIXELS // (len(images) * height * width))
+    together = max(1, window_pixels // (len(images) * height * width))
     blended, top = images.new_empty(0), 0
     for first in range(0, len(places), together):
         chosen = places[first : first + together]

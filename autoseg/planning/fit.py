@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -177,11 +177,14 @@ def largest_that_fits(
 # --- what must be smaller ---------------------------------------------------------------------------------------------
 
 
-def fit_to_device(config: Config, device: torch.device, given: Collection[str]) -> tuple[Config, list[str]]:
+def fit_to_device(
+    config: Config, device: torch.device, given: Collection[str], most_bytes: Mapping[str, int] = MOST_BYTES
+) -> tuple[Config, list[str]]:
     """Make settings fit the device's memory; return them and a line on each change.
 
     The first change is `checkpoint_cells`, which changes no result; then the batch is halved, then the crop reduced.
-    Settings in `given` stay. If nothing helps, all settings stay and the line is a warning.
+    Settings in `given` stay. If nothing helps, all settings stay and the line is a warning. `most_bytes`: bytes for
+    each pixel of the batch, by the kind of run, above which a prediction is made.
     Raises: ConfigError: the `given` settings clearly do not fit, whatever the others are; the message says what fits.
     """
     try:
@@ -190,7 +193,7 @@ def fit_to_device(config: Config, device: torch.device, given: Collection[str]) 
         return config, []
     kind, planner = config.kind, Planner(config, device, available)
     asked, predict = planner.asked, planner.predict
-    if 2 * asked.pixels * MOST_BYTES[kind] <= available or planner.fits(asked):
+    if 2 * asked.pixels * most_bytes[kind] <= available or planner.fits(asked):
         return config, []
     needed = predict(asked).needed_bytes(device)
     reason = f"as it was, the run would need {format_bytes(needed)}, and there are {format_bytes(available)}"

@@ -22,7 +22,7 @@ from autoseg.supernet import Supernet, build_supernet
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))
 
-from oracles import TextbookSupernet, textbook_of
+from helpers.oracle_supernet import TextbookSupernet, textbook_of
 
 CLASSES, IGNORE = 19, 255
 SCHEDULE = SearchSchedule()

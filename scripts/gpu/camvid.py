@@ -165,19 +165,19 @@ def estimate(seconds: float, train_images: int) -> str:
     )
 
 
-def work_folder(given: Path | None, resume: bool) -> Path:
+def work_folder(given: Path | None, resume: bool, root: Path = ROOT) -> Path:
     """Where the runs go: the folder that is given, or the first free runs/gpu-camvid-N; to resume, the last used one.
 
     Raises: FileExistsError: the given one holds runs already. FileNotFoundError: nothing to resume.
     """
-    places = sorted((ROOT / "runs").glob("gpu-camvid-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    places = sorted((root / "runs").glob("gpu-camvid-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     if resume:
         chosen = given or (places[-1] if places else None)
         if chosen is None or not (chosen / "search" / "config.yaml").is_file():
             raise FileNotFoundError(f"--resume: {chosen or 'runs'} holds no search to go on with")
         return chosen.resolve()
     number = int(places[-1].name.rpartition("-")[2]) + 1 if places else 0
-    chosen = given or ROOT / "runs" / f"gpu-camvid-{number}"
+    chosen = given or root / "runs" / f"gpu-camvid-{number}"
     if chosen.exists() and (not chosen.is_dir() or any(chosen.iterdir())):
         raise FileExistsError(f"--work {chosen} is not an empty folder; give another one, or --resume to go on with it")
     chosen.mkdir(parents=True, exist_ok=True)

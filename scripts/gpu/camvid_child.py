@@ -102,10 +102,13 @@ class Pipeline:
         times: tuple[float, float],
         dry: bool,
         events: Events,
+        search_share: float = SEARCH_SHARE,
+        dry_epochs: int = DRY_EPOCHS,
     ) -> None:
         """data: None for generated images. times: the beginning and the end, in seconds since 1970."""
         self.space, self.work, self.out, self.dry, self.events = space, work, out, dry, events
         self.began, self.end = times
+        self.search_share, self.dry_steps = search_share, Steps(dry_epochs, DRY_STEPS)
         self.device = pick_device("cpu" if dry else "auto")
         self.data: dict[str, Any] = dict(TINY) if data is None else {"layout": "auto", "root": str(data)}
         if dry and data is not None:
@@ -143,7 +146,7 @@ class Pipeline:
 
     def search(self) -> dict[str, Any]:
         """Measure the steps, cut the schedule to the time, search."""
-        end = self.until(SEARCH_SHARE)
+        end = self.until(self.search_share)
         if (self.search_run / "config.yaml").is_file():
             finished = within(end, lambda: autoseg.search(out=self.search_run, resume=True))
             return {"resumed": True, "finished": finished, **_last(self.search_run, "val")}
@@ -162,7 +165,7 @@ class Pipeline:
         of_epoch = max(1, images // config.search.batch_size)
         mean = late * seconds + (1 - late) * alone
         steps = cut(SAFETY * (end - time.time()), of_epoch, mean, MOST_EPOCHS["search"])
-        steps = Steps(DRY_EPOCHS, DRY_STEPS) if self.dry else steps
+        steps = self.dry_steps if self.dry else steps
         start = min(steps.epochs - 1, round(steps.epochs * (1 - late)))
         schedule |= {"epochs": steps.epochs, "arch_start_epoch": start, "validate_every": steps.epochs}
         schedule |= {} if steps.max_steps is None else {"max_steps_per_epoch": steps.max_steps}
@@ -244,7 +247,7 @@ class Pipeline:
         seconds = self.measured_training(config)
         of_epoch = max(1, len(open_dataset(config.data, "train")) // config.retrain.batch_size)
         steps = cut(SAFETY * (end - time.time()), of_epoch, seconds, MOST_EPOCHS["retrain"])
-        steps = Steps(DRY_EPOCHS, DRY_STEPS) if self.dry else steps
+        steps = self.dry_steps if self.dry else steps
         schedule |= {"epochs": steps.epochs, "validate_every": math.ceil(steps.epochs / 2), "val_images": VAL_IMAGES}
         schedule |= {} if steps.max_steps is None else {"max_steps_per_epoch": steps.max_steps}
         source = self.search_run / "genotype.yaml"
@@ -305,6 +308,9 @@ class Pipeline:
         return {"bytes": (self.out / "trellis.png").stat().st_size}
 
 
+TOO_LATE = "the time was over before the first step"
+
+
 def within(end: float, work: Callable[[], Any]) -> bool:
     """Do some work, which Ctrl-C stops after a clean save, and stop it so at `end`; whether it was done before.
 
@@ -314,14 +320,17 @@ def within(end: float, work: Callable[[], Any]) -> bool:
     def stop(number: int, frame: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
+    left = end - time.time()
+    if left <= 0:
+        raise Interrupted(TOO_LATE)
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, max(0.01, end - time.time()))
+    signal.setitimer(signal.ITIMER_REAL, left)
     try:
         work()
     except Interrupted:
         return False
     except KeyboardInterrupt:
-        raise Interrupted("the time was over before the first step") from None
+        raise Interrupted(TOO_LATE) from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

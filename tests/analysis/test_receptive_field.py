@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from helpers.genotypes import make_genotype
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,7 +21,6 @@ from autoseg.ops.upsample import MaxUnpool
 from autoseg.registry import UPSAMPLERS
 from autoseg.zoo.build import build_network, diagram
 from autoseg.zoo.schema import FixedNetwork
-from tests.network.genotypes import make_genotype
 
 SIZE = (40, 26)
 """Of the images whose gradients are taken."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from error_codes import raises_code
-from tiny_runs import SPACE, files_of, search_task
+from helpers.errors import raises_code
+from helpers.tiny_runs import SPACE, files_of, search_task
 
 import autoseg
 from autoseg.errors import CheckpointError, GenotypeError, RunError

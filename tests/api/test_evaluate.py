@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from error_codes import raises_code
+from helpers.errors import raises_code
 
 import autoseg
 from autoseg.errors import ConfigError, RunError

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from error_codes import raises_code
+from helpers.errors import raises_code
+from helpers.tiny_runs import checkpoint
 from safetensors.torch import load_file
-from tiny_runs import checkpoint
 
 import autoseg
 from autoseg.errors import ConfigError, ExportError, GenotypeError, RunError

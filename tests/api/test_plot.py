@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from error_codes import raises_code
+from helpers.errors import raises_code
+from helpers.tiny_runs import GENOTYPE, SPACE, write_config
 from PIL import Image
-from tiny_runs import GENOTYPE, SPACE, write_config
 
 import autoseg
 from autoseg.errors import ConfigError

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from small_networks import down_to_8, genotype, hourglass, hourglass_space, open_space, several_paths
-from tiny_runs import SPACE, write_config
+from helpers.genotypes import down_to_8, genotype, hourglass, several_paths
+from helpers.spaces import hourglass_space, open_space
+from helpers.tiny_runs import SPACE, write_config
 
 import autoseg
 from autoseg.api.show import describe, describe_choices, describe_levels

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.data_sets import write_folder
+from helpers.tiny_runs import COMMON, GENOTYPE, SPACE, call, rows, write_config
 from PIL import Image
-from tiny_runs import COMMON, GENOTYPE, SPACE, call, rows, write_config, write_folder
 
 import autoseg
 from autoseg.cli.main import run

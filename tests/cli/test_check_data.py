@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.data_sets import write_folder
+from helpers.tiny_runs import call, files_of
 from PIL import Image
-from tiny_runs import call, files_of, write_folder
 
 from autoseg.cli.main import run
 from autoseg.config.base import parse

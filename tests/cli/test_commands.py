@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from helpers.data_sets import write_folder
+from helpers.tiny_runs import SPACE, call, rows, write_config
 from PIL import Image
-from tiny_runs import SPACE, call, rows, write_config, write_folder
 
 from autoseg.genotype.schema import Genotype
 

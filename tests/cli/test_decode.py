@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from genotype.spaces import space_of
-from tiny_runs import SEARCH, call, resolved, write_config
+from helpers.errors import check_line
+from helpers.spaces import space_of
+from helpers.tiny_runs import SEARCH, call, resolved, write_config
 
 from autoseg.cli.main import run
 from autoseg.genotype.flops import topology_cost
 from autoseg.genotype.schema import Genotype
 from autoseg.space.snapshot import ArchProbs, logits_shapes
-from cli.error_lines import check_line
 
 MakeRun = Callable[..., Path]
 

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.data_sets import write_folder
+from helpers.errors import check_line
+from helpers.tiny_runs import GENOTYPE, RETRAIN, SEARCH, SPACE, files_of, write_config
 from PIL import Image
-from tiny_runs import GENOTYPE, RETRAIN, SEARCH, SPACE, files_of, write_config, write_folder
 
 from autoseg.cli.main import run
-from cli.error_lines import check_line
 
 Named = tuple[object, ...]
 Arguments = Sequence[object]

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.errors import check_line
+from helpers.tiny_runs import call, files_of
 from PIL import Image
-from tiny_runs import call, files_of
 
 from autoseg.cli.main import run
 from autoseg.config.inference import InferenceConfig
 from autoseg.engine.predict import label_map, load_network
-from cli.error_lines import check_line
 
 
 @pytest.fixture

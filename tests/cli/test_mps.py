@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from helpers.data_sets import write_folder
+from helpers.pretend_mps import MPS, pretended_mps
+from helpers.tiny_runs import RETRAIN, SEARCH, call, checkpoint, rows, write_config
 from PIL import Image
-from pretend_mps import MPS, pretended_mps
-from tiny_runs import RETRAIN, SEARCH, call, checkpoint, rows, write_config, write_folder
 
 from autoseg.config.data import DataConfig
 from autoseg.config.training import AugmentConfig
@@ -70,8 +71,10 @@ def test_every_command_runs(
     """A search, a network with all that has a state, its scores and its predictions."""
     rich = {"augment": {"colour": 0.3, "rotate": 10, "blur": 0.5, "cutout": 0.5}, "class_weights": "enet"}
     configs = {
-        "search": write_config(tmp_path / "s.yaml", SEARCH, {"search": {**rich, "clip_grad_norm": 1.0}}),
-        "retrain": write_config(tmp_path / "r.yaml", RETRAIN, {"retrain": {**rich, "loss": ["dice", "boundary"]}}),
+        "search": write_config(tmp_path / "s.yaml", SEARCH, {"search": {**rich, "epochs": 2, "clip_grad_norm": 1.0}}),
+        "retrain": write_config(
+            tmp_path / "r.yaml", RETRAIN, {"retrain": {**rich, "epochs": 1, "loss": ["dice", "boundary"]}}
+        ),
     }
     for kind, config in configs.items():
         call(kind, "--config", config, "--data", data, "--out", tmp_path / kind, *ON_MPS)

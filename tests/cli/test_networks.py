@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from tiny_runs import GENOTYPE, RETRAIN, call, files_of, rows, write_config
+from helpers.errors import check_line
+from helpers.tiny_runs import GENOTYPE, RETRAIN, call, files_of, rows, write_config
 
 from autoseg.cli.main import run
 from autoseg.engine.predict import load_network
 from autoseg.export.weights import load_safetensors
 from autoseg.zoo.build import build_network
 from autoseg.zoo.schema import FixedNetwork, load_architecture
-from cli.error_lines import check_line
 
 SCHEDULE = {key: value for key, value in RETRAIN["retrain"].items() if key not in ("drop_path", "auxiliary_weight")}
 

@@ -6,8 +6,9 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
-from small_networks import hourglass, hourglass_space, random_probs, several_paths
-from tiny_runs import SEARCH, call, resolved
+from helpers.genotypes import hourglass, several_paths
+from helpers.spaces import hourglass_space, random_probs
+from helpers.tiny_runs import SEARCH, call, resolved
 
 from autoseg.config.base import parse
 from autoseg.engine.config import SearchConfig

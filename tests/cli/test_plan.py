@@ -7,17 +7,24 @@ from pathlib import Path
 
 import pytest
 import torch
-from planning.memory_measured import search_config
-from tiny_runs import SPACE, call, resolved, write_config
+from helpers.errors import check_line
+from helpers.measured_memory import search_config
+from helpers.predicted_memory import predict_once, predicted_once
+from helpers.tiny_runs import SPACE as MINI
+from helpers.tiny_runs import call, resolved, write_config
 
 import autoseg
 from autoseg.cli.main import run
 from autoseg.config.base import merge, parse, parse_assignments
 from autoseg.engine.config import SearchConfig
-from autoseg.planning.memory import Setting, predict_memory
-from cli.error_lines import check_line
+from autoseg.planning.memory import Setting
+
+__all__ = ["predicted_once"]  # the fixture
+pytestmark = pytest.mark.usefixtures("predicted_once")
 
 CPU = torch.device("cpu")
+SPACE = {**MINI, "cell": {"blocks": 1, "operations": ["none", "skip_connect"]}}
+"""Without convolutions on its edges, since what is predicted for them is tested in tests/planning."""
 SMALL = {**SPACE, "search": {"crop": [64, 64], "batch_size": 2}}
 
 
@@ -46,7 +53,7 @@ def test_a_plan_as_a_user_reads_it(space: Path, capsys: pytest.CaptureFixture[st
 def test_json_and_what_to_set_fit(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = search_config(SPACE, crop=[128, 128], batch_size=2)
     asked = Setting.of(config.search)
-    both = [predict_memory(one.apply(config), CPU) for one in (asked, asked._replace(checkpoint_cells=True))]
+    both = [predict_once(one.apply(config), CPU) for one in (asked, asked._replace(checkpoint_cells=True))]
     memory = sum(one.needed_bytes(CPU) for one in both) // 2  # between the two
     call(
         "plan", "--space", space, "--device", "cpu", "--no-time", "--json", "--classes", 7, "--crop", 128, 128,
@@ -125,10 +132,10 @@ def test_a_gpu_that_is_not_there_needs_its_memory(device: str, space: Path, caps
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_gpu")
 def test_memory_is_predicted_for_a_gpu_that_is_not_there(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    call("plan", "--space", space, "--device", "cuda", "--memory", "1.2GB", "--images", "20")
+    call("plan", "--space", space, "--device", "cuda", "--memory", "80GB", "--images", "20")
     out = capsys.readouterr().out
     assert out.startswith(
-        "mini with 19 classes on cuda, 1.20 GB of memory (not on this machine: predicted without it, and no steps are"
+        "mini with 19 classes on cuda, 80.0 GB of memory (not on this machine: predicted without it, and no steps are"
         " measured)\ncrop 64x64, batch 2, float32: "
     )
     assert ", for CUDA graphs " in out
@@ -141,12 +148,12 @@ def test_memory_is_predicted_for_a_gpu_that_is_not_there(space: Path, capsys: py
 @pytest.mark.usefixtures("no_gpu")
 def test_json_says_that_the_gpu_is_not_there(space: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = ["--set", "search.cuda_graphs=false", "--set", "search.precision=fp16"]
-    call("plan", "--space", space, "--device", "cuda", "--memory", "1GB", "--json", "--images", "20", *settings)
+    call("plan", "--space", space, "--device", "cuda", "--memory", "80GB", "--json", "--images", "20", *settings)
     plan = json.loads(capsys.readouterr().out)
     assert (plan["device"], plan["device_is_here"], plan["seconds"]) == ("cuda", False, None)
     asked = plan["options"][0]
     assert (asked["precision"], asked["graph_bytes"]) == ("fp16", 0)
     config = search_config(SPACE, crop=[64, 64], batch_size=2, cuda_graphs=False, precision="fp16")
     data = config.data.model_copy(update={"num_classes": 19})
-    predicted = predict_memory(config.model_copy(update={"data": data}), torch.device("cuda"))
+    predicted = predict_once(config.model_copy(update={"data": data}), torch.device("cuda"))
     assert asked["peak_bytes"] == predicted.peak_bytes

@@ -12,15 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.data_sets import write_folder
+from helpers.errors import check_line
+from helpers.pretend_windows import FORBIDDEN, NO_CALLS, NO_SIGNAL_CALLS, SIGNALS, windows
+from helpers.tiny_runs import RETRAIN, SEARCH, call, rows, write_config
 from PIL import Image
-from pretend_windows import FORBIDDEN, NO_CALLS, NO_SIGNAL_CALLS, SIGNALS, windows
-from tiny_runs import RETRAIN, SEARCH, call, rows, write_config, write_folder
 
 from autoseg.cli.main import run
 from autoseg.data.loading.cache import keep_samples
 from autoseg.errors import ConfigError
 from autoseg.planning.device import device_memory
-from cli.error_lines import check_line
 
 __all__ = ["windows"]  # the fixture
 
@@ -69,12 +70,13 @@ def test_every_command(windows: None, tmp_path: Path, capsys: pytest.CaptureFixt
     a, b = tmp_path / "a", tmp_path / "b"
     disk = ["--set", f"search.cache_dir={tmp_path / 'cache'}", "--set", "search.store=disk"]
     call("check-data", data, "--out", tmp_path / "checked")
-    call("plan", "--config", configs["search"], "--data", data, "--memory", "1GB", "--no-time")
-    call("search", "--config", configs["search"], "--data", data, "--out", a, *disk)
-    assert len(rows(a, "val")) == 3
+    call("plan", "--config", configs["search"], "--data", data, "--memory", "1GB", "--no-time",
+         "--set", "space.cell.operations=[none, skip_connect]")  # fmt: skip
+    call("search", "--config", configs["search"], "--data", data, "--out", a, *disk, "--set", "search.epochs=2")
+    assert len(rows(a, "val")) == 2
     assert len(list((tmp_path / "cache").iterdir())) == 2
     call("decode", a)
-    call("retrain", "--config", configs["retrain"], "--data", data, "--out", b)
+    call("retrain", "--config", configs["retrain"], "--data", data, "--out", b, "--set", "retrain.epochs=1")
     call("evaluate", b, "--plot")
     call("predict", b, data / "val" / "images", "--out", tmp_path / "out")
     call("plot", a)

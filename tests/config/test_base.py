@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from error_codes import raises_code
+from helpers.errors import raises_code
+from helpers.tiny_runs import GENOTYPE
 from pydantic import ValidationError
-from tiny_runs import GENOTYPE
 
 from autoseg.config.base import Settings, merge, parse, parse_assignments
 from autoseg.config.data import DataConfig

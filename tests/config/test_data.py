@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from error_codes import raises_code
+from helpers.errors import raises_code
 
 from autoseg.config.base import parse
 from autoseg.config.data import DataConfig, data_settings

@@ -3,7 +3,7 @@ import hashlib
 import numpy as np
 import pytest
 import torch
-from error_codes import raises_code
+from helpers.errors import raises_code
 from torch import nn
 
 from autoseg.config.base import parse

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
+from helpers.data_sets import ArrayDataset
 
 from autoseg.data.statistics import channel_statistics, class_weights, count_classes, repeat_factors
-from data.samples import ArrayDataset
 
 
 def dataset(ignore_label: int = 255) -> ArrayDataset:
@@ -59,15 +59,14 @@ def test_repeat_factors_are_of_the_rarest_class_among_the_given_images() -> None
 
 
 @pytest.mark.parametrize(("dtype", "full"), [(np.uint8, 255), (np.uint16, 65535), (np.float32, 1)])
-def test_channel_statistics(dtype: type, full: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_channel_statistics(dtype: type, full: int) -> None:
     """Over the pixels of all images, whatever their sizes; a channel that never varies has spread 1."""
-    monkeypatch.setattr("autoseg.data.statistics.PIXELS_AT_ONCE", 7)
     rng = np.random.default_rng(0)
     images = [(rng.random((*size, 4)) * full).astype(dtype) for size in ((3, 5), (8, 2), (1, 1))]
     for image in images:
         image[:, :, 3] = 0.5 * full
     images = ArrayDataset([(image, np.zeros(image.shape[:2], np.uint8)) for image in images], 2)
-    mean, std = channel_statistics(images)
+    mean, std = channel_statistics(images, pixels_at_once=7)
     values = np.concatenate([image.reshape(-1, 4) for image, _ in images.samples]).astype(np.float64) / full
     assert mean == pytest.approx(values.mean(0), abs=1e-9)
     assert std == pytest.approx([*values.std(0)[:3], 1], abs=1e-7)

@@ -6,7 +6,7 @@ import itertools
 import re
 
 import pytest
-from error_codes import raises_code
+from helpers.errors import raises_code
 
 from autoseg.engine.accumulation import steps_in_epoch
 from autoseg.errors import ConfigError

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from error_codes import raises_code
-from tiny_runs import SEARCH, SPACE, call, checkpoint, write_config
+from helpers.errors import raises_code
+from helpers.tiny_runs import SEARCH, SPACE, call, checkpoint, write_config
 
 from autoseg.cli.main import run
 from autoseg.engine.checkpoint import CHECKPOINT_VERSION, load_checkpoint, save_checkpoint

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 import torch._inductor.config
-from error_codes import raises_code
-from tiny_runs import RETRAIN, assert_same_state, retrain_task, write_config
+from helpers.errors import raises_code
+from helpers.tiny_runs import RETRAIN, assert_same_state, retrain_task, write_config
 from torch import Tensor, nn
 
 from autoseg.cli.main import run

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.data_sets import write_folder
+from helpers.tiny_runs import call
 from PIL import Image
-from tiny_runs import call, write_folder
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from error_codes import raises_code
-from pretend_mps import pretended_mps
+from helpers.errors import raises_code
+from helpers.pretend_mps import pretended_mps
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -6,7 +6,7 @@ import ctypes
 
 import pytest
 import torch
-from error_codes import raises_code
+from helpers.errors import raises_code
 
 from autoseg.engine import environment
 from autoseg.engine.environment import describe_device, pick_device

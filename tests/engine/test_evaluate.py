@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.data_sets import write_folder
+from helpers.tiny_runs import call, rows
 from PIL import Image
-from tiny_runs import call, rows, write_folder
 from torch import nn
 from torch.nn import functional as F
 

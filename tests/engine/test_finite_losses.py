@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from error_codes import raises_code
-from tiny_runs import SEARCH, call, checkpoint, search_task, write_config
+from helpers.errors import raises_code
+from helpers.tiny_runs import SEARCH, call, checkpoint, search_task, write_config
 
 from autoseg.cli.main import run
 from autoseg.engine.search import SearchTask

@@ -9,7 +9,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from tiny_runs import SETTINGS, write_config
+from helpers.tiny_runs import SETTINGS, write_config
 from torch.optim import optimizer
 
 import autoseg

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from error_codes import raises_code
+from helpers.errors import raises_code
+from helpers.tiny_runs import COMMON, GENOTYPE, RETRAIN, call, files_of, write_config
 from PIL import Image
-from tiny_runs import COMMON, GENOTYPE, RETRAIN, call, files_of, write_config
 
 import autoseg
 from autoseg.api.predict import find_images

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_runs import RETRAIN, SEARCH, SPACE, assert_same_state, call, rows, search_settings, write_config
+from helpers.tiny_runs import RETRAIN, SEARCH, SPACE, assert_same_state, call, rows, search_settings, write_config
 
 from autoseg.config.base import merge
 from autoseg.data.dataset import open_dataset

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from error_codes import raises_code
-from tiny_runs import GENOTYPE, RETRAIN, assert_same_run, call, checkpoint, rows, write_config
-from tiny_runs import retrain_task as make
+from helpers.errors import raises_code
+from helpers.tiny_runs import GENOTYPE, RETRAIN, assert_same_run, call, checkpoint, rows, write_config
+from helpers.tiny_runs import retrain_task as make
 from torch import Tensor
 from torch.nn import functional as F
 

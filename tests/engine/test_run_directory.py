@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from error_codes import raises_code
-from tiny_runs import SEARCH, assert_same_run, call, write_config
+from helpers.errors import raises_code
+from helpers.tiny_runs import SEARCH, assert_same_run, call, write_config
 
 from autoseg.config.data import GeneratedConfig
 from autoseg.engine import run_directory as run_module

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from error_codes import raises_code
-from tiny_runs import SEARCH, assert_same_run, call, checkpoint, rows, search_task, write_config
+from helpers.errors import raises_code
+from helpers.tiny_runs import SEARCH, assert_same_run, call, checkpoint, rows, search_task, write_config
 from torch.nn import functional as F
 
 from autoseg.cli.main import run

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from error_codes import raises_code
-from losses.test_loss_terms import TERMS, WEIGHTS, every_term, loss_of
-from supernet.spaces import small_space
-from tiny_runs import (
+from helpers.errors import raises_code
+from helpers.pretend_recorder import StandIn, Watch, freeze_other_half
+from helpers.spaces import small_space
+from helpers.tiny_runs import (
     DATA,
     RETRAIN,
     SEARCH,
@@ -27,6 +27,7 @@ from tiny_runs import (
     search_task,
     write_config,
 )
+from losses.test_loss_terms import TERMS, WEIGHTS, every_term, loss_of
 from torch import Tensor
 
 from autoseg.cli.main import run
@@ -37,10 +38,9 @@ from autoseg.engine.config import RetrainConfig
 from autoseg.engine.cuda_graphs import Inputs, Recordings
 from autoseg.engine.optim import autocast, build_optimizer, make_scaler
 from autoseg.engine.retrain import MovingAverage, RetrainTask
-from autoseg.engine.search import Gradients
+from autoseg.engine.search import HALVES, Gradients
 from autoseg.errors import ConfigError
 from autoseg.supernet import build_supernet
-from engine.test_steps import HALVES, StandIn, Watch, freeze_other_half
 
 CPU = torch.device("cpu")
 EXACT = [term for term in TERMS if term["name"] in ("cross_entropy", "focal", "boundary")]

@@ -8,16 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from autoseg.engine import sliding_window as windows
 from autoseg.engine.evaluate import Details
 from autoseg.engine.sliding_window import axis_windows, sliding_bands
 from autoseg.metrics.confusion import ConfusionMatrix
 
 
 def sliding_logits(
-    network: nn.Module, images: torch.Tensor, window: tuple[int, int], overlap: float = 0.5
+    network: nn.Module, images: torch.Tensor, window: tuple[int, int], overlap: float = 0.5, **how: int
 ) -> torch.Tensor:
-    return torch.cat(list(sliding_bands(network, images, window, overlap)), 2)
+    return torch.cat(list(sliding_bands(network, images, window, overlap, **how)), 2)
 
 
 class Watched(nn.Module):
@@ -81,16 +80,15 @@ def test_an_image_smaller_than_the_window_is_seen_as_it_is() -> None:
         assert {shape[2:] for shape in network.seen} == {seen}
 
 
-def test_windows_come_together_up_to_a_number_of_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_come_together_up_to_a_number_of_pixels() -> None:
     """And the answer is the same."""
     images = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     network = Watched()
     expected = sliding_logits(network, images, (32, 32))
     assert [shape[0] for shape in network.seen] == [30]
     for pixels, batches in ((1, [2] * 15), (4 * 32 * 32 * 2, [8, 8, 8, 6])):
-        monkeypatch.setattr(windows, "WINDOW_PIXELS", pixels)
         network.seen.clear()
-        assert torch.equal(sliding_logits(network, images, (32, 32)), expected)
+        assert torch.equal(sliding_logits(network, images, (32, 32), window_pixels=pixels), expected)
         assert [shape[0] for shape in network.seen] == batches
 
 
@@ -106,14 +104,10 @@ def test_bands_come_as_soon_as_no_further_window_sees_them() -> None:
     network = Watched()
     images = torch.randn(1, 3, 132, 40, generator=torch.Generator().manual_seed(0))
     starts, _ = axis_windows(132, 32, 0.5)
-    windows.WINDOW_PIXELS, before = 1, windows.WINDOW_PIXELS
-    try:
-        heights, seen = [], []
-        for band in sliding_bands(network, images, (32, 32)):
-            heights.append(band.shape[2])
-            seen.append(len(network.seen))
-    finally:
-        windows.WINDOW_PIXELS = before
+    heights, seen = [], []
+    for band in sliding_bands(network, images, (32, 32), window_pixels=1):
+        heights.append(band.shape[2])
+        seen.append(len(network.seen))
     assert heights == [second - first for first, second in pairwise([*starts, 132])]
     assert seen[:-1] == [2 * number + 1 for number in range(1, len(starts))]
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from supernet.spaces import small_space
-from tiny_runs import SEARCH, assert_same_run, assert_same_state, call, rows, write_config
+from helpers.pretend_recorder import StandIn, Watch, freeze_other_half
+from helpers.spaces import small_space
+from helpers.tiny_runs import SEARCH, assert_same_run, assert_same_state, call, rows, write_config
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from autoseg.cli.main import run
@@ -33,49 +33,6 @@ ALTERNATING: list[tuple[Half, int]] = [("weights", 2)] * 5 + [(half, 2) for _ in
 WITH_SHORT_BATCHES = [step for of_epoch in [ALTERNATING[-4:] + [(half, 3) for half in HALVES]] * 5 for step in of_epoch]
 
 
-class StandIn(CudaGraphs):
-    """Records on a CPU: recording leaves no values, and replaying does the work again and touches what it wrote."""
-
-    streams: Sequence[Any] = ()
-
-    def __init__(self, supernet: Supernet) -> None:
-        self.supernet = supernet
-        self.runs = self.records = self.replays = 0
-
-    def run(self, work: Callable[[], Any]) -> Any:
-        self.runs += 1
-        return work()
-
-    def record(self, work: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], None]]:
-        self.records += 1
-        before = copy.deepcopy(self.supernet.state_dict())
-        with torch.random.fork_rng([]):
-            loss = work()
-        self.supernet.load_state_dict(before)
-        trained = [parameter for parameter in self.supernet.parameters() if parameter.requires_grad]
-        written = [loss, *(parameter.grad for parameter in trained)]
-        for tensor in written:
-            tensor.fill_(torch.nan)
-
-        def replay() -> None:
-            self.replays += 1
-            flags = [parameter.requires_grad for parameter in self.supernet.parameters()]
-            grads = [parameter.grad for parameter in self.supernet.parameters()]
-            results = [work(), *(parameter.grad for parameter in trained)]
-            for tensor, result in zip(written, results, strict=True):
-                tensor.copy_(result)
-            for parameter, flag, grad in zip(self.supernet.parameters(), flags, grads, strict=True):
-                parameter.requires_grad_(flag)
-                parameter.grad = grad
-
-        return loss, replay
-
-
-def freeze_other_half(gradients: Gradients, half: Half) -> None:
-    """As `SearchTask.step` does before it takes the gradients of a half."""
-    gradients.freeze(HALVES[half == "weights"])
-
-
 class Training:
     """A supernet, its gradients and its optimisers."""
 
@@ -87,10 +44,11 @@ class Training:
         precision: str = "float32",
         checkpoint: bool = False,
         layers: int = 2,
+        blocks: int = 1,
     ) -> None:
         self.device, self.dtype = device or torch.device("cpu"), dtype
         torch.manual_seed(0)
-        space = small_space(layers=layers, blocks=2, strides=(4, 8, 16), operations=OPERATIONS, filters=4)
+        space = small_space(layers=layers, blocks=blocks, strides=(4, 8, 16), operations=OPERATIONS, filters=4)
         self.supernet = build_supernet(space, 3, 0.1).to(self.device, dtype)
         self.supernet.checkpoint_cells = checkpoint
         weights = torch.tensor([1.0, 2.0, 0.5], device=self.device)
@@ -439,24 +397,6 @@ def test_a_whole_search_from_recordings(searched: Path, tmp_path: Path, monkeypa
 # --- nothing in a step waits for the GPU ------------------------------------------------------------------------------
 
 
-class Watch(TorchDispatchMode):
-    """Collects the operations that would move data between a GPU, here the meta device, and the CPU."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.operations: set[str] = set()
-        self.mixed: set[str] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        devices = {leaf.device.type for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor)}
-        if devices != {"cpu"}:  # what stays on the CPU waits for nothing
-            self.operations.add(func.overloadpacket.__name__)
-        if "cpu" in devices and len(devices) > 1:
-            self.mixed.add(str(func))
-        return result
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("checkpoint", [False, True])
 @pytest.mark.parametrize("relaxation", [{}, {"pc_darts": 2}, {"mix_before_cell": True}])
@@ -525,8 +465,8 @@ def test_cuda_graphs_equal_eager_steps(
 ) -> None:
     """A GPU adds up some sums in another order each time, in eager steps too, so not bit for bit."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # whose rounding would make much of that
-    eager = Training(device=CUDA, dtype=dtype, precision=precision, layers=5)
-    graphed = Training(recorder, CUDA, dtype, precision, checkpoint, layers=5)
+    eager = Training(device=CUDA, dtype=dtype, precision=precision, layers=5, blocks=2)
+    graphed = Training(recorder, CUDA, dtype, precision, checkpoint, layers=5, blocks=2)
     assert_same_steps(eager, graphed, halves, tolerance)
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from error_codes import raises_code
-from supernet.test_upsampling import SPACES, UPSAMPLERS, images_of, space_of
-from tiny_runs import SEARCH, write_config
+from helpers.errors import raises_code
+from helpers.pretend_recorder import StandIn, Watch, freeze_other_half
+from helpers.tiny_runs import SEARCH, write_config
+from helpers.upsampling_spaces import SPACES, UPSAMPLERS, images_of, space_of
 
 from autoseg.analysis.flops import count_multiply_adds
 from autoseg.cli.main import run
@@ -26,7 +27,6 @@ from autoseg.space.resolution import find_upsampler
 from autoseg.space.schema import SearchSpace
 from autoseg.supernet import build_supernet
 from autoseg.supernet.upsampling import relative_costs
-from engine.test_steps import StandIn, Watch, freeze_other_half
 
 WEIGHT = 3.0
 

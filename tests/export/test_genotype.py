@@ -10,8 +10,8 @@ from typing import Any
 
 import networkx as nx
 import pytest
-from error_codes import raises_code
-from small_networks import down_to_8, hourglass, several_paths
+from helpers.errors import raises_code
+from helpers.genotypes import down_to_8, hourglass, several_paths
 
 from autoseg.errors import ExportError
 from autoseg.export import GENOTYPE_FORMATS, export_genotype

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.exported import CLASSES, METADATA
 
 import autoseg
 from autoseg.export import ExportReport
 from autoseg.export.metadata import input_metadata
 from autoseg.export.network import CHECKED_SIZES
 from autoseg.network import Network
-from export.conftest import CLASSES, METADATA
 
-SIZES = [(1, 32, 32), (3, 33, 47), (1, 64, 64), (2, 65, 129), (1, 120, 160), (17, 40, 32), (1, 32, 515), (1, 360, 480)]
+SIZES = [(1, 32, 32), (3, 33, 47), (1, 64, 64), (2, 65, 129), (1, 120, 160), (17, 40, 32), (1, 32, 515), (1, 232, 312)]
 
 
 def reference(network: Network, images: torch.Tensor) -> torch.Tensor:
@@ -108,12 +108,20 @@ def test_graphs_hold_no_paths_of_this_machine(onnx_file: ExportReport, pt2_file:
 
 # --- pt2 -------------------------------------------------------------------------------------------------------------
 
+Loaded = tuple[torch.nn.Module, dict[str, str]]
+
+
+@pytest.fixture(scope="session")
+def loaded(pt2_file: ExportReport) -> Loaded:
+    """The network of a file, and what else it holds."""
+    files = {"metadata.json": ""}
+    return torch.export.load(pt2_file.path, extra_files=files).module(), files
+
 
 @pytest.mark.slow
-def test_pt2_equals_the_network_at_every_size(network: Network, pt2_file: ExportReport) -> None:
+def test_pt2_equals_the_network_at_every_size(network: Network, pt2_file: ExportReport, loaded: Loaded) -> None:
     check_report(pt2_file, "pt2")
-    files = {"metadata.json": ""}
-    module = torch.export.load(pt2_file.path, extra_files=files).module()
+    module, files = loaded
     for size in SIZES:
         images = random_images(size)
         with torch.no_grad():
@@ -124,6 +132,6 @@ def test_pt2_equals_the_network_at_every_size(network: Network, pt2_file: Export
 
 
 @pytest.mark.slow
-def test_pt2_refuses_an_image_that_is_too_small(pt2_file: ExportReport) -> None:
+def test_pt2_refuses_an_image_that_is_too_small(loaded: Loaded) -> None:
     with pytest.raises((AssertionError, RuntimeError), match="32"):
-        torch.export.load(pt2_file.path).module()(torch.zeros(1, 3, 31, 64))
+        loaded[0](torch.zeros(1, 3, 31, 64))

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from error_codes import raises_code
+from helpers.errors import raises_code
+from helpers.exported import CLASSES, GENOTYPES, METADATA, make_network
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,7 +20,6 @@ from autoseg.errors import ExportError
 from autoseg.export import NETWORK_FORMATS, export_network
 from autoseg.export import graph as graph_module
 from autoseg.export import network as network_module
-from export.conftest import CLASSES, GENOTYPES, METADATA, make_network
 
 GENOTYPE = GENOTYPES["down and up"]
 
@@ -88,10 +88,11 @@ def test_missing_packages_are_named(package: str, tmp_path: Path, monkeypatch: p
     assert_fails(Pointwise(), tmp_path / "a", "onnx", "package-missing", package, "autoseg[export]")
 
 
-def test_onnx_holds_two_gigabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_onnx_holds_two_gigabytes(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
-    monkeypatch.setattr(graph_module, "ONNX_BYTES", 16)
-    assert_fails(Pointwise(), tmp_path / "a", "onnx", "network-too-large", "2 GB", "pt2 or safetensors")
+    with raises_code(ExportError, "network-too-large", "2 GB", "pt2 or safetensors"):
+        graph_module.save_onnx(Pointwise(), tmp_path / "a", {}, most_bytes=16)
+    assert read_all(tmp_path) == {}
 
 
 # --- what fails on the way -------------------------------------------------------------------------------------------

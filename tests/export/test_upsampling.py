@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from network.genotypes import make_hourglass, make_multi
+from helpers.genotypes import make_hourglass, make_multi
 
 from autoseg.export import export_network
 from autoseg.genotype.schema import Genotype

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from error_codes import raises_code
+from helpers.errors import raises_code
+from helpers.exported import CLASSES, GENOTYPES, METADATA, make_network
 from safetensors.torch import load_file, save_file
 
 from autoseg.errors import CheckpointError
 from autoseg.export import export_network, load_safetensors
 from autoseg.genotype.schema import Genotype
 from autoseg.network import Network
-from export.conftest import CLASSES, GENOTYPES, METADATA, make_network
 
 GENOTYPE = GENOTYPES["down and up"]
 

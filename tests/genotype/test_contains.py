@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from error_codes import raises_code
+from helpers.errors import raises_code
+from helpers.spaces import KINDS, space_of
 
 from autoseg.config.base import merge
 from autoseg.errors import GenotypeError
@@ -11,7 +12,6 @@ from autoseg.genotype.contains import check_in_space
 from autoseg.genotype.sample import sample_genotype
 from autoseg.genotype.schema import Genotype
 from autoseg.space.schema import SearchSpace, genotype_names
-from genotype.spaces import KINDS, space_of
 
 
 def edge(text: str) -> dict[str, str]:

@@ -7,7 +7,8 @@ from typing import Any
 import networkx as nx
 import numpy as np
 import pytest
-from error_codes import raises_code
+from helpers.errors import raises_code
+from helpers.spaces import paths_of
 
 from autoseg.errors import GenotypeError
 from autoseg.genotype.decode import arrow_score, decode, decode_cell, decode_path
@@ -15,7 +16,6 @@ from autoseg.registry import OPERATIONS
 from autoseg.space.schema import SearchSpace
 from autoseg.space.snapshot import ArchProbs
 from autoseg.space.trellis import STEM_NODE, Trellis
-from genotype.spaces import paths_of
 
 PRIORS = ("uniform", "paper")
 MOVES = [("up", "same", "down"), ("same", "down"), ("up", "same"), ("same",)]

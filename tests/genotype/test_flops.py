@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from helpers.spaces import space_of
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -16,7 +17,6 @@ from autoseg.ops.upsample import build_upsampler
 from autoseg.registry import OPERATIONS, UPSAMPLERS
 from autoseg.space.resolution import find_upsampler
 from autoseg.space.trellis import Arrow, Move, Node
-from genotype.spaces import space_of
 
 SIZE = (32, 48)
 PIXELS = 32 * 48

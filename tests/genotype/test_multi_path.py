@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from error_codes import raises_code
+from helpers.errors import raises_code
+from helpers.spaces import random_probs, space_of
 
 from autoseg.errors import GenotypeError
 from autoseg.genotype.decode import decode, decode_cells
@@ -18,7 +19,6 @@ from autoseg.genotype.schema import Genotype
 from autoseg.space.schema import SearchSpace
 from autoseg.space.snapshot import ArchProbs
 from autoseg.space.trellis import STEM_NODE, Arrow, Trellis
-from genotype.spaces import random_probs, space_of
 
 SHAPES: list[dict[str, Any]] = [
     {"layers": 2, "strides": [4, 8, 16]},
@@ -75,7 +75,7 @@ def with_decoding(probs: ArchProbs, **decoding: Any) -> ArchProbs:
 def test_topology_is_the_best_of_all_feasible_ones(shape: dict[str, Any], threshold: float) -> None:
     space, rng = multi_space(shape, threshold=threshold), np.random.default_rng(3)
     for tied in (False, False, True, True):
-        probs = random_probs(space, rng, 2.0)
+        probs = random_probs(space, rng)
         if tied:  # few values: many topologies are equally good, and the rule decides
             probs = ArchProbs(space, probs.alpha_logits, np.sign(probs.beta_logits))
         found = decode_topology(probs.beta_probs, space, decode_cells(probs))
@@ -89,7 +89,7 @@ def test_with_a_budget_it_is_the_best_of_those_that_cost_no_more(shape: dict[str
     rng = np.random.default_rng(4)
     bound = 0
     for tied in (False, False, True):
-        probs = random_probs(multi_space(shape), rng, 2.0)
+        probs = random_probs(multi_space(shape), rng)
         if tied:
             probs = ArchProbs(probs.space, probs.alpha_logits, np.sign(probs.beta_logits))
         costs = {kept: cost(probs, kept) for kept in feasible(probs.space.trellis)}
@@ -105,7 +105,7 @@ def test_with_a_budget_it_is_the_best_of_those_that_cost_no_more(shape: dict[str
 
 @pytest.mark.slow
 def test_a_budget_below_the_cheapest_network_names_it() -> None:
-    probs = random_probs(multi_space(SHAPES[2]), np.random.default_rng(5))
+    probs = random_probs(multi_space(SHAPES[2]), 5, 1.0)
     cheapest = min(cost(probs, kept) for kept in feasible(probs.space.trellis))
     given = f"{0.99 * cheapest:g}"
     with raises_code(GenotypeError, "budget-too-small", f"decoding.budget {given}", "'plain'") as caught:
@@ -117,7 +117,7 @@ def test_a_budget_below_the_cheapest_network_names_it() -> None:
 
 def test_a_greater_budget_never_gives_a_worse_network_and_a_great_one_the_best() -> None:
     space = multi_space({"layers": 8, "strides": [4, 8, 16, 32]})
-    probs = random_probs(space, np.random.default_rng(6), 2.0)
+    probs = random_probs(space, 6)
     best = decode_topology(probs.beta_probs, space, decode_cells(probs))
     full, scores = cost(probs, best), []
     for share in (0.3, 0.5, 0.7, 0.9, 1.0):
@@ -157,7 +157,7 @@ def test_feasible_topologies_are_counted(shape: dict[str, Any]) -> None:
 
 def test_upsamplers_and_skips_count_in_the_budget() -> None:
     space = space_of("multi hourglass")
-    probs = random_probs(space, np.random.default_rng(7), 1.0)
+    probs = random_probs(space, 7, 1.0)
     beta = np.full_like(probs.beta_logits, 2.0)
     gamma = np.zeros_like(probs.gamma_logits)
     assert probs.skip_logits is not None

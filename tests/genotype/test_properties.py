@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers.spaces import KINDS, one_hot, space_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +14,6 @@ from autoseg.genotype.sample import sample_genotype
 from autoseg.genotype.schema import Genotype
 from autoseg.space.schema import SearchSpace
 from autoseg.space.snapshot import gamma_legal
-from genotype.spaces import KINDS, one_hot, space_of
 
 kinds = st.sampled_from(list(KINDS))
 seeds = st.integers(0, 2**32)

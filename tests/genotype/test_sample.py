@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.spaces import paths_of
 
 from autoseg.genotype.sample import (
     count_topologies,
@@ -21,7 +22,6 @@ from autoseg.genotype.schema import Genotype
 from autoseg.space.groups import PAPER_OPERATIONS as OPERATIONS
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import Trellis
-from genotype.spaces import paths_of
 
 
 def make_space(**more: Any) -> SearchSpace:

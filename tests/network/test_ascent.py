@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from ops.formulas import convolve, interpolate, normalise
-from ops.test_operations import noise, randomised
+from helpers.genotypes import make_genotype, make_hourglass, make_multi
+from helpers.modules import noise, randomised
+from helpers.oracle_operations import convolve, interpolate, normalise
 from torch import Tensor, nn
 
 from autoseg.genotype.node_inputs import decoder_nodes, low_level_node, node_inputs
@@ -14,7 +15,6 @@ from autoseg.network.preprocess import FactorizedReduce, UpsamplePreprocess
 from autoseg.ops.upsample import TransposedConv
 from autoseg.registry import UPSAMPLERS
 from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Node
-from network.genotypes import make_genotype, make_hourglass, make_multi
 
 SIZES = [(32, 32), (33, 47), (50, 65)]
 

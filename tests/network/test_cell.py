@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from helpers.genotypes import EVERY_OPERATION, edges_of
 from torch import nn
 
 from autoseg.network.cell import Cell
@@ -13,7 +14,6 @@ from autoseg.network.preprocess import Preprocess
 from autoseg.ops.resize import level_size
 from autoseg.registry import OPERATIONS
 from autoseg.space.trellis import Move
-from network.genotypes import EVERY_OPERATION, edges_of
 
 SIZES = [(32, 32), (33, 65), (47, 34), (49, 50)]
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from error_codes import raises_code
-from ops.test_operations import noise
+from helpers.errors import raises_code
+from helpers.genotypes import EVERY_OPERATION, make_genotype, make_hourglass, make_multi
+from helpers.modules import noise
 from torch import Tensor, nn
 
 from autoseg.errors import ConfigError
@@ -19,7 +20,6 @@ from autoseg.ops.heads import AsppHead, AuxiliaryHead, DeepLabV3PlusDecoder, Fcn
 from autoseg.ops.layers import ReluConvNorm
 from autoseg.registry import OPERATIONS, DecoderInputs
 from autoseg.space.groups import DecoderSpec
-from network.genotypes import EVERY_OPERATION, make_genotype, make_hourglass, make_multi
 
 CPU = torch.device("cpu")
 NORM = partial(nn.BatchNorm2d, eps=1e-3)

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from error_codes import raises_code
-from ops.formulas import apply, conv_norm_relu, convolve, interpolate, normalise
-from ops.test_operations import noise, randomised
+from helpers.errors import raises_code
+from helpers.genotypes import CHEAP, EVERY_OPERATION, make_genotype
+from helpers.modules import noise, randomised
+from helpers.oracle_operations import apply, conv_norm_relu, convolve, interpolate, normalise
 from torch import Tensor, nn
 
 from autoseg.errors import GenotypeError
 from autoseg.network import Network, build_searched
-from network.genotypes import CHEAP, EVERY_OPERATION, make_genotype
 
 DECODERS = ["aspp", "deeplabv3plus"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from error_codes import raises_code
+from helpers.errors import raises_code
 from torch.nn import functional as F
 
 from autoseg.errors import ConfigError

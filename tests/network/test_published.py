@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from helpers.genotypes import make_genotype
 
 from autoseg.analysis.flops import count_cost, count_parameters
 from autoseg.genotype.schema import Genotype
 from autoseg.network import build_searched
-from network.genotypes import make_genotype
 
 
 @pytest.mark.slow

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from oracles import largest_difference
-from supernet.spaces import small_space, supernet_of
-from supernet.test_training import loss_of
+from helpers.oracle_supernet import largest_difference
+from helpers.spaces import small_space
+from helpers.supernets import loss_of, supernet_of
 
 import autoseg
 from autoseg.ops.devices import acting_as, device_type

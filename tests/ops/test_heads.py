@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.modules import noise, randomised
+from helpers.oracle_operations import conv_norm_relu, convolve, interpolate, normalise
 from torch import nn
 
 from autoseg.ops.heads import (
@@ -21,8 +23,6 @@ from autoseg.ops.heads import (
 )
 from autoseg.registry import DecoderInputs
 from autoseg.space.groups import DecoderSpec
-from ops.formulas import conv_norm_relu, convolve, interpolate, normalise
-from ops.test_operations import noise, randomised
 
 
 def test_stem_gives_the_last_two_features_before_their_relu() -> None:

@@ -6,27 +6,16 @@ from functools import partial
 
 import pytest
 import torch
+from helpers import oracle_operations as formulas
+from helpers.modules import noise, randomised
 from torch import nn
 
 from autoseg.ops.layers import ReluConvNorm
 from autoseg.ops.resize import level_size
 from autoseg.registry import OPERATIONS
-from ops import formulas
 
 NORM = partial(nn.BatchNorm2d, eps=1e-3)
 SIZES = [(1, 1), (1, 4), (2, 2), (5, 5), (6, 9), (8, 8)]
-
-
-def randomised(module: nn.Module, seed: int = 0) -> nn.Module:
-    """The module in float64 with parameters, those of BatchNorm included, drawn from N(0, 1)."""
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in module.double().parameters():
-        parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-    return module
-
-
-def noise(*shape: int, seed: int = 1) -> torch.Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("stride", [1, 2])

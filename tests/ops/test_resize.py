@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.oracle_operations import interpolate
 
 from autoseg.ops.resize import level_size, resize, sum_resized
-from ops.formulas import interpolate
 
 
 def test_level_sizes_of_odd_images_are_those_of_the_papers() -> None:

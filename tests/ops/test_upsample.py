@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from error_codes import raises_code
+from helpers.errors import raises_code
+from helpers.oracle_upsamplers import carafe, dysample
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,7 +17,6 @@ from autoseg.ops.pixel_dcl import PixelDCL
 from autoseg.ops.resampling import DySample
 from autoseg.ops.upsample import build_upsampler, upsample_by
 from autoseg.registry import UPSAMPLERS
-from ops.upsample_oracles import carafe, dysample
 
 NAMES = list(UPSAMPLERS)
 LINEAR = [name for name in NAMES if name not in ("carafe", "dysample", "max_unpool")]

@@ -6,7 +6,8 @@ import itertools
 
 import pytest
 import torch
-from error_codes import raises_code
+from helpers.errors import raises_code
+from helpers.oracle_upsamplers import planar, solid
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -14,7 +15,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from autoseg.analysis.memory_tracker import SavedStorages
 from autoseg.errors import SearchSpaceError
 from autoseg.ops.pixel_dcl import Cascade, HalfFilled, IPixelDCL, IPixelDCL3d, PixelDCL, PixelDCL3d
-from ops.upsample_oracles import planar, solid
 
 KINDS = [*itertools.product((PixelDCL, IPixelDCL), ("code", "equations"))]
 SIZES = [(1, 1), (2, 1), (1, 2), (2, 2), (5, 7), (6, 4)]

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
-from error_codes import raises_code
+from helpers.errors import raises_code
 
-from autoseg import host_memory
 from autoseg.errors import ConfigError, RunError
 from autoseg.planning.device import device_memory, format_bytes, memory_errors, most_memory, parse_bytes
 
@@ -55,25 +52,21 @@ def test_formatting(size: int, expected: str) -> None:
     assert format_bytes(size) == expected
 
 
-def test_a_cpu_has_what_is_free_and_its_container_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemTotal:       9000 kB\nMemAvailable:   4000 kB\n")
-    monkeypatch.setattr(host_memory, "MEMINFO", meminfo)
-    monkeypatch.setattr(host_memory, "CONTAINER", tmp_path)
-    assert device_memory(CPU) == 4000 * 1024
-    for most, expected in (("max", 4000 * 1024), ("3000000", 1_000_000), ("9000000", 4000 * 1024), ("1000000", 0)):
-        (tmp_path / "memory.max").write_text(most + "\n")
-        (tmp_path / "memory.current").write_text("2000000\n")
-        assert device_memory(CPU) == expected
-    meminfo.unlink()  # as on macOS: all memory
-    (tmp_path / "memory.max").write_text("max\n")
-    assert device_memory(CPU) > 10**8
+def pretend(monkeypatch: pytest.MonkeyPatch, **memory: int | None) -> None:
+    """A machine whose system says this, by the functions of `autoseg.host_memory`."""
+    for name, size in memory.items():
+        monkeypatch.setattr(f"autoseg.planning.device.{name}", lambda size=size: size)
 
 
-def test_a_system_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_memory, "MEMINFO", tmp_path / "none")
-    monkeypatch.setattr(host_memory, "CONTAINER", tmp_path)
-    monkeypatch.delattr("os.sysconf")
+@pytest.mark.parametrize(("free", "expected"), [(4000, 4000), (0, 0), (None, 9000)])
+def test_a_cpu_has_what_is_free(free: int | None, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or, as on macOS, which does not say, all memory."""
+    pretend(monkeypatch, free_memory=free, total_memory=9000, total_with_swap=12000)
+    assert (device_memory(CPU), most_memory(CPU)) == (expected, 12000)
+
+
+def test_a_system_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, free_memory=None, total_memory=None, total_with_swap=None)
     with raises_code(ConfigError, "memory-unknown", "--memory"):
         device_memory(CPU)
     assert most_memory(CPU) is None

@@ -9,9 +9,11 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from cli.error_lines import check_line
-from error_codes import raises_code
-from tiny_runs import RETRAIN, SPACE, call, retrain_task, write_config, write_folder
+from helpers.data_sets import write_folder
+from helpers.errors import check_line, raises_code
+from helpers.measured_memory import search_config
+from helpers.predicted_memory import predict_once, predicted_once
+from helpers.tiny_runs import RETRAIN, SPACE, call, retrain_task, write_config
 
 from autoseg.cli.main import run
 from autoseg.engine.config import RetrainConfig, SearchConfig
@@ -20,16 +22,17 @@ from autoseg.files import read_yaml
 from autoseg.planning import fit as fitting
 from autoseg.planning.device import format_bytes
 from autoseg.planning.fit import fit_to_device, smaller_settings
-from autoseg.planning.memory import MARGIN, predict_memory
-from planning.memory_measured import search_config
+from autoseg.planning.memory import MARGIN
+
+__all__ = ["predicted_once"]  # the fixture
+pytestmark = pytest.mark.usefixtures("predicted_once")
 
 CPU = torch.device("cpu")
 PRECISIONS = ("float32", "bf16", "fp16")
 
 
-@pytest.fixture(autouse=True)
-def always_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "MOST_BYTES", {"search": 10**9, "retrain": 10**9})
+PREDICTED = {"search": 10**9, "retrain": 10**9}
+"""So many bytes a pixel that nothing is taken to fit unpredicted."""
 
 
 def searched(**search: Any) -> SearchConfig:
@@ -39,13 +42,13 @@ def searched(**search: Any) -> SearchConfig:
 def needed(config: SearchConfig | RetrainConfig, **changes: Any) -> int:
     kind = "search" if isinstance(config, SearchConfig) else "retrain"
     changed: Any = config.model_copy(update={kind: getattr(config, kind).model_copy(update=changes)})
-    return int(predict_memory(changed, CPU).needed_bytes(CPU))
+    return int(predict_once(changed, CPU).needed_bytes(CPU))
 
 
 def fit(config: Any, memory_bytes: int, *given: str, device: torch.device = CPU) -> tuple[Any, list[str]]:
     """`fit_to_device` on a device that has so much memory."""
     with patch.multiple(fitting, device_memory=lambda _: memory_bytes, most_memory=lambda _: memory_bytes):
-        return fit_to_device(config, device, given)
+        return fit_to_device(config, device, given, PREDICTED)
 
 
 def changed(config: Any, memory_bytes: int, *given: str) -> tuple[dict[str, Any], list[str]]:
@@ -208,7 +211,7 @@ def test_a_run_is_refused_before_an_image_is_decoded_or_a_folder_made(
 def test_fp16_takes_what_bf16_takes() -> None:
     """On a GPU, which need not be there."""
     gpu = torch.device("cuda")
-    memory = {name: predict_memory(searched(precision=name), gpu).needed_bytes(gpu) for name in PRECISIONS}
+    memory = {name: predict_once(searched(precision=name), gpu).needed_bytes(gpu) for name in PRECISIONS}
     assert memory["bf16"] < memory["float32"]
     assert memory["fp16"] == pytest.approx(memory["bf16"], rel=1e-3)
     for name in ("bf16", "fp16"):
@@ -227,9 +230,8 @@ def test_a_retraining() -> None:
 
 
 def test_nothing_is_predicted_where_there_is_plenty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
     monkeypatch.setattr(fitting, "predict_memory", lambda *_: pytest.fail("predicted"))
-    assert changed(searched(), 10**12) == ({}, [])
+    assert fit_to_device(searched(), CPU, (), 10**12) == (searched(), [])
 
 
 @pytest.mark.slow
@@ -250,8 +252,6 @@ def test_a_run_is_fitted_and_says_so(
 def test_a_device_that_runs_out_of_memory_is_one_line(
     batch: int, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(fitting, "MOST_BYTES", {"retrain": 0})  # predict nothing
-
     def fail(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 

@@ -6,15 +6,15 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from error_codes import raises_code
-from tiny_runs import SPACE, search_task
+from helpers.errors import raises_code
+from helpers.measured_memory import search_config
+from helpers.tiny_runs import SPACE, search_task
 
 from autoseg.engine.config import SearchConfig
 from autoseg.errors import ConfigError
 from autoseg.planning import time as module
 from autoseg.planning.memory import Setting
 from autoseg.planning.time import Sample, Steps, StepSeconds, count_steps, extrapolate, measure, step_times
-from planning.memory_measured import search_config
 
 CPU = torch.device("cpu")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import retrain_task
+from helpers.tiny_runs import retrain_task
 from torch.profiler import ProfilerActivity, profile
 
 from autoseg.data.dataset import open_dataset

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cli.error_lines import check_line
-from tiny_runs import DATA as RETRAIN_DATA
-from tiny_runs import GENOTYPE, SPACE, call, retrain_settings, rows, write_config, write_folder
+from helpers.data_sets import write_folder
+from helpers.errors import check_line
+from helpers.tiny_runs import DATA as RETRAIN_DATA
+from helpers.tiny_runs import GENOTYPE, SPACE, call, retrain_settings, rows, write_config
 
 from autoseg.cli.main import run
 from autoseg.config.base import merge

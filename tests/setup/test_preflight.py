@@ -8,10 +8,18 @@ from typing import Any
 
 import pytest
 import torch
-from cli.error_lines import check_line
-from error_codes import raises_code
+from helpers.errors import check_line, raises_code
+from helpers.tiny_runs import (
+    GENOTYPE,
+    RETRAIN,
+    SEARCH,
+    SPACE,
+    resolved,
+    retrain_settings,
+    search_settings,
+    write_config,
+)
 from PIL import Image
-from tiny_runs import GENOTYPE, RETRAIN, SEARCH, SPACE, resolved, retrain_settings, search_settings, write_config
 
 import autoseg
 from autoseg.cli.main import run

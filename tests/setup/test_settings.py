@@ -7,18 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from error_codes import raises_code
-from tiny_runs import (
-    DATA,
-    GENOTYPE,
-    RETRAIN,
-    SEARCH,
-    SPACE,
-    retrain_settings,
-    search_settings,
-    write_config,
-    write_folder,
-)
+from helpers.data_sets import write_folder
+from helpers.errors import raises_code
+from helpers.tiny_runs import DATA, GENOTYPE, RETRAIN, SEARCH, SPACE, retrain_settings, search_settings, write_config
 
 from autoseg.config.base import merge
 from autoseg.config.data import DataConfig

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from error_codes import raises_code
+from helpers.errors import raises_code
 
 from autoseg.errors import CheckpointError, SearchSpaceError
 from autoseg.genotype.decode import decode, decode_cell

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from genotype.spaces import paths_of
+from helpers.spaces import paths_of
 
 from autoseg.registry import UPSAMPLERS
 from autoseg.space.resolution import parse_upsampler

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from error_codes import raises_code
+from helpers.errors import raises_code
 from pydantic import ValidationError
 
 from autoseg.config.base import parse

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from error_codes import raises_code
+from helpers.errors import raises_code
 
 from autoseg.config.base import merge
 from autoseg.errors import CheckpointError

@@ -4,7 +4,7 @@ from itertools import pairwise, product
 
 import numpy as np
 import pytest
-from genotype.spaces import paths_of
+from helpers.spaces import paths_of
 
 from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Arrow, Move, Node, Trellis, filters_at, nearest_level
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from oracles import TextbookSupernet, largest_difference, textbook_of
+from helpers.oracle_supernet import TextbookSupernet, largest_difference, textbook_of
+from helpers.spaces import small_space
+from helpers.supernets import supernet_of
 
 from autoseg.genotype.sample import sample_genotype
 from autoseg.space.schema import SearchSpace
 from autoseg.supernet.arch_parameters import ArchParameters
-from supernet.spaces import small_space, supernet_of
 
 SPACES = {
     "auto_deeplab": SearchSpace.load("auto_deeplab"),

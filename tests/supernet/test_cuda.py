@@ -7,7 +7,9 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from oracles import largest_difference
+from helpers.oracle_supernet import largest_difference
+from helpers.spaces import small_space
+from helpers.supernets import loss_of, supernet_of
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,8 +17,6 @@ from autoseg.space.groups import PAPER_OPERATIONS
 from autoseg.supernet import KernelChoice, Supernet
 from autoseg.supernet.fast.channel_groups import LAYOUTS
 from autoseg.supernet.fast.convolutions import Depthwise
-from supernet.spaces import small_space, supernet_of
-from supernet.test_training import loss_of
 
 pytestmark = pytest.mark.gpu
 

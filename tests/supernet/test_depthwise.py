@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from oracles import largest_difference
+from helpers.oracle_supernet import largest_difference
 
 from autoseg.supernet.fast.convolutions import Depthwise
 

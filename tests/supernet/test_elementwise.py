@@ -10,7 +10,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch._inductor.config
-from oracles import largest_difference
+from helpers.oracle_supernet import largest_difference
+from helpers.spaces import small_space, space_with
+from helpers.supernets import count_operations, results, supernet_of
 from torch import Tensor
 
 from autoseg.space.groups import PAPER_OPERATIONS
@@ -18,10 +20,6 @@ from autoseg.supernet import KernelChoice
 from autoseg.supernet.fast import elementwise
 from autoseg.supernet.fast.channel_groups import LAYOUTS, Layout
 from autoseg.supernet.fast.elementwise import Compiled, Plain
-from supernet.spaces import small_space, supernet_of
-from supernet.test_options import space_with
-from supernet.test_paths import results
-from supernet.test_published import count_operations
 
 needs_compiler = pytest.mark.skipif(
     not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="needs a C++ compiler, and none is found"

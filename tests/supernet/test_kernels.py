@@ -9,8 +9,13 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from error_codes import raises_code
-from oracles import largest_difference, parameter_pairs, textbook_of
+from helpers.errors import raises_code
+from helpers.oracle_options import options_pairs, options_textbook_of
+from helpers.oracle_supernet import largest_difference, parameter_pairs, textbook_of
+from helpers.oracle_upsampling import upsampling_oracle_of, upsampling_pairs
+from helpers.spaces import TEMPERATURES, small_space, space_with
+from helpers.supernets import results, supernet_of
+from helpers.upsampling_spaces import SPACES as UPSAMPLING_SPACES
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -22,12 +27,6 @@ from autoseg.space.schema import SearchSpace
 from autoseg.supernet import KernelChoice, Supernet, build_supernet, choose_kernels
 from autoseg.supernet.fast.channel_groups import LAYOUTS
 from autoseg.supernet.fast.kernels import DEFAULTS
-from supernet.oracle_options import options_pairs, options_textbook_of
-from supernet.oracle_upsampling import upsampling_oracle_of, upsampling_pairs
-from supernet.spaces import small_space, supernet_of
-from supernet.test_options import TEMPERATURES, space_with
-from supernet.test_paths import results
-from supernet.test_upsampling import SPACES as UPSAMPLING_SPACES
 
 CPU, CUDA, MPS = (torch.device(kind) for kind in ("cpu", "cuda", "mps"))
 VARIANTS = [
@@ -36,15 +35,19 @@ VARIANTS = [
     KernelChoice("channels_first", "product"),
 ]
 SPACES: dict[str, tuple[SearchSpace, Any, Any]] = {
-    "every operation": (small_space(layers=4, blocks=3), textbook_of, parameter_pairs),
-    "paper": (small_space(layers=3, blocks=5, filters=1, operations=PAPER_OPERATIONS), textbook_of, parameter_pairs),
+    "every operation": (small_space(layers=3, blocks=2), textbook_of, parameter_pairs),
+    "paper": (
+        small_space(layers=3, blocks=5, strides=(4, 8, 16), filters=1, operations=PAPER_OPERATIONS),
+        textbook_of,
+        parameter_pairs,
+    ),
     "free alone": (
         small_space(layers=3, operations=["max_pool_3x3", "skip_connect", "avg_pool_3x3"]),
         textbook_of,
         parameter_pairs,
     ),
     **{
-        name: (space_with(relaxation, layers=3, blocks=3, filters=4), options_textbook_of, options_pairs)
+        name: (space_with(relaxation, layers=3, blocks=2, filters=4), options_textbook_of, options_pairs)
         for name, relaxation in {
             "pc_darts": {"pc_darts": 2},
             "mix": {"mix_before_cell": True},

@@ -7,18 +7,17 @@ from typing import Any
 
 import pytest
 import torch
-from oracles import largest_difference
+from helpers.oracle_options import options_pairs, options_textbook_of
+from helpers.oracle_supernet import largest_difference
+from helpers.spaces import TEMPERATURES, small_space, space_with
+from helpers.supernets import supernet_of
 
 from autoseg.analysis.flops import count_cost
 from autoseg.genotype.sample import sample_genotype
 from autoseg.registry import OPERATIONS
 from autoseg.space.groups import RelaxationSpec
-from autoseg.space.schema import SearchSpace
 from autoseg.supernet import Supernet, build_supernet
-from supernet.oracle_options import options_pairs, options_textbook_of
-from supernet.spaces import small_space, supernet_of
 
-TEMPERATURES = [4.0, 0.5]
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "pc_darts": [{}, {"pc_darts": 1}, {"pc_darts": 2}],
     "gdas": [{}, {"gdas": TEMPERATURES}],
@@ -29,10 +28,6 @@ COMBINATIONS = [a | b | c for a, b, c in itertools.product(*OPTIONS.values())]
 
 def names(relaxation: dict[str, Any]) -> str:
     return "+".join(f"{key}{relaxation[key] if key == 'pc_darts' else ''}" for key in relaxation) or "plain"
-
-
-def space_with(relaxation: dict[str, Any], **settings: Any) -> SearchSpace:
-    return SearchSpace.parse({**small_space(**settings).to_dict(), "relaxation": relaxation})
 
 
 def assert_equal_to_textbook(fast: Supernet, size: tuple[int, int]) -> None:
@@ -58,7 +53,7 @@ def assert_equal_to_textbook(fast: Supernet, size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("relaxation", COMBINATIONS, ids=names)
 def test_every_combination_equals_the_textbook(relaxation: dict[str, Any]) -> None:
     """Logits and gradients in training, and logits with the running statistics in evaluation."""
-    fast = supernet_of(space_with(relaxation, layers=3, blocks=3, filters=4))
+    fast = supernet_of(space_with(relaxation, layers=3, blocks=2, filters=4))
     if "gdas" in relaxation:
         fast.arch.draw(3, 1.7)
     assert_equal_to_textbook(fast, (33, 40))

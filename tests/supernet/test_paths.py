@@ -7,30 +7,22 @@ from typing import Any
 
 import pytest
 import torch
-from oracles import largest_difference, parameter_pairs, textbook_of
+from helpers.oracle_supernet import largest_difference, parameter_pairs, textbook_of
+from helpers.spaces import small_space
+from helpers.supernets import results, supernet_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from autoseg.registry import OPERATIONS
 from autoseg.space.groups import PAPER_OPERATIONS
-from autoseg.supernet import Supernet, build_supernet
-from supernet.spaces import small_space, supernet_of
+from autoseg.supernet import build_supernet
 
 SPACES = {
-    "every operation": small_space(layers=4, blocks=3),
+    "every operation": small_space(layers=3, blocks=2),
     "of the paper": small_space(layers=3, blocks=3, operations=PAPER_OPERATIONS),
     "dilated alone": small_space(layers=3, blocks=2, operations=["none", "dil_conv_5x5", "dil_conv_3x3"]),
     "free alone": small_space(layers=3, blocks=2, operations=["max_pool_3x3", "skip_connect", "avg_pool_3x3"]),
     "any order": small_space(layers=3, blocks=2, operations=list(OPERATIONS)[::-1]),
 }
-
-
-def results(supernet: Supernet, images: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Logits, and the gradient of every parameter that wants one."""
-    supernet.zero_grad(set_to_none=True)
-    logits = supernet(images)
-    direction = torch.randn(logits.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    (logits * direction.to(logits)).sum().backward()
-    return logits.detach(), {name: p.grad for name, p in supernet.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.slow
@@ -105,7 +97,7 @@ def test_an_architecture_step_computes_no_gradient_of_a_weight() -> None:
 @pytest.mark.slow
 def test_one_thread_and_two_give_the_same() -> None:
     """With one, 1x1 convolutions are called otherwise."""
-    supernet = supernet_of(SPACES["every operation"])
+    supernet = supernet_of(small_space(layers=2, blocks=1))
     images = torch.randn(2, 3, 40, 48, dtype=torch.float64)
     threads, found = torch.get_num_threads(), []
     try:

@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from error_codes import raises_code
-from oracles import largest_difference
+from helpers.errors import raises_code
+from helpers.oracle_supernet import largest_difference
+from helpers.spaces import small_space
+from helpers.supernets import results
+from helpers.upsampling_spaces import SPACES as UPSAMPLING_SPACES
+from helpers.upsampling_spaces import images_of
 from torch import nn
 
 from autoseg.errors import PluginError, SearchSpaceError
@@ -20,9 +24,6 @@ from autoseg.supernet.fast.cell import Preprocess, SearchCell, state_order
 from autoseg.supernet.fast.supernet import FusedSupernet
 from autoseg.supernet.fast.weights import of_kind
 from autoseg.supernet.reference import MixedOperation, ReferenceCell
-from supernet.spaces import small_space
-from supernet.test_upsampling import SPACES as UPSAMPLING_SPACES
-from supernet.test_upsampling import gradients_of, images_of
 
 SPACES = {
     **UPSAMPLING_SPACES,
@@ -99,8 +100,8 @@ def both(space: SearchSpace) -> tuple[FusedSupernet, Supernet]:
 def test_logits_and_gradients_equal_the_fused_supernet(name: str) -> None:
     fused, reference = both(SPACES[name])
     images = images_of(35, 40)
-    ours, gradients = gradients_of(fused, images)
-    theirs, _ = gradients_of(reference, images)
+    ours, gradients = results(fused, images)
+    theirs, _ = results(reference, images)
     assert largest_difference(ours, theirs) < 1e-10
     of_parameters = {parameter: gradients.get(of) for of, parameter in fused.named_parameters()}
     compared, seen = set(), set()
@@ -123,7 +124,7 @@ def test_checkpointed_cells_give_the_same_gradients_and_statistics(name: str) ->
     checkpointed = copy.deepcopy(plain)
     checkpointed.checkpoint_cells = True
     images = images_of(33, 40)
-    (logits, gradients), (again, others) = gradients_of(plain, images), gradients_of(checkpointed, images)
+    (logits, gradients), (again, others) = results(plain, images), results(checkpointed, images)
     assert torch.equal(logits, again)
     assert all(largest_difference(others[of], gradient) < 1e-12 for of, gradient in gradients.items())
     found = checkpointed.state_dict()
@@ -135,9 +136,9 @@ def test_checkpointed_cells_give_the_same_gradients_and_statistics(name: str) ->
 def test_halves_are_frozen_in_turn() -> None:
     _, supernet = both(SPACES["skips"])
     supernet.train_weights()
-    _, of_weights = gradients_of(supernet, images_of(40, 40))
+    _, of_weights = results(supernet, images_of(40, 40))
     supernet.train_architecture()
-    _, of_architecture = gradients_of(supernet, images_of(40, 40))
+    _, of_architecture = results(supernet, images_of(40, 40))
     names = {of for of, _ in supernet.named_parameters()}
     assert set(of_architecture) == {of for of in names if of.startswith("arch.")}
     assert set(of_weights) == names - set(of_architecture)

@@ -2,48 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import weakref
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
+from helpers.pretend_streams import Stream, streams
+from helpers.spaces import small_space
+from helpers.supernets import loss_of, supernet_of
 
 from autoseg.supernet.fast.cell import Feature, SearchCell
 from autoseg.supernet.fast.supernet import run_side_by_side
-from supernet.spaces import small_space, supernet_of
-from supernet.test_training import loss_of
 
-
-@dataclass(eq=False)
-class Stream:
-    """Writes into one log, for all streams, what waits for what and what runs where."""
-
-    name: str
-    log: list[str]
-
-    def wait_stream(self, other: Stream) -> None:
-        self.log.append(f"{self.name} waits for {other.name}")
-
-
-@pytest.fixture
-def streams(monkeypatch: pytest.MonkeyPatch) -> list[Stream]:
-    """The current stream and three others."""
-    log: list[str] = []
-    main, *others = (Stream(name, log) for name in ("main", "first", "second", "third"))
-    current = [main]
-
-    @contextlib.contextmanager
-    def switch(stream: Stream) -> Iterator[None]:
-        current.append(stream)
-        yield
-        current.pop()
-
-    monkeypatch.setattr(torch.cuda, "stream", switch)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: current[-1])
-    return [main, *others]
+__all__ = ["streams"]  # the fixture
 
 
 def running(result: str) -> str:

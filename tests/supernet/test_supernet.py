@@ -6,11 +6,12 @@ import itertools
 
 import pytest
 import torch
-from oracles import largest_difference, parameter_pairs, textbook_of
+from helpers.oracle_supernet import largest_difference, parameter_pairs, textbook_of
+from helpers.spaces import small_space
+from helpers.supernets import supernet_of
 
 from autoseg.registry import OPERATIONS
 from autoseg.space.schema import SearchSpace
-from supernet.spaces import small_space, supernet_of
 
 
 def assert_equal_to_textbook(space: SearchSpace, size: tuple[int, int], seed: int = 0) -> None:
@@ -37,7 +38,7 @@ def test_each_operation_alone_equals_the_textbook(operation: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layers", range(2, 13))
+@pytest.mark.parametrize("layers", [*range(2, 8), 12])
 def test_any_number_of_layers_equals_the_textbook(layers: int) -> None:
     # Few pixels a channel make BatchNorm amplify rounding from layer to layer: deep nets are compared at a larger size.
     assert_equal_to_textbook(small_space(layers=layers, blocks=1), (64, 65) if layers < 8 else (96, 97), seed=layers)

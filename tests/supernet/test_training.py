@@ -6,18 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.spaces import small_space
+from helpers.supernets import loss_of, supernet_of
 from torch import nn
 
 from autoseg.losses.losses import segmentation_loss
-from autoseg.supernet import Supernet, build_supernet
+from autoseg.supernet import build_supernet
 from autoseg.supernet.fast.mixed_op import StackedNorm
-from supernet.spaces import small_space, supernet_of
-
-
-def loss_of(supernet: Supernet, images: torch.Tensor, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    masks = torch.randint(0, supernet.num_classes, (len(images), *images.shape[2:]), generator=generator)
-    return segmentation_loss(supernet(images), masks.to(images.device), 255)
 
 
 @pytest.mark.slow

@@ -18,10 +18,10 @@ pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="needs the p
 
 @pytest.mark.parametrize("what", ["kernels", "operations", "supernet"])
 def test_interpreted_on_a_cpu(what: str) -> None:
-    """See `interpreted.py`. In another process, since the interpreter is switched on when the kernels are loaded."""
+    """See `triton_interpreted.py`. A process of its own: the interpreter is switched on when the kernels are loaded."""
     paths = os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "supernet.interpreted", what]
+    command = [sys.executable, "-m", "helpers.triton_interpreted", what]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
 

@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from oracles import largest_difference
+from helpers.oracle_supernet import largest_difference
+from helpers.oracle_upsampling import upsampling_oracle_of, upsampling_pairs
+from helpers.pretend_streams import streams
+from helpers.spaces import small_space
+from helpers.supernets import loss_of, results, supernet_of
+from helpers.upsampling_spaces import SPACES, images_of, space_of
 
 from autoseg.analysis.flops import count_cost
 from autoseg.genotype.decode import decode
@@ -16,59 +21,10 @@ from autoseg.genotype.schema import Genotype
 from autoseg.losses.losses import segmentation_loss
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import STEM_NODE, Arrow, Move, Node
-from autoseg.supernet import Supernet, build_supernet
+from autoseg.supernet import build_supernet
 from autoseg.supernet.fast.cell import Preprocess
-from supernet.oracle_upsampling import upsampling_oracle_of, upsampling_pairs
-from supernet.spaces import small_space, supernet_of
-from supernet.test_streams import streams as streams_fixture
-from supernet.test_training import loss_of
 
-UPSAMPLERS = ["bilinear", "transposed_conv", "max_unpool"]
-OPERATIONS = ["none", "skip_connect", "sep_conv_3x3", "atrous_conv_3x3"]
-HOURGLASS: dict[str, Any] = {"layers": 5, "down_layers": 3, "strides": (2, 4, 8)}
-SKIPS: dict[str, Any] = {"skips": ["none", "add", "concat"]}
-
-
-def space_of(network: dict[str, Any] | None = None, blocks: int = 2, **groups: Any) -> SearchSpace:
-    settings = {"layers": 3, "strides": (4, 8, 16), **(network or {})}
-    plain = {key: settings.pop(key) for key in ("layers", "strides")}
-    data = small_space(blocks=blocks, operations=OPERATIONS, **plain).to_dict()
-    data["network"] |= settings
-    if "down_layers" in settings:
-        data["decoder"]["name"] = "classifier"
-    for group, values in groups.items():
-        data[group] = {**data.get(group, {}), **values}
-    return SearchSpace.parse(data)
-
-
-streams = streams_fixture
-
-SPACES = {
-    "by level": space_of(resolution={"upsamplers": UPSAMPLERS}),
-    "by arrow": space_of({"layers": 4}, resolution={"upsamplers": UPSAMPLERS, "shared_by": "arrow"}),
-    "one alone": space_of(resolution={"upsamplers": ["pixel_dcl"]}),
-    "decoder": space_of(decoder={"upsamplers": ["pixel_shuffle", "max_unpool"]}),
-    "both": space_of(resolution={"upsamplers": UPSAMPLERS}, decoder={"upsamplers": ["nearest", "transposed_conv"]}),
-    "hourglass": space_of(HOURGLASS),
-    "hourglass without skips": space_of(HOURGLASS, resolution={"upsamplers": UPSAMPLERS}),
-    "skips": space_of(HOURGLASS, resolution={"upsamplers": UPSAMPLERS, **SKIPS}, cell={"up_cell": True}),
-    "skips alone": space_of(HOURGLASS, resolution=SKIPS, head={"name": "classifier"}),
-    "add alone": space_of(HOURGLASS, resolution={"skips": ["add"]}),
-    "multi": space_of({"paths": "multi"}),
-    "multi hourglass": space_of({**HOURGLASS, "paths": "multi"}, resolution={"upsamplers": UPSAMPLERS, **SKIPS}),
-}
-
-
-def images_of(*size: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    return torch.randn(2, 3, *size, dtype=dtype, generator=torch.Generator().manual_seed(3))
-
-
-def gradients_of(supernet: Supernet, images: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    supernet.zero_grad(set_to_none=True)
-    logits = supernet(images)
-    direction = torch.randn(logits.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    (logits * direction.to(logits)).sum().backward()
-    return logits.detach(), {name: p.grad for name, p in supernet.named_parameters() if p.grad is not None}
+__all__ = ["streams"]  # the fixture
 
 
 @pytest.mark.slow
@@ -78,8 +34,8 @@ def test_logits_and_gradients_equal_the_oracle(name: str, size: tuple[int, int])
     fast = supernet_of(SPACES[name])
     oracle = upsampling_oracle_of(fast, 3)
     images = images_of(*size)
-    ours, gradients = gradients_of(fast, images)
-    theirs, _ = gradients_of(oracle, images)
+    ours, gradients = results(fast, images)
+    theirs, _ = results(oracle, images)
     assert largest_difference(ours, theirs) < 1e-10
     of_parameters = {parameter: gradients.get(name) for name, parameter in fast.named_parameters()}
     compared = set()
@@ -112,7 +68,7 @@ def test_checkpointed_cells_give_the_same_gradients_and_statistics(name: str) ->
     checkpointed = copy.deepcopy(plain)
     checkpointed.checkpoint_cells = True
     images = images_of(33, 40)
-    (logits, gradients), (again, others) = gradients_of(plain, images), gradients_of(checkpointed, images)
+    (logits, gradients), (again, others) = results(plain, images), results(checkpointed, images)
     assert torch.equal(logits, again)
     assert gradients.keys() == others.keys()
     for of, gradient in gradients.items():
@@ -127,9 +83,9 @@ def test_checkpointed_cells_give_the_same_gradients_and_statistics(name: str) ->
 def test_gamma_and_skips_belong_to_the_half_of_the_architecture(name: str) -> None:
     supernet, images = supernet_of(SPACES[name]), images_of(40, 40)
     supernet.train_weights()
-    _, of_weights = gradients_of(supernet, images)
+    _, of_weights = results(supernet, images)
     supernet.train_architecture()
-    _, of_architecture = gradients_of(supernet, images)
+    _, of_architecture = results(supernet, images)
     assert not any(of.startswith("arch.") for of in of_weights)
     assert set(of_architecture) == {of for of, _ in supernet.named_parameters() if of.startswith("arch.")}
     assert set(of_weights) | set(of_architecture) == {of for of, _ in supernet.named_parameters()}
@@ -146,9 +102,9 @@ def test_options_of_the_cell_go_with_two_cells_and_bfloat16(relaxation: dict[str
     edges = 2 * len(space.topology.edges)
     assert len(supernet.arch.alpha_logits) == edges
     assert relaxation.get("pc_darts") is None or supernet.arch.edge_probs().sum().item() == pytest.approx(4)
-    exact, _ = gradients_of(supernet, images_of(40, 40, dtype=torch.float32))
+    exact, _ = results(supernet, images_of(40, 40, dtype=torch.float32))
     with torch.autocast("cpu", torch.bfloat16):
-        rounded, gradients = gradients_of(supernet, images_of(40, 40, dtype=torch.float32))
+        rounded, gradients = results(supernet, images_of(40, 40, dtype=torch.float32))
     assert rounded.dtype == torch.float32
     assert float((rounded - exact).std()) < 0.2 * float(exact.std())
     assert all(bool(gradient.isfinite().all()) for gradient in gradients.values())
@@ -208,9 +164,9 @@ def test_on_streams_it_is_the_same(streams: list[Any]) -> None:
     parallel, images, places = copy.deepcopy(plain), images_of(40, 40), []
     for skip in parallel.upsampling.skips:
         skip.register_forward_hook(lambda *_: places.append(torch.cuda.current_stream().name))
-    expected, gradients = gradients_of(plain, images)
+    expected, gradients = results(plain, images)
     with parallel.on_streams(streams[1:]):
-        logits, others = gradients_of(parallel, images)
+        logits, others = results(parallel, images)
         assert parallel._crossing
     assert not parallel._crossing
     assert places == ["first", "second"]

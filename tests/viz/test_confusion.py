@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from error_codes import raises_code
+from helpers.errors import raises_code
 
 from autoseg.errors import ConfigError
 from autoseg.viz.heat_maps import draw_confusion

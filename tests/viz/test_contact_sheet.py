@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from error_codes import raises_code
+from helpers.errors import raises_code
 from matplotlib.figure import Figure
 
 from autoseg.errors import DataError

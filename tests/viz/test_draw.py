@@ -10,7 +10,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
-from error_codes import raises_code
+from helpers.errors import raises_code
 from matplotlib.collections import Collection, LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch

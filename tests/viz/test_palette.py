@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from error_codes import raises_code
+from helpers.errors import raises_code
 
 from autoseg.errors import ConfigError, DataError
 from autoseg.viz.palette import colour, overlay, palette

@@ -6,12 +6,13 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from error_codes import raises_code
+from helpers.errors import raises_code
+from helpers.genotypes import down_to_8, genotype, hourglass, several_paths
+from helpers.spaces import hourglass_space, open_space, random_probs
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.text import Text
-from small_networks import down_to_8, genotype, hourglass, hourglass_space, open_space, random_probs, several_paths
 
 from autoseg.errors import ConfigError
 from autoseg.genotype.decode import decode

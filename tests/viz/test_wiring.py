@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import networkx as nx
 import pytest
-from small_networks import down_to_8, genotype, hourglass, several_paths
+from helpers.genotypes import down_to_8, genotype, hourglass, several_paths
 
 from autoseg.genotype.schema import Genotype
 from autoseg.space.trellis import Node

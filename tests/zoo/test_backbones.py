@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from error_codes import raises_code
+from helpers.errors import raises_code
+from helpers.zoo_contract import made, noise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,7 +17,6 @@ from autoseg.ops.resize import level_size
 from autoseg.zoo.resnet import Bottleneck, ResNet
 from autoseg.zoo.vgg import VGG16
 from autoseg.zoo.xception import Xception65, XceptionBlock
-from zoo.contract import made, noise
 
 Build = Callable[..., nn.Module]
 NARROW: dict[str, Build] = {

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from helpers.zoo_contract import CLASSES, assert_contract, assert_traces, count_parameters, made, noise
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -14,7 +15,6 @@ from autoseg.network.base import SegmentationNetwork
 from autoseg.ops.upsample import unpool
 from autoseg.zoo.deconvnet import DeconvNet, SegNet
 from autoseg.zoo.vgg import VGG16
-from zoo.contract import CLASSES, assert_contract, assert_traces, count_parameters, made, noise
 
 WIDTH = 0.06
 

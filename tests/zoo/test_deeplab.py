@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.zoo_contract import CLASSES, SIZES, assert_contract, assert_traces, count_parameters, made, noise, record
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,7 +22,6 @@ from autoseg.zoo.resnet import ResNet
 from autoseg.zoo.schema import FixedNetwork
 from autoseg.zoo.vgg import VGG16
 from autoseg.zoo.xception import Xception65
-from zoo.contract import CLASSES, SIZES, assert_contract, assert_traces, count_parameters, made, noise, record
 
 WIDTH = 0.05
 

@@ -6,13 +6,13 @@ from functools import partial
 
 import pytest
 import torch
+from helpers.zoo_contract import CLASSES, assert_contract, assert_traces, count_parameters, made, noise
 from torch.nn import functional as F
 
 from autoseg.ops.resize import resize
 from autoseg.registry import UPSAMPLERS
 from autoseg.zoo.fcn import FCN
 from autoseg.zoo.vgg import VGG16
-from zoo.contract import CLASSES, assert_contract, assert_traces, count_parameters, made, noise
 
 WIDTH = 0.05
 STRIDES = (32, 16, 8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from error_codes import raises_code
+from helpers.errors import raises_code
 
 from autoseg.analysis.flops import count_cost
 from autoseg.errors import AutosegError, ConfigError, GenotypeError

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from error_codes import raises_code
+from helpers.errors import raises_code
+from helpers.zoo_contract import made, noise
 
 from autoseg.errors import ConfigError
 from autoseg.zoo.layers import MaxPool, StageRate, stage_rates
 from autoseg.zoo.vgg import VGG16
-from zoo.contract import made, noise
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from error_codes import raises_code
+from helpers.errors import raises_code
 
 from autoseg.errors import ConfigError, GenotypeError
 from autoseg.genotype.schema import Genotype

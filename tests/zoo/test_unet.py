@@ -7,15 +7,8 @@ from itertools import pairwise
 
 import pytest
 import torch
-from error_codes import raises_code
-from torch import nn
-from torch.nn import functional as F
-
-from autoseg.errors import SearchSpaceError
-from autoseg.ops.upsample import TransposedConv
-from autoseg.registry import UPSAMPLERS
-from autoseg.zoo.unet import UNet
-from zoo.contract import (
+from helpers.errors import raises_code
+from helpers.zoo_contract import (
     CLASSES,
     assert_contract,
     assert_fills_every_size,
@@ -25,6 +18,13 @@ from zoo.contract import (
     noise,
     record,
 )
+from torch import nn
+from torch.nn import functional as F
+
+from autoseg.errors import SearchSpaceError
+from autoseg.ops.upsample import TransposedConv
+from autoseg.registry import UPSAMPLERS
+from autoseg.zoo.unet import UNet
 
 WIDTH = 0.06
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from error_codes import raises_code
+from helpers.errors import raises_code
+from helpers.zoo_contract import noise
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,7 +24,6 @@ from autoseg.zoo.schema import FixedNetwork
 from autoseg.zoo.vgg import VGG16
 from autoseg.zoo.weights import WeightsReport, load_backbone, read_weights, recognise
 from autoseg.zoo.xception import Xception65
-from zoo.contract import noise
 
 State = dict[str, Tensor]
 WIDTH = 0.05

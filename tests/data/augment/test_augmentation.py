@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.data_sets import ArrayDataset
 
 from autoseg.config.training import AugmentConfig
 from autoseg.data.augment.batch import BatchAugment
@@ -15,7 +16,6 @@ from autoseg.data.augment.sample import augment, full_scale, gaussian, to_tensor
 from autoseg.data.base import Sample
 from autoseg.data.loading.loader import BatchLoader, evaluation_batches
 from autoseg.data.loading.packed import mask_tensor
-from data.samples import ArrayDataset
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 SIZES = [(40, 48), (64, 90), (20, 130), (33, 33), (90, 25)]

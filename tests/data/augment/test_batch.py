@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.data_sets import ArrayDataset
 
 from autoseg.config.training import AugmentConfig
 from autoseg.data.augment.batch import BatchAugment
@@ -16,7 +17,6 @@ from autoseg.data.base import Sample
 from autoseg.data.loading.cache import keep_samples
 from autoseg.data.loading.loader import BatchLoader
 from autoseg.data.loading.packed import mask_tensor
-from data.samples import ArrayDataset
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 ZERO, GREY_LEVEL = (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)

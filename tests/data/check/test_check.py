@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from error_codes import raises_code
+from helpers.errors import raises_code
 from PIL import Image
 
 from autoseg.config.base import parse

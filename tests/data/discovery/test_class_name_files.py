@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny_runs import write_folder
+from helpers.data_sets import write_folder
 
 from autoseg.config.data import DataConfig
 from autoseg.data.check.report import check_dataset

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from error_codes import raises_code
+from helpers.errors import raises_code
+from helpers.tiny_runs import search_settings
 from PIL import Image
-from tiny_runs import search_settings
 
 from autoseg.cli.main import run
 from autoseg.config.base import parse

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from error_codes import raises_code
+from helpers.errors import raises_code
 from PIL import Image
 
 from autoseg.data.io.images import read_image

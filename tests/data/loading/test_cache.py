@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from error_codes import raises_code
-from tiny_runs import RETRAIN, assert_same_run, call, write_config, write_folder
+from helpers.data_sets import ArrayDataset, random_dataset, write_folder
+from helpers.errors import raises_code
+from helpers.tiny_runs import RETRAIN, assert_same_run, call, write_config
 
 from autoseg.config.base import parse
 from autoseg.config.data import DataConfig
@@ -27,7 +28,6 @@ from autoseg.data.loading.cache import cache_folder, fingerprint, keep_samples, 
 from autoseg.data.loading.loader import evaluation_batches
 from autoseg.data.loading.packed import MappedSamples, SamplesError
 from autoseg.errors import DataError
-from data.samples import ArrayDataset, random_dataset
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 SIZES = [(32, 40), (47, 33), (32, 40), (35, 64)]

@@ -3,12 +3,12 @@ import random
 import numpy as np
 import pytest
 import torch
-from error_codes import raises_code
+from helpers.data_sets import ArrayDataset, random_dataset
+from helpers.errors import raises_code
 
 from autoseg.config.training import AugmentConfig
 from autoseg.data.loading.loader import BatchLoader, epoch_order, evaluation_batches
 from autoseg.errors import DataError
-from data.samples import ArrayDataset, random_dataset
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

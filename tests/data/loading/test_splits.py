@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from error_codes import raises_code
+from helpers.errors import raises_code
 
 from autoseg.data.loading.splits import halve
 from autoseg.errors import DataError

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from tiny_runs import SEARCH, resolved
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.profiler import ProfilerActivity, profile
@@ -15,6 +14,7 @@ from autoseg.config.base import merge, parse
 from autoseg.data.dataset import open_dataset
 from autoseg.engine.config import SearchConfig
 from autoseg.engine.search import SearchTask
+from helpers.tiny_runs import SEARCH, resolved
 
 
 def search_config(space: Mapping[str, Any], **search: Any) -> SearchConfig:

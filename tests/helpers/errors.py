@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from autoseg.errors import AutosegError
+
+LINE = re.compile(r"error: ([^\n]+?)(?: \[([a-z0-9]+(?:-[a-z0-9]+)+)\])?\n?")
 
 
 @contextmanager
@@ -19,5 +22,15 @@ def raises_code(kind: type[AutosegError], code: str, *named: object) -> Iterator
     assert type(caught.value) is kind
     assert caught.value.code == code, f"{caught.value.code}: {message}"
     assert "\n" not in message
+    missing = [text for text in map(str, named) if text not in message]
+    assert not missing, f"{missing} not in: {message}"
+
+
+def check_line(line: str, code: str, *named: object) -> None:
+    """The line with which a command fails: it ends with this code ("" for none) and has each of `named` before it."""
+    found = LINE.fullmatch(line)
+    assert found is not None, line
+    message, its_code = found[1], found[2] or ""
+    assert its_code == code, line
     missing = [text for text in map(str, named) if text not in message]
     assert not missing, f"{missing} not in: {message}"

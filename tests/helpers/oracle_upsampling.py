@@ -1,7 +1,7 @@
 """The textbook supernet with upsamplers, skip connections, an hourglass and several paths, straight from the equations.
 
-Slow on purpose, and without code of autoseg's supernet, as `oracles.py`, whose cells it takes. The upsamplers are
-copies of the fast one's, and have oracles of their own.
+Slow on purpose, and without code of autoseg's supernet, as `oracle_supernet.py`, whose cells it takes. The upsamplers
+are copies of the fast one's, and have oracles of their own.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import itertools
 import math
 
 import torch
-from oracles import Head, TextbookCell, _cell_pairs, enlarge, norm
 from torch import nn
 from torch.nn import functional as F
+
+from helpers.oracle_supernet import Head, TextbookCell, _cell_pairs, enlarge, norm
 
 
 class OracleAscent(nn.Module):

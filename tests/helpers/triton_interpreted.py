@@ -1,6 +1,6 @@
-"""Run by `test_triton.py` in a process of its own, whose kernels Triton's interpreter runs on the CPU.
+"""Run by `supernet/test_triton.py` in a process of its own, whose kernels Triton's interpreter runs on the CPU.
 
-    TRITON_INTERPRET=1 python -m supernet.interpreted kernels | operations | supernet
+    TRITON_INTERPRET=1 python -m helpers.triton_interpreted kernels | operations | supernet
 
 Says nothing, and ends with an error where something is wrong.
 """
@@ -11,7 +11,6 @@ import itertools
 import sys
 
 import torch
-from oracles import largest_difference
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,6 +18,7 @@ from autoseg.supernet import KernelChoice
 from autoseg.supernet.fast.channel_groups import LAYOUTS
 from autoseg.supernet.fast.triton_depthwise import depthwise, depthwise_weight
 from autoseg.supernet.fast.weights import tap_by_tap
+from helpers.oracle_supernet import largest_difference
 
 SHAPES = [(1, 3, 7, 9), (3, 2, 8, 6), (1, 70, 2, 3), (2, 1, 19, 17), (1, 2, 1, 1), (2, 3, 1, 5), (2, 3, 5, 1)]
 """(N, channels of a part, H, W): odd and even, no multiples of a block, more pixels than one program sums, edges."""
@@ -80,10 +80,9 @@ def check_operations() -> None:
 
 def check_supernet() -> None:
     """A whole supernet against the textbook one, in one memory format checkpointed."""
-    from oracles import parameter_pairs, textbook_of
-
-    from supernet.spaces import small_space, supernet_of
-    from supernet.test_paths import results
+    from helpers.oracle_supernet import parameter_pairs, textbook_of
+    from helpers.spaces import small_space
+    from helpers.supernets import results, supernet_of
 
     torch.set_num_threads(1)
     operations = ["none", "skip_connect", "sep_conv_3x3", "dil_conv_5x5", "sep_conv_5x5", "dil_conv_3x3"]

@@ -1,4 +1,4 @@
-"""Small genotypes."""
+"""Small genotypes: some that tests shape by arguments, some fixed ones for pictures and descriptions."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ EVERY_OPERATION = (
 assert {edge.split()[1] for block in EVERY_OPERATION for edge in block} == set(OPERATIONS) - {"none"}
 
 CHEAP = (("prev_prev skip_connect", "prev sep_conv_3x3"), ("b1 max_pool_3x3", "prev atrous_conv_3x3"))
-
-
 UP = (("prev skip_connect", "prev_prev atrous_conv_3x3"), ("b1 sep_conv_3x3",))
 
 
@@ -96,3 +94,47 @@ def make_multi(
         "arrows": [list(layer) for layer in arrows], "filter_multiplier": 3, "upsamplers": list(upsamplers)
     }  # fmt: skip
     return Genotype.parse(plain)
+
+
+# --- fixed ones, which come back up in many ways ---------------------------------------------------------------------
+
+CELL = [[{"input": "prev", "operation": "sep_conv_3x3"}, {"input": "prev_prev", "operation": "skip_connect"}]]
+UP_CELL = [[{"input": "prev", "operation": "max_pool_3x3"}], [{"input": "b1", "operation": "sep_conv_5x5"}]]
+STEM = {"channels": [8], "strides": [2]}
+
+
+def genotype(network: dict[str, Any], decoder: dict[str, Any] | None = None, **others: Any) -> Genotype:
+    return Genotype.parse(
+        {
+            "name": "small",
+            "cell": CELL,
+            "network": {"filter_multiplier": 4, **network},
+            "stem": STEM,
+            "decoder": {"filters": 16, "low_level_stride": 2, **(decoder or {})},
+            **others,
+        }
+    )
+
+
+def hourglass() -> Genotype:
+    """The path stem, 4, 8, 8, 4, 2 with a skip at both up moves, of several kinds."""
+    return genotype(
+        {
+            "strides": [4, 8, 8, 4, 2],
+            "down_layers": 3,
+            "upsamplers": ["pixel_dcl_5x5", "carafe"],
+            "skips": ["add", "concat"],
+        },
+        {"name": "classifier"},
+        up_cell=UP_CELL,
+    )
+
+
+def several_paths(**network: Any) -> Genotype:
+    """8 arrows in 3 layers, one of them up; the last layer has two nodes."""
+    return genotype({"arrows": [["2->2", "2->4"], ["2->2", "4->4", "4->2"], ["2->2", "2->4", "4->4"]], **network})
+
+
+def down_to_8(decoder: str, upsamplers: list[str] | None = None) -> Genotype:
+    """A path that ends at stride 8, from the stem's 2, which it leaves at layer 1."""
+    return genotype({"strides": [2, 4, 4, 8], "down_layers": None}, {"name": decoder, "upsamplers": upsamplers or []})

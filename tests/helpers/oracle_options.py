@@ -1,13 +1,14 @@
 """The textbook supernet with PC-DARTS, GDAS and mixing before the cell, straight from their papers.
 
-Slow on purpose, and without code of autoseg's supernet, as `oracles.py`, whose parts it takes.
+Slow on purpose, and without code of autoseg's supernet, as `oracle_supernet.py`, whose parts it takes.
 """
 
 from __future__ import annotations
 
 import torch
-from oracles import MixedOperation, TextbookCell, TextbookSupernet, parameter_pairs
 from torch import nn
+
+from helpers.oracle_supernet import MixedOperation, TextbookCell, TextbookSupernet, parameter_pairs
 
 
 def channel_shuffle(x, groups):

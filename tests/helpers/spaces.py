@@ -1,7 +1,8 @@
-"""Small spaces of every kind, and probabilities that stand for a genotype."""
+"""Small search spaces of every kind, random probabilities in them, and those that stand for a genotype."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import networkx as nx
@@ -9,6 +10,7 @@ import numpy as np
 
 from autoseg.config.base import merge
 from autoseg.genotype.schema import Cell, Genotype
+from autoseg.registry import OPERATIONS
 from autoseg.space.schema import SearchSpace
 from autoseg.space.snapshot import ArchProbs, logits_shapes
 from autoseg.space.trellis import STEM_NODE, Trellis
@@ -54,7 +56,9 @@ def space_of(kind: str, **changes: Any) -> SearchSpace:
     return SearchSpace.parse(merge(merge(PLAIN, KINDS[kind]), {"name": kind, **changes}))
 
 
-def random_probs(space: SearchSpace, rng: np.random.Generator, scale: float = 1.0) -> ArchProbs:
+def random_probs(space: SearchSpace, rng: np.random.Generator | int = 0, scale: float = 2.0) -> ArchProbs:
+    """Logits drawn from a normal distribution. `rng`: a generator or a seed."""
+    rng = np.random.default_rng(rng)
     logits = {f"{name}_logits": scale * rng.standard_normal(shape) for name, shape in logits_shapes(space).items()}
     return ArchProbs(space, **logits)
 
@@ -93,3 +97,64 @@ def paths_of(trellis: Trellis) -> list[tuple[int, ...]]:
     return sorted(
         tuple(node.level for node in path[1:]) for path in nx.all_simple_paths(trellis.graph, STEM_NODE, ends)
     )
+
+
+def small_space(
+    layers: int = 4,
+    blocks: int = 2,
+    strides: Sequence[int] = (4, 8, 16, 32),
+    operations: Sequence[str] = tuple(OPERATIONS),
+    filters: int = 2,
+    stem: tuple[list[int], list[int]] | None = None,
+    **network: Any,
+) -> SearchSpace:
+    """`stem`: channels and strides; left out, one convolution a halving."""
+    halvings = strides[0].bit_length() - 1
+    channels, stem_strides = stem or ([4] * max(halvings, 1), [2] * halvings or [1])
+    return SearchSpace.parse(
+        {
+            "name": "small",
+            "cell": {"blocks": blocks, "operations": list(operations)},
+            "network": {"layers": layers, "strides": list(strides), "filter_multiplier": filters, **network},
+            "stem": {"channels": channels, "strides": stem_strides},
+        }
+    )
+
+
+def hourglass_space(**groups: Any) -> SearchSpace:
+    """Strides 2, 4, 8 and 5 layers, 3 of them on the way down: upsamplers, skips and two cells compete."""
+    return SearchSpace.parse(
+        {
+            "name": "hourglass",
+            "cell": {"blocks": 2, "up_cell": True},
+            "network": {"layers": 5, "strides": [2, 4, 8], "down_layers": 3},
+            "stem": {"channels": [8], "strides": [2]},
+            "resolution": {"upsamplers": ["bilinear", "pixel_dcl_5x5", "carafe"], "skips": ["none", "add", "concat"]},
+            "decoder": {"name": "classifier"},
+            **groups,
+        }
+    )
+
+
+def open_space(paths: str = "single", **groups: Any) -> SearchSpace:
+    """Strides 2, 4, 8 and 4 layers in any order; two upsamplers compete on up moves, two in the decoder."""
+    return SearchSpace.parse(
+        {
+            "name": "open",
+            "cell": {"blocks": 1},
+            "network": {"layers": 4, "strides": [2, 4, 8], "paths": paths},
+            "stem": {"channels": [8], "strides": [2]},
+            "resolution": {"upsamplers": ["bilinear", "carafe"]},
+            "decoder": {"name": "aspp", "upsamplers": ["bilinear", "dysample"]},
+            **groups,
+        }
+    )
+
+
+TEMPERATURES = [4.0, 0.5]
+"""Of GDAS, first and last."""
+
+
+def space_with(relaxation: dict[str, Any], **settings: Any) -> SearchSpace:
+    """A small space with options of PC-DARTS, GDAS and mixing before the cell."""
+    return SearchSpace.parse({**small_space(**settings).to_dict(), "relaxation": relaxation})

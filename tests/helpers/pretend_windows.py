@@ -18,11 +18,12 @@ import pytest
 import torch._dynamo
 import torch.utils.tensorboard  # noqa: F401
 
-from autoseg import host_memory
 from autoseg.viz import heat_maps  # noqa: F401
 
 FORBIDDEN = frozenset('<>:"|?*')
 """In names of files."""
+LINUX = ("/proc/", "/sys/")
+"""Where Linux tells of itself."""
 NO_CALLS = (
     "chown", "ctermid", "fchdir", "fchmod", "fchown", "fdatasync", "fork", "forkpty", "getegid", "geteuid", "getgid",
     "getgroups", "getloadavg", "getpgid", "getpgrp", "getpriority", "getresuid", "getsid", "getuid", "killpg", "lchown",
@@ -52,8 +53,6 @@ def windows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     _without_calls(monkeypatch)
     _with_windows_files(monkeypatch)
     monkeypatch.setattr(ctypes, "CDLL", _refuse_no_name(ctypes.CDLL))
-    monkeypatch.setattr(host_memory, "MEMINFO", tmp_path / "none" / "meminfo")
-    monkeypatch.setattr(host_memory, "CONTAINER", tmp_path / "none")
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)  # has a way of its own there
 
@@ -100,6 +99,8 @@ def _with_windows_files(monkeypatch: pytest.MonkeyPatch) -> None:
     def open_checked(file: Any, *arguments: Any, **settings: Any) -> Any:
         if not isinstance(file, int) and FORBIDDEN & set(os.path.basename(os.fspath(file))):
             raise OSError(errno.EINVAL, "Invalid argument", file)
+        if str(file).startswith(LINUX):
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", file)
         return opened(file, *arguments, **settings)
 
     monkeypatch.setattr(os, "fsync", flush)

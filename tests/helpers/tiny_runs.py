@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from autoseg.cli.main import run
 from autoseg.config.base import merge, parse
@@ -137,7 +136,7 @@ def wait_for_rows(process: subprocess.Popen[str], run_directory: Path, count: in
     while not path.exists() or path.read_bytes().count(b"\n") < count:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end, "no progress"
-        time.sleep(0.002)
+        time.sleep(0.01)
 
 
 def rows(run_directory: Path, kind: str | None = None) -> list[dict[str, Any]]:
@@ -188,20 +187,3 @@ def assert_same_state(first: Any, second: Any) -> None:
 def files_of(folder: Path) -> dict[str, bytes]:
     """Every file below a folder, by its place."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def write_folder(root: Path, sizes: Mapping[str, list[tuple[int, int]]], labels: int = 7, seed: int = 0) -> Path:
-    """A data set of noise: a folder a split with images/ and masks/, whose masks have ignored pixels (255)."""
-    rng = np.random.default_rng(seed)
-    for split, shapes in sizes.items():
-        for part in ("images", "masks"):
-            (root / split / part).mkdir(parents=True)
-        for number, (height, width) in enumerate(shapes):
-            image = rng.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
-            image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
-            mask = rng.integers(0, labels, (height, width)).astype(np.uint8)
-            mask[0, :labels] = np.arange(labels)
-            mask[: height // 3, width // 2 :] = 255
-            Image.fromarray(image).save(root / split / "images" / f"{number}.png")
-            Image.fromarray(mask).save(root / split / "masks" / f"{number}.png")
-    return root
