@@ -56,8 +56,8 @@ def test_auxiliary_head_and_memory_layout(tmp_path: Path) -> None:
     export_network(network, tmp_path / "a", "safetensors", metadata={"classes": [], "resize": None})
     loaded, metadata = load_safetensors(tmp_path / "a")
     assert set(metadata) == {
-        "genotype", "num_classes", "in_channels", "single_output", "autoseg_version", "input", "channels", "channel_order",
-        "pixel_type", "divisor",
+        "genotype", "num_classes", "in_channels", "single_output", "autoseg_version", "input", "channels",
+        "channel_order", "pixel_type", "divisor",
     }  # fmt: skip
     assert loaded.auxiliary is not None
     own = network.state_dict()

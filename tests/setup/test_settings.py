@@ -17,7 +17,8 @@ from autoseg.config.training import SearchSchedule
 from autoseg.data.dataset import resolve
 from autoseg.errors import ConfigError, DataError, GenotypeError, SearchSpaceError
 from autoseg.genotype.schema import Genotype
-from autoseg.setup.settings import data_for_run, first_difference
+from autoseg.setup.other_data import data_for_run
+from autoseg.setup.settings import first_difference
 from autoseg.space.schema import SearchSpace
 
 SPACE_FILE = {**SPACE, "search": {"epochs": 30, "batch_size": 6}, "retrain": {"epochs": 50}}

@@ -25,7 +25,7 @@ from autoseg.data.discovery.known_datasets import alternatives, find_layout, kno
 from autoseg.data.io.colour_tables import ClassRow, read_class_table
 from autoseg.errors import ConfigError, DataError
 from autoseg.library import library, names_in
-from autoseg.setup.settings import data_for_run
+from autoseg.setup.other_data import data_for_run
 
 ROOT = Path(__file__).parents[3]
 MASK = np.tile(np.arange(48, dtype=np.uint8) % 3 + 1, (40, 1))
