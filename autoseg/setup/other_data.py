@@ -54,9 +54,8 @@ def data_for_run(
     if ("root" in said or "classes" in said) and (theirs := _on_its_own(merged, said)):
         if has_names(theirs) and has_names(own):
             return as_trained(own, theirs)
-        _log.info(
-            f"data: {'its' if has_names(own) else "the network's"} classes have no names: labels count as they are"
-        )
+        whose = "its" if has_names(own) else "the network's"
+        _log.info(f"data: {whose} classes have no names: labels count as they are")
     resolved = resolve(parse(DataConfig, merged, "data"))
     if resolved.num_classes != own.num_classes:
         raise ConfigError(
