@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
+from glob import glob
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,14 +14,19 @@ from PIL import Image
 
 from autoseg.config.data import ResolvedDataConfig
 from autoseg.data.dataset import LEAST_SIDE
+from autoseg.data.discovery.lists import find_listed, read_list
+from autoseg.data.discovery.pairs import image_files
 from autoseg.data.io.images import read_image
 from autoseg.data.io.opening import IMAGE_SUFFIXES, is_image
 from autoseg.engine.log import Progress
 from autoseg.engine.predict import IN_WINDOWS, Inference, inference_settings, label_map, load_for_inference
-from autoseg.errors import DataError, RunError
+from autoseg.errors import ConfigError, DataError, RunError
 from autoseg.files import write_atomically
 from autoseg.planning.device import memory_errors
 from autoseg.viz.palette import as_picture, overlay, palette
+
+_SUFFIXES = {"probabilities": "npy"}
+"""Folder -> suffix of its files, if they are no PNGs."""
 
 
 def predict(
@@ -33,13 +39,16 @@ def predict(
     device: str = "auto",
     precision: str = "float32",
     output_stride: int | None = None,
+    labels: Literal["auto", "classes", "stored"] = "auto",
+    probabilities: bool = False,
     show_progress: bool = True,
 ) -> list[tuple[Path, Path]]:
     """Predict the labels of images with a retrained network.
 
     Args:
         run: The run directory of a retraining.
-        images: Image files, and folders of images.
+        images: Image files, folders of images, patterns such as `photos/*.jpg`, and text files that list images. A
+            folder keeps its subfolders.
         out: A folder. It gets labels/NAME.png, whose pixel values are the labels and whose palette colours them, and
             overlays/NAME.png, both at the image's own size.
         inference: Settings of `InferenceConfig`, as for `evaluate`. Default: one pass.
@@ -47,6 +56,9 @@ def predict(
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: `float32` or `bf16`.
         output_stride: Another output stride for the same weights, for networks of the literature only.
+        labels: `classes` writes the numbers of the classes, 0..K-1; `stored` the labels that the training masks have
+            for them. `auto` writes `stored` if these masks have a palette or colours, which the result then has too.
+        probabilities: Write probabilities/NAME.npy too: (K, H, W) of float16, the probability of each class.
         show_progress: Show a progress bar.
 
     Returns:
@@ -57,60 +69,80 @@ def predict(
     """
     asked = inference_settings(inference)
     network, config, _, target = load_for_inference(run, checkpoint, device, precision, output_stride, asked)
-    found, folders = find_images(images), (Path(out) / "labels", Path(out) / "overlays")
-    files = [(folders[0] / f"{path.stem}.png", folders[1] / f"{path.stem}.png") for path in found]
-    colours = palette(network.num_classes)
+    found = find_images(images)
+    folders = [Path(out) / name for name in ("labels", "overlays", *(["probabilities"] if probabilities else []))]
+    files = [tuple(folder / f"{name}.{_SUFFIXES.get(folder.name, 'png')}" for folder in folders) for name in found]
+    numbers, colours = _numbers_and_colours(config.data, labels)
     with memory_errors(target, IN_WINDOWS), Progress("predict", len(found), enabled=show_progress) as progress:
-        _check(found, files, config.data)
+        _check(list(found.values()), files, config.data)
         try:
-            for folder in folders:
+            for folder in {file.parent for some in files for file in some}:
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as reason:
             raise RunError(
                 f"{out} cannot be made ({reason.strerror}); give another --out", code="folder-unwritable"
             ) from None
-        for done, (path, targets) in enumerate(zip(found, files, strict=True), start=1):
+        for done, (path, targets) in enumerate(zip(found.values(), files, strict=True), start=1):
             image = _read(path, config.data)
-            labels = label_map(network, image, config.data, target, asked)
-            pictures = _paletted(labels, colours), Image.fromarray(overlay(as_picture(image), labels, colours))
-            for file, picture in zip(targets, pictures, strict=True):
-                write_atomically(file, partial(picture.save, format="PNG"))
+            shares = np.empty((network.num_classes, *image.shape[:2]), np.float16) if probabilities else None
+            found_labels = label_map(network, image, config.data, target, asked, shares)
+            picture = Image.fromarray(overlay(as_picture(image), found_labels, colours))
+            write_atomically(targets[0], partial(_paletted(found_labels, numbers, colours).save, format="PNG"))
+            write_atomically(targets[1], partial(picture.save, format="PNG"))
+            if shares is not None:
+                write_atomically(targets[2], partial(_save_array, shares))
             progress.update(done)
-    return files
+    return [(some[0], some[1]) for some in files]
 
 
-def find_images(sources: Sequence[str | Path]) -> list[Path]:
-    """The image files in `sources`: files, and folders with their subfolders.
+def find_images(sources: Sequence[str | Path]) -> dict[str, Path]:
+    """Name -> image file of `sources`: files, folders with their subfolders, patterns, and text files of a list.
 
-    Raises: DataError: a file is missing, a folder has no images, or two images have the same name.
+    An image of a folder is named by its path in the folder, without suffix, another by its stem. Hidden files do not
+    count. Raises: DataError: a file is missing, a folder has no images, or two images have the same name.
     """
-    found: list[Path] = []
-    for source in map(Path, sources):
-        if source.is_dir():
-            inside = sorted(path for path in source.rglob("*") if is_image(path.name))
-            if not inside:
-                raise DataError(
-                    f"{source} holds no images ({', '.join(IMAGE_SUFFIXES)}); give a folder that does", code="no-images"
-                )
-            found += inside
-        elif source.is_file():
-            found.append(source)
-        else:
-            raise DataError(f"{source} does not exist; give images or folders of images", code="file-missing")
     names: dict[str, Path] = {}
-    for path in found:
-        if path.stem in names:
-            raise DataError(
-                f"{path} and {names[path.stem]} would both become {path.stem}.png; predict them separately",
-                code="image-names-clash",
-            )
-        names[path.stem] = path
-    if not found:
+    for source in map(str, sources):
+        for name, path in _images_of(source):
+            if name in names:
+                raise DataError(
+                    f"{path} and {names[name]} would both become {name}.png; predict them separately",
+                    code="image-names-clash",
+                )
+            names[name] = path
+    if not names:
         raise DataError("no images to predict; give images or folders of images", code="nothing-to-predict")
-    return found
+    return names
 
 
-def _check(images: Sequence[Path], files: Sequence[tuple[Path, Path]], data: ResolvedDataConfig) -> None:
+def _images_of(source: str) -> Iterator[tuple[str, Path]]:
+    """The names and files of one source."""
+    path = Path(source)
+    if path.is_dir():
+        inside = sorted(image_files(path, "."))
+        if not inside:
+            raise DataError(
+                f"{path} holds no images ({', '.join(IMAGE_SUFFIXES)}); give a folder that does", code="no-images"
+            )
+        yield from inside
+    elif path.is_file() and path.suffix.lower() in (".txt", ".csv"):
+        for entry in read_list(path):
+            listed = find_listed(path.parent, entry[0])
+            if not listed.is_file():
+                raise DataError(
+                    f"{path} lists {entry[0]}, which is not in {path.parent}; correct the list",
+                    code="listed-file-missing",
+                )
+            yield listed.stem, listed
+    elif path.is_file():
+        yield path.stem, path
+    elif matches := [match for match in sorted(glob(source, recursive=True)) if is_image(match)]:
+        yield from ((Path(match).stem, Path(match)) for match in matches if Path(match).is_file())
+    else:
+        raise DataError(f"{source} does not exist; give images or folders of images", code="file-missing")
+
+
+def _check(images: Sequence[Path], files: Sequence[tuple[Path, ...]], data: ResolvedDataConfig) -> None:
     """Read all images before any file is written, so that a bad one leaves no partial result.
 
     Raises: DataError: an image is unreadable or too small. RunError: a file exists already.
@@ -132,9 +164,31 @@ def _read(path: Path, data: ResolvedDataConfig) -> NDArray[Any]:
     return read_image(path, None, data.channels, data.pixel_type, data.orientation)
 
 
-def _paletted(labels: np.ndarray, colours: np.ndarray) -> Image.Image:
-    """Labels as an image whose palette colours them; above 256 classes as 16-bit grey."""
-    image = Image.fromarray(labels)
-    if labels.dtype == np.uint8:
-        image.putpalette(colours.astype(np.uint8).tobytes())
+def _numbers_and_colours(data: ResolvedDataConfig, labels: str) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """The number that is written for each class, and its colour. Raises: ConfigError: `labels` has another value."""
+    if labels not in ("auto", "classes", "stored"):
+        raise ConfigError(f"labels is {labels!r}; give auto, classes or stored", code="choice-unknown")
+    colours = np.array(data.palette, dtype=np.uint8) if data.palette else palette(data.num_classes)
+    numbers = np.arange(data.num_classes)
+    if labels == "stored" or (labels == "auto" and data.palette):
+        stored = data.label_map or {}
+        for number in range(data.num_classes):
+            own = [label for label, used in stored.items() if used == number]
+            numbers[number] = min(own, default=number)
+    return numbers, colours
+
+
+def _paletted(labels: NDArray[Any], numbers: NDArray[np.int64], colours: NDArray[np.uint8]) -> Image.Image:
+    """Labels as an image of `numbers`, whose palette colours them; above 255 as 16-bit grey."""
+    if numbers.max() > 255:
+        return Image.fromarray(numbers[labels].astype(np.uint16))
+    image = Image.fromarray(numbers[labels].astype(np.uint8))
+    shown = np.zeros((int(numbers.max()) + 1, 3), dtype=np.uint8)
+    shown[numbers] = colours
+    image.putpalette(shown.tobytes())
     return image
+
+
+def _save_array(array: NDArray[Any], path: Path) -> None:
+    with path.open("wb") as file:  # numpy.save adds a suffix to a path
+        np.save(file, array)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,8 +14,20 @@ from autoseg.errors import ConfigError
 
 def predict(
     run: Annotated[Path, typer.Argument(help="The directory of a retraining.")],
-    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(help="Images, folders, patterns ('photos/*.jpg'), lists (.txt, .csv), or - for standard input."),
+    ],
     out: Annotated[Path, typer.Option(help="The folder for labels/ and overlays/.")],
+    labels: Annotated[
+        str,
+        typer.Option(
+            help="classes: 0, 1, ...; stored: the labels of the training masks; auto: stored if these are in colour."
+        ),
+    ] = "auto",
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Write probabilities/NAME.npy too: (classes, H, W).")
+    ] = False,
     multi_scale: options.MultiScale = False,
     scales: options.Scales = None,
     flip: options.Flip = False,
@@ -42,8 +55,12 @@ def predict(
         raise ConfigError(
             f"unknown key '{next(iter(settings))}' (known here: crf, such as crf.iterations)", code="unknown-setting"
         )
+    if "-" in images:
+        listed = [line.strip() for line in sys.stdin if line.strip()]
+        images = [source for given in images for source in (listed if given == "-" else [given])]
     files = predict_api(
-        run, images, out, inference=inference, checkpoint=checkpoint, device=device or "auto", precision=precision,
+        run, images, out, labels=labels, probabilities=probabilities,  # type: ignore[arg-type]
+        inference=inference, checkpoint=checkpoint, device=device or "auto", precision=precision,
         output_stride=output_stride,
     )  # fmt: skip
     typer.echo(f"wrote {len(files)} label maps to {out / 'labels'} and overlays to {out / 'overlays'}")

@@ -99,6 +99,9 @@ class DataConfig(Settings):
     """upright: images, and masks with a note of their own, are turned as EXIF says. stored: nothing is turned. by_size:
     an image is turned unless only its stored size is that of its mask. Default: what the sizes of the files tell, else
     upright."""
+    palette: tuple[tuple[Byte, Byte, Byte], ...] | None = None
+    """Colour of each class in predictions, which then hold the masks' own labels. Default: the masks' own palette or
+    colours, if they have one."""
     normalise: Literal["imagenet", "data"] | None = None
     """Source of `mean` and `std`. Default: ImageNet's for 8 or 16 bit colours, else the training images'."""
     mean: Rgb = ()

@@ -61,6 +61,25 @@ class SeenMask(NamedTuple):
 Decision = Callable[[DataConfig, Sequence[PairLook]], Decided]
 
 
+def palette(config: DataConfig, looks: Sequence[PairLook]) -> Decided:
+    """The colour of each class, if masks are in colour or have palettes that show all classes."""
+    classes, label_map = config.classes or (), config.label_map or {}
+    if config.palette is not None or not classes:
+        return Decided({})
+    found: dict[int, Colour] = {}
+    if config.colours is not None:
+        labels = {name: number for number, name in enumerate(named_classes(config.colours))}
+        shown = {labels.get(key, -1) if isinstance(key, str) else key: colour for key, colour in config.colours.items()}
+    else:
+        masks = [look.mask.palette or {} for look in looks if isinstance(look.mask, MaskFacts)]
+        shown = {index: colour for mask in masks for index, colour in mask.items()}
+    for label, colour in shown.items():
+        found.setdefault(label_map.get(label, label), colour)
+    if not all(label in found for label in range(len(classes))):
+        return Decided({})
+    return Decided({"palette": tuple(found[label] for label in range(len(classes)))})
+
+
 def ignored_label(config: DataConfig) -> int:
     """The ignore label that is set, or else the usual one."""
     if config.ignore_label is not None:

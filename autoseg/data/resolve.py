@@ -15,6 +15,7 @@ from autoseg.data.decide import (
     is_of_known,
     mask_form,
     orientation,
+    palette,
     seen_labels,
     something_to_learn,
 )
@@ -110,6 +111,7 @@ def decided(
         config = decide(config, lambda: decide_classes(config, masks))
     config = decide(config, lambda: image_form(config, looks))
     config = decide(config, lambda: orientation(config, looks))
+    config = decide(config, lambda: palette(config, looks))
     return config, said, errors
 
 

@@ -110,11 +110,12 @@ def label_map(
     data: ResolvedDataConfig,
     device: torch.device,
     inference: InferenceConfig = PLAIN,
+    probabilities: np.ndarray | None = None,
 ) -> np.ndarray:
     """Labels (H, W) of an image (H, W, C) as it was read: uint8, or uint16 above 256 classes.
 
     The image is resized to `data.resize` if that is set, and the logits are resized back. The CRF and the labels use
-    the image's own size.
+    the image's own size. probabilities: (K, H, W), which is filled.
     """
     size = image.shape[:2]
     working = image if data.resize is None else resize_image(image, data.resize)
@@ -126,6 +127,9 @@ def label_map(
         bands = iter([refine(torch.cat(list(bands), 2), colours, inference.crf)])
     labels, top = np.empty(size, np.uint8 if network.num_classes <= 256 else np.uint16), 0
     for band in bands:
-        labels[top : top + band.shape[2]] = band.argmax(1)[0].cpu().numpy()
+        rows = slice(top, top + band.shape[2])
+        labels[rows] = band.argmax(1)[0].cpu().numpy()
+        if probabilities is not None:
+            probabilities[:, rows] = band[0].float().softmax(0).cpu().numpy()
         top += band.shape[2]
     return labels

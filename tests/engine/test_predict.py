@@ -28,6 +28,11 @@ KINDS = {
 }
 
 
+def stem_of(name: str) -> str:
+    """The path of an image of `images`, without suffix."""
+    return f"deeper/{Path(name).stem}" if name == "grey.png" else Path(name).stem
+
+
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     """Images of several kinds, of (height, width) as in KINDS."""
@@ -46,11 +51,11 @@ def images(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_labels_and_overlays_have_the_size_of_the_image(images: Path, retrained: Path, tmp_path: Path) -> None:
     call("predict", retrained, images, "--out", tmp_path / "out")
-    stems = {Path(name).stem for name in KINDS}
+    stems = {stem_of(name) for name in KINDS}
     network, config, _ = load_network(retrained)
     for name, size in KINDS.items():
-        labels = Image.open(tmp_path / "out" / "labels" / f"{Path(name).stem}.png")
-        overlay = Image.open(tmp_path / "out" / "overlays" / f"{Path(name).stem}.png")
+        labels = Image.open(tmp_path / "out" / "labels" / f"{stem_of(name)}.png")
+        overlay = Image.open(tmp_path / "out" / "overlays" / f"{stem_of(name)}.png")
         assert (labels.height, labels.width) == (overlay.height, overlay.width) == size
         assert (labels.mode, overlay.mode) == ("P", "RGB")
         source = next(images.rglob(name))
@@ -63,7 +68,8 @@ def test_labels_and_overlays_have_the_size_of_the_image(images: Path, retrained:
         colours = np.array(labels.getpalette()).reshape(-1, 3)[:7]
         assert np.array_equal(colours, palette(7))
     for folder in ("labels", "overlays"):
-        assert {path.stem for path in (tmp_path / "out" / folder).iterdir()} == stems
+        written = (tmp_path / "out" / folder).rglob("*.png")
+        assert {path.relative_to(tmp_path / "out" / folder).with_suffix("").as_posix() for path in written} == stems
 
 
 @pytest.mark.slow
@@ -84,7 +90,7 @@ def test_a_network_that_resizes_answers_at_the_size_of_the_image(images: Path, t
     call("predict", tmp_path / "run", images, "--out", tmp_path / "out")
     for name, (height, width) in KINDS.items():
         for folder in ("labels", "overlays"):
-            assert Image.open(tmp_path / "out" / folder / f"{Path(name).stem}.png").size == (width, height)
+            assert Image.open(tmp_path / "out" / folder / f"{stem_of(name)}.png").size == (width, height)
     network, settings, _ = load_network(tmp_path / "run")
     image = np.asarray(Image.open(images / "rgb.png"))
     seen: list[torch.Size] = []
@@ -98,7 +104,7 @@ def test_in_bf16_nearly_every_label_is_the_same(images: Path, retrained: Path, t
     for precision in ("float32", "bf16"):
         call("predict", retrained, images, "--out", tmp_path / precision, "--precision", precision)
     pairs = [
-        [np.asarray(Image.open(tmp_path / precision / "labels" / f"{Path(name).stem}.png")).ravel() for name in KINDS]
+        [np.asarray(Image.open(tmp_path / precision / "labels" / f"{stem_of(name)}.png")).ravel() for name in KINDS]
         for precision in ("float32", "bf16")
     ]
     exact, rough = (np.concatenate(labels) for labels in pairs)
@@ -167,15 +173,77 @@ def test_images_of_other_channels(tmp_path: Path) -> None:
 
 
 def test_find_images(images: Path, tmp_path: Path) -> None:
-    assert {path.name for path in find_images([images])} == set(KINDS)
-    assert find_images([images / "rgb.png"]) == [images / "rgb.png"]
+    assert {path.name for path in find_images([images]).values()} == set(KINDS)
+    assert find_images([images])["deeper/grey"] == images / "deeper" / "grey.png"
+    assert find_images([images / "rgb.png"]) == {"rgb": images / "rgb.png"}
+    assert set(find_images([images / "*.png"])) == {"rgb", "rgba", "palette"}
+    assert set(find_images([images / "**" / "*.png"])) == {"rgb", "rgba", "palette", "grey"}
     with raises_code(DataError, "file-missing", tmp_path / "nope.png"):
         find_images([tmp_path / "nope.png"])
     (tmp_path / "empty").mkdir()
     with raises_code(DataError, "no-images", tmp_path / "empty"):
         find_images([tmp_path / "empty"])
     shutil.copy(images / "rgb.png", images / "deeper" / "photo.png")
-    with raises_code(DataError, "image-names-clash", images / "photo.jpg", images / "deeper" / "photo.png"):
+    assert {"photo", "deeper/photo"} < set(find_images([images]))
+    shutil.copy(images / "rgb.png", images / "photo.png")
+    with raises_code(DataError, "image-names-clash", images / "photo.jpg", images / "photo.png"):
         find_images([images])
     with raises_code(DataError, "nothing-to-predict"):
         find_images([])
+
+
+def test_lists_hidden_files_and_folders_named_as_images(images: Path, tmp_path: Path) -> None:
+    (images / "._rgb.png").write_bytes(b"junk")
+    (images / "Thumbs.db").write_bytes(b"junk")
+    (images / "folder.png").mkdir()
+    assert len(find_images([images])) == len(KINDS)
+    (images / "list.txt").write_text("rgb.png\ndeeper\\grey.png\n")
+    assert list(find_images([images / "list.txt"]).values()) == [images / "rgb.png", images / "deeper" / "grey.png"]
+    (images / "list.txt").write_text("rgb.png\nnone.png\n")
+    with raises_code(DataError, "listed-file-missing", images / "list.txt", "none.png"):
+        find_images([images / "list.txt"])
+
+
+# --- labels of the training masks, probabilities ----------------------------------------------------------------------
+
+PALETTE = [(10, 20, 30), (200, 0, 0), (0, 200, 0)]
+STORED = [0, 100, 255]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on masks whose palette has colours of its own, and whose labels are 0, 100 and 255."""
+    root = tmp_path_factory.mktemp("palette")
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        for part in ("images", "masks"):
+            (root / "set" / part).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (40, 36, 3), dtype=np.uint8)).save(root / f"set/images/{number}.png")
+        mask = Image.fromarray(np.array(STORED, dtype=np.uint8)[np.arange(36) // 12][None].repeat(40, 0))
+        colours = np.zeros((256, 3), dtype=np.uint8)
+        colours[STORED] = PALETTE
+        mask.putpalette(colours.tobytes())
+        mask.save(root / f"set/masks/{number}.png")
+    settings = {"genotype": GENOTYPE, "retrain": {**COMMON, "epochs": 1, "max_steps_per_epoch": 1}, "device": "cpu"}
+    config = write_config(root / "c.yaml", settings)
+    settings = ["--set", "data.label_map={100: 1, 255: 2}", "--set", "data.num_classes=3"]
+    call("retrain", "--config", config, "--data", root / "set", "--out", root / "run", *settings)
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("labels", ["auto", "stored", "classes"])
+def test_predictions_have_the_labels_and_the_palette_of_the_masks(labels: str, trained: Path, tmp_path: Path) -> None:
+    image = trained / "set" / "images" / "0.png"
+    call("predict", trained / "run", image, "--out", tmp_path, "--labels", labels, "--probabilities")
+    written = Image.open(tmp_path / "labels" / "0.png")
+    network, config, _ = load_network(trained / "run")
+    expected = label_map(network, np.asarray(Image.open(image)), config.data, torch.device("cpu"))
+    numbers = np.array([0, 1, 2] if labels == "classes" else STORED)
+    assert np.array_equal(np.asarray(written), numbers[expected])
+    assert np.array_equal(np.asarray(written.convert("RGB")), np.array(PALETTE, dtype=np.uint8)[expected])
+    shares = np.load(tmp_path / "probabilities" / "0.npy")
+    assert (shares.shape, shares.dtype) == ((3, 40, 36), np.float16)
+    assert np.abs(shares.astype(np.float64).sum(0) - 1).max() < 0.002
+    sure = np.sort(shares, 0)[-1] > np.sort(shares, 0)[-2]
+    assert np.array_equal(shares.argmax(0)[sure], expected[sure])

@@ -40,6 +40,11 @@ _MANIFEST = "annotations.json"
 _log = logging.getLogger(__name__)
 
 
+class _Fault(NamedTuple):
+    text: str
+    code: str
+
+
 class Painted(NamedTuple):
     """The masks of a set of annotations."""
 
@@ -79,7 +84,8 @@ def annotations_in(root: Path, layout: str = "auto", cache: Path | None = None) 
     images: dict[str, list[tuple[str, Path, Path]]] = {}
     for number, (split, name, image) in enumerate(record["images"]):
         images.setdefault(split, []).append((name, root / image, place / f"{number:06d}.png"))
-    faults = {place / name: DataError(text, code=code) for name, (text, code) in record["faults"].items()}
+    seen = {place / name: _Fault(*fault) for name, fault in record["faults"].items()}
+    faults = {mask: DataError(fault.text, code=fault.code) for mask, fault in seen.items()}
     texts = record["layout"], record["title"], record["order"]
     return Painted(*texts, tuple(record["names"]), tuple(record["pixels"]), images, faults, record["said"])
 
