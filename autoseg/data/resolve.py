@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -27,6 +28,13 @@ from autoseg.data.look import PairLook
 from autoseg.data.statistics import channel_statistics
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
+
+FEW_IMAGES = 32
+"""Number of images that tell whether ImageNet's mean and deviation describe a data set."""
+MOST_FACTOR = 2.0
+"""Largest factor between a channel's deviation and ImageNet's."""
+
+_log = logging.getLogger(__name__)
 
 
 class Placed(NamedTuple):
@@ -145,6 +153,20 @@ def unscaled(channels: int) -> tuple[Rgb, Rgb]:
     return (0.0,) * channels, (1.0,) * channels
 
 
+def _is_like_imagenet(dataset: SegmentationDataset) -> bool:
+    """Whether each channel's mean is within ImageNet's deviation of its mean, and its deviation within a factor of 2.
+
+    So are images that are flat, and those that cannot be read, which are reported elsewhere.
+    """
+    try:
+        mean, std = channel_statistics(dataset, FEW_IMAGES)
+    except DataError:
+        return True
+    near = all(abs(a - b) <= c for a, b, c in zip(mean, IMAGENET_MEAN, IMAGENET_STD, strict=True))
+    alike = all(1 / MOST_FACTOR <= a / b <= MOST_FACTOR for a, b in zip(std, IMAGENET_STD, strict=True))
+    return (near and alike) or all(value == 1 for value in std)
+
+
 def normalised(
     data: ResolvedDataConfig, given: DataConfig, training: Callable[[], SegmentationDataset]
 ) -> ResolvedDataConfig:
@@ -152,16 +174,20 @@ def normalised(
 
     Raises: DataError: ImageNet's are set, but there are not three channels; or an image that cannot be used.
     """
-    if given.mean and given.std:
-        mean, std = given.mean, given.std
-    elif data.normalise == "imagenet" or (
-        data.normalise is None and data.channels == 3 and data.pixel_type != "float32"
-    ):
-        mean, std = given.mean or IMAGENET_MEAN, given.std or IMAGENET_STD
-    else:
-        found = channel_statistics(training())
-        rounded = [tuple(float(f"{value:.6g}") for value in values) for values in found]
-        mean, std = given.mean or rounded[0], given.std or rounded[1]
+    mean, std = given.mean, given.std
+    if not (mean and std):
+        photos = data.channels == 3 and (data.pixel_type == "uint8" or data.layout == "generated")
+        usual = data.normalise == "imagenet" or (data.normalise is None and photos)
+        if usual and data.normalise is None and data.layout != "generated":
+            usual = _is_like_imagenet(training())
+            if not usual:
+                _log.info("data: colours are unlike ImageNet's: mean and deviation are those of the training images")
+        if usual:
+            found: tuple[Rgb, Rgb] = IMAGENET_MEAN, IMAGENET_STD
+        else:
+            exact = channel_statistics(training())
+            found = tuple(tuple(float(f"{value:.6g}") for value in values) for values in exact)  # type: ignore[assignment]
+        mean, std = mean or found[0], std or found[1]
     if not len(mean) == len(std) == data.channels:
         raise DataError(
             f"the images have {counted(data.channels, 'channel')}, but there are {counted(len(mean), 'mean')}"
