@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autoseg.data.io.opening import IMAGE_SUFFIXES, is_image
-from autoseg.data.io.reading import unreadable
+from autoseg.data.io.reading import read_text, unreadable
 from autoseg.errors import DataError
 
 IMAGE_COLUMNS = ("image", "images", "img", "stem", "name", "id", "file", "filename", "file_name", "path", "image_path",
@@ -30,7 +30,7 @@ def read_list(path: Path) -> list[tuple[str, ...]]:
     Raises: DataError: it cannot be read, has a line of three parts, or no line.
     """
     with unreadable(path, "a list of images", "correct data.splits", OSError, UnicodeDecodeError):
-        lines = enumerate(_text(path).splitlines(), start=1)
+        lines = enumerate(read_text(path).splitlines(), start=1)
     kept = [(number, line) for number, line in lines if line.strip() and not line.startswith("#")]
     numbers, texts = [number for number, _ in kept], [line for _, line in kept]
     is_csv = path.suffix.lower() == ".csv"
@@ -59,18 +59,6 @@ def find_listed(root: Path, name: str) -> Path:
     names = [name, name.lstrip("/")] if name.startswith("/") else [name]
     paths = [root / unicodedata.normalize(form, one) for one in names for form in ("NFC", "NFD")]
     return next((path for path in paths if path.exists()), paths[0])
-
-
-def _text(path: Path) -> str:
-    content = path.read_bytes()
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return content.decode("utf-16")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        if b"\0" in content:
-            raise
-        return content.decode("cp1252")
 
 
 def _entry(line: str) -> tuple[str, ...]:

@@ -17,13 +17,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from autoseg.data.io.arrays import MAX_PIXELS, channels_last, check_numbers, npy_shape, read_npy, read_tiff, tiff_header
+from autoseg.data.io.arrays import (
+    MAX_PIXELS,
+    NODATA,
+    as_nodata,
+    channels_last,
+    check_numbers,
+    npy_shape,
+    read_npy,
+    read_tiff,
+    tiff_header,
+)
 from autoseg.data.io.reading import missing_file, unreadable
 from autoseg.errors import DataError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".npy")
-JUNK_NAMES = ("thumbs.db", "desktop.ini", "__macosx")
-"""Files and folders that systems and archivers leave, in lower case, besides those that begin with a dot."""
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".npy")
+JUNK_NAMES = ("thumbs.db", "desktop.ini", "__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found")
+"""Files and folders that systems, servers and archivers leave, in lower case, besides those that begin with a dot."""
 GREY_16 = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 """Pillow's modes of grey with more than 8 bits."""
 LOSSY = ("JPEG", "MPO", "WEBP")
@@ -73,6 +83,8 @@ class Opened(NamedTuple):
     orientation: int = 1
     raw: str = ""
     """Pillow's name of the form in which the file stores values: `L;4` for grey of 4 bits."""
+    nodata: float | None = None
+    """The value of pixels without data, as GDAL writes it into TIFFs."""
 
     def turned(self, pixels: NDArray[Any], upright: bool) -> NDArray[Any]:
         """Pixels of `content`, (H, W, ...), as stored or turned for viewing."""
@@ -114,10 +126,12 @@ def open_file(path: Path) -> Opened:
         return Opened(read_npy(path))
     with as_pillow_fails(path), _pillow_image(path) as image:
         if image is None:
-            return Opened(*read_tiff(path))
+            array, orientation, nodata = read_tiff(path)
+            return Opened(array, orientation, nodata=nodata)
         orientation, raw = _orientation(image), _raw_mode(image)
+        nodata = as_nodata(getattr(image, "tag_v2", {}).get(NODATA))
         image.load()
-        return Opened(image, orientation, raw)
+        return Opened(image, orientation, raw, nodata)
 
 
 def read_header(path: Path) -> Header:
@@ -141,6 +155,8 @@ def _pillow_header(image: Image.Image) -> Header:
     deep = "16" in image.mode or any("16" in str(part) for tile in getattr(image, "tile", ()) for part in tile[3:])
     bits = 16 if deep else _BITS.get(image.mode, 8)
     channels = 1 if image.mode in _GREY and "transparency" not in image.info else 3
+    if (image.mode, image.format) == ("RGBX", "TIFF"):  # a fourth band that is no alpha, such as near infrared
+        channels = 4
     pixel_type = "uint16" if image.mode in GREY_16 else "float32" if image.mode == "F" else "uint8"
     if image.mode == "I" and image.format != "PNG":  # older Pillow reads 16-bit PNGs as 32-bit integers
         pixel_type = "float32"
