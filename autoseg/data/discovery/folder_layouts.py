@@ -47,6 +47,8 @@ LESSER_WORDS = {
     *("depth", "edges", "boundary", "bbox", "json", "xml"),
 }
 """If there is another folder of masks, one with such a word rarely holds the labels."""
+LIST_FOLDERS = ("", "splits/", "split/", "split_list/", "lists/")
+"""Where lists of splits may lie."""
 DEEPEST, MOST_FOLDERS, MOST_CHOICES = 6, 20_000, 6
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
@@ -86,14 +88,20 @@ def find_folder(root: Path) -> FoundLayout | None:
 def find_lists(root: Path) -> FoundLayout | None:
     """The splits that train.txt or train.csv and the like list, or one CSV of all pairs.
 
-    A line is a pair `image mask`, or a stem that is found in images/ and masks/.
+    A line is a pair `image mask`, or a stem that is found in images/ and masks/. Lists may lie in a folder of lists.
+    fastai's valid.txt alone lists what is not for training.
     """
     _, unsplit = find_splits(root)
     folders = (unsplit.images, unsplit.masks) if unsplit else (None, None)
     found: dict[str, SplitConfig] = {}
-    for split, aliases in SPLITS.items():
-        if file := pick(root, [f"{alias}{suffix}" for alias in aliases for suffix in (".txt", ".csv")]):
-            found[split] = SplitConfig(images=folders[0], masks=folders[1], list=file)
+    for folder in LIST_FOLDERS:
+        for split, aliases in SPLITS.items():
+            if file := pick(root, [f"{folder}{alias}{suffix}" for alias in aliases for suffix in (".txt", ".csv")]):
+                found[split] = SplitConfig(images=folders[0], masks=folders[1], list=file)
+        if found:
+            break
+    if unsplit and list(found) == ["val"]:
+        found = {"train": unsplit.model_copy(update={"without": found["val"].list}), **found}
     if not found and (file := pick(root, ("pairs.csv", "data.csv", "dataset.csv", "images.csv", "list.csv"))):
         found = with_validation({"train": SplitConfig(images=folders[0], masks=folders[1], list=file)})
     return FoundLayout("list", found) if found else None

@@ -45,7 +45,7 @@ _GREY = ("1", "L", "LA", "F", *GREY_16)
 _BITS = {"1": 1, "F": 32, "I": 32}
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_BITS_PER_SAMPLE, _SUBFILE_TYPE = 258, 254
+_BITS_PER_SAMPLE, _SUBFILE_TYPE, _EXTRA_SAMPLES = 258, 254, 338
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # it warns of each TIFF that `read_tiff` reads
 
 
@@ -155,8 +155,6 @@ def _pillow_header(image: Image.Image) -> Header:
     deep = "16" in image.mode or any("16" in str(part) for tile in getattr(image, "tile", ()) for part in tile[3:])
     bits = 16 if deep else _BITS.get(image.mode, 8)
     channels = 1 if image.mode in _GREY and "transparency" not in image.info else 3
-    if (image.mode, image.format) == ("RGBX", "TIFF"):  # a fourth band that is no alpha, such as near infrared
-        channels = 4
     pixel_type = "uint16" if image.mode in GREY_16 else "float32" if image.mode == "F" else "uint8"
     if image.mode == "I" and image.format != "PNG":  # older Pillow reads 16-bit PNGs as 32-bit integers
         pixel_type = "float32"
@@ -208,9 +206,10 @@ def _pillow_image(path: Path) -> Iterator[Image.Image | None]:
 
 
 def _is_deep(image: Image.Image) -> bool:
-    """Whether a TIFF has several pages, or colours of more than 8 bits, which Pillow would cut to 8."""
-    bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))
-    return (len(bits) > 1 and max(bits) > 8) or _is_animated(image)
+    """Whether a TIFF has what Pillow would leave out: pages, bands besides colours and alpha, more than 8 bits."""
+    tags = getattr(image, "tag_v2", {})
+    bits, extra = tags.get(_BITS_PER_SAMPLE, (8,)), tags.get(_EXTRA_SAMPLES, ())
+    return (len(bits) > 1 and max(bits) > 8) or (len(bits) > 3 and 0 in extra) or _is_animated(image)
 
 
 def _is_animated(image: Image.Image) -> bool:
