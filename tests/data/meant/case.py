@@ -85,6 +85,8 @@ def read(case: Case, folder: Path) -> Read:
     heard = _Lines()
     log = logging.getLogger("autoseg")
     log.addHandler(heard)
+    level = log.level
+    log.setLevel(logging.INFO)
     try:
         given = parse(DataConfig, {**data_settings(root), **(settings if isinstance(settings, dict) else {})})
         config = resolve(given)
@@ -98,6 +100,7 @@ def read(case: Case, folder: Path) -> Read:
         return Read(None, reason, f"crashes with {type(reason).__name__}: {reason}".replace(str(root), "DATA"))
     finally:
         log.removeHandler(heard)
+        log.setLevel(level)
     if isinstance(case.meant, str):
         return Read(
             config,
