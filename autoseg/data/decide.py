@@ -373,6 +373,23 @@ def something_to_learn(config: DataConfig, training: Sequence[SeenMask]) -> Deci
     )
 
 
+def shared_images(config: DataConfig, looks: Sequence[PairLook]) -> Decided:
+    """Nothing but a line, if images of training are also in another split. Copies under other names do not count."""
+    training = {look.pair[1] for look in looks if look.split == "train"}
+    found: dict[str, list[Path]] = {}
+    for look in looks:
+        if look.split != "train" and look.pair[1] in training:
+            found.setdefault(look.split, []).append(look.pair[1])
+    return Decided(
+        {},
+        tuple(
+            f"{counted(len(files), 'image')} of {split} {'is' if len(files) == 1 else 'are'} also in train, such as"
+            f" {files[0].name}, so scores on {split} would be too good"
+            for split, files in found.items()
+        ),
+    )
+
+
 # --- the images -------------------------------------------------------------------------------------------------------
 
 

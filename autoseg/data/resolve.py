@@ -16,6 +16,7 @@ from autoseg.data.decide import (
     mask_form,
     orientation,
     seen_labels,
+    shared_images,
     something_to_learn,
 )
 from autoseg.data.discovery.folder_layouts import FoundLayout, with_validation
@@ -110,6 +111,7 @@ def decided(
         config = decide(config, lambda: decide_classes(config, masks))
     config = decide(config, lambda: image_form(config, looks))
     config = decide(config, lambda: orientation(config, looks))
+    config = decide(config, lambda: shared_images(config, looks))
     return config, said, errors
 
 

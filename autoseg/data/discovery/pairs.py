@@ -129,9 +129,15 @@ def _paired(root: Path, split: str, config: SplitConfig, stems: list[str], bad: 
     wanted = [_without_suffix(stem) for stem in stems] or [name for name in sorted(images) if name not in without]
     missing = [name for name in wanted if name not in images]
     found: list[Pair] = []
+    numbered = {_plain_mask(mask): files[0] for mask, files in masks.items() if _plain_mask(mask) != mask}
+    further = {masks[mask][0]: file for mask, file in numbered.items() if mask in masks}
     for name in (name for name in wanted if matches.get(name)):
         files = max(images[name], matches[name], key=len)
-        if len(files) > 1:
+        if (other := further.get(matches[name][0])) is not None:
+            both = " and ".join(within(root, file) for file in (matches[name][0], other))
+            text = f"{within(root, images[name][0])} has several masks, {both}; merge them into one mask of labels"
+            leave_out(bad, name, DataError(f"{text}, with the image's stem", code="mask-in-parts"))
+        elif len(files) > 1:
             both = " and ".join(within(root, file) for file in files[:2])
             error = DataError(f"{both} in {root} have the same stem; remove or rename one", code="same-stem-twice")
             leave_out(bad, name, error)
@@ -255,9 +261,16 @@ def _images_and_masks(root: Path, split: str, config: SplitConfig) -> tuple[Inde
                 code="no-mask-in-folder",
             )
         endings = tuple(used if config.mask_suffix is None else [config.mask_suffix])
-        images = {name: paths for name, paths in files.items() if not name.endswith(endings)}
-        masks = {name: paths for name, paths in files.items() if name.endswith(endings)}
+        are_masks = {name for name in files if _plain_mask(name).endswith(endings)}
+        images = {name: paths for name, paths in files.items() if name not in are_masks}
+        masks = {name: paths for name, paths in files.items() if name in are_masks}
     return images, masks
+
+
+def _plain_mask(name: str) -> str:
+    """The name of a mask without its number: `a_mask_1` is another mask of `a`, as `a_mask` is."""
+    plain_name = re.sub(r"[_-]\d+$", "", name)
+    return plain_name if plain_name.endswith(MASK_VARIANTS[1:]) else name
 
 
 def _mask_among(name: str, names: Mapping[str, object] | set[str]) -> list[str]:

@@ -89,11 +89,11 @@ def read(case: Case, folder: Path) -> Read:
     log.setLevel(logging.INFO)
     try:
         given = parse(DataConfig, {**data_settings(root), **(settings if isinstance(settings, dict) else {})})
-        config = resolve(given)
+        config = resolve(given, training=True)
         by_split = {split: _samples(config, split) for split in ("train", "val")}
         heard.lines.append(describe_dataset(config))
     except AutosegError as reason:
-        right = case.meant.or_stops if isinstance(case.meant, Meant) else case.meant
+        right = case.meant if isinstance(case.meant, str) else case.meant.or_stops
         wrong = "" if reason.code == right else f"stops with {reason.code}: {reason}"
         return Read(None, reason, wrong.replace(str(root), "DATA"))
     except Exception as reason:  # no mistake of a user may end in another error
