@@ -243,7 +243,8 @@ def decide_classes(config: DataConfig, masks: Sequence[SeenMask]) -> Decided:
         used |= set() if config.colours else {0, 1}
     own = config.classes is not None or config.num_classes is not None
     files = [] if config.classes is not None else names_beside(*homes(config))
-    if not own and not files and config.label_map is config.mask_threshold is config.colours is None:
+    unset = config.label_map is None and config.mask_threshold is None and config.colours is None
+    if unset and not own and not files:
         _refuse_odd_labels([mask for mask in masks if mask.error is None], str(config.root))
     if config.label_map is None and (others := _other_scale(by_mask)):
         raise DataError(

@@ -93,7 +93,7 @@ def _names_in(file: Path, text: str) -> tuple[bool, dict[int, str]]:
             content = parse_yaml(text)
         except yaml.YAMLError:
             raise ValueError("no YAML") from None
-        return _in_json(file, content["names"])
+        return _in_json(file, content.get("names") if isinstance(content, dict) else None)
     return _in_lines(file, text)
 
 
@@ -122,7 +122,8 @@ def _in_json(file: Path, content: Any) -> tuple[bool, dict[int, str]]:
         raise ValueError("no table")
     if all(str(key).isdecimal() for key in content):
         return True, _by_label([(int(label), str(name)) for label, name in content.items()])
-    if regions := [name for name, label in content.items() if isinstance(label, list) and len(label) > 1]:
+    regions = [name for name, label in content.items() if isinstance(label, list) and len(label) > 1]
+    if regions and file.name == "dataset.json":  # nnU-Net's
         raise DataError(
             f"{file} has regions of several labels, such as {regions[0]!r}, but a pixel has one class; set data.classes"
             " to names of the labels",
