@@ -18,6 +18,7 @@ from autoseg.config.data import DataConfig, Orientation
 from autoseg.data.base import LABELS
 from autoseg.data.discovery.label_names import names_beside
 from autoseg.data.discovery.label_values import TOPS, LabelReading, listed, read_labels
+from autoseg.data.discovery.pairs import shared_length
 from autoseg.data.io.colour_tables import (
     MOST_COLOURS,
     Colour,
@@ -27,6 +28,7 @@ from autoseg.data.io.colour_tables import (
     named_classes,
     table_beside,
 )
+from autoseg.data.io.images import read_image
 from autoseg.data.io.masks import BRIGHT, MIDDLE, MaskFacts, read_mask
 from autoseg.data.io.opening import Header
 from autoseg.data.look import PairLook
@@ -35,10 +37,16 @@ from autoseg.errors import DataError
 
 IGNORE_LABEL, WIDE_IGNORE_LABEL = 255, 65535
 """The ignore label if neither the user nor a known layout sets one; the second one beside 256 classes or more."""
+ALPHA_FILES = 12
+"""Number of images whose alpha channel is looked at."""
 SHADES = 8
 """Least number of values between black and white that shows blurred edges instead of labels."""
 LEAST_SCALE = 40
 """Least factor between two ways of writing the same classes, such as 0, 1 and 0, 255."""
+LEAST_COUNTS = 5
+"""Least number of different lengths of labels that count 1, 2, ... in every mask, if they number objects."""
+LEAST_OBJECTS = 3
+"""Least number of labels of one thousand, such as 26000, 26001 and 26002, if they number objects."""
 MOST_IN_A_MASK = 150
 """Largest number of different labels in a mask; a file with more is taken for an image."""
 
@@ -56,6 +64,8 @@ class SeenMask(NamedTuple):
     labels: NDArray[np.int64]
     pixels: NDArray[np.int64]
     error: DataError | None = None
+    edges: frozenset[int] = frozenset()
+    """Labels that fill no small square, so that they occur at edges or in thin lines alone."""
 
 
 Decision = Callable[[DataConfig, Sequence[PairLook]], Decided]
@@ -106,6 +116,8 @@ def mask_form(config: DataConfig, looks: Sequence[PairLook]) -> Decided:
     masks = [(look.pair[2], look.mask) for look in looks if isinstance(look.mask, MaskFacts)]
     coloured = [path for path, mask in masks if mask.kind == "colours"]
     clash = None if coloured else _palette_clash(masks)
+    if not coloured and not clash and (colours := _colours_of_palettes(config, masks)):
+        return Decided({"colours": colours}, ("masks are read by the colours of their palettes, which a table names",))
     if coloured or clash:
         if colours := _colours_beside(config):
             return Decided({"colours": colours}, ("masks are read by their colours, from the table beside them",))
@@ -123,7 +135,22 @@ def mask_form(config: DataConfig, looks: Sequence[PairLook]) -> Decided:
 def _colours_beside(config: DataConfig) -> dict[str | int, Colour] | None:
     root = Path(config.root or "")
     places = [root / split.masks for split in (config.splits or {}).values() if split.masks and "*" not in split.masks]
-    return table_beside(root, root.parent, *dict.fromkeys(places))
+    return table_beside(root, root.parent, *homes(config)[1:], *dict.fromkeys(places))
+
+
+def _colours_of_palettes(config: DataConfig, masks: Sequence[tuple[Path, MaskFacts]]) -> dict[str | int, Colour] | None:
+    """The table beside masks with palettes, if it names all their colours and nothing else names their labels."""
+    if not masks or any(mask.palette is None for _, mask in masks):
+        return None
+    if config.classes or config.num_classes or config.label_map is not None or names_beside(*homes(config)):
+        return None
+    try:
+        table = _colours_beside(config)
+    except DataError:  # a file that only masks in colour need
+        return None
+    used = {colour for _, mask in masks for colour in (mask.palette or {}).values()}
+    named = table and all(isinstance(name, str) for name in table)
+    return table if named and len(used) > 1 and used <= set((table or {}).values()) else None
 
 
 def _palette_clash(masks: Sequence[tuple[Path, MaskFacts]]) -> str | None:
@@ -190,7 +217,9 @@ def seen_labels(config: DataConfig, look: PairLook) -> SeenMask:
         return SeenMask(nothing, nothing, _error_of(path, None))
     found, places = np.unique(labels, return_inverse=True)
     pixels = np.bincount(places, mask.pixels, len(found)).astype(np.int64)
-    return SeenMask(found, pixels, _label_error(path, found, config.num_classes or len(config.classes or ())))
+    error = _label_error(path, found, config.num_classes or len(config.classes or ()))
+    edges = frozenset(found.tolist()) - set((found if mask.flat is None or table is not None else mask.flat).tolist())
+    return SeenMask(found, pixels, error, edges)
 
 
 def _error_of(path: Path, table: MaskTable | None) -> DataError:
@@ -232,7 +261,10 @@ def decide_classes(config: DataConfig, masks: Sequence[SeenMask]) -> Decided:
     if config.mask_threshold is not None or (config.colours and not named):
         used |= set() if config.colours else {0, 1}
     own = config.classes is not None or config.num_classes is not None
-    files = [] if own else names_beside(Path(config.root or ""))
+    files = [] if config.classes is not None else names_beside(*homes(config))
+    unset = config.label_map is None and config.mask_threshold is None and config.colours is None
+    if unset and not own and not files:
+        _refuse_odd_labels([mask for mask in masks if mask.error is None], str(config.root))
     if config.label_map is None and (others := _other_scale(by_mask)):
         raise DataError(
             f"some masks in {config.root} hold the labels {listed(sorted(seen - others))}, and others"
@@ -241,12 +273,16 @@ def decide_classes(config: DataConfig, masks: Sequence[SeenMask]) -> Decided:
             code="labels-unclear",
         )
     reading = read_labels(used, str(config.root), config.ignore_label, files, config.classes, config.num_classes)
+    wide = len(reading.classes) > IGNORE_LABEL
+    number_taken = ignored < len(reading.classes) and reading.labels[ignored] != ignored
+    if number_taken or (wide and ignored == IGNORE_LABEL):
+        ignored = WIDE_IGNORE_LABEL if wide else IGNORE_LABEL
     label_map = _composed(config.label_map, reading, seen, ignored)
     settings = {
         "classes": reading.classes,
         "num_classes": len(reading.classes),
         "label_map": label_map,
-        "ignore_label": WIDE_IGNORE_LABEL if len(reading.classes) > IGNORE_LABEL == ignored else ignored,
+        "ignore_label": ignored,
     }
     return Decided(settings, (_class_line(reading, ignored),))
 
@@ -261,6 +297,40 @@ def _composed(
     first = {label: given.get(label, label) for label in {*given, *then, *seen}}
     both = {label: then.get(target, target) for label, target in first.items()}
     return {label: both[label] for label in sorted(both) if label in given or both[label] != label}
+
+
+def homes(config: DataConfig) -> list[Path]:
+    """The folders whose files describe a data set: its own, and the one that holds all its images and masks."""
+    root = Path(config.root or "")
+    places = [place for split in (config.splits or {}).values() for place in (split.images, split.masks) if place]
+    parts = [Path(place.partition("*")[0]).parts for place in places]
+    inner = root.joinpath(*parts[0][: shared_length(parts)]) if len(parts) > 1 else root
+    return [root, inner] if inner != root else [root]
+
+
+def _refuse_odd_labels(masks: Sequence[SeenMask], where: str) -> None:
+    """Raises: DataError: labels that nobody chose as classes: numbers of objects, or values that resizing mixed."""
+    by_mask = [set(mask.labels.tolist()) for mask in masks]
+    seen = sorted(set[int]().union(*by_mask))
+    counts = {len(labels - {0}) for labels in by_mask if max(labels, default=0) == len(labels - {0}) > 0}
+    counting = all(max(labels, default=0) == len(labels - {0}) for labels in by_mask)
+    thousands = Counter(label // 1000 for label in seen if 1000 <= label < TOPS[-1])
+    if (counting and len(counts) >= LEAST_COUNTS) or max(thousands.values(), default=0) >= LEAST_OBJECTS:
+        how = f"each mask counts from 1 to {min(counts)}..{max(counts)}" if counting else f"the labels {listed(seen)}"
+        raise DataError(
+            f"the masks in {where} look as if their labels numbered objects ({how}); make one label of all objects of a"
+            " class, map them with data.label_map, or set data.num_classes, if these are classes",
+            code="labels-like-instances",
+        )
+    edges = set(seen).difference(*(mask.labels[~np.isin(mask.labels, list(mask.edges))].tolist() for mask in masks))
+    flat = [label for label in seen if label not in edges]
+    between = len(flat) > 1 and edges and flat[0] < min(edges) and max(edges) < flat[-1]
+    if between and len(edges) >= max(SHADES, 2 * len(flat)):
+        raise DataError(
+            f"the masks in {where} hold the labels {listed(seen)}, of which only {listed(flat)} fill areas and the"
+            " others lie at edges, as if masks were resized with interpolation; resize them by nearest neighbour",
+            code="labels-unclear",
+        )
 
 
 def _other_scale(by_mask: Sequence[set[int]]) -> set[int]:
@@ -292,12 +362,12 @@ def is_of_known(known: DataConfig, masks: Sequence[SeenMask]) -> bool:
     less than the set's last one, or if a file beside the data names other classes.
     """
     label_map, ignored, number = known.label_map or {}, ignored_label(known), len(known.classes or ())
-    legal = {*label_map, *range(number), ignored, IGNORE_LABEL}
+    legal = {*(label_map or range(number)), ignored, IGNORE_LABEL}
     fine = [set(mask.labels.tolist()) for mask in masks if mask.error is None]
     fine = [labels for labels in fine if labels <= legal]
     if not masks or 2 * len(fine) <= len(masks):
         return not masks
-    files = names_beside(Path(known.root or ""))
+    files = names_beside(*homes(known))
     listed_names = {name.lower() for file in files for name in file.names.values()}
     if files and 2 * len(listed_names & {name.lower() for name in known.classes or ()}) < len(listed_names):
         return False
@@ -320,6 +390,23 @@ def something_to_learn(config: DataConfig, training: Sequence[SeenMask]) -> Deci
         f"the training masks in {config.root} show {what}, so that there is nothing to learn; look at `autoseg"
         f" check-data`, and correct data.label_map or data.ignore_label ({ignored})",
         code="too-few-classes",
+    )
+
+
+def shared_images(config: DataConfig, looks: Sequence[PairLook]) -> Decided:
+    """Nothing but a line, if images of training are also in another split. Copies under other names do not count."""
+    training = {look.pair[1] for look in looks if look.split == "train"}
+    found: dict[str, list[Path]] = {}
+    for look in looks:
+        if look.split != "train" and look.pair[1] in training:
+            found.setdefault(look.split, []).append(look.pair[1])
+    return Decided(
+        {},
+        tuple(
+            f"{counted(len(files), 'image')} of {split} {'is' if len(files) == 1 else 'are'} also in train, such as"
+            f" {files[0].name}, so scores on {split} would be too good"
+            for split, files in found.items()
+        ),
     )
 
 
@@ -349,6 +436,7 @@ def image_form(config: DataConfig, looks: Sequence[PairLook]) -> Decided:
             + "; convert some, or set data.pixel_type, to which integers are scaled"
         )
         raise DataError(text, code="pixel-types-differ")
+    _refuse_unclear_alpha(config, looks)
     cut = next((path for path, header in headers if (header.bits, header.pixel_type) == (16, "uint8")), None)
     if cut is not None:
         said.append(f"{cut.name} and others have 16 bits a colour, of which 8 are read; save TIFF or NPY to keep all")
@@ -357,6 +445,22 @@ def image_form(config: DataConfig, looks: Sequence[PairLook]) -> Decided:
     if form != (3, "uint8"):
         said.append(f"images have {counted(int(form[0]), 'channel')} of {form[1]}")
     return Decided({"channels": form[0], "pixel_type": form[1]}, tuple(said))
+
+
+def _refuse_unclear_alpha(config: DataConfig, looks: Sequence[PairLook]) -> None:
+    """Raises: DataError: TIFFs call their fourth band alpha, but it holds more than opaque and transparent pixels."""
+    headers = [(look.pair[1], look.image) for look in looks if isinstance(look.image, Header)]
+    files = [path for path, header in headers if (header.format, header.mode) == ("TIFF", "RGBA")]
+    if config.channels is not None or not files or len(files) < len(headers):
+        return
+    for path in files[:: -(-len(files) // ALPHA_FILES)]:
+        values = np.unique(read_image(path, channels=4, orientation="stored")[:, :, 3])
+        if len(values) > 2:
+            raise DataError(
+                f"{path} and all other images have a fourth band that the files call alpha, and it holds"
+                f" {counted(len(values), 'value')}; set data.channels: 4 if it is data such as near infrared, else 3",
+                code="channels-unclear",
+            )
 
 
 def _differ(found: Counter[Any], files: Mapping[Any, Path], form: str) -> str:

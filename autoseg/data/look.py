@@ -22,7 +22,7 @@ from autoseg.data.loading.threads import Progress, in_threads
 from autoseg.errors import DataError
 from autoseg.files import write_text
 
-VERSION = 1
+VERSION = 2
 
 
 class PairLook(NamedTuple):
@@ -107,14 +107,16 @@ def _pack_mask(facts: MaskFacts) -> list[Any]:
         facts.pixels.tolist(),
         palette,
         facts.shades,
+        None if facts.flat is None else facts.flat.tolist(),
     ]
 
 
 def _unpack_mask(content: list[Any]) -> MaskFacts:
-    size, orientation, kind, values, pixels, palette, shades = content
+    size, orientation, kind, values, pixels, palette, shades, flat = content
     colours = None if palette is None else {index: (red, green, blue) for index, red, green, blue in palette}
     counted = np.array(values, dtype=np.int64), np.array(pixels, dtype=np.int64)
-    return MaskFacts((size[0], size[1]), orientation, kind, *counted, colours, shades)
+    squares = None if flat is None else np.array(flat, dtype=np.int64)
+    return MaskFacts((size[0], size[1]), orientation, kind, *counted, colours, shades, squares)
 
 
 _KINDS: dict[str, tuple[Callable[[Path], Any], Callable[[Any], Any], Callable[[Any], Any]]] = {

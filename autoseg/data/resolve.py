@@ -18,6 +18,7 @@ from autoseg.data.decide import (
     orientation,
     palette,
     seen_labels,
+    shared_images,
     something_to_learn,
 )
 from autoseg.data.discovery.folder_layouts import FoundLayout, with_validation
@@ -120,6 +121,7 @@ def decided(
     config = decide(config, lambda: image_form(config, looks))
     config = decide(config, lambda: orientation(config, looks))
     config = decide(config, lambda: palette(config, looks))
+    config = decide(config, lambda: shared_images(config, looks))
     return config, said, errors
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 from autoseg.config.data import DataConfig
@@ -66,6 +67,6 @@ def _part(pairs: list[Pair], part: str, val_share: float, seed: int, root: Path)
             " add images",
             code="too-few-images",
         )
-    order = sorted(pairs, key=lambda pair: hashlib.sha256(f"{seed} {pair[0]}".encode()).digest())
+    order = sorted(pairs, key=lambda pair: hashlib.sha256(os.fsencode(f"{seed} {pair[0]}")).digest())
     held_out = {name for name, _, _ in order[:count]}
     return [pair for pair in pairs if (pair[0] in held_out) == (part == "val")]

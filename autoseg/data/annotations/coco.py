@@ -34,6 +34,7 @@ def find(folder: Folder, files: Sequence[Path]) -> AnnotationSet:
     """The annotations in files of this format. Raises: DataError: one that makes no sense."""
     images: dict[str | None, list[AnnotatedImage]] = defaultdict(list)
     categories: dict[int, str] = {}
+    used: set[int] = set()
     said: list[str] = []
     for file in files:
         content = read_json(file)
@@ -48,9 +49,18 @@ def find(folder: Folder, files: Sequence[Path]) -> AnnotationSet:
         split = folder.split(file)
         for one in found:
             images[split or folder.split(one.image)].append(one)
+        if boxes == len(content["annotations"]) > 0:
+            raise DataError(
+                f"{file} has boxes of an object detector, and no outlines; export polygons or masks",
+                code="boxes-not-regions",
+            )
+        used.update(one["category_id"] for one in content["annotations"] if one.get("segmentation"))
         if boxes:
             said.append(f"{counted(boxes, 'box')} of {file.name} without a region left out")
-    order = list(dict.fromkeys(categories[key] for key in sorted(categories)))
+    empty = [categories[key] for key in sorted(categories) if key not in used] if used else []
+    if empty:
+        said.append(f"categories without a region left out: {', '.join(empty[:8])}" + ", ..." * (len(empty) > 8))
+    order = list(dict.fromkeys(categories[key] for key in sorted(categories) if not used or key in used))
     return AnnotationSet("coco", "COCO annotations", images, files, ORDER, order, said)
 
 
@@ -61,6 +71,11 @@ def _categories(content: Mapping[str, Any], file: Path) -> dict[int, str]:
         if not isinstance(key, int):
             raise DataError(f"{file} has a category without an id; export it again", code="annotation-invalid")
         names[key] = class_name(one.get("name"), file, f"category {key}")
+        if (twice := next((other for other in names if other != key and names[other] == names[key]), None)) is not None:
+            raise DataError(
+                f"{file} calls the categories {twice} and {key} both {names[key]!r}; rename one, or make them one",
+                code="class-name-twice",
+            )
     return names
 
 

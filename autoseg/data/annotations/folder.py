@@ -21,13 +21,14 @@ TEXTS = (".json", ".xml", ".txt", ".yaml", ".yml")
 
 
 class Folder:
-    """The images and the text files below a folder. `by_name`: file name in lower case -> images of that name."""
+    """The images and the text files below a folder. `by_name`, `by_stem`: name in lower case -> images of that name."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.images: list[Path] = []
         self.texts: dict[str, list[Path]] = {suffix: [] for suffix in TEXTS}
         self.by_name: dict[str, list[Path]] = defaultdict(list)
+        self.by_stem: dict[str, list[Path]] = defaultdict(list)
         count = 0
         for place, folders, names in os.walk(root, followlinks=True):
             folders[:] = sorted(name for name in folders if not is_hidden(name))
@@ -38,6 +39,7 @@ class Folder:
                 if is_image(name):
                     self.images.append(path)
                     self.by_name[name.lower()].append(path)
+                    self.by_stem[path.stem.lower()].append(path)
                 elif suffix in self.texts:
                     self.texts[suffix].append(path)
             count += len(names)
@@ -46,6 +48,8 @@ class Folder:
 
     def image(self, named: str, beside: Sequence[Path], source: Path) -> Path:
         """The image that an annotation names: relative to the folders `beside`, else the only one of its file name.
+
+        If there is none of that name, the suffix may differ, since images are often converted after they are annotated.
 
         Raises: DataError: there is none, or there are several.
         """
@@ -61,7 +65,7 @@ class Folder:
         ends = [
             path for path in found if path.as_posix().lower().endswith("/" + relative.as_posix().lower().lstrip("./"))
         ]
-        found = ends if len(ends) == 1 else found
+        found = ends if len(ends) == 1 else found or self.by_stem.get(relative.stem.lower(), [])
         if len(found) == 1:
             return found[0]
         if found:

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from autoseg.config.data import SplitConfig
-from autoseg.data.annotations.masks import ALL, Painted, annotations_in
-from autoseg.data.discovery.folder_layouts import SPLITS, FoundLayout, find_folder, with_validation
+from autoseg.data.annotations.folder import Folder
+from autoseg.data.annotations.masks import ALL, Painted, annotations_in, find_annotations
+from autoseg.data.discovery.folder_layouts import SPLITS, Folders, FoundLayout, find_folder, with_validation
 from autoseg.data.discovery.label_names import plain_name
+from autoseg.data.discovery.lists import read_list
 from autoseg.data.discovery.pairs import index_files, match_names
 from autoseg.data.io.colour_tables import is_ignored
+from autoseg.data.io.images import read_image
 from autoseg.data.io.masks import read_mask
+from autoseg.data.io.opening import read_header
 from autoseg.errors import DataError
 
 IGNORE_LABEL = 255
 BACKGROUND = "background"
 FIRST = 4
 """Number of images whose masks are compared."""
+LEAST_CHANGE = 8.0
+"""Mean difference of 8-bit values from which two images are not the same in another format."""
 LEAST_BACKGROUND = 0.01
 """If less than this share of all pixels lies in no region, these are gaps between regions and are ignored."""
 
 
 def find_annotated(root: Path) -> FoundLayout | None:
     """The layout of a folder of annotations of any format, unless it has masks for its images too."""
-    found = annotations_in(root)
-    if found is None or _has_masks(root):
+    if _has_masks(root) or (found := annotations_in(root)) is None:
         return None
     return layout_of(found)
 
@@ -35,33 +40,87 @@ def find_annotated(root: Path) -> FoundLayout | None:
 def find_own(find_any: Callable[[Path], FoundLayout | None], root: Path) -> FoundLayout | None:
     """Any folder of images and masks, by `find_any`; or the one with several masks an image, where it has these.
 
-    Raises: DataError: folders of masks fit as well as each other, and show more than one class each.
+    Raises: DataError: folders fit as well as each other, and neither hold the same nor a mask of each class.
     """
     found = find_any(root)
-    if found is None or found.name != "folder":
-        return found or find_named(root, "parts")
-    if found.ties and _differ(root, found):
-        return find_named(root, "parts") or found
+    if found is None:
+        return find_named(root, "parts")
+    for split, ties in found.ties.items():
+        if (other := _other(root, ties)) is None or not _needs_folders(root, found.splits):
+            continue
+        if parts := find_named(root, "parts"):
+            return parts
+        text = _tie(root, ties[0], other)
+        if split != "test":
+            places = f"{{images: {ties[0][0]}, masks: {ties[0][1]}}}"
+            raise DataError(
+                f"{text}; say which are meant, with data.splits: {{train: {places}}}",
+                code="folders-tie",
+            )
+        found = found._replace(said=(*found.said, f"{text}; the first are read"))
     place = next(iter(found.splits.values()))
-    if place.images and place.masks and not _is_paired(root, place) and (parts := find_named(root, "parts")):
+    unpaired = found.name == "folder" and place.images and place.masks and not _is_paired(root, place)
+    if unpaired and (parts := find_named(root, "parts")):
         return parts
-    return found
+    return found._replace(said=(*found.said, *_left_aside(root)))
 
 
-def _differ(root: Path, found: FoundLayout) -> bool:
-    """Whether folders that fit as well as each other hold different masks for the first images."""
-    place = next(iter(found.splits.values()))
-    images = index_files(root, place.images or ".")
-    matches = [match_names(images, index_files(root, tie)) for tie in found.ties]
-    for name in list(images)[:FIRST]:
-        files = [match[name][0] for match in matches if match.get(name)]
-        try:
-            masks = [read_mask(file) for file in files]
-        except DataError:  # in colour, or no mask: another reading than that of the others
-            return True
-        if any(not np.array_equal(masks[0], mask) for mask in masks[1:]):
-            return True
-    return False
+def _left_aside(root: Path) -> list[str]:
+    """A line on annotations beside masks, which are not read."""
+    try:
+        beside = find_annotations(Folder(root))
+    except DataError:  # nobody asked to read them
+        return []
+    if beside is None:
+        return []
+    return [f"masks are read, and not the {beside.title} beside them (data.layout: {beside.layout} reads these)"]
+
+
+def _needs_folders(root: Path, splits: Mapping[str, SplitConfig]) -> bool:
+    """Whether folders pair images and masks: not if lists name both."""
+    return any(
+        not place.list or any(len(entry) == 1 for entry in read_list(root / place.list)) for place in splits.values()
+    )
+
+
+def _tie(root: Path, first: Folders, other: Folders) -> str:
+    what = [" and ".join(dict.fromkeys(pair)) for pair in zip(first, other, strict=True) if len({*pair}) > 1]
+    same = "masks of the same images" if first[0] == other[0] else "folders of images that fit the same way"
+    return f"{root} has {same} in {', and '.join(what)}"
+
+
+def _other(root: Path, ties: Sequence[Folders]) -> Folders | None:
+    """The first of `ties` that differs from the chosen folders in images or masks, by the first images."""
+    images, masks = (index_files(root, folder) for folder in ties[0])
+    own = match_names(images, masks)
+    for other in ties[1:]:
+        other_images, other_masks = (index_files(root, folder) for folder in other)
+        matches = match_names(other_images, other_masks)
+        names = [name for name in images if own[name] and matches.get(name)][:FIRST]
+        if not names:  # more images
+            return other
+        for name in names:
+            if not (_alike(images[name][0], other_images[name][0]) and _equal(own[name][0], matches[name][0])):
+                return other
+    return None
+
+
+def _equal(mask: Path, other: Path) -> bool:
+    try:
+        return mask == other or np.array_equal(read_mask(mask), read_mask(other))
+    except DataError:  # in colour, or no mask: another reading
+        return False
+
+
+def _alike(image: Path, other: Path) -> bool:
+    """Whether two files show the same image, perhaps in another format."""
+    if image == other:
+        return True
+    try:
+        one, two = (read_image(path, channels=read_header(path).channels) for path in (image, other))
+    except DataError:
+        return False
+    return one.shape == two.shape and float(np.abs(one.astype(np.float64) - two).mean()) < LEAST_CHANGE
 
 
 def _is_paired(root: Path, place: SplitConfig) -> bool:

@@ -98,7 +98,8 @@ def _labels(scan: Scan) -> Iterator[Problem]:
             some = ", ".join(map(str, wrong[:5].tolist())) + ", ..." * (wrong.size > 5)
             text = (
                 f"label{'s' * (wrong.size > 1)} {some} in {name}, but the data set has {counted(number, 'class')}"
-                f" (0..{number - 1}) and ignore label {scan.config.ignore_label}; map them with data.label_map"
+                f" (0..{number - 1}) and ignore label {scan.config.ignore_label}; map"
+                f" {'them' if wrong.size > 1 else 'it'} with data.label_map"
             )
             yield Problem("label", one.split, name, text, one.split in scan.stopping)
         elif not counter.count(one)[:-1].any():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -47,11 +47,17 @@ LESSER_WORDS = {
     *("depth", "edges", "boundary", "bbox", "json", "xml"),
 }
 """If there is another folder of masks, one with such a word rarely holds the labels."""
+LIST_FOLDERS = ("", "splits/", "split/", "split_list/", "lists/")
+"""Where lists of splits may lie."""
 DEEPEST, MOST_FOLDERS, MOST_CHOICES = 6, 20_000, 6
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _SPLIT_OF = {word: split for split, words in SPLIT_WORDS.items() for word in words}
 _JOINED = re.compile(f"^({'|'.join(_SPLIT_OF)})({'|'.join((*IMAGE_WORDS, *MASK_WORDS))})$")
+
+
+Folders = tuple[str, str]
+"""A folder of images and one of masks."""
 
 
 class FoundLayout(NamedTuple):
@@ -67,33 +73,39 @@ class FoundLayout(NamedTuple):
     """What to say of it, a line each."""
     sure: bool = False
     """Whether a file of the data set tells the classes."""
-    ties: tuple[str, ...] = ()
-    """Folders of masks of the same images that fit as well as each other."""
+    ties: Mapping[str, Sequence[Folders]] = {}
+    """Split -> folders of images and masks that fit as well as each other, the chosen ones first."""
 
 
 def find_folder(root: Path) -> FoundLayout | None:
     """Any folder of images and masks; the first arrangement that fits decides."""
-    ties: list[str] = []
+    ties: dict[str, Sequence[Folders]] = {}
     named, unsplit = find_splits(root, ties)
     if named:
-        return FoundLayout("folder", named, ties=tuple(ties))
+        return FoundLayout("folder", named, ties=ties)
     if listed := find_lists(root):
-        return listed
+        return listed._replace(ties=ties)
     found = with_validation({"train": unsplit}) if unsplit else _one_folder(root)
-    return FoundLayout("folder", found, ties=tuple(ties)) if found else None
+    return FoundLayout("folder", found, ties=ties) if found else None
 
 
 def find_lists(root: Path) -> FoundLayout | None:
     """The splits that train.txt or train.csv and the like list, or one CSV of all pairs.
 
-    A line is a pair `image mask`, or a stem that is found in images/ and masks/.
+    A line is a pair `image mask`, or a stem that is found in images/ and masks/. Lists may lie in a folder of lists.
+    fastai's valid.txt alone lists what is not for training.
     """
     _, unsplit = find_splits(root)
     folders = (unsplit.images, unsplit.masks) if unsplit else (None, None)
     found: dict[str, SplitConfig] = {}
-    for split, aliases in SPLITS.items():
-        if file := pick(root, [f"{alias}{suffix}" for alias in aliases for suffix in (".txt", ".csv")]):
-            found[split] = SplitConfig(images=folders[0], masks=folders[1], list=file)
+    for folder in LIST_FOLDERS:
+        for split, aliases in SPLITS.items():
+            if file := pick(root, [f"{folder}{alias}{suffix}" for alias in aliases for suffix in (".txt", ".csv")]):
+                found[split] = SplitConfig(images=folders[0], masks=folders[1], list=file)
+        if found:
+            break
+    if unsplit and list(found) == ["val"]:
+        found = {"train": unsplit.model_copy(update={"without": found["val"].list}), **found}
     if not found and (file := pick(root, ("pairs.csv", "data.csv", "dataset.csv", "images.csv", "list.csv"))):
         found = with_validation({"train": SplitConfig(images=folders[0], masks=folders[1], list=file)})
     return FoundLayout("list", found) if found else None
@@ -143,42 +155,53 @@ class Place(NamedTuple):
     """The suffix of its first image; empty if there is none."""
 
 
-def find_splits(root: Path, ties: list[str] | None = None) -> tuple[dict[str, SplitConfig], SplitConfig | None]:
+def find_splits(
+    root: Path, ties: dict[str, Sequence[Folders]] | None = None
+) -> tuple[dict[str, SplitConfig], SplitConfig | None]:
     """The folders of images and masks of each split, by their names, and those of an unsplit data set.
 
-    If several folders fit, those whose files match best; `ties` gets folders of masks that fit as well as each other.
+    If several folders fit, those whose files match best; `ties` gets those that fit as well as each other.
     Raises: OSError: `root` is unreadable.
     """
     places = _places(root)
     indices: dict[str, Index] = {}
     found: dict[str | None, SplitConfig] = {}
     for split in (*SPLIT_WORDS, None):
-        images, named = _of(places, "image", split), True
+        images, named = _of(root, places, "image", split, indices), True
         if not images:  # `train` beside `train_masks`
-            images, named = _of(places, None, split), split is not None
-        masks, own = _of(places, "mask", split), True
+            images, named = _of(root, places, None, split, indices), split is not None
+        masks, own = _of(root, places, "mask", split, indices), True
         if not masks:
-            masks, own = _of(places, "mask", None), False
+            masks, own = _of(root, places, "mask", None, indices), False
         chosen = _choose(root, images, masks, indices, sure=named and own and split != "test")
         if chosen:
             found[split] = SplitConfig(images=chosen[0], masks=chosen[1])
-            if ties is not None and not ties:
-                ties += _ties(chosen, masks, indices)
+            if ties is not None and (alike := _ties(chosen, images, masks, indices)):
+                ties[split or "train"] = [chosen, *alike]
     return {split: place for split, place in found.items() if split is not None}, found.get(None)
 
 
-def _ties(chosen: tuple[str, str], masks: Mapping[str, tuple[int, int]], indices: Mapping[str, Index]) -> list[str]:
-    """The folders of masks, the chosen one first, that fit the chosen images as well: of its rank, for half as many."""
-    image, best = chosen
-    if best not in indices or image not in indices:  # nothing else was there to choose from
+def _ties(
+    chosen: Folders,
+    images: Mapping[str, tuple[int, int]],
+    masks: Mapping[str, tuple[int, int]],
+    indices: Mapping[str, Index],
+) -> list[Folders]:
+    """Other folders of images and masks that fit as well as the chosen ones: of the same ranks, half as many pairs."""
+    if "*" in "".join(chosen) or not {*chosen} <= indices.keys():  # of these, nothing else was there to choose from
         return []
-    fitting = {
-        mask: sum(bool(found) for found in match_names(indices[image], indices[mask]).values())
-        for mask in masks
-        if mask in indices and mask != image and masks[mask] == masks[best] and "*" not in mask
-    }
-    alike = [mask for mask, count in fitting.items() if mask != best and 2 * count >= fitting.get(best, 0) > 0]
-    return [best, *alike] if alike and "*" not in best else []
+
+    def alike(places: Mapping[str, tuple[int, int]], best: str) -> list[str]:
+        return [one for one in places if one in indices and places[one] == places[best] and "*" not in one]
+
+    def fitting(image: str, mask: str) -> int:
+        return sum(bool(found) for found in match_names(indices[image], indices[mask]).values())
+
+    others = [pair for pair in product(alike(images, chosen[0]), alike(masks, chosen[1])) if pair[0] != pair[1]]
+    if len(others) < 2:
+        return []
+    least = fitting(*chosen) / 2
+    return [pair for pair in others if pair != chosen and fitting(*pair) >= least > 0]
 
 
 def image_folders(root: Path) -> list[str]:
@@ -261,22 +284,41 @@ def _role_among(words: Sequence[str]) -> str | None:
 # --- which of them ----------------------------------------------------------------------------------------------------
 
 
-def _of(places: Sequence[Place], role: str | None, split: str | None) -> dict[str, tuple[int, int]]:
+def _of(
+    root: Path, places: Sequence[Place], role: str | None, split: str | None, indices: dict[str, Index]
+) -> dict[str, tuple[int, int]]:
     """The folders of a role in a split and their ranks; folders that differ in a part without known words also as one.
 
-    `Train/Urban/images` and `Train/Rural/images` are `Train/*/images` if their files have one suffix, since the same
-    images in another format are not more images.
+    `Train/Urban/images` and `Train/Rural/images` are `Train/*/images` if their files have one suffix or other stems,
+    since the same images in another format are not more images.
     """
     fitting = [place for place in places if (place.role, place.split) == (role, split)]
-    several: dict[tuple[str, str], list[Place]] = {}
+    several: dict[str, dict[str, list[Place]]] = {}
     for place in fitting:
-        several.setdefault((place.pattern, place.suffix), []).append(place)
-    found = {
-        pattern: max(place.rank for place in group)
-        for (pattern, _), group in several.items()
-        if len(group) > 1 and pattern.strip("*/")
-    }
+        several.setdefault(place.pattern, {}).setdefault(place.suffix, []).append(place)
+    found: dict[str, tuple[int, int]] = {}
+    for pattern, by_suffix in several.items():
+        group = max(by_suffix.values(), key=len)
+        if len(by_suffix) > 1 and pattern.strip("*/") and _are_others(root, by_suffix.values(), indices):
+            group = [place for some in by_suffix.values() for place in some]
+        if len(group) > 1 and pattern.strip("*/"):
+            found[pattern] = max(place.rank for place in group)
     return found | {place.path: place.rank for place in fitting}
+
+
+def _are_others(root: Path, groups: Iterable[Sequence[Place]], indices: dict[str, Index]) -> bool:
+    """Whether no name is in two groups of folders."""
+    names: set[str] = set()
+    for group in groups:
+        own: set[str] = set()
+        for place in group:
+            if place.path not in indices:
+                indices[place.path] = _index(root, place.path)
+            own.update(indices[place.path])
+        if names & own:
+            return False
+        names |= own
+    return True
 
 
 def _choose(

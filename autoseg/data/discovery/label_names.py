@@ -9,12 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from autoseg.data.discovery.label_values import LabelNames
 from autoseg.data.io.colour_tables import LARGEST_TABLE, is_ignored
+from autoseg.data.io.reading import read_text
+from autoseg.errors import DataError
+from autoseg.files import parse_yaml
 
 FILES = (
     *("classes.txt", "class_names.txt", "names.txt", "labels.txt", "_classes.csv", "train/_classes.csv"),
-    *("dataset.json", "id2label.json", "classes.json"),
+    *("codes.txt", "dataset.json", "id2label.json", "classes.json", "data.yaml", "data.yml", "dataset.yaml"),
 )
 LONGEST, MOST = 80, 1024
 """Largest number of letters in a name, and of names in a file; longer ones are no names of classes."""
@@ -22,9 +27,13 @@ _NUMBERED = re.compile(r"(\d+)\s*[:,;\s]\s*(\S.*)")
 _FILE = re.compile(r".*\.(png|jpe?g|tiff?|bmp|npy|txt)", re.IGNORECASE)
 
 
-def names_beside(root: Path) -> list[LabelNames]:
-    """The files of class names in `root`, in the order of `FILES`; several readings of one file stand side by side."""
-    return [found for name in FILES for found in read_names(root / name)]
+def names_beside(*folders: Path) -> list[LabelNames]:
+    """The files of class names in the first of `folders` that has some, in the order of `FILES`.
+
+    Several readings of one file stand side by side.
+    """
+    of_folders = ([found for name in FILES for found in read_names(folder / name)] for folder in folders)
+    return next((found for found in of_folders if found), [])
 
 
 def read_names(file: Path) -> list[LabelNames]:
@@ -32,13 +41,18 @@ def read_names(file: Path) -> list[LabelNames]:
 
     A text file has a name per line, perhaps after its label; labelme's begins with `__ignore__`, which is -1. A CSV has
     `Pixel Value, Class` (Roboflow). JSON is as of nnU-Net, {"labels": {"background": 0, ...}}, or of Hugging Face,
-    {"0": "background", ...}. Names such as `ignore` and `void` ignore their label.
+    {"0": "background", ...}; YAML has `names`, as a list or so (Ultralytics). Names such as `ignore` and `void` ignore
+    their label. A file that cannot be used has a `fault`.
     """
     try:
         if not file.is_file() or file.stat().st_size > LARGEST_TABLE:
             return []
-        text = file.read_text(encoding="utf-8-sig")
-        numbered, names = _in_json(json.loads(text)) if file.suffix == ".json" else _in_lines(file, text)
+        numbered, names = _names_in(file, read_text(file))
+    except UnicodeDecodeError:
+        text = f"{file} is no text in UTF-8, so its class names cannot be read; save it as UTF-8, or set data.classes"
+        return [LabelNames(file, {}, fault=DataError(text, code="file-unreadable"))]
+    except DataError as reason:
+        return [LabelNames(file, {}, fault=reason)]
     except (OSError, ValueError, TypeError, RecursionError):  # no file of class names
         return []
     all_names = list(names.values())
@@ -62,6 +76,27 @@ def _labelled(file: Path, names: Mapping[int, str], numbered: bool) -> LabelName
     return LabelNames(file, used, frozenset(names.keys() - used.keys()), numbered)
 
 
+def _names_in(file: Path, text: str) -> tuple[bool, dict[int, str]]:
+    """As `_in_lines`, of a file of any form. Raises: DataError: class names that cannot be used."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            twice = next(key for key in found if [one for one, _ in pairs].count(key) > 1)
+            raise DataError(f"{file} has the name {twice!r} twice; rename one", code="class-name-twice")
+        return found
+
+    if file.suffix == ".json":
+        return _in_json(file, json.loads(text, object_pairs_hook=unique))
+    if file.suffix in (".yaml", ".yml"):
+        try:
+            content = parse_yaml(text)
+        except yaml.YAMLError:
+            raise ValueError("no YAML") from None
+        return _in_json(file, content.get("names") if isinstance(content, dict) else None)
+    return _in_lines(file, text)
+
+
 def _in_lines(file: Path, text: str) -> tuple[bool, dict[int, str]]:
     """Whether lines have labels, and the names by label. Raises: ValueError: they are no names."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
@@ -74,8 +109,8 @@ def _in_lines(file: Path, text: str) -> tuple[bool, dict[int, str]]:
     return False, dict(enumerate(lines))
 
 
-def _in_json(content: Any) -> tuple[bool, dict[int, str]]:
-    """As `_in_lines`. Raises: ValueError, TypeError: no class names."""
+def _in_json(file: Path, content: Any) -> tuple[bool, dict[int, str]]:
+    """As `_in_lines`. Raises: ValueError, TypeError: no class names. DataError: regions of several labels."""
     for key in ("id2label", "labels", "classes"):
         if isinstance(content, Mapping) and key in content:
             content = content[key]
@@ -87,6 +122,13 @@ def _in_json(content: Any) -> tuple[bool, dict[int, str]]:
         raise ValueError("no table")
     if all(str(key).isdecimal() for key in content):
         return True, _by_label([(int(label), str(name)) for label, name in content.items()])
+    regions = [name for name, label in content.items() if isinstance(label, list) and len(label) > 1]
+    if regions and file.name == "dataset.json":  # nnU-Net's
+        raise DataError(
+            f"{file} has regions of several labels, such as {regions[0]!r}, but a pixel has one class; set data.classes"
+            " to names of the labels",
+            code="labels-overlap",
+        )
     return True, _by_label([(int(label), name) for name, label in content.items()])
 
 

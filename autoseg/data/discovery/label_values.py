@@ -33,6 +33,8 @@ class LabelNames(NamedTuple):
     """Labels that the file's names ignore."""
     numbered: bool = True
     """Whether the file gives the labels; else they are the places of its lines."""
+    fault: DataError | None = None
+    """Why the file cannot be used, though it names classes."""
 
 
 class LabelReading(NamedTuple):
@@ -63,14 +65,21 @@ def read_labels(
     Raises: DataError: the labels have several meanings, are of fewer than two classes, or do not fit the names.
     """
     ignored_labels = frozenset() if ignored is None else frozenset({ignored})
+    if ignored is not None and {label for label in seen if label > TOPS[0]} == {TOPS[1]} and len(seen) > 2:
+        ignored_labels |= {TOPS[1]}  # the pixels without data of files that mark them by a negative number
     rest = sorted(set(seen) - ignored_labels)
+    fitting = [one for file in names if (one := _named(file, rest, ignored_labels, ignored is None))]
+    own = [one for one in fitting if len(one.classes) == num_classes]
+    if classes is None and own:
+        return _checked(own[0], where)
     if classes is not None or num_classes is not None:
         count = len(classes) if classes is not None else num_classes or 0
         found = _numbered(rest, count, ignored_labels, ignored is None)
         return _checked(found._replace(classes=tuple(classes)) if classes is not None else found, where)
-    fitting = [one for file in names if (one := _named(file, rest, ignored_labels, ignored is None))]
     if fitting:
         return _checked(fitting[0], where)
+    if fault := next((file.fault for file in names if file.fault), None):
+        raise fault
     if names:
         raise _names_differ(names[0], rest)
     return _checked(_unnamed(rest, ignored_labels, ignored is None, where), where)
@@ -141,6 +150,8 @@ def _numbered(rest: Sequence[int], count: int, ignored: frozenset[int], may_igno
 
 def _named(file: LabelNames, rest: Sequence[int], ignored: frozenset[int], may_ignore: bool) -> LabelReading | None:
     """The reading by a file of names; None if it does not fit."""
+    if file.fault is not None:
+        return None
     keys = tuple(sorted(set(file.names) - ignored))
     names = tuple(file.names[key] for key in keys)
     dropped = ignored | file.ignored

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autoseg.data.io.opening import IMAGE_SUFFIXES, is_image
-from autoseg.data.io.reading import unreadable
+from autoseg.data.io.reading import read_text, unreadable
 from autoseg.errors import DataError
 
 IMAGE_COLUMNS = ("image", "images", "img", "stem", "name", "id", "file", "filename", "file_name", "path", "image_path",
@@ -18,6 +18,8 @@ MASK_COLUMNS = ("mask", "masks", "label", "labels", "gt", "mask_path", "label_pa
                 "target", "mask_id", "étiquette", "ground_truth", "groundtruth", "seg")  # fmt: skip
 _SUFFIX = "|".join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)
 _TWO_FILES = re.compile(rf"(.+(?:{_SUFFIX}))\s+(\S.*(?:{_SUFFIX}))", re.IGNORECASE)
+_ANY_COLUMN = ("id", "name", "path", "file", "filename", "stem")
+"""Words that tell nothing beside others."""
 _DELIMITERS = ",;\t|"
 
 
@@ -30,7 +32,7 @@ def read_list(path: Path) -> list[tuple[str, ...]]:
     Raises: DataError: it cannot be read, has a line of three parts, or no line.
     """
     with unreadable(path, "a list of images", "correct data.splits", OSError, UnicodeDecodeError):
-        lines = enumerate(_text(path).splitlines(), start=1)
+        lines = enumerate(read_text(path).splitlines(), start=1)
     kept = [(number, line) for number, line in lines if line.strip() and not line.startswith("#")]
     numbers, texts = [number for number, _ in kept], [line for _, line in kept]
     is_csv = path.suffix.lower() == ".csv"
@@ -61,18 +63,6 @@ def find_listed(root: Path, name: str) -> Path:
     return next((path for path in paths if path.exists()), paths[0])
 
 
-def _text(path: Path) -> str:
-    content = path.read_bytes()
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return content.decode("utf-16")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        if b"\0" in content:
-            raise
-        return content.decode("cp1252")
-
-
 def _entry(line: str) -> tuple[str, ...]:
     """The cells of a line of a text file."""
     line = line.strip()
@@ -83,7 +73,7 @@ def _entry(line: str) -> tuple[str, ...]:
     parts = line.split()
     if len(parts) == 4 and all(part.isdecimal() for part in parts[1:]):
         return (parts[0],)
-    return tuple(parts) if len(parts) == 2 else (line,)
+    return tuple(parts) if len(parts) == 2 and any(map(is_image, parts)) else (line,)  # else a name with a space
 
 
 def _csv_entries(lines: Sequence[str]) -> tuple[list[tuple[str, ...]], int]:
@@ -93,8 +83,7 @@ def _csv_entries(lines: Sequence[str]) -> tuple[list[tuple[str, ...]], int]:
     if not rows:
         return [], 0
     header = [cell.lower() for cell in rows[0]]
-    image = next((place for name in IMAGE_COLUMNS for place, cell in enumerate(header) if cell == name), None)
-    mask = next((place for name in MASK_COLUMNS for place, cell in enumerate(header) if cell == name), None)
+    image, mask = _column(header, IMAGE_COLUMNS), _column(header, MASK_COLUMNS)
     first = int(_is_header(header))
     rows = rows[first:]
     columns = list(range(len(header)))
@@ -105,6 +94,13 @@ def _csv_entries(lines: Sequence[str]) -> tuple[list[tuple[str, ...]], int]:
             place for place in columns if not _is_index([row[place] for row in rows if place < len(row)])
         ] or columns
     return [tuple(row[place] for place in columns if place < len(row)) for row in rows], first
+
+
+def _column(header: Sequence[str], names: Sequence[str]) -> int | None:
+    """The only column with one of `names` as a word, such as `image_filename`; else the first that is one of them."""
+    worded = [place for place, cell in enumerate(header) if {*re.split(r"[\W_]+", cell)} & {*names} - {*_ANY_COLUMN}]
+    exact = (header.index(name) for name in names if name in header)
+    return worded[0] if len(worded) == 1 else next(exact, None)
 
 
 def _is_header(cells: Sequence[str]) -> bool:

@@ -76,11 +76,18 @@ def pairs_of(config: DataConfig, split: str, bad: BadFiles = None) -> list[Pair]
     entries = read_list(root / place.list) if place.list else []
     stems = [entry[0] for entry in entries if len(entry) == 1]
     pairs = [
-        (_without_suffix(image), find_listed(root, image), find_listed(root, mask))
+        (_without_suffix(image), _find(root, image, place.images), _find(root, mask, place.masks))
         for image, mask in (entry for entry in entries if len(entry) == 2)
-        if _both_there(root, place.list or "", image, mask, bad)
+        if _both_there(root, place, image, mask, bad)
     ]
     return pairs + (_paired(root, split, place, stems, bad) if stems or not place.list else [])
+
+
+def _find(root: Path, name: str, folder: str | None) -> Path:
+    """The file that a list names, in the data set's folder or else in that of the split's images or masks."""
+    found = find_listed(root, name)
+    inside = find_listed(root / folder, name) if folder and "*" not in folder else found
+    return inside if inside.is_file() and not found.is_file() else found
 
 
 def pairs_in_one_folder(folder: Path, most: int = 20_000) -> bool:
@@ -118,12 +125,19 @@ def _paired(root: Path, split: str, config: SplitConfig, stems: list[str], bad: 
         raise DataError(
             f"{root / config.images} holds no images; looked for {', '.join(IMAGE_SUFFIXES)}", code="no-images"
         )
-    wanted = [_without_suffix(stem) for stem in stems] or sorted(images)
+    without = {_without_suffix(entry[0]) for entry in read_list(root / config.without)} if config.without else set()
+    wanted = [_without_suffix(stem) for stem in stems] or [name for name in sorted(images) if name not in without]
     missing = [name for name in wanted if name not in images]
     found: list[Pair] = []
+    numbered = {_plain_mask(mask): files[0] for mask, files in masks.items() if _plain_mask(mask) != mask}
+    further = {masks[mask][0]: file for mask, file in numbered.items() if mask in masks}
     for name in (name for name in wanted if matches.get(name)):
         files = max(images[name], matches[name], key=len)
-        if len(files) > 1:
+        if (other := further.get(matches[name][0])) is not None:
+            both = " and ".join(within(root, file) for file in (matches[name][0], other))
+            text = f"{within(root, images[name][0])} has several masks, {both}; merge them into one mask of labels"
+            leave_out(bad, name, DataError(f"{text}, with the image's stem", code="mask-in-parts"))
+        elif len(files) > 1:
             both = " and ".join(within(root, file) for file in files[:2])
             error = DataError(f"{both} in {root} have the same stem; remove or rename one", code="same-stem-twice")
             leave_out(bad, name, error)
@@ -153,16 +167,48 @@ def _paired(root: Path, split: str, config: SplitConfig, stems: list[str], bad: 
 def match_names(images: Index, masks: Index, suffix: str | None = None) -> dict[str, list[Path]]:
     """The mask files of each image; a pair has exactly one.
 
-    Names match by the usual endings, or by `suffix`. If no image finds a mask, names match without the words that all
-    images, or all masks, begin and end with: `top_2_10_RGB` has the mask `top_2_10_label`.
+    Names match by the usual endings, or by `suffix`; where that is unique, also if only leading zeros differ. If no
+    image finds a mask, names match without the words that all images, or all masks, begin and end with: `top_2_10_RGB`
+    has the mask `top_2_10_label`.
     """
     found = {name: _masks_of(name, masks, suffix) for name in images}
-    if suffix is not None or any(found.values()):
+    if suffix is not None:
         return found
-    by_key: dict[str, list[Path]] = {}
+    if not all(found.values()):
+        found = _by_number(found, images, masks)
+    if any(found.values()):
+        return found
+    by_key: dict[str, list[str]] = {}
     for name, key in _keys(masks).items():
-        by_key.setdefault(key, []).extend(masks[name])
-    return {name: by_key.get(key, []) for name, key in _keys(images).items()}
+        by_key.setdefault(key, []).append(name)
+    return {
+        name: [file for mask in by_key.get(key, ()) if _agree(name, mask) for file in masks[mask]]
+        for name, key in _keys(images).items()
+    }
+
+
+def _by_number(found: dict[str, list[Path]], images: Index, masks: Index) -> dict[str, list[Path]]:
+    """`found`; images without a mask get the only one whose name differs in leading zeros alone."""
+    alike: dict[str, list[str]] = {}
+    for name in images:
+        alike.setdefault(_without_zeros(name), []).append(name)
+    by_name: dict[str, list[Path]] = {}
+    for name in masks:
+        by_name.setdefault(_without_zeros(name), []).extend(masks[name])
+    alone = {name: names[0] for name, names in alike.items() if len(names) == 1 and not found[names[0]]}
+    more = {name: _masks_of(plain_name, by_name, None) for plain_name, name in alone.items()}
+    return found | {name: files for name, files in more.items() if len(files) == 1}
+
+
+def _without_zeros(name: str) -> str:
+    return re.sub(r"(?<!\d)0+(?=\d)", "", name)
+
+
+def _agree(image: str, mask: str) -> bool:
+    """Whether the numbers of one name are all in the other, in their order: `p2_s1` is not `m_p1_s2`."""
+    short, long = sorted((re.findall(r"\d+", Path(name).name) for name in (image, mask)), key=len)
+    rest = iter(long)
+    return all(number in rest for number in short)
 
 
 def _keys(names: Iterable[str]) -> dict[str, str]:
@@ -215,9 +261,16 @@ def _images_and_masks(root: Path, split: str, config: SplitConfig) -> tuple[Inde
                 code="no-mask-in-folder",
             )
         endings = tuple(used if config.mask_suffix is None else [config.mask_suffix])
-        images = {name: paths for name, paths in files.items() if not name.endswith(endings)}
-        masks = {name: paths for name, paths in files.items() if name.endswith(endings)}
+        are_masks = {name for name in files if _plain_mask(name).endswith(endings)}
+        images = {name: paths for name, paths in files.items() if name not in are_masks}
+        masks = {name: paths for name, paths in files.items() if name in are_masks}
     return images, masks
+
+
+def _plain_mask(name: str) -> str:
+    """The name of a mask without its number: `a_mask_1` is another mask of `a`, as `a_mask` is."""
+    plain_name = re.sub(r"[_-]\d+$", "", name)
+    return plain_name if plain_name.endswith(MASK_VARIANTS[1:]) else name
 
 
 def _mask_among(name: str, names: Mapping[str, object] | set[str]) -> list[str]:
@@ -293,11 +346,11 @@ def refuse_folder(reason: OSError) -> NoReturn:
 # --- lists ------------------------------------------------------------------------------------------------------------
 
 
-def _both_there(root: Path, listing: str, image: str, mask: str, bad: BadFiles) -> bool:
-    for file in (image, mask):
-        if not find_listed(root, file).is_file():
+def _both_there(root: Path, place: SplitConfig, image: str, mask: str, bad: BadFiles) -> bool:
+    for file, folder in ((image, place.images), (mask, place.masks)):
+        if not _find(root, file, folder).is_file():
             error = DataError(
-                f"{root / listing} lists {file}, which is not in {root}; add the file or correct the list",
+                f"{root / (place.list or '')} lists {file}, which is not in {root}; add the file or correct the list",
                 code="listed-file-missing",
             )
             leave_out(bad, _without_suffix(image), error)

@@ -20,6 +20,10 @@ from autoseg.errors import DataError
 
 MAX_PIXELS = 178_956_970
 """Pixels of an image; Pillow has the same limit against decompression bombs."""
+NODATA = 42113
+"""GDAL's TIFF tag: the value of pixels without data."""
+IGNORED_MARK = -1
+"""The label of ignored pixels in PyTorch, QGIS and labelme; it is read as 65535."""
 
 
 def npy_shape(path: Path) -> tuple[int, ...]:
@@ -47,15 +51,28 @@ def check_pixels(path: Path, shape: tuple[int, ...]) -> None:
         )
 
 
-def read_tiff(path: Path) -> tuple[NDArray[Any], int]:
-    """A TIFF as (H, W) or (H, W, C), read by the package tifffile, and its orientation tag (1 to 8).
+def read_tiff(path: Path) -> tuple[NDArray[Any], int, float | None]:
+    """A TIFF as (H, W) or (H, W, C), read by the package tifffile, its orientation tag (1 to 8), its value of no data.
 
     Raises: DataError: the package is not installed, or cannot read the file.
     """
     with _tiff_series(path) as (series, orientation):
+        tag = series.keyframe.tags.get(NODATA)
         array, others = series.asarray(), _other_axes(path, series.axes, series.shape)
     array = array.transpose([place for place, axis in enumerate(series.axes) if axis in "YX"] + others)
-    return np.asarray(array.reshape(*array.shape[:2], -1) if others else array), orientation
+    return (
+        np.asarray(array.reshape(*array.shape[:2], -1) if others else array),
+        orientation,
+        as_nodata(tag and tag.value),
+    )
+
+
+def as_nodata(text: object) -> float | None:
+    """The value of no data that a TIFF tag has as text; None if it is none."""
+    try:
+        return float(str(text).strip("\0 ")) if text is not None else None
+    except ValueError:
+        return None
 
 
 def tiff_header(path: Path) -> tuple[tuple[int, int, int], np.dtype[Any], int]:
@@ -120,8 +137,12 @@ def channels_last(array: NDArray[Any], path: Path, channels: int | None = None) 
     )
 
 
-def array_labels(array: NDArray[Any], path: Path) -> NDArray[np.integer[Any]]:
-    """An array of whole numbers as labels (H, W). Raises: DataError: fractions, or more axes than two."""
+def array_labels(array: NDArray[Any], path: Path, nodata: float | None = None) -> NDArray[np.integer[Any]]:
+    """An array of whole numbers, perhaps stored as floats, as labels (H, W).
+
+    -1 is read as 65535, and so is the value of pixels without data, if it can be no label.
+    Raises: DataError: fractions, or more axes than two.
+    """
     if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
         array = array[:, :, 0] if array.shape[2] == 1 else array[0]
     if array.ndim != 2:
@@ -131,13 +152,20 @@ def array_labels(array: NDArray[Any], path: Path) -> NDArray[np.integer[Any]]:
         )
     if array.dtype == np.bool_:
         return array.astype(np.uint8)
+    if nodata is not None and not 0 <= nodata <= 65535:
+        missing = np.isnan(array) if np.isnan(nodata) else array == nodata
+        array = np.where(missing, np.int64(IGNORED_MARK), array) if missing.any() else array
     if not np.issubdtype(array.dtype, np.integer):
-        raise DataError(
-            f"{path} holds numbers of type {array.dtype}; save the labels as whole numbers, such as uint8",
-            code="mask-not-whole-numbers",
-        )
-    if np.issubdtype(array.dtype, np.signedinteger) and array.min(initial=0) == -1:  # PyTorch's and QGIS's own mark
-        array = np.where(array == -1, 65535, array)
+        whole = np.issubdtype(array.dtype, np.floating) and np.isfinite(array).all() and (array % 1 == 0).all()
+        if not whole or np.abs(array).max(initial=0) > 2**31:
+            raise DataError(
+                f"{path} holds numbers of type {array.dtype} that are not whole; save the labels as whole numbers, such"
+                " as uint8",
+                code="mask-not-whole-numbers",
+            )
+        array = array.astype(np.int64)
+    if np.issubdtype(array.dtype, np.signedinteger) and array.min(initial=0) == IGNORED_MARK:
+        array = np.where(array == IGNORED_MARK, 65535, array)
     return array
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.data.io.reading import unreadable
+from autoseg.data.io.reading import read_text, unreadable
 from autoseg.errors import DataError
 
 Colour: TypeAlias = tuple[int, int, int]
@@ -86,9 +86,10 @@ def named_classes(colours: Colours) -> tuple[str, ...]:
 def table_beside(*folders: Path) -> dict[str | int, Colour] | None:
     """The colours of the first table file in `folders`, if there is one.
 
-    Lines are `64 128 64 Animal` (CamVid), `name,r,g,b` or `name:r,g,b::` (CVAT), also after a class number or a header.
+    Lines are `64 128 64 Animal` (CamVid), `name,r,g,b` or `name:r,g,b::` (CVAT), also after a class number or a header;
+    or all lines are colours alone, those of the labels 0, 1, ...
     If no file has a usual name, any table in a .txt or .csv file named after classes, labels or colours counts.
-    Raises: DataError: a file of a usual name is no table.
+    Raises: DataError: a file of a usual name is no table, or gives two classes one colour.
     """
     for folder in folders:
         if file := next((folder / name for name in TABLE_FILES if (folder / name).is_file()), None):
@@ -97,8 +98,10 @@ def table_beside(*folders: Path) -> dict[str | int, Colour] | None:
         try:
             if (table := _read_table(file)) and len(table) > 1:
                 return table
-        except DataError:  # no table
-            continue
+        except DataError as reason:
+            if reason.code == "colour-twice":
+                raise
+            continue  # no table
     return None
 
 
@@ -142,8 +145,21 @@ def _read_table(file: Path) -> dict[str | int, Colour] | None:
     with unreadable(file, "a table of colours", "correct it", OSError, UnicodeDecodeError):
         if file.stat().st_size > LARGEST_TABLE:
             raise DataError(f"{file} is too large for a table of colours; correct it", code="colour-table-invalid")
-        text = file.read_text(encoding="utf-8-sig")
-    return dict(_rows(file, text)) or None
+        text = read_text(file)
+    rows = list(_rows(file, text))
+    if len(rows) > 1 and not any(name for name, _ in rows):
+        return {label: colour for label, (_, colour) in enumerate(rows)}
+    for number, (name, colour) in enumerate(rows):
+        if not name:
+            raise DataError(f"{file} has the colour {list(colour)} without a name", code="colour-table-invalid")
+        first = next((other for other, known in rows[:number] if known == colour and other != name), None)
+        if first is not None and not (is_ignored(first) and is_ignored(name)):
+            raise DataError(
+                f"{file} gives {first!r} and {name!r} the same colour {list(colour)}, which tells no class; join them,"
+                " or paint the masks in other colours",
+                code="colour-twice",
+            )
+    return dict(rows) or None
 
 
 def colours_in(colours: NDArray[np.uint8], most: int = 3) -> tuple[int, list[list[int]]]:
@@ -158,7 +174,7 @@ def _rows(file: Path, text: str) -> Iterator[tuple[str, Colour]]:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         name, colour = _row(line, file.suffix)
-        if name and len(colour) == 3 and all(value <= 255 for value in colour):
+        if len(colour) == 3 and all(value <= 255 for value in colour):
             yield name, (colour[0], colour[1], colour[2])
         elif number > 1:  # the first line may be a header
             raise DataError(

@@ -51,6 +51,8 @@ class MaskFacts(NamedTuple):
     """Index -> colour of the indices that occur, if it has a palette."""
     shades: int | None = None
     """If its flat parts have one dark and one bright value or one of them: the number of values at edges between."""
+    flat: NDArray[np.int64] | None = None
+    """The values that fill small squares, for labels of 8 bits; the others occur at edges or in thin lines alone."""
 
 
 def read_mask(path: Path, table: MaskTable | None = None, upright: bool = False) -> NDArray[np.integer[Any]]:
@@ -79,9 +81,12 @@ def look_at_mask(path: Path) -> MaskFacts:
     values, pixels = count_values(found)
     if isinstance(image, Image.Image) and image.mode == "P" and image.format != "GIF":
         palette = _palette(image, values)
-    shades = _shades(found, values, kind) if found.dtype == np.uint8 else None
+    flat = shades = None
+    if found.dtype == np.uint8 and kind != "colours":
+        flat = values if len(values) <= 2 and kind != "lossy" else _flat_values(found)
+        shades = _shades(found, values, flat)
     size = (found.shape[0], found.shape[1])
-    return MaskFacts(_stored(opened, size), opened.orientation, kind, values, pixels, palette, shades)
+    return MaskFacts(_stored(opened, size), opened.orientation, kind, values, pixels, palette, shades, flat)
 
 
 def first_in_colour(masks: Iterable[Path], most: int = 10) -> Path | None:
@@ -122,7 +127,7 @@ def _labels(opened: Opened, path: Path, table: MaskTable | None) -> NDArray[np.i
     if isinstance(image, np.ndarray):
         if table is not None and image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8:
             return table.read(image, path)
-        return array_labels(image, path)
+        return array_labels(image, path, opened.nodata)
     if image.format in LOSSY:
         raise DataError(
             f"{path} is a {image.format} mask, whose compression changes labels; convert it to PNG, or set"
@@ -136,6 +141,8 @@ def _labels(opened: Opened, path: Path, table: MaskTable | None) -> NDArray[np.i
         return colours[:, :, 0] if (colours == colours[:, :, :1]).all() else np.asarray(image)
     if image.mode in ("RGB", "RGBA", "LA"):
         return _single_channel(np.asarray(image), path)
+    if image.mode in ("I", "F"):
+        return array_labels(np.asarray(image), path, opened.nodata)
     if image.mode not in ("P", "L", "1", *GREY_16):
         raise DataError(
             f"{path} is a mask of Pillow mode {image.mode}; convert it to one channel of labels (8 or 16 bit)",
@@ -159,7 +166,7 @@ def _grey_values(image: Image.Image | NDArray[Any], path: Path) -> NDArray[Any]:
     """The grey values of a mask, (H, W)."""
     if isinstance(image, np.ndarray):
         return array_labels(image, path)
-    return np.asarray(image if image.mode in GREY_16 else image.convert("L"))
+    return np.asarray(image if image.mode in (*GREY_16, "F") else image.convert("L"))
 
 
 def _single_channel(values: NDArray[np.uint8], path: Path) -> NDArray[np.uint8]:
@@ -199,11 +206,8 @@ def _palette(image: Image.Image, values: NDArray[np.int64]) -> Palette:
     return {int(value): (*given[value].tolist(),) for value in values if value < len(given)}
 
 
-def _shades(grey: NDArray[np.uint8], values: NDArray[np.int64], kind: str) -> int | None:
+def _shades(grey: NDArray[np.uint8], values: NDArray[np.int64], flat: NDArray[np.int64]) -> int | None:
     """As `MaskFacts.shades`."""
-    if kind == "colours":
-        return None
-    flat = values if len(values) <= 2 and kind != "lossy" else _flat_values(grey)
     dark, bright = int((flat < DARK).sum()), int((flat >= BRIGHT).sum())
     if max(dark, bright) > 1 or dark + bright < flat.size or np.isin(grey, flat).mean() < CROWDED:
         return None

@@ -17,13 +17,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from autoseg.data.io.arrays import MAX_PIXELS, channels_last, check_numbers, npy_shape, read_npy, read_tiff, tiff_header
+from autoseg.data.io.arrays import (
+    MAX_PIXELS,
+    NODATA,
+    as_nodata,
+    channels_last,
+    check_numbers,
+    npy_shape,
+    read_npy,
+    read_tiff,
+    tiff_header,
+)
 from autoseg.data.io.reading import missing_file, unreadable
 from autoseg.errors import DataError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".npy")
-JUNK_NAMES = ("thumbs.db", "desktop.ini", "__macosx")
-"""Files and folders that systems and archivers leave, in lower case, besides those that begin with a dot."""
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".npy")
+JUNK_NAMES = ("thumbs.db", "desktop.ini", "__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found")
+"""Files and folders that systems, servers and archivers leave, in lower case, besides those that begin with a dot."""
 GREY_16 = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 """Pillow's modes of grey with more than 8 bits."""
 LOSSY = ("JPEG", "MPO", "WEBP")
@@ -35,7 +45,7 @@ _GREY = ("1", "L", "LA", "F", *GREY_16)
 _BITS = {"1": 1, "F": 32, "I": 32}
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_BITS_PER_SAMPLE, _SUBFILE_TYPE = 258, 254
+_BITS_PER_SAMPLE, _SUBFILE_TYPE, _EXTRA_SAMPLES = 258, 254, 338
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # it warns of each TIFF that `read_tiff` reads
 
 
@@ -73,6 +83,8 @@ class Opened(NamedTuple):
     orientation: int = 1
     raw: str = ""
     """Pillow's name of the form in which the file stores values: `L;4` for grey of 4 bits."""
+    nodata: float | None = None
+    """The value of pixels without data, as GDAL writes it into TIFFs."""
 
     def turned(self, pixels: NDArray[Any], upright: bool) -> NDArray[Any]:
         """Pixels of `content`, (H, W, ...), as stored or turned for viewing."""
@@ -114,10 +126,12 @@ def open_file(path: Path) -> Opened:
         return Opened(read_npy(path))
     with as_pillow_fails(path), _pillow_image(path) as image:
         if image is None:
-            return Opened(*read_tiff(path))
+            array, orientation, nodata = read_tiff(path)
+            return Opened(array, orientation, nodata=nodata)
         orientation, raw = _orientation(image), _raw_mode(image)
+        nodata = as_nodata(getattr(image, "tag_v2", {}).get(NODATA))
         image.load()
-        return Opened(image, orientation, raw)
+        return Opened(image, orientation, raw, nodata)
 
 
 def read_header(path: Path) -> Header:
@@ -192,9 +206,10 @@ def _pillow_image(path: Path) -> Iterator[Image.Image | None]:
 
 
 def _is_deep(image: Image.Image) -> bool:
-    """Whether a TIFF has several pages, or colours of more than 8 bits, which Pillow would cut to 8."""
-    bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))
-    return (len(bits) > 1 and max(bits) > 8) or _is_animated(image)
+    """Whether a TIFF has what Pillow would leave out: pages, bands besides colours and alpha, more than 8 bits."""
+    tags = getattr(image, "tag_v2", {})
+    bits, extra = tags.get(_BITS_PER_SAMPLE, (8,)), tags.get(_EXTRA_SAMPLES, ())
+    return (len(bits) > 1 and max(bits) > 8) or (len(bits) > 3 and 0 in extra) or _is_animated(image)
 
 
 def _is_animated(image: Image.Image) -> bool:

@@ -23,6 +23,26 @@ def unreadable(path: Path, form: str, remedy: str, *errors: type[Exception]) -> 
         ) from None
 
 
+def read_text(path: Path) -> str:
+    """A text in UTF-8, in UTF-16 with its mark, or in Windows' cp1252.
+
+    Nothing tells cp1252 from the encodings of other languages but that few letters are outside ASCII, and no signs.
+    Raises: OSError. UnicodeDecodeError: another encoding.
+    """
+    content = path.read_bytes()
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return content.decode("utf-16")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("cp1252", errors="replace")
+        strange = [letter for letter in text if not letter.isascii()]
+        letters = sum(letter.isascii() and letter.isalpha() for letter in text)
+        if not all(map(str.isalpha, strange)) or 2 * len(strange) > letters or "\0" in text:
+            raise
+        return text
+
+
 @contextmanager
 def missing_file(path: Path) -> Iterator[None]:
     """Turn the errors of a file of the data set that is missing or forbidden into a DataError."""

@@ -66,6 +66,8 @@ class Read(NamedTuple):
     error: Exception | None
     wrong: str
     """Empty if all is as meant; else the first difference."""
+    settings: Mapping[str, Any] = {}
+    """What the case sets of data."""
 
 
 class _Lines(logging.Handler):
@@ -81,31 +83,33 @@ def read(case: Case, folder: Path) -> Read:
     """Build a case in `folder` and read it as a run does."""
     root = folder / "data"
     root.mkdir(parents=True)
-    settings = case.build(root)
+    built = case.build(root)
+    settings = built if isinstance(built, dict) else {}
     heard = _Lines()
     log = logging.getLogger("autoseg")
+    level = log.level
     log.addHandler(heard)
+    log.setLevel(logging.INFO)
     try:
-        given = parse(DataConfig, {**data_settings(root), **(settings if isinstance(settings, dict) else {})})
-        config = resolve(given)
+        config = resolve(parse(DataConfig, {**data_settings(root), **settings}), training=True)
         by_split = {split: _samples(config, split) for split in ("train", "val")}
         heard.lines.append(describe_dataset(config))
     except AutosegError as reason:
-        right = case.meant.or_stops if isinstance(case.meant, Meant) else case.meant
-        wrong = "" if reason.code == right else f"stops with {reason.code}: {reason}"
-        return Read(None, reason, wrong.replace(str(root), "DATA"))
+        right = case.meant if isinstance(case.meant, str) else case.meant.or_stops
+        wrong = "" if reason.code == right else f"stops with {reason.code}: {reason}".replace(str(root), "DATA")
+        return Read(None, reason, wrong, settings)
     except Exception as reason:  # no mistake of a user may end in another error
-        return Read(None, reason, f"crashes with {type(reason).__name__}: {reason}".replace(str(root), "DATA"))
+        wrong = f"crashes with {type(reason).__name__}: {reason}".replace(str(root), "DATA")
+        return Read(None, reason, wrong, settings)
     finally:
         log.removeHandler(heard)
+        log.setLevel(level)
     if isinstance(case.meant, str):
-        return Read(
-            config,
-            None,
-            f"reads {config.num_classes} classes ({', '.join(config.classes[:5])}), {config.channels} x"
-            f" {config.pixel_type}, where it should stop",
+        form = (
+            f"{config.num_classes} classes ({', '.join(config.classes[:5])}), {config.channels} x {config.pixel_type}"
         )
-    return Read(config, None, difference(case.meant, config, by_split, heard.lines))
+        return Read(config, None, f"reads {form}, where it should stop", settings)
+    return Read(config, None, difference(case.meant, config, by_split, heard.lines), settings)
 
 
 def _samples(config: ResolvedDataConfig, split: str) -> dict[str, Any]:

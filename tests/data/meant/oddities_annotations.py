@@ -1,6 +1,7 @@
 """Annotations of labelling programs: paths, orders, unused and ignored classes, boxes, runs, bitmaps.
 
 The scene is the same in all: a cat, and a dog that is smaller and drawn later. Where nothing is drawn is background.
+Names of samples are relative to the folder that holds all images of their split.
 """
 
 from __future__ import annotations
@@ -220,7 +221,7 @@ CASES = (
         "labelme files from Windows",
         "https://github.com/wkentaro/labelme/issues/1725",
         labelme_windows,
-        Meant(CLASSES, scenes([f"files/{stem}" for stem in stems()])),
+        Meant(CLASSES, scenes(stems())),
     ),
     Case(
         "labelme's __ignore__ and _background_",
@@ -244,17 +245,13 @@ CASES = (
         "COCO with a category that groups the others",
         "https://github.com/roboflow/rf-detr/pull/1303",
         coco_parent,
-        Meant(
-            CLASSES,
-            scenes([f"{'train' if number < 4 else 'valid'}/{stem}" for number, stem in enumerate(stems())]),
-            val=("valid/a4", "valid/a5"),
-        ),
+        Meant(CLASSES, scenes(stems()), says=("animals",), val=("a4", "a5")),
     ),
     Case(
         "COCO with ids that leave gaps",
         "https://github.com/pytorch/vision/issues/1141",
         coco_ids,
-        Meant(CLASSES, scenes([f"{'train' if number < 4 else 'valid'}/{stem}" for number, stem in enumerate(stems())])),
+        Meant(CLASSES, scenes(stems()), val=("a4", "a5")),
     ),
     Case(
         "COCO of boxes alone",
@@ -266,10 +263,7 @@ CASES = (
         "YOLO with paths of Roboflow",
         "https://github.com/roboflow/roboflow-100-benchmark/issues/45",
         yolo,
-        Meant(
-            CLASSES,
-            scenes([f"{'train' if number < 4 else 'valid'}/images/{stem}" for number, stem in enumerate(stems())]),
-        ),
+        Meant(CLASSES, scenes(stems()), val=("a4", "a5")),
     ),
     Case(
         "YOLO, boxes among polygons",
@@ -281,30 +275,30 @@ CASES = (
         "CVAT's z_order",
         "https://github.com/cvat-ai/cvat/issues/3665",
         cvat_order,
-        Meant(CLASSES, scenes([f"images/{stem}" for stem in stems()])),
+        Meant(CLASSES, scenes(stems())),
     ),
     Case(
         "CVAT's run lengths",
         "https://github.com/cvat-ai/cvat/issues/8124",
         cvat_runs,
-        Meant(CLASSES, scenes([f"images/{stem}" for stem in stems()])),
+        Meant(CLASSES, scenes(stems())),
     ),
     Case(
         "CVAT names .jpg, and the images are .png",
         "https://github.com/cvat-ai/cvat/issues/54",
         cvat_other_suffix,
-        Meant(CLASSES, scenes([f"images/{stem}" for stem in stems()]), or_stops="listed-file-missing"),
+        Meant(CLASSES, scenes(stems()), or_stops="listed-file-missing"),
     ),
     Case(
         "Label Studio's addresses of local files",
         "https://github.com/HumanSignal/label-studio/issues/6553",
         label_studio,
-        Meant(CLASSES, scenes([f"image/{number}" for number in range(10, 16)])),
+        Meant(CLASSES, scenes([f"{number}" for number in range(10, 16)])),
     ),
     Case(
         "Supervisely's bitmaps with their origin",
         "https://github.com/ViacheslavDanilov/oct_segmentation/pull/6",
         supervisely,
-        Meant(CLASSES, scenes([f"ds0/img/{stem}" for stem in stems()])),
+        Meant(CLASSES, scenes(stems())),
     ),
 )

@@ -306,7 +306,7 @@ CASES = (
         "300 labels, and 255 is one of them",
         "https://github.com/meetps/pytorch-semseg/issues/27",
         many,
-        Meant(300, many_masks()),
+        Meant(300, many_masks(), or_stops="too-many-labels"),  # classes or objects: data.num_classes tells
     ),
     Case("masks of 0 and 200", "https://www.codetd.com/article/11252359", hand, Meant(2, meant_masks((0, 200)))),
     Case(
@@ -409,7 +409,7 @@ CASES = (
         "two classes set, ignore_label 255, labels 0 and 255",
         "https://github.com/clovaai/ext_portrait_segmentation/issues/30",
         ignored_person,
-        "labels-unclear",
+        "too-few-classes",  # what is set counts: 255 is ignored, so that 0 alone remains to train on
     ),
     Case(
         "masks of three greys with soft edges",
@@ -427,7 +427,7 @@ CASES = (
         "a label beyond those that dataset.json names",
         "https://github.com/MIC-DKFZ/nnUNet/issues/2500",
         beyond_the_names,
-        "label-out-of-range",
+        "names-differ",
     ),
     Case(
         "dataset.json with the label ignore",
@@ -464,7 +464,7 @@ CASES = (
         "16 bit instance ids, 26001 and so on",
         "https://github.com/mcordts/cityscapesScripts/issues/32",
         instance_ids,
-        "labels-far-apart",
+        "labels-like-instances",
     ),
     Case(
         "nuclei numbered from 1 in each image",

@@ -418,7 +418,7 @@ CASES = (
         "two classes of one colour",
         "https://github.com/carla-simulator/carla/issues/969",
         one_colour_twice,
-        "colour-table-invalid",
+        "colour-twice",
     ),
     Case(
         "a photo among masks in colour",

@@ -1,0 +1,57 @@
+"""Every case is read as it is meant, and `check-data` decides the same as a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autoseg.config.base import parse
+from autoseg.config.data import DataConfig, data_settings
+from autoseg.data.check.report import DataReport, check_dataset
+from autoseg.errors import AutosegError
+from data.meant.case import Case, all_cases, read
+
+CASES = [case for _, case in all_cases()]
+DECIDED = ("classes", "label_map", "ignore_label", "channels", "pixel_type", "orientation", "colours", "mask_threshold",
+           "mean", "std", "layout", "splits")  # fmt: skip
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_is_read_as_meant_and_checked_alike(case: Case, tmp_path: Path) -> None:
+    found = read(case, tmp_path)
+    assert not found.wrong
+    root = tmp_path / "data"
+    report = checked(root, found.settings)
+    if isinstance(report, AutosegError):
+        assert isinstance(found.error, AutosegError)
+        assert (report.code, str(report)) == (found.error.code, str(found.error))
+    elif found.config is None:
+        stopping = [problem.text for problem in report.problems if problem.stops]
+        assert plain(str(found.error), root) in [plain(text, root) for text in stopping]
+    else:
+        assert [problem.text for problem in report.problems if problem.stops] == []
+        for name in DECIDED:
+            assert getattr(report.scan.config, name) == getattr(found.config, name), name
+
+
+def checked(root: Path, settings: Mapping[str, Any]) -> DataReport | AutosegError:
+    """What `check-data` reports of a folder, or the error that ends it."""
+    try:
+        return check_dataset(parse(DataConfig, {**data_settings(root), **settings}))
+    except AutosegError as reason:
+        return reason
+
+
+def plain(text: str, root: Path) -> str:
+    """A message with files relative to the data set's folder."""
+    return text.replace(f"{root}/", "")
