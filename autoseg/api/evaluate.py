@@ -65,7 +65,7 @@ def evaluate(
         raise ConfigError(f"batch_size is {batch_size}, but at least 1 image must come at once", code="batch-too-small")
     file, picture = _targets(Path(run), split, None if out is None else Path(out), plot)
     network, config, saved, target = load_for_inference(run, checkpoint, device, precision, output_stride, asked)
-    settings = data_for_run(config.data, data, overrides)
+    settings = data_for_run(config.data, data, overrides, print if show_progress else None)
     dataset = open_dataset(settings, split)
     details = Details(dataset.num_classes, dataset.ignore_label)
     with memory_errors(target, IN_WINDOWS), Progress("evaluate", len(dataset), enabled=show_progress) as progress:

@@ -57,15 +57,17 @@ def retrain(
         Interrupted: Ctrl-C or TERM stopped the run, after a clean save.
     """
     given = any(value not in (None, {}) for value in (architecture, data, config, overrides, match))
+    say = print if show_progress else None
     run = open_run(out, "retrain", resume, given)
     if run is None:
         sources = retrain_sources(architecture, data, config, overrides, match)
-        settled = settle(retrain_config(sources, match), sources, quick)
+        settled = settle(retrain_config(sources, match, say), sources, quick)
     else:
         settled = Settled(run.config(RetrainConfig), [])
         if given:
             sources = retrain_sources(architecture, data, config or run.config_path, overrides, match)
-            settled = settle_resumed(settled.settings, retrain_config(sources, match), sources, quick, out)
+            wanted = retrain_config(sources, match, say)
+            settled = settle_resumed(settled.settings, wanted, sources, quick, out)
     device = check_device(settled.settings)
     task = RetrainTask(settled.settings, *open_splits(settled), device)
     if run is None or not (run.checkpoints / "last.pt").is_file():

@@ -53,15 +53,17 @@ def search(
         Interrupted: Ctrl-C or TERM stopped the run, after a clean save.
     """
     given = any(value not in (None, {}) for value in (space, data, config, overrides))
+    say = print if show_progress else None
     run = open_run(out, "search", resume, given)
     if run is None:
         sources = search_sources(space, data, config, overrides)
-        settled = settle(search_config(sources), sources, quick)
+        settled = settle(search_config(sources, say=say), sources, quick)
     else:
         settled = Settled(run.config(SearchConfig), [])
         if given:
             sources = search_sources(space, data, config or run.config_path, overrides)
-            settled = settle_resumed(settled.settings, search_config(sources), sources, quick, out)
+            wanted = search_config(sources, say=say)
+            settled = settle_resumed(settled.settings, wanted, sources, quick, out)
     device = check_device(settled.settings)
     task = SearchTask(settled.settings, *open_splits(settled), device)
     run = begin(run, out, task, settled.reasons, show_progress)

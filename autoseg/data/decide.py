@@ -206,13 +206,13 @@ def decide_classes(config: DataConfig, masks: Sequence[SeenMask]) -> Decided:
     if len(named) > 1 and config.label_map is None and config.num_classes in (None, len(named)):
         return Decided({"classes": config.classes or named, "num_classes": len(named), "ignore_label": ignored})
     given = config.label_map or {}
-    if config.label_map == {} and not config.classes and not config.num_classes:  # the user's own: labels stay
+    own = config.classes is not None or config.num_classes is not None
+    if config.label_map == {} and not own:  # the user's own: labels stay
         count = max(seen - {ignored}, default=0) + 1
         config = config.model_copy(update={"num_classes": max(2, count)})
     used = {given.get(label, label) for label in seen}
     if config.mask_threshold is not None or (config.colours and not named):
         used |= set() if config.colours else {0, 1}
-    own = config.classes is not None or config.num_classes is not None
     files = [] if own else names_beside(Path(config.root or ""))
     if config.label_map is None and (others := _other_scale(by_mask)):
         raise DataError(
@@ -221,7 +221,12 @@ def decide_classes(config: DataConfig, masks: Sequence[SeenMask]) -> Decided:
             " data.label_map",
             code="labels-unclear",
         )
-    reading = read_labels(used, str(config.root), config.ignore_label, files, config.classes, config.num_classes)
+    if own and config.label_map is not None:
+        reading = _as_set(config, used, ignored)
+    else:
+        is_set = config.ignore_label is not None or ignored in given.values()
+        where, own_ignored = str(config.root), ignored if is_set else None
+        reading = read_labels(used, where, own_ignored, files, config.classes, config.num_classes)
     label_map = _composed(config.label_map, reading, seen, ignored)
     settings = {
         "classes": reading.classes,
@@ -230,6 +235,14 @@ def decide_classes(config: DataConfig, masks: Sequence[SeenMask]) -> Decided:
         "ignore_label": WIDE_IGNORE_LABEL if len(reading.classes) > IGNORE_LABEL == ignored else ignored,
     }
     return Decided(settings, (_class_line(reading, ignored),))
+
+
+def _as_set(config: DataConfig, used: set[int], ignored: int) -> LabelReading:
+    """The reading where the user sets the classes and the label map: the labels after the map are the classes."""
+    classes = config.classes or tuple(f"class_{label}" for label in range(config.num_classes or 0))
+    tops = {label for label in used if config.ignore_label is None and label in TOPS and label >= len(classes)}
+    because = "the classes and the label map that are set"
+    return LabelReading(classes, tuple(range(len(classes))), frozenset({ignored, *tops}), because)
 
 
 def _composed(

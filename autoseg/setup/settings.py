@@ -141,10 +141,14 @@ def search_settings(
     return search_config(search_sources(space, data, config, overrides), check)
 
 
-def search_config(sources: Sources, check: Callable[[SearchConfig], object] = check_device) -> SearchConfig:
+def search_config(
+    sources: Sources,
+    check: Callable[[SearchConfig], object] = check_device,
+    say: Callable[[str], object] | None = None,
+) -> SearchConfig:
     """All settings of a search. The data is opened only after all other settings are checked.
 
-    `check`: a further check of the settings without those of the data.
+    `check`: a further check of the settings without those of the data. `say`: is called with each decision on the data.
     Raises: SearchSpaceError, DataError, ConfigError: one line on what is wrong.
     """
     try:
@@ -153,7 +157,7 @@ def search_config(sources: Sources, check: Callable[[SearchConfig], object] = ch
         check(settings)
     except ConfigError as reason:
         raise _placed(reason, sources) from None
-    return settings.model_copy(update={"data": resolve(sources.data())})
+    return settings.model_copy(update={"data": resolve(sources.data(), training=True, say=say)})
 
 
 def retrain_settings(
@@ -167,10 +171,13 @@ def retrain_settings(
     return retrain_config(retrain_sources(architecture, data, config, overrides, match), match)
 
 
-def retrain_config(sources: Sources, match: CostTarget | None = None) -> RetrainConfig:
+def retrain_config(
+    sources: Sources, match: CostTarget | None = None, say: Callable[[str], object] | None = None
+) -> RetrainConfig:
     """All settings of a retraining. The data is opened only after all other settings are checked.
 
-    `match`: the cost to which the width of a network of the literature is scaled.
+    `match`: the cost to which the width of a network of the literature is scaled. `say`: is called with each decision
+    on the data.
     Raises: AutosegError: one line on what is wrong.
     """
     settings = parse(RetrainConfig, sources.merged(), sources.where)
@@ -182,7 +189,7 @@ def retrain_config(sources: Sources, match: CostTarget | None = None) -> Retrain
             " literature are scaled to a cost",
             code="genotype-not-scalable",
         )
-    settings = settings.model_copy(update={"data": resolve(sources.data())})
+    settings = settings.model_copy(update={"data": resolve(sources.data(), training=True, say=say)})
     if isinstance(network, Genotype):
         return settings
     if is_network_name(sources.recommended_by) and "in_channels" not in sources.overrides.get("network", {}):
@@ -193,12 +200,16 @@ def retrain_config(sources: Sources, match: CostTarget | None = None) -> Retrain
 
 
 def data_for_run(
-    own: ResolvedDataConfig, data: Source | None, overrides: Mapping[str, Any] | None = None
+    own: ResolvedDataConfig,
+    data: Source | None,
+    overrides: Mapping[str, Any] | None = None,
+    say: Callable[[str], object] | None = None,
 ) -> ResolvedDataConfig:
     """The data to evaluate a trained network on: its run's own, as changed by `data` and `overrides`.
 
     Another folder keeps the run's classes, ignore label, size and normalisation. For two classes, autoseg looks again
-    whether masks hold 0 and 1 or 0 and 255.
+    whether masks hold 0 and 1 or 0 and 255. It looks again how images are turned. `say`: is called with each decision
+    on the data.
     Raises: ConfigError: other classes or channels than the network has.
     """
     changes = data_overrides(overrides)
@@ -220,7 +231,11 @@ def data_for_run(
             " give images with as many channels",
             code="channels-differ",
         )
-    resolved = resolve(parse(DataConfig, merged, "data"))
+    wanted = parse(DataConfig, merged, "data")
+    resolved = resolve(wanted, say=say)
+    if wanted.label_map is own.label_map is None and _is_renumbered(resolved):
+        # other labels than those of the run are no classes of its network; reading a mask reports them
+        resolved = resolve(wanted.model_copy(update={"label_map": {}}))
     if resolved.num_classes != own.num_classes:
         raise ConfigError(
             f"the data has {resolved.num_classes} classes, but the network was trained for {own.num_classes};"
@@ -230,15 +245,22 @@ def data_for_run(
     return resolved
 
 
-def _found_anew(own: ResolvedDataConfig, said: Collection[str]) -> dict[str, None]:
-    """Settings of two-class masks to find again in another folder, except those that the user has set (`said`).
+def _is_renumbered(data: ResolvedDataConfig) -> bool:
+    """Whether masks of unknown layout hold other labels than 0, 1, ... for more than two classes."""
+    targets = set((data.label_map or {}).values()) - {data.ignore_label}
+    return data.layout in ("folder", "list") and data.num_classes > 2 and bool(targets)
 
-    In masks of 0 and 1, 255 is the ignore label; in masks of 0 and 255 it is a class.
+
+def _found_anew(own: ResolvedDataConfig, said: Collection[str]) -> dict[str, None]:
+    """Settings to find again in another folder, except those that the user has set (`said`).
+
+    These are how images are turned and, for two-class masks, what their labels mean: in masks of 0 and 1, 255 is the
+    ignore label; in masks of 0 and 255 it is a class.
     """
     found = own.num_classes == 2 and own.colours is None and own.ignore_label == 255
     if not found or own.label_map not in (None, {255: 1}) or "colours" in said:
-        return {}
-    return dict.fromkeys({"label_map", "ignore_label", "mask_threshold"} - {*said})
+        return dict.fromkeys({"orientation"} - {*said})
+    return dict.fromkeys({"orientation", "label_map", "ignore_label", "mask_threshold"} - {*said})
 
 
 def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str | None:
