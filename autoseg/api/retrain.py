@@ -57,7 +57,8 @@ def retrain(
         Interrupted: Ctrl-C or TERM stopped the run, after a clean save.
     """
     given = any(value not in (None, {}) for value in (architecture, data, config, overrides, match))
-    say = print if show_progress else None
+    said = list[str]()
+    say = said.append if show_progress else None
     run = open_run(out, "retrain", resume, given)
     if run is None:
         sources = retrain_sources(architecture, data, config, overrides, match)
@@ -72,7 +73,7 @@ def retrain(
     task = RetrainTask(settled.settings, *open_splits(settled), device)
     if run is None or not (run.checkpoints / "last.pt").is_file():
         task.load_weights()
-    run = begin(run, out, task, settled.reasons, show_progress)
+    run = begin(run, out, task, [*said, *settled.reasons], show_progress)
     with memory_errors(device, f"start anew with {smaller_settings(task.config)}; {run.path} holds what was done"):
         Trainer(task, run, show_progress).run()
     return run

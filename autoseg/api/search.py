@@ -53,7 +53,8 @@ def search(
         Interrupted: Ctrl-C or TERM stopped the run, after a clean save.
     """
     given = any(value not in (None, {}) for value in (space, data, config, overrides))
-    say = print if show_progress else None
+    said = list[str]()
+    say = said.append if show_progress else None
     run = open_run(out, "search", resume, given)
     if run is None:
         sources = search_sources(space, data, config, overrides)
@@ -66,7 +67,7 @@ def search(
             settled = settle_resumed(settled.settings, wanted, sources, quick, out)
     device = check_device(settled.settings)
     task = SearchTask(settled.settings, *open_splits(settled), device)
-    run = begin(run, out, task, settled.reasons, show_progress)
+    run = begin(run, out, task, [*said, *settled.reasons], show_progress)
     with memory_errors(device, f"start anew with {smaller_settings(task.config)}; {run.path} holds what was done"):
         Trainer(task, run, show_progress).run()
     return run

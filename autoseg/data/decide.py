@@ -56,6 +56,7 @@ class SeenMask(NamedTuple):
     labels: NDArray[np.int64]
     pixels: NDArray[np.int64]
     error: DataError | None = None
+    path: Path | None = None
 
 
 Decision = Callable[[DataConfig, Sequence[PairLook]], Decided]
@@ -156,7 +157,7 @@ def seen_labels(config: DataConfig, look: PairLook) -> SeenMask:
     """The labels of a mask by `config`'s colours or threshold."""
     nothing = np.zeros(0, dtype=np.int64)
     if isinstance(look.mask, DataError):
-        return SeenMask(nothing, nothing, look.mask)
+        return SeenMask(nothing, nothing, look.mask, look.pair[2])
     mask, table, path = look.mask, mask_table_of(config), look.pair[2]
     labels = mask.values
     if isinstance(table, int):
@@ -166,12 +167,13 @@ def seen_labels(config: DataConfig, look: PairLook) -> SeenMask:
         try:
             labels = table.read(colours, path).reshape(-1).astype(np.int64)
         except DataError:
-            return SeenMask(nothing, nothing, _error_of(path, table))
+            return SeenMask(nothing, nothing, _error_of(path, table), path)
     elif mask.kind != "labels":
-        return SeenMask(nothing, nothing, _error_of(path, None))
+        return SeenMask(nothing, nothing, _error_of(path, None), path)
     found, places = np.unique(labels, return_inverse=True)
     pixels = np.bincount(places, mask.pixels, len(found)).astype(np.int64)
-    return SeenMask(found, pixels, _label_error(path, found, config.num_classes or len(config.classes or ())))
+    error = _label_error(path, found, config.num_classes or len(config.classes or ()))
+    return SeenMask(found, pixels, error, path)
 
 
 def _error_of(path: Path, table: MaskTable | None) -> DataError:
@@ -226,7 +228,10 @@ def decide_classes(config: DataConfig, masks: Sequence[SeenMask]) -> Decided:
     else:
         is_set = config.ignore_label is not None or ignored in given.values()
         where, own_ignored = str(config.root), ignored if is_set else None
-        reading = read_labels(used, where, own_ignored, files, config.classes, config.num_classes)
+        try:
+            reading = read_labels(used, where, own_ignored, files, config.classes, config.num_classes)
+        except DataError as reason:
+            raise DataError(f"{reason}{_where_alone(masks)}", code=reason.code) from None
     label_map = _composed(config.label_map, reading, seen, ignored)
     settings = {
         "classes": reading.classes,
@@ -243,6 +248,18 @@ def _as_set(config: DataConfig, used: set[int], ignored: int) -> LabelReading:
     tops = {label for label in used if config.ignore_label is None and label in TOPS and label >= len(classes)}
     because = "the classes and the label map that are set"
     return LabelReading(classes, tuple(range(len(classes))), frozenset({ignored, *tops}), because)
+
+
+def _where_alone(masks: Sequence[SeenMask]) -> str:
+    """The labels that one mask alone holds, and its file, if there are others; they are often the mistake."""
+    counts = Counter(label for mask in masks for label in mask.labels.tolist())
+    alone = {
+        mask.path: labels for mask in masks if (labels := [one for one in mask.labels.tolist() if counts[one] < 2])
+    }
+    if len(alone) != 1 or max(counts.values()) < 2:
+        return ""
+    path, labels = next(iter(alone.items()))
+    return f" ({path} alone holds {listed(labels)})"
 
 
 def _composed(

@@ -466,12 +466,10 @@ def test_16_bits_among_8_stop_unless_the_type_is_set(root: Path) -> None:
     save(PHOTO[:, :, 0].astype(np.uint16) * 257, image(root))
     with one_line("pixel-types-differ", f"{image(root)} has uint16 values", "1 and 7 of 8 images", "data.pixel_type"):
         opened(root)
-    for pixel_type in ("uint8", "uint16"):
+    for pixel_type, scale in (("uint8", 1), ("uint16", 257)):
         sample = opened(root, pixel_type=pixel_type).load(2).image
         assert (sample.shape, sample.dtype) == ((40, 48, 3), pixel_type)
-        assert np.array_equal(
-            sample[:, :, 1], PHOTO[:, :, 0].astype(sample.dtype) * (257 if pixel_type == "uint16" else 1)
-        )
+        assert np.array_equal(sample[:, :, 1], PHOTO[:, :, 0].astype(pixel_type) * scale)
 
 
 WELL: dict[str, tuple[Callable[[Path], object], tuple[int, int]]] = {

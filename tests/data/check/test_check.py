@@ -171,7 +171,8 @@ PLANTED: dict[str, tuple[Plant, str, str, str, Mapping[str, Any]]] = {
     ),
     "label of val out of range": (
         lambda clean: save(columns(0, 1, 2, 3), clean / "masks/val/2.png"),
-        "label", "masks/val/2.png", "label 3 in masks/val/2.png, but the data set has 3 classes", {},
+        "label", "masks/val/2.png", "label 3 in masks/val/2.png, but the data set has 3 classes",
+        {"num_classes": 3},
     ),
     "ignored mask": (
         lambda clean: save(columns(255), clean / "masks/train/1.png"),
@@ -187,7 +188,7 @@ PLANTED: dict[str, tuple[Plant, str, str, str, Mapping[str, Any]]] = {
     ),
     "class of val alone": (
         lambda clean: save(columns(0, 1, 2, 3), clean / "masks/val/2.png"),
-        "unseen", "class_3", "class 3, class_3, is in val, but in no mask of train", {"num_classes": 4},
+        "unseen", "class_3", "class 3, class_3, is in val, but in no mask of train", {},
     ),
     "class in few pixels": (
         lambda clean: [save(one_pixel_of(3), path) for path in (clean / "masks/train").iterdir()],
@@ -211,11 +212,11 @@ PLANTED: dict[str, tuple[Plant, str, str, str, Mapping[str, Any]]] = {
     ),
     "one class": (
         lambda clean: relabel(clean, "train", 0),
-        "layout", "", "hold no label but 0 and the ignore label 255", {},
+        "layout", "", "show the class 'class_0' alone, so that there is nothing to learn", {},
     ),
     "labels far apart": (
-        lambda clean: [relabel(clean, split, 0, 100, 200) for split in ("train", "val")],
-        "layout", "", "hold 3 labels of 0..200 (0, 100, 200); number them with data.label_map, as", {},
+        lambda clean: [relabel(clean, split, 0, 100, 255, 200) for split in ("train", "val")],
+        "layout", "", "hold the labels 0, 100, 200, 255: 255 may mark ignored pixels", {},
     ),
     "mean of another number of channels": (
         lambda clean: None, "layout", "", "the images have 1 channel, but there are 3 means",
