@@ -16,6 +16,7 @@ from autoseg._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from autoseg.api.check_data import check_data
+    from autoseg.api.convert import convert
     from autoseg.api.decode import decode
     from autoseg.api.demo import demo
     from autoseg.api.evaluate import evaluate
@@ -56,13 +57,14 @@ _HOMES = {
     "load_network": "autoseg.engine.predict",
     "sample_genotype": "autoseg.genotype.sample",
 }
-for _name in ("check_data", "decode", "demo", "evaluate", "plan", "plot", "predict", "retrain", "search"):
+for _name in ("check_data", "convert", "decode", "demo", "evaluate", "plan", "plot", "predict", "retrain", "search"):
     _HOMES[_name] = f"autoseg.api.{_name}"
 
 __all__ = [  # noqa: RUF022 - in the order of use
-    "search", "decode", "retrain", "evaluate", "predict", "export_model", "plot", "plan", "check_data", "demo",
-    "SearchSpace", "Genotype", "FixedNetwork", "sample_genotype", "build_supernet", "build_network", "load_network",
-    "Operation", "Upsampler", "Decoder", "Loss", "LossTerm", "Network", "register", "load_plugin", "AutosegError",
+    "search", "decode", "retrain", "evaluate", "predict", "export_model", "plot", "plan", "check_data", "convert",
+    "demo", "SearchSpace", "Genotype", "FixedNetwork", "sample_genotype", "build_supernet", "build_network",
+    "load_network", "Operation", "Upsampler", "Decoder", "Loss", "LossTerm", "Network", "register", "load_plugin",
+    "AutosegError",
 ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Mapping
 from functools import partial
@@ -12,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from autoseg.config.base import merge, parse
-from autoseg.config.data import DataConfig, ResolvedDataConfig, data_settings
-from autoseg.data.dataset import SegmentationDataset, open_dataset, resolve
+from autoseg.config.data import IMAGENET_MEAN, IMAGENET_STD, DataConfig, ResolvedDataConfig, data_settings
+from autoseg.data.dataset import NEEDED, SegmentationDataset, open_dataset, resolve
 from autoseg.data.loading.threads import in_threads
 from autoseg.engine.log import Progress
 from autoseg.errors import DataError, RunError
@@ -21,6 +22,8 @@ from autoseg.files import one_line, to_yaml, write_text
 from autoseg.setup.settings import data_overrides
 
 SETTINGS = "data.yaml"
+
+_log = logging.getLogger(__name__)
 
 
 def convert(
@@ -32,14 +35,15 @@ def convert(
 ) -> ResolvedDataConfig:
     """Write any data set that autoseg reads as images, masks of class labels, and a data YAML.
 
-    Masks are PNGs of one channel: 0..num_classes - 1, and the ignore label. Images are copied as they are.
+    Masks are PNGs of one channel: 0..num_classes - 1, and the ignore label. Images are copied as they are, in their own
+    size: `data.resize` does not count here.
 
     Args:
         data: A folder, such as one with annotations of labelme, COCO, YOLO, CVAT, Label Studio or Supervisely, or a
             data YAML.
         out: The folder to write; it must not exist, or be empty.
         overrides: Nested settings of the data, such as `{"data": {"classes": ["road", "sky"]}}`.
-        show_progress: Show a progress bar.
+        show_progress: Show a progress bar, and print what was decided of the data.
 
     Returns:
         The settings of the written data set.
@@ -48,32 +52,66 @@ def convert(
         AutosegError: the data set cannot be read, has no files, or `out` holds files.
     """
     folder = Path(out).expanduser()
-    if folder.exists() and (not folder.is_dir() or next(folder.iterdir(), None) is not None):
-        raise RunError(f"{folder} exists; give --out a new folder", code="file-exists")
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise RunError(f"{folder} exists; give a new folder", code="file-exists")
+    except OSError as reason:
+        raise _unwritable(folder, reason) from None
     given = parse(DataConfig, merge(data_settings(data), data_overrides(overrides)), str(data))
     if given.layout == "generated":
         raise DataError("the generated set has no files; give a folder or a data YAML", code="no-files-to-check")
-    config = resolve(given)
-    written: dict[str, dict[str, str]] = {}
+    said = list[str]()
+    config = resolve(given.model_copy(update={"resize": None}), say=said.append if show_progress else None)
     try:
-        for split in config.splits or {}:
-            dataset = open_dataset(config, split)
-            with Progress(split, len(dataset), enabled=show_progress) as bar:
-                in_threads(partial(_write, dataset, folder, split), len(dataset), partial(_show, bar))
-            written[split] = {"images": f"{split}/images", "masks": f"{split}/masks"}
-        settings = {
-            "layout": "folder",
-            "root": ".",
-            "splits": written,
-            "classes": list(config.classes),
-            "ignore_label": config.ignore_label,
-        }
-        write_text(folder / SETTINGS, to_yaml(settings))
+        _write_all(config, folder, show_progress)
     except OSError as reason:
-        raise RunError(
-            f"{folder} cannot be written ({one_line(reason)}); give another --out", code="file-unwritable"
-        ) from None
+        shutil.rmtree(folder, ignore_errors=True)
+        raise _unwritable(folder, reason) from None
+    except BaseException:  # half a data set would look like a whole one
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    for line in said:
+        print(line)
     return resolve(parse(DataConfig, data_settings(folder / SETTINGS), str(folder / SETTINGS)))
+
+
+def _unwritable(folder: Path, reason: OSError) -> RunError:
+    return RunError(f"{folder} cannot be written ({one_line(reason)}); give another folder", code="file-unwritable")
+
+
+def _write_all(config: ResolvedDataConfig, folder: Path, show_progress: bool) -> None:
+    """Write all splits, and last the settings. Raises: OSError; DataError: a split cannot be read."""
+    written: dict[str, dict[str, str]] = {}
+    for split in config.splits or {}:
+        try:
+            dataset = open_dataset(config, split)
+        except DataError as reason:
+            if split in NEEDED:
+                raise
+            _log.warning(f"split '{split}' is left out: {reason}")
+            continue
+        with Progress(split, len(dataset), enabled=show_progress) as bar:
+            in_threads(partial(_write, dataset, folder, split), len(dataset), partial(_show, bar))
+        written[split] = {"images": f"{split}/images", "masks": f"{split}/masks"}
+    write_text(folder / SETTINGS, to_yaml(_settings(config, written)))
+
+
+def _settings(config: ResolvedDataConfig, splits: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    """The settings by which the written files are read as the data set was."""
+    settings: dict[str, Any] = {
+        "layout": "folder",
+        "root": ".",
+        "splits": splits,
+        "classes": list(config.classes),
+        "ignore_label": config.ignore_label,
+        "label_map": {},
+        "channels": config.channels,
+        "pixel_type": config.pixel_type,
+        "orientation": config.orientation,
+    }
+    if (config.mean, config.std) != (IMAGENET_MEAN, IMAGENET_STD):
+        settings |= {"mean": list(config.mean), "std": list(config.std)}
+    return settings
 
 
 def _show(bar: Progress, done: int, total: int) -> None:
@@ -89,6 +127,6 @@ def _write(dataset: SegmentationDataset, folder: Path, split: str, index: int) -
     mask = folder / split / "masks" / f"{name}.png"
     for file in (image, mask):
         file.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, image)
     labels = dataset.decode(index).mask
     Image.fromarray(labels.astype(np.uint8 if labels.max(initial=0) < 256 else np.uint16)).save(mask)
+    shutil.copyfile(source, image)

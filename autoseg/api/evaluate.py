@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,8 @@ def evaluate(
         raise ConfigError(f"batch_size is {batch_size}, but at least 1 image must come at once", code="batch-too-small")
     file, picture = _targets(Path(run), split, None if out is None else Path(out), plot)
     network, config, saved, target = load_for_inference(run, checkpoint, device, precision, output_stride, asked)
-    settings = data_for_run(config.data, data, overrides)
+    said = list[str]()
+    settings = data_for_run(config.data, data, overrides, said.append if show_progress else None)
     dataset = open_dataset(settings, split)
     details = Details(dataset.num_classes, dataset.ignore_label)
     with memory_errors(target, IN_WINDOWS), Progress("evaluate", len(dataset), enabled=show_progress) as progress:
@@ -73,6 +75,8 @@ def evaluate(
             network, dataset, settings, target, batch_size=batch_size, inference=asked, details=details,
             progress=progress.update,
         )  # fmt: skip
+    for line in said:
+        print(line, file=sys.stderr)
     result = {
         "run": Path(run).as_posix(),
         "checkpoint": checkpoint,

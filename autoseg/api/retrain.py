@@ -56,17 +56,19 @@ def retrain(
         Interrupted: Ctrl-C or TERM stopped the run, after a clean save.
     """
     given = any(value not in (None, {}) for value in (architecture, data, config, overrides, match))
+    said = list[str]()
+    say = said.append if show_progress else None
     run = open_run(out, "retrain", resume, given)
     if run is not None and not given:
         settled = Settled(run.config(RetrainConfig), [])
     else:
         sources = retrain_sources(architecture, data, config or (run.config_path if run else None), overrides, match)
-        settled = settle(retrain_config(sources, match), sources, quick, run)
+        settled = settle(retrain_config(sources, match, say), sources, quick, run)
     device = check_device(settled.settings)
     task = RetrainTask(settled.settings, *open_splits(settled), device)
     if run is None or not (run.checkpoints / "last.pt").is_file():
         task.load_weights()
-    run = begin(run, out, task, settled.reasons, show_progress)
+    run = begin(run, out, task, [*said, *settled.reasons], show_progress)
     with memory_errors(device, f"start anew with {smaller_settings(task.config)}; {run.path} holds what was done"):
         Trainer(task, run, show_progress).run()
     return run

@@ -52,15 +52,17 @@ def search(
         Interrupted: Ctrl-C or TERM stopped the run, after a clean save.
     """
     given = any(value not in (None, {}) for value in (space, data, config, overrides))
+    said = list[str]()
+    say = said.append if show_progress else None
     run = open_run(out, "search", resume, given)
     if run is not None and not given:
         settled = Settled(run.config(SearchConfig), [])
     else:
         sources = search_sources(space, data, config or (run.config_path if run else None), overrides)
-        settled = settle(search_config(sources), sources, quick, run)
+        settled = settle(search_config(sources, say=say), sources, quick, run)
     device = check_device(settled.settings)
     task = SearchTask(settled.settings, *open_splits(settled), device)
-    run = begin(run, out, task, settled.reasons, show_progress)
+    run = begin(run, out, task, [*said, *settled.reasons], show_progress)
     with memory_errors(device, f"start anew with {smaller_settings(task.config)}; {run.path} holds what was done"):
         Trainer(task, run, show_progress).run()
     return run

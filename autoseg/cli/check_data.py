@@ -42,7 +42,8 @@ def check_data(
     report = check_api(
         data, split=split, out=out, json_file=json, overrides=options.overrides(set_), overwrite=overwrite
     )
-    blocks = [[report.title], _splits(report), _classes(report), *_problems(report)]
+    decisions = [["decisions:", *(f"  {line}" for line in report.scan.said)]] if report.scan.said else []
+    blocks = [[report.title], *decisions, _splits(report), _classes(report), *_problems(report)]
     blocks.append(["proposed data YAML:", *(f"  {line}" for line in to_yaml(report.proposal).splitlines())])
     written = [json] if json else []
     written += [out / name for name in (SETTINGS, SHEET, FIGURES) if (out / name).exists()] if out else []

@@ -10,7 +10,21 @@ from typing import Annotated, Any
 import typer
 
 from autoseg._version import __version__
-from autoseg.cli import check_data, decode, demo, evaluate, export, plan, plot, predict, retrain, search, show, spaces
+from autoseg.cli import (
+    check_data,
+    convert,
+    decode,
+    demo,
+    evaluate,
+    export,
+    plan,
+    plot,
+    predict,
+    retrain,
+    search,
+    show,
+    spaces,
+)
 from autoseg.errors import AutosegError, Interrupted
 from autoseg.process import prepare_process
 
@@ -28,7 +42,21 @@ app = typer.Typer(
 )
 COMMANDS = {
     module.__name__.rpartition(".")[2].replace("_", "-"): module
-    for module in (demo, check_data, plan, search, decode, retrain, evaluate, predict, export, plot, spaces, show)
+    for module in (
+        demo,
+        check_data,
+        convert,
+        plan,
+        search,
+        decode,
+        retrain,
+        evaluate,
+        predict,
+        export,
+        plot,
+        spaces,
+        show,
+    )
 }
 for name, module in COMMANDS.items():
     app.command(name)(getattr(module, name.replace("-", "_")))

@@ -78,11 +78,12 @@ class DataConfig(Settings):
     """Seed of that split."""
     classes: tuple[str, ...] | None = None
     num_classes: Annotated[Whole, Field(ge=2, le=65535)] | None = None
-    """Number of classes. Default: the number of names in `classes`, else the classes in the training masks."""
+    """Number of classes. Default: the number of names in `classes`, else the classes in the masks of all splits."""
     ignore_label: Annotated[Whole, Field(ge=0, le=65535)] | None = None
     """Default: the layout's own (CamVid: 11), else 255."""
     label_map: dict[int, Whole] | None = None
-    """Label in the mask file -> label used; other labels stay. Default: the layout's own."""
+    """Label in the mask file -> label used; other labels stay. Default: the layout's own; if the masks tell the
+    classes, the labels that occur get the numbers 0, 1, ... in their order."""
     colours: dict[str | int, tuple[Byte, Byte, Byte]] | None = None
     """For colour-coded masks: class name or label -> [red, green, blue]. The names `ignore` and `void` are ignored
     pixels. Default: a table beside the data (label_colors.txt, class_dict.csv, labelmap.txt)."""
@@ -94,9 +95,9 @@ class DataConfig(Settings):
     resize: Size | None = None
     """Resize every image and mask to this (H, W) first; masks by nearest neighbour."""
     channels: Annotated[Whole, Field(ge=1, le=1024)] | None = None
-    """Number of image channels. Default: the channels of the first image."""
+    """Number of image channels. Default: that of all images; grey images among colours count as colours."""
     pixel_type: PixelType | None = None
-    """Pixel type of the images. Default: that of the first image. Integers are scaled to 0..1, floats are not."""
+    """Pixel type of the images. Default: that of all images. Integers are scaled to 0..1, floats are not."""
     orientation: Orientation | None = None
     """upright: images, and masks with a note of their own, are turned as EXIF says. stored: nothing is turned. by_size:
     an image is turned unless only its stored size is that of its mask. Default: what the sizes of the files tell, else

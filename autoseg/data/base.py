@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from autoseg.config.data import Orientation
 from autoseg.data.loading.packed import PackedSamples
 from autoseg.errors import DataError
 
@@ -38,7 +39,8 @@ class SegmentationDataset(ABC):
     `names`: unique sample names. `classes`: class names. `channels`, `image_dtype`: the form of every image.
     `left_out`: (name, reason) of samples that could not be used. `unlabelled`: names of the samples decoded so far
     whose masks hold only the ignore label. `colours`: class colours of colour-coded masks. `mask_threshold`: the least
-    grey value of class 1. The cache holds decoded samples up to `cache_bytes`; `keep` replaces it by a store.
+    grey value of class 1. `orientation`: as in `DataConfig`. The cache holds decoded samples up to `cache_bytes`;
+    `keep` replaces it by a store.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class SegmentationDataset(ABC):
         self.unlabelled: set[str] = set()
         self.colours: Mapping[str | int, tuple[int, int, int]] | None = None
         self.mask_threshold: int | None = None
+        self.orientation: Orientation = "by_size"
         self.label_map = dict(label_map or {})
         self.store: PackedSamples | None = None
         self._check_label_map()

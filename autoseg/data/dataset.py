@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +86,18 @@ class FolderDataset(SegmentationDataset):
         self._cache = {new: self._cache[old] for new, old in enumerate(kept) if old in self._cache}
 
 
-def resolve(config: DataConfig, progress: Progress | None = None, training: bool = False) -> ResolvedDataConfig:
+def resolve(
+    config: DataConfig,
+    progress: Progress | None = None,
+    training: bool = False,
+    say: Callable[[str], object] | None = None,
+) -> ResolvedDataConfig:
     """Fill in what `config` leaves out. A resolved one is returned as it is.
 
     This finds `root`, `layout` and `splits`, classes, ignore label, label map and colours, and the channels, type,
-    orientation and normalisation of the images, from all files of all splits; the log says each decision in a line.
+    orientation and normalisation of the images, from all files of all splits.
 
+    say: is called with each decision, a line that begins with `data: `; by default, they go to the log.
     training: the data set is to be trained on, so that training masks of one class are an error.
     Raises: DataError: no such folder, no known layout, a file that cannot be used, or files that contradict each other.
     """
@@ -118,7 +124,7 @@ def resolve(config: DataConfig, progress: Progress | None = None, training: bool
         raise reason
     data = described(found)
     for line in said:
-        _log.info(f"data: {line}")
+        (say or _log.info)(f"data: {line}")
     split = "train" if "train" in (data.splits or {}) else next(iter(data.splits or {}))
     return normalised(data, config, lambda: open_dataset(data, split))
 

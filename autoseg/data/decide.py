@@ -66,6 +66,7 @@ class SeenMask(NamedTuple):
     error: DataError | None = None
     edges: frozenset[int] = frozenset()
     """Labels that fill no small square, so that they occur at edges or in thin lines alone."""
+    path: Path | None = None
 
 
 Decision = Callable[[DataConfig, Sequence[PairLook]], Decided]
@@ -202,7 +203,7 @@ def seen_labels(config: DataConfig, look: PairLook) -> SeenMask:
     """The labels of a mask by `config`'s colours or threshold."""
     nothing = np.zeros(0, dtype=np.int64)
     if isinstance(look.mask, DataError):
-        return SeenMask(nothing, nothing, look.mask)
+        return SeenMask(nothing, nothing, look.mask, look.pair[2])
     mask, table, path = look.mask, mask_table_of(config), look.pair[2]
     labels = mask.values
     if isinstance(table, int):
@@ -212,14 +213,14 @@ def seen_labels(config: DataConfig, look: PairLook) -> SeenMask:
         try:
             labels = table.read(colours, path).reshape(-1).astype(np.int64)
         except DataError:
-            return SeenMask(nothing, nothing, _error_of(path, table))
+            return SeenMask(nothing, nothing, _error_of(path, table), path=path)
     elif mask.kind != "labels":
-        return SeenMask(nothing, nothing, _error_of(path, None))
+        return SeenMask(nothing, nothing, _error_of(path, None), path=path)
     found, places = np.unique(labels, return_inverse=True)
     pixels = np.bincount(places, mask.pixels, len(found)).astype(np.int64)
     error = _label_error(path, found, config.num_classes or len(config.classes or ()))
     edges = frozenset(found.tolist()) - set((found if mask.flat is None or table is not None else mask.flat).tolist())
-    return SeenMask(found, pixels, error, edges)
+    return SeenMask(found, pixels, error, edges, path)
 
 
 def _error_of(path: Path, table: MaskTable | None) -> DataError:
@@ -254,7 +255,8 @@ def decide_classes(config: DataConfig, masks: Sequence[SeenMask]) -> Decided:
     if len(named) > 1 and config.label_map is None and config.num_classes in (None, len(named)):
         return Decided({"classes": config.classes or named, "num_classes": len(named), "ignore_label": ignored})
     given = config.label_map or {}
-    if config.label_map == {} and not config.classes and not config.num_classes:  # the user's own: labels stay
+    own = config.classes is not None or config.num_classes is not None
+    if config.label_map == {} and not own:  # the user's own: labels stay
         count = max(seen - {ignored}, default=0) + 1
         config = config.model_copy(update={"num_classes": max(2, count)})
     used = {given.get(label, label) for label in seen}
@@ -272,7 +274,15 @@ def decide_classes(config: DataConfig, masks: Sequence[SeenMask]) -> Decided:
             " data.label_map",
             code="labels-unclear",
         )
-    reading = read_labels(used, str(config.root), config.ignore_label, files, config.classes, config.num_classes)
+    if own and config.label_map is not None:
+        reading = _as_set(config, used, ignored)
+    else:
+        is_set = config.ignore_label is not None or ignored in given.values()
+        where, own_ignored = str(config.root), ignored if is_set else None
+        try:
+            reading = read_labels(used, where, own_ignored, files, config.classes, config.num_classes)
+        except DataError as reason:
+            raise DataError(f"{reason}{_where_alone(masks)}", code=reason.code) from None
     wide = len(reading.classes) > IGNORE_LABEL
     number_taken = ignored < len(reading.classes) and reading.labels[ignored] != ignored
     if number_taken or (wide and ignored == IGNORE_LABEL):
@@ -285,6 +295,26 @@ def decide_classes(config: DataConfig, masks: Sequence[SeenMask]) -> Decided:
         "ignore_label": ignored,
     }
     return Decided(settings, (_class_line(reading, ignored),))
+
+
+def _as_set(config: DataConfig, used: set[int], ignored: int) -> LabelReading:
+    """The reading where the user sets the classes and the label map: the labels after the map are the classes."""
+    classes = config.classes or tuple(f"class_{label}" for label in range(config.num_classes or 0))
+    tops = {label for label in used if config.ignore_label is None and label in TOPS and label >= len(classes)}
+    because = "the classes and the label map that are set"
+    return LabelReading(classes, tuple(range(len(classes))), frozenset({ignored, *tops}), because)
+
+
+def _where_alone(masks: Sequence[SeenMask]) -> str:
+    """The labels that one mask alone holds, and its file, if there are others; they are often the mistake."""
+    counts = Counter(label for mask in masks for label in mask.labels.tolist())
+    alone = {
+        mask.path: labels for mask in masks if (labels := [one for one in mask.labels.tolist() if counts[one] < 2])
+    }
+    if len(alone) != 1 or max(counts.values()) < 2:
+        return ""
+    path, labels = next(iter(alone.items()))
+    return f" ({path} alone holds {listed(labels)})"
 
 
 def _composed(

@@ -126,10 +126,15 @@ def decided(
 
 
 def unlearnable(config: DataConfig, looks: Sequence[PairLook]) -> DataError | None:
-    """Why a run would learn nothing: the training masks show one class, or ignored pixels alone."""
-    masks = [seen_labels(config, look) for look in looks if look.split == "train"]
+    """Why a run would learn nothing: the training masks show one class, or ignored pixels alone.
+
+    None if no training mask was looked at or can be read, which is another error.
+    """
+    masks = [mask for look in looks if look.split == "train" and (mask := seen_labels(config, look)).error is None]
+    if not masks:
+        return None
     try:
-        something_to_learn(config, [mask for mask in masks if mask.error is None])
+        something_to_learn(config, masks)
     except DataError as reason:
         return reason
     return None

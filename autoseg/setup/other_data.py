@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from autoseg.config.base import merge, parse
@@ -23,20 +23,25 @@ _log = logging.getLogger(__name__)
 
 
 def data_for_run(
-    own: ResolvedDataConfig, data: Source | None, overrides: Mapping[str, Any] | None = None
+    own: ResolvedDataConfig,
+    data: Source | None,
+    overrides: Mapping[str, Any] | None = None,
+    say: Callable[[str], object] | None = None,
 ) -> ResolvedDataConfig:
     """The data to evaluate a trained network on: its run's own, as changed by `data` and `overrides`.
 
     Another data set keeps the network's size and normalisation, and its classes are matched with the network's by their
-    names. If one of the two has no names, its labels count as the network's, and the log says so.
+    names. If one of the two has no names, its labels count as the network's. `say`: is called with each decision on the
+    data; by default, they go to the log.
     Raises: ConfigError: classes or channels that the network does not have. DataError: the data cannot be used.
     """
+    say = say or _log.info
     changes = data_overrides(overrides)
     given: Mapping[str, Any] = {} if data is None else given_data(data)
     said = {**given, **changes}
     settings = own.to_dict()
     if "root" in said:
-        settings |= _found_anew(own, said) | {"orientation": None}
+        settings |= _found_anew(own, said)
     if data is not None:
         # another folder has its own splits, and another YAML may have its own classes
         settings = {**settings, "splits": None, **({"layout": "auto"} if "root" in given else {}), **given}
@@ -53,10 +58,14 @@ def data_for_run(
         )
     if ("root" in said or "classes" in said) and (theirs := _on_its_own(merged, said)):
         if has_names(theirs) and has_names(own):
-            return as_trained(own, theirs)
+            return as_trained(own, theirs, say)
         whose = "its" if has_names(own) else "the network's"
-        _log.info(f"data: {whose} classes have no names: labels count as they are")
-    resolved = resolve(parse(DataConfig, merged, "data"))
+        say(f"data: {whose} classes have no names: labels count as they are")
+    wanted = parse(DataConfig, merged, "data")
+    resolved = resolve(wanted, say=say)
+    if wanted.label_map is own.label_map is None and _is_renumbered(resolved):
+        # other labels than those of the run are no classes of its network; reading a mask reports them
+        resolved = resolve(wanted.model_copy(update={"label_map": {}}), say=_silent)
     if resolved.num_classes != own.num_classes:
         raise ConfigError(
             f"the data has {resolved.num_classes} classes, but the network was trained for {own.num_classes};"
@@ -66,12 +75,24 @@ def data_for_run(
     return resolved.model_copy(update={"classes": own.classes})
 
 
+def _silent(line: str) -> None:
+    """Says nothing."""
+
+
+def _is_renumbered(data: ResolvedDataConfig) -> bool:
+    """Whether masks of unknown layout hold other labels than 0, 1, ... for more than two classes."""
+    targets = set((data.label_map or {}).values()) - {data.ignore_label}
+    return data.layout in ("folder", "list") and data.num_classes > 2 and bool(targets)
+
+
 def has_names(data: ResolvedDataConfig) -> bool:
     """Whether the classes have names of somebody's, and not those that autoseg makes up."""
     return data.classes != BINARY and not all(MADE_UP.fullmatch(name) for name in data.classes)
 
 
-def as_trained(own: ResolvedDataConfig, other: ResolvedDataConfig) -> ResolvedDataConfig:
+def as_trained(
+    own: ResolvedDataConfig, other: ResolvedDataConfig, say: Callable[[str], object] = _silent
+) -> ResolvedDataConfig:
     """`other` with the classes, in their order, and the ignore label of `own`; names match but for case, `-` and `_`.
 
     Raises: ConfigError: `other` has a class that `own` lacks.
@@ -91,7 +112,7 @@ def as_trained(own: ResolvedDataConfig, other: ResolvedDataConfig) -> ResolvedDa
     stored = {**{label: label for label in targets}, **(other.label_map or {})}
     label_map = {label: targets.get(used, used) for label, used in stored.items()}
     if targets != {label: label for label in range(len(other.classes))} | {other.ignore_label: other.ignore_label}:
-        _log.info(f"data: {len(other.classes)} classes are matched with the network's by their names")
+        say(f"data: {len(other.classes)} classes are matched with the network's by their names")
     changed = {label: used for label, used in sorted(label_map.items()) if label != used}
     return other.model_copy(
         update={
@@ -111,17 +132,18 @@ def _on_its_own(merged: Mapping[str, Any], said: Mapping[str, Any]) -> ResolvedD
     """The data set by its own names and labels; None if they do not tell its classes."""
     settings = {**merged, **{key: said.get(key) for key in OF_MASKS}}
     try:
-        return resolve(parse(DataConfig, settings, "data"))
+        return resolve(parse(DataConfig, settings, "data"), say=_silent)
     except DataError:
         return None
 
 
 def _found_anew(own: ResolvedDataConfig, said: Collection[str]) -> dict[str, None]:
-    """Settings of two-class masks to find again in another folder, except those that the user has set (`said`).
+    """Settings to find again in another folder, except those that the user has set (`said`).
 
-    In masks of 0 and 1, 255 is the ignore label; in masks of 0 and 255 it is a class.
+    These are how images are turned and, for two-class masks, what their labels mean: in masks of 0 and 1, 255 is the
+    ignore label; in masks of 0 and 255 it is a class.
     """
     found = own.num_classes == 2 and own.colours is None and own.ignore_label == 255
     if not found or own.label_map not in (None, {255: 1}) or "colours" in said:
-        return {}
-    return dict.fromkeys({"label_map", "ignore_label", "mask_threshold"} - {*said})
+        return dict.fromkeys({"orientation"} - {*said})
+    return dict.fromkeys({"orientation", "label_map", "ignore_label", "mask_threshold"} - {*said})

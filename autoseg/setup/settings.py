@@ -157,10 +157,14 @@ def retrain_sources(
     return Sources({"retrain": recommended}, file, arguments, changes, str(config or ""), name)
 
 
-def search_config(sources: Sources, check: Callable[[SearchConfig], object] = check_device) -> SearchConfig:
+def search_config(
+    sources: Sources,
+    check: Callable[[SearchConfig], object] = check_device,
+    say: Callable[[str], object] | None = None,
+) -> SearchConfig:
     """All settings of a search. The data is opened only after all other settings are checked.
 
-    `check`: a further check of the settings without those of the data.
+    `check`: a further check of the settings without those of the data. `say`: is called with each decision on the data.
     Raises: SearchSpaceError, DataError, ConfigError: one line on what is wrong.
     """
     try:
@@ -169,13 +173,16 @@ def search_config(sources: Sources, check: Callable[[SearchConfig], object] = ch
         check(settings)
     except ConfigError as reason:
         raise _placed(reason, sources) from None
-    return settings.model_copy(update={"data": resolve(sources.data())})
+    return settings.model_copy(update={"data": resolve(sources.data(), training=True, say=say)})
 
 
-def retrain_config(sources: Sources, match: CostTarget | None = None) -> RetrainConfig:
+def retrain_config(
+    sources: Sources, match: CostTarget | None = None, say: Callable[[str], object] | None = None
+) -> RetrainConfig:
     """All settings of a retraining. The data is opened only after all other settings are checked.
 
-    `match`: the cost to which the width of a network of the literature is scaled.
+    `match`: the cost to which the width of a network of the literature is scaled. `say`: is called with each decision
+    on the data.
     Raises: AutosegError: one line on what is wrong.
     """
     settings = parse(RetrainConfig, sources.merged(), sources.where)
@@ -187,7 +194,7 @@ def retrain_config(sources: Sources, match: CostTarget | None = None) -> Retrain
             " literature are scaled to a cost",
             code="genotype-not-scalable",
         )
-    settings = settings.model_copy(update={"data": resolve(sources.data())})
+    settings = settings.model_copy(update={"data": resolve(sources.data(), training=True, say=say)})
     if isinstance(network, Genotype):
         return settings
     if sources.recommended_by in network_names() and "in_channels" not in sources.overrides.get("network", {}):

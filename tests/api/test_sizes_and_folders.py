@@ -105,7 +105,7 @@ def test_images_of_a_pixel_are_refused(
     size: tuple[int, int], mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By every command with the same code."""
-    data = write_folder(tmp_path / "set", {"train": [(32, 32), (32, 32)], "val": [(32, 32)]}, labels=1)
+    data = write_folder(tmp_path / "set", {"train": [(32, 32), (32, 32)], "val": [(32, 32)]}, labels=2)
     for part in ("images", "masks"):
         path = data / "val" / part / "0.png"
         Image.open(path).resize(size[::-1]).save(path)

@@ -34,6 +34,10 @@ def test_from_a_folder_to_predictions(tmp_path: Path, capsys: pytest.CaptureFixt
     assert f"searched {a}: best val mIoU of the supernet 0." in captured.out
     assert f"next: autoseg decode {a}" in captured.out
     assert "search 4/4" in captured.err
+    assert captured.out.splitlines()[:2] == [
+        "data (a folder of images and masks): 8 train, 4 val, 3 test, 4 classes",
+        "  data: 4 classes from the labels that occur, 0..3; 255 beside them is ignored",
+    ]
     config = yaml.safe_load((a / "config.yaml").read_text())
     assert (config["seed"], config["device"], config["search"]["epochs"]) == (2, "cpu", 2)
     assert config["data"]["num_classes"] == 4

@@ -161,8 +161,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str, tuple[str, ...]]] = {
     ),
     "label outside": (
         lambda root: Image.fromarray(np.full((40, 40), 47, np.uint8)).save(root / "val" / "masks" / "1.png"),
-        "label-out-of-range",
-        ("47", "val/masks/1.png", "5 classes", "0..4", "255"),
+        "labels-unclear",
+        ("0..4, 47, 255", "val/masks/1.png alone holds 47", "data.ignore_label", "data.num_classes", "data.label_map"),
     ),
     "truncated image": (
         lambda root: truncate(root / "train" / "images" / "0.png"),

@@ -49,7 +49,7 @@ def root(tmp_path: Path) -> Path:
 
 def opened(root: Path, **settings: Any) -> SegmentationDataset:
     """As a run does it: resolved, opened, and every sample read."""
-    dataset = open_dataset(resolve(parse(DataConfig, {"root": str(root), **settings})), "train")
+    dataset = open_dataset(resolve(parse(DataConfig, {"root": str(root), **settings}), training=True), "train")
     keep_samples(dataset, "memory")
     return dataset
 
@@ -159,13 +159,13 @@ BROKEN: dict[str, Case] = {
         {"num_classes": 3},
     ),
     "negative labels": Case(
-        lambda root: as_npy(mask(root), LABELS.astype(np.int64) - 1),
+        lambda root: as_npy(mask(root), LABELS.astype(np.int64) - 2),
         "label-out-of-range",
-        ("label -1 in masks/train/2.npy", "0..65535"),
+        ("label -2 in masks/train/2.npy", "0..65535"),
         {"num_classes": 3},
     ),
     "negative labels, classes to be found": Case(
-        lambda root: as_npy(mask(root), LABELS.astype(np.int64) - 1),
+        lambda root: as_npy(mask(root), LABELS.astype(np.int64) - 2),
         "label-out-of-range",
         ("masks/train/2.npy", "0..65535"),
     ),
@@ -231,8 +231,14 @@ BROKEN: dict[str, Case] = {
     ),
     "other type of pixels": Case(
         lambda root: as_npy(image(root), np.zeros((40, 48, 3), np.float64)),
+        "pixel-types-differ",
+        ("images/train/2.npy has float32 values", "uint8", "1 and 7 of 8 images", "data.pixel_type"),
+    ),
+    "fractions where integers are set": Case(
+        lambda root: as_npy(image(root), np.zeros((40, 48, 3), np.float64)),
         "pixel-type-differs",
         ("images/train/2.npy", "float32", "uint8", "data.pixel_type"),
+        {"pixel_type": "uint8"},
     ),
     "array of objects": Case(
         lambda root: as_npy(image(root), np.array([{"a": 1}, None])),
@@ -258,6 +264,7 @@ BROKEN: dict[str, Case] = {
         lambda root: as_npy(image(root), np.full((40, 48, 3), np.nan)),
         "values-not-finite",
         ("images/train/2.npy",),
+        {"pixel_type": "uint8"},
     ),
     "array that is cut off": Case(
         lambda root: (as_npy(image(root), PHOTO), halve(image(root).with_suffix(".npy"))),
@@ -327,10 +334,10 @@ def write_list(text: str) -> Callable[[Path], None]:
 SETS: dict[str, Case] = {
     "no images": Case(no_images, "no-images", ("images/train", ".jpg,")),
     "swapped folders": Case(swap_folders, "mask-like-photo", ("masks/train/",)),
-    "one class alone": Case(same_labels(0), "too-few-classes", ("ignore label 255", "data.label_map")),
-    "every mask ignored": Case(same_labels(255), "too-few-classes", ("ignore label 255",)),
-    "labels as steps of grey": Case(
-        grey_steps, "labels-far-apart", ("3 labels of 0..170 (0, 85, 170)", "data.label_map")
+    "one class alone": Case(same_labels(0), "too-few-classes", ("class 'class_0' alone", "(255)", "data.label_map")),
+    "every mask ignored": Case(same_labels(255), "too-few-classes", ("ignored pixels alone", "(255)")),
+    "labels as steps of grey in one split": Case(
+        grey_steps, "labels-unclear", ("0..2, and others 0, 85, 170", "data.label_map")
     ),
     "list with a missing file": Case(
         write_list("images/train/0.png,other/train/0.png\nimages/train/77.png,other/train/0.png\n"),
@@ -455,6 +462,16 @@ def to_cmyk(root: Path) -> None:
     image(root).unlink()
 
 
+def test_16_bits_among_8_stop_unless_the_type_is_set(root: Path) -> None:
+    save(PHOTO[:, :, 0].astype(np.uint16) * 257, image(root))
+    with one_line("pixel-types-differ", f"{image(root)} has uint16 values", "1 and 7 of 8 images", "data.pixel_type"):
+        opened(root)
+    for pixel_type, scale in (("uint8", 1), ("uint16", 257)):
+        sample = opened(root, pixel_type=pixel_type).load(2).image
+        assert (sample.shape, sample.dtype) == ((40, 48, 3), pixel_type)
+        assert np.array_equal(sample[:, :, 1], PHOTO[:, :, 0].astype(pixel_type) * scale)
+
+
 WELL: dict[str, tuple[Callable[[Path], object], tuple[int, int]]] = {
     "unicode": (lambda root: rename(root, "Straße 東京 ü"), (40, 48)),
     "spaces": (lambda root: rename(root, " a  b "), (40, 48)),
@@ -462,7 +479,6 @@ WELL: dict[str, tuple[Callable[[Path], object], tuple[int, int]]] = {
     "turned by EXIF": (turn, (48, 40)),
     "CMYK": (to_cmyk, (40, 48)),
     "a grey image among colours": (lambda root: save(PHOTO[:, :, 0], image(root)), (40, 48)),
-    "16 bit among 8": (lambda root: save(PHOTO[:, :, 0].astype(np.uint16) * 257, image(root)), (40, 48)),
     "folder named as an image": (lambda root: (root / "images/train/z.png").mkdir(), (40, 48)),
     "mask without an image": (lambda root: save(LABELS, root / "masks/train/77.png"), (40, 48)),
     "link to a file": (

@@ -58,10 +58,12 @@ class Problem(NamedTuple):
 def find_problems(scan: Scan, summary: Mapping[str, SplitSummary]) -> Iterator[Problem]:
     """All problems of what was read, and files that are the same."""
     yield from _faults(scan)
-    yield from _labels(scan)
+    if not scan.undecided:
+        yield from _labels(scan)
     yield from _unused_masks(scan, summary)
     yield from _same_images(scan)
-    yield from _classes(scan, summary)
+    if not scan.undecided:
+        yield from _classes(scan, summary)
 
 
 def _root(scan: Scan) -> Path:

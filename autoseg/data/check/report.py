@@ -34,7 +34,7 @@ class DataReport:
     problems: Sequence[Problem]
     """The most serious kinds first."""
     proposal: Mapping[str, Any]
-    """Settings of `DataConfig` that leave nothing to be resolved."""
+    """Settings of `DataConfig` that leave nothing to be decided but what the problems name."""
 
     @property
     def title(self) -> str:
@@ -63,6 +63,8 @@ class DataReport:
             "ignore_label": config.ignore_label,
             "channels": config.channels,
             "pixel_type": config.pixel_type,
+            "orientation": config.orientation,
+            "decisions": list(self.scan.said),
             "splits": {split: summary.to_dict(config.classes) for split, summary in self.summary.items()},
             "problems": [problem._asdict() for problem in self.problems],
             "problems_that_stop_a_run": self.stopping,
@@ -81,7 +83,8 @@ class DataReport:
 def check_dataset(config: DataConfig, split: str | None = None, progress: Progress | None = None) -> DataReport:
     """Read a data set, or one of its splits, and report its content and its problems.
 
-    Every mask is decoded, and every image is checked. `progress(done, total)` is called after each pair.
+    Every mask is decoded, and every image is checked. `progress(done, total)` is called when a pair was looked at,
+    and again when it was checked.
     Raises: DataError: a folder of no known layout, or the generated set, which has no files.
     """
     if config.layout == "generated":
@@ -117,12 +120,12 @@ def propose(config: DataConfig, scan: Scan, has_training: bool) -> dict[str, Any
     proposal |= {"root": found.root, "layout": found.layout}
     if found.colours and found.classes == named_classes(found.colours):
         proposal.pop("classes", None)  # the colours name them
-    elif len(found.classes) > 1 and (has_training or config.classes or not unknown):
+    elif not scan.undecided and len(found.classes) > 1 and (has_training or config.classes or not unknown):
         proposal["classes"] = list(found.classes)
     if "classes" in proposal:
         proposal.pop("num_classes", None)
     proposal["ignore_label"] = found.ignore_label
-    if unknown and found.label_map:
+    if unknown and found.label_map and not scan.undecided:
         proposal["label_map"] = dict(found.label_map)
     if found.mask_threshold is not None:
         proposal["mask_threshold"] = found.mask_threshold
@@ -130,6 +133,8 @@ def propose(config: DataConfig, scan: Scan, has_training: bool) -> dict[str, Any
         proposal["colours"] = {name: list(colour) for name, colour in found.colours.items()}
     if (found.channels, found.pixel_type) != (3, "uint8"):
         proposal |= {"channels": found.channels, "pixel_type": found.pixel_type}
+    if found.orientation != "upright":
+        proposal["orientation"] = found.orientation
     if (found.mean, found.std) not in ((IMAGENET_MEAN, IMAGENET_STD), unscaled(found.channels)):
         proposal |= {"mean": list(found.mean), "std": list(found.std)}
     return proposal

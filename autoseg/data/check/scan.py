@@ -7,6 +7,7 @@ wrong; here it becomes a problem of a list.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
+from itertools import count
 from pathlib import Path
 from typing import TypeAlias
 
@@ -15,7 +16,8 @@ from autoseg.data.check.inspection import inspect_pair
 from autoseg.data.check.problems import Problem, shortened
 from autoseg.data.check.summary import ClassCounter, Scan
 from autoseg.data.dataset import NEEDED, FolderDataset
-from autoseg.data.decide import colours_seen, mask_form, seen_labels
+from autoseg.data.decide import SeenMask, colours_seen, mask_form, seen_labels
+from autoseg.data.discovery.label_values import MOST_CLASSES
 from autoseg.data.discovery.pairs import Pair, split_config, within
 from autoseg.data.io.masks import MaskFacts
 from autoseg.data.loading.threads import Progress, in_threads
@@ -31,7 +33,9 @@ Pairs: TypeAlias = dict[str, list[Pair]]
 def scan_dataset(given: DataConfig, split: str | None, progress: Progress | None) -> tuple[Scan, list[Problem]]:
     """Read a data set, or one of its splits; also return the problems of the data set as a whole.
 
-    `progress(done, total)` is called after each file. Raises: DataError: a folder of no known layout.
+    `progress(done, total)` is called when a pair was looked at, and again when it was checked.
+
+    Raises: DataError: a folder of no known layout.
     """
     placed = resolve_layout(given)
     splits = placed.config.splits or {}
@@ -46,18 +50,16 @@ def scan_dataset(given: DataConfig, split: str | None, progress: Progress | None
     looks = look_at(places, cache_folder(), None if progress is None else lambda done, _: progress(done, total))
     config, said, errors = decided(given, placed, looks)
     config = _propose_colours(config, looks)
-    problems += [
-        Problem("layout", "train", "", str(error), stops=True) for error in errors if _concerns_all(error, looks)
-    ]
     masks = [seen_labels(config, look) for look in looks]
-    data = described(config)
+    undecided = config.classes is None and any(mask.error is None for mask in masks)
+    data = described(_with_each_label(config, masks) if undecided else config)
     facts = in_threads(
         lambda index: inspect_pair(looks[index], masks[index], data), len(places),
         None if progress is None else lambda done, _: progress(len(places) + done, total),
     )  # fmt: skip
-    faulty = [fault.file for one in facts for fault in one.faults]
     if not errors and (reason := unlearnable(config, looks)):
         errors = [reason]
+    faulty = [fault.file for one in facts for fault in one.faults]
     for error in errors:
         if _concerns_all(error, looks) and not any(str(file) in str(error) for file in faulty):
             problems.append(
@@ -70,7 +72,7 @@ def scan_dataset(given: DataConfig, split: str | None, progress: Progress | None
             data = normalised(data, given, lambda: FolderDataset(data, usable, cache_bytes=0))
         except DataError as reason:
             problems.append(Problem("layout", "train", "", str(reason), stops=True))
-    return Scan(data, facts, stopping, said), problems
+    return Scan(data, facts, stopping, said, undecided), problems
 
 
 # --- the steps --------------------------------------------------------------------------------------------------------
@@ -115,6 +117,15 @@ def _propose_colours(config: DataConfig, looks: Sequence[PairLook]) -> DataConfi
     names = own or tuple(f"class_{number}" for number in range(len(colours)))
     proposed = {"colours": dict(zip(names, colours, strict=True)), "classes": names, "num_classes": len(names)}
     return config.model_copy(update=proposed)
+
+
+def _with_each_label(config: DataConfig, masks: Sequence[SeenMask]) -> DataConfig:
+    """`config` with a class for each label in the masks, to count them where nothing decides what they mean."""
+    labels = sorted({label for mask in masks if mask.error is None for label in mask.labels.tolist()})
+    if len(labels) > MOST_CLASSES:
+        return config
+    counted = {"classes": tuple(f"class_{label}" for label in labels), "label_map": dict(zip(labels, count()))}
+    return config.model_copy(update=counted)
 
 
 def _file_of(error: DataError, looks: Sequence[PairLook], root: str | None) -> str:

@@ -35,6 +35,8 @@ class Scan(NamedTuple):
     """The splits in which a bad file ends a run: those that it needs, or the only one that is checked."""
     said: Sequence[str] = ()
     """What was decided of the data set, a line each."""
+    undecided: bool = False
+    """Whether nothing decides what the labels mean; `config` then has a class for each label."""
 
 
 class SplitSummary(NamedTuple):

@@ -86,7 +86,7 @@ def fingerprint(dataset: SegmentationDataset) -> tuple[str, str] | None:
         "num_classes": dataset.num_classes,
         "ignore_label": dataset.ignore_label,
         "resize": dataset.resize,
-        "pixels": [dataset.channels, dataset.image_dtype.name],
+        "pixels": [dataset.channels, dataset.image_dtype.name, dataset.orientation],
         "colours": list((dataset.colours or {}).items()),
         "mask_threshold": dataset.mask_threshold,
     }

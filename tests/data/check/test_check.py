@@ -69,7 +69,7 @@ def check(folder: Path, split: str | None = None, **settings: Any) -> DataReport
 def stops_a_run(folder: Path, **settings: Any) -> bool:
     """Whether resolving, opening or reading the data as a run does it ends with an error."""
     try:
-        config = resolve(parse(DataConfig, {"root": str(folder), **settings}))
+        config = resolve(parse(DataConfig, {"root": str(folder), **settings}), training=True)
         for split in ("train", "val"):
             verify(open_dataset(config, split))
     except DataError:
@@ -83,7 +83,8 @@ def test_nothing_is_found_in_a_set_that_is_well(clean: Path) -> None:
     assert list(report.problems) == []
     assert report.stopping == 0
     assert report.title == f"a folder of images and masks in {clean}: 12 train, 4 val, 3 classes, ignore label 255"
-    assert calls == [(done, TRAIN + VAL) for done in range(1, TRAIN + VAL + 1)]
+    looks_and_checks = 2 * (TRAIN + VAL)
+    assert calls == [(done, looks_and_checks) for done in range(1, looks_and_checks + 1)]
     train, val = report.summary["train"], report.summary["val"]
     assert (train.images, val.images) == (TRAIN, VAL)
     assert train.sizes == (SIZE, SIZE, SIZE)
@@ -170,7 +171,8 @@ PLANTED: dict[str, tuple[Plant, str, str, str, Mapping[str, Any]]] = {
     ),
     "label of val out of range": (
         lambda clean: save(columns(0, 1, 2, 3), clean / "masks/val/2.png"),
-        "label", "masks/val/2.png", "label 3 in masks/val/2.png, but the data set has 3 classes", {},
+        "label", "masks/val/2.png", "label 3 in masks/val/2.png, but the data set has 3 classes",
+        {"num_classes": 3},
     ),
     "ignored mask": (
         lambda clean: save(columns(255), clean / "masks/train/1.png"),
@@ -186,7 +188,7 @@ PLANTED: dict[str, tuple[Plant, str, str, str, Mapping[str, Any]]] = {
     ),
     "class of val alone": (
         lambda clean: save(columns(0, 1, 2, 3), clean / "masks/val/2.png"),
-        "unseen", "class_3", "class 3, class_3, is in val, but in no mask of train", {"num_classes": 4},
+        "unseen", "class_3", "class 3, class_3, is in val, but in no mask of train", {},
     ),
     "class in few pixels": (
         lambda clean: [save(one_pixel_of(3), path) for path in (clean / "masks/train").iterdir()],
@@ -210,11 +212,11 @@ PLANTED: dict[str, tuple[Plant, str, str, str, Mapping[str, Any]]] = {
     ),
     "one class": (
         lambda clean: relabel(clean, "train", 0),
-        "layout", "", "hold no label but 0 and the ignore label 255", {},
+        "layout", "", "show the class 'class_0' alone, so that there is nothing to learn", {},
     ),
     "labels far apart": (
-        lambda clean: [relabel(clean, split, 0, 100, 200) for split in ("train", "val")],
-        "layout", "", "hold 3 labels of 0..200 (0, 100, 200); number them with data.label_map, as", {},
+        lambda clean: [relabel(clean, split, 0, 100, 255, 200) for split in ("train", "val")],
+        "layout", "", "hold the labels 0, 100, 200, 255: 255 may mark ignored pixels", {},
     ),
     "mean of another number of channels": (
         lambda clean: None, "layout", "", "the images have 1 channel, but there are 3 means",
@@ -445,10 +447,27 @@ def test_colours_without_a_table_get_names(clean: Path, tmp_path: Path) -> None:
     assert not stops_a_run(clean, **report.proposal)
 
 
+def test_labels_far_apart_stop_with_both_readings(clean: Path) -> None:
+    for split in ("train", "val"):
+        relabel(clean, split, 0, 100, 255, 200)
+    assert stops_a_run(clean)
+    report = check(clean)
+    (problem,) = report.problems
+    assert (problem.kind, problem.stops) == ("layout", True)
+    assert not {"classes", "num_classes", "label_map"} & set(report.proposal), "the user decides"
+    assert report.summary["train"].images_with.tolist() == [TRAIN] * 4, "each label is counted"
+    assert "the labels 0, 100, 200, 255" in problem.text
+    for said in ("data.ignore_label: 255", "data.num_classes: 4", "data.label_map: {100: 1, 200: 2, 255: 3}"):
+        assert said in problem.text
+    assert not stops_a_run(clean, num_classes=4, label_map={100: 1, 200: 2, 255: 3})
+    assert check(clean, num_classes=4, label_map={100: 1, 200: 2, 255: 3}).stopping == 0
+
+
 def test_labels_far_apart_are_numbered(clean: Path, tmp_path: Path) -> None:
     for split in ("train", "val"):
         relabel(clean, split, 0, 100, 255, 200)
-    report = check(clean)
+    report = check(clean, ignore_label=255)
+    assert list(report.problems) == []
     assert report.proposal["label_map"] == {100: 1, 200: 2}
     assert report.proposal["classes"] == ["class_0", "class_100", "class_200"]
     assert open_dataset(reloaded(report, tmp_path), "val").load(0).mask[0, :4].tolist() == [0, 1, 255, 2]

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 from helpers.data_sets import write_folder
+from helpers.errors import raises_code
 
 from autoseg.config.data import DataConfig
 from autoseg.data.check.report import check_dataset
 from autoseg.data.dataset import resolve
+from autoseg.errors import DataError
 
 TEXTS = {
     "classes.txt": "sky\nlarge tree\nroad\n",
@@ -21,11 +23,13 @@ TEXTS = {
     "id2label.json": '{"0": "sky", "1": "large tree", "2": "road"}',
     "classes.json": '["sky", "large tree", "road"]',
 }
+CONTRADICT = {
+    "two alike": ("classes.txt", "a\nb\na\n", "class-name-twice", ("'a'", "classes.txt")),
+    "label 1 is missing": ("id2label.json", '{"0": "a", "2": "b", "3": "c"}', "names-differ", ("id2label.json", "1")),
+    "too few names": ("classes.txt", "a\nb\n", "names-differ", ("classes.txt", "2 classes", "data.classes")),
+}
 OTHERS = {
-    "four names": ("classes.txt", "a\nb\nc\nd\n"),
-    "two alike": ("classes.txt", "a\nb\na\n"),
     "no text": ("classes.txt", "\udcff\udcfe"),
-    "label 1 is missing": ("id2label.json", '{"0": "a", "2": "b", "3": "c"}'),
     "no table": ("dataset.json", '{"labels": 3}'),
     "no JSON": ("dataset.json", "{"),
     "nested": ("classes.json", '{"labels": {"a": [0, 1], "b": 1, "c": 2}}'),
@@ -55,6 +59,19 @@ def test_classes_that_are_given_count(tmp_path: Path) -> None:
     assert resolve(config.model_copy(update={"classes": ("a", "b", "c")})).classes == ("a", "b", "c")
 
 
+def test_classes_that_do_not_occur_have_names(tmp_path: Path) -> None:
+    found = resolve(folder(tmp_path, "classes.txt", "a\nb\nc\nd\n"))
+    assert (found.classes, found.label_map) == (("a", "b", "c", "d"), None)
+
+
+@pytest.mark.parametrize("case", CONTRADICT)
+def test_names_that_contradict_the_labels_stop(case: str, tmp_path: Path) -> None:
+    file, text, code, named = CONTRADICT[case]
+    with raises_code(DataError, code, *named):
+        resolve(folder(tmp_path, file, text))
+    assert resolve(DataConfig(root=str(tmp_path), num_classes=3)).classes == ("class_0", "class_1", "class_2")
+
+
 @pytest.mark.parametrize("case", OTHERS)
-def test_what_does_not_fit_is_no_error(case: str, tmp_path: Path) -> None:
+def test_what_is_no_file_of_names_is_no_error(case: str, tmp_path: Path) -> None:
     assert resolve(folder(tmp_path, *OTHERS[case])).classes == ("class_0", "class_1", "class_2")

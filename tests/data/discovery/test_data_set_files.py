@@ -195,7 +195,8 @@ def test_colours_and_labels_of_another_set(tmp_path: Path) -> None:
     assert found.load(0).mask[0, ::12].tolist() == [0, 1, 1, 255]
     assert "masks in colour" in describe_dataset(resolve(config(tmp_path / "set", layout=str(file))))
     file.write_text("title: K\nimages: x\nmasks: z\nsplits: {train: x}\n")
-    assert resolve(config(tmp_path / "set", layout=str(file))).classes == ("class_0", "class_1", "class_2", "class_3")
+    found = resolve(config(tmp_path / "set", layout=str(file)))
+    assert (found.classes, found.label_map) == (("class_1", "class_2", "class_3"), {1: 0, 2: 1, 3: 2})
     file.write_text("title: K\nimages: x\nmasks: z\nsplits: {train: x}\nlabels_of: kitti\n")
     assert len(resolve(config(tmp_path / "set", layout=str(file))).classes or ()) == 19
 

@@ -276,9 +276,14 @@ def test_a_label_map_to_no_class(tmp_path: Path, write_pair: Write) -> None:
 def test_one_class_is_too_few(tmp_path: Path, write_pair: Write) -> None:
     write_pair("train/a.jpg", "trainannot/a.png", np.full((32, 40), 255, dtype=np.uint8) * (np.arange(40) > 9))
     write_pair("val/a.jpg", "valannot/a.png")
-    with raises_code(DataError, "too-few-classes", tmp_path, "ignore label 255", "data.label_map"):
+    with raises_code(DataError, "too-few-classes", tmp_path, "data.ignore_label (255)", "data.label_map"):
+        resolve(config(tmp_path, ignore_label=255), training=True)
+    assert resolve(config(tmp_path, ignore_label=255)).num_classes == 3, "the classes of all splits"
+    assert resolve(config(tmp_path, label_map={255: 1}), training=True).num_classes == 3
+    write_pair("val/a.jpg", "valannot/a.png", np.zeros((32, 40), dtype=np.uint8))
+    with raises_code(DataError, "too-few-classes", tmp_path, "label 0 ", "data.label_map", "data.ignore_label"):
         resolve(config(tmp_path, ignore_label=255))
-    assert resolve(config(tmp_path, label_map={255: 1})).num_classes == 2
+    assert resolve(config(tmp_path, label_map={255: 1}), training=True).num_classes == 2
 
 
 @pytest.mark.parametrize("name", ["train/a.jpg", "train/a.png", "trainannot/a.png"])
@@ -300,7 +305,9 @@ def test_a_file_that_is_no_image(tmp_path: Path, write_pair: Write) -> None:
     write_pair("train/a.jpg", "trainannot/a.png")
     write_pair("val/a.jpg", "valannot/a.png")
     (tmp_path / "train" / "a.jpg").write_text("no image")
-    dataset = open_dataset(resolve(config(tmp_path)), "train")
+    with raises_code(DataError, "file-unreadable", tmp_path / "train/a.jpg"):
+        resolve(config(tmp_path))
+    dataset = open_dataset(resolve(config(tmp_path, num_classes=3)), "train")
     with raises_code(DataError, "file-unreadable", tmp_path / "train/a.jpg"):
         dataset.load(0)
 

@@ -250,10 +250,24 @@ def test_several_masks_of_an_image(image: str, masks: str, tmp_path: Path, write
 
 
 def test_a_known_set_is_known_in_the_folder_that_its_archive_makes(tmp_path: Path, write_pair: Write) -> None:
+    labels = np.tile(np.arange(40, dtype=np.uint8) % 12, (32, 1))
     for split in ("train", "val"):
-        write_pair(f"CamVid/{split}/0001TP_006690.png", f"CamVid/{split}annot/0001TP_006690.png")
+        write_pair(f"CamVid/{split}/0001TP_006690.png", f"CamVid/{split}annot/0001TP_006690.png", labels)
     (tmp_path / "__MACOSX").mkdir()
     assert resolve(config(tmp_path)).layout == "camvid"
+
+
+def test_the_folders_of_a_known_set_with_labels_that_only_count_are_ones_own(
+    tmp_path: Path, write_pair: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    for split in ("train", "val"):
+        write_pair(f"{split}/0001TP_006690.png", f"{split}annot/0001TP_006690.png")
+    found = resolve(config(tmp_path))
+    assert (found.layout, found.classes) == ("folder", ("class_0", "class_1", "class_2"))
+    assert "data: the folders are those of CamVid, but not the labels" in caplog.text
+    assert "data.layout: camvid" in caplog.text
+    assert resolve(config(tmp_path, layout="camvid")).num_classes == 11
 
 
 def test_a_folder_that_says_nothing_is_named_in_the_error(tmp_path: Path) -> None:
