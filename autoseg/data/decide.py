@@ -203,7 +203,7 @@ def seen_labels(config: DataConfig, look: PairLook) -> SeenMask:
     """The labels of a mask by `config`'s colours or threshold."""
     nothing = np.zeros(0, dtype=np.int64)
     if isinstance(look.mask, DataError):
-        return SeenMask(nothing, nothing, look.mask, look.pair[2])
+        return SeenMask(nothing, nothing, look.mask, path=look.pair[2])
     mask, table, path = look.mask, mask_table_of(config), look.pair[2]
     labels = mask.values
     if isinstance(table, int):

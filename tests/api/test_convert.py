@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from data.annotations.writers import WRITERS, scene
+from helpers.data_sets import write_folder
 from helpers.errors import raises_code
-from helpers.tiny_runs import call, write_folder
+from helpers.tiny_runs import call
 from PIL import Image
 
 import autoseg
