@@ -138,9 +138,9 @@ BROKEN: dict[str, Case] = {
         ("{mask}", "different labels", "data.num_classes"),
     ),
     "mask of fractions": Case(
-        lambda root: (save(LABELS.astype(np.float32), mask(root).with_suffix(".tif")), mask(root).unlink()),
-        "mask-mode-unsupported",
-        ("masks/train/2.tif", "mode F"),
+        lambda root: (save(LABELS + np.float32(0.5), mask(root).with_suffix(".tif")), mask(root).unlink()),
+        "mask-not-whole-numbers",
+        ("masks/train/2.tif", "float32", "uint8"),
     ),
     "JPEG mask": Case(
         lambda root: (save(LABELS, mask(root).with_suffix(".jpg")), mask(root).unlink()),
@@ -170,7 +170,7 @@ BROKEN: dict[str, Case] = {
         ("masks/train/2.npy", "0..65535"),
     ),
     "labels in an array of fractions": Case(
-        lambda root: as_npy(mask(root), LABELS.astype(np.float64)),
+        lambda root: as_npy(mask(root), LABELS + 0.5),
         "mask-not-whole-numbers",
         ("masks/train/2.npy", "float64", "uint8"),
     ),

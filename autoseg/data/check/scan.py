@@ -27,6 +27,8 @@ from autoseg.data.splits import list_pairs
 from autoseg.errors import DataError
 from autoseg.files import cache_folder
 
+OF_FILES = ("channels-differ", "pixel-types-differ")
+"""Codes of errors that a file may have on its own too."""
 Pairs: TypeAlias = dict[str, list[Pair]]
 
 
@@ -61,7 +63,8 @@ def scan_dataset(given: DataConfig, split: str | None, progress: Progress | None
         errors = [reason]
     faulty = [fault.file for one in facts for fault in one.faults]
     for error in errors:
-        if _concerns_all(error, looks) and not any(str(file) in str(error) for file in faulty):
+        of_one_file = error.code in OF_FILES and any(str(file) in str(error) for file in faulty)
+        if _concerns_all(error, looks) and not of_one_file:
             problems.append(
                 Problem("layout", "train", _file_of(error, looks, data.root), shortened(str(error), config), stops=True)
             )

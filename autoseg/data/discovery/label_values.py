@@ -69,7 +69,7 @@ def read_labels(
         ignored_labels |= {TOPS[1]}  # the pixels without data of files that mark them by a negative number
     rest = sorted(set(seen) - ignored_labels)
     fitting = [one for file in names if (one := _named(file, rest, ignored_labels, ignored is None))]
-    own = [one for one in fitting if len(one.classes) == num_classes]
+    own = [one for one in fitting if len(one.classes) == len(set(one.classes)) == num_classes]
     if classes is None and own:
         return _checked(own[0], where)
     if classes is not None or num_classes is not None:

@@ -54,7 +54,6 @@ def test_labelme_counts_from_minus_one_or_from_zero(tmp_path: Path) -> None:
         ("names.txt", "a.png\nb.png\n"),
         ("classes.txt", ""),
         ("classes.txt", "x" * 81),
-        ("dataset.json", json.dumps({"labels": {"whole": [1, 2], "core": [2]}})),  # nnU-Net's regions
         ("dataset.json", json.dumps({"training": [{"image": "a"}]})),
         ("classes.json", "[1, 2]"),
         ("classes.json", "{"),

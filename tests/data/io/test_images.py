@@ -65,8 +65,10 @@ def test_a_jpeg_mask_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_mask_of_fractions_is_an_error(tmp_path: Path) -> None:
-    Image.fromarray(LABELS.astype(np.float32)).save(tmp_path / "a.tif")
-    with raises_code(DataError, "mask-mode-unsupported", tmp_path / "a.tif", "mode F"):
+    Image.fromarray(LABELS.astype(np.float32)).save(tmp_path / "whole.tif")
+    assert np.array_equal(read_mask(tmp_path / "whole.tif"), LABELS)
+    Image.fromarray(LABELS + np.float32(0.5)).save(tmp_path / "a.tif")
+    with raises_code(DataError, "mask-not-whole-numbers", tmp_path / "a.tif", "float32", "uint8"):
         read_mask(tmp_path / "a.tif")
 
 
