@@ -190,7 +190,7 @@ def page(before: Sequence[Mapping[str, str]], now: Sequence[Mapping[str, str]]) 
         *(_counts(theme, [o for o in now if o["theme"] == theme], old) for theme in themes),
     ]
     parts = [
-        PRINCIPLE,
+        _unwrapped(PRINCIPLE),
         "| theme | cases | as meant before | misread before | as meant now |",
         "|---|---:|---:|---:|---:|",
     ]
