@@ -309,7 +309,8 @@ def _refuse_odd_labels(masks: Sequence[SeenMask], where: str) -> None:
     if between and len(edges) >= max(SHADES, 2 * len(flat)):
         raise DataError(
             f"the masks in {where} hold the labels {listed(seen)}, of which only {listed(flat)} fill areas and the"
-            " others lie at edges, as if masks were resized with interpolation; resize them by nearest neighbour",
+            " others lie at edges, as if masks were resized with interpolation; resize them by nearest neighbour, or"
+            " set data.num_classes, if these are classes",
             code="labels-unclear",
         )
 
