@@ -25,6 +25,7 @@ from autoseg.data.io.colour_tables import (
     ColourTable,
     MaskTable,
     as_colour,
+    is_ignored,
     named_classes,
     table_beside,
 )
@@ -129,9 +130,13 @@ def _colours_of_palettes(config: DataConfig, masks: Sequence[tuple[Path, MaskFac
         table = _colours_beside(config)
     except DataError:  # a file that only masks in colour need
         return None
-    used = {colour for _, mask in masks for colour in (mask.palette or {}).values()}
-    named = table and all(isinstance(name, str) for name in table)
-    return table if named and len(used) > 1 and used <= set((table or {}).values()) else None
+    if table is None or not all(isinstance(name, str) for name in table):
+        return None
+    used = {index: colour for _, mask in masks for index, colour in (mask.palette or {}).items()}
+    border = used.get(TOPS[0])  # as in PASCAL VOC
+    if border is not None and border not in table.values() and not any(map(is_ignored, map(str, table))):
+        table = {**table, "ignore": border}
+    return table if len(used) > 1 and {*used.values()} <= {*table.values()} else None
 
 
 def _palette_clash(masks: Sequence[tuple[Path, MaskFacts]]) -> str | None:

@@ -122,6 +122,8 @@ def decided(
 def unlearnable(config: DataConfig, looks: Sequence[PairLook]) -> DataError | None:
     """Why a run would learn nothing: the training masks show one class, or ignored pixels alone."""
     masks = [seen_labels(config, look) for look in looks if look.split == "train"]
+    if not masks:  # another error says why
+        return None
     try:
         something_to_learn(config, [mask for mask in masks if mask.error is None])
     except DataError as reason:

@@ -125,8 +125,8 @@ def _paired(root: Path, split: str, config: SplitConfig, stems: list[str], bad: 
         raise DataError(
             f"{root / config.images} holds no images; looked for {', '.join(IMAGE_SUFFIXES)}", code="no-images"
         )
-    without = {_without_suffix(entry[0]) for entry in read_list(root / config.without)} if config.without else set()
-    wanted = [_without_suffix(stem) for stem in stems] or [name for name in sorted(images) if name not in without]
+    without = {_listed_name(entry[0], config) for file in config.without for entry in read_list(root / file)}
+    wanted = [_listed_name(stem, config) for stem in stems] or [name for name in sorted(images) if name not in without]
     missing = [name for name in wanted if name not in images]
     found: list[Pair] = []
     numbered = {_plain_mask(mask): files[0] for mask, files in masks.items() if _plain_mask(mask) != mask}
@@ -265,6 +265,11 @@ def _images_and_masks(root: Path, split: str, config: SplitConfig) -> tuple[Inde
         images = {name: paths for name, paths in files.items() if name not in are_masks}
         masks = {name: paths for name, paths in files.items() if name in are_masks}
     return images, masks
+
+
+def _listed_name(stem: str, config: SplitConfig) -> str:
+    """The name of an image in a list, which may have the folder of images before it, and a suffix."""
+    return _without_suffix(stem).removeprefix("./").removeprefix(f"{config.images}/")
 
 
 def _plain_mask(name: str) -> str:
