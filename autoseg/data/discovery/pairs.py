@@ -126,7 +126,7 @@ def _paired(root: Path, split: str, config: SplitConfig, stems: list[str], bad: 
         raise DataError(
             f"{root / config.images} holds no images; looked for {', '.join(IMAGE_SUFFIXES)}", code="no-images"
         )
-    without = {_listed_name(entry[0], config) for file in config.without for entry in read_list(root / file)}
+    without = {_listed_name(entry[0], config) for file in config.without or () for entry in read_list(root / file)}
     wanted = [_listed_name(stem, config) for stem in stems] or [name for name in sorted(images) if name not in without]
     missing = [name for name in wanted if name not in images]
     found: list[Pair] = []

@@ -228,8 +228,8 @@ counts more than what a layout suggests.
 Each case is a small data set as somebody has it, with what it means: the classes, every label of its masks, values of
 images, the split, or the code of the error that should stop it. The links lead to where somebody had it. Before is
 commit `1fcc39d`. It misread a case if it went on with other classes, labels or images than are meant, or did not say
-what it should. `tests/data/meant/test_meant.py` reads all cases, and checks that `autoseg check-data` decides the same.
-In `tests/`, this makes the page again:
+what it should. `tests/data/meant/test_meant.py` reads all cases, and checks that `autoseg check-data` decides and
+proposes the same. In `tests/`, this makes the page again:
 
 ```bash
 PYTHONPATH=.. python -m data.meant.case --before ../docs/results/reading_before.yaml --page ../docs/results/reading.md
