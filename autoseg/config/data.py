@@ -39,8 +39,8 @@ class SplitConfig(Settings):
     """Ending that masks' stems add to their images'. Default: autoseg tries the usual endings."""
     annotations: str | None = None
     """For annotations such as COCO's: the split as their folders or files name it, or `all`."""
-    without: str | None = None
-    """A list of images that do not belong to the split, such as those of validation."""
+    without: tuple[str, ...] | None = None
+    """Lists of images that do not belong to the split, such as those of validation."""
     part: Literal["train", "val"] | None = None
     """For images without given splits: the part that the split by seed assigns to training or to validation."""
 

@@ -25,6 +25,7 @@ from autoseg.data.io.colour_tables import (
     ColourTable,
     MaskTable,
     as_colour,
+    is_ignored,
     named_classes,
     table_beside,
 )
@@ -149,9 +150,13 @@ def _colours_of_palettes(config: DataConfig, masks: Sequence[tuple[Path, MaskFac
         table = _colours_beside(config)
     except DataError:  # a file that only masks in colour need
         return None
-    used = {colour for _, mask in masks for colour in (mask.palette or {}).values()}
-    named = table and all(isinstance(name, str) for name in table)
-    return table if named and len(used) > 1 and used <= set((table or {}).values()) else None
+    if table is None or not all(isinstance(name, str) for name in table):
+        return None
+    used = {index: colour for _, mask in masks for index, colour in (mask.palette or {}).items()}
+    border = used.get(TOPS[0])  # as in PASCAL VOC
+    if border is not None and border not in table.values() and not any(map(is_ignored, map(str, table))):
+        table = {**table, "ignore": border}
+    return table if len(used) > 1 and {*used.values()} <= {*table.values()} else None
 
 
 def _palette_clash(masks: Sequence[tuple[Path, MaskFacts]]) -> str | None:
@@ -358,7 +363,8 @@ def _refuse_odd_labels(masks: Sequence[SeenMask], where: str) -> None:
     if between and len(edges) >= max(SHADES, 2 * len(flat)):
         raise DataError(
             f"the masks in {where} hold the labels {listed(seen)}, of which only {listed(flat)} fill areas and the"
-            " others lie at edges, as if masks were resized with interpolation; resize them by nearest neighbour",
+            " others lie at edges, as if masks were resized with interpolation; resize them by nearest neighbour, or"
+            " set data.num_classes, if these are classes",
             code="labels-unclear",
         )
 

@@ -71,10 +71,14 @@ def resolve_layout(config: DataConfig) -> Placed:
         if config.ignore_label is None:
             changes["ignore_label"] = found.ignore_label
         ignore = found.ignore_label if config.ignore_label is None else config.ignore_label
+        own_ignored = {}
+        if found.label_map and ignore is not None and ignore < len(found.classes or ()):  # the number of a class
+            own_ignored = {ignore: found.ignore_label}
+            changes["ignore_label"] = ignore = found.ignore_label
         if found.label_map is not None:
             renamed = {source: ignore if target == found.ignore_label else target
                        for source, target in found.label_map.items()}  # fmt: skip
-            changes["label_map"] = renamed or None
+            changes["label_map"] = (renamed | own_ignored) or None
         if not own:
             changes["classes"] = found.classes
     if config.colours is None:

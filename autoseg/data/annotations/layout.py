@@ -24,6 +24,8 @@ IGNORE_LABEL = 255
 BACKGROUND = "background"
 FIRST = 4
 """Number of images whose masks are compared."""
+LARGEST = 2**24
+"""Bytes of an annotation that is only named and not read."""
 LEAST_CHANGE = 8.0
 """Mean difference of 8-bit values from which two images are not the same in another format."""
 LEAST_BACKGROUND = 0.01
@@ -67,9 +69,12 @@ def find_own(find_any: Callable[[Path], FoundLayout | None], root: Path) -> Foun
 
 def _left_aside(root: Path) -> list[str]:
     """A line on annotations beside masks, which are not read."""
+    folder = Folder(root)
+    for suffix, files in folder.texts.items():  # a few tell, and all may take minutes
+        folder.texts[suffix] = [file for file in files[:FIRST] if file.stat().st_size <= LARGEST]
     try:
-        beside = find_annotations(Folder(root))
-    except DataError:  # nobody asked to read them
+        beside = find_annotations(folder)
+    except (DataError, OSError):  # nobody asked to read them
         return []
     if beside is None:
         return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,10 @@ MOST_CLASSES = 64
 LOOKED_AT = 12
 """Number of masks that are looked at for more than two values."""
 _NUMBER = re.compile(r"\d+")
+_ANNOTATOR = re.compile(
+    r"(annotator|expert|observer|rater|reader|grader|doctor|version|v)?_?(\d+(_?(st|nd|rd|th))?|[a-z])"
+)
+"""Words of a folder that tell who drew its masks, and not what."""
 Found = Mapping[Path, Sequence[tuple[str, Path]]]
 """Image -> the class and file of each of its masks."""
 
@@ -41,6 +46,13 @@ def find(folder: Folder) -> AnnotationSet | None:
     if not found:
         return None
     files = [file for some in found.values() for _, file in some]
+    if by_folder and all(_ANNOTATOR.fullmatch(name) or role_of(name) for some in found.values() for name, _ in some):
+        places = sorted({file.parent.relative_to(folder.root).as_posix() for file in files})
+        raise DataError(
+            f"{folder.root} has masks of the same images in {places[0]} and {places[1]}, whose names tell no class; say"
+            f" which are meant, with data.splits: {{train: {{images: ..., masks: {places[0]}}}}}",
+            code="folders-tie",
+        )
     if strange := _not_binary(files):
         if not by_folder:
             return None
@@ -115,8 +127,9 @@ def _by_folder(folder: Folder, images: Sequence[Path], masks: Sequence[Path]) ->
 
 
 def _nearest(images: Sequence[Path], mask: Path, folder: Folder) -> Path:
-    """The image of the mask's split, where several have its name."""
-    return next((image for image in images if folder.split(image) == folder.split(mask)), images[0])
+    """The image of the mask's split, and of the folders nearest to it, where several have its name."""
+    same_split = [image for image in images if folder.split(image) == folder.split(mask)] or images
+    return max(same_split, key=lambda image: len(os.path.commonpath([image, mask])))
 
 
 def _distinct(words: Mapping[Path, Sequence[str]]) -> dict[Path, str]:

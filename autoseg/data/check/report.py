@@ -15,7 +15,7 @@ from autoseg.data.dataset import FolderDataset
 from autoseg.data.discovery.known_datasets import title_of
 from autoseg.data.io.colour_tables import named_classes
 from autoseg.data.loading.threads import Progress
-from autoseg.data.resolve import unscaled
+from autoseg.data.resolve import resolve_layout, unscaled
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
@@ -109,6 +109,15 @@ def _reduced(sample: Sample) -> Sample:
     return Sample(resize_image(sample.image, size), resize_mask(sample.mask, size))
 
 
+def _finds(found: DataConfig) -> bool:
+    """Whether its layout alone finds the splits, which a known set with labels of one's own does not."""
+    try:
+        alone = DataConfig(root=found.root, layout=found.layout)
+        return resolve_layout(alone).config.splits == found.splits
+    except DataError:
+        return False
+
+
 def propose(config: DataConfig, scan: Scan, has_training: bool) -> dict[str, Any]:
     """The settings of `config`, completed by what was found.
 
@@ -125,6 +134,9 @@ def propose(config: DataConfig, scan: Scan, has_training: bool) -> dict[str, Any
     if "classes" in proposal:
         proposal.pop("num_classes", None)
     proposal["ignore_label"] = found.ignore_label
+    if unknown and config.splits is None and not _finds(found):
+        places = found.splits or {}
+        proposal["splits"] = {split: place.model_dump(exclude_none=True) for split, place in places.items()}
     if unknown and found.label_map and not scan.undecided:
         proposal["label_map"] = dict(found.label_map)
     if found.mask_threshold is not None:

@@ -53,6 +53,22 @@ DEEPEST, MOST_FOLDERS, MOST_CHOICES = 6, 20_000, 6
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _SPLIT_OF = {word: split for split, words in SPLIT_WORDS.items() for word in words}
+_OF_LISTS = {
+    *_SPLIT_OF,
+    "list",
+    "lists",
+    "file",
+    "files",
+    "name",
+    "names",
+    "image",
+    "images",
+    "id",
+    "ids",
+    "set",
+    "split",
+}
+"""Words in names of files that list a split."""
 _JOINED = re.compile(f"^({'|'.join(_SPLIT_OF)})({'|'.join((*IMAGE_WORDS, *MASK_WORDS))})$")
 
 
@@ -93,22 +109,36 @@ def find_lists(root: Path) -> FoundLayout | None:
     """The splits that train.txt or train.csv and the like list, or one CSV of all pairs.
 
     A line is a pair `image mask`, or a stem that is found in images/ and masks/. Lists may lie in a folder of lists.
-    fastai's valid.txt alone lists what is not for training.
+    Without a list of training (fastai's valid.txt), what the others do not list is for training.
     """
     _, unsplit = find_splits(root)
     folders = (unsplit.images, unsplit.masks) if unsplit else (None, None)
     found: dict[str, SplitConfig] = {}
     for folder in LIST_FOLDERS:
-        for split, aliases in SPLITS.items():
-            if file := pick(root, [f"{folder}{alias}{suffix}" for alias in aliases for suffix in (".txt", ".csv")]):
-                found[split] = SplitConfig(images=folders[0], masks=folders[1], list=file)
+        for split in SPLITS:
+            if file := _list_of(root / folder, split):
+                found[split] = SplitConfig(images=folders[0], masks=folders[1], list=folder + file)
         if found:
             break
-    if unsplit and list(found) == ["val"]:
-        found = {"train": unsplit.model_copy(update={"without": found["val"].list}), **found}
+    if unsplit and found and "train" not in found:
+        others = tuple(str(place.list) for place in found.values())
+        found = {"train": unsplit.model_copy(update={"without": others}), **found}
     if not found and (file := pick(root, ("pairs.csv", "data.csv", "dataset.csv", "images.csv", "list.csv"))):
         found = with_validation({"train": SplitConfig(images=folders[0], masks=folders[1], list=file)})
     return FoundLayout("list", found) if found else None
+
+
+def _list_of(folder: Path, split: str) -> str | None:
+    """The file in `folder` that lists a split: `train.txt` or a name like that, such as `Train_list.txt`."""
+    try:
+        files = [Path(name) for name in sorted(os.listdir(folder)) if name.lower().endswith((".txt", ".csv"))]
+    except OSError:  # there is none
+        return None
+    words = {file: words_of(file.stem) for file in files}
+    fitting = [file for file in files if split_of(file.stem) == split and {*words[file]} <= _OF_LISTS]
+    aliases = {alias: place for place, alias in enumerate(SPLITS[split])}
+    fitting.sort(key=lambda file: (aliases.get(file.stem.lower(), len(aliases)), file.suffix.lower() == ".csv"))
+    return fitting[0].name if fitting else None
 
 
 def pick(root: Path, names: Sequence[str]) -> str | None:

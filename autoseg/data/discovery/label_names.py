@@ -18,7 +18,7 @@ from autoseg.errors import DataError
 from autoseg.files import parse_yaml
 
 FILES = (
-    *("classes.txt", "class_names.txt", "names.txt", "labels.txt", "_classes.csv", "train/_classes.csv"),
+    *("classes.txt", "class_names.txt", "names.txt", "labels.txt", "_classes.csv", "train/_classes.csv", "classes.csv"),
     *("codes.txt", "dataset.json", "id2label.json", "classes.json", "data.yaml", "data.yml", "dataset.yaml"),
 )
 LONGEST, MOST = 80, 1024

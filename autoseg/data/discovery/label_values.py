@@ -80,8 +80,10 @@ def read_labels(
         return _checked(fitting[0], where)
     if fault := next((file.fault for file in names if file.fault), None):
         raise fault
-    if names:
-        raise _names_differ(names[0], rest)
+    if strict := [
+        file for file in names if file.file.suffix not in (".yaml", ".yml")
+    ]:  # these name objects, not labels
+        raise _names_differ(strict[0], rest)
     return _checked(_unnamed(rest, ignored_labels, ignored is None, where), where)
 
 
@@ -158,6 +160,10 @@ def _named(file: LabelNames, rest: Sequence[int], ignored: frozenset[int], may_i
     left = [label for label in rest if label not in dropped]
     tops = [label for label in left if may_ignore and label in TOPS and label not in keys]
     inside = [label for label in left if label not in tops]
+    if len(keys) == 1:  # the object of binary masks
+        two = len(left) == 2 and left[0] == 0 and (left[1] in TOPS or left[1] == 1) and names[0] != BINARY[0]
+        because = f"{file.file.name}, which names the foreground"
+        return LabelReading((BINARY[0], *names), tuple(left), frozenset(dropped), because) if two else None
     if set(inside) <= set(keys):
         if len(keys) == 2 and inside == [0] and keys == (0, 1) and tops:  # 0 and 255 are the two that are named
             return LabelReading(

@@ -31,6 +31,7 @@ MASK_VARIANTS = (
 """Endings that a mask's stem may have after its image's stem, in the order in which they are tried."""
 IMAGE_VARIANTS = ("_leftImg8bit", "_image", "_img", "_sat", "_rgb", "_Image", "_Img", "_Sat", "_IMG", "_RGB")
 """Endings of an image's stem that its mask's stem may lack."""
+_MODALITY = re.compile(r"_\d{4}$")
 _WORD = re.compile(r"\d+|[^\W\d_]+")
 _SUFFIX = "|".join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)
 _TWO_FILES = re.compile(rf"(.+(?:{_SUFFIX}))\s+(\S.*(?:{_SUFFIX}))", re.IGNORECASE)
@@ -125,8 +126,8 @@ def _paired(root: Path, split: str, config: SplitConfig, stems: list[str], bad: 
         raise DataError(
             f"{root / config.images} holds no images; looked for {', '.join(IMAGE_SUFFIXES)}", code="no-images"
         )
-    without = {_without_suffix(entry[0]) for entry in read_list(root / config.without)} if config.without else set()
-    wanted = [_without_suffix(stem) for stem in stems] or [name for name in sorted(images) if name not in without]
+    without = {_listed_name(entry[0], config) for file in config.without or () for entry in read_list(root / file)}
+    wanted = [_listed_name(stem, config) for stem in stems] or [name for name in sorted(images) if name not in without]
     missing = [name for name in wanted if name not in images]
     found: list[Pair] = []
     numbered = {_plain_mask(mask): files[0] for mask, files in masks.items() if _plain_mask(mask) != mask}
@@ -159,6 +160,12 @@ def _paired(root: Path, split: str, config: SplitConfig, stems: list[str], bad: 
         if len(parts := _parts_of(name, masks, "*" in config.masks)) > 1:
             text = f"{image} has {len(parts)} masks, such as {within(root, masks[parts[0]][0])}, but none"
             advice = "of the whole image; merge them into one mask of labels, with the image's stem"
+        elif (base := _MODALITY.sub("", name)) != name and base in masks:  # nnU-Net
+            text, advice = (
+                f"{image} seems to be one of several channels of {base}, each in a file of its own;",
+                "stack them",
+            )
+            advice += " into one TIFF or NPY of the mask's name"
         error = DataError(f"{text} {advice}", code="mask-in-parts" if len(parts) > 1 else "mask-missing")
         leave_out(bad, name, error)
     return found
@@ -265,6 +272,11 @@ def _images_and_masks(root: Path, split: str, config: SplitConfig) -> tuple[Inde
         images = {name: paths for name, paths in files.items() if name not in are_masks}
         masks = {name: paths for name, paths in files.items() if name in are_masks}
     return images, masks
+
+
+def _listed_name(stem: str, config: SplitConfig) -> str:
+    """The name of an image in a list, which may have the folder of images before it, and a suffix."""
+    return _without_suffix(stem).removeprefix("./").removeprefix(f"{config.images}/")
 
 
 def _plain_mask(name: str) -> str:

@@ -44,6 +44,7 @@ ORIENTATION = 0x0112
 _GREY = ("1", "L", "LA", "F", *GREY_16)
 _BITS = {"1": 1, "F": 32, "I": 32}
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
+_LFS_START = b"version https://git-lfs"
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BITS_PER_SAMPLE, _SUBFILE_TYPE, _EXTRA_SAMPLES = 258, 254, 338
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # it warns of each TIFF that `read_tiff` reads
@@ -189,7 +190,11 @@ def _pillow_image(path: Path) -> Iterator[Image.Image | None]:
             image = stack.enter_context(Image.open(path))
         except UnidentifiedImageError:
             with path.open("rb") as file:
-                start = file.read(4)
+                start = file.read(len(_LFS_START))
+            if not start or start == _LFS_START:
+                what = "is a pointer of Git LFS; run `git lfs pull`" if start else "is empty; restore or remove it"
+                raise DataError(f"{path} {what}", code="file-unreadable") from None
+            start = start[:4]
             if path.suffix.lower() not in (".tif", ".tiff") or start not in _TIFF_STARTS:
                 raise
             yield None

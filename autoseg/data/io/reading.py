@@ -24,7 +24,7 @@ def unreadable(path: Path, form: str, remedy: str, *errors: type[Exception]) -> 
 
 
 def read_text(path: Path) -> str:
-    """A text in UTF-8, in UTF-16 with its mark, or in Windows' cp1252.
+    """A text in UTF-8, UTF-16 or Windows' cp1252.
 
     Nothing tells cp1252 from the encodings of other languages but that few letters are outside ASCII, and no signs.
     Raises: OSError. UnicodeDecodeError: another encoding.
@@ -32,6 +32,9 @@ def read_text(path: Path) -> str:
     content = path.read_bytes()
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return content.decode("utf-16")
+    zeros = [content[first::2].count(0) for first in (0, 1)]  # UTF-16 without its mark has one in most letters
+    if max(zeros) > len(content) // 4:
+        return content.decode("utf-16-be" if zeros[0] > zeros[1] else "utf-16-le")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:

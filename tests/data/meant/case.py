@@ -1,7 +1,8 @@
 """A case: a data set that somebody has, what is meant by it, and how to find out what is read.
 
 `python -m data.meant.case [WORDS]` (in tests/) prints what happens to every case, a line each; with words, to the cases
-whose theme or name has one of them. `--yaml FILE` writes the outcomes as well.
+whose theme or name has one of them. `--yaml FILE` writes the outcomes as well, and `--before FILE --page FILE` a page
+that compares them with such a file.
 """
 
 from __future__ import annotations
@@ -159,25 +160,110 @@ def all_cases() -> list[tuple[str, Case]]:
     return found
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Read the cases and print a line each."""
-    words = list(arguments)
-    file = Path(words.pop(words.index("--yaml") + 1)) if "--yaml" in words else None
-    words = [word for word in words if word != "--yaml"]
-    outcomes = []
+def outcomes(words: Sequence[str] = (), told: Callable[[str], object] = print) -> list[dict[str, str]]:
+    """Read the cases whose theme or name has one of `words`; name, source, theme and outcome of each."""
+    found = []
     for theme, case in all_cases():
         if words and not any(word in f"{theme} {case.name}" for word in words):
             continue
         with tempfile.TemporaryDirectory() as folder:
-            wrong = read(case, Path(folder)).wrong
-        wrong = wrong.encode(errors="replace").decode()
-        short = textwrap.shorten(wrong, 160, placeholder=" ...")
-        outcomes.append({"name": case.name, "source": case.source, "theme": theme, "before": short or "as meant"})
-        print(f"{theme}, {case.name}: {wrong or 'as meant'}", flush=True)
-    good = sum(one["before"] == "as meant" for one in outcomes)
-    print(f"{good} of {len(outcomes)} as meant")
-    if file is not None:
-        file.write_text(yaml.safe_dump(outcomes, sort_keys=False, allow_unicode=True, width=120), encoding="utf-8")
+            result = read(case, Path(folder))
+        wrong = result.wrong.encode(errors="replace").decode()
+        stops = f"stops as meant ({result.error.code})" if isinstance(result.error, AutosegError) else "read as meant"
+        told(f"{theme}, {case.name}: {wrong or 'as meant'}")
+        outcome = textwrap.shorten(wrong, 160, placeholder=" ...") or stops
+        found.append({"name": case.name, "source": case.source, "theme": theme, "outcome": outcome})
+    return found
+
+
+def is_right(outcome: str) -> bool:
+    """Whether an outcome is what a case means."""
+    return outcome.endswith("as meant") or outcome.startswith("stops as meant")
+
+
+def page(before: Sequence[Mapping[str, str]], now: Sequence[Mapping[str, str]]) -> str:
+    """docs/results/reading.md, from the outcomes of the code before and now."""
+    old = {one["name"]: one["before"] for one in before}
+    themes = list(dict.fromkeys(one["theme"] for one in now))
+    total = [
+        _counts("all", now, old),
+        *(_counts(theme, [o for o in now if o["theme"] == theme], old) for theme in themes),
+    ]
+    parts = [
+        _unwrapped(PRINCIPLE),
+        "| theme | cases | as meant before | misread before | as meant now |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    parts += [f"| {' | '.join(row)} |" for row in (*total[1:], total[0])]
+    for theme in themes:
+        parts += ["", f"## {theme.replace('_', ' ').capitalize()}", "", "| case | before | now |", "|---|---|---|"]
+        for one in (one for one in now if one["theme"] == theme):
+            name = one["name"] if theme == "kinds" else f"[{one['name']}]({one['source']})"
+            cells = name, _short(old.get(one["name"], "unknown")), _short(one["outcome"])
+            parts.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(parts) + "\n"
+
+
+def _counts(theme: str, now: Sequence[Mapping[str, str]], old: Mapping[str, str]) -> tuple[str, ...]:
+    """Numbers of cases: all, right before, read as something else before, right now."""
+    before = [old.get(one["name"], "unknown") for one in now]
+    misread = sum(not is_right(one) and not one.startswith(("stops", "crashes")) for one in before)
+    numbers = len(now), sum(map(is_right, before)), misread, sum(is_right(one["outcome"]) for one in now)
+    return (theme.replace("_", " "), *map(str, numbers))
+
+
+def _short(outcome: str) -> str:
+    """An outcome in a few words: the code of an error, or what was read."""
+    if outcome.startswith("stops with "):
+        return f"stops ({outcome.split(':')[0].removeprefix('stops with ')})"
+    return textwrap.shorten(outcome, 90, placeholder=" ...")
+
+
+PRINCIPLE = """# What is read is what was meant
+
+A property of a data set is decided from all of its files, never from the first one. What the files contradict or leave
+open is an error or one clear line, never a silent default. What the user writes (classes, a file of names, a YAML)
+counts more than what a layout suggests.
+
+Each case is a small data set as somebody has it, with what it means: the classes, every label of its masks, values of
+images, the split, or the code of the error that should stop it. The links lead to where somebody had it. Before is
+commit `1fcc39d`. It misread a case if it went on with other classes, labels or images than are meant, or did not say
+what it should. `tests/data/meant/test_meant.py` reads all cases, and checks that `autoseg check-data` decides and
+proposes the same. In `tests/`, this makes the page again:
+
+```bash
+PYTHONPATH=.. python -m data.meant.case --before ../docs/results/reading_before.yaml --page ../docs/results/reading.md
+```
+"""
+
+
+def _unwrapped(text: str) -> str:
+    """Paragraphs on one line each."""
+    parts = text.split("\n\n")
+    return "\n\n".join(part if part.startswith("```") else part.replace("\n", " ") for part in parts)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Read the cases and print a line each."""
+    options = {"--yaml": None, "--before": None, "--page": None}
+    words = list(arguments)
+    for option in options:
+        if option in words:
+            place = words.index(option)
+            options[option] = Path(words[place + 1])
+            del words[place : place + 2]
+    found = outcomes(words)
+    print(f"{sum(is_right(one['outcome']) for one in found)} of {len(found)} as meant")
+    if options["--yaml"] is not None:
+        _write_yaml(options["--yaml"], found)
+    if options["--page"] is not None and options["--before"] is not None:
+        before = yaml.safe_load(options["--before"].read_text(encoding="utf-8"))
+        options["--page"].write_text(page(before, found), encoding="utf-8")
+
+
+def _write_yaml(file: Path, found: Sequence[Mapping[str, str]]) -> None:
+    rows = [{"name": one["name"], "theme": one["theme"], "before": one["outcome"]} for one in found]
+    file.write_text(yaml.safe_dump(rows, sort_keys=False, allow_unicode=True, width=120), encoding="utf-8")
 
 
 if __name__ == "__main__":

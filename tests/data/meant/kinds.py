@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data.meant.build import HEIGHT, PAIRS, WIDTH, blocks, colours, grey, pairs, save, stems
+from data.meant.build import HEIGHT, PAIRS, WIDTH, blocks, colours, grey, mapped, pairs, save, save_tiff, stems
 from data.meant.case import IGNORED, Case, Meant
 
 HERE = "https://github.com/topics/semantic-segmentation"
@@ -477,4 +477,78 @@ FILES = (
     Case("csv-with-an-index", HERE, listed("train.csv", "utf-8", ",", index=True, header=",image,mask"), Meant(3, {})),
 )  # fmt: skip
 
-CASES = (*FORMS, *TURNED, *LEVELS, *STORED, *PALETTES, *NAMES, *FOLDERS, *KNOWN, *NOTHING, *FILES)
+
+# --- lists under other names, names of one class, labels by other means -----------------------------------------------
+
+
+def listed_as(**files: str) -> Callable[[Path], None]:
+    """Writes labels 0..2 and text files; `train_list` stands for train_list.txt."""
+
+    def build(root: Path) -> None:
+        pairs(root, (0, 1, 2))
+        for name, content in files.items():
+            (root / f"{name}.txt").write_text("".join(f"{one}\n" for one in content.split()))
+
+    return build
+
+
+def palettes_with_a_border(root: Path) -> None:
+    for stem, mask in pairs(root, (0, 1, 2, 255)).items():
+        image = Image.fromarray(byte(mask), mode="P")
+        image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, *[0] * 756, 224, 224, 192])
+        image.save(root / "masks" / f"{stem}.png")
+    (root / "labelmap.txt").write_text("background:0,0,0::\ncat:0,128,0::\ndog:128,0,0::\n")
+
+
+def two_binary_annotators(root: Path) -> None:
+    for stem, mask in pairs(root, (0, 255), masks="masks_1").items():
+        save(root / "masks_2" / f"{stem}.png", byte(mask[::-1]))
+
+
+def a_second_mask(root: Path) -> None:
+    pairs(root, (0, 255))
+    for stem in stems():
+        (root / "masks" / f"{stem}.png").rename(root / "masks" / f"{stem}_mask.png")
+    save(root / "masks" / "a3_mask_1.png", byte(blocks((0, 255), 9)))
+
+
+def no_data_in_floats(root: Path) -> None:
+    for stem, mask in pairs(root, (0, 1, 2)).items():
+        (root / "masks" / f"{stem}.png").unlink()
+        stored = np.where(mask == 2, np.nan, mask).astype(np.float32)
+        save_tiff(root / "masks" / f"{stem}.tif", stored, extratags=[(42113, "s", 0, "nan", True)])
+
+
+def ade_and_0_is_set(root: Path) -> dict[str, object]:
+    for number in range(PAIRS):
+        split = "training" if number < 4 else "validation"
+        save(root / "images" / split / f"ADE_{split[:5]}_0000{number}.jpg", colours(number))
+        save(root / "annotations" / split / f"ADE_{split[:5]}_0000{number}.png", byte(blocks((0, 1, 2, 150), number)))
+    return {"ignore_label": 0}
+
+
+def halves(root: Path) -> None:
+    for number, stem in enumerate(stems()):
+        save(root / f"images_{number % 2}" / f"{stem}.png", colours(number))
+        save(root / f"masks_{number % 2}" / f"{stem}.png", byte(blocks((0, 1, 2), number)))
+
+
+OTHERS = (
+    Case("lists-with-more-words", HERE, listed_as(Train_list="a0 a2 a3", Val_list="a1 a4"),
+         Meant(3, {}, val=("a1", "a4"))),
+    Case("a-list-of-test-alone", HERE, listed_as(test="a0 a1 a2 a3"), Meant(3, {"a5": blocks((0, 1, 2), 5)})),
+    Case("one-name-of-binary-masks", HERE, named("classes.txt", "crack\n", (0, 255)),
+         Meant(("background", "crack"), labels((0, 255)))),
+    Case("objects-of-a-detector-named-beside-masks", HERE, named("data.yaml", "names: [cat]\n", (0, 1, 2)),
+         Meant(3, labels((0, 1, 2)))),
+    Case("palettes-with-a-border-and-a-table", HERE, palettes_with_a_border,
+         Meant(("background", "cat", "dog"), labels((0, 1, 2, 255), (0, 2, 1, IGNORED)))),
+    Case("binary-masks-of-two-annotators", HERE, two_binary_annotators, "folders-tie"),
+    Case("a-second-mask-of-one-image", HERE, a_second_mask, "mask-in-parts"),
+    Case("nan-without-data", HERE, no_data_in_floats, Meant(2, labels((0, 1, 2), (0, 1, IGNORED)))),
+    Case("known-set-whose-0-is-set-as-ignored", HERE, ade_and_0_is_set,
+         Meant(150, {"ADE_valid_00004": mapped(blocks((0, 1, 2, 150), 4), {0: IGNORED, 1: 0, 2: 1, 150: 149})})),
+    Case("images-in-two-folders-of-one-rank", HERE, halves, "folders-tie"),
+)  # fmt: skip
+
+CASES = (*FORMS, *TURNED, *LEVELS, *STORED, *PALETTES, *NAMES, *FOLDERS, *KNOWN, *NOTHING, *FILES, *OTHERS)
