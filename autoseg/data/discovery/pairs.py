@@ -32,8 +32,6 @@ MASK_VARIANTS = (
 IMAGE_VARIANTS = ("_leftImg8bit", "_image", "_img", "_sat", "_rgb", "_Image", "_Img", "_Sat", "_IMG", "_RGB")
 """Endings of an image's stem that its mask's stem may lack."""
 _WORD = re.compile(r"\d+|[^\W\d_]+")
-_SUFFIX = "|".join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)
-_TWO_FILES = re.compile(rf"(.+(?:{_SUFFIX}))\s+(\S.*(?:{_SUFFIX}))", re.IGNORECASE)
 
 
 def checked_root(root: str | Path) -> Path:
