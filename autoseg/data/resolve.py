@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from autoseg.config.data import ANNOTATIONS, IMAGENET_MEAN, IMAGENET_STD, DataConfig, ResolvedDataConfig, Rgb
+from autoseg.data.annotations.layout import layout_of
+from autoseg.data.annotations.masks import annotations_in
 from autoseg.data.base import SegmentationDataset
 from autoseg.data.decide import (
     Decided,
@@ -53,7 +55,8 @@ class Placed(NamedTuple):
 def resolve_layout(config: DataConfig) -> Placed:
     """`config` with `layout`, `splits`, `root`, and the labels, classes and colours of a known layout.
 
-    If the user has another number of classes than the layout, or a label map, the layout's labels are not used.
+    If the user has another number of classes than the layout, or a label map, the layout's labels are not used. The
+    user's classes are found in annotations by their names.
     Raises: DataError: no such folder, no known layout, or not the one that is named.
     """
     root = checked_root(config.root or "")
@@ -61,6 +64,8 @@ def resolve_layout(config: DataConfig) -> Placed:
         found = FoundLayout("folder" if config.layout == "auto" else config.layout, config.splits)
     else:
         root, found = find_layout(root, config.layout)
+        if found.name in ANNOTATIONS and config.classes and (painted := annotations_in(root, found.name)):
+            found = layout_of(painted, config.classes)
     splits = config.splits or with_validation(found.splits)
     changes: dict[str, Any] = {"layout": found.name, "root": str(root), "splits": splits}
     own = config.num_classes or len(config.classes or ())
@@ -79,7 +84,7 @@ def resolve_layout(config: DataConfig) -> Placed:
             renamed = {source: ignore if target == found.ignore_label else target
                        for source, target in found.label_map.items()}  # fmt: skip
             changes["label_map"] = (renamed | own_ignored) or None
-        if not own:
+        if not config.classes:
             changes["classes"] = found.classes
     if config.colours is None:
         changes["colours"] = None if found.colours is None else dict(found.colours)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from autoseg.config.base import merge, parse
-from autoseg.config.data import DataConfig, ResolvedDataConfig
+from autoseg.config.data import ANNOTATIONS, DataConfig, ResolvedDataConfig
 from autoseg.data.dataset import resolve
 from autoseg.data.discovery.label_values import BINARY
 from autoseg.errors import ConfigError, DataError
@@ -63,7 +63,7 @@ def data_for_run(
         say(f"data: {whose} classes have no names: labels count as they are")
     wanted = parse(DataConfig, merged, "data")
     resolved = resolve(wanted, say=say)
-    if wanted.label_map is own.label_map is None and _is_renumbered(resolved):
+    if wanted.label_map is None and _keeps_labels(own) and _is_renumbered(resolved):
         # other labels than those of the run are no classes of its network; reading a mask reports them
         resolved = resolve(wanted.model_copy(update={"label_map": {}}), say=_silent)
     if resolved.num_classes != own.num_classes:
@@ -77,6 +77,11 @@ def data_for_run(
 
 def _silent(line: str) -> None:
     """Says nothing."""
+
+
+def _keeps_labels(own: ResolvedDataConfig) -> bool:
+    """Whether the labels in the masks of a run are its classes."""
+    return own.label_map is None or own.layout in ANNOTATIONS
 
 
 def _is_renumbered(data: ResolvedDataConfig) -> bool:
@@ -140,9 +145,11 @@ def _on_its_own(merged: Mapping[str, Any], said: Mapping[str, Any]) -> ResolvedD
 def _found_anew(own: ResolvedDataConfig, said: Collection[str]) -> dict[str, None]:
     """Settings to find again in another folder, except those that the user has set (`said`).
 
-    These are how images are turned and, for two-class masks, what their labels mean: in masks of 0 and 1, 255 is the
-    ignore label; in masks of 0 and 255 it is a class.
+    These are how images are turned, the labels of annotations and, for two-class masks, what their labels mean: in
+    masks of 0 and 1, 255 is the ignore label; in masks of 0 and 255 it is a class.
     """
+    if own.layout in ANNOTATIONS:  # painted masks number the names of each folder
+        return dict.fromkeys({"orientation", "label_map", "ignore_label"} - {*said})
     found = own.num_classes == 2 and own.colours is None and own.ignore_label == 255
     if not found or own.label_map not in (None, {255: 1}) or "colours" in said:
         return dict.fromkeys({"orientation"} - {*said})

@@ -6,15 +6,18 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from data.annotations import writers
 from helpers.data_sets import write_folder
 from helpers.errors import raises_code
 from helpers.tiny_runs import DATA, GENOTYPE, RETRAIN, SEARCH, SPACE, retrain_settings, search_settings, write_config
+from PIL import Image
 
-from autoseg.config.base import merge
-from autoseg.config.data import DataConfig
+from autoseg.config.base import merge, parse
+from autoseg.config.data import DataConfig, data_settings
 from autoseg.config.training import SearchSchedule
-from autoseg.data.dataset import resolve
+from autoseg.data.dataset import open_dataset, resolve, verify
 from autoseg.errors import ConfigError, DataError, GenotypeError, SearchSpaceError
 from autoseg.genotype.schema import Genotype
 from autoseg.setup.other_data import data_for_run
@@ -207,6 +210,40 @@ def test_wrong_data_for_run(data: Any, overrides: Any, code: str, named: tuple[s
     own = resolve(DataConfig(root=str(folder(tmp_path / "own")), num_classes=5))
     with raises_code(ConfigError, code, *named):
         data_for_run(own, data, overrides)
+
+
+def test_other_labels_are_no_classes_of_a_run(tmp_path: Path) -> None:
+    """A run of 0, 1, 2 does not read 0, 1, 3 as its classes."""
+    own = resolve(parse(DataConfig, data_settings(folder(tmp_path / "own", labels=3))))
+    other = folder(tmp_path / "other", labels=4)
+    for file in other.glob("*/masks/*.png"):
+        labels = np.asarray(Image.open(file))
+        Image.fromarray(np.where(labels == 2, 0, labels)).save(file)
+    found = data_for_run(own, other)
+    assert (found.classes, found.num_classes) == (own.classes, 3)
+    with raises_code(DataError, "label-out-of-range", "label 3 in train/masks/", "3 classes (0..2)", "data.label_map"):
+        verify(open_dataset(found, "train"))
+    mapped = data_for_run(own, other, {"data": {"label_map": {3: 2}}})
+    assert set(np.unique(open_dataset(mapped, "train").load(0).mask)) <= {0, 1, 2, 255}
+
+
+def test_annotations_of_another_folder_go_by_names(tmp_path: Path) -> None:
+    splits = {"train": {"annotations": "all"}}
+    for name in ("own", "other"):
+        writers.labelme(tmp_path / name)
+    (tmp_path / "other/labels.txt").write_text("dog\ncat\n")
+    given = {"root": str(tmp_path / "own"), "layout": "labelme", "splits": splits}
+    own = resolve(parse(DataConfig, given))
+    assert own.classes == ("background", "cat", "dog")
+    other = data_for_run(own, {"root": str(tmp_path / "other"), "layout": "labelme", "splits": splits})
+    assert other.classes == own.classes
+    assert other.label_map != own.label_map, "its masks number the names otherwise"
+    for config in (own, other):
+        assert np.array_equal(open_dataset(config, "train").load(0).mask, writers.scene())
+    turned = resolve(parse(DataConfig, {**given, "classes": ["dog", "background", "cat"]}))
+    assert np.array_equal(open_dataset(turned, "train").load(0).mask, np.array([1, 2, 0])[writers.scene()])
+    with raises_code(DataError, "unknown-class", "'dog'", "data.classes"):
+        resolve(parse(DataConfig, {**given, "classes": ["background", "cat", "bird"]}))
 
 
 def test_first_difference() -> None:

@@ -33,8 +33,6 @@ IMAGE_VARIANTS = ("_leftImg8bit", "_image", "_img", "_sat", "_rgb", "_Image", "_
 """Endings of an image's stem that its mask's stem may lack."""
 _MODALITY = re.compile(r"_\d{4}$")
 _WORD = re.compile(r"\d+|[^\W\d_]+")
-_SUFFIX = "|".join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)
-_TWO_FILES = re.compile(rf"(.+(?:{_SUFFIX}))\s+(\S.*(?:{_SUFFIX}))", re.IGNORECASE)
 
 
 def checked_root(root: str | Path) -> Path:

@@ -214,14 +214,14 @@ def _shades(grey: NDArray[np.uint8], values: NDArray[np.int64], flat: NDArray[np
     return len(np.setdiff1d(values, flat))
 
 
-def _flat_values(grey: NDArray[Any]) -> NDArray[np.int64]:
+def _flat_values(grey: NDArray[np.uint8]) -> NDArray[np.int64]:
     """The values that fill squares of 3x3 pixels in more than `FLAT_SHARE` of an image."""
     rows = (grey[2:] == grey[1:-1]) & (grey[1:-1] == grey[:-2])
     flat = rows[:, 2:] & rows[:, 1:-1] & rows[:, :-2]
     middle = grey[1:-1, 1:-1]
     flat &= (middle == grey[1:-1, 2:]) & (middle == grey[1:-1, :-2])
-    values, counts = np.unique(middle[flat], return_counts=True)
-    return values[counts > FLAT_SHARE * grey.size].astype(np.int64)
+    counts = np.bincount(middle[flat])  # many times faster than np.unique, which sorts
+    return np.flatnonzero(counts > FLAT_SHARE * grey.size).astype(np.int64)
 
 
 def _stored(opened: Opened, size: tuple[int, int]) -> tuple[int, int]:

@@ -273,6 +273,20 @@ def test_a_label_map_to_no_class(tmp_path: Path, write_pair: Write) -> None:
         open_dataset(resolve(wrong), "train")
 
 
+def test_classes_and_a_label_map_that_are_set_stay(tmp_path: Path, write_pair: Write) -> None:
+    """Nothing else is renumbered: 2 is no class of two, although two labels are left."""
+    for split in ("train", "val"):
+        write_pair(f"{split}/a.png", f"{split}annot/a.png")
+    found = resolve(config(tmp_path, num_classes=2, label_map={1: 0}))
+    assert (found.label_map, found.num_classes) == ({1: 0}, 2)
+    with raises_code(DataError, "label-out-of-range", "label 2 in trainannot/a.png", "2 classes (0..1)"):
+        open_dataset(found, "train").load(0)
+    ignored = resolve(config(tmp_path, label_map={2: 255}))
+    assert (ignored.classes, ignored.label_map) == (("background", "foreground"), {2: 255})
+    with raises_code(DataError, "too-few-classes", tmp_path, "label 0 "):
+        resolve(config(tmp_path, label_map={1: 255, 2: 255}))  # 255 is ignored, not the second of two classes
+
+
 def test_one_class_is_too_few(tmp_path: Path, write_pair: Write) -> None:
     write_pair("train/a.jpg", "trainannot/a.png", np.full((32, 40), 255, dtype=np.uint8) * (np.arange(40) > 9))
     write_pair("val/a.jpg", "valannot/a.png")

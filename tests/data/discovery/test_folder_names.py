@@ -254,7 +254,11 @@ def test_a_known_set_is_known_in_the_folder_that_its_archive_makes(tmp_path: Pat
     for split in ("train", "val"):
         write_pair(f"CamVid/{split}/0001TP_006690.png", f"CamVid/{split}annot/0001TP_006690.png", labels)
     (tmp_path / "__MACOSX").mkdir()
-    assert resolve(config(tmp_path)).layout == "camvid"
+    found = resolve(config(tmp_path))
+    assert (found.layout, found.classes[0], found.ignore_label) == ("camvid", "sky", 11)
+    assert resolve(config(tmp_path, num_classes=11)) == found
+    own = resolve(config(tmp_path, num_classes=12))
+    assert (own.classes[0], own.num_classes, own.ignore_label) == ("class_0", 12, 255)
 
 
 def test_the_folders_of_a_known_set_with_labels_that_only_count_are_ones_own(
