@@ -16,6 +16,7 @@ from typing import NamedTuple
 from autoseg.config.data import SplitConfig
 from autoseg.data.discovery.pairs import (
     Index,
+    are_named_alike,
     index_files,
     match_names,
     pairs_in_one_folder,
@@ -230,8 +231,14 @@ def _ties(
     others = [pair for pair in product(alike(images, chosen[0]), alike(masks, chosen[1])) if pair[0] != pair[1]]
     if len(others) < 2:
         return []
-    least = fitting(*chosen) / 2
-    return [pair for pair in others if pair != chosen and fitting(*pair) >= least > 0]
+    least, alike_by_name = fitting(*chosen) / 2, are_named_alike(indices[chosen[0]], indices[chosen[1]])
+    return [
+        pair
+        for pair in others
+        if pair != chosen
+        and fitting(*pair) >= least > 0
+        and are_named_alike(indices[pair[0]], indices[pair[1]]) >= alike_by_name
+    ]
 
 
 def image_folders(root: Path) -> list[str]:
@@ -362,14 +369,15 @@ def _choose(
     if sure and len(images) == len(masks) == 1:
         return next(iter(images)), next(iter(masks))
     best: tuple[str, str] | None = None
-    most = (0.0, (0, 0), 0)
+    most = (0.0, (0, 0), False, 0)
     ranked = sorted(masks, key=lambda name: masks[name])[:MOST_CHOICES]
     for image, mask in product(list(images)[:MOST_CHOICES], ranked):
         for name in {image, mask} - set(indices):
             indices[name] = _index(root, name)
         fitting = sum(bool(found) for found in match_names(indices[image], indices[mask]).values())
         share = round(fitting / max(1, len(indices[image])), 1)
-        score = share, (-masks[mask][0] - images[image][0], -masks[mask][1]), fitting
+        rank = -masks[mask][0] - images[image][0], -masks[mask][1]
+        score = share, rank, are_named_alike(indices[image], indices[mask]), fitting
         if image != mask and fitting and score > most:
             best, most = (image, mask), score
     if best is None and sure and images and masks:

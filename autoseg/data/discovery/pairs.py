@@ -192,6 +192,11 @@ def match_names(images: Index, masks: Index, suffix: str | None = None) -> dict[
     }
 
 
+def are_named_alike(images: Index, masks: Index) -> bool:
+    """Whether an image finds its mask by its own name, not only by what is left of all names."""
+    return any(_masks_of(name, masks, None) for name in images)
+
+
 def _by_number(found: dict[str, list[Path]], images: Index, masks: Index) -> dict[str, list[Path]]:
     """`found`; images without a mask get the only one whose name differs in leading zeros alone."""
     alike: dict[str, list[str]] = {}
