@@ -435,6 +435,18 @@ def test_the_proposal_says_how_other_images_are_normalised(
     assert reloaded(report, tmp_path) == resolve(DataConfig(root=str(clean)))
 
 
+def test_the_proposal_says_how_photos_are_turned(clean: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert "orientation" not in check(clean).proposal, "upright is found without it"
+    for path in (clean / "images/train").iterdir():
+        save(photo(int(path.stem)), path, exif=exif)
+    report = check(clean)
+    assert report.proposal["orientation"] == report.to_dict()["orientation"] == "stored"
+    assert any("read as stored" in line for line in report.to_dict()["decisions"])
+    assert reloaded(report, tmp_path) == resolve(DataConfig(root=str(clean)))
+
+
 def test_colours_without_a_table_get_names(clean: Path, tmp_path: Path) -> None:
     in_colour(clean, None)
     assert stops_a_run(clean)

@@ -247,6 +247,8 @@ def test_other_settings_have_a_folder_of_their_own(folder: Path) -> None:
         {"label_map": {1: 2}},
         {"ignore_label": 254, "label_map": {255: 254}},
         {"num_classes": 9},
+        {"orientation": "stored"},
+        {"orientation": "by_size"},
     ]
     identities = [fingerprint(opened(folder, **some)) for some in settings]
     for part in (0, 1):
