@@ -231,7 +231,8 @@ def test_a_retraining() -> None:
 
 def test_nothing_is_predicted_where_there_is_plenty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitting, "predict_memory", lambda *_: pytest.fail("predicted"))
-    assert fit_to_device(searched(), CPU, (), 10**12) == (searched(), [])
+    monkeypatch.setattr(fitting, "device_memory", lambda _: 10**12)
+    assert fit_to_device(searched(), CPU, ()) == (searched(), [])
 
 
 @pytest.mark.slow
