@@ -48,12 +48,12 @@ def accumulated(
     return torch.stack(losses).sum()
 
 
-def steps_in_epoch(batches: int, accumulate: int, most: int | None, place: str) -> int:
-    """The number of optimizer steps in an epoch of `batches`, if `accumulate` batches make one step.
+def steps_in_epoch(batches: int, schedule: TrainingConfig, place: str) -> int:
+    """The number of optimizer steps in an epoch of `batches`. place: the group of the schedule, `search` or `retrain`.
 
-    most: `max_steps_per_epoch`; further batches are not used. place: the group of the setting, `search` or `retrain`.
     Raises: ConfigError: `accumulate` does not divide the batches; the message says what would.
     """
+    accumulate, most = schedule.accumulate, schedule.max_steps_per_epoch
     steps = batches // accumulate
     if most is not None and steps >= most:
         return most
@@ -76,11 +76,7 @@ def steps_in_epoch(batches: int, accumulate: int, most: int | None, place: str) 
 
 
 def accumulation_notes(schedule: TrainingConfig, place: str, batch_norm: bool, inexact: Sequence[str]) -> list[str]:
-    """One line on a run with gradient accumulation; none for a run without.
-
-    batch_norm: whether the network has BatchNorm layers. inexact: the terms of the loss that look at the whole batch
-    (`SegmentationLoss.inexact`).
-    """
+    """One line on a run with gradient accumulation; none without. inexact: from `SegmentationLoss`."""
     if schedule.accumulate == 1:
         return []
     apart = ", ".join([*["the statistics of BatchNorm"] * batch_norm, *inexact])

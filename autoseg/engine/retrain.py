@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from autoseg.config.training import RetrainSchedule
 from autoseg.data.dataset import SegmentationDataset
+from autoseg.data.loading.loader import Batch
 from autoseg.engine.accumulation import accumulated, accumulation_notes, steps_in_epoch
 from autoseg.engine.checkpoint import Kind
 from autoseg.engine.config import RetrainConfig
@@ -19,7 +20,7 @@ from autoseg.engine.cuda_graphs import CudaGraphs, Inputs, Recordings
 from autoseg.engine.optim import autocast, build_optimizer, clip_gradients, loss_scale, make_scaler, set_learning_rate
 from autoseg.engine.run_directory import Run
 from autoseg.engine.trainer import Figures
-from autoseg.engine.training import batches_of_steps, make_loader, make_loss, seed_step, validation_figures
+from autoseg.engine.training import batches_of_steps, make_loader, make_loss, seed_of, validation_figures
 from autoseg.errors import ConfigError, DataError
 from autoseg.files import one_line
 from autoseg.genotype.schema import Genotype
@@ -54,11 +55,8 @@ class RetrainTask:
                 " lower retrain.batch_size or add images",
                 code="batch-too-large",
             )
-        indices = list(range(len(train)))
-        self.loader = make_loader(self.schedule, config.data, config.seed, train, indices, "train", device)
-        self.steps_per_epoch = steps_in_epoch(
-            len(self.loader), self.schedule.accumulate, self.schedule.max_steps_per_epoch, "retrain"
-        )
+        self.loader = make_loader(config, train, list(range(len(train))), "train", device)
+        self.steps_per_epoch = steps_in_epoch(len(self.loader), self.schedule, "retrain")
 
         torch.manual_seed(config.seed)
         has_auxiliary, single = self.schedule.auxiliary_weight > 0, self.schedule.single_output
@@ -95,11 +93,11 @@ class RetrainTask:
         """The network to evaluate: the moving average if there is one."""
         return self.network if self.average is None else cast(SegmentationNetwork, self.average.module)
 
-    def step(self, batches: Sequence[tuple[Tensor, Tensor]], epoch: int, step: int) -> Figures:
+    def step(self, batches: Sequence[Batch], epoch: int, step: int) -> Figures:
         """One step of the weights on `accumulate` batches of images (N, C, H, W) and masks (N, H, W)."""
         schedule = self.schedule
         lr = set_learning_rate(self.optimizer, schedule, step, self.steps_per_epoch)
-        seed_step(self.config.seed, step)
+        torch.manual_seed(seed_of(self.config.seed, step))  # for dropout and drop path
         self.network.train()
         self.network.set_drop_path(schedule.drop_path, step / (schedule.epochs * self.steps_per_epoch))
 
@@ -138,14 +136,14 @@ class RetrainTask:
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    def batches(self, epoch: int, start_step: int) -> Iterator[Sequence[tuple[Tensor, Tensor]]]:
+    def batches(self, epoch: int, start_step: int) -> Iterator[Sequence[Batch]]:
         """The batches of each step of an epoch."""
         return batches_of_steps(self.loader, epoch, start_step, self.steps_per_epoch, self.schedule.accumulate)
 
     def validate(self, run: Run, epoch: int) -> Figures:
         """Scores on the validation set."""
         network = for_inference(self.trained, self.device)
-        return {"val": validation_figures(network, self.val_set, self.config.data, self.schedule, self.device)}
+        return {"val": validation_figures(network, self.val_set, self.config, self.device)}
 
     def begin(self, run: Run) -> None:
         """Write genotype.yaml if a genotype is trained."""

@@ -25,7 +25,8 @@ from autoseg.config.base import LEAST_INPUT_SIDE
 from autoseg.config.data import DataConfig, GeneratedConfig
 from autoseg.config.training import TrainingConfig
 from autoseg.data.dataset import SegmentationDataset, open_dataset, resolve
-from autoseg.engine.config import Config, RetrainConfig, RunConfig, SearchConfig
+from autoseg.data.loading.loader import Batch
+from autoseg.engine.config import AnyConfig, Config, RetrainConfig, RunConfig, SearchConfig
 from autoseg.engine.optim import autocast, clip_gradients
 from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.search import HALVES, SearchTask
@@ -50,12 +51,11 @@ CUDA_CONTEXT_BYTES = 600 * 10**6
 MARGIN = 1.1
 """The device must have this many times the predicted peak, for fragmentation and errors of the prediction."""
 
-Task = TypeVar("Task", bound=SearchTask | RetrainTask)
+AnyTask = SearchTask | RetrainTask
+Task = TypeVar("Task", bound=AnyTask)
 RunConfigT = TypeVar("RunConfigT", bound=RunConfig)
 Step = Literal["weight", "architecture"]
 STEPS: tuple[Step, ...] = ("weight", "architecture")
-Batch = tuple[Tensor, Tensor]
-"""Images (N, C, H, W) and masks (N, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class Setting(NamedTuple):
 # --- one iteration ----------------------------------------------------------------------------------------------------
 
 
-def predict_memory(config: SearchConfig | RetrainConfig, device: torch.device, steps: Sequence[Step] = STEPS) -> Memory:
+def predict_memory(config: AnyConfig, device: torch.device, steps: Sequence[Step] = STEPS) -> Memory:
     """Predict the memory of one iteration, or of some `steps` of a search. The device need not be present.
 
     fp16 counts as bf16, which takes as much.
@@ -196,7 +196,7 @@ def predict_memory(config: SearchConfig | RetrainConfig, device: torch.device, s
         )
 
 
-def take_step(task: SearchTask | RetrainTask, step: Step, batches: Sequence[Batch]) -> None:
+def take_step(task: AnyTask, step: Step, batches: Sequence[Batch]) -> None:
     """One weight step or one architecture step, which is half of `SearchTask.step`, on accumulated batches."""
     if isinstance(task, RetrainTask):
         task.step(batches, 0, 1)
@@ -212,11 +212,11 @@ def take_step(task: SearchTask | RetrainTask, step: Step, batches: Sequence[Batc
     task.scalers[half].update()
 
 
-def _network(task: SearchTask | RetrainTask) -> nn.Module:
+def _network(task: AnyTask) -> nn.Module:
     return task.supernet if isinstance(task, SearchTask) else task.network
 
 
-def _optimizers(task: SearchTask | RetrainTask) -> tuple[torch.optim.Optimizer, ...]:
+def _optimizers(task: AnyTask) -> tuple[torch.optim.Optimizer, ...]:
     return (task.optimizer, *((task.arch_optimizer,) if isinstance(task, SearchTask) else ()))
 
 
@@ -241,7 +241,7 @@ def follow_streams(supernet: Supernet, live: LiveStorages) -> None:
         cell.register_forward_hook(partial(after, node.level))
 
 
-def _recomputed_bytes(task: SearchTask | RetrainTask, images: Tensor, own: Sequence[Tensor]) -> int:
+def _recomputed_bytes(task: AnyTask, images: Tensor, own: Sequence[Tensor]) -> int:
     """The most bytes that one cell saves for the backward pass when it is recomputed; 0 without recomputation."""
     if not isinstance(task, SearchTask) or not task.schedule.checkpoint_cells:
         return 0
@@ -305,7 +305,7 @@ def _bytes_beside(work: Callable[[], object], live: LiveStorages) -> int:
     return live.peak_bytes - start
 
 
-def _graph_bytes(task: SearchTask | RetrainTask, peaks: dict[Step, Peak], batch: Batch, live: LiveStorages) -> int:
+def _graph_bytes(task: AnyTask, peaks: dict[Step, Peak], batch: Batch, live: LiveStorages) -> int:
     """See `recorded_bytes`. With sampled operations (GDAS) nothing is recorded."""
     network, searching = _network(task), isinstance(task, SearchTask)
     if isinstance(task, SearchTask) and task.space.relaxation.gdas is not None:
@@ -369,7 +369,7 @@ def stand_in_task(config: SearchConfig, device: torch.device) -> SearchTask:
     return SearchTask(*_on_stand_in_data(config, images), device)
 
 
-def _stand_in(config: SearchConfig | RetrainConfig, device: torch.device) -> SearchTask | RetrainTask:
+def _stand_in(config: AnyConfig, device: torch.device) -> AnyTask:
     """The run of `config` on the CPU, without parts that fake tensors cannot follow or that take no memory in a step.
 
     The rest takes as much memory as on `device`, or a little more. The moving average is counted separately.
@@ -400,7 +400,7 @@ def _on_stand_in_data(config: Config, images: int) -> tuple[Config, Segmentation
     return config, open_dataset(config.data, "train"), open_dataset(config.data, "val")
 
 
-def random_batch(task: SearchTask | RetrainTask) -> Batch:
+def random_batch(task: AnyTask) -> Batch:
     """Random images (N, C, H, W) and masks (N, H, W) of the schedule's size, on the task's device."""
     shape = (task.schedule.batch_size, *task.schedule.crop)
     images = torch.randn(shape[0], task.train_set.channels, *shape[1:], device=task.device)

@@ -156,7 +156,5 @@ def count_steps(config: SearchConfig, images: int) -> Steps:
             f" trainB; give a batch of at most {min(halves)}, or more images",
             code="batch-too-large",
         )
-    steps = steps_in_epoch(
-        halves[0] // schedule.batch_size, schedule.accumulate, schedule.max_steps_per_epoch, "search"
-    )
+    steps = steps_in_epoch(halves[0] // schedule.batch_size, schedule, "search")
     return Steps(schedule.epochs * steps, (schedule.epochs - schedule.arch_start_epoch) * steps)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from autoseg.config.base import LEAST_INPUT_SIDE, parse
 from autoseg.config.training import SearchSchedule, TrainingConfig
 from autoseg.data.dataset import SegmentationDataset
-from autoseg.engine.config import Config, RetrainConfig, SearchConfig
+from autoseg.engine.config import AnyConfig, Config, RetrainConfig, SearchConfig
 from autoseg.engine.evaluate import spaced
 from autoseg.genotype.schema import Genotype
 from autoseg.space.schema import genotype_names, space_names
@@ -88,7 +88,7 @@ def guide(
     return config.model_copy(update={kind: guided, **changes}), reasons
 
 
-def is_shipped(config: SearchConfig | RetrainConfig) -> bool:
+def is_shipped(config: AnyConfig) -> bool:
     """Whether the space, genotype or network ships with autoseg. Schedules of the user's own files stay unchanged."""
     if isinstance(config, SearchConfig):
         return config.space.name in space_names()

@@ -16,7 +16,7 @@ from autoseg.config.base import Settings, merge, parse
 from autoseg.config.data import DataConfig, ResolvedDataConfig, data_settings, with_absolute_paths
 from autoseg.config.training import RetrainSchedule, SearchSchedule, TrainingConfig
 from autoseg.data.dataset import resolve
-from autoseg.engine.config import RetrainConfig, SearchConfig
+from autoseg.engine.config import AnyConfig, RetrainConfig, SearchConfig
 from autoseg.engine.device_check import prepare
 from autoseg.engine.environment import pick_device
 from autoseg.errors import ConfigError
@@ -34,7 +34,7 @@ ANY_DATA = resolve(DataConfig(layout="generated"))
 """A placeholder for the data while the other settings are checked."""
 
 
-def check_device(config: SearchConfig | RetrainConfig) -> torch.device:
+def check_device(config: AnyConfig) -> torch.device:
     """Prepare and return the device of a run.
 
     Raises: ConfigError: the device is missing or cannot do what the settings ask, or crop or batch are out of range.
