@@ -20,6 +20,7 @@ from autoseg.api.retrain import retrain
 from autoseg.api.search import search
 from autoseg.config.base import merge
 from autoseg.data.dataset import SegmentationDataset, open_dataset
+from autoseg.data.statistics import count_classes
 from autoseg.engine.config import SearchConfig
 from autoseg.engine.environment import pick_device
 from autoseg.engine.evaluate import evaluate_network
@@ -147,8 +148,6 @@ def evaluate_discretized(task: SearchTask, genotype: Genotype) -> Scores:
 
 def commonest_class(train: SegmentationDataset, val: SegmentationDataset) -> Scores:
     """Scores on `val` of a network that always predicts the commonest class of `train`."""
-    from autoseg.data.statistics import count_classes
-
     counts = count_classes(val).pixels
     confusion = np.zeros((len(counts), len(counts)), dtype=np.int64)
     confusion[:, int(count_classes(train).pixels.argmax())] = counts

@@ -7,9 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from autoseg.data.dataset import open_dataset
+from autoseg.engine.evaluate import Details, evaluate_network
+from autoseg.engine.log import Progress
 from autoseg.engine.predict import IN_WINDOWS, Inference, inference_settings, load_for_inference
 from autoseg.errors import ConfigError, RunError
 from autoseg.files import write_text
+from autoseg.planning.device import memory_errors
+from autoseg.setup.settings import data_for_run
 
 
 def evaluate(
@@ -54,12 +59,6 @@ def evaluate(
     Raises:
         AutosegError: an argument is wrong, or the data cannot be used.
     """
-    from autoseg.data.dataset import open_dataset
-    from autoseg.engine.evaluate import Details, evaluate_network
-    from autoseg.engine.log import Progress
-    from autoseg.planning.device import memory_errors
-    from autoseg.setup.settings import data_for_run
-
     asked = inference_settings(inference)
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}, but at least 1 image must come at once", code="batch-too-small")

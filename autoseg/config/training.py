@@ -112,13 +112,9 @@ class TrainingConfig(Settings):
     """The folder for `store: disk`. Default: $XDG_CACHE_HOME/autoseg or ~/.cache/autoseg."""
 
     @model_validator(mode="after")
-    def _weights_are_not_all_zero(self) -> TrainingConfig:
+    def _loss_uses_its_settings(self) -> TrainingConfig:
         if isinstance(self.class_weights, tuple) and not any(self.class_weights):
             raise ValueError("class_weights needs at least one number greater than 0")
-        return self
-
-    @model_validator(mode="after")
-    def _something_is_smoothed(self) -> TrainingConfig:
         if self.label_smoothing and not any(LOSSES[term.name].smoothed for term in self.loss):
             smoothed = ", ".join(name for name, loss in LOSSES.items() if loss.smoothed)
             raise ValueError(f"label_smoothing is for the terms {smoothed}, of which the loss has none")

@@ -1,7 +1,4 @@
-"""A check that a device computes operations and their gradients as the CPU does.
-
-Letters: N images, C channels, H height, W width.
-"""
+"""A check that a device computes operations and their gradients as the CPU does."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Scores of images in bands of rows, so that memory holds all classes of a few rows only, not of a large image.
-
-Letters: N images, C channels, K classes, H and W height and width of the images, h and w of a view, in pixels.
-"""
+"""Scores of images in bands of rows, so that memory holds all classes of a few rows only, not of a large image."""
 
 from __future__ import annotations
 
@@ -130,7 +127,7 @@ def _views(images: Tensor, scales: Sequence[float], flip: bool) -> Iterator[tupl
 
 
 def _answer(network: nn.Module, view: Tensor, inference: InferenceConfig) -> Iterator[Tensor]:
-    """(N, C, h, w) -> (N, K, rows, w): the logits of a view in bands from top to bottom."""
+    """A view (N, C, h, w) -> (N, K, rows, w): its logits in bands from top to bottom."""
     view = view.to(next((parameter.dtype for parameter in network.parameters()), view.dtype))
     size = view.shape[2:]
     window = inference.window

@@ -25,9 +25,7 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config_path = path / "config.yaml"
-        """Every setting of the run."""
         self.metrics_path = path / "metrics.jsonl"
-        """One JSON object a line."""
         self.checkpoints = path / "checkpoints"
         """Folder of last.pt and best.pt."""
         self._board: Any = None
