@@ -96,7 +96,6 @@ def _write(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def _draw(report: DataReport, path: Path) -> None:
-    """Draw the contact sheet if any sample can be shown."""
     from autoseg.viz.palette import palette
     from autoseg.viz.samples import draw_contact_sheet
     from autoseg.viz.style import save

@@ -107,7 +107,6 @@ def demo(
 
 
 def _rows(searched: Run, genotype: Genotype, result: Mapping[str, Any]) -> list[Row]:
-    """One row of the table for each network."""
     config = searched.config(SearchConfig)
     train, val = open_dataset(config.data, "train"), open_dataset(config.data, "val")
     task = SearchTask(config, train, val, pick_device(config.device))
@@ -155,7 +154,6 @@ def commonest_class(train: SegmentationDataset, val: SegmentationDataset) -> Sco
 
 
 def _table(rows: list[Row]) -> str:
-    """A Markdown table."""
     lines = ["| network | val mIoU | parameters | multiply-adds | time |", "|---|---|---|---|---|"]
     for row in rows:
         parameters = f"{row.parameters / 1e6:.2f}M" if row.parameters else ""

@@ -112,7 +112,6 @@ def _targets(run: Path, split: str, out: Path | None, plot: bool) -> tuple[Path,
 
 
 def _refuse_target(path: Path) -> None:
-    """Raises: RunError: a file exists already, or its folder does not."""
     if path.exists():
         raise RunError(f"{path} is there already; give another --out", code="file-exists")
     if not path.parent.is_dir():

@@ -167,10 +167,7 @@ def plan(
 
 
 def _is_here(device: str, memory_bytes: int | None) -> bool:
-    """Whether this machine may have a device; False for a GPU if it has none.
-
-    Raises: ConfigError: such a GPU, if its memory is not given.
-    """
+    """Whether this machine may have a device. Raises: ConfigError: a GPU that it lacks, if its memory is not given."""
     if not device.startswith("cuda") or torch.cuda.is_available():
         return True
     if memory_bytes is None:
@@ -192,10 +189,7 @@ def _asked(crop: Size | None, batch: int | None, classes: int | None) -> dict[st
 
 
 def _images(settings: SearchConfig, images: int | None, has_data: bool) -> tuple[int, Limits]:
-    """The number of training images, and the largest crop and batch size to propose.
-
-    Raises: ConfigError: fewer than four images. DataError: unusable data.
-    """
+    """The number of training images, and the largest crop and batch size to propose. Raises: ConfigError: too few."""
     limits = UNKNOWN
     number = CITYSCAPES_IMAGES if images is None else images
     if has_data:

@@ -108,10 +108,7 @@ def find_images(sources: Sequence[str | Path]) -> list[Path]:
 
 
 def _check(images: Sequence[Path], files: Sequence[tuple[Path, Path]], data: ResolvedDataConfig) -> None:
-    """Read all images before any file is written, so that a bad one leaves no partial result.
-
-    Raises: DataError: an image is unreadable, too small, or unlike the network's. RunError: a file exists already.
-    """
+    """Read all images before any file is written, so that a bad one leaves no partial result."""
     for file in (file for pair in files for file in pair):
         if file.exists():
             raise RunError(f"{file} is there already; give another --out", code="file-exists")

@@ -51,7 +51,6 @@ def check_data(
 
 
 def _splits(report: DataReport) -> list[str]:
-    """One line for each split."""
     heads = ("split", "images", "smallest", "median", "largest", "sizes", "ignored", "image files", "mask files")
     rows: list[Sequence[str]] = [heads]
     for name, summary in report.summary.items():

@@ -146,10 +146,7 @@ def merge(base: Mapping[str, Any], *overrides: Mapping[str, Any]) -> dict[str, A
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
-    """Parse `["search.optimizer.lr=3e-3"]` into nested mappings; values are YAML.
-
-    Raises: ConfigError: an assignment without `=` or key, or with an unreadable value.
-    """
+    """Parse `["search.optimizer.lr=3e-3"]` into nested mappings; values are YAML. Raises: ConfigError: another form."""
     result: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")

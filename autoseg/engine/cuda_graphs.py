@@ -81,8 +81,6 @@ class CudaGraphs:
 
 
 class _Graph(NamedTuple):
-    """A recorded step."""
-
     inputs: Inputs
     loss: Tensor
     gradients: list[Tensor | None]

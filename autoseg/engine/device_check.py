@@ -53,10 +53,7 @@ PROBES = (
 
 @cache
 def prepare(device: torch.device) -> None:
-    """Check an experimental device, mps, once in a process, and log that it is one. Other devices need no check.
-
-    Raises: ConfigError: see `check_gradients`.
-    """
+    """Check an experimental device, mps, by `check_gradients`, once in a process, and log that it is one."""
     if device.type == "mps":
         check_gradients(device)
         _log.warning("device mps is experimental: its operations were compared with the CPU's, runs on it were not")

@@ -53,7 +53,6 @@ def pick_device(name: str) -> torch.device:
 
 
 def _check_gpu(name: str, number: int) -> None:
-    """Raises: ConfigError: there is no such GPU."""
     if not torch.cuda.is_available():
         built = torch.version.cuda or torch.version.hip
         why = "" if built else " (this PyTorch is built without CUDA)"
@@ -67,7 +66,6 @@ def _check_gpu(name: str, number: int) -> None:
 
 
 def _what_works() -> str:
-    """Advice that names the devices of this machine."""
     names = ["cpu"]
     if torch.cuda.is_available():
         names = [*(f"cuda:{number}" for number in range(torch.cuda.device_count())), *names]

@@ -67,7 +67,6 @@ def resized_bands(bands: Iterable[Tensor], length: int, size: Sequence[int], ali
 
 
 def _band_rows(scores: Tensor, width: int) -> int:
-    """The number of rows of `width` pixels in a band of `BAND_BYTES`."""
     return max(1, BAND_BYTES // (scores.shape[0] * scores.shape[1] * width * scores.element_size()))
 
 

@@ -118,14 +118,10 @@ class RetrainTask:
         return images.contiguous(memory_format=preferred_format(self.device)), drawn, masks
 
     def _gradients(self, inputs: Inputs) -> Tensor:
-        """`_forward_backward`, eagerly or replayed from a CUDA graph."""
         return self.recordings("weights", inputs, self.parameters, lambda given, _: self._forward_backward(given))
 
     def _forward_backward(self, inputs: Inputs) -> Tensor:
-        """Forward pass, loss and backward pass of one batch.
-
-        inputs: from `_prepared`; if the step has several batches, also the batch's share of each term of the loss.
-        """
+        """Forward pass, loss and backward pass. inputs: from `_prepared`, and from `accumulated` the share, if any."""
         images, masks, whole, *share = inputs
         self.optimizer.zero_grad(set_to_none=True)
         with autocast(self.device, self.schedule.precision):

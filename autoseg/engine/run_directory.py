@@ -17,10 +17,7 @@ LEFTOVERS = ".*.tmp"
 
 
 class Run:
-    """One run directory: its settings, metrics and checkpoints.
-
-    `Run.create` makes a new one and never overwrites another; `Run.open` opens an existing one.
-    """
+    """One run directory: its settings, metrics and checkpoints."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -71,7 +71,6 @@ class Memory:
     peak_bytes: int
     """Peak without the margin: `eager_bytes` and `graph_bytes`."""
     peak_step: Step
-    """The step that has the peak."""
     parameter_bytes: int
     """Parameters and buffers."""
     gradient_bytes: int

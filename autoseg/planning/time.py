@@ -115,10 +115,7 @@ def extrapolate(samples: Sequence[Sample], setting: Setting) -> StepSeconds:
 
 
 def measure(config: SearchConfig, device: torch.device) -> StepSeconds:
-    """Median seconds of some steps of a search on random images that are already on the device.
-
-    Raises: ConfigError: the device is out of memory.
-    """
+    """Median seconds of some steps of a search on random images that are already on the device."""
     warm_up = WARM_UP.get(device.type, 1)
     try:
         with own_random_state(device):

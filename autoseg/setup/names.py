@@ -28,10 +28,7 @@ def known_names() -> dict[str, dict[str, str]]:
 
 
 def look_up(source: str | Path) -> list[Found]:
-    """Everything that a source stands for; `unet` is a space and a network.
-
-    Raises: AutosegError: it stands for nothing, or the file is invalid.
-    """
+    """Everything that a source stands for; `unet` is a space and a network. Raises: AutosegError: there is none."""
     name, path = str(source), Path(source).expanduser()
     found: list[Found] = [SearchSpace.load(name)] if name in space_names() else []
     if name in (*genotype_names(), *network_names()) or path.is_dir():

@@ -87,10 +87,7 @@ def open_splits(settled: Settled[Config]) -> tuple[SegmentationDataset, Segmenta
 def begin(
     run: Run | None, out: str | Path, task: SearchTask | RetrainTask, reasons: Sequence[str], show_progress: bool
 ) -> Run:
-    """Read every sample, print the notes, and make the directory of a new run.
-
-    Raises: DataError: an unusable sample. RunError: the directory cannot be made.
-    """
+    """Read every sample, print the notes, and make the directory of a new run. Raises: DataError, RunError."""
     _read_all(task, show_progress)
     if show_progress:
         print("\n  ".join([describe_dataset(task.config.data), *reasons, *task.notes]))
