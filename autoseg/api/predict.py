@@ -77,10 +77,7 @@ def predict(
 
 
 def find_images(sources: Sequence[str | Path]) -> list[Path]:
-    """The image files in `sources`: files, and folders with their subfolders.
-
-    Raises: DataError: a file is missing, a folder has no images, or two images have the same name.
-    """
+    """The images in `sources`: files, and folders with their subfolders. Raises: DataError: none, or a name twice."""
     found: list[Path] = []
     for source in map(Path, sources):
         if source.is_dir():

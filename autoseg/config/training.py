@@ -1,7 +1,4 @@
-"""Schedules of a search and of a retraining: optimizer, augmentation, loss, kernels.
-
-Ratios are fractions of 1. Learning rates are per step.
-"""
+"""Schedules of a search and of a retraining. Ratios are fractions of 1; learning rates are per step."""
 
 from __future__ import annotations
 

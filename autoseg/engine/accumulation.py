@@ -1,7 +1,4 @@
-"""Gradient accumulation: one step from the summed gradients of several batches.
-
-A reader of the algorithm may take `accumulated` for the gradients of one batch and skip this file.
-"""
+"""Gradient accumulation. A reader of the algorithm may take `accumulated` for the gradients of one batch."""
 
 from __future__ import annotations
 
@@ -49,10 +46,7 @@ def accumulated(
 
 
 def steps_in_epoch(batches: int, schedule: TrainingConfig, place: str) -> int:
-    """The number of optimizer steps in an epoch of `batches`. place: the group of the schedule, `search` or `retrain`.
-
-    Raises: ConfigError: `accumulate` does not divide the batches; the message says what would.
-    """
+    """Steps in an epoch of `batches`. place: `search` or `retrain`. Raises: ConfigError: some batches are left."""
     accumulate, most = schedule.accumulate, schedule.max_steps_per_epoch
     steps = batches // accumulate
     if most is not None and steps >= most:

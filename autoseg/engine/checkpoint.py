@@ -24,11 +24,7 @@ def save_checkpoint(path: Path, kind: Kind, architecture: Mapping[str, Any], con
 
 
 def load_checkpoint(path: Path, kind: Kind, architecture: Mapping[str, Any]) -> dict[str, Any]:
-    """Read a checkpoint to the CPU.
-
-    Raises: CheckpointError: the file is missing, damaged, of another kind, of a newer version, or of another space or
-    genotype than `architecture`.
-    """
+    """Read a checkpoint to the CPU. Raises: CheckpointError: missing, damaged, newer, or of another kind or space."""
     if not path.is_file():
         raise CheckpointError(
             f"{path} does not exist; the run has not got that far, go on with it by --resume", code="checkpoint-missing"

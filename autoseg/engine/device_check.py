@@ -60,10 +60,7 @@ def prepare(device: torch.device) -> None:
 
 
 def check_gradients(device: torch.device, probes: Sequence[Probe] = PROBES) -> None:
-    """Compare operations and their gradients on small tensors with the CPU's. Takes milliseconds.
-
-    Raises: ConfigError: the device cannot compute an operation, or computes it wrongly.
-    """
+    """Compare operations and their gradients on small tensors with the CPU's. Raises: ConfigError: one is wrong."""
     for probe in probes:
         expected = _results(probe, torch.device("cpu"))
         try:

@@ -77,10 +77,7 @@ class RetrainTask:
         self.average = MovingAverage(self.network, self.schedule.ema_decay) if self.schedule.ema_decay else None
 
     def load_weights(self) -> None:
-        """Load the classifier's weights that the settings name, if any, and print which layers matched.
-
-        Raises: CheckpointError: the file is unreadable or of another network; the network is then unchanged.
-        """
+        """Load the classifier's weights that the settings name, if any, and print which layers matched."""
         if self.config.weights is None:
             return
         path = Path(self.config.weights).expanduser()
@@ -215,10 +212,7 @@ class MovingAverage(nn.Module):
 
 
 def compiled(function: Function, device: torch.device) -> Function:
-    """Return `function` compiled; compilation happens at its first call.
-
-    Raises: ConfigError: this machine cannot compile a small test program.
-    """
+    """Return `function`, to be compiled at its first call. Raises: ConfigError: not even a small program compiles."""
     import torch._inductor.config as settings  # slow to import
 
     try:

@@ -203,10 +203,7 @@ class Gradients:
                 parameter.requires_grad_(name != half)
 
     def __call__(self, half: Half, *batches: Batch) -> Tensor:
-        """The loss of all batches together; the gradients of `half` are in `.grad`. Freeze the other half first.
-
-        `.grad` of the other half is undefined afterwards.
-        """
+        """The loss of all batches; `.grad` of `half` alone holds its gradients. Freeze the other half first."""
 
         def compute(inputs: Inputs, streams: Sequence[torch.cuda.Stream]) -> Tensor:
             return self.forward_backward(half, inputs, 1 / len(batches), streams)

@@ -152,10 +152,7 @@ class Setting(NamedTuple):
 
 
 def predict_memory(config: AnyConfig, device: torch.device, steps: Sequence[Step] = STEPS) -> Memory:
-    """Predict the memory of one iteration, or of some `steps` of a search. The device need not be present.
-
-    fp16 counts as bf16, which takes as much.
-    """
+    """Predict the memory of one iteration, or of some `steps` of a search. The device need not be present."""
     schedule = config.schedule
     # building a task seeds the random numbers, and so does a step of a retraining
     with own_random_state(CPU), followed(_stand_in(config, device), device) as (task, live):
@@ -374,7 +371,7 @@ def _stand_in(config: AnyConfig, device: torch.device) -> AnyTask:
     The rest takes as much memory as on `device`, or a little more. The moving average is counted separately.
     """
     if config.schedule.precision == "fp16":
-        config = config.with_schedule(precision="bf16")
+        config = config.with_schedule(precision="bf16")  # which takes as much
     if isinstance(config, SearchConfig):
         kernels = config.search.kernels
         if kernels.depthwise == "triton":

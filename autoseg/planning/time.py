@@ -140,11 +140,7 @@ def measure(config: SearchConfig, device: torch.device) -> StepSeconds:
 
 
 def count_steps(config: SearchConfig, images: int) -> Steps:
-    """The steps of a search on `images` training images.
-
-    Raises: DataError: too few images to split. ConfigError: trainA or trainB holds no whole batch, or the accumulated
-    batches do not divide an epoch.
-    """
+    """The steps of a search on `images` training images. Raises: DataError, ConfigError: there are no whole steps."""
     schedule = config.search
     halves = [len(half) for half in halve(images, schedule.train_a_fraction, config.seed)]
     if min(halves) < schedule.batch_size:

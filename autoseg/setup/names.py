@@ -45,10 +45,7 @@ def look_up(source: str | Path) -> list[Found]:
 
 
 def with_changes(found: Found, overrides: Mapping[str, Any]) -> Found:
-    """Change the options of a network of the literature, as in `{"network": {"width": 0.5}}`.
-
-    Spaces and genotypes stay as they are. Raises: ConfigError: unknown options.
-    """
+    """Change options of a network of the literature, as by `{"network": {"width": 0.5}}`; spaces and genotypes stay."""
     if not overrides:
         return found
     if stray := [key for key in overrides if key != "network"]:

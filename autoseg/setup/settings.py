@@ -35,10 +35,7 @@ ANY_DATA = resolve(DataConfig(layout="generated"))
 
 
 def check_device(config: AnyConfig) -> torch.device:
-    """Prepare and return the device of a run.
-
-    Raises: ConfigError: the device is missing or cannot do what the settings ask, or crop or batch are out of range.
-    """
+    """Prepare and return the device of a run. Raises: ConfigError: it is missing or cannot do what the settings ask."""
     device = pick_device(config.device)
     Setting.of(config.schedule).check()
     check_precision(config.schedule, config.kind, device)
@@ -161,7 +158,6 @@ def search_config(sources: Sources, check: Callable[[SearchConfig], object] = ch
     """All settings of a search. The data is opened only after all other settings are checked.
 
     `check`: a further check of the settings without those of the data.
-    Raises: SearchSpaceError, DataError, ConfigError: one line on what is wrong.
     """
     try:
         settings = parse(SearchConfig, sources.merged(), sources.where)
@@ -176,7 +172,6 @@ def retrain_config(sources: Sources, match: CostTarget | None = None) -> Retrain
     """All settings of a retraining. The data is opened only after all other settings are checked.
 
     `match`: the cost to which the width of a network of the literature is scaled.
-    Raises: AutosegError: one line on what is wrong.
     """
     settings = parse(RetrainConfig, sources.merged(), sources.where)
     check_device(settings)

@@ -35,10 +35,7 @@ class Settled(NamedTuple, Generic[Config]):
 
 
 def open_run(out: str | Path, kind: Kind, resume: bool, given: bool) -> Run | None:
-    """The run in `out` to resume; None for a new one.
-
-    given: whether any settings are given. Raises: RunError: `out` holds something else, or nothing to resume.
-    """
+    """The run in `out` to resume; None for a new one. given: settings are given. Raises: RunError: neither works."""
     path = Path(out)
     if not (resume and (path / "config.yaml").is_file()):
         refuse_used(path)
@@ -87,8 +84,12 @@ def open_splits(settled: Settled[Config]) -> tuple[SegmentationDataset, Segmenta
 def begin(
     run: Run | None, out: str | Path, task: SearchTask | RetrainTask, reasons: Sequence[str], show_progress: bool
 ) -> Run:
-    """Read every sample, print the notes, and make the directory of a new run. Raises: DataError, RunError."""
-    _read_all(task, show_progress)
+    """Read every sample, to find a bad file now and not hours later, print the notes, and make a new directory."""
+    train, val = task.train_set, task.val_set
+    where = task.schedule.store, task.device, task.schedule.cache_dir
+    with Progress("reading", len(train) + len(val), enabled=show_progress) as progress:
+        keep_samples(train, *where, lambda done, _: progress.update(done))
+        keep_samples(val, *where, lambda done, _: progress.update(len(train) + done))
     if show_progress:
         print("\n  ".join([describe_dataset(task.config.data), *reasons, *task.notes]))
     environment = describe_environment(task.device, task.config.seed)
@@ -96,26 +97,8 @@ def begin(
         run = Run.create(out, task.config, environment)
     else:
         run.complete(environment)
-    _write_left_out(run, task)
+    skipped = [(split, *one) for split, dataset in (("train", train), ("val", val)) for one in dataset.left_out]
+    if skipped:
+        write_text(run.path / "left_out.txt", "".join(f"{split}/{name}: {reason}\n" for split, name, reason in skipped))
     task.begin(run)
     return run
-
-
-def _read_all(task: SearchTask | RetrainTask, show_progress: bool) -> None:
-    """Read each sample once, so that a bad file is found now and not hours later, and keep it if there is room."""
-    train, val = task.train_set, task.val_set
-    where = task.schedule.store, task.device, task.schedule.cache_dir
-    with Progress("reading", len(train) + len(val), enabled=show_progress) as progress:
-        keep_samples(train, *where, lambda done, _: progress.update(done))
-        keep_samples(val, *where, lambda done, _: progress.update(len(train) + done))
-
-
-def _write_left_out(run: Run, task: SearchTask | RetrainTask) -> None:
-    """Write left_out.txt, with split, name and reason of each sample that `on_bad_file: skip` left out, if any."""
-    lines = [
-        f"{split}/{name}: {reason}\n"
-        for split, dataset in (("train", task.train_set), ("val", task.val_set))
-        for name, reason in dataset.left_out
-    ]
-    if lines:
-        write_text(run.path / "left_out.txt", "".join(lines))
