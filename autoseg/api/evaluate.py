@@ -101,21 +101,17 @@ def _targets(run: Path, split: str, out: Path | None, plot: bool) -> tuple[Path,
     """The JSON file of an evaluation and the stem of its pictures. Raises: RunError: one cannot be written."""
     if out is None:
         return run / f"evaluation_{split}.json", run / "figures" / f"confusion_{split}"
-    stem = out.with_name(f"{out.stem}_confusion")
-    _refuse_target(out)
+    stem, targets = out.with_name(f"{out.stem}_confusion"), [out]
     if plot:
         from autoseg.viz.style import FORMATS  # slow to import
 
-        for form in FORMATS:
-            _refuse_target(stem.with_name(f"{stem.name}.{form}"))
+        targets += [stem.with_name(f"{stem.name}.{form}") for form in FORMATS]
+    for path in targets:
+        if path.exists():
+            raise RunError(f"{path} is there already; give another --out", code="file-exists")
+        if not path.parent.is_dir():
+            raise RunError(
+                f"{path.parent}, the folder of {path.name}, does not exist; create it, or give another --out",
+                code="folder-missing",
+            )
     return out, stem
-
-
-def _refuse_target(path: Path) -> None:
-    if path.exists():
-        raise RunError(f"{path} is there already; give another --out", code="file-exists")
-    if not path.parent.is_dir():
-        raise RunError(
-            f"{path.parent}, the folder of {path.name}, does not exist; create it, or give another --out",
-            code="folder-missing",
-        )

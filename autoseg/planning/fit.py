@@ -59,11 +59,8 @@ class Planner:
     def __init__(self, config: AnyConfig, device: torch.device, memory_bytes: int, limits: Limits = UNKNOWN) -> None:
         self.config, self.device, self.memory_bytes, self.limits = config, device, memory_bytes, limits
         self.asked = Setting.of(config.schedule)
-        self.predict = cache(self._predict)
+        self.predict: Predict = cache(lambda setting: predict_memory(setting.apply(config), device))
         self.predict_peak = cache(self._predict_peak)
-
-    def _predict(self, setting: Setting) -> Memory:
-        return predict_memory(setting.apply(self.config), self.device)
 
     def _predict_peak(self, setting: Setting) -> Memory:
         """Predict in half the time: only the step that has the peak at the asked crop and batch size.

@@ -37,7 +37,7 @@ def test_help_answers_in_half_a_second() -> None:
     seconds = []
     for _ in range(8):  # the best of several, since the machine is shared
         began = time.perf_counter()
-        done = process("-m", "autoseg.cli.main", "--help")
+        done = process("-m", "autoseg", "--help")
         seconds.append(time.perf_counter() - began)
         assert done.returncode == 0, done.stderr
         if seconds[-1] < 0.5:
@@ -118,10 +118,10 @@ def test_usage_errors_are_one_line(arguments: list[str], message: str, capsys: p
 
 @pytest.mark.slow
 def test_an_error_of_a_process_is_one_line_and_status_2(tmp_path: Path) -> None:
-    done = process("-m", "autoseg.cli.main", "decode", tmp_path / "nope")
+    done = process("-m", "autoseg", "decode", tmp_path / "nope")
     assert (done.returncode, done.stdout) == (2, "")
     check_line(done.stderr, "run-missing", tmp_path / "nope", "`--out` of search or retrain")
-    shown = process("-m", "autoseg.cli.main", "decode", tmp_path / "nope", "--debug")
+    shown = process("-m", "autoseg", "decode", tmp_path / "nope", "--debug")
     assert shown.returncode != 0
     assert "Traceback" in shown.stderr
     assert "RunError" in shown.stderr
