@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Generic, NamedTuple
 
 from autoseg.config.training import SearchSchedule, TrainingConfig
 from autoseg.data.base import SegmentationDataset
 from autoseg.data.dataset import describe_dataset, open_dataset
 from autoseg.data.loading.cache import keep_samples
 from autoseg.engine.checkpoint import Kind
-from autoseg.engine.config import Config
+from autoseg.engine.config import AnyConfig, Config
 from autoseg.engine.environment import describe_environment, pick_device
 from autoseg.engine.log import Progress
 from autoseg.engine.retrain import RetrainTask
@@ -22,16 +21,6 @@ from autoseg.files import write_text
 from autoseg.planning.fit import fit_to_device
 from autoseg.setup.from_data import guide, is_shipped
 from autoseg.setup.settings import Sources, first_difference
-
-
-class Settled(NamedTuple, Generic[Config]):
-    """The settings of a run."""
-
-    settings: Config
-    reasons: list[str]
-    """One line for each setting that was picked for the data or the device."""
-    train: SegmentationDataset | None = None
-    """The training images, if they were opened with these settings."""
 
 
 def open_run(out: str | Path, kind: Kind, resume: bool, given: bool) -> Run | None:
@@ -51,9 +40,12 @@ def open_run(out: str | Path, kind: Kind, resume: bool, given: bool) -> Run | No
     return run
 
 
-def settle(wanted: Config, sources: Sources, quick: bool, run: Run | None) -> Settled[Config]:
+def settle(
+    wanted: Config, sources: Sources, quick: bool, run: Run | None
+) -> tuple[Config, list[str], SegmentationDataset | None]:
     """The settings of a run. Those that the user has not set are made to fit the data and the device.
 
+    Also returns one line for each setting that was picked, and the training images if they were opened already.
     run: one to resume, which keeps its own settings. Raises: ConfigError: the settings given now differ from them.
     """
     named = sources.set_by_user(wanted.kind)
@@ -72,13 +64,14 @@ def settle(wanted: Config, sources: Sources, quick: bool, run: Run | None) -> Se
                 f"{run.path} was started with other settings ({difference}); resume with --out and --resume alone",
                 code="run-settings-differ",
             )
-    return Settled(settings, reasons, train if guided.data == wanted.data else None)
+    return settings, reasons, train if guided.data == wanted.data else None
 
 
-def open_splits(settled: Settled[Config]) -> tuple[SegmentationDataset, SegmentationDataset]:
-    """The training and validation images. Raises: DataError: they cannot be used."""
-    data, train = settled.settings.data, settled.train
-    return open_dataset(data, "train") if train is None else train, open_dataset(data, "val")
+def open_splits(
+    config: AnyConfig, train: SegmentationDataset | None
+) -> tuple[SegmentationDataset, SegmentationDataset]:
+    """The training images, if they are not open yet, and the validation images."""
+    return open_dataset(config.data, "train") if train is None else train, open_dataset(config.data, "val")
 
 
 def begin(
