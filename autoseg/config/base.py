@@ -145,6 +145,13 @@ def merge(base: Mapping[str, Any], *overrides: Mapping[str, Any]) -> dict[str, A
     return merged
 
 
+def refuse_others(keys: Iterable[str], known: str, example: str) -> None:
+    """Raises: ConfigError: `keys` has another than `known`."""
+    for key in keys:
+        if key != known:
+            raise ConfigError(f"unknown key '{key}' (known here: {known}, such as {example})", code="unknown-setting")
+
+
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
     """Parse `["search.optimizer.lr=3e-3"]` into nested mappings; values are YAML. Raises: ConfigError: another form."""
     result: dict[str, Any] = {}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from autoseg.config.base import merge
+from autoseg.config.base import merge, refuse_others
 from autoseg.errors import ConfigError
 from autoseg.files import read_yaml
 from autoseg.genotype.schema import Genotype
@@ -48,10 +48,7 @@ def with_changes(found: Found, overrides: Mapping[str, Any]) -> Found:
     """Change options of a network of the literature, as by `{"network": {"width": 0.5}}`; spaces and genotypes stay."""
     if not overrides:
         return found
-    if stray := [key for key in overrides if key != "network"]:
-        raise ConfigError(
-            f"unknown key '{stray[0]}' (known here: network, such as network.width)", code="unknown-setting"
-        )
+    refuse_others(overrides, "network", "network.width")
     if not isinstance(found, FixedNetwork):
         return found
     options = overrides["network"]

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from autoseg.config.base import Settings, merge, parse
+from autoseg.config.base import Settings, merge, parse, refuse_others
 from autoseg.config.data import DataConfig, ResolvedDataConfig, data_settings, with_absolute_paths
 from autoseg.config.training import RetrainSchedule, SearchSchedule, TrainingConfig
 from autoseg.data.dataset import resolve
@@ -272,8 +272,7 @@ def _data(data: Source | DataConfig, before: Any = None) -> dict[str, Any]:
 
 def data_overrides(overrides: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """The group `data` of `overrides`. Raises: ConfigError: they have other groups."""
-    if stray := [key for key in overrides or {} if key != "data"]:
-        raise ConfigError(f"unknown key '{stray[0]}' (known here: data, such as data.resize)", code="unknown-setting")
+    refuse_others(overrides or {}, "data", "data.resize")
     data: Mapping[str, Any] = (overrides or {}).get("data", {})
     if not isinstance(data, Mapping):
         raise ConfigError(f"data: should be a mapping, not {data!r}", code="setting-invalid")
