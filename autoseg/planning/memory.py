@@ -155,7 +155,7 @@ def predict_memory(config: AnyConfig, device: torch.device, steps: Sequence[Step
     """Predict the memory of one iteration, or of some `steps` of a search. The device need not be present."""
     schedule = config.schedule
     # building a task seeds the random numbers, and so does a step of a retraining
-    with own_random_state(CPU), followed(_stand_in(config, device), device) as (task, live):
+    with torch.random.fork_rng([]), followed(_stand_in(config, device), device) as (task, live):
         network, optimizers = _network(task), _optimizers(task)
         own = [*network.parameters(), *network.buffers()]
         live.add(own)
@@ -324,13 +324,6 @@ def _graph_bytes(task: AnyTask, peaks: dict[Step, Peak], batch: Batch, live: Liv
 
 
 # --- stand-ins --------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def own_random_state(device: torch.device) -> Iterator[None]:
-    """Restore the random state afterwards, since building a task seeds it."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        yield
 
 
 @contextmanager

@@ -19,7 +19,6 @@ from autoseg.planning.memory import (
     STEPS,
     Setting,
     Step,
-    own_random_state,
     random_batch,
     stand_in_task,
     take_step,
@@ -118,7 +117,8 @@ def measure(config: SearchConfig, device: torch.device) -> StepSeconds:
     """Median seconds of some steps of a search on random images that are already on the device."""
     warm_up = WARM_UP.get(device.type, 1)
     try:
-        with own_random_state(device):
+        # building a task seeds the random numbers
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
             task = stand_in_task(config, device)
             batches = {step: [random_batch(task) for _ in range(config.search.accumulate)] for step in STEPS}
             times: dict[Step, list[float]] = {step: [] for step in STEPS}

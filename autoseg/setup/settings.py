@@ -102,7 +102,7 @@ def search_sources(
     overrides: Mapping[str, Any] | None = None,
 ) -> Sources:
     """The sources of a search's settings. Raises: SearchSpaceError, ConfigError: no space, or an invalid one."""
-    file, changes = _read_config(config), dict(overrides or {})
+    file, changes = read_config(config), dict(overrides or {})
     in_file = file.pop("space", None)
     chosen = space if space is not None else in_file
     if isinstance(changes.get("space"), str):
@@ -127,7 +127,7 @@ def retrain_sources(
     match: CostTarget | None = None,
 ) -> Sources:
     """The sources of a retraining's settings. Raises: AutosegError: no genotype or network, or an invalid one."""
-    file, changes = _read_config(config), dict(overrides or {})
+    file, changes = read_config(config), dict(overrides or {})
     in_file = [file.pop(key, None) for key in ("genotype", "network")]
     by_name = [changes.pop(key) for key in ("genotype", "network") if isinstance(changes.get(key), str)]
     source = next((one for one in (architecture, *by_name, *in_file) if one is not None), None)
@@ -253,7 +253,8 @@ def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str
     return None
 
 
-def _read_config(config: str | Path | None) -> dict[str, Any]:
+def read_config(config: str | Path | None) -> dict[str, Any]:
+    """The settings of a file, as plain data; none without one."""
     return {} if config is None else read_yaml(Path(config), ConfigError)
 
 
