@@ -41,23 +41,19 @@ def pick_device(name: str) -> torch.device:
     if kind == "mps" and not torch.backends.mps.is_available():
         raise _missing("device mps is not there: it is the GPU of a Mac with Apple silicon")
     if kind == "cuda":
-        _check_gpu(name, int(number or 0))
-        torch.cuda.set_device(int(number or 0))
-        return torch.device("cuda", int(number or 0))
+        index = int(number or 0)
+        if not torch.cuda.is_available():
+            built = torch.version.cuda or torch.version.hip
+            why = "" if built else " (this PyTorch is built without CUDA)"
+            raise _missing(f"device {name} is not there on this machine", why)
+        if index >= (count := torch.cuda.device_count()):
+            names = ", ".join(f"cuda:{at}: {torch.cuda.get_device_name(at)}" for at in range(count))
+            raise _missing(f"device {name} is not there: this machine has {count} GPU{'s' * (count > 1)} ({names})")
+        torch.cuda.set_device(index)
+        return torch.device("cuda", index)
     if kind == "cpu":
         keep_freed_memory()
     return torch.device(kind)
-
-
-def _check_gpu(name: str, number: int) -> None:
-    if not torch.cuda.is_available():
-        built = torch.version.cuda or torch.version.hip
-        why = "" if built else " (this PyTorch is built without CUDA)"
-        raise _missing(f"device {name} is not there on this machine", why)
-    if number >= (count := torch.cuda.device_count()):
-        names = ", ".join(f"cuda:{at}: {torch.cuda.get_device_name(at)}" for at in range(count))
-        gpus = f"{count} GPU{'s' * (count > 1)} ({names})"
-        raise _missing(f"device {name} is not there: this machine has {gpus}")
 
 
 def _missing(message: str, why: str = "") -> ConfigError:

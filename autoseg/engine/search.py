@@ -23,9 +23,8 @@ from autoseg.engine.training import batches_of_steps, make_loader, make_loss, se
 from autoseg.errors import ConfigError, DataError
 from autoseg.files import to_yaml, write_text
 from autoseg.losses.losses import SegmentationLoss
-from autoseg.supernet import Supernet, build_supernet
+from autoseg.supernet import Supernet, build_supernet, choose_kernels
 from autoseg.supernet.build import reference_notes
-from autoseg.supernet.fast.kernels import choose_kernels
 from autoseg.supernet.upsampling import relative_costs
 
 Half = Literal["weights", "architecture"]

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autoseg.config.training import SearchSchedule, TrainingConfig
-from autoseg.data.base import SegmentationDataset
-from autoseg.data.dataset import describe_dataset, open_dataset
+from autoseg.data.dataset import SegmentationDataset, describe_dataset, open_dataset
 from autoseg.data.loading.cache import keep_samples
 from autoseg.engine.checkpoint import Kind
 from autoseg.engine.config import AnyConfig, Config
