@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from autoseg.config.data import ResolvedDataConfig
@@ -69,7 +67,7 @@ def predict(
                 f"{out} cannot be made ({reason.strerror}); give another --out", code="folder-unwritable"
             ) from None
         for done, (path, targets) in enumerate(zip(found, files, strict=True), start=1):
-            image = _read(path, config.data)
+            image = read_image(path, None, config.data.channels, config.data.pixel_type)
             labels = label_map(network, image, config.data, target, asked)
             pictures = _paletted(labels, colours), Image.fromarray(overlay(as_picture(image), labels, colours))
             for file, picture in zip(targets, pictures, strict=True):
@@ -79,10 +77,7 @@ def predict(
 
 
 def find_images(sources: Sequence[str | Path]) -> list[Path]:
-    """The image files in `sources`: files, and folders with their subfolders.
-
-    Raises: DataError: a file is missing, a folder has no images, or two images have the same name.
-    """
+    """The images in `sources`: files, and folders with their subfolders. Raises: DataError: none, or a name twice."""
     found: list[Path] = []
     for source in map(Path, sources):
         if source.is_dir():
@@ -110,25 +105,17 @@ def find_images(sources: Sequence[str | Path]) -> list[Path]:
 
 
 def _check(images: Sequence[Path], files: Sequence[tuple[Path, Path]], data: ResolvedDataConfig) -> None:
-    """Read all images before any file is written, so that a bad one leaves no partial result.
-
-    Raises: DataError: an image is unreadable or too small. RunError: a file exists already.
-    """
+    """Read all images before any file is written, so that a bad one leaves no partial result."""
     for file in (file for pair in files for file in pair):
         if file.exists():
             raise RunError(f"{file} is there already; give another --out", code="file-exists")
     for path in images:
-        height, width = _read(path, data).shape[:2]
+        height, width = read_image(path, None, data.channels, data.pixel_type).shape[:2]
         if min(height, width) < LEAST_SIDE:
             raise DataError(
                 f"{path} is {width}x{height} pixels, but images need at least {LEAST_SIDE} each way; remove it",
                 code="image-too-small",
             )
-
-
-def _read(path: Path, data: ResolvedDataConfig) -> NDArray[Any]:
-    """Read an image (H, W, C). Raises: DataError: it has other channels or another pixel type than the network's."""
-    return read_image(path, None, data.channels, data.pixel_type)
 
 
 def _paletted(labels: np.ndarray, colours: np.ndarray) -> Image.Image:

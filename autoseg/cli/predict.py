@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from autoseg.cli import options
-from autoseg.errors import ConfigError
 
 
 def predict(
@@ -35,13 +34,11 @@ def predict(
     Example: autoseg predict runs/b photos/ --out predictions
     """
     from autoseg.api.predict import predict as predict_api
+    from autoseg.config.base import refuse_others
 
     settings = options.overrides(set_)
     inference = options.inference(settings, multi_scale, scales, flip, fuse, crf, window, overlap)
-    if settings:
-        raise ConfigError(
-            f"unknown key '{next(iter(settings))}' (known here: crf, such as crf.iterations)", code="unknown-setting"
-        )
+    refuse_others(settings, "crf", "crf.iterations")
     files = predict_api(
         run, images, out, inference=inference, checkpoint=checkpoint, device=device or "auto", precision=precision,
         output_stride=output_stride,
