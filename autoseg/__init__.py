@@ -39,14 +39,9 @@ if TYPE_CHECKING:
     from autoseg.zoo.schema import FixedNetwork
 
 _HOMES = {
+    **dict.fromkeys(("Operation", "Upsampler", "Decoder", "Loss", "Network", "register"), "autoseg.registry"),
     "AutosegError": "autoseg.errors",
-    "Operation": "autoseg.registry",
-    "Upsampler": "autoseg.registry",
-    "Decoder": "autoseg.registry",
-    "Loss": "autoseg.registry",
     "LossTerm": "autoseg.config.losses",
-    "Network": "autoseg.registry",
-    "register": "autoseg.registry",
     "load_plugin": "autoseg.plugins",
     "Genotype": "autoseg.genotype.schema",
     "SearchSpace": "autoseg.space.schema",

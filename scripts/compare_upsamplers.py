@@ -35,6 +35,7 @@ from autoseg.config.training import RetrainSchedule
 from autoseg.data.dataset import SegmentationDataset, open_dataset, resolve
 from autoseg.data.loading.cache import keep_samples
 from autoseg.data.loading.loader import evaluation_batches
+from autoseg.engine.config import RetrainConfig
 from autoseg.engine.environment import pick_device
 from autoseg.engine.optim import build_optimizer, set_learning_rate
 from autoseg.engine.training import make_loader
@@ -106,7 +107,8 @@ class Experiment:
         """The median seconds of a step."""
         schedule = self.schedule
         optimizer = build_optimizer(schedule.optimizer, network.parameters())
-        loader = make_loader(schedule, self.data, seed, self.train, list(range(len(self.train))), "train", self.device)
+        config = RetrainConfig.model_construct(data=self.data, retrain=schedule, seed=seed)  # no network of autoseg
+        loader = make_loader(config, self.train, list(range(len(self.train))), "train", self.device)
         seconds = []
         for epoch in range(schedule.epochs):
             for number, (images, masks) in enumerate(loader.epoch(epoch, 0, len(loader))):

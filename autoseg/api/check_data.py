@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +54,19 @@ def check_data(
     with Progress("check", enabled=show_progress) as progress:
         report = check_dataset(config, split, progress.update)
     content = json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n"
-    if json_path is not None:
-        _write(json_path, lambda path: write_text(path, content))
+    texts = {} if json_path is None else {json_path: content}
     if folder is not None:
         header = f"# {report.title}\n# proposed by `autoseg check-data`\n"
-        _write(folder / SETTINGS, lambda path: write_text(path, header + to_yaml(report.proposal)))
-        _write(folder / FIGURES, lambda path: write_text(path, content))
+        texts |= {folder / SETTINGS: header + to_yaml(report.proposal), folder / FIGURES: content}
+    for path, text in texts.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, text)
+        except OSError as reason:
+            raise RunError(
+                f"{path} cannot be written ({one_line(reason)}); give another place", code="file-unwritable"
+            ) from None
+    if folder is not None:
         _draw(report, folder / SHEET)
     return report
 
@@ -85,18 +92,7 @@ def _check_targets(folder: Path | None, json_file: Path | None, overwrite: bool)
         raise RunError(f"{above} is no folder; give another --out", code="folder-is-file")
 
 
-def _write(path: Path, write: Callable[[Path], Any]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(path)
-    except OSError as reason:
-        raise RunError(
-            f"{path} cannot be written ({one_line(reason)}); give another place", code="file-unwritable"
-        ) from None
-
-
 def _draw(report: DataReport, path: Path) -> None:
-    """Draw the contact sheet if any sample can be shown."""
     from autoseg.viz.palette import palette
     from autoseg.viz.samples import draw_contact_sheet
     from autoseg.viz.style import save

@@ -69,10 +69,7 @@ def decode(
 
 
 def arch_of(run: Run, epoch: int | None = None) -> tuple[ArchProbs, SearchConfig, int]:
-    """The architecture's probabilities after `epoch` (default: the last), the search's settings, and the epoch.
-
-    Raises: RunError: no search, or no such epoch.
-    """
+    """The probabilities after `epoch` (default: the last), the search's settings, and the epoch. Raises: RunError."""
     if run.kind != "search":
         raise RunError(f"{run.path} is a retraining; give the directory of a search", code="run-kind-differs")
     config = run.config(SearchConfig)

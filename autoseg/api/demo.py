@@ -20,6 +20,7 @@ from autoseg.api.retrain import retrain
 from autoseg.api.search import search
 from autoseg.config.base import merge
 from autoseg.data.dataset import SegmentationDataset, open_dataset
+from autoseg.data.statistics import count_classes
 from autoseg.engine.config import SearchConfig
 from autoseg.engine.environment import pick_device
 from autoseg.engine.evaluate import evaluate_network
@@ -106,7 +107,6 @@ def demo(
 
 
 def _rows(searched: Run, genotype: Genotype, result: Mapping[str, Any]) -> list[Row]:
-    """One row of the table for each network."""
     config = searched.config(SearchConfig)
     train, val = open_dataset(config.data, "train"), open_dataset(config.data, "val")
     task = SearchTask(config, train, val, pick_device(config.device))
@@ -147,8 +147,6 @@ def evaluate_discretized(task: SearchTask, genotype: Genotype) -> Scores:
 
 def commonest_class(train: SegmentationDataset, val: SegmentationDataset) -> Scores:
     """Scores on `val` of a network that always predicts the commonest class of `train`."""
-    from autoseg.data.statistics import count_classes
-
     counts = count_classes(val).pixels
     confusion = np.zeros((len(counts), len(counts)), dtype=np.int64)
     confusion[:, int(count_classes(train).pixels.argmax())] = counts
@@ -156,7 +154,6 @@ def commonest_class(train: SegmentationDataset, val: SegmentationDataset) -> Sco
 
 
 def _table(rows: list[Row]) -> str:
-    """A Markdown table."""
     lines = ["| network | val mIoU | parameters | multiply-adds | time |", "|---|---|---|---|---|"]
     for row in rows:
         parameters = f"{row.parameters / 1e6:.2f}M" if row.parameters else ""

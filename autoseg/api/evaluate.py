@@ -8,9 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from autoseg.data.dataset import open_dataset
+from autoseg.engine.evaluate import Details, evaluate_network
+from autoseg.engine.log import Progress
 from autoseg.engine.predict import IN_WINDOWS, Inference, inference_settings, load_for_inference
 from autoseg.errors import ConfigError, RunError
 from autoseg.files import write_text
+from autoseg.planning.device import memory_errors
+from autoseg.setup.other_data import data_for_run
 
 
 def evaluate(
@@ -55,12 +60,6 @@ def evaluate(
     Raises:
         AutosegError: an argument is wrong, or the data cannot be used.
     """
-    from autoseg.data.dataset import open_dataset
-    from autoseg.engine.evaluate import Details, evaluate_network
-    from autoseg.engine.log import Progress
-    from autoseg.planning.device import memory_errors
-    from autoseg.setup.other_data import data_for_run
-
     asked = inference_settings(inference)
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}, but at least 1 image must come at once", code="batch-too-small")
@@ -106,22 +105,17 @@ def _targets(run: Path, split: str, out: Path | None, plot: bool) -> tuple[Path,
     """The JSON file of an evaluation and the stem of its pictures. Raises: RunError: one cannot be written."""
     if out is None:
         return run / f"evaluation_{split}.json", run / "figures" / f"confusion_{split}"
-    stem = out.with_name(f"{out.stem}_confusion")
-    _refuse_target(out)
+    stem, targets = out.with_name(f"{out.stem}_confusion"), [out]
     if plot:
         from autoseg.viz.style import FORMATS  # slow to import
 
-        for form in FORMATS:
-            _refuse_target(stem.with_name(f"{stem.name}.{form}"))
+        targets += [stem.with_name(f"{stem.name}.{form}") for form in FORMATS]
+    for path in targets:
+        if path.exists():
+            raise RunError(f"{path} is there already; give another --out", code="file-exists")
+        if not path.parent.is_dir():
+            raise RunError(
+                f"{path.parent}, the folder of {path.name}, does not exist; create it, or give another --out",
+                code="folder-missing",
+            )
     return out, stem
-
-
-def _refuse_target(path: Path) -> None:
-    """Raises: RunError: a file exists already, or its folder does not."""
-    if path.exists():
-        raise RunError(f"{path} is there already; give another --out", code="file-exists")
-    if not path.parent.is_dir():
-        raise RunError(
-            f"{path.parent}, the folder of {path.name}, does not exist; create it, or give another --out",
-            code="folder-missing",
-        )

@@ -16,13 +16,12 @@ from autoseg.data.loading.splits import halve
 from autoseg.engine.config import SearchConfig
 from autoseg.engine.environment import describe_device, pick_device
 from autoseg.errors import ConfigError
-from autoseg.files import read_yaml
 from autoseg.ops.resize import Size
 from autoseg.planning.device import device_memory, format_bytes, parse_bytes
 from autoseg.planning.fit import UNKNOWN, Limits, Option, Planner
 from autoseg.planning.memory import Setting
 from autoseg.planning.time import Steps, StepTimes, count_steps, step_times
-from autoseg.setup.settings import Source, check_device, search_config, search_sources
+from autoseg.setup.settings import Source, check_device, read_config, search_config, search_sources
 from autoseg.space.schema import SearchSpace
 
 CITYSCAPES_IMAGES, CITYSCAPES_CLASSES = 2975, 19
@@ -122,8 +121,7 @@ def plan(
     """
     memory_bytes = None if memory is None else parse_bytes(memory)
     overrides = merge(overrides or {}, _asked(crop, batch, classes))
-    in_file = {} if config is None else read_yaml(Path(config), ConfigError)
-    has_data = data is not None or "data" in overrides or "data" in in_file
+    has_data = data is not None or "data" in overrides or "data" in read_config(config)
     if not has_data:
         data = {"layout": "generated", "num_classes": classes or CITYSCAPES_CLASSES}
 
@@ -167,10 +165,7 @@ def plan(
 
 
 def _is_here(device: str, memory_bytes: int | None) -> bool:
-    """Whether this machine may have a device; False for a GPU if it has none.
-
-    Raises: ConfigError: such a GPU, if its memory is not given.
-    """
+    """Whether this machine may have a device. Raises: ConfigError: a GPU that it lacks, if its memory is not given."""
     if not device.startswith("cuda") or torch.cuda.is_available():
         return True
     if memory_bytes is None:
@@ -192,10 +187,7 @@ def _asked(crop: Size | None, batch: int | None, classes: int | None) -> dict[st
 
 
 def _images(settings: SearchConfig, images: int | None, has_data: bool) -> tuple[int, Limits]:
-    """The number of training images, and the largest crop and batch size to propose.
-
-    Raises: ConfigError: fewer than four images. DataError: unusable data.
-    """
+    """The number of training images, and the largest crop and batch size to propose. Raises: ConfigError: too few."""
     limits = UNKNOWN
     number = CITYSCAPES_IMAGES if images is None else images
     if has_data:

@@ -78,7 +78,6 @@ def _figures(source: str | Path, overrides: Mapping[str, Any]) -> tuple[dict[str
 
 
 def _figures_of(found: Found) -> dict[str, Any]:
-    """The figures of a space, a genotype or a network of the literature by file name."""
     if isinstance(found, SearchSpace):
         return {"trellis": draw_trellis(found, title=found.name)}
     if isinstance(found, Genotype):

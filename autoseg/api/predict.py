@@ -151,7 +151,7 @@ def _check(images: Sequence[Path], files: Sequence[tuple[Path, ...]], data: Reso
         if file.exists():
             raise RunError(f"{file} is there already; give another --out", code="file-exists")
     for path in images:
-        height, width = _read(path, data).shape[:2]
+        height, width = read_image(path, None, data.channels, data.pixel_type).shape[:2]
         if min(height, width) < LEAST_SIDE:
             raise DataError(
                 f"{path} is {width}x{height} pixels, but images need at least {LEAST_SIDE} each way; remove it",

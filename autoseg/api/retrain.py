@@ -14,7 +14,7 @@ from autoseg.engine.trainer import Trainer
 from autoseg.planning.device import memory_errors
 from autoseg.planning.fit import smaller_settings
 from autoseg.setup.settings import Source, check_device, retrain_config, retrain_sources
-from autoseg.setup.start import Settled, begin, open_run, open_splits, settle
+from autoseg.setup.start import begin, open_run, open_splits, settle
 from autoseg.zoo.match_cost import CostTarget
 from autoseg.zoo.schema import Architecture
 
@@ -60,15 +60,15 @@ def retrain(
     say = said.append if show_progress else None
     run = open_run(out, "retrain", resume, given)
     if run is not None and not given:
-        settled = Settled(run.config(RetrainConfig), [])
+        settings, reasons, train = run.config(RetrainConfig), list[str](), None
     else:
         sources = retrain_sources(architecture, data, config or (run.config_path if run else None), overrides, match)
-        settled = settle(retrain_config(sources, match, say), sources, quick, run)
-    device = check_device(settled.settings)
-    task = RetrainTask(settled.settings, *open_splits(settled), device)
+        settings, reasons, train = settle(retrain_config(sources, match, say), sources, quick, run)
+    device = check_device(settings)
+    task = RetrainTask(settings, *open_splits(settings, train), device)
     if run is None or not (run.checkpoints / "last.pt").is_file():
         task.load_weights()
-    run = begin(run, out, task, [*said, *settled.reasons], show_progress)
+    run = begin(run, out, task, [*said, *reasons], show_progress)
     with memory_errors(device, f"start anew with {smaller_settings(task.config)}; {run.path} holds what was done"):
         Trainer(task, run, show_progress).run()
     return run

@@ -14,7 +14,7 @@ from autoseg.engine.trainer import Trainer
 from autoseg.planning.device import memory_errors
 from autoseg.planning.fit import smaller_settings
 from autoseg.setup.settings import Source, check_device, search_config, search_sources
-from autoseg.setup.start import Settled, begin, open_run, open_splits, settle
+from autoseg.setup.start import begin, open_run, open_splits, settle
 from autoseg.space.schema import SearchSpace
 
 
@@ -56,13 +56,13 @@ def search(
     say = said.append if show_progress else None
     run = open_run(out, "search", resume, given)
     if run is not None and not given:
-        settled = Settled(run.config(SearchConfig), [])
+        settings, reasons, train = run.config(SearchConfig), list[str](), None
     else:
         sources = search_sources(space, data, config or (run.config_path if run else None), overrides)
-        settled = settle(search_config(sources, say=say), sources, quick, run)
-    device = check_device(settled.settings)
-    task = SearchTask(settled.settings, *open_splits(settled), device)
-    run = begin(run, out, task, [*said, *settled.reasons], show_progress)
+        settings, reasons, train = settle(search_config(sources, say=say), sources, quick, run)
+    device = check_device(settings)
+    task = SearchTask(settings, *open_splits(settings, train), device)
+    run = begin(run, out, task, [*said, *reasons], show_progress)
     with memory_errors(device, f"start anew with {smaller_settings(task.config)}; {run.path} holds what was done"):
         Trainer(task, run, show_progress).run()
     return run

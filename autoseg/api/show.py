@@ -66,7 +66,6 @@ def describe(
 
 
 def _describe_network(network: FixedNetwork, num_classes: int, size: tuple[int, int]) -> dict[str, str]:
-    """Options, stages and cost of a network of the literature."""
     drawn = diagram(network, num_classes)
     with torch.device("meta"):
         modules = build_network(network, num_classes).modules()
@@ -87,7 +86,6 @@ def _describe_network(network: FixedNetwork, num_classes: int, size: tuple[int, 
 
 
 def _cost_and_field(architecture: Architecture, num_classes: int, size: tuple[int, int], key: str) -> dict[str, str]:
-    """The cost of an architecture, under `key`, and its receptive field."""
     cost = count_cost(lambda: build_network(architecture, num_classes), size)
     with torch.device("meta"):
         built = build_network(architecture, num_classes)
@@ -137,7 +135,6 @@ def describe_levels(space: SearchSpace) -> dict[str, str]:
 
 
 def _upsampling(space: SearchSpace) -> dict[str, str]:
-    """The competing upsamplers and skips, and the decoder."""
     shown = {}
     if any(space.gamma_row(arrow) is not None for arrow in space.trellis.arrows):
         shown["upsamplers"] = " ".join(space.resolution.upsamplers)
@@ -163,7 +160,6 @@ def _decoding(space: SearchSpace) -> dict[str, str]:
 
 
 def _relaxation(space: SearchSpace) -> dict[str, str]:
-    """The relaxation's options that are on, if any."""
     options = space.relaxation
     shown = []
     if options.pc_darts is not None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -52,7 +52,6 @@ def check_data(
 
 
 def _splits(report: DataReport) -> list[str]:
-    """One line for each split."""
     heads = ("split", "images", "smallest", "median", "largest", "sizes", "ignored", "image files", "mask files")
     rows: list[Sequence[str]] = [heads]
     for name, summary in report.summary.items():
@@ -63,9 +62,8 @@ def _splits(report: DataReport) -> list[str]:
     return _table(rows, numbers=(1, 2, 3, 4, 5, 6))
 
 
-def _kinds(kinds: object) -> str:
+def _kinds(kinds: Mapping[Any, int]) -> str:
     """The three commonest kinds of files, with their numbers if there are several kinds."""
-    assert isinstance(kinds, dict)
     named = [f"{kind}" + (f" ({count:,})" if len(kinds) > 1 else "") for kind, count in kinds.items()]
     return ", ".join(named[:3] + ["..."] * (len(named) > 3)) or "-"
 

@@ -111,7 +111,3 @@ def run(arguments: list[str]) -> int:
 def _fail(message: str) -> int:
     print("error: " + " ".join(message.split()), file=sys.stderr)
     return 2
-
-
-if __name__ == "__main__":
-    main()

@@ -54,7 +54,6 @@ def plan(
 
 
 def _memory(plan: Plan) -> list[str]:
-    """The setting as asked, and the parts of its memory."""
     from autoseg.planning.device import format_bytes
 
     memory, (crop, batch, checkpoint_cells, precision) = plan.asked.memory, plan.asked.setting
@@ -80,7 +79,6 @@ def _memory(plan: Plan) -> list[str]:
 
 
 def _table(plan: Plan) -> list[str]:
-    """One line for each option."""
     from autoseg.planning.device import format_bytes
 
     rows = [("", "crop", "batch", "checkpointing", "precision", "peak", "")]
@@ -115,7 +113,6 @@ def _time(plan: Plan) -> list[str]:
 
 
 def _advice(plan: Plan) -> list[str]:
-    """The options for `autoseg search`."""
     from autoseg.files import shell_quoted
 
     assignments = " ".join(f"--set {shell_quoted(value)}" for value in plan.assignments)

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from autoseg.cli import options
-from autoseg.errors import ConfigError
 
 
 def predict(
@@ -48,13 +47,11 @@ def predict(
     Example: autoseg predict runs/b photos/ --out predictions
     """
     from autoseg.api.predict import predict as predict_api
+    from autoseg.config.base import refuse_others
 
     settings = options.overrides(set_)
     inference = options.inference(settings, multi_scale, scales, flip, fuse, crf, window, overlap)
-    if settings:
-        raise ConfigError(
-            f"unknown key '{next(iter(settings))}' (known here: crf, such as crf.iterations)", code="unknown-setting"
-        )
+    refuse_others(settings, "crf", "crf.iterations")
     if "-" in images:
         listed = [line.strip() for line in sys.stdin if line.strip()]
         images = [source for given in images for source in (listed if given == "-" else [given])]

@@ -145,11 +145,15 @@ def merge(base: Mapping[str, Any], *overrides: Mapping[str, Any]) -> dict[str, A
     return merged
 
 
-def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
-    """Parse `["search.optimizer.lr=3e-3"]` into nested mappings; values are YAML.
+def refuse_others(keys: Iterable[str], known: str, example: str) -> None:
+    """Raises: ConfigError: `keys` has another than `known`."""
+    for key in keys:
+        if key != known:
+            raise ConfigError(f"unknown key '{key}' (known here: {known}, such as {example})", code="unknown-setting")
 
-    Raises: ConfigError: an assignment without `=` or key, or with an unreadable value.
-    """
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """Parse `["search.optimizer.lr=3e-3"]` into nested mappings; values are YAML. Raises: ConfigError: another form."""
     result: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")

@@ -1,7 +1,4 @@
-"""Schedules of a search and of a retraining: optimizer, augmentation, loss, kernels.
-
-Ratios are fractions of 1. Learning rates are per step.
-"""
+"""Schedules of a search and of a retraining. Ratios are fractions of 1; learning rates are per step."""
 
 from __future__ import annotations
 
@@ -112,13 +109,9 @@ class TrainingConfig(Settings):
     """The folder for `store: disk`. Default: $XDG_CACHE_HOME/autoseg or ~/.cache/autoseg."""
 
     @model_validator(mode="after")
-    def _weights_are_not_all_zero(self) -> TrainingConfig:
+    def _loss_uses_its_settings(self) -> TrainingConfig:
         if isinstance(self.class_weights, tuple) and not any(self.class_weights):
             raise ValueError("class_weights needs at least one number greater than 0")
-        return self
-
-    @model_validator(mode="after")
-    def _something_is_smoothed(self) -> TrainingConfig:
         if self.label_smoothing and not any(LOSSES[term.name].smoothed for term in self.loss):
             smoothed = ", ".join(name for name, loss in LOSSES.items() if loss.smoothed)
             raise ValueError(f"label_smoothing is for the terms {smoothed}, of which the loss has none")

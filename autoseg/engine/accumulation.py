@@ -1,7 +1,4 @@
-"""Gradient accumulation: one step from the summed gradients of several batches.
-
-A reader of the algorithm may take `accumulated` for the gradients of one batch and skip this file.
-"""
+"""Gradient accumulation. A reader of the algorithm may take `accumulated` for the gradients of one batch."""
 
 from __future__ import annotations
 
@@ -48,12 +45,9 @@ def accumulated(
     return torch.stack(losses).sum()
 
 
-def steps_in_epoch(batches: int, accumulate: int, most: int | None, place: str) -> int:
-    """The number of optimizer steps in an epoch of `batches`, if `accumulate` batches make one step.
-
-    most: `max_steps_per_epoch`; further batches are not used. place: the group of the setting, `search` or `retrain`.
-    Raises: ConfigError: `accumulate` does not divide the batches; the message says what would.
-    """
+def steps_in_epoch(batches: int, schedule: TrainingConfig, place: str) -> int:
+    """Steps in an epoch of `batches`. place: `search` or `retrain`. Raises: ConfigError: some batches are left."""
+    accumulate, most = schedule.accumulate, schedule.max_steps_per_epoch
     steps = batches // accumulate
     if most is not None and steps >= most:
         return most
@@ -76,11 +70,7 @@ def steps_in_epoch(batches: int, accumulate: int, most: int | None, place: str) 
 
 
 def accumulation_notes(schedule: TrainingConfig, place: str, batch_norm: bool, inexact: Sequence[str]) -> list[str]:
-    """One line on a run with gradient accumulation; none for a run without.
-
-    batch_norm: whether the network has BatchNorm layers. inexact: the terms of the loss that look at the whole batch
-    (`SegmentationLoss.inexact`).
-    """
+    """One line on a run with gradient accumulation; none without. inexact: from `SegmentationLoss`."""
     if schedule.accumulate == 1:
         return []
     apart = ", ".join([*["the statistics of BatchNorm"] * batch_norm, *inexact])

@@ -23,12 +23,8 @@ def save_checkpoint(path: Path, kind: Kind, architecture: Mapping[str, Any], con
     write_atomically(path, lambda temporary: torch.save(payload, temporary))
 
 
-def load_checkpoint(path: Path, kind: Kind, architecture: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Read a checkpoint to the CPU.
-
-    Raises: CheckpointError: the file is missing, damaged, of another kind, of a newer version, or of another space or
-    genotype than `architecture`.
-    """
+def load_checkpoint(path: Path, kind: Kind, architecture: Mapping[str, Any]) -> dict[str, Any]:
+    """Read a checkpoint to the CPU. Raises: CheckpointError: missing, damaged, newer, or of another kind or space."""
     if not path.is_file():
         raise CheckpointError(
             f"{path} does not exist; the run has not got that far, go on with it by --resume", code="checkpoint-missing"
@@ -51,7 +47,7 @@ def load_checkpoint(path: Path, kind: Kind, architecture: Mapping[str, Any] | No
             " update autoseg",
             code="version-too-new",
         )
-    if architecture is not None and payload["architecture"] != dict(architecture):
+    if payload["architecture"] != dict(architecture):
         what = "space" if kind == "search" else "genotype"
         name, expected = payload["architecture"].get("name"), architecture.get("name")
         differs = f"'{name}', not '{expected}'" if name != expected else f"'{name}' with other settings"

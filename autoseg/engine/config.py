@@ -115,3 +115,4 @@ class RetrainConfig(RunConfig):
 
 
 Config = TypeVar("Config", SearchConfig, RetrainConfig)
+AnyConfig = SearchConfig | RetrainConfig

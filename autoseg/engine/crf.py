@@ -1,7 +1,4 @@
-"""A dense CRF after prediction, which aligns labels with the image's colours (Krähenbühl and Koltun 2011).
-
-Letters: N images, K classes, H height, W width.
-"""
+"""A dense CRF after prediction, which aligns labels with the image's colours (Krähenbühl and Koltun 2011)."""
 
 from __future__ import annotations
 

@@ -30,6 +30,8 @@ differ by far less; a kernel that is missing or runs too early makes a far large
 
 T = TypeVar("T")
 Inputs = tuple[Tensor, ...]
+Key = tuple[Hashable, ...]
+"""The kind of a step, the mode, and shape and type of each input."""
 Compute = Callable[[Inputs, Sequence[torch.cuda.Stream]], Tensor]
 """From a batch and streams for parallel work to the loss, with the gradients in `.grad`."""
 
@@ -81,8 +83,6 @@ class CudaGraphs:
 
 
 class _Graph(NamedTuple):
-    """A recorded step."""
-
     inputs: Inputs
     loss: Tensor
     gradients: list[Tensor | None]
@@ -108,9 +108,9 @@ class Recordings:
         self.recorder = recorder
         self._changed, self._compare = changed, compare
         self._tolerance = TOLERANCE[precision]
-        self._seen: Counter[Hashable] = Counter()
-        self._graphs: dict[Hashable, _Graph] = {}
-        self._trusted: set[Hashable] = set()
+        self._seen: Counter[Key] = Counter()
+        self._graphs: dict[Key, _Graph] = {}
+        self._trusted: set[Key] = set()
 
     def __call__(
         self, name: str, inputs: Inputs, parameters: Sequence[torch.nn.Parameter], compute: Compute, mode: Hashable = ()
@@ -126,14 +126,14 @@ class Recordings:
         if key in self._graphs:
             if not self._compare or key in self._trusted:
                 return _replay(self._graphs[key], inputs, parameters)
-            return self._compared(key, name, inputs, parameters, compute)
+            return self._compared(key, inputs, parameters, compute)
         self._seen[key] += 1
         if self._seen[key] <= EAGER_STEPS or len(self._graphs) == MOST_GRAPHS:
             streams = recorder.streams
             return self._eager(inputs, compute, lambda: recorder.run(lambda: compute(inputs, streams)).clone())
         if self._compare:
-            return self._compared(key, name, inputs, parameters, compute)
-        if not self._record(key, name, inputs, parameters, compute):
+            return self._compared(key, inputs, parameters, compute)
+        if not self._record(key, inputs, parameters, compute):
             return compute(inputs, ())
         return _replay(self._graphs[key], inputs, parameters)
 
@@ -147,9 +147,7 @@ class Recordings:
         self._give_up("there is no memory for an eager step beside the recorded ones")
         return compute(inputs, ())
 
-    def _record(
-        self, key: Hashable, name: str, inputs: Inputs, parameters: Sequence[torch.nn.Parameter], compute: Compute
-    ) -> bool:
+    def _record(self, key: Key, inputs: Inputs, parameters: Sequence[torch.nn.Parameter], compute: Compute) -> bool:
         """Record a step. Returns whether that worked."""
         recorder = self.recorder
         assert recorder is not None
@@ -158,14 +156,12 @@ class Recordings:
             loss, replay = recorder.record(lambda: compute(own, recorder.streams))
         except RuntimeError as error:
             reason = error.__context__ or error  # the first error makes the end of the recording fail too
-            self._give_up(f"the step of the {name} cannot be recorded as a CUDA graph ({one_line(reason)[:100]})")
+            self._give_up(f"the step of the {key[0]} cannot be recorded as a CUDA graph ({one_line(reason)[:100]})")
             return False
         self._graphs[key] = _Graph(own, loss, [parameter.grad for parameter in parameters], replay)
         return True
 
-    def _compared(
-        self, key: Hashable, name: str, inputs: Inputs, parameters: Sequence[torch.nn.Parameter], compute: Compute
-    ) -> Tensor:
+    def _compared(self, key: Key, inputs: Inputs, parameters: Sequence[torch.nn.Parameter], compute: Compute) -> Tensor:
         """An eager step and its comparison with the recording, which is made first if there is none.
 
         The eager step runs before the recording, so that they do not need memory at the same time.
@@ -178,27 +174,27 @@ class Recordings:
         gradients = [None if each.grad is None else each.grad.clone() for each in parameters]
         changed = list(self._changed())
         after = [tensor.clone() for tensor in changed]
-        if key in self._graphs or self._record(key, name, inputs, parameters, compute):
+        if key in self._graphs or self._record(key, inputs, parameters, compute):
             with torch.random.fork_rng(devices):
                 torch.set_rng_state(before[0])
                 for device, state in zip(devices, before[1:], strict=True):
                     torch.cuda.set_rng_state(state, device)
                 found = [_replay(self._graphs[key], inputs, parameters)]
             found += [each.grad for each in parameters if each.grad is not None]
-            self._judge(key, name, found, [loss, *(gradient for gradient in gradients if gradient is not None)])
+            self._judge(key, found, [loss, *(gradient for gradient in gradients if gradient is not None)])
         for tensor, value in zip(changed, after, strict=True):
             tensor.copy_(value)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         return loss
 
-    def _judge(self, key: Hashable, name: str, found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+    def _judge(self, key: Key, found: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
         """Trust a recording whose loss and gradients are close to the eager ones; give up if they are not."""
         apart = relative_difference(found, expected)
         if apart is not None and apart <= self._tolerance:
             self._trusted.add(key)
         elif apart is not None:
-            self._give_up(f"the recorded step of the {name} has other gradients than the eager one (by {apart:.0%})")
+            self._give_up(f"the recorded step of the {key[0]} has other gradients than the eager one (by {apart:.0%})")
 
     def _give_up(self, reason: str) -> None:
         self.recorder = None

@@ -1,7 +1,4 @@
-"""A check that a device computes operations and their gradients as the CPU does.
-
-Letters: N images, C channels, H height, W width.
-"""
+"""A check that a device computes operations and their gradients as the CPU does."""
 
 from __future__ import annotations
 
@@ -56,20 +53,14 @@ PROBES = (
 
 @cache
 def prepare(device: torch.device) -> None:
-    """Check an experimental device, mps, once in a process, and log that it is one. Other devices need no check.
-
-    Raises: ConfigError: see `check_gradients`.
-    """
+    """Check an experimental device, mps, by `check_gradients`, once in a process, and log that it is one."""
     if device.type == "mps":
         check_gradients(device)
         _log.warning("device mps is experimental: its operations were compared with the CPU's, runs on it were not")
 
 
 def check_gradients(device: torch.device, probes: Sequence[Probe] = PROBES) -> None:
-    """Compare operations and their gradients on small tensors with the CPU's. Takes milliseconds.
-
-    Raises: ConfigError: the device cannot compute an operation, or computes it wrongly.
-    """
+    """Compare operations and their gradients on small tensors with the CPU's. Raises: ConfigError: one is wrong."""
     for probe in probes:
         expected = _results(probe, torch.device("cpu"))
         try:

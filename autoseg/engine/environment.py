@@ -39,41 +39,31 @@ def pick_device(name: str) -> torch.device:
     if kind == "auto":
         kind = "cuda" if torch.cuda.is_available() else "cpu"
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError(
-            f"device mps is not there: it is the GPU of a Mac with Apple silicon; {_what_works()}",
-            code="device-missing",
-        )
+        raise _missing("device mps is not there: it is the GPU of a Mac with Apple silicon")
     if kind == "cuda":
-        _check_gpu(name, int(number or 0))
-        torch.cuda.set_device(int(number or 0))
-        return torch.device("cuda", int(number or 0))
+        index = int(number or 0)
+        if not torch.cuda.is_available():
+            built = torch.version.cuda or torch.version.hip
+            why = "" if built else " (this PyTorch is built without CUDA)"
+            raise _missing(f"device {name} is not there on this machine", why)
+        if index >= (count := torch.cuda.device_count()):
+            names = ", ".join(f"cuda:{at}: {torch.cuda.get_device_name(at)}" for at in range(count))
+            raise _missing(f"device {name} is not there: this machine has {count} GPU{'s' * (count > 1)} ({names})")
+        torch.cuda.set_device(index)
+        return torch.device("cuda", index)
     if kind == "cpu":
         keep_freed_memory()
     return torch.device(kind)
 
 
-def _check_gpu(name: str, number: int) -> None:
-    """Raises: ConfigError: there is no such GPU."""
-    if not torch.cuda.is_available():
-        built = torch.version.cuda or torch.version.hip
-        why = "" if built else " (this PyTorch is built without CUDA)"
-        raise ConfigError(f"device {name} is not there on this machine; {_what_works()}{why}", code="device-missing")
-    if number >= (count := torch.cuda.device_count()):
-        names = ", ".join(f"cuda:{at}: {torch.cuda.get_device_name(at)}" for at in range(count))
-        gpus = f"{count} GPU{'s' * (count > 1)} ({names})"
-        raise ConfigError(
-            f"device {name} is not there: this machine has {gpus}; {_what_works()}", code="device-missing"
-        )
-
-
-def _what_works() -> str:
-    """Advice that names the devices of this machine."""
+def _missing(message: str, why: str = "") -> ConfigError:
+    """An error with the advice to take one of this machine's devices."""
     names = ["cpu"]
     if torch.cuda.is_available():
         names = [*(f"cuda:{number}" for number in range(torch.cuda.device_count())), *names]
     elif torch.backends.mps.is_available():
         names.append("mps")
-    return f"use --device {', '.join(names)}, or auto"
+    return ConfigError(f"{message}; use --device {', '.join(names)}, or auto{why}", code="device-missing")
 
 
 def describe_device(device: torch.device) -> str:

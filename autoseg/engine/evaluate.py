@@ -1,7 +1,4 @@
-"""The scores of a network over a whole split.
-
-Letters: N images, K classes, H height, W width.
-"""
+"""The scores of a network over a whole split."""
 
 from __future__ import annotations
 

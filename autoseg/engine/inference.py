@@ -1,7 +1,4 @@
-"""Scores of images in bands of rows, so that memory holds all classes of a few rows only, not of a large image.
-
-Letters: N images, C channels, K classes, H and W height and width of the images, h and w of a view, in pixels.
-"""
+"""Scores of images in bands of rows, so that memory holds all classes of a few rows only, not of a large image."""
 
 from __future__ import annotations
 
@@ -76,7 +73,6 @@ def resized_bands(
 
 
 def _band_rows(scores: Tensor, width: int, band_bytes: int) -> int:
-    """The number of rows of `width` pixels in a band of `band_bytes`."""
     return max(1, band_bytes // (scores.shape[0] * scores.shape[1] * width * scores.element_size()))
 
 
@@ -136,7 +132,7 @@ def _views(images: Tensor, scales: Sequence[float], flip: bool) -> Iterator[tupl
 
 
 def _answer(network: nn.Module, view: Tensor, inference: InferenceConfig, band_bytes: int) -> Iterator[Tensor]:
-    """(N, C, h, w) -> (N, K, rows, w): the logits of a view in bands from top to bottom."""
+    """A view (N, C, h, w) -> (N, K, rows, w): its logits in bands from top to bottom."""
     view = view.to(next((parameter.dtype for parameter in network.parameters()), view.dtype))
     size = view.shape[2:]
     window = inference.window

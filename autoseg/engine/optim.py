@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 
 from autoseg.config.training import LrScheduleConfig, OptimizerConfig, TrainingConfig
 
@@ -64,10 +65,7 @@ def set_learning_rate(
 
 
 def clip_gradients(
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    parameters: Sequence[nn.Parameter],
-    most: float | None,
+    optimizer: torch.optim.Optimizer, scaler: GradScaler, parameters: Sequence[nn.Parameter], most: float | None
 ) -> None:
     """Undo fp16's scale. Clip the gradients of the optimizer's `parameters` to the common norm `most`, if given."""
     scaler.unscale_(optimizer)
@@ -82,15 +80,15 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None, cache_enabled=False)
 
 
-def make_scaler(precision: str, device: torch.device) -> torch.amp.GradScaler:
+def make_scaler(precision: str, device: torch.device) -> GradScaler:
     """A scaler of the loss, so that small gradients do not vanish in fp16 (Micikevicius et al. 2018).
 
     For other precisions it is disabled: it returns the loss unchanged and always lets the optimizer step.
     """
-    return torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    return GradScaler(device.type, enabled=precision == "fp16")
 
 
-def loss_scale(scaler: torch.amp.GradScaler, loss: Tensor) -> Mapping[str, Tensor]:
+def loss_scale(scaler: GradScaler, loss: Tensor) -> Mapping[str, Tensor]:
     """The scaler's current factor as a figure to log, on the device; empty if the scaler is disabled."""
     # GradScaler.get_scale would wait for the device
     return {"loss_scale": scaler.scale(torch.ones_like(loss))} if scaler.is_enabled() else {}

@@ -1,7 +1,4 @@
-"""Loading a trained network from its run for inference, and label maps of images of any size.
-
-Letters: K classes, C channels, H height, W width in pixels.
-"""
+"""Loading a trained network from its run for inference, and label maps of images of any size."""
 
 from __future__ import annotations
 
@@ -47,10 +44,7 @@ def inference_settings(inference: Inference | None) -> InferenceConfig:
 def load_for_inference(
     run: str | Path, checkpoint: str, device: str, precision: str, output_stride: int | None, asked: InferenceConfig
 ) -> tuple[SegmentationNetwork, RetrainConfig, dict[str, Any], torch.device]:
-    """What `load_network` returns, with the network ready for inference on a device, and the device.
-
-    Raises: ConfigError: a CRF for images without three channels.
-    """
+    """What `load_network` returns, with the network ready for inference on a device, and the device."""
     target = pick_device(device)
     prepare(target)
     network, config, saved = load_network(run, checkpoint, output_stride)

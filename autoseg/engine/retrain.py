@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from autoseg.config.training import RetrainSchedule
 from autoseg.data.dataset import SegmentationDataset
+from autoseg.data.loading.loader import Batch
 from autoseg.engine.accumulation import accumulated, accumulation_notes, steps_in_epoch
 from autoseg.engine.checkpoint import Kind
 from autoseg.engine.config import RetrainConfig
@@ -19,7 +20,7 @@ from autoseg.engine.cuda_graphs import CudaGraphs, Inputs, Recordings
 from autoseg.engine.optim import autocast, build_optimizer, clip_gradients, loss_scale, make_scaler, set_learning_rate
 from autoseg.engine.run_directory import Run
 from autoseg.engine.trainer import Figures
-from autoseg.engine.training import batches_of_steps, make_loader, make_loss, seed_step, validation_figures
+from autoseg.engine.training import batches_of_steps, make_loader, make_loss, seed_of, validation_figures
 from autoseg.errors import ConfigError, DataError
 from autoseg.files import one_line
 from autoseg.genotype.schema import Genotype
@@ -54,11 +55,8 @@ class RetrainTask:
                 " lower retrain.batch_size or add images",
                 code="batch-too-large",
             )
-        indices = list(range(len(train)))
-        self.loader = make_loader(self.schedule, config.data, config.seed, train, indices, "train", device)
-        self.steps_per_epoch = steps_in_epoch(
-            len(self.loader), self.schedule.accumulate, self.schedule.max_steps_per_epoch, "retrain"
-        )
+        self.loader = make_loader(config, train, list(range(len(train))), "train", device)
+        self.steps_per_epoch = steps_in_epoch(len(self.loader), self.schedule, "retrain")
 
         torch.manual_seed(config.seed)
         has_auxiliary, single = self.schedule.auxiliary_weight > 0, self.schedule.single_output
@@ -79,10 +77,7 @@ class RetrainTask:
         self.average = MovingAverage(self.network, self.schedule.ema_decay) if self.schedule.ema_decay else None
 
     def load_weights(self) -> None:
-        """Load the classifier's weights that the settings name, if any, and print which layers matched.
-
-        Raises: CheckpointError: the file is unreadable or of another network; the network is then unchanged.
-        """
+        """Load the classifier's weights that the settings name, if any, and print which layers matched."""
         if self.config.weights is None:
             return
         path = Path(self.config.weights).expanduser()
@@ -95,11 +90,11 @@ class RetrainTask:
         """The network to evaluate: the moving average if there is one."""
         return self.network if self.average is None else cast(SegmentationNetwork, self.average.module)
 
-    def step(self, batches: Sequence[tuple[Tensor, Tensor]], epoch: int, step: int) -> Figures:
+    def step(self, batches: Sequence[Batch], epoch: int, step: int) -> Figures:
         """One step of the weights on `accumulate` batches of images (N, C, H, W) and masks (N, H, W)."""
         schedule = self.schedule
         lr = set_learning_rate(self.optimizer, schedule, step, self.steps_per_epoch)
-        seed_step(self.config.seed, step)
+        torch.manual_seed(seed_of(self.config.seed, step))  # for dropout and drop path
         self.network.train()
         self.network.set_drop_path(schedule.drop_path, step / (schedule.epochs * self.steps_per_epoch))
 
@@ -120,14 +115,10 @@ class RetrainTask:
         return images.contiguous(memory_format=preferred_format(self.device)), drawn, masks
 
     def _gradients(self, inputs: Inputs) -> Tensor:
-        """`_forward_backward`, eagerly or replayed from a CUDA graph."""
         return self.recordings("weights", inputs, self.parameters, lambda given, _: self._forward_backward(given))
 
     def _forward_backward(self, inputs: Inputs) -> Tensor:
-        """Forward pass, loss and backward pass of one batch.
-
-        inputs: from `_prepared`; if the step has several batches, also the batch's share of each term of the loss.
-        """
+        """Forward pass, loss and backward pass. inputs: from `_prepared`, and from `accumulated` the share, if any."""
         images, masks, whole, *share = inputs
         self.optimizer.zero_grad(set_to_none=True)
         with autocast(self.device, self.schedule.precision):
@@ -138,14 +129,14 @@ class RetrainTask:
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    def batches(self, epoch: int, start_step: int) -> Iterator[Sequence[tuple[Tensor, Tensor]]]:
+    def batches(self, epoch: int, start_step: int) -> Iterator[Sequence[Batch]]:
         """The batches of each step of an epoch."""
         return batches_of_steps(self.loader, epoch, start_step, self.steps_per_epoch, self.schedule.accumulate)
 
     def validate(self, run: Run, epoch: int) -> Figures:
         """Scores on the validation set."""
         network = for_inference(self.trained, self.device)
-        return {"val": validation_figures(network, self.val_set, self.config.data, self.schedule, self.device)}
+        return {"val": validation_figures(network, self.val_set, self.config, self.device)}
 
     def begin(self, run: Run) -> None:
         """Write genotype.yaml if a genotype is trained."""
@@ -221,10 +212,7 @@ class MovingAverage(nn.Module):
 
 
 def compiled(function: Function, device: torch.device) -> Function:
-    """Return `function` compiled; compilation happens at its first call.
-
-    Raises: ConfigError: this machine cannot compile a small test program.
-    """
+    """Return `function`, to be compiled at its first call. Raises: ConfigError: not even a small program compiles."""
     import torch._inductor.config as settings  # slow to import
 
     try:

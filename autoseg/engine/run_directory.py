@@ -17,17 +17,12 @@ LEFTOVERS = ".*.tmp"
 
 
 class Run:
-    """One run directory: its settings, metrics and checkpoints.
-
-    `Run.create` makes a new one and never overwrites another; `Run.open` opens an existing one.
-    """
+    """One run directory: its settings, metrics and checkpoints."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config_path = path / "config.yaml"
-        """Every setting of the run."""
         self.metrics_path = path / "metrics.jsonl"
-        """One JSON object a line."""
         self.checkpoints = path / "checkpoints"
         """Folder of last.pt and best.pt."""
         self._board: Any = None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from autoseg.config.training import SearchSchedule
 from autoseg.data.dataset import SegmentationDataset
-from autoseg.data.loading.loader import BatchLoader
+from autoseg.data.loading.loader import Batch
 from autoseg.data.loading.splits import halve
 from autoseg.engine.accumulation import accumulated, accumulation_notes, steps_in_epoch
 from autoseg.engine.checkpoint import Kind
@@ -23,13 +23,10 @@ from autoseg.engine.training import batches_of_steps, make_loader, make_loss, se
 from autoseg.errors import ConfigError, DataError
 from autoseg.files import to_yaml, write_text
 from autoseg.losses.losses import SegmentationLoss
-from autoseg.supernet import Supernet, build_supernet
+from autoseg.supernet import Supernet, build_supernet, choose_kernels
 from autoseg.supernet.build import reference_notes
-from autoseg.supernet.fast.kernels import choose_kernels
 from autoseg.supernet.upsampling import relative_costs
 
-Batch = tuple[Tensor, Tensor]
-"""Images (N, C, H, W) and masks (N, H, W)."""
 Half = Literal["weights", "architecture"]
 HALVES: tuple[Half, Half] = ("weights", "architecture")
 """The two groups of parameters, each trained by one level of the search."""
@@ -55,11 +52,9 @@ class SearchTask:
                     f" {self.schedule.batch_size}; lower search.batch_size or add images",
                     code="batch-too-large",
                 )
-        self.loader_a = self._loader(self.indices_a.tolist(), "train_a")
-        self.loader_b = self._loader(self.indices_b.tolist(), "train_b")
-        self.steps_per_epoch = steps_in_epoch(
-            len(self.loader_a), self.schedule.accumulate, self.schedule.max_steps_per_epoch, "search"
-        )
+        self.loader_a = make_loader(config, train, self.indices_a.tolist(), "train_a", device)
+        self.loader_b = make_loader(config, train, self.indices_b.tolist(), "train_b", device)
+        self.steps_per_epoch = steps_in_epoch(len(self.loader_a), self.schedule, "search")
 
         torch.manual_seed(config.seed)
         self.supernet = build_supernet(
@@ -81,10 +76,6 @@ class SearchTask:
             *reference_notes(self.space),
             *accumulation_notes(self.schedule, "search", batch_norm=True, inexact=self.loss.inexact),
         ]
-
-    def _loader(self, indices: list[int], stream: str) -> BatchLoader:
-        config = self.config
-        return make_loader(self.schedule, config.data, config.seed, self.train_set, indices, stream, self.device)
 
     # --- one iteration --------------------------------------------------------------------------------------------
 
@@ -144,7 +135,7 @@ class SearchTask:
 
     def validate(self, run: Run, epoch: int) -> Figures:
         """Scores of the supernet on the validation set, and the entropy of the architecture's probabilities."""
-        figures = validation_figures(self.supernet, self.val_set, self.config.data, self.schedule, self.device)
+        figures = validation_figures(self.supernet, self.val_set, self.config, self.device)
         entropy = self.supernet.arch.snapshot().entropy()
         return {"val": {**figures, **{f"{name}_entropy": value for name, value in entropy.items()}}}
 
@@ -192,11 +183,7 @@ class Gradients:
         upsampler_cost: float = 0.0,
         compare: bool = False,
     ) -> None:
-        """upsampler_cost: weight of the upsamplers' expected cost in the architecture's loss. compare: see
-        `Recordings`.
-
-        Raises: ConfigError: an `upsampler_cost` in a space without gamma.
-        """
+        """upsampler_cost: as in `SearchSchedule`; a ConfigError in a space without gamma. compare: see `Recordings`."""
         self.supernet, self.precision, self.loss = supernet, precision, loss
         self.gamma_costs = _gamma_costs(supernet, upsampler_cost)
         self.parameters: dict[Half, list[nn.Parameter]] = {
@@ -215,10 +202,7 @@ class Gradients:
                 parameter.requires_grad_(name != half)
 
     def __call__(self, half: Half, *batches: Batch) -> Tensor:
-        """The loss of all batches together; the gradients of `half` are in `.grad`. Freeze the other half first.
-
-        `.grad` of the other half is undefined afterwards.
-        """
+        """The loss of all batches; `.grad` of `half` alone holds its gradients. Freeze the other half first."""
 
         def compute(inputs: Inputs, streams: Sequence[torch.cuda.Stream]) -> Tensor:
             return self.forward_backward(half, inputs, 1 / len(batches), streams)

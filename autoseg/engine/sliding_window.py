@@ -1,7 +1,4 @@
-"""Sliding windows: logits of large images from overlapping windows.
-
-Letters: N images, C channels, K classes, H and W height and width of the images, h and w of a window, in pixels.
-"""
+"""Sliding windows: logits of large images from overlapping windows."""
 
 from __future__ import annotations
 

@@ -88,10 +88,7 @@ class StopRequest:
 
 
 class Trainer:
-    """Run a task to its end or until a signal stops it: `Trainer(task, run).run()`.
-
-    Raises: Interrupted: stopped, after a clean save. RunError: the loss is no longer finite.
-    """
+    """Runs a task to its end, or until a signal stops it: `Trainer(task, run).run()`."""
 
     def __init__(self, task: TrainingTask, run_directory: Run, show_progress: bool = True) -> None:
         self.task, self.run_directory, self.show_progress = task, run_directory, show_progress
@@ -107,7 +104,7 @@ class Trainer:
         return self.epoch * self.task.steps_per_epoch + self.step_in_epoch
 
     def run(self) -> None:
-        """Run the remaining epochs, from the last checkpoint or from the beginning."""
+        """Run the remaining epochs. Raises: Interrupted, after a clean save. RunError: the loss is no longer finite."""
         self._restore()
         task, schedule = self.task, self.task.schedule
         total = schedule.epochs * task.steps_per_epoch
@@ -164,9 +161,7 @@ class Trainer:
     def _note_finite(self, figures: Figures) -> None:
         """Record whether the losses of a step are finite, without waiting for the device."""
         for kind, row in figures.items():
-            finite = torch.isfinite(torch.as_tensor(row["loss"]))
-            before = self._finite.get(kind)
-            self._finite[kind] = finite if before is None else before & finite
+            self._finite[kind] = torch.isfinite(torch.as_tensor(row["loss"])) & self._finite.get(kind, True)
 
     def _check_finite(self) -> None:
         """Raises: RunError: a loss was not finite since the last check."""

@@ -7,27 +7,27 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from autoseg.config.data import ResolvedDataConfig
 from autoseg.config.training import TrainingConfig
 from autoseg.data.dataset import SegmentationDataset
 from autoseg.data.loading.loader import Batch, BatchLoader
 from autoseg.data.statistics import class_weights, count_classes, repeat_factors
+from autoseg.engine.config import AnyConfig
 from autoseg.engine.evaluate import evaluate_network
 from autoseg.errors import ConfigError
 from autoseg.losses.losses import SegmentationLoss
 
 
 def make_loader(
-    schedule: TrainingConfig, data: ResolvedDataConfig, seed: int, dataset: SegmentationDataset, indices: list[int],
-    stream: str, device: torch.device,
-) -> BatchLoader:  # fmt: skip
+    config: AnyConfig, dataset: SegmentationDataset, indices: list[int], stream: str, device: torch.device
+) -> BatchLoader:
     """Augmented batches of the images with these indices. stream: a name that gives each loader its own random numbers.
 
     On a GPU, batches are augmented there; on a CPU, Pillow is faster.
     """
+    schedule, data = config.schedule, config.data
     return BatchLoader(
         dataset, indices, schedule.batch_size, crop=schedule.crop, augment=schedule.augment, mean=data.mean,
-        std=data.std, seed=seed, stream=stream, workers=schedule.workers,
+        std=data.std, seed=config.seed, stream=stream, workers=schedule.workers,
         device=device if device.type == "cuda" else None, balanced=schedule.balanced_sampling,
         chances=repeat_factors(dataset, indices) if schedule.balanced_sampling else None,
     )  # fmt: skip
@@ -56,20 +56,13 @@ def make_loss(schedule: TrainingConfig, dataset: SegmentationDataset, device: to
 
 
 def validation_figures(
-    network: nn.Module, dataset: SegmentationDataset, data: ResolvedDataConfig, schedule: TrainingConfig,
-    device: torch.device,
-) -> dict[str, float]:  # fmt: skip
+    network: nn.Module, dataset: SegmentationDataset, config: AnyConfig, device: torch.device
+) -> dict[str, float]:
     """The figures of a validation to log: mIoU, loss, pixel and mean accuracy."""
-    scores, loss = evaluate_network(
-        network, dataset, data, device, batch_size=schedule.batch_size, limit=schedule.val_images
-    )
+    size, limit = config.schedule.batch_size, config.schedule.val_images
+    scores, loss = evaluate_network(network, dataset, config.data, device, batch_size=size, limit=limit)
     accuracies = {"pixel_accuracy": scores.pixel_accuracy, "mean_accuracy": scores.mean_accuracy}
     return {"miou": scores.miou, "loss": loss, **accuracies}
-
-
-def seed_step(seed: int, step: int) -> None:
-    """Seed dropout and drop path for one step."""
-    torch.manual_seed(seed_of(seed, step))
 
 
 def seed_of(seed: int, number: int) -> int:

@@ -23,10 +23,7 @@ MPS_MOST = 1.7
 
 
 def parse_bytes(text: str | int) -> int:
-    """Bytes of "16GB" (10^9 each), "16GiB" (2^30 each), "800MB", or a number of bytes.
-
-    Raises: ConfigError: not a size, or not in 1..2^60.
-    """
+    """Bytes of "16GB" (10^9 each), "16GiB" (2^30 each) or a number. Raises: ConfigError: no size in 1..2^60."""
     found = MEMORY.fullmatch(str(text))
     if found is None or (found[3] and not found[2]):
         raise ConfigError(

@@ -11,7 +11,7 @@ import torch
 
 from autoseg.config.base import LEAST_INPUT_SIDE
 from autoseg.config.training import SearchSchedule
-from autoseg.engine.config import Config, RetrainConfig, SearchConfig
+from autoseg.engine.config import AnyConfig, Config
 from autoseg.errors import ConfigError
 from autoseg.files import shell_quoted
 from autoseg.ops.resize import Size
@@ -56,16 +56,11 @@ Predict = Callable[[Setting], Memory]
 class Planner:
     """Compares the predicted memory of a run's settings with `memory_bytes`; predicts each setting once."""
 
-    def __init__(
-        self, config: SearchConfig | RetrainConfig, device: torch.device, memory_bytes: int, limits: Limits = UNKNOWN
-    ) -> None:
+    def __init__(self, config: AnyConfig, device: torch.device, memory_bytes: int, limits: Limits = UNKNOWN) -> None:
         self.config, self.device, self.memory_bytes, self.limits = config, device, memory_bytes, limits
         self.asked = Setting.of(config.schedule)
-        self.predict = cache(self._predict)
+        self.predict: Predict = cache(lambda setting: predict_memory(setting.apply(config), device))
         self.predict_peak = cache(self._predict_peak)
-
-    def _predict(self, setting: Setting) -> Memory:
-        return predict_memory(setting.apply(self.config), self.device)
 
     def _predict_peak(self, setting: Setting) -> Memory:
         """Predict in half the time: only the step that has the peak at the asked crop and batch size.
@@ -233,7 +228,7 @@ def _refusal(planner: Planner, least: Setting) -> str:
     )
 
 
-def smaller_settings(config: SearchConfig | RetrainConfig) -> str:
+def smaller_settings(config: AnyConfig) -> str:
     """Options of the command line for a run that needs less memory."""
     smaller = next(_smaller(config, ()), None)
     if smaller is None:
@@ -242,7 +237,7 @@ def smaller_settings(config: SearchConfig | RetrainConfig) -> str:
     return " ".join(f"--set {shell_quoted(f'{config.kind}.{key}={json.dumps(value)}')}" for key, value in changes)
 
 
-def _smaller(config: SearchConfig | RetrainConfig, given: Collection[str]) -> Iterator[Setting]:
+def _smaller(config: AnyConfig, given: Collection[str]) -> Iterator[Setting]:
     """Settings in descending order of memory."""
     schedule, setting = config.schedule, Setting.of(config.schedule)
     if isinstance(schedule, SearchSchedule) and not schedule.checkpoint_cells and "checkpoint_cells" not in given:

@@ -25,7 +25,8 @@ from autoseg.config.base import LEAST_INPUT_SIDE
 from autoseg.config.data import DataConfig, GeneratedConfig
 from autoseg.config.training import TrainingConfig
 from autoseg.data.dataset import SegmentationDataset, open_dataset, resolve
-from autoseg.engine.config import Config, RetrainConfig, RunConfig, SearchConfig
+from autoseg.data.loading.loader import Batch
+from autoseg.engine.config import AnyConfig, Config, RetrainConfig, RunConfig, SearchConfig
 from autoseg.engine.optim import autocast, clip_gradients
 from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.search import HALVES, SearchTask
@@ -50,12 +51,11 @@ CUDA_CONTEXT_BYTES = 600 * 10**6
 MARGIN = 1.1
 """The device must have this many times the predicted peak, for fragmentation and errors of the prediction."""
 
-Task = TypeVar("Task", bound=SearchTask | RetrainTask)
+AnyTask = SearchTask | RetrainTask
+Task = TypeVar("Task", bound=AnyTask)
 RunConfigT = TypeVar("RunConfigT", bound=RunConfig)
 Step = Literal["weight", "architecture"]
 STEPS: tuple[Step, ...] = ("weight", "architecture")
-Batch = tuple[Tensor, Tensor]
-"""Images (N, C, H, W) and masks (N, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,6 @@ class Memory:
     peak_bytes: int
     """Peak without the margin: `eager_bytes` and `graph_bytes`."""
     peak_step: Step
-    """The step that has the peak."""
     parameter_bytes: int
     """Parameters and buffers."""
     gradient_bytes: int
@@ -152,14 +151,11 @@ class Setting(NamedTuple):
 # --- one iteration ----------------------------------------------------------------------------------------------------
 
 
-def predict_memory(config: SearchConfig | RetrainConfig, device: torch.device, steps: Sequence[Step] = STEPS) -> Memory:
-    """Predict the memory of one iteration, or of some `steps` of a search. The device need not be present.
-
-    fp16 counts as bf16, which takes as much.
-    """
+def predict_memory(config: AnyConfig, device: torch.device, steps: Sequence[Step] = STEPS) -> Memory:
+    """Predict the memory of one iteration, or of some `steps` of a search. The device need not be present."""
     schedule = config.schedule
     # building a task seeds the random numbers, and so does a step of a retraining
-    with own_random_state(CPU), followed(_stand_in(config, device), device) as (task, live):
+    with torch.random.fork_rng([]), followed(_stand_in(config, device), device) as (task, live):
         network, optimizers = _network(task), _optimizers(task)
         own = [*network.parameters(), *network.buffers()]
         live.add(own)
@@ -196,7 +192,7 @@ def predict_memory(config: SearchConfig | RetrainConfig, device: torch.device, s
         )
 
 
-def take_step(task: SearchTask | RetrainTask, step: Step, batches: Sequence[Batch]) -> None:
+def take_step(task: AnyTask, step: Step, batches: Sequence[Batch]) -> None:
     """One weight step or one architecture step, which is half of `SearchTask.step`, on accumulated batches."""
     if isinstance(task, RetrainTask):
         task.step(batches, 0, 1)
@@ -212,11 +208,11 @@ def take_step(task: SearchTask | RetrainTask, step: Step, batches: Sequence[Batc
     task.scalers[half].update()
 
 
-def _network(task: SearchTask | RetrainTask) -> nn.Module:
+def _network(task: AnyTask) -> nn.Module:
     return task.supernet if isinstance(task, SearchTask) else task.network
 
 
-def _optimizers(task: SearchTask | RetrainTask) -> tuple[torch.optim.Optimizer, ...]:
+def _optimizers(task: AnyTask) -> tuple[torch.optim.Optimizer, ...]:
     return (task.optimizer, *((task.arch_optimizer,) if isinstance(task, SearchTask) else ()))
 
 
@@ -241,7 +237,7 @@ def follow_streams(supernet: Supernet, live: LiveStorages) -> None:
         cell.register_forward_hook(partial(after, node.level))
 
 
-def _recomputed_bytes(task: SearchTask | RetrainTask, images: Tensor, own: Sequence[Tensor]) -> int:
+def _recomputed_bytes(task: AnyTask, images: Tensor, own: Sequence[Tensor]) -> int:
     """The most bytes that one cell saves for the backward pass when it is recomputed; 0 without recomputation."""
     if not isinstance(task, SearchTask) or not task.schedule.checkpoint_cells:
         return 0
@@ -305,7 +301,7 @@ def _bytes_beside(work: Callable[[], object], live: LiveStorages) -> int:
     return live.peak_bytes - start
 
 
-def _graph_bytes(task: SearchTask | RetrainTask, peaks: dict[Step, Peak], batch: Batch, live: LiveStorages) -> int:
+def _graph_bytes(task: AnyTask, peaks: dict[Step, Peak], batch: Batch, live: LiveStorages) -> int:
     """See `recorded_bytes`. With sampled operations (GDAS) nothing is recorded."""
     network, searching = _network(task), isinstance(task, SearchTask)
     if isinstance(task, SearchTask) and task.space.relaxation.gdas is not None:
@@ -328,13 +324,6 @@ def _graph_bytes(task: SearchTask | RetrainTask, peaks: dict[Step, Peak], batch:
 
 
 # --- stand-ins --------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def own_random_state(device: torch.device) -> Iterator[None]:
-    """Restore the random state afterwards, since building a task seeds it."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        yield
 
 
 @contextmanager
@@ -369,13 +358,13 @@ def stand_in_task(config: SearchConfig, device: torch.device) -> SearchTask:
     return SearchTask(*_on_stand_in_data(config, images), device)
 
 
-def _stand_in(config: SearchConfig | RetrainConfig, device: torch.device) -> SearchTask | RetrainTask:
+def _stand_in(config: AnyConfig, device: torch.device) -> AnyTask:
     """The run of `config` on the CPU, without parts that fake tensors cannot follow or that take no memory in a step.
 
     The rest takes as much memory as on `device`, or a little more. The moving average is counted separately.
     """
     if config.schedule.precision == "fp16":
-        config = config.with_schedule(precision="bf16")
+        config = config.with_schedule(precision="bf16")  # which takes as much
     if isinstance(config, SearchConfig):
         kernels = config.search.kernels
         if kernels.depthwise == "triton":
@@ -400,7 +389,7 @@ def _on_stand_in_data(config: Config, images: int) -> tuple[Config, Segmentation
     return config, open_dataset(config.data, "train"), open_dataset(config.data, "val")
 
 
-def random_batch(task: SearchTask | RetrainTask) -> Batch:
+def random_batch(task: AnyTask) -> Batch:
     """Random images (N, C, H, W) and masks (N, H, W) of the schedule's size, on the task's device."""
     shape = (task.schedule.batch_size, *task.schedule.crop)
     images = torch.randn(shape[0], task.train_set.channels, *shape[1:], device=task.device)

@@ -19,7 +19,6 @@ from autoseg.planning.memory import (
     STEPS,
     Setting,
     Step,
-    own_random_state,
     random_batch,
     stand_in_task,
     take_step,
@@ -115,13 +114,11 @@ def extrapolate(samples: Sequence[Sample], setting: Setting) -> StepSeconds:
 
 
 def measure(config: SearchConfig, device: torch.device) -> StepSeconds:
-    """Median seconds of some steps of a search on random images that are already on the device.
-
-    Raises: ConfigError: the device is out of memory.
-    """
+    """Median seconds of some steps of a search on random images that are already on the device."""
     warm_up = WARM_UP.get(device.type, 1)
     try:
-        with own_random_state(device):
+        # building a task seeds the random numbers
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
             task = stand_in_task(config, device)
             batches = {step: [random_batch(task) for _ in range(config.search.accumulate)] for step in STEPS}
             times: dict[Step, list[float]] = {step: [] for step in STEPS}
@@ -143,11 +140,7 @@ def measure(config: SearchConfig, device: torch.device) -> StepSeconds:
 
 
 def count_steps(config: SearchConfig, images: int) -> Steps:
-    """The steps of a search on `images` training images.
-
-    Raises: DataError: too few images to split. ConfigError: trainA or trainB holds no whole batch, or the accumulated
-    batches do not divide an epoch.
-    """
+    """The steps of a search on `images` training images. Raises: DataError, ConfigError: there are no whole steps."""
     schedule = config.search
     halves = [len(half) for half in halve(images, schedule.train_a_fraction, config.seed)]
     if min(halves) < schedule.batch_size:
@@ -156,7 +149,5 @@ def count_steps(config: SearchConfig, images: int) -> Steps:
             f" trainB; give a batch of at most {min(halves)}, or more images",
             code="batch-too-large",
         )
-    steps = steps_in_epoch(
-        halves[0] // schedule.batch_size, schedule.accumulate, schedule.max_steps_per_epoch, "search"
-    )
+    steps = steps_in_epoch(halves[0] // schedule.batch_size, schedule, "search")
     return Steps(schedule.epochs * steps, (schedule.epochs - schedule.arch_start_epoch) * steps)

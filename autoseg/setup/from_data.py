@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import Any
 
 from autoseg.config.base import LEAST_INPUT_SIDE, parse
 from autoseg.config.training import SearchSchedule, TrainingConfig
 from autoseg.data.dataset import SegmentationDataset
-from autoseg.engine.config import Config, RetrainConfig, SearchConfig
+from autoseg.engine.config import AnyConfig, Config, RetrainConfig, SearchConfig
 from autoseg.engine.evaluate import spaced
 from autoseg.genotype.schema import Genotype
 from autoseg.space.schema import genotype_names, space_names
@@ -35,13 +35,6 @@ BATCH_NORM_MOMENTUM = 0.1
 """PyTorch's default."""
 LEAST_MEMORIES = 5.0
 """Least batches of a run in units of 1 / momentum; e^-5 of the initial statistics remain."""
-
-
-class Proposal(NamedTuple):
-    """Settings to use, and one line with the reason for each."""
-
-    settings: dict[str, Any]
-    reasons: list[str]
 
 
 def image_size(dataset: SegmentationDataset) -> tuple[int, int]:
@@ -69,9 +62,9 @@ def guide(
         size = (max(LEAST_INPUT_SIDE, round(size[0] * factor)), max(LEAST_INPUT_SIDE, round(size[1] * factor)))
         changes["data"] = config.data.model_copy(update={"resize": size})
         reasons.append(f"data.resize {list(size)}: quick")
-    proposal = propose(kind, schedule, size, len(train), given, quick)
-    guided = parse(type(schedule), {**schedule.to_dict(), **proposal.settings}, "with what was proposed for the data")
-    reasons += proposal.reasons
+    settings, why = propose(kind, schedule, size, len(train), given, quick)
+    guided = parse(type(schedule), {**schedule.to_dict(), **settings}, "with what was proposed for the data")
+    reasons += why
     genotype = config.architecture if isinstance(config, RetrainConfig) else None
     if isinstance(genotype, Genotype) and "batch_norm" not in given:
         batches = max(1, len(train) // guided.batch_size)
@@ -88,7 +81,7 @@ def guide(
     return config.model_copy(update={kind: guided, **changes}), reasons
 
 
-def is_shipped(config: SearchConfig | RetrainConfig) -> bool:
+def is_shipped(config: AnyConfig) -> bool:
     """Whether the space, genotype or network ships with autoseg. Schedules of the user's own files stay unchanged."""
     if isinstance(config, SearchConfig):
         return config.space.name in space_names()
@@ -108,8 +101,8 @@ def is_slow(momentum: float, batches: int) -> bool:
 
 def propose(
     kind: str, schedule: TrainingConfig, size: tuple[int, int], images: int, given: Collection[str], quick: bool
-) -> Proposal:
-    """Changes to a schedule for a number of training images of about `size` (H, W) in pixels."""
+) -> tuple[dict[str, Any], list[str]]:
+    """Changes to a schedule for training images of about `size` (H, W) in pixels, and the reason for each, a line."""
     settings: dict[str, Any] = {}
     reasons: list[str] = []
 
@@ -147,7 +140,7 @@ def propose(
             f"{kind}.crop {list(schedule.crop)} sees little of images of about {size[0]}x{size[1]}: where what lies"
             f" around counts more than detail, give data.resize or a larger {kind}.crop"
         )
-    return Proposal(settings, reasons)
+    return settings, reasons
 
 
 def _whole(length: int) -> int:

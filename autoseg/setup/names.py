@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from autoseg.config.base import merge
+from autoseg.config.base import merge, refuse_others
 from autoseg.errors import ConfigError
 from autoseg.files import read_yaml
 from autoseg.genotype.schema import Genotype
@@ -28,10 +28,7 @@ def known_names() -> dict[str, dict[str, str]]:
 
 
 def look_up(source: str | Path) -> list[Found]:
-    """Everything that a source stands for; `unet` is a space and a network.
-
-    Raises: AutosegError: it stands for nothing, or the file is invalid.
-    """
+    """Everything that a source stands for; `unet` is a space and a network. Raises: AutosegError: there is none."""
     name, path = str(source), Path(source).expanduser()
     found: list[Found] = [SearchSpace.load(name)] if name in space_names() else []
     if name in (*genotype_names(), *network_names()) or path.is_dir():
@@ -48,16 +45,10 @@ def look_up(source: str | Path) -> list[Found]:
 
 
 def with_changes(found: Found, overrides: Mapping[str, Any]) -> Found:
-    """Change the options of a network of the literature, as in `{"network": {"width": 0.5}}`.
-
-    Spaces and genotypes stay as they are. Raises: ConfigError: unknown options.
-    """
+    """Change options of a network of the literature, as by `{"network": {"width": 0.5}}`; spaces and genotypes stay."""
     if not overrides:
         return found
-    if stray := [key for key in overrides if key != "network"]:
-        raise ConfigError(
-            f"unknown key '{stray[0]}' (known here: network, such as network.width)", code="unknown-setting"
-        )
+    refuse_others(overrides, "network", "network.width")
     if not isinstance(found, FixedNetwork):
         return found
     options = overrides["network"]

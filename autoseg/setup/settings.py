@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from autoseg.config.base import Settings, merge, parse
+from autoseg.config.base import Settings, merge, parse, refuse_others
 from autoseg.config.data import DataConfig, data_settings, with_absolute_paths
 from autoseg.config.training import RetrainSchedule, SearchSchedule, TrainingConfig
 from autoseg.data.dataset import resolve
-from autoseg.engine.config import RetrainConfig, SearchConfig
+from autoseg.engine.config import AnyConfig, RetrainConfig, SearchConfig
 from autoseg.engine.device_check import prepare
 from autoseg.engine.environment import pick_device
 from autoseg.errors import ConfigError
@@ -34,11 +34,8 @@ ANY_DATA = resolve(DataConfig(layout="generated"))
 """A placeholder for the data while the other settings are checked."""
 
 
-def check_device(config: SearchConfig | RetrainConfig) -> torch.device:
-    """Prepare and return the device of a run.
-
-    Raises: ConfigError: the device is missing or cannot do what the settings ask, or crop or batch are out of range.
-    """
+def check_device(config: AnyConfig) -> torch.device:
+    """Prepare and return the device of a run. Raises: ConfigError: it is missing or cannot do what the settings ask."""
     device = pick_device(config.device)
     Setting.of(config.schedule).check()
     check_precision(config.schedule, config.kind, device)
@@ -105,7 +102,7 @@ def search_sources(
     overrides: Mapping[str, Any] | None = None,
 ) -> Sources:
     """The sources of a search's settings. Raises: SearchSpaceError, ConfigError: no space, or an invalid one."""
-    file, changes = _read_config(config), dict(overrides or {})
+    file, changes = read_config(config), dict(overrides or {})
     in_file = file.pop("space", None)
     chosen = space if space is not None else in_file
     if isinstance(changes.get("space"), str):
@@ -130,7 +127,7 @@ def retrain_sources(
     match: CostTarget | None = None,
 ) -> Sources:
     """The sources of a retraining's settings. Raises: AutosegError: no genotype or network, or an invalid one."""
-    file, changes = _read_config(config), dict(overrides or {})
+    file, changes = read_config(config), dict(overrides or {})
     in_file = [file.pop(key, None) for key in ("genotype", "network")]
     by_name = [changes.pop(key) for key in ("genotype", "network") if isinstance(changes.get(key), str)]
     source = next((one for one in (architecture, *by_name, *in_file) if one is not None), None)
@@ -165,7 +162,6 @@ def search_config(
     """All settings of a search. The data is opened only after all other settings are checked.
 
     `check`: a further check of the settings without those of the data. `say`: is called with each decision on the data.
-    Raises: SearchSpaceError, DataError, ConfigError: one line on what is wrong.
     """
     try:
         settings = parse(SearchConfig, sources.merged(), sources.where)
@@ -183,7 +179,6 @@ def retrain_config(
 
     `match`: the cost to which the width of a network of the literature is scaled. `say`: is called with each decision
     on the data.
-    Raises: AutosegError: one line on what is wrong.
     """
     settings = parse(RetrainConfig, sources.merged(), sources.where)
     check_device(settings)
@@ -216,7 +211,8 @@ def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str
     return None
 
 
-def _read_config(config: str | Path | None) -> dict[str, Any]:
+def read_config(config: str | Path | None) -> dict[str, Any]:
+    """The settings of a file, as plain data; none without one."""
     return {} if config is None else read_yaml(Path(config), ConfigError)
 
 
@@ -235,8 +231,7 @@ def given_data(data: Source | DataConfig, before: Any = None) -> dict[str, Any]:
 
 def data_overrides(overrides: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """The group `data` of `overrides`. Raises: ConfigError: they have other groups."""
-    if stray := [key for key in overrides or {} if key != "data"]:
-        raise ConfigError(f"unknown key '{stray[0]}' (known here: data, such as data.resize)", code="unknown-setting")
+    refuse_others(overrides or {}, "data", "data.resize")
     data: Mapping[str, Any] = (overrides or {}).get("data", {})
     if not isinstance(data, Mapping):
         raise ConfigError(f"data: should be a mapping, not {data!r}", code="setting-invalid")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Generic, NamedTuple
 
 from autoseg.config.training import SearchSchedule, TrainingConfig
-from autoseg.data.base import SegmentationDataset
-from autoseg.data.dataset import describe_dataset, open_dataset
+from autoseg.data.dataset import SegmentationDataset, describe_dataset, open_dataset
 from autoseg.data.loading.cache import keep_samples
 from autoseg.engine.checkpoint import Kind
-from autoseg.engine.config import Config
+from autoseg.engine.config import AnyConfig, Config
 from autoseg.engine.environment import describe_environment, pick_device
 from autoseg.engine.log import Progress
 from autoseg.engine.retrain import RetrainTask
@@ -24,21 +22,8 @@ from autoseg.setup.from_data import guide, is_shipped
 from autoseg.setup.settings import Sources, first_difference
 
 
-class Settled(NamedTuple, Generic[Config]):
-    """The settings of a run."""
-
-    settings: Config
-    reasons: list[str]
-    """One line for each setting that was picked for the data or the device."""
-    train: SegmentationDataset | None = None
-    """The training images, if they were opened with these settings."""
-
-
 def open_run(out: str | Path, kind: Kind, resume: bool, given: bool) -> Run | None:
-    """The run in `out` to resume; None for a new one.
-
-    given: whether any settings are given. Raises: RunError: `out` holds something else, or nothing to resume.
-    """
+    """The run in `out` to resume; None for a new one. given: settings are given. Raises: RunError: neither works."""
     path = Path(out)
     if not (resume and (path / "config.yaml").is_file()):
         refuse_used(path)
@@ -54,9 +39,12 @@ def open_run(out: str | Path, kind: Kind, resume: bool, given: bool) -> Run | No
     return run
 
 
-def settle(wanted: Config, sources: Sources, quick: bool, run: Run | None) -> Settled[Config]:
+def settle(
+    wanted: Config, sources: Sources, quick: bool, run: Run | None
+) -> tuple[Config, list[str], SegmentationDataset | None]:
     """The settings of a run. Those that the user has not set are made to fit the data and the device.
 
+    Also returns one line for each setting that was picked, and the training images if they were opened already.
     run: one to resume, which keeps its own settings. Raises: ConfigError: the settings given now differ from them.
     """
     named = sources.set_by_user(wanted.kind)
@@ -75,23 +63,25 @@ def settle(wanted: Config, sources: Sources, quick: bool, run: Run | None) -> Se
                 f"{run.path} was started with other settings ({difference}); resume with --out and --resume alone",
                 code="run-settings-differ",
             )
-    return Settled(settings, reasons, train if guided.data == wanted.data else None)
+    return settings, reasons, train if guided.data == wanted.data else None
 
 
-def open_splits(settled: Settled[Config]) -> tuple[SegmentationDataset, SegmentationDataset]:
-    """The training and validation images. Raises: DataError: they cannot be used."""
-    data, train = settled.settings.data, settled.train
-    return open_dataset(data, "train") if train is None else train, open_dataset(data, "val")
+def open_splits(
+    config: AnyConfig, train: SegmentationDataset | None
+) -> tuple[SegmentationDataset, SegmentationDataset]:
+    """The training images, if they are not open yet, and the validation images."""
+    return open_dataset(config.data, "train") if train is None else train, open_dataset(config.data, "val")
 
 
 def begin(
     run: Run | None, out: str | Path, task: SearchTask | RetrainTask, reasons: Sequence[str], show_progress: bool
 ) -> Run:
-    """Read every sample, print the data set, `reasons` and the task's notes, and make the directory of a new run.
-
-    Raises: DataError: an unusable sample. RunError: the directory cannot be made.
-    """
-    _read_all(task, show_progress)
+    """Read every sample, to find a bad file now and not hours later, print the notes, and make a new directory."""
+    train, val = task.train_set, task.val_set
+    where = task.schedule.store, task.device, task.schedule.cache_dir
+    with Progress("reading", len(train) + len(val), enabled=show_progress) as progress:
+        keep_samples(train, *where, lambda done, _: progress.update(done))
+        keep_samples(val, *where, lambda done, _: progress.update(len(train) + done))
     if show_progress:
         print("\n  ".join([describe_dataset(task.config.data), *reasons, *task.notes]))
     environment = describe_environment(task.device, task.config.seed)
@@ -99,26 +89,8 @@ def begin(
         run = Run.create(out, task.config, environment)
     else:
         run.complete(environment)
-    _write_left_out(run, task)
+    skipped = [(split, *one) for split, dataset in (("train", train), ("val", val)) for one in dataset.left_out]
+    if skipped:
+        write_text(run.path / "left_out.txt", "".join(f"{split}/{name}: {reason}\n" for split, name, reason in skipped))
     task.begin(run)
     return run
-
-
-def _read_all(task: SearchTask | RetrainTask, show_progress: bool) -> None:
-    """Read each sample once, so that a bad file is found now and not hours later, and keep it if there is room."""
-    train, val = task.train_set, task.val_set
-    where = task.schedule.store, task.device, task.schedule.cache_dir
-    with Progress("reading", len(train) + len(val), enabled=show_progress) as progress:
-        keep_samples(train, *where, lambda done, _: progress.update(done))
-        keep_samples(val, *where, lambda done, _: progress.update(len(train) + done))
-
-
-def _write_left_out(run: Run, task: SearchTask | RetrainTask) -> None:
-    """Write left_out.txt, with split, name and reason of each sample that `on_bad_file: skip` left out, if any."""
-    lines = [
-        f"{split}/{name}: {reason}\n"
-        for split, dataset in (("train", task.train_set), ("val", task.val_set))
-        for name, reason in dataset.left_out
-    ]
-    if lines:
-        write_text(run.path / "left_out.txt", "".join(lines))

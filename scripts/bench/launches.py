@@ -24,7 +24,6 @@ from autoseg.planning.memory import (
     follow_streams,
     followed,
     make_state,
-    own_random_state,
     random_batch,
     stand_in_task,
     take_step,
@@ -195,7 +194,7 @@ def count_steps(config: SearchConfig, kernels: KernelChoice | None = None) -> di
     """
     kernels = kernels or KernelChoice()
     device = torch.device("cuda")
-    with own_random_state(CPU):
+    with torch.random.fork_rng([]):
         task = stand_in_task(config, CPU)
     task.supernet.use_kernels(kernels._replace(depthwise="convolution"))
     with followed(task, device) as (copy, live):

@@ -38,7 +38,7 @@ def test_help_answers_in_half_a_second() -> None:
     seconds = []
     for _ in range(4):  # the best of several, since caches are shared
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = process("-m", "autoseg.cli.main", "--help")
+        done = process("-m", "autoseg", "--help")
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
         assert done.returncode == 0, done.stderr
@@ -120,10 +120,10 @@ def test_usage_errors_are_one_line(arguments: list[str], message: str, capsys: p
 
 @pytest.mark.slow
 def test_an_error_of_a_process_is_one_line_and_status_2(tmp_path: Path) -> None:
-    done = process("-m", "autoseg.cli.main", "decode", tmp_path / "nope")
+    done = process("-m", "autoseg", "decode", tmp_path / "nope")
     assert (done.returncode, done.stdout) == (2, "")
     check_line(done.stderr, "run-missing", tmp_path / "nope", "`--out` of search or retrain")
-    shown = process("-m", "autoseg.cli.main", "decode", tmp_path / "nope", "--debug")
+    shown = process("-m", "autoseg", "decode", tmp_path / "nope", "--debug")
     assert shown.returncode != 0
     assert "Traceback" in shown.stderr
     assert "RunError" in shown.stderr

@@ -22,7 +22,7 @@ from autoseg.config.base import parse
 from autoseg.config.training import RetrainSchedule
 from autoseg.engine.predict import load_network
 from autoseg.engine.retrain import RetrainTask
-from autoseg.engine.training import seed_step
+from autoseg.engine.training import seed_of
 from autoseg.errors import ConfigError, DataError
 from autoseg.genotype.schema import Genotype
 from autoseg.losses.losses import SegmentationLoss, sample_pixels
@@ -48,7 +48,7 @@ def twin_loss(task: RetrainTask, step: int, weights: Tensor | None = None) -> Te
     images, masks = first_batch(task)
     network = copy.deepcopy(task.network).train()
     network.set_drop_path(task.schedule.drop_path, step / (task.schedule.epochs * task.steps_per_epoch))
-    seed_step(task.config.seed, step)
+    torch.manual_seed(seed_of(task.config.seed, step))
     logits, auxiliary = network.forward_with_auxiliary(images)
     loss = F.cross_entropy(logits, masks, weights, ignore_index=255)
     if auxiliary is not None:
@@ -89,7 +89,7 @@ def test_optimisers(name: str) -> None:
     task = make(**PLAIN, optimizer={"name": name, "lr": 0.01, "weight_decay": 0.1, "momentum": 0.9})
     images, masks = first_batch(task)
     before = parameters(task)
-    seed_step(0, 0)
+    torch.manual_seed(seed_of(0, 0))
     loss = F.cross_entropy(task.network.train()(images), masks, ignore_index=255)
     gradients = torch.autograd.grad(loss, list(task.network.parameters()))
     task.step([(images, masks)], 0, 0)
@@ -154,7 +154,7 @@ def test_the_loss_is_that_of_the_settings_for_both_heads(share: float) -> None:
     changes = {"drop_path": 0.0, "auxiliary_weight": 0.4, "loss_sampling": share}
     task, twin = make(loss=terms, label_smoothing=0.1, **changes), make(**changes)
     images, masks = first_batch(task)
-    seed_step(0, 3)
+    torch.manual_seed(seed_of(0, 3))
     drawn = sample_pixels(masks, share, 255)
     logits, auxiliary = twin.network.train().forward_with_auxiliary(images)
     loss = SegmentationLoss(255, None, 0.1, parse(RetrainSchedule, {"loss": terms}).loss)
@@ -185,7 +185,7 @@ def test_the_loss_of_a_random_share_of_the_pixels() -> None:
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
         network = copy.deepcopy(task.network).train()
-        seed_step(task.config.seed, step)
+        torch.manual_seed(seed_of(task.config.seed, step))
         thinned = masks.masked_fill(torch.rand(masks.shape) >= 0.2, 255)
         logits, auxiliary = network.forward_with_auxiliary(images)
         assert auxiliary is not None

@@ -121,7 +121,7 @@ main()
 def start(*arguments: object, slow: bool = False) -> subprocess.Popen[str]:
     """The same in a process of its own. `slow`: 50 ms more a step, so that a signal surely comes before the end."""
     return subprocess.Popen(
-        [sys.executable, *(("-c", SLOW) if slow else ("-m", "autoseg.cli.main")), *map(str, arguments)],
+        [sys.executable, *(("-c", SLOW) if slow else ("-m", "autoseg")), *map(str, arguments)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -24,26 +24,26 @@ RETRAIN = RetrainSchedule(epochs=60, batch_size=8, crop=(96, 96))
 
 
 def test_what_fits_stays() -> None:
-    assert propose("search", SEARCH, (120, 160), 367, (), quick=False).settings == {}
-    assert propose("retrain", RETRAIN, (96, 96), 367, (), quick=False).settings == {}
+    assert propose("search", SEARCH, (120, 160), 367, (), quick=False)[0] == {}
+    assert propose("retrain", RETRAIN, (96, 96), 367, (), quick=False)[0] == {}
 
 
 def test_a_crop_is_no_larger_than_the_images() -> None:
-    settings = propose("retrain", RETRAIN, (40, 400), 367, (), quick=False).settings
+    settings = propose("retrain", RETRAIN, (40, 400), 367, (), quick=False)[0]
     assert settings == {"crop": (48, 96)}  # multiples of 16
-    assert propose("retrain", RETRAIN, (20, 20), 367, (), quick=False).settings == {"crop": (32, 32)}
+    assert propose("retrain", RETRAIN, (20, 20), 367, (), quick=False)[0] == {"crop": (32, 32)}
 
 
 def test_a_crop_that_sees_little_is_said() -> None:
-    proposal = propose("retrain", RETRAIN, (1024, 2048), 367, (), quick=False)
-    assert proposal.settings == {}
-    assert proposal.reasons[0].startswith("retrain.crop [96, 96] sees little of images of about 1024x2048: ")
-    assert propose("retrain", RETRAIN, (360, 480), 367, (), quick=False).reasons == []
-    assert propose("retrain", RETRAIN, (1024, 2048), 367, ("crop",), quick=False).reasons == []
+    settings, reasons = propose("retrain", RETRAIN, (1024, 2048), 367, (), quick=False)
+    assert settings == {}
+    assert reasons[0].startswith("retrain.crop [96, 96] sees little of images of about 1024x2048: ")
+    assert propose("retrain", RETRAIN, (360, 480), 367, (), quick=False)[1] == []
+    assert propose("retrain", RETRAIN, (1024, 2048), 367, ("crop",), quick=False)[1] == []
 
 
 def test_few_images_make_small_batches_and_many_epochs() -> None:
-    settings = propose("search", SEARCH, (120, 160), 10, (), quick=False).settings
+    settings = propose("search", SEARCH, (120, 160), 10, (), quick=False)[0]
     assert settings["batch_size"] == 5  # as many as a half has
     assert settings["epochs"] == LEAST_STEPS["search"]  # of one step each
     assert settings["arch_start_epoch"] == LEAST_STEPS["search"] // 3  # the same share as before
@@ -72,23 +72,23 @@ def test_a_momentum_that_is_pytorchs_already_is_not_too_slow(momentum: float, sl
 def test_steps_are_of_accumulated_batches(quick: bool, images: int) -> None:
     """As many as with a batch so many times as large, and whole ones."""
     parts = RETRAIN.model_copy(update={"accumulate": 4, "batch_size": 2})
-    settings = propose("retrain", parts, (120, 160), images, {"batch_size"}, quick).settings
+    settings = propose("retrain", parts, (120, 160), images, {"batch_size"}, quick)[0]
     whole = RETRAIN.model_copy(update={"batch_size": 8})
-    assert settings == propose("retrain", whole, (120, 160), images, {"batch_size"}, quick).settings
+    assert settings == propose("retrain", whole, (120, 160), images, {"batch_size"}, quick)[0]
     if quick:
-        assert steps_in_epoch(images // 2, 4, settings["max_steps_per_epoch"], "retrain") > 0
+        assert steps_in_epoch(images // 2, parts.model_copy(update=settings), "retrain") > 0
 
 
 def test_what_the_user_set_stays() -> None:
     named = {"epochs", "batch_size", "crop", "arch_start_epoch", "validate_every", "max_steps_per_epoch", "val_images"}
     for quick in (False, True):
-        assert propose("search", SEARCH, (40, 40), 10, named, quick).settings == {}
+        assert propose("search", SEARCH, (40, 40), 10, named, quick)[0] == {}
 
 
 @pytest.mark.parametrize("images", [4, 30, 3000])
 @pytest.mark.parametrize(("kind", "schedule"), [("search", SEARCH), ("retrain", RETRAIN)])
 def test_a_first_look_has_few_steps(kind: str, schedule: SearchSchedule | RetrainSchedule, images: int) -> None:
-    settings = propose(kind, schedule, (120, 160), images, (), quick=True).settings
+    settings = propose(kind, schedule, (120, 160), images, (), quick=True)[0]
     of_weights = images // 2 if kind == "search" else images
     steps = min(max(1, of_weights // settings["batch_size"]), settings.get("max_steps_per_epoch", 10**9))
     assert QUICK_STEPS[kind] / 2 < steps * settings.get("epochs", schedule.epochs) <= QUICK_STEPS[kind]
