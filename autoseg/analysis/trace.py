@@ -1,7 +1,7 @@
 """Facts about a network without computing anything, such as which of its stages read which.
 
 The network runs once on PyTorch's meta tensors, and a dispatch mode carries facts from the inputs of every operation to
-its results. Letters: N images, C channels, H height, W width.
+its results.
 """
 
 from __future__ import annotations

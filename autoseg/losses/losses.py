@@ -1,4 +1,4 @@
-"""Losses: cross-entropy, and weighted sums of terms. Letters: N images, K classes, H height, W width.
+"""Losses: cross-entropy, and weighted sums of terms.
 
 Every loss leaves ignored pixels out and computes in float32 at least. A batch without labelled pixels has loss 0 and
 gradient 0, where PyTorch's means are NaN. No loss waits for the device or has shapes that depend on the labels: a CUDA

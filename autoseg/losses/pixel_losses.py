@@ -1,4 +1,4 @@
-"""Losses that are a weighted mean of the pixels' cross-entropies. Letters: N images, K classes, H height, W width.
+"""Losses that are a weighted mean of the pixels' cross-entropies.
 
 logits: (N, K, H, W), float32 or float64. `autoseg.losses.terms` has their options and records.
 """

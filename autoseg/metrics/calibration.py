@@ -1,4 +1,4 @@
-"""Calibration of probabilities. Letters: N images, K classes, H height, W width."""
+"""Calibration of probabilities."""
 
 from __future__ import annotations
 

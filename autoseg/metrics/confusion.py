@@ -1,4 +1,4 @@
-"""The confusion matrix of a whole set, and its scores. Letters: N images, K classes, H height, W width."""
+"""The confusion matrix of a whole set, and its scores."""
 
 from __future__ import annotations
 

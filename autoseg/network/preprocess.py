@@ -1,7 +1,7 @@
 """The preprocessing of a cell's input: to the node's size and its number of filters.
 
-Letters: N images, C channels, H and W the node's height and width, h and w those of the source. Every module is called
-with the feature (N, Cin, h, w), the node's (H, W), and the encoder feature at that size, None if the move needs none.
+Every module is called with the feature (N, Cin, h, w), the node's (H, W), and the encoder feature at that size, None if
+the move needs none.
 """
 
 from __future__ import annotations

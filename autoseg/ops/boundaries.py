@@ -1,4 +1,4 @@
-"""Boundaries between labels. Letters: N images, H height, W width."""
+"""Boundaries between labels."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Stem and heads, shared by the supernet and the discrete networks.
-
-Letters: N images, C channels, K classes, H height, W width.
-"""
+"""Stem and heads, shared by the supernet and the discrete networks."""
 
 from __future__ import annotations
 

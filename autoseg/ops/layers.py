@@ -1,7 +1,4 @@
-"""Small layers of operations, cells, heads and networks, and their initialisation.
-
-Letters: N images, C channels, H height, W width.
-"""
+"""Small layers of operations, cells, heads and networks, and their initialisation."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ The published code and the paper's equations differ, and both are here:
     F3, F4  one kernel over the       F3 of F1, F2;          both of x, F1, F2         F3 of x, F1, F2;
             half-filled result        F4 of F1, F2, F3                                 F4 of x, F1, F2, F3
 
-All are linear, without bias. Letters: N images, C channels, D depth, H height, W width.
+All are linear, without bias. D is the depth.
 """
 
 from __future__ import annotations

@@ -5,8 +5,6 @@ All are built with (in_channels, out_channels, ...options) and called with (feat
 bilinear, max-unpooling, CARAFE and DySample mix no channels themselves. A 1x1 convolution before them makes every
 upsampler a learned map between the widths, equal ones included, so that a comparison is fair. Before them it does the
 same as behind, at a quarter of the cost. No upsampler has a normalisation.
-
-Letters: N images, C channels, H height, W width.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ The paper's symbols and their names here:
     H^{l-1}, H^{l-2}     prev, prev_prev: states 1 and 0 of a cell
     O^k_{j->i}, alpha    operation k on the edge from state j to block i, and its weight
     beta                 the weight of an arrow from one node to a node of the next layer
-Letters: N images, C filters of a block, B blocks, K classes, H and W height and width.
+    N, C, B, K, H, W     images, filters of a block, blocks, classes, height and width
 """
 
 from __future__ import annotations

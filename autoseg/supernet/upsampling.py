@@ -1,7 +1,6 @@
 """Up moves with competing upsamplers and skip connections, and the doublings of the decoder.
 
-Letters: N images, C channels of a block, K classes, U competing upsamplers, S ways in which a skip connection may
-join, H height, W width.
+Letters: C channels of a block, U competing upsamplers, S ways in which a skip connection may join.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Colours of classes, and label maps as pictures.
-
-H, W: height and width in pixels; C: channels. Colours are uint8 red, green, blue.
-"""
+"""Colours of classes, and label maps as pictures. Colours are uint8 red, green, blue."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Samples of a data set with their masks or predictions in colour, over the colours of the classes that appear.
-
-H, W: height and width in pixels; C: channels. Lengths are in inches.
-"""
+"""Samples of a data set with masks or predictions in colour, over a legend of their classes. Lengths are in inches."""
 
 from __future__ import annotations
 

@@ -3,8 +3,6 @@
 All resize their logits bilinearly, from the backbone's output stride; v3+ from stride 4, after its decoder. Rates are
 given for the published output stride: 8 in v1 and v2, 16 in v3 and v3+. They grow as the stride becomes smaller: a
 kernel then reaches as far in the image. A backbone has its own width, output stride and multi-grid.
-
-Letters: N images, C channels, K classes, H height, W width.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 Convolutions are padded to keep the size, instead of the published 100 zeros around the image, so nothing is cropped.
 Bilinear upsampling has aligned corners, as everywhere in autoseg.
-
-Letters: N images, C channels, K classes, H height, W width.
 """
 
 from __future__ import annotations

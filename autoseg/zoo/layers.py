@@ -1,7 +1,4 @@
-"""What the networks of the zoo share: their width, their output stride, and layers.
-
-Letters: N images, C channels, H height, W width.
-"""
+"""What the networks of the zoo share: their width, their output stride, and layers."""
 
 from __future__ import annotations
 

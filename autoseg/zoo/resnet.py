@@ -1,8 +1,6 @@
 """ResNet-50 and -101 (He et al. 2016) without their classifier, under torchvision's names of weights.
 
 As in torchvision ("v1.5"), a stage strides in the 3x3 convolution of its first block, not in the 1x1 before it.
-
-Letters: N images, C channels, H height, W width.
 """
 
 from __future__ import annotations

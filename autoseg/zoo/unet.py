@@ -1,8 +1,6 @@
 """U-Net (Ronneberger et al. 2015); with pixel deconvolution in its decoder it is PixelDCN (Gao et al. 2017).
 
 Convolutions are padded, unlike the published ones: logits have the images' size, and nothing is cropped.
-
-Letters: N images, C channels, K classes, H height, W width.
 """
 
 from __future__ import annotations

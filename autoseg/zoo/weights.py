@@ -1,8 +1,6 @@
 """Weights of an ImageNet classifier, from a local file, for a network's backbone.
 
 The names are torchvision's for VGG16 and ResNet, timm's for Xception-65. Nothing but tensors is unpickled.
-
-Letters: O outputs, C channels.
 """
 
 from __future__ import annotations

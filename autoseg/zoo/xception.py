@@ -3,8 +3,6 @@
 The weights have the names of timm's `xception65`, which were made from the published TensorFlow weights. The network
 is that of the published code: BatchNorm has an epsilon of 1e-3, and a depthwise convolution's BatchNorm has a ReLU
 behind it in the last block alone (the paper has one everywhere).
-
-Letters: N images, C channels, H height, W width.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The relaxed cell of one node: all arrows into it and all edges of the cell, evaluated together.
-
-Letters: N images, G arrows into the node, B blocks, C channels of a block, H height, W width.
-"""
+"""The relaxed cell of one node: all arrows into it and all edges of the cell, evaluated together."""
 
 from __future__ import annotations
 

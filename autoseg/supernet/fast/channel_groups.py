@@ -5,7 +5,7 @@ A feature is an (N, M, H, W) tensor. "Grouped", its channels are several axes, M
 memory: (N, H, W, G1, G2, ...) in channels_last memory, (N, G1, G2, ..., H, W) in channels_first. So a grouped tensor is
 contiguous if the feature is dense, and code that names axes by `Layout.axis` serves both.
 
-Letters: N images, H height, W width, M channels, K groups of a product, P pixels.
+Letters: M channels, K groups of a product, P pixels.
 """
 
 from __future__ import annotations

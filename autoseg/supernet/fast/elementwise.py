@@ -1,9 +1,8 @@
 # ruff: noqa: D102 - the docstrings of `Plain` hold for `Compiled`
 """The elementwise parts of mixed operations, each as plain PyTorch calls or as one compiled kernel.
 
-Letters: N images, H height, W width, M channels, G groups, E edges of a group, C channels of a block, S operations;
-P elements before the groups in memory and Z elements in each: N*H*W and C in channels_last, N and C*H*W in
-channels_first.
+Letters as in `mixed_op.py`, but S operations; P elements before the groups in memory, Z in each: N*H*W and C in
+channels_last, N and C*H*W in channels_first.
 """
 
 from __future__ import annotations

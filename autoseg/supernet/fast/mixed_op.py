@@ -3,8 +3,9 @@
 The sums and gradients are those of one module an edge, operation and arrow (Auto-DeepLab, eq. 3); only the number of
 calls and the tensors kept for the backward pass differ.
 
-Letters: N images, H height, W width, G groups (copies of a state, one for each arrow into the node), E edges that read
-a state, C channels of a block; S, D and A operations of a kind (`weights.Kernels`).
+Letters: G groups (copies of a state, one for each arrow into the node), E edges that read a state, C channels of a
+block, B blocks, M stacked channels, k (the greatest) kernel size; S, D and A operations of a kind (`weights.Kernels`),
+F operations without weights.
 A feature is an (N, G*E*C, H, W) tensor: groups and edges are groups of channels. BatchNorm then keeps separate
 statistics for every arrow and edge, and one convolution serves them all. A tensor with groups and edges as axes is
 "grouped" by them: (N, H, W, G, E, C), or (N, G, E, C, H, W) in channels_first memory (`channel_groups.py`).

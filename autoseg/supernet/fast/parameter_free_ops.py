@@ -1,8 +1,6 @@
 """The operations without weights on all edges of a group: pooled once per state, then weighted for every edge.
 
-Outside autograd, with the backward pass written out, as in `mixed_op.py`.
-
-Letters: N images, H height, W width, G groups, E edges of a group, C channels of a block, F operations.
+Outside autograd, with the backward pass written out, as in `mixed_op.py`, where the letters stand.
 """
 
 from __future__ import annotations

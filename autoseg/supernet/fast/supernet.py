@@ -2,8 +2,6 @@
 
 It computes the same as `autoseg.supernet.reference`, whose loop over the layers it runs; `docs/fused_supernet.md` says
 how and why.
-
-Letters: N images, H height, W width.
 """
 
 from __future__ import annotations

@@ -7,8 +7,6 @@ again for every tap, from the cache; weights are read fastest if those of a tap 
 Sums are in float32, or in float64 for float64; their order is fixed.
 
 Block sizes follow from the shape only: an autotuner could not run while a CUDA graph is recorded.
-
-Letters: N images, M channels, H height, W width, k kernel size.
 """
 
 from __future__ import annotations

@@ -1,9 +1,4 @@
-"""The weights of the cells, and the layout of weights and alpha for calls that serve many edges at once.
-
-Letters: G groups (copies of a state, one for each arrow into the node), E edges that read a state, C channels of a
-block, k kernel size; S, D and A kernel sizes of the separable, the dilated separable and the atrous convolutions; F
-operations without weights.
-"""
+"""The weights of the cells, laid out with alpha for calls that serve many edges at once. Letters: see `mixed_op.py`."""
 
 from __future__ import annotations
 

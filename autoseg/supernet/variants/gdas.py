@@ -1,8 +1,7 @@
 """The cell with one sampled operation an edge (GDAS, Dong and Yang 2019): the others are not computed.
 
-Letters: N images, H height, W width, G groups (copies of a state, one for each arrow into the node), E edges that read
-a state, C channels of a block, c those that pass through the operations (C, or C/K with PC-DARTS). A slot is an edge
-of a group.
+Letters as in `mixed_op.py`; c channels pass through the operations (C, or C/K with PC-DARTS). A slot is an edge of a
+group.
 """
 
 from __future__ import annotations
