@@ -90,10 +90,7 @@ def decode_cells(probs: ArchProbs) -> list[Cell]:
 
 
 def decode_upsampling(probs: ArchProbs, arrows: Sequence[Arrow]) -> dict[str, Any]:
-    """The most probable upsampler and skip of each up move among `arrows`, and upsampler of each stage of the decoder.
-
-    Ties go to the one that the space names first.
-    """
+    """The most probable upsampler and skip of each up move in `arrows`, and upsampler of each stage of the decoder."""
     gamma, skips = ([] if of is None else of.argmax(-1).tolist() for of in (probs.gamma_probs, probs.skip_probs))
     return upsampling_of(probs.space, arrows, gamma, skips)
 

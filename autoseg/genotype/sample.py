@@ -71,10 +71,7 @@ def sample_path(trellis: Trellis, rng: np.random.Generator) -> tuple[int, ...]:
 
 
 def path_at(trellis: Trellis, index: int) -> tuple[int, ...]:
-    """The path with this number, from 0, in the lexicographic order of their levels.
-
-    Raises: IndexError: the number is too large.
-    """
+    """The path with this number, from 0, in the lexicographic order of levels. Raises: IndexError: there is none."""
     to_go = trellis.paths_to_go()
     if not 0 <= index < to_go[STEM_NODE]:
         raise IndexError(f"there is no path {index}; there are {to_go[STEM_NODE]}, counted from 0")

@@ -306,10 +306,7 @@ class Genotype(ArchitectureFile):
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Genotype:
-        """A genotype by name (a published one), by file (YAML or JSON), or from a run directory.
-
-        Raises: GenotypeError: unknown, unreadable, of a newer version, or wrong.
-        """
+        """A genotype by name, file or run directory. Raises: GenotypeError: unknown, unreadable, newer or wrong."""
         path = Path(name_or_path).expanduser()
         if path.is_dir():
             path = path / "genotype.yaml"

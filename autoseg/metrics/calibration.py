@@ -52,10 +52,7 @@ class Calibration:
         return float(self._brier / self._pixels.sum())
 
     def reliability(self) -> dict[str, list[float | None]]:
-        """The reliability diagram: for each bin its share of the pixels, their mean confidence and their accuracy.
-
-        A bin without pixels has None for the latter two.
-        """
+        """Each bin's share of pixels, mean confidence and accuracy (None without pixels): the reliability diagram."""
         columns = {
             "share": self._pixels / self._pixels.sum(),
             "confidence": self._confidence / self._pixels,

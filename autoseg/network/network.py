@@ -124,10 +124,7 @@ def _build_cell(genotype: Genotype, inputs: NodeInputs, widths: dict[Node, int],
 
 
 def _build_decoder(genotype: Genotype, widths: dict[Node, int], num_classes: int, norm: Norm) -> nn.Module:
-    """The genotype's decoder. widths: channels of each node's features.
-
-    Call it with the end's features after their ReLU and those of `decoder_nodes`.
-    """
+    """The genotype's decoder, for the end's features after a ReLU and those of `decoder_nodes`. widths: by node."""
     spec, record = genotype.decoder, DECODERS[genotype.decoder.name]
     finer = [widths[node] for node in decoder_nodes(genotype)]
     upsamplers = spec.upsamplers

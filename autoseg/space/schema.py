@@ -271,10 +271,7 @@ def genotype_names() -> list[str]:
 
 
 def find_file(name_or_path: str | Path, what: str, error: type[AutosegError]) -> Path:
-    """The YAML file of a shipped space or genotype by its name, or the path itself.
-
-    Raises: `error`: neither a known name nor a file.
-    """
+    """The YAML file of a shipped space or genotype, or the path. Raises: `error`: neither a known name nor a file."""
     text, folder = str(name_or_path), library("search_spaces")
     if error is GenotypeError:
         folder /= "genotypes"

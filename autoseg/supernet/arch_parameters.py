@@ -167,10 +167,7 @@ class ArchParameters(nn.Module):
         return torch.split(edges, sizes * self.space.cells)
 
     def mixture(self) -> Tensor:
-        """The factor of each operation's output, [edge, operation].
-
-        With edge probabilities, they are part of it, and a last column is for the channels that bypass the operations.
-        """
+        """Each output's factor, [edge, operation]; edge probabilities multiply it and add a column for the bypass."""
         alpha, edges = self.alpha_probs(), self.edge_probs()
         if edges is None:
             return alpha

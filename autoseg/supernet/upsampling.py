@@ -101,8 +101,7 @@ class MixedUpsample(nn.Module):
 
 
 class SkipFeature(nn.Module):
-    """The skip feature of a level: BN of the expected 1x1(ReLU(H(node))) over the nodes where a path may leave it
-    downwards."""
+    """A level's skip feature: BN of the expected 1x1(ReLU(H(node))) over the nodes where a path may leave downwards."""
 
     def __init__(self, widths: Sequence[int], channels: int) -> None:
         super().__init__()

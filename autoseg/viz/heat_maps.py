@@ -49,10 +49,7 @@ def draw_alpha(probs: ArchProbs) -> Figure:
 
 @styled
 def draw_gamma(probs: ArchProbs) -> Figure:
-    """Heat map of gamma_probs [site, upsampler] with a row an upsampling site; what does not compete is blank.
-
-    Raises: ConfigError: a space where no upsamplers compete.
-    """
+    """Heat map of gamma_probs [site, upsampler]; what does not compete is blank. Raises: ConfigError: nothing does."""
     space = probs.space
     if probs.gamma_probs is None:
         raise ConfigError(
@@ -66,10 +63,7 @@ def draw_gamma(probs: ArchProbs) -> Figure:
 
 @styled
 def draw_skips(probs: ArchProbs) -> Figure:
-    """Heat map of skip_probs [level, skip] with a row a stride of the up path: how encoder features join there.
-
-    Raises: ConfigError: a space where no skips compete.
-    """
+    """Heat map of skip_probs [level, skip], a row a stride of the up path. Raises: ConfigError: no skips compete."""
     if probs.skip_probs is None:
         raise ConfigError(
             f"space '{probs.space.name}' has no skips that compete (resolution.skips)", code="no-skips-compete"

@@ -46,10 +46,7 @@ class StageRate(NamedTuple):
 
 
 def stage_rates(strides: Sequence[int], output_stride: int) -> list[StageRate]:
-    """The rates of each stage of a network with these strides, whose last output shall have `output_stride`.
-
-    Raises: ConfigError: no stage of the network ends at this output stride.
-    """
+    """The rates of stages with these strides at an `output_stride`. Raises: ConfigError: no stage ends there."""
     possible = [math.prod(strides[: number + 1]) for number in range(len(strides))]
     if output_stride not in possible:
         known = ", ".join(str(stride) for stride in dict.fromkeys(possible))
@@ -98,10 +95,7 @@ class MaxPool(nn.Module):
 
 
 class SeparableConvNormRelu(nn.Sequential):
-    """Depthwise and 1x1 convolution, each with normalisation and ReLU (DeepLabv3+, section 3.2); keeps the size.
-
-    It takes the arguments of `ConvNormRelu`.
-    """
+    """`ConvNormRelu` twice, depthwise and 1x1 (DeepLabv3+, section 3.2): the same arguments, and it keeps the size."""
 
     conv_norms: ClassVar[Pairs] = (("0", "1"), ("3", "4"))
 

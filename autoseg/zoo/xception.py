@@ -23,8 +23,7 @@ STEM = (32, 64)
 ENTRY = ((128, 128, 128), (256, 256, 256), (728, 728, 728))
 MIDDLE, MIDDLE_BLOCKS = (728, 728, 728), 16
 EXIT = ((728, 1024, 1024), (1536, 1536, 2048))
-"""Channels of the three separable convolutions of each block. The last one strides in the entry and first exit blocks.
-"""
+"""Channels of the separable convolutions of each block; the last one strides in the entry and first exit blocks."""
 LOW_LEVEL_BLOCK = 1
 """The second entry block: DeepLabv3+'s decoder reads its second separable convolution."""
 batch_norm = partial(nn.BatchNorm2d, eps=1e-3)

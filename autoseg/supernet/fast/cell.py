@@ -151,8 +151,7 @@ class SearchCell(nn.Module):
     # --- for _CellFunction --------------------------------------------------------------------------------------------
 
     def unpack(self, tensors: Sequence[Any], gather: Callable[[Sequence[Any]], Sequence[Any]]) -> list[EdgeTensors]:
-        """The tensors of each edge group from one flat sequence; `gather` makes their atrous weights from those of all
-        edges."""
+        """The tensors of each edge group from one flat sequence; `gather` splits the atrous weights of all edges."""
         groups, place, fields = [], 0, len(EdgeGroupWeights._fields)
         for edges in self.stacked():
             end = place + fields + 1 + edges.free_factors

@@ -81,10 +81,7 @@ class Layout:
         return features.as_strided((rows, size), (size, 1))
 
     def of_matrix(self, matrix: Tensor, shape: torch.Size, groups: int) -> Tensor:
-        """(E, N*M*H*W), contiguous, in the order of `as_matrix` -> a view grouped by G, E and M/G.
-
-        shape: (N, M, H, W).
-        """
+        """(E, N*M*H*W), contiguous, as `as_matrix` orders it -> a view by G, E and M/G. shape: (N, M, H, W)."""
         images, channels, height, width = shape
         edges, size, each = len(matrix), height * width * channels, channels // groups
         return matrix.as_strided(

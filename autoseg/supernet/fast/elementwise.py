@@ -34,10 +34,7 @@ class Plain:
 
     @staticmethod
     def sum_copies(stacked: Tensor, layout: Layout) -> Tensor:
-        """stacked: grouped by S, G, E and C -> by G and C.
-
-        Edge by edge: on a CPU, one sum over both axes takes ten times as long.
-        """
+        """stacked: by S, G, E and C -> by G and C, edge by edge: on a CPU one sum over both takes ten times as long."""
         first, *others = stacked.sum(layout.axis(0)).unbind(layout.axis(1))
         total = first + others[0] if others else first.contiguous()
         for other in others[1:]:

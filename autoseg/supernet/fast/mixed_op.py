@@ -108,8 +108,7 @@ class Kept(NamedTuple):
 
 
 class EdgeTensors(NamedTuple):
-    """The weights and factors of one group of edges, or their gradients: each of its tensor's shape, None if not
-    requested."""
+    """The weights and factors of an edge group, or their gradients: of the same shapes, None if not requested."""
 
     weights: EdgeGroupWeights
     atrous: Sequence[Any]
