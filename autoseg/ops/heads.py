@@ -100,9 +100,7 @@ class Aspp(nn.Module):
         """See the class."""
         pooled = self.pooled(features.mean((2, 3), keepdim=True)).expand(-1, -1, *features.shape[2:])
         if is_channels_last(features):
-            pooled = pooled.contiguous(
-                memory_format=torch.channels_last
-            )  # expanded, it would turn the result into NCHW
+            pooled = pooled.contiguous(memory_format=torch.channels_last)  # expanded, it would make the result NCHW
         return torch.cat([self.pointwise(features), *(conv(features) for conv in self.atrous), pooled], 1)
 
 
@@ -205,7 +203,7 @@ class DeepLabV3PlusDecoder(nn.Module):
         self.head = AsppHead(in_channels, filters, rates, norm, dropout, conv)
         self.doublings = Doublings(upsamplers, filters, norm)
         self.low_level = ConvNormRelu(low_level_channels, low_level_filters, 1, norm)
-        self.refine = _twice(filters + low_level_filters, filters, norm, conv)
+        self.refine = two_convs(filters + low_level_filters, filters, norm, conv)
         self.classifier = nn.Conv2d(filters, num_classes, 1)
 
     def forward(self, features: Tensor, finer: Sequence[Tensor]) -> Tensor:
@@ -232,7 +230,7 @@ class UNetDecoder(nn.Module):
             width = min(given.settings.filters, joined)
             doubling = Doubling(upsampler, channels, width, given.norm)
             self.doublings.append(doubling)
-            self.refine.append(_twice(doubling.out_channels + joined, width, given.norm))
+            self.refine.append(two_convs(doubling.out_channels + joined, width, given.norm))
             channels = width
         self.dropout = nn.Dropout(given.settings.dropout)
         self.classifier = nn.Conv2d(channels, given.num_classes, 1)
@@ -267,7 +265,7 @@ class FcnDecoder(nn.Module):
         return logits
 
 
-def _twice(in_channels: int, filters: int, norm: Norm, conv: Conv = ConvNormRelu) -> nn.Sequential:
+def two_convs(in_channels: int, filters: int, norm: Norm | None, conv: Conv = ConvNormRelu) -> nn.Sequential:
     """Two 3x3 convolutions."""
     return nn.Sequential(conv(in_channels, filters, 3, norm), conv(filters, filters, 3, norm))
 
@@ -277,6 +275,5 @@ class AuxiliaryHead(nn.Sequential):
 
     def __init__(self, in_channels: int, num_classes: int, norm: Norm) -> None:
         filters = max(in_channels // 4, 16)
-        super().__init__(
-            ConvNormRelu(in_channels, filters, 3, norm), nn.Dropout(0.1), nn.Conv2d(filters, num_classes, 1)
-        )
+        conv = ConvNormRelu(in_channels, filters, 3, norm)
+        super().__init__(conv, nn.Dropout(0.1), nn.Conv2d(filters, num_classes, 1))

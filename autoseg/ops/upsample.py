@@ -25,12 +25,14 @@ from autoseg.ops.resize import Size, level_size, resize
 from autoseg.space.resolution import find_upsampler
 
 
-class Nearest(nn.Module):
-    """1x1 convolution, then every pixel four times."""
-
+class _Projected(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.project = pointwise(in_channels, out_channels)
+
+
+class Nearest(_Projected):
+    """1x1 convolution, then every pixel four times."""
 
     def forward(self, features: Tensor, size: Size | None = None, guide: Tensor | None = None) -> Tensor:
         """See the module."""
@@ -38,12 +40,8 @@ class Nearest(nn.Module):
         return cut(F.interpolate(self.project(features), doubled, mode="nearest"), size)
 
 
-class Bilinear(nn.Module):
+class Bilinear(_Projected):
     """1x1 convolution, then bilinear resizing straight to the size, with aligned corners as Auto-DeepLab's code."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.project = pointwise(in_channels, out_channels)
 
     def forward(self, features: Tensor, size: Size | None = None, guide: Tensor | None = None) -> Tensor:
         """See the module."""
@@ -92,7 +90,7 @@ class PixelShuffle(nn.Module):
         return cut(F.pixel_shuffle(self.conv(features), 2), size)
 
 
-class MaxUnpool(nn.Module):
+class MaxUnpool(_Projected):
     """1x1 convolution, then unpooling (Noh et al. 2015, SegNet): a pixel goes to where the 2x2 maximum of `guide` was.
 
     The guide (N, Cg, H, W) has the result's size. Means over groups of neighbouring channels bring it to Cout: weights
@@ -100,10 +98,6 @@ class MaxUnpool(nn.Module):
     """
 
     reads_guide = True
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.project = pointwise(in_channels, out_channels)
 
     def forward(self, features: Tensor, size: Size | None = None, guide: Tensor | None = None) -> Tensor:
         """See the class and the module. Raises: SearchSpaceError: no guide."""
