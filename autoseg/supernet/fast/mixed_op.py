@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from autoseg.supernet.fast.channel_groups import LAYOUTS
 from autoseg.supernet.fast.convolutions import Conv, Depthwise, Product
-from autoseg.supernet.fast.elementwise import Compiled, Plain
+from autoseg.supernet.fast.elementwise import elementwise
 from autoseg.supernet.fast.kernels import KernelChoice
 from autoseg.supernet.fast.parameter_free_ops import FreeOperations
 from autoseg.supernet.fast.weights import EdgeGroup, EdgeGroupWeights, Factors, Kernels
@@ -148,7 +148,7 @@ class MixedEdges(nn.Module):
         self._dilated = Depthwise(self.kernels.dilated, RATE, choice.depthwise, self.layout)
         self._atrous = Conv(RATE, self.groups, self.layout)
         self._product = choice.pointwise == "product"
-        self._elementwise = Compiled if choice.compile else Plain
+        self._compile = choice.compile
 
     @property
     def free_factors(self) -> int:
@@ -168,7 +168,8 @@ class MixedEdges(nn.Module):
             outer = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
             normal, mean, inverse = self.norm.normalise(outer, factors.weighted)
             kept = kept._replace(outer=outer, outer_mean=mean, outer_inverse=inverse)
-            total = self._elementwise.sum_operations(self._split(normal, self.kernels.weighted), self.layout, total)
+            normal = self._split(normal, self.kernels.weighted)
+            total = elementwise(self._compile).sum_operations(normal, self.layout, total)
         return self.free.run(state, total, factors.free), kept
 
     def backward(
@@ -193,7 +194,7 @@ class MixedEdges(nn.Module):
                 grad_state = of_activated if grad_state is None else grad_state.add_(of_activated)
         of_state, grad_free = self.free.backward(grad, state, factors.free, needs.alpha)
         if grad_state is not None:
-            grad_state = self._elementwise.join_gradients(grad_state, activated, of_state, self.layout)
+            grad_state = elementwise(self._compile).join_gradients(grad_state, activated, of_state, self.layout)
         else:
             grad_state, *others = of_state  # a search space has an operation other than none
             for other in others:
@@ -244,7 +245,7 @@ class MixedEdges(nn.Module):
         if self.inner_norm is not None:
             inner, mean, inverse = given(kept.inner), given(kept.inner_mean), given(kept.inner_inverse)
             moments = self.inner_norm.moments(mean, inverse)
-            read.append(self._elementwise.normalise(inner, *moments, BN_EPS, self.layout))
+            read.append(elementwise(self._compile).normalise(inner, *moments, BN_EPS, self.layout))
             parts.append((self._separable, given(weights.depthwise2)))
         if self._dilated.sizes:
             read.append(self._copies(activated, self._dilated.sizes))
@@ -293,7 +294,7 @@ class MixedEdges(nn.Module):
 
     def _of_copies(self, grad: Tensor, sizes: Sequence[int]) -> Tensor:
         """The backward pass of `_copies`, grouped by G and C."""
-        return self._elementwise.sum_copies(self._split(grad, len(sizes)), self.layout)
+        return elementwise(self._compile).sum_copies(self._split(grad, len(sizes)), self.layout)
 
     def _split(self, features: Tensor, operations: int) -> Tensor:
         return self.layout.split(features, operations, self.groups, self.edges, self.channels)

@@ -39,13 +39,7 @@ class FusedSupernet(Supernet):
         super().__init__(space, *settings, **named_settings)
         self._streams: Sequence[torch.cuda.Stream] = ()
         self._crossing: list[object] = []
-        self._lay_out()
-
-    def _cell_class(self) -> Callable[..., nn.Module]:
-        return SampledCell if self.space.relaxation.gdas else SearchCell
-
-    def _lay_out(self) -> None:
-        """Prepares the few gathers that give weights, alpha and beta to all cells."""
+        # the few gathers that give weights, alpha and beta to all cells
         trellis = self.space.trellis
         cells = {node: self._cell(node) for node in trellis.nodes}
         if self.space.relaxation.gdas is None:
@@ -60,6 +54,9 @@ class FusedSupernet(Supernet):
             )
         arrows = [arrow for node in cells for arrow in trellis.arrows_into(node)]
         self.register_buffer("arrow_index", self.arch.index_of(arrows), persistent=False)
+
+    def _cell_class(self) -> Callable[..., nn.Module]:
+        return SampledCell if self.space.relaxation.gdas else SearchCell
 
     def _cell(self, node: Node) -> SearchCell:
         return self.cells[cell_name(node)]  # type: ignore[return-value]
