@@ -33,7 +33,7 @@ from autoseg.ops.resize import Size, level_size, sum_resized
 from autoseg.registry import OPERATIONS
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Move, Node
-from autoseg.supernet.arch_parameters import ArchParameters
+from autoseg.supernet.arch_parameters import ArchParameters, weighted_sum
 from autoseg.supernet.fast.kernels import KernelChoice
 from autoseg.supernet.fast.mixed_op import StackedNorm, checkpoint_contexts
 from autoseg.supernet.upsampling import Feature, MixedUpsample, UpsampleInput, Upsampling, UpsamplingChoices, competes
@@ -94,9 +94,9 @@ class ReferenceCell(nn.Module):
         h_prev_prev = self.preprocess_prev_prev(prev_prev.plain, size)
         h_prev = [preprocess(prev, size) for preprocess, prev in zip(self.preprocess_prev, prevs, strict=True)]
         if self.mix_before_cell:  # Dynamic Routing (Li et al. 2020)
-            h_prev, betas = [_weighted_sum(betas, h_prev)], torch.ones_like(betas[:1])
+            h_prev, betas = [weighted_sum(betas, h_prev)], torch.ones_like(betas[:1])
         outputs = [self._cell(edges, h_prev_prev, prev, alpha) for edges, prev in zip(self.edges, h_prev, strict=True)]
-        output = _weighted_sum(betas, outputs)
+        output = weighted_sum(betas, outputs)
         return Feature(output, F.relu(output))
 
     def _cell(self, edges: nn.Module, prev_prev: Tensor, prev: Tensor, alpha: Tensor) -> Tensor:
@@ -231,14 +231,11 @@ class Supernet(nn.Module):
             *inputs,
             level_size(image_size, trellis.strides[node.level]),
         )
+        run: Callable[..., Feature] = cell
         if self.checkpoint_cells and torch.is_grad_enabled():
-            random, contexts = self.random_cells, checkpoint_contexts
-            again: Feature = checkpoint(
-                cell, *arguments, use_reentrant=False, preserve_rng_state=random, context_fn=contexts
-            )
-            return again
-        feature: Feature = cell(*arguments)
-        return feature
+            how: dict[str, Any] = {"preserve_rng_state": self.random_cells, "context_fn": checkpoint_contexts}
+            run = partial(checkpoint, cell, use_reentrant=False, **how)
+        return run(*arguments)
 
     # --- the interface for a search -----------------------------------------------------------------------------------
 
@@ -313,11 +310,6 @@ def _build_preprocess(space: SearchSpace, in_channels: int, channels: int, move:
     if move is Move.DOWN:
         return _Plain(FactorizedReduce(in_channels, channels, StackedNorm))
     return _Plain(Preprocess(in_channels, channels, True, StackedNorm))
-
-
-def _weighted_sum(weights: Tensor, features: Sequence[Tensor]) -> Tensor:
-    parts = [weight * feature for weight, feature in zip(weights.unbind(), features, strict=True)]
-    return sum(parts[1:], parts[0])
 
 
 def cell_name(node: Node) -> str:

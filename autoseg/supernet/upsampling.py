@@ -17,7 +17,7 @@ from autoseg.ops.upsample import build_upsampler, to_width
 from autoseg.space.resolution import PLAIN_UPSAMPLERS, ResolutionSpec, find_upsampler
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import Arrow, Move, Node
-from autoseg.supernet.arch_parameters import ArchParameters
+from autoseg.supernet.arch_parameters import ArchParameters, weighted_sum
 from autoseg.supernet.fast.channel_groups import LAYOUTS, Layout
 from autoseg.supernet.fast.kernels import KernelChoice
 from autoseg.supernet.fast.mixed_op import StackedNorm, given
@@ -96,8 +96,7 @@ class MixedUpsample(nn.Module):
             "add": lambda: features + skip,
             "concat": lambda: self.join(torch.cat([features, skip], 1)),  # type: ignore[misc]  # there, with concat
         }
-        parts = [prob * ways[name]() for name, prob in zip(self.skips, probs.unbind(), strict=True)]
-        return sum(parts[1:], parts[0])
+        return weighted_sum(probs, (ways[name]() for name in self.skips))
 
 
 class SkipFeature(nn.Module):
@@ -125,9 +124,7 @@ class ScoreUpsample(nn.Module):
 
     def forward(self, scores: Tensor, size: Size, guide: Tensor, gamma_probs: Tensor) -> Tensor:
         """guide: (N, any, H, W), whose maxima an unpooling uses."""
-        probs = gamma_probs.unbind()
-        parts: list[Tensor] = [prob * up(scores, size, guide) for prob, up in zip(probs, self.upsamplers, strict=True)]
-        return sum(parts[1:], parts[0])
+        return weighted_sum(gamma_probs, (upsampler(scores, size, guide) for upsampler in self.upsamplers))
 
 
 class UpsamplingChoices(NamedTuple):
