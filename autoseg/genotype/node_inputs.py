@@ -37,11 +37,6 @@ def is_plain(genotype: Genotype, arrow: Arrow) -> bool:
     return genotype.upsampler(arrow) == "bilinear" and genotype.skip(arrow) == "none"
 
 
-def end_nodes(genotype: Genotype) -> list[Node]:
-    """The nodes where the decoder begins: those of the last layer, the finest first."""
-    return genotype.nodes_at(genotype.layers)
-
-
 def decoder_nodes(genotype: Genotype) -> list[Node]:
     """The further nodes that the decoder reads: the encoder's node at each doubling, from coarse to fine.
 

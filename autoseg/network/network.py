@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.errors import GenotypeError
-from autoseg.genotype.node_inputs import NodeInputs, auxiliary_node, decoder_nodes, end_nodes, node_inputs
+from autoseg.genotype.node_inputs import NodeInputs, auxiliary_node, decoder_nodes, node_inputs
 from autoseg.genotype.schema import Genotype
 from autoseg.network.base import SegmentationNetwork, enlarge
 from autoseg.network.cell import Cell
@@ -54,7 +54,7 @@ class Network(SegmentationNetwork):
             self.cells.append(cell)
             widths[inputs.node] = cell.out_channels
 
-        self.end_nodes, self.decoder_nodes = end_nodes(genotype), decoder_nodes(genotype)
+        self.end_nodes, self.decoder_nodes = genotype.nodes_at(genotype.layers), decoder_nodes(genotype)
         self.auxiliary_node = auxiliary_node(genotype)
         self.decoder = _build_decoder(genotype, widths, outputs, head_norm)
         self.auxiliary = AuxiliaryHead(widths[self.auxiliary_node], outputs, norm) if auxiliary else None
@@ -130,7 +130,7 @@ def _build_decoder(genotype: Genotype, widths: dict[Node, int], num_classes: int
     upsamplers = spec.upsamplers
     if record.joins == "encoder" and not upsamplers:
         upsamplers = ("bilinear",) * len(finer)
-    channels = sum(widths[node] for node in end_nodes(genotype))
+    channels = sum(widths[node] for node in genotype.nodes_at(genotype.layers))
     rates = [max(1, rate // genotype.stride(genotype.end_level)) for rate in spec.aspp_rates]
     decoder: nn.Module = record.build(DecoderInputs(channels, finer, num_classes, spec, rates, norm, upsamplers))
     return decoder
