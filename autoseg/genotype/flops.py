@@ -1,8 +1,7 @@
 """Multiply-adds of the parts of a network of several paths, in closed form and without torch.
 
 They count what `autoseg.analysis.flops` counts, products of convolutions and matrices, but per pixel of the image: a
-feature at stride s has 1/s^2 pixels per image pixel. All counts are whole numbers times powers of two, so exact in
-floats.
+feature at stride s has 1/s^2 pixels per image pixel. All are whole numbers times powers of two, so exact in floats.
 """
 
 from __future__ import annotations
@@ -72,8 +71,7 @@ class Costs:
     ) -> float:
         """The cost of fitting a feature to a node's size and width.
 
-        encoder_node: for an up move, the node whose feature the skip joins and an unpooling reads. Default: the widest
-        possible one at that level.
+        encoder_node: what the skip of an up move joins and an unpooling reads. Default: the widest one of that level.
         """
         filters, came = self.filters(arrow.target.level), self.channels(arrow.source)
         if arrow.move is not Move.UP:

@@ -184,8 +184,7 @@ class Genotype(ArchitectureFile):
     ) -> Genotype:
         """A genotype with the fixed parts of its space: stem, decoder, BatchNorm and width.
 
-        cells: one, or those of the down path and the up path. arrows: those of a path or of several paths. The others
-        are those of `PathSpec` and `GenotypeDecoderSpec`.
+        cells: one, or those of the down and the up path. arrows: of one path or several. Others: see `PathSpec`.
         """
         single = space.network.paths == "single"
         strides = space.network.strides

@@ -22,10 +22,7 @@ def write_arrows(arrows: Sequence[Arrow], strides: Sequence[int]) -> tuple[tuple
 
 
 def parse_arrows(layers: Sequence[Sequence[str]], stem_stride: int) -> tuple[Arrow, ...]:
-    """The arrows that `write_arrows` wrote.
-
-    Raises: ValueError: text that is no arrow, an illegal stride, a node without an arrow in or out.
-    """
+    """Inverse of `write_arrows`. Raises: ValueError: no arrow, an illegal stride, a node without an arrow in or out."""
     arrows: list[Arrow] = []
     reached = {STEM_NODE}
     for layer, texts in enumerate(layers, start=1):

@@ -43,8 +43,7 @@ class SegmentationLoss:
     ) -> Tensor:
         """The loss of logits (N, K, H, W) and masks (N, H, W), a scalar of at least float32.
 
-        `whole`: the masks before `sample_pixels` thinned them, for boundaries. `shares`, (terms,): the weight of this
-        batch in each term if it is a part of a larger batch.
+        `whole`: the masks before `sample_pixels`, for boundaries. `shares`, (terms,): the weights of a batch's part.
         """
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         target = self._target(masks, whole, logits.dtype)

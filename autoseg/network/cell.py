@@ -16,9 +16,8 @@ from autoseg.registry import OPERATIONS
 class Cell(nn.Module):
     """One node of a network: H(l-1) of each arrow into it, H(l-2) -> (N, blocks * channels, H, W).
 
-    The preprocessed inputs are summed before the cell. H(l-2) is resized to the size of H(l-1). With `stride` 2, on a
-    path's down move, the operations that read H(l-1) and H(l-2) stride. No ReLU or BN follows the sums (Auto-DeepLab's
-    code).
+    The preprocessed inputs are summed before the cell; H(l-2) is resized to their size. With `stride` 2, on a path's
+    down move, the operations that read H(l-1) and H(l-2) stride. No ReLU or BN follows the sums (Auto-DeepLab's code).
     """
 
     def __init__(

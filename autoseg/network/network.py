@@ -99,11 +99,10 @@ class Network(SegmentationNetwork):
 def build_searched(
     genotype: Genotype, num_classes: int, auxiliary: bool = False, in_channels: int = 3, single_output: bool = False
 ) -> Network:
-    """The network of a genotype with fresh weights.
+    """The network of a genotype with fresh weights; `single_output` gives one output z, whose logits are 0 and z.
 
-    `in_channels`: of the images; `single_output`: one output z for two classes, whose logits are then 0 and z.
-    Raises: GenotypeError: fewer than two classes. ConfigError: a single output for more. PluginError: a user's own
-    operation does not do what a cell needs.
+    Raises: GenotypeError: fewer than two classes. ConfigError: a single output for more than two. PluginError: a user's
+    own operation does not do what a cell needs.
     """
     if num_classes < 2:
         raise GenotypeError(f"a network needs at least two classes, not {num_classes}", code="too-few-classes")

@@ -1,7 +1,6 @@
 """The preprocessing of a cell's input: to the node's size and its number of filters.
 
-Every module is called with the feature (N, Cin, h, w), the node's (H, W), and the encoder feature at that size, None if
-the move needs none.
+Every module takes the feature (N, Cin, h, w), the node's (H, W), and the encoder feature of that size, if any.
 """
 
 from __future__ import annotations

@@ -52,8 +52,7 @@ class ConvNormRelu(nn.Sequential):
 class Stem(nn.Module):
     """3x3 convolutions, each with BN, ReLU between them: (N, Cin, H, W) -> H(-1) and H(0).
 
-    These are the features of the last two convolutions before their ReLU, since every cell begins with a ReLU
-    (Auto-DeepLab's code, nas_network.py).
+    The features of the last two before their ReLU: every cell begins with one (Auto-DeepLab's code, nas_network.py).
     """
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int], norm: Norm, in_channels: int = 3) -> None:
@@ -83,8 +82,7 @@ Conv = Callable[..., nn.Module]
 class Aspp(nn.Module):
     """Atrous spatial pyramid pooling without its projection (Chen et al. 2017, section 3.3).
 
-    A 1x1 convolution, a 3x3 one for each rate and image pooling, concatenated:
-    (N, Cin, H, W) -> (N, (2 + rates) * filters, H, W).
+    A 1x1 convolution, a 3x3 one a rate and image pooling, joined: (N, Cin, H, W) -> (N, (2 + rates) * filters, H, W).
     """
 
     def __init__(
@@ -126,10 +124,7 @@ class AsppHead(nn.Module):
 
 
 class Doubling(nn.Module):
-    """One upsampler, then BN if `norm` is given: (N, Cin, h, w) -> (N, out_channels, H, W).
-
-    `bilinear` only resizes: it has no weights and keeps the channels.
-    """
+    """One upsampler, BN if given: (N, Cin, h, w) -> (N, out_channels, H, W). `bilinear` resizes and keeps channels."""
 
     def __init__(self, upsampler: str, in_channels: int, out_channels: int, norm: Norm | None = None) -> None:
         super().__init__()
@@ -170,10 +165,7 @@ class Doublings(nn.ModuleList):
 
 
 class ScoreDecoder(nn.Module):
-    """A 1x1 convolution of what `head` makes of the features: -> logits (N, K, h, w), doubled by each of `upsamplers`.
-
-    head: an `AsppHead`, or dropout alone; channels: its outputs.
-    """
+    """A 1x1 convolution on `head`, an `AsppHead` or dropout of `channels` outputs, then doublings: (N, K, h, w)."""
 
     def __init__(self, head: nn.Module, channels: int, num_classes: int, upsamplers: Sequence[str] = ()) -> None:
         super().__init__()

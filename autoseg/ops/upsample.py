@@ -51,8 +51,7 @@ class Bilinear(_Projected):
 class TransposedConv(nn.Module):
     """Transposed convolution: kernel 4, stride 2, padding 1, no bias.
 
-    init: "bilinear" begins as bilinear interpolation (Long et al. 2015) of the input itself if the widths are equal,
-    else of random mixtures of its channels.
+    init: "bilinear" begins as bilinear interpolation (Long et al. 2015), of random mixtures if the widths differ.
     """
 
     def __init__(self, in_channels: int, out_channels: int, init: Literal["default", "bilinear"] = "default") -> None:
@@ -93,8 +92,7 @@ class PixelShuffle(nn.Module):
 class MaxUnpool(_Projected):
     """1x1 convolution, then unpooling (Noh et al. 2015, SegNet): a pixel goes to where the 2x2 maximum of `guide` was.
 
-    The guide (N, Cg, H, W) has the result's size. Means over groups of neighbouring channels bring it to Cout: weights
-    would get no gradient. The first of equal maxima counts, as in `max_pool2d`.
+    Means over groups of neighbouring channels of the guide (N, Cg, H, W) give Cout: weights would get no gradient.
     """
 
     reads_guide = True
@@ -113,8 +111,8 @@ class MaxUnpool(_Projected):
 def unpool(features: Tensor, guide: Tensor, size: Size | None = None) -> Tensor:
     """Put each pixel of (N, C, h, w) where the maximum of its 2x2 window of `guide` (N, C, H, W) is, zeros elsewhere.
 
-    The result has the guide's size, or `size` if given. The first of equal maxima counts, as in `max_pool2d`. The guide
-    gets no gradient.
+    The result has the guide's size, or `size`. The first of equal maxima counts, as in `max_pool2d`. The guide gets no
+    gradient.
     """
     a, b, c, d = _windows(guide.detach())
     upper, right, lower_right = torch.maximum(a, b) >= torch.maximum(c, d), b > a, d > c
@@ -152,10 +150,7 @@ def to_width(features: Tensor, channels: int) -> Tensor:
 
 
 def build_upsampler(name: str, in_channels: int, out_channels: int) -> nn.Module:
-    """The upsampler of a name such as `pixel_dcl_5x5`.
-
-    Raises: SearchSpaceError: an unknown name or an even kernel. PluginError: a user's own one does not do what it must.
-    """
+    """The upsampler of a name. Raises: SearchSpaceError: unknown, or even kernel. PluginError: a user's own one fails."""
     try:
         record = find_upsampler(name)
     except ValueError as reason:

@@ -87,14 +87,9 @@ class ArchitectureFile(Settings):
 
     @classmethod
     def parse(cls, data: Mapping[str, Any], where: str = "") -> Self:
-        """Read plain data.
+        """Read plain data; `where` is the path of its file, for messages.
 
-        Args:
-            data: The content of a file.
-            where: The file's path, for messages.
-
-        Raises:
-            SearchSpaceError, GenotypeError: Invalid data, a newer version or a missing plugin; one line says which.
+        Raises: SearchSpaceError, GenotypeError: invalid data, a newer version or a missing plugin; one line says which.
         """
         version = data.get("version")
         if isinstance(version, int) and version > cls.newest:  # before its new keys are reported as unknown

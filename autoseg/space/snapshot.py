@@ -101,8 +101,7 @@ class ArchProbs:
     def entropy(self) -> dict[str, float]:
         """Mean entropy of each table as a share of its maximum (1: undecided).
 
-        The mean is over alpha's rows, beta's nodes (its arrows, if each is a sigmoid), the edges into each block,
-        gamma's sites and the skips.
+        The mean is over alpha's rows, beta's nodes (or arrows, of sigmoids), edges into a block, gamma's sites, skips.
         """
         legal = self.space.trellis.legal()
         entropy = {"alpha": _relative_entropy(self.alpha_probs)}

@@ -19,8 +19,7 @@ _SPREAD = 256
 def palette(num_classes: int) -> np.ndarray:
     """Colours of `num_classes` classes, (num_classes, 3) uint8: all different, and the same each time.
 
-    A longer palette begins with the shorter one.
-    Raises: ConfigError: fewer than 1 class, or more than 65,536.
+    A longer palette begins with the shorter one. Raises: ConfigError: fewer than 1 class, or more than 65,536.
     """
     if not 1 <= num_classes <= 2**16:
         raise ConfigError(f"a palette has 1 to {2**16} colours, not {num_classes}", code="palette-size-out-of-range")
@@ -71,8 +70,7 @@ def _bit_trick(colours: np.ndarray, count: int) -> np.ndarray:
 def colour(mask: np.ndarray, palette: np.ndarray, ignore_label: int | None = None) -> np.ndarray:
     """A label map (H, W) as a picture, (H, W, 3) uint8; ignored pixels are black.
 
-    palette: (classes, 3) uint8.
-    Raises: DataError: a mask that is not (H, W) integers, or a label that the palette does not have.
+    palette: (classes, 3) uint8. Raises: DataError: a mask that is not (H, W) integers, or a label without a colour.
     """
     if mask.ndim != 2 or not np.issubdtype(mask.dtype, np.integer):
         raise DataError(
@@ -96,8 +94,7 @@ def overlay(
 ) -> np.ndarray:
     """An image (H, W, 3) uint8 tinted by its label map (H, W), as (H, W, 3) uint8; ignored pixels do not change.
 
-    opacity: 0 (image only) to 1 (labels only).
-    Raises: DataError: sizes that differ, or what `colour` raises. ConfigError: an opacity out of range.
+    Raises: DataError: sizes that differ, or as `colour`. ConfigError: an opacity not from 0 (image) to 1 (labels).
     """
     if not 0 <= opacity <= 1:
         raise ConfigError(f"opacity must be between 0 and 1, not {opacity}", code="opacity-out-of-range")

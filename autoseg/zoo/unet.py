@@ -53,8 +53,7 @@ class UpConv(nn.Module):
 class Up(nn.Module):
     """An upsampler, BN if there is one, ReLU: (N, Cin, h, w) -> (N, out_channels, H, W).
 
-    The networks released with both papers have this ReLU, which the texts do not mention. `bilinear` only resizes and
-    keeps the channels.
+    Both released networks have this ReLU, unlike the papers' texts. `bilinear` only resizes and keeps the channels.
     """
 
     def __init__(self, upsampler: str, in_channels: int, out_channels: int, norm: Norm | None) -> None:

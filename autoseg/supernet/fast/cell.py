@@ -57,11 +57,7 @@ class Preprocess(nn.Module):
 
 
 class SearchCell(nn.Module):
-    """sum over the arrows of beta * Cell(H(l-1) through the arrow, H(l-2)) for one node (Auto-DeepLab, eq. 1-6).
-
-    The arrows share the weights of the operations, which the paper leaves open; each arrow has its own preprocessing.
-    H(l-2) and the edges that read it are the same for all arrows and are evaluated once.
-    """
+    """`ReferenceCell`, fused (Auto-DeepLab, eq. 1-6): H(l-2) and the edges that read it serve all arrows at once."""
 
     atrous_index: Tensor
 
@@ -115,11 +111,7 @@ class SearchCell(nn.Module):
         betas: Tensor,
         size: Size,
     ) -> Feature:
-        """The node's feature, (N, B*C, H, W) with `size` = (H, W).
-
-        prev_prev: H(l-2). prevs: H(l-1) at the start of each arrow. weights, factors: one per edge group. betas:
-        (G, 1, 1).
-        """
+        """The node's feature, (N, B*C, H, W). weights, factors: one per edge group. betas: (G, 1, 1). size: (H, W)."""
         inputs, betas = self._preprocess(prev_prev, prevs, betas, size)
         dtype = inputs.dtype  # bfloat16 under autocast; BatchNorm's factors stay in float32
         tensors = [

@@ -109,8 +109,7 @@ class Layout:
     def multiply(self, matrices: Tensor, features: Tensor) -> Tensor:
         """matrices (K, Mout, Min), features (N, K*Min, H, W) -> (N, K*Mout, H, W), group by group.
 
-        No copy: a group is a matrix of P rows, as far apart as the pixels. In channels_first the small matrices are
-        copied for each image.
+        No copy: a group is a matrix of P rows. In channels_first the small matrices are copied for each image.
         """
         images, _, height, width = features.shape
         pixels = self._pixels(features, len(matrices))

@@ -53,10 +53,7 @@ class Conv(NamedTuple):
 
 
 class Product(NamedTuple):
-    """A grouped 1x1 convolution as a batched matrix product, which is faster if a group has few channels.
-
-    One C x C matrix for each of K groups of C channels, in the precision of the inputs.
-    """
+    """A grouped 1x1 convolution as K products of C x C matrices, in the inputs' precision: faster if C is small."""
 
     groups: int
     layout: Layout

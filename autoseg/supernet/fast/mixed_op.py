@@ -51,10 +51,7 @@ def checkpoint_contexts() -> tuple[AbstractContextManager[None], AbstractContext
 
 
 class StackedNorm(nn.Module):
-    """BatchNorm over stacked channels without affine parameters, times a factor a channel (alpha) in the same pass.
-
-    Without affine parameters as in DARTS (Liu et al. 2019); Auto-DeepLab is silent.
-    """
+    """BatchNorm of stacked channels, each times a factor (alpha); not affine, as in DARTS (Auto-DeepLab is silent)."""
 
     running_mean: Tensor
     running_var: Tensor

@@ -26,10 +26,7 @@ T = TypeVar("T")
 
 
 class FusedSupernet(Supernet):
-    """The same function as `Supernet`, for spaces whose operations all have a fused form.
-
-    forward: (N, Cin, H, W) normalised images, any H and W from 32 up -> logits (N, num_classes, H, W).
-    """
+    """The same function as `Supernet`, for spaces whose operations all have a fused form."""
 
     arrow_index: Tensor
     random_cells = False
@@ -115,11 +112,10 @@ class FusedSupernet(Supernet):
 def run_side_by_side(tasks: Sequence[Callable[[], T]], streams: Sequence[torch.cuda.Stream]) -> list[T]:
     """The results of some tasks, each on its own stream, or one after the other without streams.
 
-    The streams start after the current stream's work, and the current stream waits for them at the end. There must be
-    at least as many streams as tasks. A stream reuses its memory as soon as no tensor refers to it, even if another
-    stream still reads it. So the caller must keep all inputs and results until the streams are joined after the
-    backward pass. Autograd runs that on the streams of the forward pass; it protects the gradients that cross streams,
-    but not the saved tensors.
+    The streams, at least as many as tasks, start after the current stream's work, which waits for them at the end. A
+    stream reuses its memory as soon as no tensor refers to it, even if another stream still reads it. So the caller
+    must keep all inputs and results until the streams are joined after the backward pass. Autograd runs that on the
+    streams of the forward pass; it protects the gradients that cross streams, but not the saved tensors.
     """
     if not streams:
         return [task() for task in tasks]

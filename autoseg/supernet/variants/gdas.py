@@ -1,7 +1,6 @@
 """The cell with one sampled operation an edge (GDAS, Dong and Yang 2019): the others are not computed.
 
-Letters as in `mixed_op.py`; c channels pass through the operations (C, or C/K with PC-DARTS). A slot is an edge of a
-group.
+Letters as in `mixed_op.py`; c channels (C, or C/K with PC-DARTS) pass the operations. A slot is an edge of a group.
 """
 
 from __future__ import annotations
