@@ -150,7 +150,7 @@ def to_width(features: Tensor, channels: int) -> Tensor:
 
 
 def build_upsampler(name: str, in_channels: int, out_channels: int) -> nn.Module:
-    """The upsampler of a name. Raises: SearchSpaceError: unknown, or even kernel. PluginError: a user's own one fails."""
+    """The upsampler of a name. Raises: SearchSpaceError: unknown, even kernel. PluginError: a user's own one fails."""
     try:
         record = find_upsampler(name)
     except ValueError as reason:
