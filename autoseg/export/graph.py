@@ -42,9 +42,6 @@ def trace(network: nn.Module) -> ExportedProgram:
     return program
 
 
-# --- pt2 -------------------------------------------------------------------------------------------------------------
-
-
 def save_pt2(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
     """Write a `.pt2`; `torch.export.load(path)` reads it."""
     text = json.dumps(decode(metadata), indent=2, ensure_ascii=False)
@@ -54,9 +51,6 @@ def save_pt2(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> Non
 def load_pt2(path: Path) -> Run:
     """The file as a function from images (N, C, H, W) to logits."""
     return torch.export.load(path).module()
-
-
-# --- ONNX ------------------------------------------------------------------------------------------------------------
 
 
 def save_onnx(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:

@@ -56,9 +56,8 @@ class Costs:
     def cell(self, node: Node) -> float:
         """The cost of the operations of a node's cell, all at stride 1."""
         cell, filters = self.cells[node.layer - 1], self.filters(node.level)
-        return self._share(node) * sum(
-            OPERATIONS[edge.operation].multiply_adds(filters) for block in cell for edge in block
-        )
+        costs = (OPERATIONS[edge.operation].multiply_adds(filters) for block in cell for edge in block)
+        return self._share(node) * sum(costs)
 
     def prev_prev(self, source: Node, node: Node) -> float:
         """The cost of the 1x1 convolution of `source` as H(l-2); 0 if no operation of the cell reads it."""

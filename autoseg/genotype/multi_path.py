@@ -82,11 +82,8 @@ def decode_topology(
         chosen, _, _ = _follow(layers, _to_go(layers, 0.0))
     else:
         chosen = _within(layers, budget * PER_BILLION_A_MEGAPIXEL, space.name)
-    return tuple(
-        arrow
-        for layer, row in zip(layers, chosen, strict=True)
-        for arrow in arrows_of(layer.arrows, int(layer.sets[row]))
-    )
+    rows = zip(layers, chosen, strict=True)
+    return tuple(arrow for layer, row in rows for arrow in arrows_of(layer.arrows, int(layer.sets[row])))
 
 
 # --- the choices of a layer -------------------------------------------------------------------------------------------

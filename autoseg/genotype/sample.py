@@ -115,9 +115,8 @@ def _topologies_to_go(layers: Sequence[ArrowSets]) -> list[dict[int, int]]:
     to_go = [dict.fromkeys(np.unique(layers[-1].after).tolist(), 1)]
     for layer in reversed(layers):
         ways, later = _ways(layer.before, layer.after), to_go[0]
-        to_go.insert(
-            0, {here: sum(n * later[reached] for reached, n in onward.items()) for here, onward in ways.items()}
-        )
+        counts = {here: sum(n * later[reached] for reached, n in onward.items()) for here, onward in ways.items()}
+        to_go.insert(0, counts)
     return to_go
 
 

@@ -285,11 +285,8 @@ class Genotype(ArchitectureFile):
 
         It exists for every level that is finer than some node of `layer` - 1.
         """
-        return max(
-            arrow.source
-            for arrow in self.arrows
-            if arrow.move is Move.DOWN and arrow.source.level == level and arrow.source.layer < layer
-        )
+        left = (arrow.source for arrow in self.arrows if arrow.move is Move.DOWN)
+        return max(node for node in left if node.level == level and node.layer < layer)
 
     @property
     def end_level(self) -> int:

@@ -10,15 +10,10 @@ from autoseg.space.trellis import STEM_NODE, Arrow, Move, Node
 
 def write_arrows(arrows: Sequence[Arrow], strides: Sequence[int]) -> tuple[tuple[str, ...], ...]:
     """The arrows into each layer, by the strides that they connect."""
-    layers = max(arrow.target.layer for arrow in arrows)
-    return tuple(
-        tuple(
-            f"{strides[arrow.source.level]}->{strides[arrow.target.level]}"
-            for arrow in sorted(arrows)
-            if arrow.target.layer == layer
-        )
-        for layer in range(1, layers + 1)
-    )
+    layers: list[tuple[str, ...]] = [()] * max(arrow.target.layer for arrow in arrows)
+    for source, target, _ in sorted(arrows):
+        layers[target.layer - 1] += (f"{strides[source.level]}->{strides[target.level]}",)
+    return tuple(layers)
 
 
 def parse_arrows(layers: Sequence[Sequence[str]], stem_stride: int) -> tuple[Arrow, ...]:

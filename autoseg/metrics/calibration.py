@@ -58,6 +58,5 @@ class Calibration:
             "confidence": self._confidence / self._pixels,
             "accuracy": self._right / self._pixels,
         }
-        return {
-            name: [None if value != value else value for value in column.tolist()] for name, column in columns.items()
-        }
+        lists = {name: column.tolist() for name, column in columns.items()}
+        return {name: [None if value != value else value for value in values] for name, values in lists.items()}

@@ -50,10 +50,8 @@ class Cell(nn.Module):
         entering: Tensor = sum(summands[1:], summands[0])
         states = [self._bring(prev_prev, (entering.shape[-2], entering.shape[-1])), entering]
         for block, sources in zip(self.blocks, self.states, strict=True):
-            branches = [
-                self._drop_path(operation(states[source]))
-                for operation, source in zip(block, sources, strict=True)  # type: ignore[call-overload]
-            ]
+            read = zip(block, sources, strict=True)  # type: ignore[call-overload]
+            branches = [self._drop_path(operation(states[source])) for operation, source in read]
             states.append(sum(branches[1:], branches[0]))
         return torch.cat(states[2:], 1)
 

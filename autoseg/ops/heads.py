@@ -42,11 +42,8 @@ class ConvNormRelu(nn.Sequential):
         bias: bool = False,
     ) -> None:  # fmt: skip
         padding = rate * (kernel_size // 2)
-        super().__init__(
-            nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=rate, bias=bias),
-            nn.Identity() if norm is None else norm(out_channels),
-            nn.ReLU(inplace=True),
-        )
+        conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=rate, bias=bias)
+        super().__init__(conv, nn.Identity() if norm is None else norm(out_channels), nn.ReLU(inplace=True))
 
 
 class Stem(nn.Module):
@@ -57,11 +54,8 @@ class Stem(nn.Module):
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int], norm: Norm, in_channels: int = 3) -> None:
         super().__init__()
-        inputs = (in_channels, *channels)
-        self.convs = nn.ModuleList(
-            nn.Conv2d(before, after, 3, stride, 1, bias=False)
-            for before, after, stride in zip(inputs, channels, strides, strict=False)
-        )
+        sizes = zip((in_channels, *channels), channels, strides, strict=False)
+        self.convs = nn.ModuleList(nn.Conv2d(before, after, 3, step, 1, bias=False) for before, after, step in sizes)
         self.norms = nn.ModuleList(norm(after) for after in channels)
         self.out_channels = (channels[-2:][0], channels[-1])
         """Channels of H(-1) and H(0)."""

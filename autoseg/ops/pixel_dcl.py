@@ -76,13 +76,10 @@ class Cascade(nn.Module):
         super().__init__()
         self.steps, self.out_channels = steps, out_channels
         self._widths = [in_channels, *(step.maps * out_channels for step in steps)]
-        self._readers = [
-            [number for number, step in enumerate(steps) if source in step.reads] for source in range(len(steps))
-        ]
-        self.weights = nn.ParameterList(
-            torch.empty(sum(self._parts(source)), self._widths[source], *(kernel_size,) * axes)
-            for source in range(len(steps))
-        )
+        sources, kernel = range(len(steps)), (kernel_size,) * axes
+        self._readers = [[number for number, step in enumerate(steps) if source in step.reads] for source in sources]
+        weights = (torch.empty(sum(self._parts(source)), self._widths[source], *kernel) for source in sources)
+        self.weights = nn.ParameterList(weights)
         self.reset_parameters()
 
     def _parts(self, source: int) -> list[int]:

@@ -217,9 +217,8 @@ class SearchSpace(ArchitectureFile):
     def _site_of(self, arrow: Arrow) -> GammaSite:
         place = "up" if self.resolution.shared_by == "level" else f"layer{arrow.target.layer}"
         strides = self.network.strides
-        return GammaSite(
-            f"{place}_{strides[arrow.source.level]}_{strides[arrow.target.level]}", self.resolution.upsamplers
-        )
+        name = f"{place}_{strides[arrow.source.level]}_{strides[arrow.target.level]}"
+        return GammaSite(name, self.resolution.upsamplers)
 
     def _decoder_site(self, level: int) -> GammaSite:
         strides = self.network.strides

@@ -91,9 +91,6 @@ class MaxPool(nn.Module):
         return f"kernel_size={self.kernel_size}, stride={self.stride}, rate={self.rate}"
 
 
-# --- convolutions -----------------------------------------------------------------------------------------------------
-
-
 class SeparableConvNormRelu(nn.Sequential):
     """`ConvNormRelu` twice, depthwise and 1x1 (DeepLabv3+, section 3.2): the same arguments, and it keeps the size."""
 

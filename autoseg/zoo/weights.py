@@ -166,11 +166,9 @@ def load_backbone(network: nn.Module, state: Mapping[str, Tensor], path: str | P
         for name, (_, value) in sources.items():
             own[name].copy_(value)
     matched = {name for name, _ in sources.values()}
-    return WeightsReport(
-        [name for name in state if name in matched],
-        [name for name in state if name not in matched],
-        [name for name in own if name not in sources and not name.endswith(COUNTER)],
-    )
+    unused = [name for name in state if name not in matched]
+    fresh = [name for name in own if name not in sources and not name.endswith(COUNTER)]
+    return WeightsReport([name for name in state if name in matched], unused, fresh)
 
 
 def _check_backbone(backbone: Backbone, state: Mapping[str, Tensor], path: str | Path) -> None:

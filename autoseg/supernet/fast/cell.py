@@ -128,11 +128,8 @@ class SearchCell(nn.Module):
         self, prev_prev: Feature, prevs: Sequence[tuple[Any, ...]], betas: Tensor, size: Size
     ) -> tuple[Tensor, Tensor]:
         """H(l-2) and H(l-1) of each group, (N, (1+G)*C, H, W), and the groups' betas."""
-        parts = [
-            part
-            for arrival, feature in zip(self.arrivals, (prev_prev, *prevs), strict=True)
-            for part in arrival(feature, size)
-        ]
+        arriving = zip(self.arrivals, (prev_prev, *prevs), strict=True)
+        parts = [part for arrival, feature in arriving for part in arrival(feature, size)]
         if not self.mix:
             return self.norm(torch.cat(parts, 1)), betas
         factors = torch.cat([torch.ones_like(betas[:1]), betas]).flatten().repeat_interleave(self.channels)

@@ -42,15 +42,11 @@ class Layout:
         """(N, G1*G2*..., H, W) -> grouped by G1, G2, ...; a view if the memory allows it."""
         features = features.contiguous(memory_format=torch.channels_last)
         images, channels, height, width = features.shape
-        strides, step = [], channels
+        strides, step = [height * width * channels, width * channels, channels], channels
         for size in groups:
             step //= size
             strides.append(step)
-        return features.as_strided(
-            (images, height, width, *groups),
-            (height * width * channels, width * channels, channels, *strides),
-            features.storage_offset(),
-        )
+        return features.as_strided((images, height, width, *groups), strides, features.storage_offset())
 
     def join(self, grouped: Tensor) -> Tensor:
         """Grouped and contiguous -> a view (N, G1*G2*..., H, W)."""
@@ -84,9 +80,8 @@ class Layout:
         """(E, N*M*H*W), contiguous, as `as_matrix` orders it -> a view by G, E and M/G. shape: (N, M, H, W)."""
         images, channels, height, width = shape
         edges, size, each = len(matrix), height * width * channels, channels // groups
-        return matrix.as_strided(
-            (images, height, width, groups, edges, each), (size, width * channels, channels, each, images * size, 1)
-        )
+        strides = (size, width * channels, channels, each, images * size, 1)
+        return matrix.as_strided((images, height, width, groups, edges, each), strides)
 
     def as_rows(self, features: Tensor) -> Tensor:
         """(N, M, H, W) -> every row as an image, (N*H, M, 1, W); channels_first returns its input."""

@@ -251,14 +251,11 @@ class MixedEdges(nn.Module):
         if needs.weights:
             made = [conv(one, weight) for one, (conv, weight) in zip(read, parts, strict=True)]
             last = torch.cat(made, 1) if len(made) > 1 else made[0]
-        grad, pointwise2 = self._pointwise(self.kernels.depthwise).backward(
-            grad, last, given(weights.pointwise2), needs.weights
-        )
+        pointwise = self._pointwise(self.kernels.depthwise)
+        grad, pointwise2 = pointwise.backward(grad, last, given(weights.pointwise2), needs.weights)
         grads = torch.split(grad, [one.shape[1] for one in read], 1)
-        found = [
-            conv.backward(of_one, one, weight, needs.weights)
-            for of_one, one, (conv, weight) in zip(grads, read, parts, strict=True)
-        ]
+        convs = zip(grads, read, parts, strict=True)
+        found = [conv.backward(of_one, one, weight, needs.weights) for of_one, one, (conv, weight) in convs]
         total, of_dilated = None, None
         if self._dilated.sizes:
             of_copies, of_dilated = found[-1]
@@ -278,9 +275,8 @@ class MixedEdges(nn.Module):
         """Gradients of `activated` (by G and C) and of the first depthwise and 1x1 weights."""
         copies = self._copies(activated, self._separable.sizes) if needs.weights else grad  # any tensor of its shape
         before = self._separable(copies, given(weights.depthwise1)) if needs.weights else grad
-        grad, pointwise1 = self._pointwise(len(self._separable.sizes)).backward(
-            grad, before, given(weights.pointwise1), needs.weights
-        )
+        pointwise = self._pointwise(len(self._separable.sizes))
+        grad, pointwise1 = pointwise.backward(grad, before, given(weights.pointwise1), needs.weights)
         grad, depthwise1 = self._separable.backward(grad, copies, given(weights.depthwise1), needs.weights)
         return self._of_copies(grad, self._separable.sizes), depthwise1, pointwise1
 

@@ -41,14 +41,11 @@ class FusedSupernet(Supernet):
         cells = {node: self._cell(node) for node in trellis.nodes}
         if self.space.relaxation.gdas is None:
             columns = (BYPASS,) if self.space.relaxation.pc_darts else ()
-            self.weight_layout = WeightLayout(
-                [cell.weights for cell in cells.values()], [cell.plan for cell in cells.values()]
-            )
-            self.alpha_factors = AlphaFactors(
-                {cell.groups: cell.plan for cell in cells.values()},
-                {(cell.groups, cell.weights.channels) for cell in cells.values()},
-                (*self.space.cell.operations, *columns),
-            )
+            plans = [cell.plan for cell in cells.values()]
+            self.weight_layout = WeightLayout([cell.weights for cell in cells.values()], plans)
+            groups = {cell.groups: cell.plan for cell in cells.values()}
+            kinds = {(cell.groups, cell.weights.channels) for cell in cells.values()}
+            self.alpha_factors = AlphaFactors(groups, kinds, (*self.space.cell.operations, *columns))
         arrows = [arrow for node in cells for arrow in trellis.arrows_into(node)]
         self.register_buffer("arrow_index", self.arch.index_of(arrows), persistent=False)
 
@@ -95,10 +92,8 @@ class FusedSupernet(Supernet):
             return {node: (samples[numbers[node]], of_nodes[node]) for node in nodes}
         factors = [self.alpha_factors(mixture) for mixture in self.arch.of_cells(self.arch.mixture())]
         kinds = {node: (self._cell(node).groups, self._cell(node).weights.channels) for node in nodes}
-        return {
-            node: (weights, factors[numbers[node]][kinds[node]], of_nodes[node])
-            for node, weights in zip(nodes, self.weight_layout(dtype), strict=True)
-        }
+        weights = zip(nodes, self.weight_layout(dtype), strict=True)
+        return {node: (of, factors[numbers[node]][kinds[node]], of_nodes[node]) for node, of in weights}
 
     def use_kernels(self, choice: KernelChoice) -> None:
         """From now on compute with these kernels, as far as they apply (with GDAS: layout and algorithms)."""

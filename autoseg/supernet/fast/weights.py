@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -91,9 +91,8 @@ class CellWeights(nn.Module):
         self.depthwise2 = depthwise(kernels.separable)
         self.dilated = depthwise(kernels.dilated)
         self.pointwise2 = pointwise(kernels.depthwise)
-        self.atrous = nn.ParameterList(
-            weight(edges * channels, channels, k, k, fan=channels * k * k) for k in kernels.atrous
-        )
+        dense = (weight(edges * channels, channels, k, k, fan=channels * k * k) for k in kernels.atrous)
+        self.atrous = nn.ParameterList(dense)
 
 
 class EdgeGroupWeights(NamedTuple):
@@ -229,7 +228,7 @@ CellKind = tuple[int, int]
 class AlphaFactors(nn.Module):
     """`ArchParameters.mixture` [edge, operation] -> for each kind of cell, the factors of its edge groups."""
 
-    def __init__(self, groups: dict[int, Sequence[EdgeGroup]], kinds: Iterable[CellKind], operations: Sequence[str]):
+    def __init__(self, groups: Mapping[int, Sequence[EdgeGroup]], kinds: Iterable[CellKind], operations: Sequence[str]):
         """groups: the edge groups of a cell, by the number of its arrows."""
         super().__init__()
         weighted = [operations.index(name) for kind in WEIGHTED for name in of_kind(operations, kind)]
