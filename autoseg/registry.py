@@ -195,10 +195,8 @@ class Registry(Mapping[str, R]):
         for other in self._records.values():
             for name in _names(record) & _names(other):
                 owner = self._plugins.get(other.name, "autoseg itself")
-                raise PluginError(
-                    f"{place}{self.kind} '{name}' is registered already, by {owner}; give it another name",
-                    code="plugin-name-taken",
-                )
+                message = f"{place}{self.kind} '{name}' is registered already, by {owner}; give it another name"
+                raise PluginError(message, code="plugin-name-taken")
 
     def discard(self, plugin: str) -> None:
         """Forget what a plugin registered."""

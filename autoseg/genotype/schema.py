@@ -307,10 +307,8 @@ class Genotype(ArchitectureFile):
         if path.is_dir():
             path = path / "genotype.yaml"
             if not path.is_file():
-                raise GenotypeError(
-                    f"{path.parent} holds no genotype.yaml; run `autoseg decode {path.parent}` first",
-                    code="genotype-missing",
-                )
+                message = f"{path.parent} holds no genotype.yaml; run `autoseg decode {path.parent}` first"
+                raise GenotypeError(message, code="genotype-missing")
         else:
             path = find_file(name_or_path, "genotype", GenotypeError)
         return cls.parse(read_yaml(path, GenotypeError), str(path))

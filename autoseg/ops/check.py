@@ -39,10 +39,8 @@ def _try_operation(name: str, plugin: str) -> None:
             output = _try(build, [state], where, "operation-fails")
             check_output(name, state, output, stride)
             if not torch.equal(before, state):
-                raise PluginError(
-                    f"{_who(name)} changes its input, which other operations read too; leave out inplace=True",
-                    code="operation-changes-input",
-                )
+                message = f"{_who(name)} changes its input, which other operations read too; leave out inplace=True"
+                raise PluginError(message, code="operation-changes-input")
     _check_cost(name, OPERATIONS, CHANNELS)
 
 

@@ -20,10 +20,8 @@ from autoseg.registry import DecoderInputs
 def number_of_outputs(num_classes: int, single_output: bool) -> int:
     """Number of a network's score maps. Raises: ConfigError: a single output for other than two classes."""
     if single_output and num_classes != 2:
-        raise ConfigError(
-            f"a single output is for two classes, not {num_classes}; set single_output to false",
-            code="single-output-needs-two-classes",
-        )
+        message = f"a single output is for two classes, not {num_classes}; set single_output to false"
+        raise ConfigError(message, code="single-output-needs-two-classes")
     return 1 if single_output else num_classes
 
 

@@ -250,7 +250,5 @@ def _check(kernel_size: int, init: Init) -> None:
             code="kernel-not-odd",
         )
     if init == "average" and kernel_size == 1:
-        raise SearchSpaceError(
-            "a 1x1 kernel sees no neighbours to begin with the average of; take 3x3 or init 'default'",
-            code="kernel-too-small",
-        )
+        message = "a 1x1 kernel sees no neighbours to begin with the average of; take 3x3 or init 'default'"
+        raise SearchSpaceError(message, code="kernel-too-small")

@@ -100,10 +100,8 @@ class MaxUnpool(_Projected):
     def forward(self, features: Tensor, size: Size | None = None, guide: Tensor | None = None) -> Tensor:
         """See the class and the module. Raises: SearchSpaceError: no guide."""
         if guide is None:
-            raise SearchSpaceError(
-                "unpooling needs the feature of the matching pooling, and here is none; take another upsampler",
-                code="unpooling-without-pooling",
-            )
+            message = "unpooling needs the feature of the matching pooling, and here is none; take another upsampler"
+            raise SearchSpaceError(message, code="unpooling-without-pooling")
         features = self.project(features)
         return unpool(features, to_width(guide.detach(), features.shape[1]), size)
 
@@ -189,10 +187,8 @@ def upsample_by(name: str, factor: int, in_channels: int, out_channels: int) -> 
     Raises: SearchSpaceError: a factor that is no power of two, an unknown name, an even kernel.
     """
     if factor < 2 or factor & (factor - 1):
-        raise SearchSpaceError(
-            f"features are upsampled by doubling, so the factor must be 2, 4, 8, ..., not {factor}",
-            code="upsampling-factor-invalid",
-        )
+        message = f"features are upsampled by doubling, so the factor must be 2, 4, 8, ..., not {factor}"
+        raise SearchSpaceError(message, code="upsampling-factor-invalid")
     widths = [in_channels, *(out_channels for _ in range(factor.bit_length() - 1))]
     stages = [build_upsampler(name, before, after) for before, after in pairwise(widths)]
     return stages[0] if len(stages) == 1 else Repeated(stages)

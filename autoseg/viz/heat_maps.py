@@ -52,10 +52,8 @@ def draw_gamma(probs: ArchProbs) -> Figure:
     """Heat map of gamma_probs [site, upsampler]; what does not compete is blank. Raises: ConfigError: nothing does."""
     space = probs.space
     if probs.gamma_probs is None:
-        raise ConfigError(
-            f"space '{space.name}' has no gamma: no upsamplers compete (resolution.upsamplers)",
-            code="no-upsamplers-compete",
-        )
+        message = f"space '{space.name}' has no gamma: no upsamplers compete (resolution.upsamplers)"
+        raise ConfigError(message, code="no-upsamplers-compete")
     values = np.where(gamma_legal(space), probs.gamma_probs, np.nan)
     rows = [_site_label(site.name) for site in space.gamma_sites]
     return _heat_map("gamma", [values], rows, map(short_name, space.upsamplers), left=1.35)

@@ -80,10 +80,8 @@ def colour(mask: np.ndarray, palette: np.ndarray, ignore_label: int | None = Non
     labels = np.where(ignored, 0, mask).astype(np.int64)
     wrong = labels[(labels < 0) | (labels >= len(palette))]
     if wrong.size:
-        raise DataError(
-            f"label {int(wrong[0])} has no colour: there are {len(palette)} classes (0..{len(palette) - 1})",
-            code="label-out-of-range",
-        )
+        message = f"label {int(wrong[0])} has no colour: there are {len(palette)} classes (0..{len(palette) - 1})"
+        raise DataError(message, code="label-out-of-range")
     picture = palette[labels]
     picture[ignored] = IGNORE_COLOUR
     return np.asarray(picture, dtype=np.uint8)

@@ -153,10 +153,8 @@ def load_backbone(network: nn.Module, state: Mapping[str, Tensor], path: str | P
     backbone = getattr(network, "backbone", None)
     if not isinstance(backbone, Backbone):
         name = getattr(getattr(network, "architecture", None), "name", type(network).__name__)
-        raise CheckpointError(
-            f"{path}: {name} has no backbone that a classifier was trained for; leave the weights out",
-            code="no-backbone",
-        )
+        message = f"{path}: {name} has no backbone that a classifier was trained for; leave the weights out"
+        raise CheckpointError(message, code="no-backbone")
     _check_backbone(backbone, state, path)
     own = network.state_dict()
     sources = {f"backbone.{name}": (name, state[name]) for name in backbone.state_dict() if name in state}
@@ -200,10 +198,8 @@ def _check_backbone(backbone: Backbone, state: Mapping[str, Tensor], path: str |
             " either",
             code="weights-need-width-one",
         )
-    raise CheckpointError(
-        f"{path} does not fit {own_kind}: {shapes}; give the weights of an ImageNet {own_kind}",
-        code="weights-do-not-fit",
-    )
+    message = f"{path} does not fit {own_kind}: {shapes}; give the weights of an ImageNet {own_kind}"
+    raise CheckpointError(message, code="weights-do-not-fit")
 
 
 def _fully_connected(
