@@ -14,17 +14,8 @@ from autoseg.errors import AutosegError, GenotypeError, SearchSpaceError
 from autoseg.files import read_yaml
 from autoseg.library import hint, library, names_in
 from autoseg.registry import DECODERS, OPERATIONS, REGISTRIES, UPSAMPLERS
+from autoseg.space import groups
 from autoseg.space.cell import CellTopology
-from autoseg.space.groups import (
-    BatchNormSpec,
-    CellSpec,
-    DecodingSpec,
-    HeadSpec,
-    NetworkSpec,
-    RelaxationSpec,
-    SpaceDecoderSpec,
-    StemSpec,
-)
 from autoseg.space.resolution import PLAIN_UPSAMPLERS, GammaSite, ResolutionSpec, parse_upsampler
 from autoseg.space.trellis import Arrow, Move, Trellis, filters_at
 
@@ -111,16 +102,16 @@ class SearchSpace(ArchitectureFile):
     version: Whole = SPACE_VERSION
     name: Annotated[str, Field(min_length=1)]
     description: str = ""
-    cell: CellSpec = CellSpec()
-    network: NetworkSpec = NetworkSpec()
-    stem: StemSpec = StemSpec()
-    head: HeadSpec = HeadSpec()
+    cell: groups.CellSpec = groups.CellSpec()
+    network: groups.NetworkSpec = groups.NetworkSpec()
+    stem: groups.StemSpec = groups.StemSpec()
+    head: groups.HeadSpec = groups.HeadSpec()
     resolution: ResolutionSpec = ResolutionSpec()
-    decoder: SpaceDecoderSpec = SpaceDecoderSpec()
-    network_batch_norm: BatchNormSpec = BatchNormSpec()
+    decoder: groups.SpaceDecoderSpec = groups.SpaceDecoderSpec()
+    network_batch_norm: groups.BatchNormSpec = groups.BatchNormSpec()
     """BatchNorm of the decoded network; the supernet's has no affine parameters and the usual constants."""
-    decoding: DecodingSpec = DecodingSpec()
-    relaxation: RelaxationSpec = RelaxationSpec()
+    decoding: groups.DecodingSpec = groups.DecodingSpec()
+    relaxation: groups.RelaxationSpec = groups.RelaxationSpec()
 
     @model_validator(mode="after")
     def _groups_fit_together(self) -> SearchSpace:
@@ -131,7 +122,7 @@ class SearchSpace(ArchitectureFile):
                 f" starts at {network.strides[0]}; make the two equal"
             )
         for key in ("threshold", "budget"):
-            if network.paths == "single" and getattr(self.decoding, key) != getattr(DecodingSpec(), key):
+            if network.paths == "single" and getattr(self.decoding, key) != getattr(groups.DecodingSpec(), key):
                 raise ValueError(f"decoding.{key} is of several paths; set network.paths to multi, or leave it out")
         if network.filter_multiplier % (relaxation.pc_darts or 1):
             raise ValueError(
@@ -152,7 +143,7 @@ class SearchSpace(ArchitectureFile):
     def to_dict(self) -> dict[str, Any]:
         """Plain data for YAML, without options that are off."""
         data = super().to_dict()
-        for group, plain in (("relaxation", RelaxationSpec()), ("resolution", ResolutionSpec())):
+        for group, plain in (("relaxation", groups.RelaxationSpec()), ("resolution", ResolutionSpec())):
             if getattr(self, group) == plain:
                 del data[group]
         upsamplers = (*self.resolution.upsamplers, *self.decoder.upsamplers)

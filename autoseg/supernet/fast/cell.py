@@ -225,7 +225,10 @@ class _CellFunction(torch.autograd.Function):
         kept = [Kept(*tensors[n * fields : (n + 1) * fields]) for n in range(len(cell.plan))]
         tensors = tensors[len(kept) * fields :]
         with without_autocast(inputs):
-            grad = _of_feature(cell, of_plain, of_activated, received, betas)
+            grad = of_plain
+            if of_activated is not None:
+                of_activated = torch.ops.aten.threshold_backward(of_activated, _output(cell, received, betas), 0)
+                grad = of_activated if grad is None else grad + of_activated
             if grad is None:
                 return (None,) * (4 + len(tensors))
             layout = cell.layout
@@ -281,16 +284,6 @@ def _output(cell: SearchCell, received: Tensor, betas: Tensor) -> Tensor:
     layout = cell.layout
     summed = (received * layout.spread(betas)).sum(layout.axis(0))
     return layout.join(shuffle(summed, cell.share, layout))
-
-
-def _of_feature(
-    cell: SearchCell, of_plain: Tensor | None, of_activated: Tensor | None, received: Tensor, betas: Tensor
-) -> Tensor | None:
-    """The gradient of the plain feature from those of its two forms."""
-    if of_activated is None:
-        return of_plain
-    of_activated = torch.ops.aten.threshold_backward(of_activated, _output(cell, received, betas), 0)
-    return of_activated if of_plain is None else of_plain + of_activated
 
 
 def _needs(cell: SearchCell, needs_input_grad: Sequence[bool], keep: bool) -> Needs:
