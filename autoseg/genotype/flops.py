@@ -28,8 +28,7 @@ class Costs:
 
     stem: StemSpec
     filter_multiplier: int
-    cells: Sequence[Cell]
-    """The cells of layers 1..L."""
+    cells: Sequence[Cell]  # of layers 1..L
 
     @classmethod
     def of_space(cls, space: SearchSpace, cells: Sequence[Cell]) -> Costs:

@@ -55,8 +55,7 @@ class Stem(nn.Module):
         sizes = zip((in_channels, *channels), channels, strides, strict=False)
         self.convs = nn.ModuleList(nn.Conv2d(before, after, 3, step, 1, bias=False) for before, after, step in sizes)
         self.norms = nn.ModuleList(norm(after) for after in channels)
-        self.out_channels = (channels[-2:][0], channels[-1])
-        """Channels of H(-1) and H(0)."""
+        self.out_channels = (channels[-2:][0], channels[-1])  # of H(-1) and H(0)
         self.conv_norms: Pairs = tuple((f"convs.{number}", f"norms.{number}") for number in range(len(channels)))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:

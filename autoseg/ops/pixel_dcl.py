@@ -40,7 +40,6 @@ class Step(NamedTuple):
 Steps = tuple[Step, ...]
 
 PLACES: tuple[Place, ...] = ((0, 0), (1, 1), (1, 0), (0, 1))
-"""Places of F1 to F4."""
 EQUATIONS: Steps = (Step(1, (0,)), Step(1, (1,)), Step(1, (1, 2)), Step(1, (1, 2, 3)))
 INPUT_CODE: Steps = (Step(1, (0,)), Step(1, (0, 1)), Step(2, (0, 1, 2)))
 INPUT_EQUATIONS: Steps = (Step(1, (0,)), Step(1, (0, 1)), Step(1, (0, 1, 2)), Step(1, (0, 1, 2, 3)))

@@ -18,8 +18,7 @@ from autoseg.space.resolution import PLAIN_UPSAMPLERS, ResolutionSpec, find_upsa
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import Arrow, Move, Node
 from autoseg.supernet.arch_parameters import ArchParameters, weighted_sum
-from autoseg.supernet.fast.channel_groups import LAYOUTS, Layout
-from autoseg.supernet.fast.kernels import KernelChoice
+from autoseg.supernet.fast.channel_groups import LaidOut
 from autoseg.supernet.fast.mixed_op import StackedNorm, given
 
 UNPOOLING = "max_unpool"
@@ -44,16 +43,13 @@ class EncoderFeatures(NamedTuple):
 class UpsampleInput(NamedTuple):
     """The input of an up move."""
 
-    feature: Feature
-    """H(l-1)."""
+    feature: Feature  # H(l-1)
     encoder: EncoderFeatures
-    gamma_probs: Tensor
-    """(U,)"""
-    skip_probs: Tensor | None
-    """(S,)"""
+    gamma_probs: Tensor  # (U,)
+    skip_probs: Tensor | None  # (S,)
 
 
-class MixedUpsample(nn.Module):
+class MixedUpsample(LaidOut):
     """An up move: sum over u of gamma_u * BN(Up_u(1x1(ReLU(H(l-1))))), joined by a skip connection in S ways.
 
     One 1x1 convolution at low resolution serves all upsamplers. They keep its number of channels, so none can win by
@@ -68,11 +64,6 @@ class MixedUpsample(nn.Module):
         self.upsamplers = nn.ModuleList(build_upsampler(name, channels, channels) for name in upsamplers)
         self.norm = StackedNorm(len(upsamplers) * channels)
         self.join = nn.Conv2d(2 * channels, channels, 1, bias=False) if "concat" in self.skips else None
-        self.layout: Layout = LAYOUTS["channels_last"]
-
-    def use_kernels(self, choice: KernelChoice) -> None:
-        """Use the layout of `choice` from now on."""
-        self.layout = LAYOUTS[choice.layout]
 
     def forward(self, inputs: UpsampleInput, size: Size) -> list[Tensor]:
         """The upsampled feature (N, C, H, W) with `size` = (H, W), as a list of one."""

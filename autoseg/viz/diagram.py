@@ -73,9 +73,6 @@ def _sheet(layout: StageLayout) -> tuple[Sheet, float]:
     return Sheet(figure, axes, LAYER_STEP), floor
 
 
-# --- lines ------------------------------------------------------------------------------------------------------------
-
-
 def _draw_edges(sheet: Sheet, layout: StageLayout) -> None:
     spots, main = layout.spots, []
     summed = {name: spots[LOGITS]._replace(level=spots[name].level) for name in layout.bus}

@@ -35,14 +35,10 @@ def scaled(channels: int, width: float) -> int:
 class StageRate(NamedTuple):
     """Strides and dilations of a stage, which begins with its strided convolution or pool."""
 
-    stride: int
-    """The published network's stride, or 1."""
-    strided_rate: int
-    """Dilation of the strided layer: that of the stage before."""
-    rate: int
-    """Dilation of the layers behind it."""
-    output_stride: int
-    """Input pixels per output pixel of the stage, along an axis."""
+    stride: int  # the published network's, or 1
+    strided_rate: int  # dilation of the strided layer: that of the stage before
+    rate: int  # dilation of the layers behind it
+    output_stride: int  # input pixels per output pixel of the stage, along an axis
 
 
 def stage_rates(strides: Sequence[int], output_stride: int) -> list[StageRate]:

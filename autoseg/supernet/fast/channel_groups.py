@@ -11,7 +11,9 @@ Letters: M channels, K groups of a product, P pixels.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from autoseg.supernet.fast.kernels import KernelChoice
 
 
 class Layout:
@@ -167,3 +169,13 @@ class ChannelsFirst(Layout):
 
 LAYOUTS: dict[str, Layout] = {"channels_last": Layout(), "channels_first": ChannelsFirst()}
 """The layouts by their name in `search.kernels.layout`."""
+
+
+class LaidOut(nn.Module):
+    """A module that computes in one of the layouts."""
+
+    layout: Layout = LAYOUTS["channels_last"]
+
+    def use_kernels(self, choice: KernelChoice) -> None:
+        """Use the layout of `choice` from now on."""
+        self.layout = LAYOUTS[choice.layout]
