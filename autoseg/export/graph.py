@@ -105,6 +105,5 @@ def _import(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as reason:
-        raise ExportError(
-            f"ONNX needs the package {name} ({reason}); install autoseg[export]", code="package-missing"
-        ) from None
+        message = f"ONNX needs the package {name} ({reason}); install autoseg[export]"
+        raise ExportError(message, code="package-missing") from None

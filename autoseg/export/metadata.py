@@ -56,9 +56,8 @@ def _encode(key: str, value: object) -> str:
     try:
         return json.dumps(plain, ensure_ascii=False)
     except (TypeError, ValueError) as reason:
-        raise ExportError(
-            f"metadata {key!r} cannot be written as JSON ({reason}); give plain data", code="metadata-not-json"
-        ) from None
+        message = f"metadata {key!r} cannot be written as JSON ({reason}); give plain data"
+        raise ExportError(message, code="metadata-not-json") from None
 
 
 def _decode(text: str) -> Any:

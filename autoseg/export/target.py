@@ -19,7 +19,6 @@ def check_target(path: str | Path, format: str, known: Collection[str], what: st
     if target.exists() and not overwrite:
         raise ExportError(f"{target} exists; give another path, or allow it to be overwritten", code="file-exists")
     if not target.parent.is_dir():
-        raise ExportError(
-            f"{target.parent}, the folder of {target.name}, does not exist; create it first", code="folder-missing"
-        )
+        message = f"{target.parent}, the folder of {target.name}, does not exist; create it first"
+        raise ExportError(message, code="folder-missing")
     return target

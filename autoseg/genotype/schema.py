@@ -138,9 +138,8 @@ class Genotype(ArchitectureFile):
             return self
         for layer, (source, target) in enumerate(pairwise(strides), start=1):
             if target not in (source // 2, source, source * 2):
-                raise ValueError(
-                    f"the path steps from stride {source} to {target} at layer {layer}; it may halve or double"
-                )
+                message = f"the path steps from stride {source} to {target} at layer {layer}; it may halve or double"
+                raise ValueError(message)
             if target < strides[0] or target > 32:
                 raise ValueError(f"the path has stride {target} at layer {layer}; it may be {strides[0]} to 32")
         return self
@@ -150,9 +149,8 @@ class Genotype(ArchitectureFile):
         up_moves = sum(arrow.move is Move.UP for arrow in self.arrows)
         for key, names in (("upsamplers", self.network.upsamplers), ("skips", self.network.skips)):
             if names and len(names) != up_moves:
-                raise ValueError(
-                    f"network.{key} names {len(names)}, but there are {up_moves} up moves; name one for each"
-                )
+                message = f"network.{key} names {len(names)}, but there are {up_moves} up moves; name one for each"
+                raise ValueError(message)
         stages, names = len(self.decoder_levels), self.decoder.upsamplers
         if names and len(names) != stages:
             raise ValueError(

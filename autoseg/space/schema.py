@@ -266,6 +266,5 @@ def find_file(name_or_path: str | Path, what: str, error: type[AutosegError]) ->
     if path.is_file():
         return path
     advice = hint(text, names_in(folder), "; or give the path of a YAML file")
-    raise error(
-        f"unknown {what} {text!r} ({advice})", code="unknown-genotype" if error is GenotypeError else "unknown-space"
-    )
+    message = f"unknown {what} {text!r} ({advice})"
+    raise error(message, code="unknown-genotype" if error is GenotypeError else "unknown-space")

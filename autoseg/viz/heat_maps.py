@@ -63,9 +63,8 @@ def draw_gamma(probs: ArchProbs) -> Figure:
 def draw_skips(probs: ArchProbs) -> Figure:
     """Heat map of skip_probs [level, skip], a row a stride of the up path. Raises: ConfigError: no skips compete."""
     if probs.skip_probs is None:
-        raise ConfigError(
-            f"space '{probs.space.name}' has no skips that compete (resolution.skips)", code="no-skips-compete"
-        )
+        message = f"space '{probs.space.name}' has no skips that compete (resolution.skips)"
+        raise ConfigError(message, code="no-skips-compete")
     rows = [f"stride {stride}" for stride in probs.space.network.strides[: len(probs.skip_probs)]]
     return _heat_map("skip", [probs.skip_probs], rows, probs.space.resolution.skips, left=0.8)
 

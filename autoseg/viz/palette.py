@@ -73,9 +73,8 @@ def colour(mask: np.ndarray, palette: np.ndarray, ignore_label: int | None = Non
     palette: (classes, 3) uint8. Raises: DataError: a mask that is not (H, W) integers, or a label without a colour.
     """
     if mask.ndim != 2 or not np.issubdtype(mask.dtype, np.integer):
-        raise DataError(
-            f"a label map has integers (H, W), not {mask.dtype} {list(mask.shape)}", code="mask-not-label-map"
-        )
+        message = f"a label map has integers (H, W), not {mask.dtype} {list(mask.shape)}"
+        raise DataError(message, code="mask-not-label-map")
     ignored = np.zeros(mask.shape, dtype=bool) if ignore_label is None else mask == ignore_label
     labels = np.where(ignored, 0, mask).astype(np.int64)
     wrong = labels[(labels < 0) | (labels >= len(palette))]

@@ -141,9 +141,8 @@ def _check(names: Sequence[str], images: Sequence[np.ndarray], **maps: Sequence[
     counts = {"image": len(images), **{kind: len(found) for kind, found in maps.items()}, "name": len(names)}
     if not len(images) or len(set(counts.values())) > 1:
         have = ", ".join(f"{count} {kind}s" for kind, count in counts.items())
-        raise DataError(
-            f"a picture of samples needs one {', one '.join(counts)} a sample, not {have}", code="sample-counts-differ"
-        )
+        message = f"a picture of samples needs one {', one '.join(counts)} a sample, not {have}"
+        raise DataError(message, code="sample-counts-differ")
     for kind, found in maps.items():
         for name, image, labels in zip(names, images, found, strict=True):
             if image.ndim != 3 or image.shape[:2] != labels.shape:

@@ -50,9 +50,8 @@ def build_network(
     if num_classes < 2:
         raise ConfigError(f"a network needs at least two classes, not {num_classes}", code="too-few-classes")
     if auxiliary:
-        raise ConfigError(
-            f"{architecture.name} has no auxiliary head; set retrain.auxiliary_weight to 0", code="no-auxiliary-head"
-        )
+        message = f"{architecture.name} has no auxiliary head; set retrain.auxiliary_weight to 0"
+        raise ConfigError(message, code="no-auxiliary-head")
     network = architecture.entry.build(architecture, number_of_outputs(num_classes, single_output))
     if not isinstance(network, SegmentationNetwork):
         raise PluginError(

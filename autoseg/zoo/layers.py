@@ -46,9 +46,8 @@ def stage_rates(strides: Sequence[int], output_stride: int) -> list[StageRate]:
     possible = [math.prod(strides[: number + 1]) for number in range(len(strides))]
     if output_stride not in possible:
         known = ", ".join(str(stride) for stride in dict.fromkeys(possible))
-        raise ConfigError(
-            f"output stride {output_stride} is not to be had here; it can be: {known}", code="output-stride-unavailable"
-        )
+        message = f"output stride {output_stride} is not to be had here; it can be: {known}"
+        raise ConfigError(message, code="output-stride-unavailable")
     stages: list[StageRate] = []
     total = rate = 1
     for stride in strides:

@@ -136,9 +136,8 @@ def load_architecture(source: str | Path | Mapping[str, Any] | Architecture) -> 
     if isinstance(source, Mapping):
         return parse_architecture(source)
     if not isinstance(source, str | Path):
-        raise ConfigError(
-            f"a genotype or network is a mapping, a name or a file, not {source!r}", code="network-source-invalid"
-        )
+        message = f"a genotype or network is a mapping, a name or a file, not {source!r}"
+        raise ConfigError(message, code="network-source-invalid")
     name, path = str(source), Path(source).expanduser()
     if name in genotype_names():
         return Genotype.load(name)

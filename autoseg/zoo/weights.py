@@ -80,9 +80,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     path = Path(path).expanduser()
     if not path.is_file():
         what = "is no file" if path.exists() else "does not exist"
-        raise CheckpointError(
-            f"{path} {what}; give the path of a .pth, .pt or .safetensors file of weights", code="file-missing"
-        )
+        message = f"{path} {what}; give the path of a .pth, .pt or .safetensors file of weights"
+        raise CheckpointError(message, code="file-missing")
     contents: Any = read_safetensors(path)[0] if path.suffix == ".safetensors" else _read_pickled(path)
     if isinstance(contents, Mapping):
         contents = next((contents[key] for key in CONTAINERS if isinstance(contents.get(key), Mapping)), contents)
@@ -93,9 +92,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         if isinstance(name, str) and isinstance(value, Tensor)
     }
     if not state:
-        raise CheckpointError(
-            f"{path} holds no weights by name; give a file of a classifier's state dict", code="file-without-weights"
-        )
+        message = f"{path} holds no weights by name; give a file of a classifier's state dict"
+        raise CheckpointError(message, code="file-without-weights")
     return state
 
 
@@ -178,9 +176,8 @@ def _check_backbone(backbone: Backbone, state: Mapping[str, Tensor], path: str |
     if missing is not None or (kind is not None and kind != own_kind):
         holds = f"holds weights of {kind}, not" if kind not in (None, own_kind) else "does not hold all weights"
         without = "" if missing is None else f" (there is no {missing})"
-        raise CheckpointError(
-            f"{path} {holds} of {own_kind}{without}; give those of an ImageNet {own_kind}", code="backbone-differs"
-        )
+        message = f"{path} {holds} of {own_kind}{without}; give those of an ImageNet {own_kind}"
+        raise CheckpointError(message, code="backbone-differs")
     wrong = [name for name in needed if state[name].shape != needed[name].shape]
     if not wrong:
         return
