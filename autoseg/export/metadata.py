@@ -21,8 +21,8 @@ INPUT_CONVENTION = "RGB float32, NCHW, (x/255 - mean) / std"
 def network_metadata(network: nn.Module, metadata: Mapping[str, Any]) -> dict[str, str]:
     """Encode `metadata`, what the network itself says, the version and the input convention as strings.
 
-    A text stays as it is, anything else becomes JSON; `decode` reverses it.
-    Raises: ExportError: a value that JSON cannot hold, or a number of class names other than that of classes.
+    A text stays as it is, anything else becomes JSON; `decode` reverses it. Raises: ExportError: a value that JSON
+    cannot hold, or a number of class names other than that of classes.
     """
     known = {key: value for key, value in metadata.items() if key != "classes" or value}  # no names, no entry
     if isinstance(network, SegmentationNetwork):

@@ -13,10 +13,8 @@ class NodeInputs(NamedTuple):
     """The inputs of the cell of a node."""
 
     node: Node
-    arrows: tuple[Arrow, ...]
-    """The arrows from the layer before it, whose features are its H(l-1)."""
-    prev_prev: Node
-    """H(l-2): the node two layers ago at the nearest level; a tie goes to the finer level."""
+    arrows: tuple[Arrow, ...]  # from the layer before it; their features are its H(l-1)
+    prev_prev: Node  # H(l-2): two layers ago at the nearest level; a tie goes to the finer level
     encoder_node: Node | None
     """The encoder node at this level. An up move's skip joins its feature, which may also guide the upsampler."""
 

@@ -7,19 +7,16 @@ from torch import Tensor
 
 from autoseg.ops.devices import float64_device
 
-BINS = 15
-"""Number of bins of confidence, as in Guo et al. 2017."""
-
 
 class Calibration:
     """Expected calibration error (Guo et al. 2017) and Brier score over the pixels that are not ignored.
 
     A pixel's confidence is its greatest probability. The error is the distance between mean confidence and accuracy in
-    each of `bins` equal bins of confidence, averaged by their pixels. The Brier score is the mean over pixels of the
-    sum over classes of (probability - truth)², from 0 to 2.
+    each of `bins` equal bins of confidence (the paper's 15), averaged by their pixels. The Brier score is the mean over
+    pixels of the sum over classes of (probability - truth)², from 0 to 2.
     """
 
-    def __init__(self, ignore_label: int, bins: int = BINS) -> None:
+    def __init__(self, ignore_label: int, bins: int = 15) -> None:
         self.ignore_label, self.bins = ignore_label, bins
         self._pixels, self._confidence, self._right = (torch.zeros(bins, dtype=torch.float64) for _ in range(3))
         self._brier = 0.0

@@ -33,8 +33,7 @@ class Step(NamedTuple):
     """A convolution that makes some maps of a result."""
 
     maps: int
-    reads: tuple[int, ...]
-    """Its inputs: 0 is the input of all, n the maps of the n-th step."""
+    reads: tuple[int, ...]  # its inputs: 0 is the input of all, n the maps of the n-th step
 
 
 Steps = tuple[Step, ...]

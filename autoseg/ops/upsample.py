@@ -109,8 +109,7 @@ class MaxUnpool(_Projected):
 def unpool(features: Tensor, guide: Tensor, size: Size | None = None) -> Tensor:
     """Put each pixel of (N, C, h, w) where the maximum of its 2x2 window of `guide` (N, C, H, W) is, zeros elsewhere.
 
-    The result has the guide's size, or `size`. The first of equal maxima counts, as in `max_pool2d`. The guide gets no
-    gradient.
+    The result has the guide's size, or `size`; no gradient reaches the guide. The first of equal maxima counts.
     """
     a, b, c, d = _windows(guide.detach())
     upper, right, lower_right = torch.maximum(a, b) >= torch.maximum(c, d), b > a, d > c

@@ -218,8 +218,7 @@ class SearchSpace(ArchitectureFile):
     @classmethod
     def load(cls, name_or_path: str | Path) -> SearchSpace:
         """A space by name or path. Raises: SearchSpaceError: unknown, unreadable or wrong."""
-        space, _ = load_space(name_or_path)
-        return space
+        return load_space(name_or_path)[0]
 
 
 def load_space(name_or_path: str | Path) -> tuple[SearchSpace, dict[str, Any]]:

@@ -203,8 +203,6 @@ class ArchParameters(nn.Module):
             return [Sample(*pair, None) for pair in zip(by_cell, self.of_cells(weights), strict=True)]
         return list(map(Sample, by_cell, self.of_cells(weights * edges), self.of_cells(edges)))
 
-    # --- arrows and snapshots -----------------------------------------------------------------------------------------
-
     def beta_of_arrows(self) -> dict[Arrow, Tensor]:
         """The probability of each legal arrow, a scalar each."""
         arrows = self.space.trellis.arrows

@@ -34,10 +34,8 @@ class Feature(NamedTuple):
 class EncoderFeatures(NamedTuple):
     """The encoder features that the up path reads at a level."""
 
-    skip: Tensor | None
-    """The feature of the skip connection, (N, C, H, W)."""
-    guide: Tensor | None
-    """The feature (N, any, any, any) whose maxima an unpooling uses, without a gradient; None without unpooling."""
+    skip: Tensor | None  # that of the skip connection, (N, C, H, W)
+    guide: Tensor | None  # (N, any, any, any): an unpooling uses its maxima, without a gradient; else None
 
 
 class UpsampleInput(NamedTuple):
@@ -121,16 +119,11 @@ class ScoreUpsample(nn.Module):
 class UpsamplingChoices(NamedTuple):
     """The probabilities of one forward pass, split by place."""
 
-    gamma: Sequence[Tensor]
-    """(U,) for each site of the space."""
-    certain: Tensor | None
-    """A single 1: gamma if skip connections compete, but only one upsampler is there."""
-    skip_probs: Sequence[Tensor]
-    """(S,) for each level; empty if no skip connections compete."""
-    descent_probs: Sequence[Tensor]
-    """For each level, the probabilities of its `SearchSpace.trellis.skip_sources`."""
-    encoder: dict[int, EncoderFeatures]
-    """The encoder features by level; empty until the encoder has run."""
+    gamma: Sequence[Tensor]  # (U,) for each site of the space
+    certain: Tensor | None  # a single 1: gamma if skips compete, but only one upsampler is there
+    skip_probs: Sequence[Tensor]  # (S,) for each level; empty if no skip connections compete
+    descent_probs: Sequence[Tensor]  # for each level, those of its `Trellis.skip_sources`
+    encoder: dict[int, EncoderFeatures]  # by level; empty until the encoder has run
 
 
 class Upsampling(nn.Module):

@@ -33,10 +33,7 @@ LETTER = 0.075
 
 @styled
 def draw_alpha(probs: ArchProbs) -> Figure:
-    """Heat map of alpha_probs [edge, operation] with a row an edge, grouped by block; the maximum of a row is bold.
-
-    If the down path and the up path have cells of their own, these stand beside each other.
-    """
+    """Heat map of alpha_probs [edge, operation], a row an edge, by block, its maximum bold; two cells side by side."""
     space, topology = probs.space, probs.space.topology
     rows = [f"{state_name(state)} \u2192 b{block + 1}" for block, state in topology.edges]
     titles = ("cell of the way down", "cell of the way up") if space.cells == 2 else ()

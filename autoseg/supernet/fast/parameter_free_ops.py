@@ -1,7 +1,4 @@
-"""The operations without weights on all edges of a group: pooled once per state, then weighted for every edge.
-
-Outside autograd, with the backward pass written out, as in `mixed_op.py`, where the letters stand.
-"""
+"""The operations without weights of an edge group, pooled once a state; outside autograd (see `mixed_op.py`)."""
 
 from __future__ import annotations
 

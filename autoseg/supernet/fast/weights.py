@@ -58,8 +58,7 @@ class Kernels(NamedTuple):
 class EdgeGroup(NamedTuple):
     """Edges that are evaluated together: G groups of E edges each."""
 
-    groups: tuple[tuple[int, ...], ...]
-    """The numbers of the edges (rows of alpha) of each group."""
+    groups: tuple[tuple[int, ...], ...]  # the numbers of the edges (rows of alpha) of each group
 
     @property
     def numbers(self) -> list[int]:
@@ -215,10 +214,8 @@ def _or_none(weight: Tensor) -> Tensor | None:
 class Factors(NamedTuple):
     """alpha in the shapes that one group of edges needs."""
 
-    weighted: Tensor | None
-    """For each channel of the stacked operations with weights, ((S+D+A)*G*E*C,)."""
-    free: tuple[Tensor, ...]
-    """For the operations without weights: see `parameter_free_ops.py`."""
+    weighted: Tensor | None  # for each channel of the stacked operations with weights, ((S+D+A)*G*E*C,)
+    free: tuple[Tensor, ...]  # for the operations without weights: see `parameter_free_ops.py`
 
 
 CellKind = tuple[int, int]
