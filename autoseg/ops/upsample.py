@@ -109,7 +109,7 @@ class MaxUnpool(_Projected):
 def unpool(features: Tensor, guide: Tensor, size: Size | None = None) -> Tensor:
     """Put each pixel of (N, C, h, w) where the maximum of its 2x2 window of `guide` (N, C, H, W) is, zeros elsewhere.
 
-    The result has the guide's size, or `size`; no gradient reaches the guide. The first of equal maxima counts.
+    Its size is the guide's or `size`. As in `max_pool2d`, the first of equal maxima counts. The guide gets no gradient.
     """
     a, b, c, d = _windows(guide.detach())
     upper, right, lower_right = torch.maximum(a, b) >= torch.maximum(c, d), b > a, d > c
