@@ -21,8 +21,8 @@ INPUT_CONVENTION = "RGB float32, NCHW, (x/255 - mean) / std"
 def network_metadata(network: nn.Module, metadata: Mapping[str, Any]) -> dict[str, str]:
     """Encode `metadata`, what the network itself says, the version and the input convention as strings.
 
-    A text stays as it is, anything else becomes JSON; `decode` reverses it.
-    Raises: ExportError: a value that JSON cannot hold, or a number of class names other than that of classes.
+    A text stays as it is, anything else becomes JSON; `decode` reverses it. Raises: ExportError: a value that JSON
+    cannot hold, or a number of class names other than that of classes.
     """
     known = {key: value for key, value in metadata.items() if key != "classes" or value}  # no names, no entry
     if isinstance(network, SegmentationNetwork):
@@ -56,9 +56,8 @@ def _encode(key: str, value: object) -> str:
     try:
         return json.dumps(plain, ensure_ascii=False)
     except (TypeError, ValueError) as reason:
-        raise ExportError(
-            f"metadata {key!r} cannot be written as JSON ({reason}); give plain data", code="metadata-not-json"
-        ) from None
+        message = f"metadata {key!r} cannot be written as JSON ({reason}); give plain data"
+        raise ExportError(message, code="metadata-not-json") from None
 
 
 def _decode(text: str) -> Any:
