@@ -52,10 +52,8 @@ def load_plugin(source: str | Path) -> None:
         else:
             _import_module(text)
         if sum(map(len, REGISTRIES.values())) == before:
-            raise PluginError(
-                f"{name}: the plugin registers nothing; it must call autoseg.register, see docs/extending.md",
-                code="plugin-empty",
-            )
+            message = f"{name}: the plugin registers nothing; it must call autoseg.register, see docs/extending.md"
+            raise PluginError(message, code="plugin-empty")
     except BaseException as reason:
         for registry in REGISTRIES.values():
             registry.discard(name)

@@ -195,10 +195,8 @@ class Registry(Mapping[str, R]):
         for other in self._records.values():
             for name in _names(record) & _names(other):
                 owner = self._plugins.get(other.name, "autoseg itself")
-                raise PluginError(
-                    f"{place}{self.kind} '{name}' is registered already, by {owner}; give it another name",
-                    code="plugin-name-taken",
-                )
+                message = f"{place}{self.kind} '{name}' is registered already, by {owner}; give it another name"
+                raise PluginError(message, code="plugin-name-taken")
 
     def discard(self, plugin: str) -> None:
         """Forget what a plugin registered."""
@@ -236,20 +234,16 @@ class Registry(Mapping[str, R]):
 
 
 OPERATIONS: Registry[Operation] = Registry("operation", "autoseg.ops.operations")
-"""Every operation that a cell may choose."""
 UPSAMPLERS: Registry[Upsampler] = Registry("upsampler", "autoseg.ops.upsamplers")
 """Every upsampler; `autoseg.space.resolution.find_upsampler` also knows those with a kernel size."""
 DECODERS: Registry[Decoder] = Registry("decoder", "autoseg.ops.decoders")
-"""Every decoder of a discrete network."""
 LOSSES: Registry[Loss] = Registry("loss", "autoseg.losses.terms")
-"""Every term of a loss."""
 NETWORKS: Registry[Network] = Registry("network", "autoseg.zoo.networks")
 """Every fixed network by its full name."""
 
 REGISTRIES: Mapping[type, Registry[Any]] = {
     Operation: OPERATIONS, Upsampler: UPSAMPLERS, Decoder: DECODERS, Loss: LOSSES, Network: NETWORKS
 }  # fmt: skip
-"""The registry of each kind of record."""
 
 _plugin: list[str] = []
 """The plugins that are being loaded, innermost last."""

@@ -23,10 +23,7 @@ class Cost:
 
 
 def count_cost(build: Callable[[], nn.Module], size: Size) -> Cost:
-    """Cost of the module that `build` makes, for one image of `size`, by PyTorch's counter on meta tensors.
-
-    Buffers are no parameters. The parameters of an auxiliary head count, though only training runs it.
-    """
+    """The cost of what `build` makes for one image, on meta tensors. An auxiliary head counts, buffers do not."""
     with torch.device("meta"):
         network = build().eval()
         images = torch.empty(1, getattr(network, "in_channels", 3), *size)

@@ -77,8 +77,7 @@ class LiveStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
 class SavedStorages(torch.autograd.graph.saved_tensors_hooks):
     """The bytes of the tensors that autograd saves for the backward pass within the context, each storage once.
 
-    `own`: tensors that exist anyway and do not count, such as parameters and buffers. Activations that checkpointing
-    computes again are not kept and do not count.
+    `own`: what exists anyway, such as parameters. Activations that checkpointing computes again do not count either.
     """
 
     def __init__(self, own: Iterable[Tensor]) -> None:

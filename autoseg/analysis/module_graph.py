@@ -33,10 +33,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Diagram:
-    """Stages in the order in which they run, and what the logits (N, classes, H, W) read.
-
-    `other_parameters` counts those that no stage uses.
-    """
+    """Stages as they run, and what the logits (N, classes, H, W) read. `other_parameters`: those that no stage uses."""
 
     stages: tuple[Stage, ...]
     output: Reads

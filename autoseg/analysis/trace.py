@@ -1,8 +1,4 @@
-"""Facts about a network without computing anything, such as which of its stages read which.
-
-The network runs once on PyTorch's meta tensors, and a dispatch mode carries facts from the inputs of every operation to
-its results. Letters: N images, C channels, H height, W width.
-"""
+"""Facts about a network, such as which of its stages read which, from a run on PyTorch's meta tensors."""
 
 from __future__ import annotations
 

@@ -20,10 +20,7 @@ GENOTYPE_FORMATS: tuple[str, ...] = get_args(GenotypeFormat)
 
 
 def export_genotype(genotype: Genotype, path: str | Path, format: GenotypeFormat, overwrite: bool = False) -> Path:
-    """Write the genotype atomically; returns the path. `Genotype.load` reads the JSON again.
-
-    Raises: ExportError: an unknown format, or a file that exists or cannot be written.
-    """
+    """Write the genotype atomically; returns its path. Raises: ExportError: unknown format, file not writable."""
     target = check_target(path, format, GENOTYPE_FORMATS, "genotype", overwrite)
 
     def write(temporary: Path) -> None:

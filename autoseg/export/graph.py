@@ -23,8 +23,6 @@ ONNX_OPSET = 18
 """The opset that PyTorch's exporter writes without conversion. onnxruntime reads it since 1.14."""
 ONNX_BYTES = 2**31 - 2**24
 """Bytes of weights that fit into one ONNX file: protobuf ends at 2 GB, and the graph needs some of that."""
-METADATA_FILE = "metadata.json"
-"""Name of the metadata among the extra files of a `.pt2`."""
 
 Run = Callable[[Tensor], Tensor]
 
@@ -42,21 +40,15 @@ def trace(network: nn.Module) -> ExportedProgram:
     return program
 
 
-# --- pt2 -------------------------------------------------------------------------------------------------------------
-
-
 def save_pt2(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
     """Write a `.pt2`; `torch.export.load(path)` reads it."""
     text = json.dumps(decode(metadata), indent=2, ensure_ascii=False)
-    torch.export.save(trace(network), path, extra_files={METADATA_FILE: text})
+    torch.export.save(trace(network), path, extra_files={"metadata.json": text})
 
 
 def load_pt2(path: Path) -> Run:
     """The file as a function from images (N, C, H, W) to logits."""
     return torch.export.load(path).module()
-
-
-# --- ONNX ------------------------------------------------------------------------------------------------------------
 
 
 def save_onnx(network: nn.Module, path: Path, metadata: Mapping[str, str], most_bytes: int = ONNX_BYTES) -> None:
@@ -111,6 +103,5 @@ def _import(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as reason:
-        raise ExportError(
-            f"ONNX needs the package {name} ({reason}); install autoseg[export]", code="package-missing"
-        ) from None
+        message = f"ONNX needs the package {name} ({reason}); install autoseg[export]"
+        raise ExportError(message, code="package-missing") from None

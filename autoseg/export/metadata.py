@@ -38,8 +38,8 @@ def input_metadata(channels: int, pixel_type: str) -> dict[str, Any]:
 def network_metadata(network: nn.Module, metadata: Mapping[str, Any]) -> dict[str, str]:
     """Encode `metadata`, what the network itself says, the version and, unless given, the form of 8-bit images.
 
-    A text stays as it is, anything else becomes JSON; `decode` reverses it.
-    Raises: ExportError: a value that JSON cannot hold, or a number of class names other than that of classes.
+    A text stays as it is, anything else becomes JSON; `decode` reverses it. Raises: ExportError: a value that JSON
+    cannot hold, or a number of class names other than that of classes.
     """
     known = {key: value for key, value in metadata.items() if key != "classes" or value}  # no names, no entry
     if isinstance(network, SegmentationNetwork):
@@ -75,9 +75,8 @@ def _encode(key: str, value: object) -> str:
     try:
         return json.dumps(plain, ensure_ascii=False)
     except (TypeError, ValueError) as reason:
-        raise ExportError(
-            f"metadata {key!r} cannot be written as JSON ({reason}); give plain data", code="metadata-not-json"
-        ) from None
+        message = f"metadata {key!r} cannot be written as JSON ({reason}); give plain data"
+        raise ExportError(message, code="metadata-not-json") from None
 
 
 def _decode(text: str) -> Any:

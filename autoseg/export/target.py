@@ -14,14 +14,11 @@ def check_target(path: str | Path, format: str, known: Collection[str], what: st
         raise ExportError(f"unknown format {format!r} for a {what} (known: {', '.join(known)})", code="unknown-format")
     target = Path(path).expanduser()
     if target.is_dir():
-        raise ExportError(
-            f"{target} is a folder; give the path of a file in it, such as {target / what}.{format}",
-            code="file-is-folder",
-        )
+        message = f"{target} is a folder; give the path of a file in it, such as {target / what}.{format}"
+        raise ExportError(message, code="file-is-folder")
     if target.exists() and not overwrite:
         raise ExportError(f"{target} exists; give another path, or allow it to be overwritten", code="file-exists")
     if not target.parent.is_dir():
-        raise ExportError(
-            f"{target.parent}, the folder of {target.name}, does not exist; create it first", code="folder-missing"
-        )
+        message = f"{target.parent}, the folder of {target.name}, does not exist; create it first"
+        raise ExportError(message, code="folder-missing")
     return target

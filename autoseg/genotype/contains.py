@@ -17,9 +17,8 @@ def check_in_space(genotype: Genotype, space: SearchSpace) -> None:
     """
     lack = next(_lacking(genotype, space), None)
     if lack is not None:
-        raise GenotypeError(
-            f"genotype '{genotype.name}' is not in space '{space.name}': {lack}", code="genotype-not-in-space"
-        )
+        message = f"genotype '{genotype.name}' is not in space '{space.name}': {lack}"
+        raise GenotypeError(message, code="genotype-not-in-space")
 
 
 def _lacking(genotype: Genotype, space: SearchSpace) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,15 +51,8 @@ def decode(
     else:
         how = {"path_prior": space.decoding.path_prior}
         arrows = space.trellis.arrows_along(decode_path(probs.beta_probs, space.trellis, **how))
-    return Genotype.of_space(
-        space,
-        name or f"{space.name}_decoded",
-        cells,
-        arrows,
-        {**how, **(source or {})},
-        retrain,
-        **decode_upsampling(probs, arrows),
-    )
+    name, upsampling = name or f"{space.name}_decoded", decode_upsampling(probs, arrows)
+    return Genotype.of_space(space, name, cells, arrows, {**how, **(source or {})}, retrain, **upsampling)
 
 
 def _with_decoding(space: SearchSpace, **given: Any) -> SearchSpace:
@@ -81,19 +75,13 @@ def _with_decoding(space: SearchSpace, **given: Any) -> SearchSpace:
 
 def decode_cells(probs: ArchProbs) -> list[Cell]:
     """The cell of the space, or those of its down path and up path."""
-    edges = len(probs.space.topology.edges)
-    rows = [slice(number * edges, (number + 1) * edges) for number in range(probs.space.cells)]
-    return [
-        decode_cell(probs.alpha_probs[of], probs.space, None if probs.edge_probs is None else probs.edge_probs[of])
-        for of in rows
-    ]
+    alphas = np.split(probs.alpha_probs, probs.space.cells)
+    edges = [None] * len(alphas) if probs.edge_probs is None else np.split(probs.edge_probs, len(alphas))
+    return [decode_cell(alpha, probs.space, of_edges) for alpha, of_edges in zip(alphas, edges, strict=True)]
 
 
 def decode_upsampling(probs: ArchProbs, arrows: Sequence[Arrow]) -> dict[str, Any]:
-    """The most probable upsampler and skip of each up move among `arrows`, and upsampler of each stage of the decoder.
-
-    Ties go to the one that the space names first.
-    """
+    """The most probable upsampler and skip of each up move in `arrows`, and upsampler of each stage of the decoder."""
     gamma, skips = ([] if of is None else of.argmax(-1).tolist() for of in (probs.gamma_probs, probs.skip_probs))
     return upsampling_of(probs.space, arrows, gamma, skips)
 
@@ -158,20 +146,17 @@ def decode_path(beta_probs: np.ndarray, trellis: Trellis, path_prior: str = "uni
     Raises: GenotypeError: an unknown path prior.
     """
     _check_prior(path_prior)
+    score_of = partial(arrow_score, beta_probs, trellis, path_prior=path_prior)
     to_go: dict[Node, float] = {node: 0.0 for node in trellis.nodes_at(trellis.layers)}
     for layer in reversed(range(trellis.layers)):
         for node in trellis.nodes_at(layer):
-            to_go[node] = max(
-                arrow_score(beta_probs, trellis, arrow, path_prior) + to_go[arrow.target]
-                for arrow in trellis.arrows_from(node)
-            )
+            to_go[node] = max(score_of(arrow) + to_go[arrow.target] for arrow in trellis.arrows_from(node))
     node, so_far, levels = STEM_NODE, 0.0, []
     while node.layer < trellis.layers:
         for arrow in trellis.arrows_from(node):
-            score = so_far + arrow_score(beta_probs, trellis, arrow, path_prior)
-            if (
-                score + to_go[arrow.target] >= to_go[STEM_NODE] - TIE
-            ):  # compare whole paths, or every layer could lose a TIE
+            score = so_far + score_of(arrow)
+            # compare whole paths, or every layer could lose a TIE
+            if score + to_go[arrow.target] >= to_go[STEM_NODE] - TIE:
                 break
         node, so_far = arrow.target, score
         levels.append(node.level)

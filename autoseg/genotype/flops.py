@@ -1,8 +1,7 @@
 """Multiply-adds of the parts of a network of several paths, in closed form and without torch.
 
 They count what `autoseg.analysis.flops` counts, products of convolutions and matrices, but per pixel of the image: a
-feature at stride s has 1/s^2 pixels per image pixel. All counts are whole numbers times powers of two, so exact in
-floats.
+feature at stride s has 1/s^2 pixels per image pixel. All are whole numbers times powers of two, so exact in floats.
 """
 
 from __future__ import annotations
@@ -29,8 +28,7 @@ class Costs:
 
     stem: StemSpec
     filter_multiplier: int
-    cells: Sequence[Cell]
-    """The cells of layers 1..L."""
+    cells: Sequence[Cell]  # of layers 1..L
 
     @classmethod
     def of_space(cls, space: SearchSpace, cells: Sequence[Cell]) -> Costs:
@@ -57,9 +55,8 @@ class Costs:
     def cell(self, node: Node) -> float:
         """The cost of the operations of a node's cell, all at stride 1."""
         cell, filters = self.cells[node.layer - 1], self.filters(node.level)
-        return self._share(node) * sum(
-            OPERATIONS[edge.operation].multiply_adds(filters) for block in cell for edge in block
-        )
+        costs = (OPERATIONS[edge.operation].multiply_adds(filters) for block in cell for edge in block)
+        return self._share(node) * sum(costs)
 
     def prev_prev(self, source: Node, node: Node) -> float:
         """The cost of the 1x1 convolution of `source` as H(l-2); 0 if no operation of the cell reads it."""
@@ -72,8 +69,7 @@ class Costs:
     ) -> float:
         """The cost of fitting a feature to a node's size and width.
 
-        encoder_node: for an up move, the node whose feature the skip joins and an unpooling reads. Default: the widest
-        possible one at that level.
+        encoder_node: what the skip of an up move joins and an unpooling reads. Default: the widest one of that level.
         """
         filters, came = self.filters(arrow.target.level), self.channels(arrow.source)
         if arrow.move is not Move.UP:

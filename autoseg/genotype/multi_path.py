@@ -36,12 +36,9 @@ class ArrowSets(NamedTuple):
     """The arrows into a layer, and every non-empty set of them."""
 
     arrows: list[Arrow]
-    sets: np.ndarray
-    """Bit masks of arrows."""
-    before: np.ndarray
-    """Bit masks of the levels that they leave."""
-    after: np.ndarray
-    """Bit masks of the levels that they reach."""
+    sets: np.ndarray  # bit masks of arrows
+    before: np.ndarray  # bit masks of the levels that they leave
+    after: np.ndarray  # bit masks of the levels that they reach
 
 
 class Layer(NamedTuple):
@@ -52,10 +49,8 @@ class Layer(NamedTuple):
     before: np.ndarray
     after: np.ndarray
     score: np.ndarray
-    cost: np.ndarray
-    """Cost of the arrows and the cells that they reach, without the cost of H(l-2)."""
-    prev_prev_cost: np.ndarray
-    """[set two layers ago, set of this layer]: the cost of H(l-2)."""
+    cost: np.ndarray  # of the arrows and the cells that they reach, without the cost of H(l-2)
+    prev_prev_cost: np.ndarray  # [set two layers ago, set of this layer]: the cost of H(l-2)
 
 
 def decode_topology(
@@ -82,11 +77,8 @@ def decode_topology(
         chosen, _, _ = _follow(layers, _to_go(layers, 0.0))
     else:
         chosen = _within(layers, budget * PER_BILLION_A_MEGAPIXEL, space.name)
-    return tuple(
-        arrow
-        for layer, row in zip(layers, chosen, strict=True)
-        for arrow in arrows_of(layer.arrows, int(layer.sets[row]))
-    )
+    rows = zip(layers, chosen, strict=True)
+    return tuple(arrow for layer, row in rows for arrow in arrows_of(layer.arrows, int(layer.sets[row])))
 
 
 # --- the choices of a layer -------------------------------------------------------------------------------------------

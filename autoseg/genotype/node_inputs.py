@@ -13,10 +13,8 @@ class NodeInputs(NamedTuple):
     """The inputs of the cell of a node."""
 
     node: Node
-    arrows: tuple[Arrow, ...]
-    """The arrows from the layer before it, whose features are its H(l-1)."""
-    prev_prev: Node
-    """H(l-2): the node two layers ago at the nearest level; a tie goes to the finer level."""
+    arrows: tuple[Arrow, ...]  # from the layer before it; their features are its H(l-1)
+    prev_prev: Node  # H(l-2): two layers ago at the nearest level; a tie goes to the finer level
     encoder_node: Node | None
     """The encoder node at this level. An up move's skip joins its feature, which may also guide the upsampler."""
 
@@ -35,11 +33,6 @@ def node_inputs(genotype: Genotype) -> list[NodeInputs]:
 def is_plain(genotype: Genotype, arrow: Arrow) -> bool:
     """Whether an up move is Auto-DeepLab's: a bilinear resize without a skip."""
     return genotype.upsampler(arrow) == "bilinear" and genotype.skip(arrow) == "none"
-
-
-def end_nodes(genotype: Genotype) -> list[Node]:
-    """The nodes where the decoder begins: those of the last layer, the finest first."""
-    return genotype.nodes_at(genotype.layers)
 
 
 def decoder_nodes(genotype: Genotype) -> list[Node]:

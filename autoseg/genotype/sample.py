@@ -71,10 +71,7 @@ def sample_path(trellis: Trellis, rng: np.random.Generator) -> tuple[int, ...]:
 
 
 def path_at(trellis: Trellis, index: int) -> tuple[int, ...]:
-    """The path with this number, from 0, in the lexicographic order of their levels.
-
-    Raises: IndexError: the number is too large.
-    """
+    """The path with this number, from 0, in the lexicographic order of levels. Raises: IndexError: there is none."""
     to_go = trellis.paths_to_go()
     if not 0 <= index < to_go[STEM_NODE]:
         raise IndexError(f"there is no path {index}; there are {to_go[STEM_NODE]}, counted from 0")
@@ -118,9 +115,8 @@ def _topologies_to_go(layers: Sequence[ArrowSets]) -> list[dict[int, int]]:
     to_go = [dict.fromkeys(np.unique(layers[-1].after).tolist(), 1)]
     for layer in reversed(layers):
         ways, later = _ways(layer.before, layer.after), to_go[0]
-        to_go.insert(
-            0, {here: sum(n * later[reached] for reached, n in onward.items()) for here, onward in ways.items()}
-        )
+        counts = {here: sum(n * later[reached] for reached, n in onward.items()) for here, onward in ways.items()}
+        to_go.insert(0, counts)
     return to_go
 
 

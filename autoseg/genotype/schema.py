@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -14,7 +15,6 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from autoseg.config.base import Settings, Whole
 from autoseg.errors import GenotypeError
 from autoseg.files import read_yaml, to_yaml, write_text
-from autoseg.genotype.wiring import parse_arrows, write_arrows
 from autoseg.registry import DECODERS, OPERATIONS
 from autoseg.space.cell import state_index
 from autoseg.space.groups import BatchNormSpec, DecoderSpec, Positive, StemSpec
@@ -138,9 +138,8 @@ class Genotype(ArchitectureFile):
             return self
         for layer, (source, target) in enumerate(pairwise(strides), start=1):
             if target not in (source // 2, source, source * 2):
-                raise ValueError(
-                    f"the path steps from stride {source} to {target} at layer {layer}; it may halve or double"
-                )
+                message = f"the path steps from stride {source} to {target} at layer {layer}; it may halve or double"
+                raise ValueError(message)
             if target < strides[0] or target > 32:
                 raise ValueError(f"the path has stride {target} at layer {layer}; it may be {strides[0]} to 32")
         return self
@@ -150,9 +149,8 @@ class Genotype(ArchitectureFile):
         up_moves = sum(arrow.move is Move.UP for arrow in self.arrows)
         for key, names in (("upsamplers", self.network.upsamplers), ("skips", self.network.skips)):
             if names and len(names) != up_moves:
-                raise ValueError(
-                    f"network.{key} names {len(names)}, but there are {up_moves} up moves; name one for each"
-                )
+                message = f"network.{key} names {len(names)}, but there are {up_moves} up moves; name one for each"
+                raise ValueError(message)
         stages, names = len(self.decoder_levels), self.decoder.upsamplers
         if names and len(names) != stages:
             raise ValueError(
@@ -184,8 +182,7 @@ class Genotype(ArchitectureFile):
     ) -> Genotype:
         """A genotype with the fixed parts of its space: stem, decoder, BatchNorm and width.
 
-        cells: one, or those of the down path and the up path. arrows: those of a path or of several paths. The others
-        are those of `PathSpec` and `GenotypeDecoderSpec`.
+        cells: one, or those of the down and the up path. arrows: of one path or several. Others: see `PathSpec`.
         """
         single = space.network.paths == "single"
         strides = space.network.strides
@@ -286,11 +283,8 @@ class Genotype(ArchitectureFile):
 
         It exists for every level that is finer than some node of `layer` - 1.
         """
-        return max(
-            arrow.source
-            for arrow in self.arrows
-            if arrow.move is Move.DOWN and arrow.source.level == level and arrow.source.layer < layer
-        )
+        left = (arrow.source for arrow in self.arrows if arrow.move is Move.DOWN)
+        return max(node for node in left if node.level == level and node.layer < layer)
 
     @property
     def end_level(self) -> int:
@@ -306,18 +300,13 @@ class Genotype(ArchitectureFile):
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> Genotype:
-        """A genotype by name (a published one), by file (YAML or JSON), or from a run directory.
-
-        Raises: GenotypeError: unknown, unreadable, of a newer version, or wrong.
-        """
+        """A genotype by name, file or run directory. Raises: GenotypeError: unknown, unreadable, newer or wrong."""
         path = Path(name_or_path).expanduser()
         if path.is_dir():
             path = path / "genotype.yaml"
             if not path.is_file():
-                raise GenotypeError(
-                    f"{path.parent} holds no genotype.yaml; run `autoseg decode {path.parent}` first",
-                    code="genotype-missing",
-                )
+                message = f"{path.parent} holds no genotype.yaml; run `autoseg decode {path.parent}` first"
+                raise GenotypeError(message, code="genotype-missing")
         else:
             path = find_file(name_or_path, "genotype", GenotypeError)
         return cls.parse(read_yaml(path, GenotypeError), str(path))
@@ -327,3 +316,47 @@ class Genotype(ArchitectureFile):
         data = self.to_dict()
         text = json.dumps(data, indent=2, ensure_ascii=False) + "\n" if format == "json" else to_yaml(data)
         write_text(Path(path), text)
+
+
+# --- arrows of a network of several paths as text: `4->8` is that from stride 4 to stride 8 ---------------------------
+
+
+def write_arrows(arrows: Sequence[Arrow], strides: Sequence[int]) -> tuple[tuple[str, ...], ...]:
+    """The arrows into each layer, by the strides that they connect."""
+    layers: list[tuple[str, ...]] = [()] * max(arrow.target.layer for arrow in arrows)
+    for source, target, _ in sorted(arrows):
+        layers[target.layer - 1] += (f"{strides[source.level]}->{strides[target.level]}",)
+    return tuple(layers)
+
+
+def parse_arrows(layers: Sequence[Sequence[str]], stem_stride: int) -> tuple[Arrow, ...]:
+    """Inverse of `write_arrows`. Raises: ValueError: no arrow, an illegal stride, a node without an arrow in or out."""
+    arrows: list[Arrow] = []
+    reached = {STEM_NODE}
+    for layer, texts in enumerate(layers, start=1):
+        into = sorted({_parse(text, layer, stem_stride) for text in texts})
+        if len(into) != len(texts):
+            raise ValueError(f"an arrow into layer {layer} is named twice; name each once")
+        left = {arrow.source for arrow in into}
+        for node in sorted(reached ^ left):
+            what = "no way in" if node in left else "no way out"
+            raise ValueError(
+                f"the node of layer {node.layer} at stride {stem_stride << node.level} has {what}; add an arrow,"
+                " or leave out those that touch it"
+            )
+        arrows += into
+        reached = {arrow.target for arrow in into}
+    return tuple(arrows)
+
+
+def _parse(text: str, layer: int, stem_stride: int) -> Arrow:
+    match = re.fullmatch(r"(\d{1,4}) *-> *(\d{1,4})", text)
+    strides = [int(match[1]), int(match[2])] if match else [0, 0]
+    legal = [stem_stride << level for level in range(6) if stem_stride << level <= 32]
+    if any(stride not in legal for stride in strides) or max(strides) > 2 * min(strides):
+        raise ValueError(
+            f"'{text}' into layer {layer} is no arrow; write two of the strides {legal} that are equal or neighbours,"
+            " such as '4->8'"
+        )
+    source, target = (legal.index(stride) for stride in strides)
+    return Arrow(Node(layer - 1, source), Node(layer, target), Move(target - source + 1))

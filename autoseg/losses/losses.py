@@ -1,4 +1,4 @@
-"""Losses: cross-entropy, and weighted sums of terms. Letters: N images, K classes, H height, W width.
+"""Losses: cross-entropy, and weighted sums of terms.
 
 Every loss leaves ignored pixels out and computes in float32 at least. A batch without labelled pixels has loss 0 and
 gradient 0, where PyTorch's means are NaN. No loss waits for the device or has shapes that depend on the labels: a CUDA
@@ -43,8 +43,7 @@ class SegmentationLoss:
     ) -> Tensor:
         """The loss of logits (N, K, H, W) and masks (N, H, W), a scalar of at least float32.
 
-        `whole`: the masks before `sample_pixels` thinned them, for boundaries. `shares`, (terms,): the weight of this
-        batch in each term if it is a part of a larger batch.
+        `whole`: the masks before `sample_pixels`, for boundaries. `shares`, (terms,): the weights of a batch's part.
         """
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         target = self._target(masks, whole, logits.dtype)

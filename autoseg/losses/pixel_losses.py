@@ -1,7 +1,4 @@
-"""Losses that are a weighted mean of the pixels' cross-entropies. Letters: N images, K classes, H height, W width.
-
-logits: (N, K, H, W), float32 or float64. `autoseg.losses.terms` has their options and records.
-"""
+"""Weighted means of the pixels' cross-entropies of logits (N, K, H, W), float32 or float64; records: `losses.terms`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses that compare the regions of a class as wholes. Letters: N images, K classes, H height, W width.
+"""Losses that compare the regions of a class as wholes.
 
 logits: (N, K, H, W), float32 or float64. Each loss is a mean over the classes that are present: an absent class would
 push its probabilities down with the weight of a present one.

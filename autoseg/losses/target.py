@@ -1,4 +1,4 @@
-"""The target of a loss. Letters: N images, K classes, H height, W width."""
+"""The target of a loss."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The terms of a loss, one record each. This file loads without torch.
-
-To add one, write its options and its record here and its function beside the others, or all three in a file of your own
-(`docs/extending.md`).
-"""
+"""The terms of a loss, one record each, without torch; `docs/extending.md` says how to add one."""
 
 from __future__ import annotations
 

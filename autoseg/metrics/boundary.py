@@ -1,4 +1,4 @@
-"""Boundary F-score. Letters: N images, K classes, H height, W width."""
+"""Boundary F-score."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calibration of probabilities. Letters: N images, K classes, H height, W width."""
+"""Calibration of probabilities."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ from torch import Tensor
 
 from autoseg.ops.devices import float64_device
 
-BINS = 15
-"""Number of bins of confidence, as in Guo et al. 2017."""
-
 
 class Calibration:
     """Expected calibration error (Guo et al. 2017) and Brier score over the pixels that are not ignored.
 
     A pixel's confidence is its greatest probability. The error is the distance between mean confidence and accuracy in
-    each of `bins` equal bins of confidence, averaged by their pixels. The Brier score is the mean over pixels of the
-    sum over classes of (probability - truth)², from 0 to 2.
+    each of `bins` equal bins of confidence (the paper's 15), averaged by their pixels. The Brier score is the mean over
+    pixels of the sum over classes of (probability - truth)², from 0 to 2.
     """
 
-    def __init__(self, ignore_label: int, bins: int = BINS) -> None:
+    def __init__(self, ignore_label: int, bins: int = 15) -> None:
         self.ignore_label, self.bins = ignore_label, bins
         self._pixels, self._confidence, self._right = (torch.zeros(bins, dtype=torch.float64) for _ in range(3))
         self._brier = 0.0
@@ -52,15 +49,11 @@ class Calibration:
         return float(self._brier / self._pixels.sum())
 
     def reliability(self) -> dict[str, list[float | None]]:
-        """The reliability diagram: for each bin its share of the pixels, their mean confidence and their accuracy.
-
-        A bin without pixels has None for the latter two.
-        """
+        """Each bin's share of pixels, mean confidence and accuracy (None without pixels): the reliability diagram."""
         columns = {
             "share": self._pixels / self._pixels.sum(),
             "confidence": self._confidence / self._pixels,
             "accuracy": self._right / self._pixels,
         }
-        return {
-            name: [None if value != value else value for value in column.tolist()] for name, column in columns.items()
-        }
+        lists = {name: column.tolist() for name, column in columns.items()}
+        return {name: [None if value != value else value for value in values] for name, values in lists.items()}

@@ -1,4 +1,4 @@
-"""The confusion matrix of a whole set, and its scores. Letters: N images, K classes, H height, W width."""
+"""The confusion matrix of a whole set, and its scores."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from torch import Tensor
 
 from autoseg.ops.devices import float64_device
 
-LEVEL = 0.95
-RESAMPLES = 1000
 BLOCK = 100
 """Resamples computed at once; memory is BLOCK * (N + 3 K) numbers."""
 
@@ -134,7 +132,7 @@ def _mean(values: np.ndarray) -> float:
 
 
 def miou_interval(
-    counts: NDArray[np.int64], level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
+    counts: NDArray[np.int64], level: float = 0.95, resamples: int = 1000, seed: int = 0
 ) -> tuple[float, float] | None:
     """Percentile bootstrap (Efron and Tibshirani 1993) of mIoU over images: the ends of a `level` interval.
 

@@ -16,9 +16,8 @@ from autoseg.registry import OPERATIONS
 class Cell(nn.Module):
     """One node of a network: H(l-1) of each arrow into it, H(l-2) -> (N, blocks * channels, H, W).
 
-    The preprocessed inputs are summed before the cell. H(l-2) is resized to the size of H(l-1). With `stride` 2, on a
-    path's down move, the operations that read H(l-1) and H(l-2) stride. No ReLU or BN follows the sums (Auto-DeepLab's
-    code).
+    The preprocessed inputs are summed before the cell; H(l-2) is resized to their size. With `stride` 2, on a path's
+    down move, the operations that read H(l-1) and H(l-2) stride. No ReLU or BN follows the sums (Auto-DeepLab's code).
     """
 
     def __init__(
@@ -49,21 +48,14 @@ class Cell(nn.Module):
         modules = self.preprocess_prev if isinstance(self.preprocess_prev, nn.ModuleList) else [self.preprocess_prev]
         summands = [module(features, size, encoder_feature) for module, features in zip(modules, prev, strict=True)]
         entering: Tensor = sum(summands[1:], summands[0])
-        states = [self._bring(prev_prev, (entering.shape[-2], entering.shape[-1])), entering]
+        if self.preprocess_prev_prev is not None:  # else no operation reads it
+            prev_prev = self.preprocess_prev_prev(resize(prev_prev, (entering.shape[-2], entering.shape[-1])))
+        states = [prev_prev, entering]
         for block, sources in zip(self.blocks, self.states, strict=True):
-            branches = [
-                self._drop_path(operation(states[source]))
-                for operation, source in zip(block, sources, strict=True)  # type: ignore[call-overload]
-            ]
+            read = zip(block, sources, strict=True)  # type: ignore[call-overload]
+            branches = [self._drop_path(operation(states[source])) for operation, source in read]
             states.append(sum(branches[1:], branches[0]))
         return torch.cat(states[2:], 1)
-
-    def _bring(self, prev_prev: Tensor, size: Size) -> Tensor:
-        """H(l-2) at the cell's size and width; unchanged if no operation reads it."""
-        if self.preprocess_prev_prev is None:
-            return prev_prev
-        brought: Tensor = self.preprocess_prev_prev(resize(prev_prev, size))
-        return brought
 
     def _drop_path(self, branch: Tensor) -> Tensor:
         """Drop the branch for some images of a training batch, and scale up the others (Larsson et al. 2017)."""

@@ -34,10 +34,7 @@ def fold_batch_norm(network: Module) -> Module:
 
 
 def for_inference(network: Module, device: torch.device, precision: str = "float32") -> Module:
-    """A copy for inference: BatchNorm folded, on `device` in its memory format, weights in `precision`.
-
-    Raises: ConfigError: a precision other than float32 and bf16.
-    """
+    """A folded copy on `device` in its memory format, in `precision`. Raises: ConfigError: neither float32 nor bf16."""
     if precision not in PRECISIONS:
         raise ConfigError(f"precision must be {' or '.join(PRECISIONS)}, not {precision}", code="unknown-precision")
     folded = fold_batch_norm(network).requires_grad_(False)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.errors import GenotypeError
-from autoseg.genotype.node_inputs import NodeInputs, auxiliary_node, decoder_nodes, end_nodes, node_inputs
+from autoseg.genotype.node_inputs import NodeInputs, auxiliary_node, decoder_nodes, node_inputs
 from autoseg.genotype.schema import Genotype
 from autoseg.network.base import SegmentationNetwork, enlarge
 from autoseg.network.cell import Cell
@@ -54,7 +54,7 @@ class Network(SegmentationNetwork):
             self.cells.append(cell)
             widths[inputs.node] = cell.out_channels
 
-        self.end_nodes, self.decoder_nodes = end_nodes(genotype), decoder_nodes(genotype)
+        self.end_nodes, self.decoder_nodes = genotype.nodes_at(genotype.layers), decoder_nodes(genotype)
         self.auxiliary_node = auxiliary_node(genotype)
         self.decoder = _build_decoder(genotype, widths, outputs, head_norm)
         self.auxiliary = AuxiliaryHead(widths[self.auxiliary_node], outputs, norm) if auxiliary else None
@@ -99,11 +99,10 @@ class Network(SegmentationNetwork):
 def build_searched(
     genotype: Genotype, num_classes: int, auxiliary: bool = False, in_channels: int = 3, single_output: bool = False
 ) -> Network:
-    """The network of a genotype with fresh weights.
+    """The network of a genotype with fresh weights; `single_output` gives one output z, whose logits are 0 and z.
 
-    `in_channels`: of the images; `single_output`: one output z for two classes, whose logits are then 0 and z.
-    Raises: GenotypeError: fewer than two classes. ConfigError: a single output for more. PluginError: a user's own
-    operation does not do what a cell needs.
+    Raises: GenotypeError: fewer than two classes. ConfigError: a single output for more than two. PluginError: a user's
+    own operation does not do what a cell needs.
     """
     if num_classes < 2:
         raise GenotypeError(f"a network needs at least two classes, not {num_classes}", code="too-few-classes")
@@ -124,16 +123,13 @@ def _build_cell(genotype: Genotype, inputs: NodeInputs, widths: dict[Node, int],
 
 
 def _build_decoder(genotype: Genotype, widths: dict[Node, int], num_classes: int, norm: Norm) -> nn.Module:
-    """The genotype's decoder. widths: channels of each node's features.
-
-    Call it with the end's features after their ReLU and those of `decoder_nodes`.
-    """
+    """The genotype's decoder, for the end's features after a ReLU and those of `decoder_nodes`. widths: by node."""
     spec, record = genotype.decoder, DECODERS[genotype.decoder.name]
     finer = [widths[node] for node in decoder_nodes(genotype)]
     upsamplers = spec.upsamplers
     if record.joins == "encoder" and not upsamplers:
         upsamplers = ("bilinear",) * len(finer)
-    channels = sum(widths[node] for node in end_nodes(genotype))
+    channels = sum(widths[node] for node in genotype.nodes_at(genotype.layers))
     rates = [max(1, rate // genotype.stride(genotype.end_level)) for rate in spec.aspp_rates]
     decoder: nn.Module = record.build(DecoderInputs(channels, finer, num_classes, spec, rates, norm, upsamplers))
     return decoder

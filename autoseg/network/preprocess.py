@@ -1,7 +1,6 @@
 """The preprocessing of a cell's input: to the node's size and its number of filters.
 
-Letters: N images, C channels, H and W the node's height and width, h and w those of the source. Every module is called
-with the feature (N, Cin, h, w), the node's (H, W), and the encoder feature at that size, None if the move needs none.
+Every module takes the feature (N, Cin, h, w), the node's (H, W), and the encoder feature of that size, if any.
 """
 
 from __future__ import annotations
@@ -31,7 +30,9 @@ class Preprocess(ReluConvNorm):
 
     def forward(self, features: Tensor, size: Size | None = None, encoder_feature: Tensor | None = None) -> Tensor:
         """(N, Cin, h, w) -> (N, C, H, W) on an up move, else (N, C, h, w)."""
-        return super().forward(resize(features, size) if self.up and size is not None else features)
+        resized = resize(features, size) if self.up and size is not None else features
+        normalised: Tensor = super().forward(resized)  # type: ignore[no-untyped-call]
+        return normalised
 
 
 class FactorizedReduce(nn.Module):

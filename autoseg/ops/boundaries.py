@@ -1,4 +1,4 @@
-"""Boundaries between labels. Letters: N images, H height, W width."""
+"""Boundaries between labels."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from torch import Tensor
 
 
 def on_boundary(masks: Tensor, ignore_label: int) -> Tensor:
-    """(N, H, W) bool: whether a pixel of (N, H, W) masks has another label above, below, left or right of it.
-
-    Ignored pixels neither lie on a boundary nor make one.
-    """
+    """Where (N, H, W) masks have another label above, below, left or right, bool; ignored pixels have and make none."""
     found = torch.zeros_like(masks, dtype=torch.bool)
     for axis in (1, 2):
         length = masks.shape[axis] - 1

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -33,22 +34,13 @@ def _try_operation(name: str, plugin: str) -> None:
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.manual_seed(0)
             state = torch.randn(2, CHANNELS, *SIZE)
-            before = state.clone()
-            try:
-                operation = OPERATIONS[name].build(CHANNELS, stride, nn.BatchNorm2d)
-                with torch.no_grad():
-                    output = operation(state)
-            except Exception as reason:
-                raise PluginError(
-                    f"{_who(name)} fails at stride {stride} with {CHANNELS} channels: {_said(reason)}",
-                    code="operation-fails",
-                ) from reason
+            before, build = state.clone(), partial(OPERATIONS[name].build, CHANNELS, stride, nn.BatchNorm2d)
+            where = f"{_who(name)} fails at stride {stride} with {CHANNELS} channels"
+            output = _try(build, [state], where, "operation-fails")
             check_output(name, state, output, stride)
             if not torch.equal(before, state):
-                raise PluginError(
-                    f"{_who(name)} changes its input, which other operations read too; leave out inplace=True",
-                    code="operation-changes-input",
-                )
+                message = f"{_who(name)} changes its input, which other operations read too; leave out inplace=True"
+                raise PluginError(message, code="operation-changes-input")
     _check_cost(name, OPERATIONS, CHANNELS)
 
 
@@ -69,16 +61,10 @@ def _try_upsampler(name: str, plugin: str) -> None:
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.manual_seed(0)
             features, guide = torch.randn(2, CHANNELS, *SIZE), torch.randn(2, CHANNELS, *size)
-            try:
-                module = upsampler.build(CHANNELS, OUT_CHANNELS)
-                with torch.no_grad():
-                    output = module(features, size if less else None, guide)
-            except Exception as reason:
-                raise PluginError(
-                    f"{who} fails at size {_shape(size)} from {_shape(SIZE)} with {CHANNELS} channels in and"
-                    f" {OUT_CHANNELS} out: {_said(reason)}",
-                    code="upsampler-fails",
-                ) from reason
+            build, inputs = partial(upsampler.build, CHANNELS, OUT_CHANNELS), [features, size if less else None, guide]
+            channels = f"{CHANNELS} channels in and {OUT_CHANNELS} out"
+            where = f"{who} fails at size {_shape(size)} from {_shape(SIZE)} with {channels}"
+            output = _try(build, inputs, where, "upsampler-fails")
         found, expected = _shape_of(output), (2, OUT_CHANNELS, *size)
         if found != expected:
             raise PluginError(
@@ -89,6 +75,16 @@ def _try_upsampler(name: str, plugin: str) -> None:
         if _is_broken(output):
             raise PluginError(f"{who} {NOT_FINITE}", code="upsampler-not-finite")
     _check_cost(base, UPSAMPLERS, CHANNELS, CHANNELS)
+
+
+def _try(build: Callable[[], Any], inputs: Sequence[Any], where: str, code: str) -> Any:
+    """The output of what `build` makes. Raises: PluginError: either fails."""
+    try:
+        module = build()
+        with torch.no_grad():
+            return module(*inputs)
+    except Exception as reason:
+        raise PluginError(f"{where}: {_said(reason)}", code=code) from reason
 
 
 def check_output(name: str, state: Tensor, output: Tensor, stride: int = 1) -> None:

@@ -1,8 +1,4 @@
-"""The decoders of discrete networks, one record each. This file loads without torch.
-
-To add one, write its record here, with a builder that puts layers together or imports a class, or in a file of your own
-(`docs/extending.md`).
-"""
+"""The decoders of discrete networks, one record each, without torch; `docs/extending.md` says how to add one."""
 
 from __future__ import annotations
 

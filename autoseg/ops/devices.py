@@ -22,9 +22,8 @@ def device_type(tensor: Tensor) -> str:
 def acting_as(kind: str) -> Iterator[None]:
     """A context in which `device_type` returns `kind` for every tensor.
 
-    Memory is predicted on tensors without data. They lie on the CPU: PyTorch makes no backward pass on tensors of a
-    missing GPU (2.11 with CUDA raises an error, 2.13 without CUDA ends the process). This makes them take the GPU's
-    path.
+    Memory is predicted on tensors without data, which take the GPU's path by this. They lie on the CPU: PyTorch makes
+    no backward pass on tensors of a missing GPU (2.11 with CUDA raises an error, 2.13 without CUDA ends the process).
     """
     token = _acted.set(kind)
     try:

@@ -1,7 +1,4 @@
-"""Stem and heads, shared by the supernet and the discrete networks.
-
-Letters: N images, C channels, K classes, H height, W width.
-"""
+"""Stem and heads, shared by the supernet and the discrete networks."""
 
 from __future__ import annotations
 
@@ -23,10 +20,8 @@ from autoseg.registry import DecoderInputs
 def number_of_outputs(num_classes: int, single_output: bool) -> int:
     """Number of a network's score maps. Raises: ConfigError: a single output for other than two classes."""
     if single_output and num_classes != 2:
-        raise ConfigError(
-            f"a single output is for two classes, not {num_classes}; set single_output to false",
-            code="single-output-needs-two-classes",
-        )
+        message = f"a single output is for two classes, not {num_classes}; set single_output to false"
+        raise ConfigError(message, code="single-output-needs-two-classes")
     return 1 if single_output else num_classes
 
 
@@ -45,30 +40,22 @@ class ConvNormRelu(nn.Sequential):
         bias: bool = False,
     ) -> None:  # fmt: skip
         padding = rate * (kernel_size // 2)
-        super().__init__(
-            nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=rate, bias=bias),
-            nn.Identity() if norm is None else norm(out_channels),
-            nn.ReLU(inplace=True),
-        )
+        conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=rate, bias=bias)
+        super().__init__(conv, nn.Identity() if norm is None else norm(out_channels), nn.ReLU(inplace=True))
 
 
 class Stem(nn.Module):
     """3x3 convolutions, each with BN, ReLU between them: (N, Cin, H, W) -> H(-1) and H(0).
 
-    These are the features of the last two convolutions before their ReLU, since every cell begins with a ReLU
-    (Auto-DeepLab's code, nas_network.py).
+    The features of the last two before their ReLU: every cell begins with one (Auto-DeepLab's code, nas_network.py).
     """
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int], norm: Norm, in_channels: int = 3) -> None:
         super().__init__()
-        inputs = (in_channels, *channels)
-        self.convs = nn.ModuleList(
-            nn.Conv2d(before, after, 3, stride, 1, bias=False)
-            for before, after, stride in zip(inputs, channels, strides, strict=False)
-        )
+        sizes = zip((in_channels, *channels), channels, strides, strict=False)
+        self.convs = nn.ModuleList(nn.Conv2d(before, after, 3, step, 1, bias=False) for before, after, step in sizes)
         self.norms = nn.ModuleList(norm(after) for after in channels)
-        self.out_channels = (channels[-2:][0], channels[-1])
-        """Channels of H(-1) and H(0)."""
+        self.out_channels = (channels[-2:][0], channels[-1])  # of H(-1) and H(0)
         self.conv_norms: Pairs = tuple((f"convs.{number}", f"norms.{number}") for number in range(len(channels)))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,8 +73,7 @@ Conv = Callable[..., nn.Module]
 class Aspp(nn.Module):
     """Atrous spatial pyramid pooling without its projection (Chen et al. 2017, section 3.3).
 
-    A 1x1 convolution, a 3x3 one for each rate and image pooling, concatenated:
-    (N, Cin, H, W) -> (N, (2 + rates) * filters, H, W).
+    A 1x1 convolution, a 3x3 one a rate and image pooling, joined: (N, Cin, H, W) -> (N, (2 + rates) * filters, H, W).
     """
 
     def __init__(
@@ -103,9 +89,7 @@ class Aspp(nn.Module):
         """See the class."""
         pooled = self.pooled(features.mean((2, 3), keepdim=True)).expand(-1, -1, *features.shape[2:])
         if is_channels_last(features):
-            pooled = pooled.contiguous(
-                memory_format=torch.channels_last
-            )  # expanded, it would turn the result into NCHW
+            pooled = pooled.contiguous(memory_format=torch.channels_last)  # expanded, it would make the result NCHW
         return torch.cat([self.pointwise(features), *(conv(features) for conv in self.atrous), pooled], 1)
 
 
@@ -131,10 +115,7 @@ class AsppHead(nn.Module):
 
 
 class Doubling(nn.Module):
-    """One upsampler, then BN if `norm` is given: (N, Cin, h, w) -> (N, out_channels, H, W).
-
-    `bilinear` only resizes: it has no weights and keeps the channels.
-    """
+    """One upsampler, BN if given: (N, Cin, h, w) -> (N, out_channels, H, W). `bilinear` resizes and keeps channels."""
 
     def __init__(self, upsampler: str, in_channels: int, out_channels: int, norm: Norm | None = None) -> None:
         super().__init__()
@@ -175,10 +156,7 @@ class Doublings(nn.ModuleList):
 
 
 class ScoreDecoder(nn.Module):
-    """A 1x1 convolution of what `head` makes of the features: -> logits (N, K, h, w), doubled by each of `upsamplers`.
-
-    head: an `AsppHead`, or dropout alone; channels: its outputs.
-    """
+    """A 1x1 convolution on `head`, an `AsppHead` or dropout of `channels` outputs, then doublings: (N, K, h, w)."""
 
     def __init__(self, head: nn.Module, channels: int, num_classes: int, upsamplers: Sequence[str] = ()) -> None:
         super().__init__()
@@ -208,7 +186,7 @@ class DeepLabV3PlusDecoder(nn.Module):
         self.head = AsppHead(in_channels, filters, rates, norm, dropout, conv)
         self.doublings = Doublings(upsamplers, filters, norm)
         self.low_level = ConvNormRelu(low_level_channels, low_level_filters, 1, norm)
-        self.refine = _twice(filters + low_level_filters, filters, norm, conv)
+        self.refine = two_convs(filters + low_level_filters, filters, norm, conv)
         self.classifier = nn.Conv2d(filters, num_classes, 1)
 
     def forward(self, features: Tensor, finer: Sequence[Tensor]) -> Tensor:
@@ -235,7 +213,7 @@ class UNetDecoder(nn.Module):
             width = min(given.settings.filters, joined)
             doubling = Doubling(upsampler, channels, width, given.norm)
             self.doublings.append(doubling)
-            self.refine.append(_twice(doubling.out_channels + joined, width, given.norm))
+            self.refine.append(two_convs(doubling.out_channels + joined, width, given.norm))
             channels = width
         self.dropout = nn.Dropout(given.settings.dropout)
         self.classifier = nn.Conv2d(channels, given.num_classes, 1)
@@ -270,7 +248,7 @@ class FcnDecoder(nn.Module):
         return logits
 
 
-def _twice(in_channels: int, filters: int, norm: Norm, conv: Conv = ConvNormRelu) -> nn.Sequential:
+def two_convs(in_channels: int, filters: int, norm: Norm | None, conv: Conv = ConvNormRelu) -> nn.Sequential:
     """Two 3x3 convolutions."""
     return nn.Sequential(conv(in_channels, filters, 3, norm), conv(filters, filters, 3, norm))
 
@@ -280,6 +258,5 @@ class AuxiliaryHead(nn.Sequential):
 
     def __init__(self, in_channels: int, num_classes: int, norm: Norm) -> None:
         filters = max(in_channels // 4, 16)
-        super().__init__(
-            ConvNormRelu(in_channels, filters, 3, norm), nn.Dropout(0.1), nn.Conv2d(filters, num_classes, 1)
-        )
+        conv = ConvNormRelu(in_channels, filters, 3, norm)
+        super().__init__(conv, nn.Dropout(0.1), nn.Conv2d(filters, num_classes, 1))

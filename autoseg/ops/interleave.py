@@ -1,4 +1,4 @@
-"""Interleaving of low-resolution maps, cutting and striding. Letters: N images, C channels, H height, W width."""
+"""Interleaving of low-resolution maps, cutting and striding."""
 
 from __future__ import annotations
 

@@ -1,17 +1,12 @@
-"""Small layers of operations, cells, heads and networks, and their initialisation.
-
-Letters: N images, C channels, H height, W width.
-"""
+"""Small layers of operations, cells, heads and networks, and their initialisation."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 from itertools import pairwise
-from typing import ClassVar
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from autoseg.ops.resize import level_size, resize
 
@@ -19,22 +14,6 @@ Norm = Callable[[int], nn.Module]
 """Makes a normalisation layer for a number of channels."""
 Pairs = tuple[tuple[str, str], ...]
 """Names of a module's convolutions, each with the normalisation that alone reads it: `network.fold` merges them."""
-
-
-class ReluConvNorm(nn.Module):
-    """ReLU, 1x1 convolution, normalisation: (N, Cin, H, W) -> (N, Cout, H, W)."""
-
-    conv_norms: ClassVar[Pairs] = (("conv", "norm"),)
-
-    def __init__(self, in_channels: int, out_channels: int, norm: Norm) -> None:
-        super().__init__()
-        self.conv = pointwise(in_channels, out_channels)
-        self.norm = norm(out_channels)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """See the class."""
-        normalised: Tensor = self.norm(self.conv(F.relu(features)))
-        return normalised
 
 
 class Chain(nn.Sequential):
@@ -50,6 +29,13 @@ class Chain(nn.Sequential):
         )
 
 
+class ReluConvNorm(Chain):
+    """ReLU, 1x1 convolution, normalisation: (N, Cin, H, W) -> (N, Cout, H, W)."""
+
+    def __init__(self, in_channels: int, out_channels: int, norm: Norm) -> None:
+        super().__init__(relu=nn.ReLU(), conv=pointwise(in_channels, out_channels), norm=norm(out_channels))
+
+
 class Strided(nn.Module):
     """The identity at stride 1; at stride 2 bilinear halving. (N, C, H, W) -> (N, C, ceil(H / s), ceil(W / s))."""
 
@@ -62,18 +48,13 @@ class Strided(nn.Module):
         return resize(features, level_size((features.shape[-2], features.shape[-1]), self.stride))
 
 
-class Zero(nn.Module):
+class Zero(Strided):
     """Zeros in place of features. (N, C, H, W) -> (N, C, ceil(H / s), ceil(W / s))."""
-
-    def __init__(self, stride: int) -> None:
-        super().__init__()
-        self.stride = stride
 
     def forward(self, features: Tensor) -> Tensor:
         """See the class."""
-        return features.new_zeros(
-            *features.shape[:2], *level_size((features.shape[-2], features.shape[-1]), self.stride)
-        )
+        size = level_size((features.shape[-2], features.shape[-1]), self.stride)
+        return features.new_zeros(*features.shape[:2], *size)
 
 
 def depthwise(channels: int, kernel_size: int, stride: int = 1, rate: int = 1) -> nn.Conv2d:

@@ -10,7 +10,7 @@ The published code and the paper's equations differ, and both are here:
     F3, F4  one kernel over the       F3 of F1, F2;          both of x, F1, F2         F3 of x, F1, F2;
             half-filled result        F4 of F1, F2, F3                                 F4 of x, F1, F2, F3
 
-All are linear, without bias. Letters: N images, C channels, D depth, H height, W width.
+All are linear, without bias. D is the depth.
 """
 
 from __future__ import annotations
@@ -33,14 +33,12 @@ class Step(NamedTuple):
     """A convolution that makes some maps of a result."""
 
     maps: int
-    reads: tuple[int, ...]
-    """Its inputs: 0 is the input of all, n the maps of the n-th step."""
+    reads: tuple[int, ...]  # its inputs: 0 is the input of all, n the maps of the n-th step
 
 
 Steps = tuple[Step, ...]
 
 PLACES: tuple[Place, ...] = ((0, 0), (1, 1), (1, 0), (0, 1))
-"""Places of F1 to F4."""
 EQUATIONS: Steps = (Step(1, (0,)), Step(1, (1,)), Step(1, (1, 2)), Step(1, (1, 2, 3)))
 INPUT_CODE: Steps = (Step(1, (0,)), Step(1, (0, 1)), Step(2, (0, 1, 2)))
 INPUT_EQUATIONS: Steps = (Step(1, (0,)), Step(1, (0, 1)), Step(1, (0, 1, 2)), Step(1, (0, 1, 2, 3)))
@@ -76,13 +74,10 @@ class Cascade(nn.Module):
         super().__init__()
         self.steps, self.out_channels = steps, out_channels
         self._widths = [in_channels, *(step.maps * out_channels for step in steps)]
-        self._readers = [
-            [number for number, step in enumerate(steps) if source in step.reads] for source in range(len(steps))
-        ]
-        self.weights = nn.ParameterList(
-            torch.empty(sum(self._parts(source)), self._widths[source], *(kernel_size,) * axes)
-            for source in range(len(steps))
-        )
+        sources, kernel = range(len(steps)), (kernel_size,) * axes
+        self._readers = [[number for number, step in enumerate(steps) if source in step.reads] for source in sources]
+        weights = (torch.empty(sum(self._parts(source)), self._widths[source], *kernel) for source in sources)
+        self.weights = nn.ParameterList(weights)
         self.reset_parameters()
 
     def _parts(self, source: int) -> list[int]:
@@ -253,7 +248,5 @@ def _check(kernel_size: int, init: Init) -> None:
             code="kernel-not-odd",
         )
     if init == "average" and kernel_size == 1:
-        raise SearchSpaceError(
-            "a 1x1 kernel sees no neighbours to begin with the average of; take 3x3 or init 'default'",
-            code="kernel-too-small",
-        )
+        message = "a 1x1 kernel sees no neighbours to begin with the average of; take 3x3 or init 'default'"
+        raise SearchSpaceError(message, code="kernel-too-small")

@@ -1,7 +1,7 @@
 """Upsamplers that predict from the features how to resample them: CARAFE and DySample, by a factor of two.
 
 Both resample all channels, or all channels of a group, in the same way, and mix none. A 1x1 convolution before them, at
-low resolution, gives the width. Letters: N images, C channels, H height, W width.
+low resolution, gives the width.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Sizes of features, and resizing between them.
-
-Letters: N images, C channels, H height, W width.
-"""
+"""Sizes of features, and resizing between them."""
 
 from __future__ import annotations
 

@@ -5,8 +5,6 @@ All are built with (in_channels, out_channels, ...options) and called with (feat
 bilinear, max-unpooling, CARAFE and DySample mix no channels themselves. A 1x1 convolution before them makes every
 upsampler a learned map between the widths, equal ones included, so that a comparison is fair. Before them it does the
 same as behind, at a quarter of the cost. No upsampler has a normalisation.
-
-Letters: N images, C channels, H height, W width.
 """
 
 from __future__ import annotations
@@ -27,12 +25,14 @@ from autoseg.ops.resize import Size, level_size, resize
 from autoseg.space.resolution import find_upsampler
 
 
-class Nearest(nn.Module):
-    """1x1 convolution, then every pixel four times."""
-
+class _Projected(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.project = pointwise(in_channels, out_channels)
+
+
+class Nearest(_Projected):
+    """1x1 convolution, then every pixel four times."""
 
     def forward(self, features: Tensor, size: Size | None = None, guide: Tensor | None = None) -> Tensor:
         """See the module."""
@@ -40,12 +40,8 @@ class Nearest(nn.Module):
         return cut(F.interpolate(self.project(features), doubled, mode="nearest"), size)
 
 
-class Bilinear(nn.Module):
+class Bilinear(_Projected):
     """1x1 convolution, then bilinear resizing straight to the size, with aligned corners as Auto-DeepLab's code."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.project = pointwise(in_channels, out_channels)
 
     def forward(self, features: Tensor, size: Size | None = None, guide: Tensor | None = None) -> Tensor:
         """See the module."""
@@ -55,8 +51,7 @@ class Bilinear(nn.Module):
 class TransposedConv(nn.Module):
     """Transposed convolution: kernel 4, stride 2, padding 1, no bias.
 
-    init: "bilinear" begins as bilinear interpolation (Long et al. 2015) of the input itself if the widths are equal,
-    else of random mixtures of its channels.
+    init: "bilinear" begins as bilinear interpolation (Long et al. 2015), of random mixtures if the widths differ.
     """
 
     def __init__(self, in_channels: int, out_channels: int, init: Literal["default", "bilinear"] = "default") -> None:
@@ -94,26 +89,19 @@ class PixelShuffle(nn.Module):
         return cut(F.pixel_shuffle(self.conv(features), 2), size)
 
 
-class MaxUnpool(nn.Module):
+class MaxUnpool(_Projected):
     """1x1 convolution, then unpooling (Noh et al. 2015, SegNet): a pixel goes to where the 2x2 maximum of `guide` was.
 
-    The guide (N, Cg, H, W) has the result's size. Means over groups of neighbouring channels bring it to Cout: weights
-    would get no gradient. The first of equal maxima counts, as in `max_pool2d`.
+    Means over groups of neighbouring channels of the guide (N, Cg, H, W) give Cout: weights would get no gradient.
     """
 
     reads_guide = True
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.project = pointwise(in_channels, out_channels)
-
     def forward(self, features: Tensor, size: Size | None = None, guide: Tensor | None = None) -> Tensor:
         """See the class and the module. Raises: SearchSpaceError: no guide."""
         if guide is None:
-            raise SearchSpaceError(
-                "unpooling needs the feature of the matching pooling, and here is none; take another upsampler",
-                code="unpooling-without-pooling",
-            )
+            message = "unpooling needs the feature of the matching pooling, and here is none; take another upsampler"
+            raise SearchSpaceError(message, code="unpooling-without-pooling")
         features = self.project(features)
         return unpool(features, to_width(guide.detach(), features.shape[1]), size)
 
@@ -121,8 +109,7 @@ class MaxUnpool(nn.Module):
 def unpool(features: Tensor, guide: Tensor, size: Size | None = None) -> Tensor:
     """Put each pixel of (N, C, h, w) where the maximum of its 2x2 window of `guide` (N, C, H, W) is, zeros elsewhere.
 
-    The result has the guide's size, or `size` if given. The first of equal maxima counts, as in `max_pool2d`. The guide
-    gets no gradient.
+    Its size is the guide's or `size`. As in `max_pool2d`, the first of equal maxima counts. The guide gets no gradient.
     """
     a, b, c, d = _windows(guide.detach())
     upper, right, lower_right = torch.maximum(a, b) >= torch.maximum(c, d), b > a, d > c
@@ -160,10 +147,7 @@ def to_width(features: Tensor, channels: int) -> Tensor:
 
 
 def build_upsampler(name: str, in_channels: int, out_channels: int) -> nn.Module:
-    """The upsampler of a name such as `pixel_dcl_5x5`.
-
-    Raises: SearchSpaceError: an unknown name or an even kernel. PluginError: a user's own one does not do what it must.
-    """
+    """The upsampler of a name. Raises: SearchSpaceError: unknown, even kernel. PluginError: a user's own one fails."""
     try:
         record = find_upsampler(name)
     except ValueError as reason:
@@ -202,10 +186,8 @@ def upsample_by(name: str, factor: int, in_channels: int, out_channels: int) -> 
     Raises: SearchSpaceError: a factor that is no power of two, an unknown name, an even kernel.
     """
     if factor < 2 or factor & (factor - 1):
-        raise SearchSpaceError(
-            f"features are upsampled by doubling, so the factor must be 2, 4, 8, ..., not {factor}",
-            code="upsampling-factor-invalid",
-        )
+        message = f"features are upsampled by doubling, so the factor must be 2, 4, 8, ..., not {factor}"
+        raise SearchSpaceError(message, code="upsampling-factor-invalid")
     widths = [in_channels, *(out_channels for _ in range(factor.bit_length() - 1))]
     stages = [build_upsampler(name, before, after) for before, after in pairwise(widths)]
     return stages[0] if len(stages) == 1 else Repeated(stages)

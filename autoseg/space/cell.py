@@ -31,10 +31,8 @@ class CellTopology:
 
     def __init__(self, blocks: int) -> None:
         self.blocks = blocks
-        self.edges: tuple[tuple[int, int], ...] = tuple(
-            (block, state) for block in range(blocks) for state in range(block + 2)
-        )
-        """(block, state) of each edge."""
+        edges = ((block, state) for block in range(blocks) for state in range(block + 2))
+        self.edges: tuple[tuple[int, int], ...] = tuple(edges)  # (block, state) of each
 
     @cached_property
     def edges_from(self) -> tuple[tuple[int, ...], ...]:

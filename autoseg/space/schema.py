@@ -14,17 +14,8 @@ from autoseg.errors import AutosegError, GenotypeError, SearchSpaceError
 from autoseg.files import read_yaml
 from autoseg.library import hint, library, names_in
 from autoseg.registry import DECODERS, OPERATIONS, REGISTRIES, UPSAMPLERS
+from autoseg.space import groups
 from autoseg.space.cell import CellTopology
-from autoseg.space.groups import (
-    BatchNormSpec,
-    CellSpec,
-    DecodingSpec,
-    HeadSpec,
-    NetworkSpec,
-    RelaxationSpec,
-    SpaceDecoderSpec,
-    StemSpec,
-)
 from autoseg.space.resolution import PLAIN_UPSAMPLERS, GammaSite, ResolutionSpec, parse_upsampler
 from autoseg.space.trellis import Arrow, Move, Trellis, filters_at
 
@@ -87,14 +78,9 @@ class ArchitectureFile(Settings):
 
     @classmethod
     def parse(cls, data: Mapping[str, Any], where: str = "") -> Self:
-        """Read plain data.
+        """Read plain data; `where` is the path of its file, for messages.
 
-        Args:
-            data: The content of a file.
-            where: The file's path, for messages.
-
-        Raises:
-            SearchSpaceError, GenotypeError: Invalid data, a newer version or a missing plugin; one line says which.
+        Raises: SearchSpaceError, GenotypeError: invalid data, a newer version or a missing plugin; one line says which.
         """
         version = data.get("version")
         if isinstance(version, int) and version > cls.newest:  # before its new keys are reported as unknown
@@ -116,16 +102,16 @@ class SearchSpace(ArchitectureFile):
     version: Whole = SPACE_VERSION
     name: Annotated[str, Field(min_length=1)]
     description: str = ""
-    cell: CellSpec = CellSpec()
-    network: NetworkSpec = NetworkSpec()
-    stem: StemSpec = StemSpec()
-    head: HeadSpec = HeadSpec()
+    cell: groups.CellSpec = groups.CellSpec()
+    network: groups.NetworkSpec = groups.NetworkSpec()
+    stem: groups.StemSpec = groups.StemSpec()
+    head: groups.HeadSpec = groups.HeadSpec()
     resolution: ResolutionSpec = ResolutionSpec()
-    decoder: SpaceDecoderSpec = SpaceDecoderSpec()
-    network_batch_norm: BatchNormSpec = BatchNormSpec()
+    decoder: groups.SpaceDecoderSpec = groups.SpaceDecoderSpec()
+    network_batch_norm: groups.BatchNormSpec = groups.BatchNormSpec()
     """BatchNorm of the decoded network; the supernet's has no affine parameters and the usual constants."""
-    decoding: DecodingSpec = DecodingSpec()
-    relaxation: RelaxationSpec = RelaxationSpec()
+    decoding: groups.DecodingSpec = groups.DecodingSpec()
+    relaxation: groups.RelaxationSpec = groups.RelaxationSpec()
 
     @model_validator(mode="after")
     def _groups_fit_together(self) -> SearchSpace:
@@ -136,7 +122,7 @@ class SearchSpace(ArchitectureFile):
                 f" starts at {network.strides[0]}; make the two equal"
             )
         for key in ("threshold", "budget"):
-            if network.paths == "single" and getattr(self.decoding, key) != getattr(DecodingSpec(), key):
+            if network.paths == "single" and getattr(self.decoding, key) != getattr(groups.DecodingSpec(), key):
                 raise ValueError(f"decoding.{key} is of several paths; set network.paths to multi, or leave it out")
         if network.filter_multiplier % (relaxation.pc_darts or 1):
             raise ValueError(
@@ -157,7 +143,7 @@ class SearchSpace(ArchitectureFile):
     def to_dict(self) -> dict[str, Any]:
         """Plain data for YAML, without options that are off."""
         data = super().to_dict()
-        for group, plain in (("relaxation", RelaxationSpec()), ("resolution", ResolutionSpec())):
+        for group, plain in (("relaxation", groups.RelaxationSpec()), ("resolution", ResolutionSpec())):
             if getattr(self, group) == plain:
                 del data[group]
         upsamplers = (*self.resolution.upsamplers, *self.decoder.upsamplers)
@@ -222,9 +208,8 @@ class SearchSpace(ArchitectureFile):
     def _site_of(self, arrow: Arrow) -> GammaSite:
         place = "up" if self.resolution.shared_by == "level" else f"layer{arrow.target.layer}"
         strides = self.network.strides
-        return GammaSite(
-            f"{place}_{strides[arrow.source.level]}_{strides[arrow.target.level]}", self.resolution.upsamplers
-        )
+        name = f"{place}_{strides[arrow.source.level]}_{strides[arrow.target.level]}"
+        return GammaSite(name, self.resolution.upsamplers)
 
     def _decoder_site(self, level: int) -> GammaSite:
         strides = self.network.strides
@@ -233,8 +218,7 @@ class SearchSpace(ArchitectureFile):
     @classmethod
     def load(cls, name_or_path: str | Path) -> SearchSpace:
         """A space by name or path. Raises: SearchSpaceError: unknown, unreadable or wrong."""
-        space, _ = load_space(name_or_path)
-        return space
+        return load_space(name_or_path)[0]
 
 
 def load_space(name_or_path: str | Path) -> tuple[SearchSpace, dict[str, Any]]:
@@ -271,10 +255,7 @@ def genotype_names() -> list[str]:
 
 
 def find_file(name_or_path: str | Path, what: str, error: type[AutosegError]) -> Path:
-    """The YAML file of a shipped space or genotype by its name, or the path itself.
-
-    Raises: `error`: neither a known name nor a file.
-    """
+    """The YAML file of a shipped space or genotype, or the path. Raises: `error`: neither a known name nor a file."""
     text, folder = str(name_or_path), library("search_spaces")
     if error is GenotypeError:
         folder /= "genotypes"
@@ -284,6 +265,5 @@ def find_file(name_or_path: str | Path, what: str, error: type[AutosegError]) ->
     if path.is_file():
         return path
     advice = hint(text, names_in(folder), "; or give the path of a YAML file")
-    raise error(
-        f"unknown {what} {text!r} ({advice})", code="unknown-genotype" if error is GenotypeError else "unknown-space"
-    )
+    message = f"unknown {what} {text!r} ({advice})"
+    raise error(message, code="unknown-genotype" if error is GenotypeError else "unknown-space")

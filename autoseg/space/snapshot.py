@@ -101,8 +101,7 @@ class ArchProbs:
     def entropy(self) -> dict[str, float]:
         """Mean entropy of each table as a share of its maximum (1: undecided).
 
-        The mean is over alpha's rows, beta's nodes (its arrows, if each is a sigmoid), the edges into each block,
-        gamma's sites and the skips.
+        The mean is over alpha's rows, beta's nodes (or arrows, of sigmoids), edges into a block, gamma's sites, skips.
         """
         legal = self.space.trellis.legal()
         entropy = {"alpha": _relative_entropy(self.alpha_probs)}
@@ -144,9 +143,8 @@ class ArchProbs:
                 names = ["alpha_logits", "beta_logits", *optional]
                 logits = {name: file[name].astype(np.float64, casting="same_kind") for name in names}
         except Exception:  # a damaged file makes NumPy and zipfile raise nearly anything
-            raise CheckpointError(
-                f"{path} is no readable architecture snapshot; decode another epoch", code="snapshot-unreadable"
-            ) from None
+            message = f"{path} is no readable architecture snapshot; decode another epoch"
+            raise CheckpointError(message, code="snapshot-unreadable") from None
         for key, meaning in meanings.items():
             if meaning != _meanings(space)[key]:
                 cls._refuse(f"{path} has other {key.replace('_', ' ')} than space '{space.name}'")

@@ -47,10 +47,7 @@ STEM_NODE = Node(0, 0)
 
 
 def nearest_level(level: int, levels: Iterable[int]) -> int:
-    """The level of H(l-2) for a node at `level`: the nearest of the `levels` that exist two layers ago.
-
-    A tie goes to the finer level.
-    """
+    """The level of H(l-2) for a node at `level`: the nearest of the `levels` two layers ago; ties go to the finer."""
     return min(levels, key=lambda other: (abs(other - level), other))
 
 
@@ -142,10 +139,7 @@ class Trellis:
         return prev_prev_of(node, self.nodes_at)
 
     def skip_sources(self, level: int) -> list[Node]:
-        """The nodes from which a path may leave `level` downwards, by layer.
-
-        Their features may join the up path at that level, and an unpooling undoes their pooling.
-        """
+        """The nodes from which a path may leave `level` downwards, by layer; skips and unpooling read them."""
         return sorted(arrow.source for arrow in self.arrows if arrow.source.level == level and arrow.move is Move.DOWN)
 
     def legal(self) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -82,12 +82,6 @@ class ArchParameters(nn.Module):
                     table[rows[edge.state], self.space.cell.operations.index(edge.operation)] = 1
         return alpha
 
-    def _beta_of(self, genotype: Genotype) -> Tensor:
-        beta = torch.zeros_like(self.beta_logits.data)
-        for arrow in genotype.arrows:
-            beta[arrow.source.layer, arrow.source.level, arrow.move] = 1
-        return beta
-
     def _gamma_of(self, genotype: Genotype, probs: Tensor) -> Tensor:
         space = self.space
         places = [(space.gamma_row(arrow), genotype.upsampler(arrow)) for arrow in genotype.up_arrows]
@@ -96,12 +90,6 @@ class ArchParameters(nn.Module):
             stages = zip(genotype.decoder_levels, names, strict=True)
             places += [(space.decoder_row(level), name) for level, name in stages]
         return _with_ones(probs, [(row, space.upsamplers.index(name)) for row, name in places if row is not None])
-
-    def _skips_of(self, genotype: Genotype, probs: Tensor) -> Tensor:
-        names = self.space.resolution.skips
-        return _with_ones(
-            probs, [(arrow.target.level, names.index(genotype.skip(arrow))) for arrow in genotype.up_arrows]
-        )
 
     # --- probabilities ------------------------------------------------------------------------------------------------
 
@@ -115,7 +103,10 @@ class ArchParameters(nn.Module):
         With `network.paths: multi`, a sigmoid of each legal arrow (DiNTS, He et al. 2021).
         """
         if self.chosen is not None:
-            return self._beta_of(self.chosen)
+            beta = torch.zeros_like(self.beta_logits.data)
+            for arrow in self.chosen.arrows:
+                beta[arrow.source.layer, arrow.source.level, arrow.move] = 1
+            return beta
         if self.space.network.paths == "multi":
             return self.beta_logits.sigmoid() * self.legal
         return _softmax(self.beta_logits, self.legal) * self.legal
@@ -139,8 +130,11 @@ class ArchParameters(nn.Module):
         """Softmax over the skip connections into each level of the up path, [level, skip]; None in a space without."""
         if self.skip_logits is None:
             return None
-        probs = self.skip_logits.softmax(-1)
-        return probs if self.chosen is None else self._skips_of(self.chosen, probs)
+        probs, chosen, names = self.skip_logits.softmax(-1), self.chosen, self.space.resolution.skips
+        if chosen is None:
+            return probs
+        places = [(arrow.target.level, names.index(chosen.skip(arrow))) for arrow in chosen.up_arrows]
+        return _with_ones(probs, places)
 
     def descent_probs(self) -> Tensor:
         """[layer, level] of an hourglass: the probability that a path which leaves a level downwards does so there.
@@ -167,10 +161,7 @@ class ArchParameters(nn.Module):
         return torch.split(edges, sizes * self.space.cells)
 
     def mixture(self) -> Tensor:
-        """The factor of each operation's output, [edge, operation].
-
-        With edge probabilities, they are part of it, and a last column is for the channels that bypass the operations.
-        """
+        """Each output's factor, [edge, operation]; edge probabilities multiply it and add a column for the bypass."""
         alpha, edges = self.alpha_probs(), self.edge_probs()
         if edges is None:
             return alpha
@@ -212,8 +203,6 @@ class ArchParameters(nn.Module):
             return [Sample(*pair, None) for pair in zip(by_cell, self.of_cells(weights), strict=True)]
         return list(map(Sample, by_cell, self.of_cells(weights * edges), self.of_cells(edges)))
 
-    # --- arrows and snapshots -----------------------------------------------------------------------------------------
-
     def beta_of_arrows(self) -> dict[Arrow, Tensor]:
         """The probability of each legal arrow, a scalar each."""
         arrows = self.space.trellis.arrows
@@ -231,6 +220,12 @@ class ArchParameters(nn.Module):
         logits = {f"{name}_logits": getattr(self, f"{name}_logits") for name in logits_shapes(self.space)}
         doubles = {name: values.detach().to("cpu", torch.float64).numpy() for name, values in logits.items()}
         return ArchProbs(self.space, **doubles)
+
+
+def weighted_sum(weights: Tensor, features: Iterable[Tensor]) -> Tensor:
+    """The sum of some features, each times its weight: (n,) and n tensors of one shape."""
+    parts = [weight * feature for weight, feature in zip(weights.unbind(), features, strict=True)]
+    return sum(parts[1:], parts[0])
 
 
 def _softmax(logits: Tensor, legal: Tensor) -> Tensor:

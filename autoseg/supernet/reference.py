@@ -9,7 +9,7 @@ The paper's symbols and their names here:
     H^{l-1}, H^{l-2}     prev, prev_prev: states 1 and 0 of a cell
     O^k_{j->i}, alpha    operation k on the edge from state j to block i, and its weight
     beta                 the weight of an arrow from one node to a node of the next layer
-Letters: N images, C filters of a block, B blocks, K classes, H and W height and width.
+    N, C, B, K, H, W     images, filters of a block, blocks, classes, height and width
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from autoseg.ops.resize import Size, level_size, sum_resized
 from autoseg.registry import OPERATIONS
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Move, Node
-from autoseg.supernet.arch_parameters import ArchParameters
+from autoseg.supernet.arch_parameters import ArchParameters, weighted_sum
 from autoseg.supernet.fast.kernels import KernelChoice
 from autoseg.supernet.fast.mixed_op import StackedNorm, checkpoint_contexts
 from autoseg.supernet.upsampling import Feature, MixedUpsample, UpsampleInput, Upsampling, UpsamplingChoices, competes
@@ -77,9 +77,8 @@ class ReferenceCell(nn.Module):
         self.topology, self.mix_before_cell = space.topology, space.relaxation.mix_before_cell
         prev_prev = width(space.trellis.prev_prev(node))
         self.preprocess_prev_prev = Preprocess(prev_prev, channels, True, StackedNorm)
-        self.preprocess_prev = nn.ModuleList(
-            _build_preprocess(space, width(arrow.source), channels, arrow.move) for arrow in arrows
-        )
+        preprocess = (_build_preprocess(space, width(arrow.source), channels, arrow.move) for arrow in arrows)
+        self.preprocess_prev = nn.ModuleList(preprocess)
         edges = nn.ModuleList(MixedOperation(space.cell.operations, channels) for _ in self.topology.edges)
         shared = {id(parameter): parameter for parameter in edges.parameters()}
         others = 0 if self.mix_before_cell else len(arrows) - 1
@@ -94,9 +93,9 @@ class ReferenceCell(nn.Module):
         h_prev_prev = self.preprocess_prev_prev(prev_prev.plain, size)
         h_prev = [preprocess(prev, size) for preprocess, prev in zip(self.preprocess_prev, prevs, strict=True)]
         if self.mix_before_cell:  # Dynamic Routing (Li et al. 2020)
-            h_prev, betas = [_weighted_sum(betas, h_prev)], torch.ones_like(betas[:1])
+            h_prev, betas = [weighted_sum(betas, h_prev)], torch.ones_like(betas[:1])
         outputs = [self._cell(edges, h_prev_prev, prev, alpha) for edges, prev in zip(self.edges, h_prev, strict=True)]
-        output = _weighted_sum(betas, outputs)
+        output = weighted_sum(betas, outputs)
         return Feature(output, F.relu(output))
 
     def _cell(self, edges: nn.Module, prev_prev: Tensor, prev: Tensor, alpha: Tensor) -> Tensor:
@@ -155,13 +154,9 @@ class Supernet(nn.Module):
         self.arch = ArchParameters(space, arch_init_std)
         self.stem = Stem(space.stem.channels, space.stem.strides, StackedNorm, in_channels)
         trellis = space.trellis
-        self.cells = nn.ModuleDict(
-            {cell_name(node): self._cell_class()(space, node, self._width) for node in trellis.nodes}
-        )
-        self.heads = nn.ModuleList(
-            self._build_head(self._width(node), trellis.strides[node.level])
-            for node in trellis.nodes_at(trellis.layers)
-        )
+        cell, last = self._cell_class(), trellis.nodes_at(trellis.layers)
+        self.cells = nn.ModuleDict({cell_name(node): cell(space, node, self._width) for node in trellis.nodes})
+        self.heads = nn.ModuleList(self._build_head(self._width(node), trellis.strides[node.level]) for node in last)
         self.upsampling = Upsampling(space, self._width, self._outputs)
 
     def _cell_class(self) -> Callable[..., nn.Module]:
@@ -181,10 +176,8 @@ class Supernet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, num_classes, H, W) of normalised images (N, Cin, H, W)."""
         trellis, size = self.space.trellis, (images.shape[-2], images.shape[-1])
-        features: Features = {
-            node: Feature(feature, F.relu(feature))
-            for node, feature in zip((FIRST_STEM_NODE, STEM_NODE), self.stem(images), strict=True)
-        }
+        stem = zip((FIRST_STEM_NODE, STEM_NODE), self.stem(images), strict=True)
+        features: Features = {node: Feature(feature, F.relu(feature)) for node, feature in stem}
         inputs = self._cell_inputs(features[STEM_NODE].plain.dtype)
         choices = self.upsampling.choices(self.arch)
         for layer in range(1, trellis.layers + 1):
@@ -193,13 +186,9 @@ class Supernet(nn.Module):
             if layer == trellis.down_layers:  # the encoder of an hourglass is complete
                 skips = partial(self.upsampling.encoder_features, features, choices)
                 choices.encoder.update(self._run({level: partial(skips, level) for level in self.upsampling.sources}))
-        scores = self._run(
-            {
-                node.level: partial(head, features[node].activated)
-                for head, node in zip(self.heads, trellis.nodes_at(trellis.layers), strict=True)
-                if self.last_levels is None or node.level in self.last_levels
-            }
-        )
+        last = zip(self.heads, trellis.nodes_at(trellis.layers), strict=True)
+        heads = {node.level: partial(head, features[node].activated) for head, node in last}
+        scores = self._run({level: heads[level] for level in heads if level in (self.last_levels or heads)})
         maps = list(scores.values())
         if self.space.decoder_stages:
             maps = [self.upsampling.decode(scores, features, choices)]
@@ -212,33 +201,22 @@ class Supernet(nn.Module):
     def _cell_inputs(self, dtype: torch.dtype) -> dict[Node, tuple[Any, ...]]:
         """alpha (edges, operations) and the betas (arrows,) of each node's cell. dtype: of the features."""
         alphas, betas = self.arch.of_cells(self.arch.alpha_probs()), self.arch.beta_of_arrows()
-        return {
-            node: (
-                alphas[self.space.cell_of(node.layer)],
-                torch.stack([betas[arrow] for arrow in self.space.trellis.arrows_into(node)]),
-            )
-            for node in self.space.trellis.nodes
-        }
+        space, trellis = self.space, self.space.trellis
+        into = {node: torch.stack([betas[arrow] for arrow in trellis.arrows_into(node)]) for node in trellis.nodes}
+        return {node: (alphas[space.cell_of(node.layer)], into[node]) for node in trellis.nodes}
 
     def _run_cell(
         self, features: Features, choices: UpsamplingChoices, image_size: Size, node: Node, inputs: tuple[Any, ...]
     ) -> Feature:
         """The feature of a node."""
         cell, trellis = self.cells[cell_name(node)], self.space.trellis
-        arguments = (
-            features[trellis.prev_prev(node)],
-            [self.upsampling.arrow_input(arrow, features, choices) for arrow in trellis.arrows_into(node)],
-            *inputs,
-            level_size(image_size, trellis.strides[node.level]),
-        )
+        prevs = [self.upsampling.arrow_input(arrow, features, choices) for arrow in trellis.arrows_into(node)]
+        size = level_size(image_size, trellis.strides[node.level])
+        run: Callable[..., Feature] = cell
         if self.checkpoint_cells and torch.is_grad_enabled():
-            random, contexts = self.random_cells, checkpoint_contexts
-            again: Feature = checkpoint(
-                cell, *arguments, use_reentrant=False, preserve_rng_state=random, context_fn=contexts
-            )
-            return again
-        feature: Feature = cell(*arguments)
-        return feature
+            how: dict[str, Any] = {"preserve_rng_state": self.random_cells, "context_fn": checkpoint_contexts}
+            run = partial(checkpoint, cell, use_reentrant=False, **how)
+        return run(features[trellis.prev_prev(node)], prevs, *inputs, size)
 
     # --- the interface for a search -----------------------------------------------------------------------------------
 
@@ -313,11 +291,6 @@ def _build_preprocess(space: SearchSpace, in_channels: int, channels: int, move:
     if move is Move.DOWN:
         return _Plain(FactorizedReduce(in_channels, channels, StackedNorm))
     return _Plain(Preprocess(in_channels, channels, True, StackedNorm))
-
-
-def _weighted_sum(weights: Tensor, features: Sequence[Tensor]) -> Tensor:
-    parts = [weight * feature for weight, feature in zip(weights.unbind(), features, strict=True)]
-    return sum(parts[1:], parts[0])
 
 
 def cell_name(node: Node) -> str:

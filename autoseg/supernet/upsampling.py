@@ -1,7 +1,6 @@
 """Up moves with competing upsamplers and skip connections, and the doublings of the decoder.
 
-Letters: N images, C channels of a block, K classes, U competing upsamplers, S ways in which a skip connection may
-join, H height, W width.
+Letters: C channels of a block, U competing upsamplers, S ways in which a skip connection may join.
 """
 
 from __future__ import annotations
@@ -18,9 +17,8 @@ from autoseg.ops.upsample import build_upsampler, to_width
 from autoseg.space.resolution import PLAIN_UPSAMPLERS, ResolutionSpec, find_upsampler
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import Arrow, Move, Node
-from autoseg.supernet.arch_parameters import ArchParameters
-from autoseg.supernet.fast.channel_groups import LAYOUTS, Layout
-from autoseg.supernet.fast.kernels import KernelChoice
+from autoseg.supernet.arch_parameters import ArchParameters, weighted_sum
+from autoseg.supernet.fast.channel_groups import LaidOut
 from autoseg.supernet.fast.mixed_op import StackedNorm, given
 
 UNPOOLING = "max_unpool"
@@ -36,25 +34,20 @@ class Feature(NamedTuple):
 class EncoderFeatures(NamedTuple):
     """The encoder features that the up path reads at a level."""
 
-    skip: Tensor | None
-    """The feature of the skip connection, (N, C, H, W)."""
-    guide: Tensor | None
-    """The feature (N, any, any, any) whose maxima an unpooling uses, without a gradient; None without unpooling."""
+    skip: Tensor | None  # that of the skip connection, (N, C, H, W)
+    guide: Tensor | None  # (N, any, any, any): an unpooling uses its maxima, without a gradient; else None
 
 
 class UpsampleInput(NamedTuple):
     """The input of an up move."""
 
-    feature: Feature
-    """H(l-1)."""
+    feature: Feature  # H(l-1)
     encoder: EncoderFeatures
-    gamma_probs: Tensor
-    """(U,)"""
-    skip_probs: Tensor | None
-    """(S,)"""
+    gamma_probs: Tensor  # (U,)
+    skip_probs: Tensor | None  # (S,)
 
 
-class MixedUpsample(nn.Module):
+class MixedUpsample(LaidOut):
     """An up move: sum over u of gamma_u * BN(Up_u(1x1(ReLU(H(l-1))))), joined by a skip connection in S ways.
 
     One 1x1 convolution at low resolution serves all upsamplers. They keep its number of channels, so none can win by
@@ -69,11 +62,6 @@ class MixedUpsample(nn.Module):
         self.upsamplers = nn.ModuleList(build_upsampler(name, channels, channels) for name in upsamplers)
         self.norm = StackedNorm(len(upsamplers) * channels)
         self.join = nn.Conv2d(2 * channels, channels, 1, bias=False) if "concat" in self.skips else None
-        self.layout: Layout = LAYOUTS["channels_last"]
-
-    def use_kernels(self, choice: KernelChoice) -> None:
-        """Use the layout of `choice` from now on."""
-        self.layout = LAYOUTS[choice.layout]
 
     def forward(self, inputs: UpsampleInput, size: Size) -> list[Tensor]:
         """The upsampled feature (N, C, H, W) with `size` = (H, W), as a list of one."""
@@ -97,13 +85,11 @@ class MixedUpsample(nn.Module):
             "add": lambda: features + skip,
             "concat": lambda: self.join(torch.cat([features, skip], 1)),  # type: ignore[misc]  # there, with concat
         }
-        parts = [prob * ways[name]() for name, prob in zip(self.skips, probs.unbind(), strict=True)]
-        return sum(parts[1:], parts[0])
+        return weighted_sum(probs, (ways[name]() for name in self.skips))
 
 
 class SkipFeature(nn.Module):
-    """The skip feature of a level: BN of the expected 1x1(ReLU(H(node))) over the nodes where a path may leave it
-    downwards."""
+    """A level's skip feature: BN of the expected 1x1(ReLU(H(node))) over the nodes where a path may leave downwards."""
 
     def __init__(self, widths: Sequence[int], channels: int) -> None:
         super().__init__()
@@ -127,24 +113,17 @@ class ScoreUpsample(nn.Module):
 
     def forward(self, scores: Tensor, size: Size, guide: Tensor, gamma_probs: Tensor) -> Tensor:
         """guide: (N, any, H, W), whose maxima an unpooling uses."""
-        probs = gamma_probs.unbind()
-        parts: list[Tensor] = [prob * up(scores, size, guide) for prob, up in zip(probs, self.upsamplers, strict=True)]
-        return sum(parts[1:], parts[0])
+        return weighted_sum(gamma_probs, (upsampler(scores, size, guide) for upsampler in self.upsamplers))
 
 
 class UpsamplingChoices(NamedTuple):
     """The probabilities of one forward pass, split by place."""
 
-    gamma: Sequence[Tensor]
-    """(U,) for each site of the space."""
-    certain: Tensor | None
-    """A single 1: gamma if skip connections compete, but only one upsampler is there."""
-    skip_probs: Sequence[Tensor]
-    """(S,) for each level; empty if no skip connections compete."""
-    descent_probs: Sequence[Tensor]
-    """For each level, the probabilities of its `SearchSpace.trellis.skip_sources`."""
-    encoder: dict[int, EncoderFeatures]
-    """The encoder features by level; empty until the encoder has run."""
+    gamma: Sequence[Tensor]  # (U,) for each site of the space
+    certain: Tensor | None  # a single 1: gamma if skips compete, but only one upsampler is there
+    skip_probs: Sequence[Tensor]  # (S,) for each level; empty if no skip connections compete
+    descent_probs: Sequence[Tensor]  # for each level, those of its `Trellis.skip_sources`
+    encoder: dict[int, EncoderFeatures]  # by level; empty until the encoder has run
 
 
 class Upsampling(nn.Module):

@@ -1,7 +1,4 @@
-"""A fixed network in the look of a searched one: stages to the right, output strides downwards.
-
-Below the stages are their parameters and channels. Lengths are in inches.
-"""
+"""A fixed network in the look of a searched one: stages to the right, output strides downwards. Lengths in inches."""
 
 from __future__ import annotations
 
@@ -74,9 +71,6 @@ def _sheet(layout: StageLayout) -> tuple[Sheet, float]:
     places = [number * LAYER_STEP for number in range(len(names))]
     axes.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor")
     return Sheet(figure, axes, LAYER_STEP), floor
-
-
-# --- lines ------------------------------------------------------------------------------------------------------------
 
 
 def _draw_edges(sheet: Sheet, layout: StageLayout) -> None:
@@ -153,10 +147,7 @@ class StageLayout:
 
     @cached_property
     def columns(self) -> list[Column]:
-        """Columns from left to right: a stage stands just before what first needs it.
-
-        Neighbours of one stride that read the same stages share a column.
-        """
+        """Columns: a stage stands just before its first reader; neighbours of a stride that read the same share one."""
 
         def key(stage: Stage) -> tuple[float, set[str] | str]:
             return stage.stride, set(stage.reads) or stage.name

@@ -1,7 +1,6 @@
 """A genotype as graphs for figures, GraphML and DOT: attributes are str, int or float.
 
-The decoder's nodes follow layer L, one a column: `Node(L + 1, ...)` at the level where the decoder begins, then one for
-each doubling.
+The decoder's nodes follow layer L, one a column: `Node(L + 1, ...)` at the level where it begins, then one a doubling.
 """
 
 from __future__ import annotations

@@ -33,10 +33,7 @@ LETTER = 0.075
 
 @styled
 def draw_alpha(probs: ArchProbs) -> Figure:
-    """Heat map of alpha_probs [edge, operation] with a row an edge, grouped by block; the maximum of a row is bold.
-
-    If the down path and the up path have cells of their own, these stand beside each other.
-    """
+    """Heat map of alpha_probs [edge, operation], a row an edge, by block, its maximum bold; two cells side by side."""
     space, topology = probs.space, probs.space.topology
     rows = [f"{state_name(state)} \u2192 b{block + 1}" for block, state in topology.edges]
     titles = ("cell of the way down", "cell of the way up") if space.cells == 2 else ()
@@ -49,16 +46,11 @@ def draw_alpha(probs: ArchProbs) -> Figure:
 
 @styled
 def draw_gamma(probs: ArchProbs) -> Figure:
-    """Heat map of gamma_probs [site, upsampler] with a row an upsampling site; what does not compete is blank.
-
-    Raises: ConfigError: a space where no upsamplers compete.
-    """
+    """Heat map of gamma_probs [site, upsampler]; what does not compete is blank. Raises: ConfigError: nothing does."""
     space = probs.space
     if probs.gamma_probs is None:
-        raise ConfigError(
-            f"space '{space.name}' has no gamma: no upsamplers compete (resolution.upsamplers)",
-            code="no-upsamplers-compete",
-        )
+        message = f"space '{space.name}' has no gamma: no upsamplers compete (resolution.upsamplers)"
+        raise ConfigError(message, code="no-upsamplers-compete")
     values = np.where(gamma_legal(space), probs.gamma_probs, np.nan)
     rows = [_site_label(site.name) for site in space.gamma_sites]
     return _heat_map("gamma", [values], rows, map(short_name, space.upsamplers), left=1.35)
@@ -66,14 +58,10 @@ def draw_gamma(probs: ArchProbs) -> Figure:
 
 @styled
 def draw_skips(probs: ArchProbs) -> Figure:
-    """Heat map of skip_probs [level, skip] with a row a stride of the up path: how encoder features join there.
-
-    Raises: ConfigError: a space where no skips compete.
-    """
+    """Heat map of skip_probs [level, skip], a row a stride of the up path. Raises: ConfigError: no skips compete."""
     if probs.skip_probs is None:
-        raise ConfigError(
-            f"space '{probs.space.name}' has no skips that compete (resolution.skips)", code="no-skips-compete"
-        )
+        message = f"space '{probs.space.name}' has no skips that compete (resolution.skips)"
+        raise ConfigError(message, code="no-skips-compete")
     rows = [f"stride {stride}" for stride in probs.space.network.strides[: len(probs.skip_probs)]]
     return _heat_map("skip", [probs.skip_probs], rows, probs.space.resolution.skips, left=0.8)
 

@@ -220,10 +220,7 @@ def _spread(order: Order, links: Sequence[Link], heights: dict[Place, float]) ->
 
 
 def separate(wanted: np.ndarray, weights: np.ndarray, gaps: Sequence[float]) -> np.ndarray:
-    """The positions nearest to `wanted` (weighted squares) in this order, each at least `gaps[i]` after the last.
-
-    The gaps are taken out, and isotonic regression pools adjacent violators.
-    """
+    """The positions nearest to `wanted` (weighted squares), in order, at least `gaps` apart, by isotonic regression."""
     starts = np.concatenate([[0.0], np.cumsum(gaps)])
     pools: list[tuple[float, float, int]] = []
     for value, weight in zip(wanted - starts, weights, strict=True):

@@ -1,7 +1,4 @@
-"""Colours of classes, and label maps as pictures.
-
-H, W: height and width in pixels; C: channels. Colours are uint8 red, green, blue.
-"""
+"""Colours of classes, and label maps as pictures. Colours are uint8 red, green, blue."""
 
 from __future__ import annotations
 
@@ -22,8 +19,7 @@ _SPREAD = 256
 def palette(num_classes: int) -> np.ndarray:
     """Colours of `num_classes` classes, (num_classes, 3) uint8: all different, and the same each time.
 
-    A longer palette begins with the shorter one.
-    Raises: ConfigError: fewer than 1 class, or more than 65,536.
+    A longer palette begins with the shorter one. Raises: ConfigError: fewer than 1 class, or more than 65,536.
     """
     if not 1 <= num_classes <= 2**16:
         raise ConfigError(f"a palette has 1 to {2**16} colours, not {num_classes}", code="palette-size-out-of-range")
@@ -74,21 +70,17 @@ def _bit_trick(colours: np.ndarray, count: int) -> np.ndarray:
 def colour(mask: np.ndarray, palette: np.ndarray, ignore_label: int | None = None) -> np.ndarray:
     """A label map (H, W) as a picture, (H, W, 3) uint8; ignored pixels are black.
 
-    palette: (classes, 3) uint8.
-    Raises: DataError: a mask that is not (H, W) integers, or a label that the palette does not have.
+    palette: (classes, 3) uint8. Raises: DataError: a mask that is not (H, W) integers, or a label without a colour.
     """
     if mask.ndim != 2 or not np.issubdtype(mask.dtype, np.integer):
-        raise DataError(
-            f"a label map has integers (H, W), not {mask.dtype} {list(mask.shape)}", code="mask-not-label-map"
-        )
+        message = f"a label map has integers (H, W), not {mask.dtype} {list(mask.shape)}"
+        raise DataError(message, code="mask-not-label-map")
     ignored = np.zeros(mask.shape, dtype=bool) if ignore_label is None else mask == ignore_label
     labels = np.where(ignored, 0, mask).astype(np.int64)
     wrong = labels[(labels < 0) | (labels >= len(palette))]
     if wrong.size:
-        raise DataError(
-            f"label {int(wrong[0])} has no colour: there are {len(palette)} classes (0..{len(palette) - 1})",
-            code="label-out-of-range",
-        )
+        message = f"label {int(wrong[0])} has no colour: there are {len(palette)} classes (0..{len(palette) - 1})"
+        raise DataError(message, code="label-out-of-range")
     picture = palette[labels]
     picture[ignored] = IGNORE_COLOUR
     return np.asarray(picture, dtype=np.uint8)
@@ -99,8 +91,7 @@ def overlay(
 ) -> np.ndarray:
     """An image (H, W, 3) uint8 tinted by its label map (H, W), as (H, W, 3) uint8; ignored pixels do not change.
 
-    opacity: 0 (image only) to 1 (labels only).
-    Raises: DataError: sizes that differ, or what `colour` raises. ConfigError: an opacity out of range.
+    Raises: DataError: sizes that differ, or as `colour`. ConfigError: an opacity not from 0 (image) to 1 (labels).
     """
     if not 0 <= opacity <= 1:
         raise ConfigError(f"opacity must be between 0 and 1, not {opacity}", code="opacity-out-of-range")

@@ -1,7 +1,4 @@
-"""Samples of a data set with their masks or predictions in colour, over the colours of the classes that appear.
-
-H, W: height and width in pixels; C: channels. Lengths are in inches.
-"""
+"""Samples of a data set with masks or predictions in colour, over a legend of their classes. Lengths are in inches."""
 
 from __future__ import annotations
 
@@ -37,8 +34,7 @@ def draw_predictions(
 ) -> Figure:
     """A row a sample: image, truth, prediction; below, the colours of the classes that appear.
 
-    images: (H, W, C) each, see `palette.as_picture`. masks, predictions: (H, W) integers each. palette: (classes, 3)
-    uint8.
+    images: (H, W, C) each, see `palette.as_picture`. masks, predictions: (H, W) integers. palette: (classes, 3) uint8.
     Raises: DataError: numbers of samples or sizes that differ, or a label without a colour.
     """
     _check([f"sample {number}" for number in range(len(images))], images, mask=masks, prediction=predictions)
@@ -84,10 +80,8 @@ def draw_contact_sheet(
 ) -> Figure:
     """Each image with its mask in colour under its name; below, the colours of the classes that appear.
 
-    images: (H, W, C) each, uint8 or any numbers (see `palette.as_picture`). masks: (H, W) integers each. palette:
-    (classes, 3) uint8. Samples may differ in size.
-    Raises: DataError: no samples, numbers of samples that differ, an image and a mask of different sizes, or a label
-    without a colour.
+    images: (H, W, C) each, of any sizes, see `palette.as_picture`. masks: (H, W) integers. palette: (classes, 3) uint8.
+    Raises: DataError: no samples, numbers or sizes that differ between images and masks, or a label without a colour.
     """
     _check(names, images, mask=masks)
     aspect = float(np.clip(np.median([image.shape[1] / image.shape[0] for image in images]), 0.4, 4.0))
@@ -147,9 +141,8 @@ def _check(names: Sequence[str], images: Sequence[np.ndarray], **maps: Sequence[
     counts = {"image": len(images), **{kind: len(found) for kind, found in maps.items()}, "name": len(names)}
     if not len(images) or len(set(counts.values())) > 1:
         have = ", ".join(f"{count} {kind}s" for kind, count in counts.items())
-        raise DataError(
-            f"a picture of samples needs one {', one '.join(counts)} a sample, not {have}", code="sample-counts-differ"
-        )
+        message = f"a picture of samples needs one {', one '.join(counts)} a sample, not {have}"
+        raise DataError(message, code="sample-counts-differ")
     for kind, found in maps.items():
         for name, image, labels in zip(names, images, found, strict=True):
             if image.ndim != 3 or image.shape[:2] != labels.shape:

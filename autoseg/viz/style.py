@@ -100,7 +100,6 @@ def save(figure: Figure, path_or_stem: str | Path, formats: Sequence[str] = FORM
             target.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(target, partial(figure.savefig, format=name, metadata=_METADATA[name], **look))
         except OSError as reason:
-            raise RunError(
-                f"{target} cannot be written ({one_line(reason)}); give another folder", code="file-unwritable"
-            ) from None
+            message = f"{target} cannot be written ({one_line(reason)}); give another folder"
+            raise RunError(message, code="file-unwritable") from None
     return list(files)

@@ -50,9 +50,8 @@ def build_network(
     if num_classes < 2:
         raise ConfigError(f"a network needs at least two classes, not {num_classes}", code="too-few-classes")
     if auxiliary:
-        raise ConfigError(
-            f"{architecture.name} has no auxiliary head; set retrain.auxiliary_weight to 0", code="no-auxiliary-head"
-        )
+        message = f"{architecture.name} has no auxiliary head; set retrain.auxiliary_weight to 0"
+        raise ConfigError(message, code="no-auxiliary-head")
     network = architecture.entry.build(architecture, number_of_outputs(num_classes, single_output))
     if not isinstance(network, SegmentationNetwork):
         raise PluginError(
@@ -69,10 +68,6 @@ def diagram(network: FixedNetwork, num_classes: int = 21) -> Diagram:
     """The stages of a network and their connections, traced as it computes."""
     with torch.device("meta"):
         built = build_network(network, num_classes).eval()
-    return trace_stages(built, _shown(built.stages))
-
-
-def _shown(stages: tuple[str, ...]) -> dict[str, str]:
-    """Dotted name -> name to show: VGG16's stages by number, others without their prefix."""
-    vgg = [name for name in stages if name.startswith("backbone.features.")]
-    return {name: f"conv{vgg.index(name) + 1}" if name in vgg else re.sub(PREFIX, "", name) for name in stages}
+    vgg = [name for name in built.stages if name.startswith("backbone.features.")]  # shown by number
+    shown = {name: f"conv{vgg.index(name) + 1}" if name in vgg else re.sub(PREFIX, "", name) for name in built.stages}
+    return trace_stages(built, shown)

@@ -3,8 +3,6 @@
 Both mirror VGG16: each pooling has an unpooling, which puts a pixel back where the maximum was, and each convolution
 has another. DeconvNet's deconvolutions of stride 1 are convolutions here: the same map with the kernel turned. With BN,
 convolutions keep their biases, as in both published networks.
-
-Letters: N images, C channels, K classes, H height, W width.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 All resize their logits bilinearly, from the backbone's output stride; v3+ from stride 4, after its decoder. Rates are
 given for the published output stride: 8 in v1 and v2, 16 in v3 and v3+. They grow as the stride becomes smaller: a
 kernel then reaches as far in the image. A backbone has its own width, output stride and multi-grid.
-
-Letters: N images, C channels, K classes, H height, W width.
 """
 
 from __future__ import annotations
@@ -41,10 +39,7 @@ def rates_at(rates: Sequence[int], published_stride: int, output_stride: int) ->
 
 
 class DeepLabV1(SegmentationNetwork):
-    """VGG16 with dilated convolutions and classifier: (N, Cin, H, W) images -> logits (N, K, H, W).
-
-    The backbone pools 3x3. `first_classifier`: 3x3 is LargeFOV, with 1024 channels; 4x4 and 7x7 have VGG16's 4096.
-    """
+    """VGG16 that pools 3x3, with dilated convolutions and classifier: (N, Cin, H, W) images -> logits (N, K, H, W)."""
 
     def __init__(
         self, backbone: VGG16, num_classes: int, first_classifier: FirstClassifier = "3x3", dropout: float = 0.5
@@ -137,10 +132,7 @@ class DeepLabV3Cascade(SegmentationNetwork):
 
 
 class DeepLabV3Plus(SegmentationNetwork):
-    """ASPP, upsampled to the backbone's first feature and refined with it: (N, Cin, H, W) -> logits (N, K, H, W).
-
-    `separable`: the 3x3 convolutions of ASPP and decoder are depthwise and 1x1, each with BN and ReLU.
-    """
+    """ASPP, upsampled to the backbone's first feature and refined with it: (N, Cin, H, W) -> logits (N, K, H, W)."""
 
     def __init__(
         self, backbone: ResNet | Xception65, num_classes: int, aspp_rates: Sequence[int] = (6, 12, 18),

@@ -2,8 +2,6 @@
 
 Convolutions are padded to keep the size, instead of the published 100 zeros around the image, so nothing is cropped.
 Bilinear upsampling has aligned corners, as everywhere in autoseg.
-
-Letters: N images, C channels, K classes, H height, W width.
 """
 
 from __future__ import annotations
@@ -64,9 +62,8 @@ class FCN(SegmentationNetwork):
             score = initialise_score(nn.Conv2d(backbone.channels[pool - 1], num_classes, 1))
             self.add_module(f"score_pool{pool}", score)
         strides = [end, *(backbone.pooled_strides[pool - 1] for pool in self.pools), 1]
-        self.upsamplers = nn.ModuleList(
-            ScoreUpsampler(upsampler, coarse // fine, num_classes) for coarse, fine in pairwise(strides)
-        )
+        factors = [coarse // fine for coarse, fine in pairwise(strides)]
+        self.upsamplers = nn.ModuleList(ScoreUpsampler(upsampler, factor, num_classes) for factor in factors)
         scored = (f"score_pool{pool}" for pool in self.pools)
         self.stages = (*backbone.stages, "fully_connected.fc6", "fully_connected.fc7", "score", *scored)
 

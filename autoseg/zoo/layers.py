@@ -1,7 +1,4 @@
-"""What the networks of the zoo share: their width, their output stride, and layers.
-
-Letters: N images, C channels, H height, W width.
-"""
+"""What the networks of the zoo share: their width, their output stride, and layers."""
 
 from __future__ import annotations
 
@@ -38,27 +35,19 @@ def scaled(channels: int, width: float) -> int:
 class StageRate(NamedTuple):
     """Strides and dilations of a stage, which begins with its strided convolution or pool."""
 
-    stride: int
-    """The published network's stride, or 1."""
-    strided_rate: int
-    """Dilation of the strided layer: that of the stage before."""
-    rate: int
-    """Dilation of the layers behind it."""
-    output_stride: int
-    """Input pixels per output pixel of the stage, along an axis."""
+    stride: int  # the published network's, or 1
+    strided_rate: int  # dilation of the strided layer: that of the stage before
+    rate: int  # dilation of the layers behind it
+    output_stride: int  # input pixels per output pixel of the stage, along an axis
 
 
 def stage_rates(strides: Sequence[int], output_stride: int) -> list[StageRate]:
-    """The rates of each stage of a network with these strides, whose last output shall have `output_stride`.
-
-    Raises: ConfigError: no stage of the network ends at this output stride.
-    """
+    """The rates of stages with these strides at an `output_stride`. Raises: ConfigError: no stage ends there."""
     possible = [math.prod(strides[: number + 1]) for number in range(len(strides))]
     if output_stride not in possible:
         known = ", ".join(str(stride) for stride in dict.fromkeys(possible))
-        raise ConfigError(
-            f"output stride {output_stride} is not to be had here; it can be: {known}", code="output-stride-unavailable"
-        )
+        message = f"output stride {output_stride} is not to be had here; it can be: {known}"
+        raise ConfigError(message, code="output-stride-unavailable")
     stages: list[StageRate] = []
     total = rate = 1
     for stride in strides:
@@ -97,14 +86,8 @@ class MaxPool(nn.Module):
         return f"kernel_size={self.kernel_size}, stride={self.stride}, rate={self.rate}"
 
 
-# --- convolutions -----------------------------------------------------------------------------------------------------
-
-
 class SeparableConvNormRelu(nn.Sequential):
-    """Depthwise and 1x1 convolution, each with normalisation and ReLU (DeepLabv3+, section 3.2); keeps the size.
-
-    It takes the arguments of `ConvNormRelu`.
-    """
+    """`ConvNormRelu` twice, depthwise and 1x1 (DeepLabv3+, section 3.2): the same arguments, and it keeps the size."""
 
     conv_norms: ClassVar[Pairs] = (("0", "1"), ("3", "4"))
 

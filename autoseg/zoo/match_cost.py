@@ -48,10 +48,7 @@ class CostTarget:
 
 
 def cost_target(source: str | Path, unit: str = "parameters") -> CostTarget:
-    """The target of a genotype, a network, a run of either, or a number such as `1000000`, `1M` or `2.5B`.
-
-    Raises: AutosegError: an unknown source or unit.
-    """
+    """The cost of a genotype, network or run, or a number (`2.5B`). Raises: AutosegError: unknown source or unit."""
     if unit not in UNITS:
         raise ConfigError(f"a cost is of {' or '.join(UNITS)}, not {unit}", code="unknown-cost-unit")
     number = _number(str(source))

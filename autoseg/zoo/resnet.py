@@ -1,8 +1,6 @@
 """ResNet-50 and -101 (He et al. 2016) without their classifier, under torchvision's names of weights.
 
 As in torchvision ("v1.5"), a stage strides in the 3x3 convolution of its first block, not in the 1x1 before it.
-
-Letters: N images, C channels, H height, W width.
 """
 
 from __future__ import annotations
@@ -19,7 +17,6 @@ from autoseg.zoo.layers import StageRate, scaled, stage_rates
 
 BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 """Depth -> bottlenecks of each stage."""
-STEM_CHANNELS = 64
 WIDTHS = (64, 128, 256, 512)
 """Channels of the 3x3 convolutions of each stage."""
 EXPANSION = 4
@@ -87,7 +84,7 @@ class ResNet(nn.Module):
         layers = range(1, len(numbers) + 1)
         self.stages = ("backbone.conv1", *(f"backbone.layer{number}" for number in layers))
         self.channels: list[int] = []
-        channels = scaled(STEM_CHANNELS, width)
+        channels = scaled(64, width)
         self.conv1 = nn.Conv2d(in_channels, channels, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         for number, (blocks, stage) in enumerate(zip(numbers, stages, strict=True), start=1):

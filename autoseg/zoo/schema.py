@@ -1,7 +1,4 @@
-"""Settings of the fixed networks, whose records are in `autoseg.zoo.networks`, and where they and genotypes come from.
-
-Loads without torch.
-"""
+"""Settings of the fixed networks (records: `autoseg.zoo.networks`), and where architectures come from. No torch."""
 
 from __future__ import annotations
 
@@ -133,18 +130,14 @@ def parse_architecture(data: Mapping[str, Any], where: str = "") -> Architecture
 
 
 def load_architecture(source: str | Path | Mapping[str, Any] | Architecture) -> Architecture:
-    """The architecture of a name, plain data, a YAML or JSON file, or a run directory.
-
-    Raises: AutosegError: the source is unknown, unreadable or wrong.
-    """
+    """The architecture of a name, plain data, file or run directory. Raises: AutosegError: unknown or wrong."""
     if isinstance(source, Genotype | FixedNetwork):
         return source
     if isinstance(source, Mapping):
         return parse_architecture(source)
     if not isinstance(source, str | Path):
-        raise ConfigError(
-            f"a genotype or network is a mapping, a name or a file, not {source!r}", code="network-source-invalid"
-        )
+        message = f"a genotype or network is a mapping, a name or a file, not {source!r}"
+        raise ConfigError(message, code="network-source-invalid")
     name, path = str(source), Path(source).expanduser()
     if name in genotype_names():
         return Genotype.load(name)
@@ -171,10 +164,7 @@ def _of_run(path: Path) -> Architecture:
 
 
 def at_output_stride(architecture: Architecture, output_stride: int | None) -> Architecture:
-    """The same network at another output stride, by dilation; unchanged for None.
-
-    Raises: ConfigError: the network cannot have it.
-    """
+    """The same at another output stride, by dilation; None: unchanged. Raises: ConfigError: it cannot have that."""
     if output_stride is None:
         return architecture
     if isinstance(architecture, Genotype):

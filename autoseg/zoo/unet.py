@@ -1,12 +1,11 @@
 """U-Net (Ronneberger et al. 2015); with pixel deconvolution in its decoder it is PixelDCN (Gao et al. 2017).
 
 Convolutions are padded, unlike the published ones: logits have the images' size, and nothing is cropped.
-
-Letters: N images, C channels, K classes, H height, W width.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import ClassVar
 
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.network.base import SegmentationNetwork
-from autoseg.ops.heads import ConvNormRelu, Doubling
+from autoseg.ops.heads import ConvNormRelu, Doubling, two_convs
 from autoseg.ops.interleave import cut, is_channels_last
 from autoseg.ops.layers import Norm, Pairs, he_initialise
 from autoseg.ops.resize import Size
@@ -54,8 +53,7 @@ class UpConv(nn.Module):
 class Up(nn.Module):
     """An upsampler, BN if there is one, ReLU: (N, Cin, h, w) -> (N, out_channels, H, W).
 
-    The networks released with both papers have this ReLU, which the texts do not mention. `bilinear` only resizes and
-    keeps the channels.
+    Both released networks have this ReLU, unlike the papers' texts. `bilinear` only resizes and keeps the channels.
     """
 
     def __init__(self, upsampler: str, in_channels: int, out_channels: int, norm: Norm | None) -> None:
@@ -87,16 +85,17 @@ class UNet(SegmentationNetwork):
         super().__init__()
         self.in_channels = in_channels
         norm = nn.BatchNorm2d if batch_norm else None
+        conv = partial(ConvNormRelu, bias=norm is None)
         channels = [scaled(level, width) for level in CHANNELS]
         self.pool = MaxPool(2, 2, 1)
-        self.down = nn.ModuleList(_twice(*pair, norm) for pair in pairwise([in_channels, *channels]))
+        self.down = nn.ModuleList(two_convs(*pair, norm, conv) for pair in pairwise([in_channels, *channels]))
         for level in self.down[-DROPPED_LEVELS:]:
             level.append(nn.Dropout(dropout))  # type: ignore[operator]
         self.up, self.join = nn.ModuleList(), nn.ModuleList()
         for coarse, fine in pairwise(reversed(channels)):
             up = Up(upsampler, coarse, fine, norm)
             self.up.append(up)
-            self.join.append(_twice(up.out_channels + fine, fine, norm))
+            self.join.append(two_convs(up.out_channels + fine, fine, norm, conv))
         self.classifier = initialise_score(nn.Conv2d(channels[0], num_classes, 1))
         he_initialise(self.down)
         he_initialise(self.join)
@@ -113,9 +112,3 @@ class UNet(SegmentationNetwork):
             features = join(torch.cat([up(features, joined), joined], 1))
         logits: Tensor = self.classifier(features)
         return logits
-
-
-def _twice(in_channels: int, channels: int, norm: Norm | None) -> nn.Sequential:
-    """Two 3x3 convolutions."""
-    widths = (in_channels, channels, channels)
-    return nn.Sequential(*(ConvNormRelu(*pair, 3, norm, bias=norm is None) for pair in pairwise(widths)))

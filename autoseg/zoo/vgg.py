@@ -1,7 +1,4 @@
-"""VGG16's convolutions (Simonyan and Zisserman 2015), under torchvision's names of weights.
-
-Letters: N images, C channels, H height, W width.
-"""
+"""VGG16's convolutions (Simonyan and Zisserman 2015), under torchvision's names of weights."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
 """Weights of an ImageNet classifier, from a local file, for a network's backbone.
 
 The names are torchvision's for VGG16 and ResNet, timm's for Xception-65. Nothing but tensors is unpickled.
-
-Letters: O outputs, C channels.
 """
 
 from __future__ import annotations
@@ -82,9 +80,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     path = Path(path).expanduser()
     if not path.is_file():
         what = "is no file" if path.exists() else "does not exist"
-        raise CheckpointError(
-            f"{path} {what}; give the path of a .pth, .pt or .safetensors file of weights", code="file-missing"
-        )
+        message = f"{path} {what}; give the path of a .pth, .pt or .safetensors file of weights"
+        raise CheckpointError(message, code="file-missing")
     contents: Any = read_safetensors(path)[0] if path.suffix == ".safetensors" else _read_pickled(path)
     if isinstance(contents, Mapping):
         contents = next((contents[key] for key in CONTAINERS if isinstance(contents.get(key), Mapping)), contents)
@@ -95,9 +92,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         if isinstance(name, str) and isinstance(value, Tensor)
     }
     if not state:
-        raise CheckpointError(
-            f"{path} holds no weights by name; give a file of a classifier's state dict", code="file-without-weights"
-        )
+        message = f"{path} holds no weights by name; give a file of a classifier's state dict"
+        raise CheckpointError(message, code="file-without-weights")
     return state
 
 
@@ -155,10 +151,8 @@ def load_backbone(network: nn.Module, state: Mapping[str, Tensor], path: str | P
     backbone = getattr(network, "backbone", None)
     if not isinstance(backbone, Backbone):
         name = getattr(getattr(network, "architecture", None), "name", type(network).__name__)
-        raise CheckpointError(
-            f"{path}: {name} has no backbone that a classifier was trained for; leave the weights out",
-            code="no-backbone",
-        )
+        message = f"{path}: {name} has no backbone that a classifier was trained for; leave the weights out"
+        raise CheckpointError(message, code="no-backbone")
     _check_backbone(backbone, state, path)
     own = network.state_dict()
     sources = {f"backbone.{name}": (name, state[name]) for name in backbone.state_dict() if name in state}
@@ -168,11 +162,9 @@ def load_backbone(network: nn.Module, state: Mapping[str, Tensor], path: str | P
         for name, (_, value) in sources.items():
             own[name].copy_(value)
     matched = {name for name, _ in sources.values()}
-    return WeightsReport(
-        [name for name in state if name in matched],
-        [name for name in state if name not in matched],
-        [name for name in own if name not in sources and not name.endswith(COUNTER)],
-    )
+    unused = [name for name in state if name not in matched]
+    fresh = [name for name in own if name not in sources and not name.endswith(COUNTER)]
+    return WeightsReport([name for name in state if name in matched], unused, fresh)
 
 
 def _check_backbone(backbone: Backbone, state: Mapping[str, Tensor], path: str | Path) -> None:
@@ -184,9 +176,8 @@ def _check_backbone(backbone: Backbone, state: Mapping[str, Tensor], path: str |
     if missing is not None or (kind is not None and kind != own_kind):
         holds = f"holds weights of {kind}, not" if kind not in (None, own_kind) else "does not hold all weights"
         without = "" if missing is None else f" (there is no {missing})"
-        raise CheckpointError(
-            f"{path} {holds} of {own_kind}{without}; give those of an ImageNet {own_kind}", code="backbone-differs"
-        )
+        message = f"{path} {holds} of {own_kind}{without}; give those of an ImageNet {own_kind}"
+        raise CheckpointError(message, code="backbone-differs")
     wrong = [name for name in needed if state[name].shape != needed[name].shape]
     if not wrong:
         return
@@ -204,10 +195,8 @@ def _check_backbone(backbone: Backbone, state: Mapping[str, Tensor], path: str |
             " either",
             code="weights-need-width-one",
         )
-    raise CheckpointError(
-        f"{path} does not fit {own_kind}: {shapes}; give the weights of an ImageNet {own_kind}",
-        code="weights-do-not-fit",
-    )
+    message = f"{path} does not fit {own_kind}: {shapes}; give the weights of an ImageNet {own_kind}"
+    raise CheckpointError(message, code="weights-do-not-fit")
 
 
 def _fully_connected(

@@ -3,8 +3,6 @@
 The weights have the names of timm's `xception65`, which were made from the published TensorFlow weights. The network
 is that of the published code: BatchNorm has an epsilon of 1e-3, and a depthwise convolution's BatchNorm has a ReLU
 behind it in the last block alone (the paper has one everywhere).
-
-Letters: N images, C channels, H height, W width.
 """
 
 from __future__ import annotations
@@ -25,8 +23,7 @@ STEM = (32, 64)
 ENTRY = ((128, 128, 128), (256, 256, 256), (728, 728, 728))
 MIDDLE, MIDDLE_BLOCKS = (728, 728, 728), 16
 EXIT = ((728, 1024, 1024), (1536, 1536, 2048))
-"""Channels of the three separable convolutions of each block. The last one strides in the entry and first exit blocks.
-"""
+"""Channels of the separable convolutions of each block; the last one strides in the entry and first exit blocks."""
 LOW_LEVEL_BLOCK = 1
 """The second entry block: DeepLabv3+'s decoder reads its second separable convolution."""
 batch_norm = partial(nn.BatchNorm2d, eps=1e-3)

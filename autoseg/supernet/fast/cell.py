@@ -1,7 +1,4 @@
-"""The relaxed cell of one node: all arrows into it and all edges of the cell, evaluated together.
-
-Letters: N images, G arrows into the node, B blocks, C channels of a block, H height, W width.
-"""
+"""The relaxed cell of one node: all arrows into it and all edges of the cell, evaluated together."""
 
 from __future__ import annotations
 
@@ -60,11 +57,7 @@ class Preprocess(nn.Module):
 
 
 class SearchCell(nn.Module):
-    """sum over the arrows of beta * Cell(H(l-1) through the arrow, H(l-2)) for one node (Auto-DeepLab, eq. 1-6).
-
-    The arrows share the weights of the operations, which the paper leaves open; each arrow has its own preprocessing.
-    H(l-2) and the edges that read it are the same for all arrows and are evaluated once.
-    """
+    """`ReferenceCell`, fused (Auto-DeepLab, eq. 1-6): H(l-2) and the edges that read it serve all arrows at once."""
 
     atrous_index: Tensor
 
@@ -118,11 +111,7 @@ class SearchCell(nn.Module):
         betas: Tensor,
         size: Size,
     ) -> Feature:
-        """The node's feature, (N, B*C, H, W) with `size` = (H, W).
-
-        prev_prev: H(l-2). prevs: H(l-1) at the start of each arrow. weights, factors: one per edge group. betas:
-        (G, 1, 1).
-        """
+        """The node's feature, (N, B*C, H, W). weights, factors: one per edge group. betas: (G, 1, 1). size: (H, W)."""
         inputs, betas = self._preprocess(prev_prev, prevs, betas, size)
         dtype = inputs.dtype  # bfloat16 under autocast; BatchNorm's factors stay in float32
         tensors = [
@@ -139,11 +128,8 @@ class SearchCell(nn.Module):
         self, prev_prev: Feature, prevs: Sequence[tuple[Any, ...]], betas: Tensor, size: Size
     ) -> tuple[Tensor, Tensor]:
         """H(l-2) and H(l-1) of each group, (N, (1+G)*C, H, W), and the groups' betas."""
-        parts = [
-            part
-            for arrival, feature in zip(self.arrivals, (prev_prev, *prevs), strict=True)
-            for part in arrival(feature, size)
-        ]
+        arriving = zip(self.arrivals, (prev_prev, *prevs), strict=True)
+        parts = [part for arrival, feature in arriving for part in arrival(feature, size)]
         if not self.mix:
             return self.norm(torch.cat(parts, 1)), betas
         factors = torch.cat([torch.ones_like(betas[:1]), betas]).flatten().repeat_interleave(self.channels)
@@ -154,8 +140,7 @@ class SearchCell(nn.Module):
     # --- for _CellFunction --------------------------------------------------------------------------------------------
 
     def unpack(self, tensors: Sequence[Any], gather: Callable[[Sequence[Any]], Sequence[Any]]) -> list[EdgeTensors]:
-        """The tensors of each edge group from one flat sequence; `gather` makes their atrous weights from those of all
-        edges."""
+        """The tensors of each edge group from one flat sequence; `gather` splits the atrous weights of all edges."""
         groups, place, fields = [], 0, len(EdgeGroupWeights._fields)
         for edges in self.stacked():
             end = place + fields + 1 + edges.free_factors
@@ -240,7 +225,10 @@ class _CellFunction(torch.autograd.Function):
         kept = [Kept(*tensors[n * fields : (n + 1) * fields]) for n in range(len(cell.plan))]
         tensors = tensors[len(kept) * fields :]
         with without_autocast(inputs):
-            grad = _of_feature(cell, of_plain, of_activated, received, betas)
+            grad = of_plain
+            if of_activated is not None:
+                of_activated = torch.ops.aten.threshold_backward(of_activated, _output(cell, received, betas), 0)
+                grad = of_activated if grad is None else grad + of_activated
             if grad is None:
                 return (None,) * (4 + len(tensors))
             layout = cell.layout
@@ -296,16 +284,6 @@ def _output(cell: SearchCell, received: Tensor, betas: Tensor) -> Tensor:
     layout = cell.layout
     summed = (received * layout.spread(betas)).sum(layout.axis(0))
     return layout.join(shuffle(summed, cell.share, layout))
-
-
-def _of_feature(
-    cell: SearchCell, of_plain: Tensor | None, of_activated: Tensor | None, received: Tensor, betas: Tensor
-) -> Tensor | None:
-    """The gradient of the plain feature from those of its two forms."""
-    if of_activated is None:
-        return of_plain
-    of_activated = torch.ops.aten.threshold_backward(of_activated, _output(cell, received, betas), 0)
-    return of_activated if of_plain is None else of_plain + of_activated
 
 
 def _needs(cell: SearchCell, needs_input_grad: Sequence[bool], keep: bool) -> Needs:

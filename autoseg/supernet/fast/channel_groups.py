@@ -5,13 +5,15 @@ A feature is an (N, M, H, W) tensor. "Grouped", its channels are several axes, M
 memory: (N, H, W, G1, G2, ...) in channels_last memory, (N, G1, G2, ..., H, W) in channels_first. So a grouped tensor is
 contiguous if the feature is dense, and code that names axes by `Layout.axis` serves both.
 
-Letters: N images, H height, W width, M channels, K groups of a product, P pixels.
+Letters: M channels, K groups of a product, P pixels.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from autoseg.supernet.fast.kernels import KernelChoice
 
 
 class Layout:
@@ -42,15 +44,11 @@ class Layout:
         """(N, G1*G2*..., H, W) -> grouped by G1, G2, ...; a view if the memory allows it."""
         features = features.contiguous(memory_format=torch.channels_last)
         images, channels, height, width = features.shape
-        strides, step = [], channels
+        strides, step = [height * width * channels, width * channels, channels], channels
         for size in groups:
             step //= size
             strides.append(step)
-        return features.as_strided(
-            (images, height, width, *groups),
-            (height * width * channels, width * channels, channels, *strides),
-            features.storage_offset(),
-        )
+        return features.as_strided((images, height, width, *groups), strides, features.storage_offset())
 
     def join(self, grouped: Tensor) -> Tensor:
         """Grouped and contiguous -> a view (N, G1*G2*..., H, W)."""
@@ -81,15 +79,11 @@ class Layout:
         return features.as_strided((rows, size), (size, 1))
 
     def of_matrix(self, matrix: Tensor, shape: torch.Size, groups: int) -> Tensor:
-        """(E, N*M*H*W), contiguous, in the order of `as_matrix` -> a view grouped by G, E and M/G.
-
-        shape: (N, M, H, W).
-        """
+        """(E, N*M*H*W), contiguous, as `as_matrix` orders it -> a view by G, E and M/G. shape: (N, M, H, W)."""
         images, channels, height, width = shape
         edges, size, each = len(matrix), height * width * channels, channels // groups
-        return matrix.as_strided(
-            (images, height, width, groups, edges, each), (size, width * channels, channels, each, images * size, 1)
-        )
+        strides = (size, width * channels, channels, each, images * size, 1)
+        return matrix.as_strided((images, height, width, groups, edges, each), strides)
 
     def as_rows(self, features: Tensor) -> Tensor:
         """(N, M, H, W) -> every row as an image, (N*H, M, 1, W); channels_first returns its input."""
@@ -112,8 +106,7 @@ class Layout:
     def multiply(self, matrices: Tensor, features: Tensor) -> Tensor:
         """matrices (K, Mout, Min), features (N, K*Min, H, W) -> (N, K*Mout, H, W), group by group.
 
-        No copy: a group is a matrix of P rows, as far apart as the pixels. In channels_first the small matrices are
-        copied for each image.
+        No copy: a group is a matrix of P rows. In channels_first the small matrices are copied for each image.
         """
         images, _, height, width = features.shape
         pixels = self._pixels(features, len(matrices))
@@ -176,3 +169,13 @@ class ChannelsFirst(Layout):
 
 LAYOUTS: dict[str, Layout] = {"channels_last": Layout(), "channels_first": ChannelsFirst()}
 """The layouts by their name in `search.kernels.layout`."""
+
+
+class LaidOut(nn.Module):
+    """A module that computes in one of the layouts."""
+
+    layout: Layout = LAYOUTS["channels_last"]
+
+    def use_kernels(self, choice: KernelChoice) -> None:
+        """Use the layout of `choice` from now on."""
+        self.layout = LAYOUTS[choice.layout]

@@ -3,9 +3,7 @@
 On a CPU (oneDNN) the gradient of a depthwise weight takes over ten times as long if the kernel has more than three
 columns, and any gradient of a dilated one is slow. Fast calls give both exactly: the gradient of a 5x5 weight is that
 of three columns beside that of two; a gradient at rate 2 is one at rate 1 over four interleaved images; and the
-gradient of the input is a convolution with the flipped kernel.
-
-Letters: N images, H height, W width, M stacked channels, k the greatest kernel size, K groups of C channels.
+gradient of the input is a convolution with the flipped kernel. Letters: see `mixed_op.py`.
 """
 
 from __future__ import annotations
@@ -55,10 +53,7 @@ class Conv(NamedTuple):
 
 
 class Product(NamedTuple):
-    """A grouped 1x1 convolution as a batched matrix product, which is faster if a group has few channels.
-
-    One C x C matrix for each of K groups of C channels, in the precision of the inputs.
-    """
+    """A grouped 1x1 convolution as K products of C x C matrices, in the inputs' precision: faster if C is small."""
 
     groups: int
     layout: Layout

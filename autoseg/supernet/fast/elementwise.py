@@ -1,9 +1,8 @@
 # ruff: noqa: D102 - the docstrings of `Plain` hold for `Compiled`
 """The elementwise parts of mixed operations, each as plain PyTorch calls or as one compiled kernel.
 
-Letters: N images, H height, W width, M channels, G groups, E edges of a group, C channels of a block, S operations;
-P elements before the groups in memory and Z elements in each: N*H*W and C in channels_last, N and C*H*W in
-channels_first.
+Letters as in `mixed_op.py`, but S operations; P elements before the groups in memory, Z in each: N*H*W and C in
+channels_last, N and C*H*W in channels_first.
 """
 
 from __future__ import annotations
@@ -35,10 +34,7 @@ class Plain:
 
     @staticmethod
     def sum_copies(stacked: Tensor, layout: Layout) -> Tensor:
-        """stacked: grouped by S, G, E and C -> by G and C.
-
-        Edge by edge: on a CPU, one sum over both axes takes ten times as long.
-        """
+        """stacked: by S, G, E and C -> by G and C, edge by edge: on a CPU one sum over both takes ten times as long."""
         first, *others = stacked.sum(layout.axis(0)).unbind(layout.axis(1))
         total = first + others[0] if others else first.contiguous()
         for other in others[1:]:
@@ -68,8 +64,8 @@ class Compiled(Plain):
 
     @staticmethod
     def sum_operations(stacked: Tensor, layout: Layout, onto: Tensor | None) -> Tensor:
-        partial = onto is not None and onto.stride(layout.axis(1)) != onto.shape[layout.last :].numel()
-        if _watched() or partial:  # partial channels: edges and channels do not merge
+        if onto is not None and onto.stride(layout.axis(1)) != onto.shape[layout.last :].numel():
+            # partial channels: edges and channels do not merge
             return Plain.sum_operations(stacked, layout, onto)
         if onto is None:
             return _sum(stacked, layout)
@@ -78,8 +74,6 @@ class Compiled(Plain):
 
     @staticmethod
     def sum_copies(stacked: Tensor, layout: Layout) -> Tensor:
-        if _watched():
-            return Plain.sum_copies(stacked, layout)
         edges = layout.axis(2)
         if stacked.shape[edges] == 1:
             return _sum(stacked.squeeze(edges), layout)
@@ -87,24 +81,20 @@ class Compiled(Plain):
 
     @staticmethod
     def normalise(features: Tensor, mean: Tensor, variance: Tensor, epsilon: float, layout: Layout) -> Tensor:
-        if _watched():
-            return Plain.normalise(features, mean, variance, epsilon, layout)
         grouped = layout.split(features, features.shape[1], 1)
         normal = _NORMALISE(_bare(_flat(grouped, layout)), mean, (variance + epsilon).rsqrt())
         return layout.join(normal.view(grouped.shape))
 
     @staticmethod
     def join_gradients(grad: Tensor, activated: Tensor, others: Sequence[Tensor], layout: Layout) -> Tensor:
-        if _watched():
-            return Plain.join_gradients(grad, activated, others, layout)
         grouped, *rest = (layout.split(each, grad.shape[1]) for each in (grad, activated, *others))
         total = _JOIN(_bare(grouped.flatten()), *(_bare(each.flatten()) for each in rest))
         return layout.join(total.view(grouped.shape))
 
 
-def _watched() -> bool:
-    """Whether something follows every operation (a count, a memory prediction), which compiled code would hide."""
-    return _get_current_dispatch_mode() is not None
+def elementwise(compiled: bool) -> type[Plain]:
+    """`Plain` also if something follows every operation (a count, a memory prediction): compiled code would hide it."""
+    return Compiled if compiled and _get_current_dispatch_mode() is None else Plain
 
 
 def _sum(stacked: Tensor, layout: Layout) -> Tensor:

@@ -3,8 +3,9 @@
 The sums and gradients are those of one module an edge, operation and arrow (Auto-DeepLab, eq. 3); only the number of
 calls and the tensors kept for the backward pass differ.
 
-Letters: N images, H height, W width, G groups (copies of a state, one for each arrow into the node), E edges that read
-a state, C channels of a block; S, D and A operations of a kind (`weights.Kernels`).
+Letters: G groups (copies of a state, one for each arrow into the node), E edges that read a state, C channels of a
+block, B blocks, M stacked channels, k (the greatest) kernel size; S, D and A operations of a kind (`weights.Kernels`),
+F operations without weights.
 A feature is an (N, G*E*C, H, W) tensor: groups and edges are groups of channels. BatchNorm then keeps separate
 statistics for every arrow and edge, and one convolution serves them all. A tensor with groups and edges as axes is
 "grouped" by them: (N, H, W, G, E, C), or (N, G, E, C, H, W) in channels_first memory (`channel_groups.py`).
@@ -22,7 +23,7 @@ from torch.nn import functional as F
 
 from autoseg.supernet.fast.channel_groups import LAYOUTS
 from autoseg.supernet.fast.convolutions import Conv, Depthwise, Product
-from autoseg.supernet.fast.elementwise import Compiled, Plain
+from autoseg.supernet.fast.elementwise import elementwise
 from autoseg.supernet.fast.kernels import KernelChoice
 from autoseg.supernet.fast.parameter_free_ops import FreeOperations
 from autoseg.supernet.fast.weights import EdgeGroup, EdgeGroupWeights, Factors, Kernels
@@ -50,10 +51,7 @@ def checkpoint_contexts() -> tuple[AbstractContextManager[None], AbstractContext
 
 
 class StackedNorm(nn.Module):
-    """BatchNorm over stacked channels without affine parameters, times a factor a channel (alpha) in the same pass.
-
-    Without affine parameters as in DARTS (Liu et al. 2019); Auto-DeepLab is silent.
-    """
+    """BatchNorm of stacked channels, each times a factor (alpha); not affine, as in DARTS (Auto-DeepLab is silent)."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -107,8 +105,7 @@ class Kept(NamedTuple):
 
 
 class EdgeTensors(NamedTuple):
-    """The weights and factors of one group of edges, or their gradients: each of its tensor's shape, None if not
-    requested."""
+    """The weights and factors of an edge group, or their gradients: of the same shapes, None if not requested."""
 
     weights: EdgeGroupWeights
     atrous: Sequence[Any]
@@ -148,7 +145,7 @@ class MixedEdges(nn.Module):
         self._dilated = Depthwise(self.kernels.dilated, RATE, choice.depthwise, self.layout)
         self._atrous = Conv(RATE, self.groups, self.layout)
         self._product = choice.pointwise == "product"
-        self._elementwise = Compiled if choice.compile else Plain
+        self._compile = choice.compile
 
     @property
     def free_factors(self) -> int:
@@ -168,7 +165,8 @@ class MixedEdges(nn.Module):
             outer = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
             normal, mean, inverse = self.norm.normalise(outer, factors.weighted)
             kept = kept._replace(outer=outer, outer_mean=mean, outer_inverse=inverse)
-            total = self._elementwise.sum_operations(self._split(normal, self.kernels.weighted), self.layout, total)
+            normal = self._split(normal, self.kernels.weighted)
+            total = elementwise(self._compile).sum_operations(normal, self.layout, total)
         return self.free.run(state, total, factors.free), kept
 
     def backward(
@@ -193,7 +191,7 @@ class MixedEdges(nn.Module):
                 grad_state = of_activated if grad_state is None else grad_state.add_(of_activated)
         of_state, grad_free = self.free.backward(grad, state, factors.free, needs.alpha)
         if grad_state is not None:
-            grad_state = self._elementwise.join_gradients(grad_state, activated, of_state, self.layout)
+            grad_state = elementwise(self._compile).join_gradients(grad_state, activated, of_state, self.layout)
         else:
             grad_state, *others = of_state  # a search space has an operation other than none
             for other in others:
@@ -244,7 +242,7 @@ class MixedEdges(nn.Module):
         if self.inner_norm is not None:
             inner, mean, inverse = given(kept.inner), given(kept.inner_mean), given(kept.inner_inverse)
             moments = self.inner_norm.moments(mean, inverse)
-            read.append(self._elementwise.normalise(inner, *moments, BN_EPS, self.layout))
+            read.append(elementwise(self._compile).normalise(inner, *moments, BN_EPS, self.layout))
             parts.append((self._separable, given(weights.depthwise2)))
         if self._dilated.sizes:
             read.append(self._copies(activated, self._dilated.sizes))
@@ -253,14 +251,11 @@ class MixedEdges(nn.Module):
         if needs.weights:
             made = [conv(one, weight) for one, (conv, weight) in zip(read, parts, strict=True)]
             last = torch.cat(made, 1) if len(made) > 1 else made[0]
-        grad, pointwise2 = self._pointwise(self.kernels.depthwise).backward(
-            grad, last, given(weights.pointwise2), needs.weights
-        )
+        pointwise = self._pointwise(self.kernels.depthwise)
+        grad, pointwise2 = pointwise.backward(grad, last, given(weights.pointwise2), needs.weights)
         grads = torch.split(grad, [one.shape[1] for one in read], 1)
-        found = [
-            conv.backward(of_one, one, weight, needs.weights)
-            for of_one, one, (conv, weight) in zip(grads, read, parts, strict=True)
-        ]
+        convs = zip(grads, read, parts, strict=True)
+        found = [conv.backward(of_one, one, weight, needs.weights) for of_one, one, (conv, weight) in convs]
         total, of_dilated = None, None
         if self._dilated.sizes:
             of_copies, of_dilated = found[-1]
@@ -280,9 +275,8 @@ class MixedEdges(nn.Module):
         """Gradients of `activated` (by G and C) and of the first depthwise and 1x1 weights."""
         copies = self._copies(activated, self._separable.sizes) if needs.weights else grad  # any tensor of its shape
         before = self._separable(copies, given(weights.depthwise1)) if needs.weights else grad
-        grad, pointwise1 = self._pointwise(len(self._separable.sizes)).backward(
-            grad, before, given(weights.pointwise1), needs.weights
-        )
+        pointwise = self._pointwise(len(self._separable.sizes))
+        grad, pointwise1 = pointwise.backward(grad, before, given(weights.pointwise1), needs.weights)
         grad, depthwise1 = self._separable.backward(grad, copies, given(weights.depthwise1), needs.weights)
         return self._of_copies(grad, self._separable.sizes), depthwise1, pointwise1
 
@@ -293,7 +287,7 @@ class MixedEdges(nn.Module):
 
     def _of_copies(self, grad: Tensor, sizes: Sequence[int]) -> Tensor:
         """The backward pass of `_copies`, grouped by G and C."""
-        return self._elementwise.sum_copies(self._split(grad, len(sizes)), self.layout)
+        return elementwise(self._compile).sum_copies(self._split(grad, len(sizes)), self.layout)
 
     def _split(self, features: Tensor, operations: int) -> Tensor:
         return self.layout.split(features, operations, self.groups, self.edges, self.channels)

@@ -1,9 +1,4 @@
-"""The operations without weights on all edges of a group: pooled once per state, then weighted for every edge.
-
-Outside autograd, with the backward pass written out, as in `mixed_op.py`.
-
-Letters: N images, H height, W width, G groups, E edges of a group, C channels of a block, F operations.
-"""
+"""The operations without weights of an edge group, pooled once a state; outside autograd (see `mixed_op.py`)."""
 
 from __future__ import annotations
 
@@ -103,10 +98,8 @@ class FreeOperations:
         matrix = factors[0].expand(self.groups, -1, -1) if self.shared else torch.cat(list(factors), 2)
         of_results = torch.bmm(matrix.transpose(1, 2), grads).view(self.groups, -1, *rest)
         of_results = of_results.movedim(0, layout.axis(1)).contiguous()  # operations, then grouped by G and C
-        found = [
-            operation.backward(layout.join(part), state, of_factors)
-            for operation, part in zip(self.operations, of_results, strict=True)
-        ]
+        parts = zip(self.operations, of_results, strict=True)
+        found = [operation.backward(layout.join(part), state, of_factors) for operation, part in parts]
         of_state = [pair[0] for pair in found]
         if not of_factors:
             return of_state, ()

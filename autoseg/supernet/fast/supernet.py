@@ -2,8 +2,6 @@
 
 It computes the same as `autoseg.supernet.reference`, whose loop over the layers it runs; `docs/fused_supernet.md` says
 how and why.
-
-Letters: N images, H height, W width.
 """
 
 from __future__ import annotations
@@ -28,10 +26,7 @@ T = TypeVar("T")
 
 
 class FusedSupernet(Supernet):
-    """The same function as `Supernet`, for spaces whose operations all have a fused form.
-
-    forward: (N, Cin, H, W) normalised images, any H and W from 32 up -> logits (N, num_classes, H, W).
-    """
+    """The same function as `Supernet`, for spaces whose operations all have a fused form."""
 
     arrow_index: Tensor
     random_cells = False
@@ -41,27 +36,21 @@ class FusedSupernet(Supernet):
         super().__init__(space, *settings, **named_settings)
         self._streams: Sequence[torch.cuda.Stream] = ()
         self._crossing: list[object] = []
-        self._lay_out()
-
-    def _cell_class(self) -> Callable[..., nn.Module]:
-        return SampledCell if self.space.relaxation.gdas else SearchCell
-
-    def _lay_out(self) -> None:
-        """Prepares the few gathers that give weights, alpha and beta to all cells."""
+        # the few gathers that give weights, alpha and beta to all cells
         trellis = self.space.trellis
         cells = {node: self._cell(node) for node in trellis.nodes}
         if self.space.relaxation.gdas is None:
             columns = (BYPASS,) if self.space.relaxation.pc_darts else ()
-            self.weight_layout = WeightLayout(
-                [cell.weights for cell in cells.values()], [cell.plan for cell in cells.values()]
-            )
-            self.alpha_factors = AlphaFactors(
-                {cell.groups: cell.plan for cell in cells.values()},
-                {(cell.groups, cell.weights.channels) for cell in cells.values()},
-                (*self.space.cell.operations, *columns),
-            )
+            plans = [cell.plan for cell in cells.values()]
+            self.weight_layout = WeightLayout([cell.weights for cell in cells.values()], plans)
+            groups = {cell.groups: cell.plan for cell in cells.values()}
+            kinds = {(cell.groups, cell.weights.channels) for cell in cells.values()}
+            self.alpha_factors = AlphaFactors(groups, kinds, (*self.space.cell.operations, *columns))
         arrows = [arrow for node in cells for arrow in trellis.arrows_into(node)]
         self.register_buffer("arrow_index", self.arch.index_of(arrows), persistent=False)
+
+    def _cell_class(self) -> Callable[..., nn.Module]:
+        return SampledCell if self.space.relaxation.gdas else SearchCell
 
     def _cell(self, node: Node) -> SearchCell:
         return self.cells[cell_name(node)]  # type: ignore[return-value]
@@ -103,10 +92,8 @@ class FusedSupernet(Supernet):
             return {node: (samples[numbers[node]], of_nodes[node]) for node in nodes}
         factors = [self.alpha_factors(mixture) for mixture in self.arch.of_cells(self.arch.mixture())]
         kinds = {node: (self._cell(node).groups, self._cell(node).weights.channels) for node in nodes}
-        return {
-            node: (weights, factors[numbers[node]][kinds[node]], of_nodes[node])
-            for node, weights in zip(nodes, self.weight_layout(dtype), strict=True)
-        }
+        weights = zip(nodes, self.weight_layout(dtype), strict=True)
+        return {node: (of, factors[numbers[node]][kinds[node]], of_nodes[node]) for node, of in weights}
 
     def use_kernels(self, choice: KernelChoice) -> None:
         """From now on compute with these kernels, as far as they apply (with GDAS: layout and algorithms)."""
@@ -120,11 +107,10 @@ class FusedSupernet(Supernet):
 def run_side_by_side(tasks: Sequence[Callable[[], T]], streams: Sequence[torch.cuda.Stream]) -> list[T]:
     """The results of some tasks, each on its own stream, or one after the other without streams.
 
-    The streams start after the current stream's work, and the current stream waits for them at the end. There must be
-    at least as many streams as tasks. A stream reuses its memory as soon as no tensor refers to it, even if another
-    stream still reads it. So the caller must keep all inputs and results until the streams are joined after the
-    backward pass. Autograd runs that on the streams of the forward pass; it protects the gradients that cross streams,
-    but not the saved tensors.
+    The streams, at least as many as tasks, start after the current stream's work, which waits for them at the end. A
+    stream reuses its memory as soon as no tensor refers to it, even if another stream still reads it. So the caller
+    must keep all inputs and results until the streams are joined after the backward pass. Autograd runs that on the
+    streams of the forward pass; it protects the gradients that cross streams, but not the saved tensors.
     """
     if not streams:
         return [task() for task in tasks]

@@ -7,8 +7,6 @@ again for every tap, from the cache; weights are read fastest if those of a tap 
 Sums are in float32, or in float64 for float64; their order is fixed.
 
 Block sizes follow from the shape only: an autotuner could not run while a CUDA graph is recorded.
-
-Letters: N images, M channels, H height, W width, k kernel size.
 """
 
 from __future__ import annotations
@@ -134,9 +132,8 @@ class _Memory(NamedTuple):
 def _regular(features: Tensor) -> Tensor:
     """The tensor itself if its rows follow each other (it may be some channels of a larger tensor), else a copy."""
     height, width = features.shape[2:]
-    return (
-        features if height == 1 or width == 1 or features.stride(2) == width * features.stride(3) else features.clone()
-    )
+    regular = height == 1 or width == 1 or features.stride(2) == width * features.stride(3)
+    return features if regular else features.clone()
 
 
 def _memory_of(features: Tensor) -> _Memory:

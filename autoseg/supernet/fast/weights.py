@@ -1,14 +1,9 @@
-"""The weights of the cells, and the layout of weights and alpha for calls that serve many edges at once.
-
-Letters: G groups (copies of a state, one for each arrow into the node), E edges that read a state, C channels of a
-block, k kernel size; S, D and A kernel sizes of the separable, the dilated separable and the atrous convolutions; F
-operations without weights.
-"""
+"""The weights of the cells, laid out with alpha for calls that serve many edges at once. Letters: see `mixed_op.py`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -63,8 +58,7 @@ class Kernels(NamedTuple):
 class EdgeGroup(NamedTuple):
     """Edges that are evaluated together: G groups of E edges each."""
 
-    groups: tuple[tuple[int, ...], ...]
-    """The numbers of the edges (rows of alpha) of each group."""
+    groups: tuple[tuple[int, ...], ...]  # the numbers of the edges (rows of alpha) of each group
 
     @property
     def numbers(self) -> list[int]:
@@ -96,9 +90,8 @@ class CellWeights(nn.Module):
         self.depthwise2 = depthwise(kernels.separable)
         self.dilated = depthwise(kernels.dilated)
         self.pointwise2 = pointwise(kernels.depthwise)
-        self.atrous = nn.ParameterList(
-            weight(edges * channels, channels, k, k, fan=channels * k * k) for k in kernels.atrous
-        )
+        dense = (weight(edges * channels, channels, k, k, fan=channels * k * k) for k in kernels.atrous)
+        self.atrous = nn.ParameterList(dense)
 
 
 class EdgeGroupWeights(NamedTuple):
@@ -221,10 +214,8 @@ def _or_none(weight: Tensor) -> Tensor | None:
 class Factors(NamedTuple):
     """alpha in the shapes that one group of edges needs."""
 
-    weighted: Tensor | None
-    """For each channel of the stacked operations with weights, ((S+D+A)*G*E*C,)."""
-    free: tuple[Tensor, ...]
-    """For the operations without weights: see `parameter_free_ops.py`."""
+    weighted: Tensor | None  # for each channel of the stacked operations with weights, ((S+D+A)*G*E*C,)
+    free: tuple[Tensor, ...]  # for the operations without weights: see `parameter_free_ops.py`
 
 
 CellKind = tuple[int, int]
@@ -234,7 +225,7 @@ CellKind = tuple[int, int]
 class AlphaFactors(nn.Module):
     """`ArchParameters.mixture` [edge, operation] -> for each kind of cell, the factors of its edge groups."""
 
-    def __init__(self, groups: dict[int, Sequence[EdgeGroup]], kinds: Iterable[CellKind], operations: Sequence[str]):
+    def __init__(self, groups: Mapping[int, Sequence[EdgeGroup]], kinds: Iterable[CellKind], operations: Sequence[str]):
         """groups: the edge groups of a cell, by the number of its arrows."""
         super().__init__()
         weighted = [operations.index(name) for kind in WEIGHTED for name in of_kind(operations, kind)]

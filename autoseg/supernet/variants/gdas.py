@@ -1,8 +1,6 @@
 """The cell with one sampled operation an edge (GDAS, Dong and Yang 2019): the others are not computed.
 
-Letters: N images, H height, W width, G groups (copies of a state, one for each arrow into the node), E edges that read
-a state, C channels of a block, c those that pass through the operations (C, or C/K with PC-DARTS). A slot is an edge
-of a group.
+Letters as in `mixed_op.py`; c channels (C, or C/K with PC-DARTS) pass the operations. A slot is an edge of a group.
 """
 
 from __future__ import annotations
@@ -18,8 +16,7 @@ from autoseg.ops.resize import Size
 from autoseg.space.groups import RelaxationSpec
 from autoseg.supernet.arch_parameters import Sample
 from autoseg.supernet.fast.cell import Feature, SearchCell, state_order
-from autoseg.supernet.fast.channel_groups import LAYOUTS, Layout
-from autoseg.supernet.fast.kernels import KernelChoice
+from autoseg.supernet.fast.channel_groups import LaidOut
 from autoseg.supernet.fast.mixed_op import BN_EPS, BN_MOMENTUM, RATE, StackedNorm
 from autoseg.supernet.fast.parameter_free_ops import free_operation
 from autoseg.supernet.fast.weights import FREE, WEIGHTED, CellWeights, EdgeGroup, fused_form, of_kind
@@ -76,7 +73,7 @@ class Pieces:
         return torch.cat([self._pieces[stage, name][number] for name, number in edges])
 
 
-class SampledEdges(nn.Module):
+class SampledEdges(LaidOut):
     """Every edge of one group: the sampled operation times its weight, (N, G*c, H, W) -> grouped by G, E and c."""
 
     def __init__(self, group: EdgeGroup, channels: int, operations: Sequence[str]) -> None:
@@ -87,11 +84,6 @@ class SampledEdges(nn.Module):
         slots = len(self.numbers)
         self.inner_norm = SampledNorm(separable, slots, channels) if separable else None
         self.norm = SampledNorm(weighted, slots, channels) if weighted else None
-        self.layout: Layout = LAYOUTS["channels_last"]
-
-    def use_kernels(self, choice: KernelChoice) -> None:
-        """Use the layout of `choice` from now on."""
-        self.layout = LAYOUTS[choice.layout]
 
     def forward(self, state: Tensor, pieces: Pieces, sample: Sample) -> Tensor:
         """pieces: the cell's weights by edge."""

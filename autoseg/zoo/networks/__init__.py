@@ -1,7 +1,6 @@
 """The fixed networks: one file for each family, with a record for each network and its options. Loads without torch.
 
-A builder imports its torch modules, such as `autoseg.zoo.unet`, when it is called. Every file in this folder is
-imported; those of the literature come first, in order of time.
+A builder imports torch modules when it is called. All files here are imported, those of the literature first, by year.
 """
 
 import importlib

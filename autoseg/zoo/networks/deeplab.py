@@ -7,15 +7,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from autoseg.config.base import Flag, Whole
-from autoseg.registry import Network, register
+from autoseg.registry import Network, lazy, register
 from autoseg.zoo.schema import Dropout, FixedNetwork
 
 V1 = "Chen et al., Semantic image segmentation with deep convolutional nets and fully connected CRFs, ICLR 2015"
 V2 = "Chen et al., DeepLab, TPAMI 2018"
 V3 = "Chen et al., Rethinking atrous convolution, 2017"
 V3_PLUS = "Chen et al., Encoder-decoder with atrous separable convolution, ECCV 2018"
-CASCADED_BLOCKS = 3
-"""Blocks of DeepLabv3's cascade behind those of ResNet."""
 
 Rates = Annotated[tuple[Annotated[Whole, Field(ge=1, le=512)], ...], Field(min_length=1)]
 """Dilation of each branch at the published output stride; twice that at half of it."""
@@ -89,32 +87,26 @@ OF_BACKBONE = {"in_channels", "width", "output_stride", "batch_norm", "multi_gri
 """Options that the backbone takes; the network takes all others."""
 
 
-def _backbone(name: str, options: FixedNetwork, extra_blocks: int) -> Any:
-    own: dict[str, Any] = {key: value for key, value in options if key in OF_BACKBONE}
-    if name == "vgg16":
-        from autoseg.zoo.vgg import VGG16
-
-        return VGG16(**own, pool=3)
-    if name == "xception65":
-        from autoseg.zoo.xception import Xception65
-
-        return Xception65(**own)
-    from autoseg.zoo.resnet import ResNet
-
-    return ResNet(50 if name == "resnet50" else 101, **own, extra_blocks=extra_blocks)
+BACKBONES = {
+    "vgg16": lazy("autoseg.zoo.vgg", "VGG16", pool=3),
+    "resnet50": lazy("autoseg.zoo.resnet", "ResNet", depth=50),
+    "resnet101": lazy("autoseg.zoo.resnet", "ResNet", depth=101),
+    "xception65": lazy("autoseg.zoo.xception", "Xception65"),
+}
 
 
 def _register(
-    network: str, on: str, paper: str, options: type[FixedNetwork], class_name: str, *, short: bool = False,
-    extra_blocks: int = 0,
-) -> None:  # fmt: skip
-    """class_name: the network's class in `autoseg.zoo.deeplab`; short: its name without the backbone's means this."""
+    network: str, on: str, paper: str, options: type[FixedNetwork], class_name: str, *, short: bool = False, **more: Any
+) -> None:
+    """class_name: the network's class in `autoseg.zoo.deeplab`; short: its name without the backbone's means this.
+
+    more: what is fixed of the backbone.
+    """
 
     def build(given: FixedNetwork, outputs: int) -> Any:
-        from autoseg.zoo import deeplab
-
+        backbone = BACKBONES[on](**{key: value for key, value in given if key in OF_BACKBONE}, **more)
         own = {key: value for key, value in given if key not in {"name", *OF_BACKBONE}}
-        return getattr(deeplab, class_name)(_backbone(on, given, extra_blocks), outputs, **own)
+        return lazy("autoseg.zoo.deeplab", class_name)(backbone, outputs, **own)
 
     register(Network(f"{network}_{on}", paper, options, build, network if short else None, on, (8, 16, 32)))
 
@@ -129,7 +121,7 @@ def _register_on_resnets(*arguments: Any, **settings: Any) -> None:
 _register("deeplabv1", "vgg16", V1, V1Options, "DeepLabV1", short=True)
 _register("deeplabv2", "vgg16", V2, V2VggOptions, "DeepLabV2")
 _register_on_resnets("deeplabv2", V2, V2ResNetOptions, "DeepLabV2")
-_register_on_resnets("deeplabv3_cascade", V3, CascadeOptions, "DeepLabV3Cascade", extra_blocks=CASCADED_BLOCKS)
+_register_on_resnets("deeplabv3_cascade", V3, CascadeOptions, "DeepLabV3Cascade", extra_blocks=3)
 _register_on_resnets("deeplabv3", V3, V3Options, "DeepLabV3")
 _register_on_resnets("deeplabv3plus", V3_PLUS, V3PlusOptions, "DeepLabV3Plus")
 _register("deeplabv3plus", "xception65", V3_PLUS, V3PlusXceptionOptions, "DeepLabV3Plus")
