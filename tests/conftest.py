@@ -1,6 +1,10 @@
 """Every test runs on one thread, so that two workers share two cores, and its figures do not depend on the machine."""
 
+import atexit
+import os
+import shutil
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,9 @@ from autoseg.process import prepare_process
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 
+os.environ.setdefault("MPLCONFIGDIR", str(Path("~/.cache/matplotlib").expanduser()))  # its fonts are listed once
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="autoseg-cache-")  # what runs keep there is not the user's
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 torch.set_num_threads(1)
 prepare_process()  # as every command does
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it for what it runs in the background
