@@ -36,7 +36,7 @@ def _try_operation(name: str, plugin: str) -> None:
             state = torch.randn(2, CHANNELS, *SIZE)
             before, build = state.clone(), partial(OPERATIONS[name].build, CHANNELS, stride, nn.BatchNorm2d)
             where = f"{_who(name)} fails at stride {stride} with {CHANNELS} channels"
-            output = _try(build, [state], where, "operation-fails")
+            output = _try(build, [state], where, OPERATIONS)
             check_output(name, state, output, stride)
             if not torch.equal(before, state):
                 message = f"{_who(name)} changes its input, which other operations read too; leave out inplace=True"
@@ -64,7 +64,7 @@ def _try_upsampler(name: str, plugin: str) -> None:
             build, inputs = partial(upsampler.build, CHANNELS, OUT_CHANNELS), [features, size if less else None, guide]
             channels = f"{CHANNELS} channels in and {OUT_CHANNELS} out"
             where = f"{who} fails at size {_shape(size)} from {_shape(SIZE)} with {channels}"
-            output = _try(build, inputs, where, "upsampler-fails")
+            output = _try(build, inputs, where, UPSAMPLERS)
         found, expected = _shape_of(output), (2, OUT_CHANNELS, *size)
         if found != expected:
             raise PluginError(
@@ -77,14 +77,15 @@ def _try_upsampler(name: str, plugin: str) -> None:
     _check_cost(base, UPSAMPLERS, CHANNELS, CHANNELS)
 
 
-def _try(build: Callable[[], Any], inputs: Sequence[Any], where: str, code: str) -> Any:
+def _try(build: Callable[[], Any], inputs: Sequence[Any], where: str, kind: object) -> Any:
     """The output of what `build` makes. Raises: PluginError: either fails."""
     try:
         module = build()
         with torch.no_grad():
             return module(*inputs)
     except Exception as reason:
-        raise PluginError(f"{where}: {_said(reason)}", code=code) from reason
+        text = f"{where}: {_said(reason)}"
+        raise PluginError(text, code="operation-fails" if kind is OPERATIONS else "upsampler-fails") from reason
 
 
 def check_output(name: str, state: Tensor, output: Tensor, stride: int = 1) -> None:

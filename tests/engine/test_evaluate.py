@@ -276,8 +276,7 @@ def test_other_classes_are_refused(retrained: Path, tmp_path: Path, capsys: pyte
         error = capsys.readouterr().err
         assert error.startswith("error: ")
         assert error.endswith(" [classes-differ]\n")
-        assert "data has " in error
-        assert "trained for 7" in error
+        assert ("trained for 7" if "num_classes" in text else "does not know ('a', 'b', 'c')") in error
     root = write_folder(tmp_path / "more", {"train": [(32, 32)], "val": [(32, 32)]}, labels=9)
     assert run(["evaluate", str(retrained), "--data", str(root)]) == 2
     error = capsys.readouterr().err

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from autoseg.cli.main import run
+from helpers.plugins import nothing_stays
 
 FEWER = {
     "search": [
@@ -44,13 +45,14 @@ def commands(document: Path) -> list[list[str]]:
 def run_all(all_commands: list[list[str]], replacements: Mapping[str, str]) -> list[str]:
     """Run each with its words replaced and fewer steps; returns the names of the commands."""
     pattern = "|".join(map(re.escape, replacements))
-    for words in all_commands:
-        if replacements:
-            words = [re.sub(pattern, lambda found: replacements[found[0]], word) for word in words]
-        if words[0] == "python":
-            exec(words[2], {})
-            continue
-        settings = FEWER.get(words[0], []) + (SMALLER_TINY if words[0] == "search" and "tiny" in words else [])
-        fewer = [word for setting in settings for word in ("--set", setting)]
-        assert run([*words, *fewer]) == 0, " ".join(words)
+    with nothing_stays():  # of the plugins that a document shows
+        for words in all_commands:
+            if replacements:
+                words = [re.sub(pattern, lambda found: replacements[found[0]], word) for word in words]
+            if words[0] == "python":
+                exec(words[2], {})
+                continue
+            settings = FEWER.get(words[0], []) + (SMALLER_TINY if words[0] == "search" and "tiny" in words else [])
+            fewer = [word for setting in settings for word in ("--set", setting)]
+            assert run([*words, *fewer]) == 0, " ".join(words)
     return [words[0] for words in all_commands]
