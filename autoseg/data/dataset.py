@@ -123,10 +123,11 @@ def resolve(
     if training and (reason := unlearnable(found, looks)):
         raise reason
     data = described(found)
+    split = "train" if "train" in (data.splits or {}) else next(iter(data.splits or {}))
+    data = normalised(data, config, lambda: open_dataset(data, split), said.append)
     for line in said:
         (say or _log.info)(f"data: {line}")
-    split = "train" if "train" in (data.splits or {}) else next(iter(data.splits or {}))
-    return normalised(data, config, lambda: open_dataset(data, split))
+    return data
 
 
 def _places(config: DataConfig, skip: bool) -> list[tuple[str, Pair]]:

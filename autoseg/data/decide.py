@@ -478,8 +478,7 @@ def image_form(config: DataConfig, looks: Sequence[PairLook]) -> Decided:
         said.append(f"{cut.name} and others have 16 bits a colour, of which 8 are read; save TIFF or NPY to keep all")
     found = (*(most.most_common(1)[0][0] if most else usual for most, usual in ((channels, 3), (types, "uint8"))),)
     form = config.channels or found[0], config.pixel_type or found[1]
-    if form != (3, "uint8"):
-        said.append(f"images have {counted(int(form[0]), 'channel')} of {form[1]}")
+    said.append(f"images have {counted(int(form[0]), 'channel')} of {form[1]}")
     return Decided({"channels": form[0], "pixel_type": form[1]}, tuple(said))
 
 

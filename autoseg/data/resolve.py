@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -36,8 +35,6 @@ FEW_IMAGES = 32
 """Number of images that tell whether ImageNet's mean and deviation describe a data set."""
 MOST_FACTOR = 2.0
 """Largest factor between a channel's deviation and ImageNet's."""
-
-_log = logging.getLogger(__name__)
 
 
 class Placed(NamedTuple):
@@ -100,7 +97,7 @@ def decided(
     given: the user's settings. placed: as `resolve_layout` returns them. Where the files leave something open,
     there is an error, and the setting stays as it is.
     """
-    said = list(placed.said)
+    said = [*_places_said(placed.config), *placed.said]
     errors: list[DataError] = []
 
     def decide(config: DataConfig, decision: Callable[[], Decided]) -> DataConfig:
@@ -124,7 +121,9 @@ def decided(
     masks = [seen_labels(config, look) for look in looks]
     usable = any(mask.error is None for mask in masks)
     if known:
-        config = config.model_copy(update={"num_classes": len(config.classes or ())})
+        number = len(config.classes or ())
+        config = config.model_copy(update={"num_classes": number})
+        said.append(f"{number} classes of {title_of(config.layout)}, ignore label {ignored_label(config)}")
     elif usable:
         config = decide(config, lambda: decide_classes(config, masks))
     config = decide(config, lambda: image_form(config, looks))
@@ -132,6 +131,16 @@ def decided(
     config = decide(config, lambda: palette(config, looks))
     config = decide(config, lambda: shared_images(config, looks))
     return config, said, errors
+
+
+def _places_said(config: DataConfig) -> list[str]:
+    """Where the images and masks of each split are, in one line; none for annotations, which say it themselves."""
+    places = [
+        f"{split}: {place.list or f'{place.images} with {place.masks}'}"
+        for split, place in (config.splits or {}).items()
+        if not place.annotations
+    ]
+    return ["; ".join(places)] if places else []
 
 
 def unlearnable(config: DataConfig, looks: Sequence[PairLook]) -> DataError | None:
@@ -184,10 +193,14 @@ def _is_like_imagenet(dataset: SegmentationDataset) -> bool:
 
 
 def normalised(
-    data: ResolvedDataConfig, given: DataConfig, training: Callable[[], SegmentationDataset]
+    data: ResolvedDataConfig,
+    given: DataConfig,
+    training: Callable[[], SegmentationDataset],
+    say: Callable[[str], object] | None = None,
 ) -> ResolvedDataConfig:
     """`data` with the `mean` and `std` that are `given`, or else those of ImageNet or of the images of `training`.
 
+    say: is called with where they are from.
     Raises: DataError: ImageNet's are set, but there are not three channels; or an image that cannot be used.
     """
     mean, std = given.mean, given.std
@@ -196,8 +209,8 @@ def normalised(
         usual = data.normalise == "imagenet" or (data.normalise is None and photos)
         if usual and data.normalise is None and data.layout != "generated":
             usual = _is_like_imagenet(training())
-            if not usual:
-                _log.info("data: colours are unlike ImageNet's: mean and deviation are those of the training images")
+        if say is not None:
+            say(f"mean and deviation of {'ImageNet' if usual else 'the training images'}")
         if usual:
             found: tuple[Rgb, Rgb] = IMAGENET_MEAN, IMAGENET_STD
         else:

@@ -39,10 +39,17 @@ def test_a_set_that_is_well(root: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert lines[0] == f"a folder of images and masks in {root}: 16 train, 2 val, 3 classes, ignore label 255"
     rows = [line.split() for line in lines]
     kinds = ["PNG", "RGB", "8", "bit", "PNG", "L", "8", "bit"]
-    assert lines[2:4] == ["decisions:", "  3 classes from the labels that occur, 0..2; 255 beside them is ignored"]
-    assert json.loads((tmp_path / "out/check_data.json").read_text())["decisions"] == [lines[3].strip()]
-    assert rows[6] == ["train", "16", "48x40", "48x40", "48x40", "1", "16.2%", *kinds]
-    assert rows[7] == ["val", "2", "48x40", "48x40", "64x36", "2", "16.5%", *kinds]
+    assert lines[2:7] == [
+        "decisions:",
+        "  train: images/train with masks/train; val: images/val with masks/val",
+        "  3 classes from the labels that occur, 0..2; 255 beside them is ignored",
+        "  images have 3 channels of uint8",
+        "  mean and deviation of ImageNet",
+    ]
+    decisions = json.loads((tmp_path / "out/check_data.json").read_text())["decisions"]
+    assert decisions == [line.strip() for line in lines[3:7]]
+    assert rows[9] == ["train", "16", "48x40", "48x40", "48x40", "1", "16.2%", *kinds]
+    assert rows[10] == ["val", "2", "48x40", "48x40", "64x36", "2", "16.5%", *kinds]
     assert ["label", "class", "train", "pixels", "train", "images", "val", "pixels", "val", "images"] in rows
     assert sum(row[1:2] == ["class_2"] for row in rows) == 1
     assert [line for line in lines if line.startswith("wrote")] == [

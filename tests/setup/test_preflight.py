@@ -31,6 +31,7 @@ OPENS_DATA = (
     "autoseg.setup.settings.data_settings",
     "autoseg.setup.settings.resolve",
     "autoseg.setup.start.open_dataset",
+    "autoseg.api.evaluate.open_dataset",  # modules before what they import, so that they keep the real one
     "autoseg.api.plan.open_dataset",
     "autoseg.data.dataset.open_dataset",
     "autoseg.data.loading.cache.keep_samples",

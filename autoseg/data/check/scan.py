@@ -72,7 +72,7 @@ def scan_dataset(given: DataConfig, split: str | None, progress: Progress | None
     usable = [one.pair for one in facts if one.split == "train" and counter.is_usable(one)]
     if usable:
         try:
-            data = normalised(data, given, lambda: FolderDataset(data, usable, cache_bytes=0))
+            data = normalised(data, given, lambda: FolderDataset(data, usable, cache_bytes=0), said.append)
         except DataError as reason:
             problems.append(Problem("layout", "train", "", str(reason), stops=True))
     return Scan(data, facts, stopping, said, undecided), problems
