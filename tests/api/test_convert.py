@@ -171,7 +171,10 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     root = write_folder(tmp_path / "set", {"train": [(40, 40)] * 2, "val": [(40, 40)]}, labels=3)
     call("convert", root, tmp_path / "out")
     assert capsys.readouterr().out.splitlines() == [
+        "data: train: train/images with train/masks; val: val/images with val/masks",
         "data: 3 classes from the labels that occur, 0..2; 255 beside them is ignored",
+        "data: images have 3 channels of uint8",
+        "data: mean and deviation of ImageNet",
         "out (a folder of images and masks): 2 train, 1 val, 3 classes",
         f"wrote {tmp_path / 'out/data.yaml'}; next: autoseg check-data {tmp_path / 'out/data.yaml'}",
     ]
