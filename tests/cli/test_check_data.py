@@ -41,7 +41,7 @@ def test_a_set_that_is_well(root: Path, tmp_path: Path, capsys: pytest.CaptureFi
     kinds = ["PNG", "RGB", "8", "bit", "PNG", "L", "8", "bit"]
     assert lines[2:7] == [
         "decisions:",
-        "  train: images/train with masks/train; val: images/val with masks/val",
+        "  train: train/images with train/masks; val: val/images with val/masks",
         "  3 classes from the labels that occur, 0..2; 255 beside them is ignored",
         "  images have 3 channels of uint8",
         "  mean and deviation of ImageNet",

@@ -34,9 +34,12 @@ def test_from_a_folder_to_predictions(tmp_path: Path, capsys: pytest.CaptureFixt
     assert f"searched {a}: best val mIoU of the supernet 0." in captured.out
     assert f"next: autoseg decode {a}" in captured.out
     assert "search 4/4" in captured.err
-    assert captured.out.splitlines()[:2] == [
+    assert captured.out.splitlines()[:5] == [
         "data (a folder of images and masks): 8 train, 4 val, 3 test, 4 classes",
+        "  data: train: train/images with train/masks; val: val/images with val/masks; test: test/images with test/masks",
         "  data: 4 classes from the labels that occur, 0..3; 255 beside them is ignored",
+        "  data: images have 3 channels of uint8",
+        "  data: mean and deviation of ImageNet",
     ]
     config = yaml.safe_load((a / "config.yaml").read_text())
     assert (config["seed"], config["device"], config["search"]["epochs"]) == (2, "cpu", 2)
