@@ -36,7 +36,8 @@ def test_from_a_folder_to_predictions(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "search 4/4" in captured.err
     assert captured.out.splitlines()[:5] == [
         "data (a folder of images and masks): 8 train, 4 val, 3 test, 4 classes",
-        "  data: train: train/images with train/masks; val: val/images with val/masks; test: test/images with test/masks",
+        "  data: train: train/images with train/masks; val: val/images with val/masks; test: test/images with"
+        " test/masks",
         "  data: 4 classes from the labels that occur, 0..3; 255 beside them is ignored",
         "  data: images have 3 channels of uint8",
         "  data: mean and deviation of ImageNet",
