@@ -31,7 +31,7 @@ from autoseg.data.statistics import channel_statistics
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
-FEW_IMAGES = 32
+FEW_IMAGES = 16
 """Number of images that tell whether ImageNet's mean and deviation describe a data set."""
 MOST_FACTOR = 2.0
 """Largest factor between a channel's deviation and ImageNet's."""

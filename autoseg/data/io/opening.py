@@ -168,6 +168,8 @@ def _pillow_header(image: Image.Image) -> Header:
 
 def _orientation(image: Image.Image) -> int:
     """How the image is turned for viewing; 1 if nothing says it, or nothing that can be read."""
+    if image.format == "PNG" and not {"exif", "Raw profile type exif"} & image.info.keys():
+        return 1  # else Pillow decodes the whole file, to look for a note behind its pixels
     try:
         orientation = image.getexif().get(ORIENTATION, 1)
     except (*_UNREADABLE, TypeError, KeyError):
