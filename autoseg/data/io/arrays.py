@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +25,30 @@ NODATA = 42113
 IGNORED_MARK = -1
 """The label of ignored pixels in PyTorch, QGIS and labelme; it is read as 65535."""
 
+ATTEMPTS = 8
+"""Attempts to load an array."""
+
+
+def load_array(path: Path, mmap_mode: Literal["r"] | None = None) -> NDArray[Any]:
+    """`numpy.load` without pickles, from any thread.
+
+    It parses the header as Python, and CPython 3.11's parser may raise a SystemError ("AST constructor recursion depth
+    mismatch") where several threads use it at once (https://github.com/python/cpython/issues/106905); the next attempt
+    succeeds.
+    """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return np.asanyarray(np.load(path, mmap_mode, allow_pickle=False))
+        except SystemError:
+            continue
+    return np.asanyarray(np.load(path, mmap_mode, allow_pickle=False))
+
 
 def npy_shape(path: Path) -> tuple[int, ...]:
     """The shape of an array file, from its header. Raises: DataError: it is missing, or no array of numbers."""
     form, remedy = "an array, or is cut off", "save it with numpy.save, as an array of numbers"
     with unreadable(path, form, remedy, OSError, ValueError, EOFError, SyntaxError), missing_file(path):
-        return np.shape(np.load(path, mmap_mode="r", allow_pickle=False))
+        return np.shape(load_array(path, "r"))
 
 
 def read_npy(path: Path) -> NDArray[Any]:
@@ -38,7 +56,7 @@ def read_npy(path: Path) -> NDArray[Any]:
     check_pixels(path, npy_shape(path))
     with unreadable(path, "an array", "save it again", OSError, ValueError, EOFError):
         # not mapped: if another program cuts off a mapped file, the process dies
-        return np.asarray(np.load(path, allow_pickle=False))
+        return np.asarray(load_array(path))
 
 
 def check_pixels(path: Path, shape: tuple[int, ...]) -> None:

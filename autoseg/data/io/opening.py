@@ -23,6 +23,7 @@ from autoseg.data.io.arrays import (
     as_nodata,
     channels_last,
     check_numbers,
+    load_array,
     npy_shape,
     read_npy,
     read_tiff,
@@ -139,7 +140,7 @@ def read_header(path: Path) -> Header:
     """The header of an image file. Raises: DataError: the file is missing, or no image."""
     if is_npy(path):
         npy_shape(path)
-        array = channels_last(np.load(path, mmap_mode="r", allow_pickle=False), path)
+        array = channels_last(load_array(path, "r"), path)
         return _array_header(path, "NPY", array.shape, array.dtype, 1)
     with as_pillow_fails(path), _pillow_image(path) as image:
         return _array_header(path, "TIFF", *tiff_header(path)) if image is None else _pillow_header(image)
