@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from autoseg.config.data import DataConfig
 from autoseg.data.annotations.masks import annotations_in
+from autoseg.data.discovery.label_names import plain_name, plain_words
 from autoseg.data.discovery.pairs import BadFiles, Pair, checked_root, leave_out, pairs_of, split_config, within
 from autoseg.errors import DataError
 
@@ -20,10 +22,7 @@ def list_pairs(config: DataConfig, split: str, bad: BadFiles = None) -> list[Pai
     mask, or a name that comes twice.
     """
     root, place = checked_root(config.root or ""), split_config(config, split)
-    if place.annotations:
-        pairs = _annotated(root, config.layout, place.annotations, bad)
-    else:
-        pairs = pairs_of(config, split, bad)
+    pairs = _annotated(root, config, place.annotations, bad) if place.annotations else pairs_of(config, split, bad)
     unique: dict[str, Pair] = {}
     for pair in pairs:
         if pair[0] in unique:
@@ -38,14 +37,15 @@ def list_pairs(config: DataConfig, split: str, bad: BadFiles = None) -> list[Pai
     return _part(list(unique.values()), place.part, config.val_share, config.split_seed, root)
 
 
-def _annotated(root: Path, layout: str, split: str, bad: BadFiles) -> list[Pair]:
+def _annotated(root: Path, config: DataConfig, split: str, bad: BadFiles) -> list[Pair]:
     """The images of a split of annotations, with their painted masks."""
-    painted = annotations_in(root, layout)
+    painted = annotations_in(root, config.layout)
     if painted is None or split not in painted.images:
         raise DataError(
-            f"{root} no longer has annotations of {layout} for the split '{split}'; restore them",
+            f"{root} no longer has annotations of {config.layout} for the split '{split}'; restore them",
             code="annotations-missing",
         )
+    _check_names(root, config, painted.names)
     pairs = []
     for pair in painted.images[split]:
         if pair[2] in painted.faults:
@@ -53,6 +53,25 @@ def _annotated(root: Path, layout: str, split: str, bad: BadFiles) -> list[Pair]
         else:
             pairs.append(pair)
     return pairs
+
+
+def _check_names(root: Path, config: DataConfig, names: Sequence[str]) -> None:
+    """Check that `label_map` still fits the names of annotations: one more or one fewer shifts the labels of others.
+
+    Raises: DataError: a label of another class than its name says, or a name that the map lacks.
+    """
+    if config.classes is None or config.label_map is None:
+        return
+    places = {plain_words(name): place for place, name in enumerate(config.classes)}
+    for label, name in enumerate(map(plain_name, names), start=1):
+        place, target = places.get(plain_words(name)), config.label_map.get(label)
+        is_new = place is None and target is None
+        if is_new or (place is not None and place != (label if target is None else target)):
+            raise DataError(
+                f"the class names of the annotations in {root} no longer fit data.label_map, first {name!r} (label"
+                f" {label}); restore the annotations, or start from them anew without data.label_map",
+                code="names-changed",
+            )
 
 
 def _part(pairs: list[Pair], part: str, val_share: float, seed: int, root: Path) -> list[Pair]:

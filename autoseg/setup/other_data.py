@@ -10,6 +10,7 @@ from typing import Any
 from autoseg.config.base import merge, parse
 from autoseg.config.data import ANNOTATIONS, DataConfig, ResolvedDataConfig
 from autoseg.data.dataset import resolve
+from autoseg.data.discovery.label_names import plain_words
 from autoseg.data.discovery.label_values import BINARY
 from autoseg.errors import ConfigError, DataError
 from autoseg.setup.settings import Source, data_overrides, given_data
@@ -102,8 +103,8 @@ def as_trained(
 
     Raises: ConfigError: `other` has a class that `own` lacks.
     """
-    places = {_plain(name): place for place, name in enumerate(own.classes)}
-    strange = [name for name in other.classes if _plain(name) not in places]
+    places = {plain_words(name): place for place, name in enumerate(own.classes)}
+    strange = [name for name in other.classes if plain_words(name) not in places]
     if strange:
         some = ", ".join(map(repr, strange[:4])) + ", ..." * (len(strange) > 4)
         raise ConfigError(
@@ -112,7 +113,7 @@ def as_trained(
             " them with data.label_map",
             code="classes-differ",
         )
-    targets = {label: places[_plain(name)] for label, name in enumerate(other.classes)}
+    targets = {label: places[plain_words(name)] for label, name in enumerate(other.classes)}
     targets[other.ignore_label] = own.ignore_label
     stored = {**{label: label for label in targets}, **(other.label_map or {})}
     label_map = {label: targets.get(used, used) for label, used in stored.items()}
@@ -127,10 +128,6 @@ def as_trained(
             "label_map": changed or None,
         }
     )
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", " ", name.strip().lower())
 
 
 def _on_its_own(merged: Mapping[str, Any], said: Mapping[str, Any]) -> ResolvedDataConfig | None:

@@ -88,11 +88,16 @@ class Folder:
         return None
 
 
-@lru_cache(maxsize=1)  # a large file is read to recognise it, and then for what it holds
 def read_json(path: Path) -> Any:
     """The content of a JSON file. Raises: DataError: it cannot be read."""
     with unreadable(path, "JSON", "export it again", OSError, ValueError, RecursionError), missing_file(path):
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        status = path.stat()
+        return _content(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=1)  # a large file is read to recognise it, and then for what it holds
+def _content(path: Path, size: int, changed: int) -> Any:
+    return json.loads(path.read_text(encoding="utf-8-sig"))
 
 
 def number(value: object, source: Path, what: str) -> float:

@@ -71,6 +71,11 @@ def plain_name(name: str) -> str:
     return "background" if name.strip("_ ").lower() == "background" else name
 
 
+def plain_words(name: str) -> str:
+    """The name as names are compared: lower case, with one space for `-`, `_` and spaces."""
+    return re.sub(r"[\s_-]+", " ", name.strip().lower())
+
+
 def _labelled(file: Path, names: Mapping[int, str], numbered: bool) -> LabelNames:
     used = {label: plain_name(name) for label, name in names.items() if not is_ignored(name)}
     return LabelNames(file, used, frozenset(names.keys() - used.keys()), numbered)
