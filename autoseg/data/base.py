@@ -22,6 +22,8 @@ LabelMask: TypeAlias = NDArray[np.integer[Any]]
 """uint8, or uint16 if a label or the ignore label is above 255."""
 CACHE_BYTES = 2 * 2**30
 LABELS = 65536
+NO_CLASS = LABELS
+"""Where a label map sends a label that no mask may hold."""
 
 
 class Sample(NamedTuple):
@@ -148,17 +150,18 @@ class SegmentationDataset(ABC):
         check_labels(self.where(index), stored)
         if not self._legal[stored].all():
             wrong = int(stored[~self._legal[stored]].min())
+            classes = f"but the data set has {self.num_classes} classes (0..{self.num_classes - 1}) and ignore label"
+            why = "but its data set has no such class" if wrong in self.label_map else f"{classes} {self.ignore_label}"
             raise DataError(
-                f"label {wrong} in {self.where(index)}, but the data set has {self.num_classes} classes"
-                f" (0..{self.num_classes - 1}) and ignore label {self.ignore_label}; map it with data.label_map",
-                code="label-out-of-range",
+                f"label {wrong} in {self.where(index)}, {why}; map it with data.label_map", code="label-out-of-range"
             )
         labels: LabelMask = self._lookup[stored]
         return labels
 
     def _check_label_map(self) -> None:
+        known = self.ignore_label, NO_CLASS
         for source, target in self.label_map.items():
-            if not (0 <= source < LABELS and (0 <= target < self.num_classes or target == self.ignore_label)):
+            if not (0 <= source < LABELS and (0 <= target < self.num_classes or target in known)):
                 raise DataError(
                     f"data.label_map sends {source} to {target}, but the data set has {self.num_classes} classes"
                     f" (0..{self.num_classes - 1}) and ignore label {self.ignore_label}; correct data.label_map",

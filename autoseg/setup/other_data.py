@@ -9,6 +9,7 @@ from typing import Any
 
 from autoseg.config.base import merge, parse
 from autoseg.config.data import ANNOTATIONS, DataConfig, ResolvedDataConfig
+from autoseg.data.base import NO_CLASS
 from autoseg.data.dataset import resolve
 from autoseg.data.discovery.label_names import plain_words
 from autoseg.data.discovery.label_values import BINARY
@@ -116,7 +117,8 @@ def as_trained(
     targets = {label: places[plain_words(name)] for label, name in enumerate(other.classes)}
     targets[other.ignore_label] = own.ignore_label
     stored = {**{label: label for label in targets}, **(other.label_map or {})}
-    label_map = {label: targets.get(used, used) for label, used in stored.items()}
+    label_map = dict.fromkeys([*range(own.num_classes), own.ignore_label], NO_CLASS)  # what the other set lacks
+    label_map |= {label: targets.get(used, used) for label, used in stored.items()}
     if targets != {label: label for label in range(len(other.classes))} | {other.ignore_label: other.ignore_label}:
         say(f"data: {len(other.classes)} classes are matched with the network's by their names")
     changed = {label: used for label, used in sorted(label_map.items()) if label != used}

@@ -13,7 +13,7 @@ from PIL import Image
 
 from autoseg.config.data import DataConfig, ResolvedDataConfig
 from autoseg.data.dataset import open_dataset, resolve
-from autoseg.errors import ConfigError
+from autoseg.errors import ConfigError, DataError
 from autoseg.setup.other_data import as_trained, data_for_run
 
 SIZE = (32, 40)
@@ -67,6 +67,17 @@ def test_another_ignore_label(own: ResolvedDataConfig, tmp_path: Path) -> None:
     folder = write(tmp_path / "other", [0, 1, 7], ["road", "sky"])
     (folder / "data.yaml").write_text("root: .\nignore_label: 7\n")
     assert np.array_equal(mask_of(data_for_run(own, folder / "data.yaml")), columns([1, 0, -1]))
+
+
+@pytest.mark.parametrize("stray", [2, 255])
+def test_labels_that_the_other_set_lacks_are_no_classes_of_the_network(
+    own: ResolvedDataConfig, tmp_path: Path, stray: int
+) -> None:
+    folder = write(tmp_path / "other", [0, 1, stray])
+    (folder / "data.yaml").write_text("root: .\nclasses: [road, sky]\nignore_label: 9\n")
+    other = data_for_run(own, folder / "data.yaml")
+    with raises_code(DataError, "label-out-of-range", f"label {stray} in", "its data set has no such class", ".png"):
+        mask_of(other)
 
 
 def test_names_that_the_network_does_not_know(own: ResolvedDataConfig, tmp_path: Path) -> None:

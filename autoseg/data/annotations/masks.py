@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,11 +125,12 @@ def find_annotations(folder: Folder, layout: str = "auto") -> AnnotationSet | No
 
 
 def _paint_all(found: AnnotationSet, root: Path, place: Path, state: str) -> dict[str, Any]:
-    """Paint all masks into `place`, and write and return what they hold."""
+    """Paint all masks into a new folder, write what they hold there, move it to `place`, and return what they hold."""
     images = [(split or ALL, one) for split, some in found.images.items() for one in some]
     labels = {name: number for number, name in enumerate(found.names, start=1)}
     faults: dict[str, tuple[str, str]] = {}
     names = _names(images)
+    fresh = place.with_name(f"{place.name}.{uuid4().hex[:8]}")
 
     def work(index: int) -> NDArray[np.int64]:
         one = images[index][1]
@@ -137,13 +139,12 @@ def _paint_all(found: AnnotationSet, root: Path, place: Path, state: str) -> dic
         except DataError as reason:
             faults[f"{index:06d}.png"] = str(reason), reason.code
             return np.zeros(len(labels) + 1, dtype=np.int64)
-        Image.fromarray(mask.astype(np.uint8) if len(labels) < 256 else mask).save(place / f"{index:06d}.png")
+        Image.fromarray(mask.astype(np.uint8) if len(labels) < 256 else mask).save(fresh / f"{index:06d}.png")
         return np.bincount(mask.ravel(), minlength=len(labels) + 1)
 
     _log.info(f"data: paint {len(images):,} masks of {found.title} into {place}")
     try:
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
+        fresh.mkdir(parents=True)
         pixels = np.sum(in_threads(work, len(images)), axis=0)
         record = {
             "state": state, "layout": found.layout, "title": found.title, "order": found.order,
@@ -151,14 +152,28 @@ def _paint_all(found: AnnotationSet, root: Path, place: Path, state: str) -> dic
             "images": [[split, names[split, one.image], within(root, one.image)] for split, one in images],
             "said": found.said,
         }  # fmt: skip
-        write_text(place / _MANIFEST, json.dumps(record))
+        write_text(fresh / _MANIFEST, json.dumps(record))
+        _move(fresh, place, state)
     except OSError as reason:
         raise DataError(
             f"the masks of {found.title} cannot be written to {place} ({one_line(reason)}); free space, or set"
             " XDG_CACHE_HOME to another folder",
             code="folder-unwritable",
         ) from None
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
     return record
+
+
+def _move(fresh: Path, place: Path, state: str) -> None:
+    """Rename `fresh` to `place`, unless another process has painted the same masks there meanwhile."""
+    try:
+        if _record(place, state) is None:
+            shutil.rmtree(place, ignore_errors=True)
+            fresh.rename(place)
+    except OSError:
+        if _record(place, state) is None:
+            raise
 
 
 def _names(images: Sequence[tuple[str, AnnotatedImage]]) -> dict[tuple[str, Path], str]:
