@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from autoseg._version import __version__
@@ -11,6 +12,8 @@ from autoseg.errors import RunError
 from autoseg.genotype.decode import decode as decode_probs
 from autoseg.genotype.schema import Genotype
 from autoseg.space.snapshot import ArchProbs
+
+_log = logging.getLogger(__name__)
 
 
 def decode(
@@ -76,8 +79,16 @@ def arch_of(run: Run, epoch: int | None = None) -> tuple[ArchProbs, SearchConfig
     snapshots = {int(path.stem.removeprefix("epoch_")): path for path in (run.path / "arch").glob("epoch_*.npz")}
     if not snapshots:
         raise RunError(
-            f"{run.path} has not finished an epoch yet; wait, or go on with it by `autoseg search --resume`",
+            f"{run.path} diverged at {run.diverged} before its first epoch ended; search again with a lower"
+            " search.optimizer.lr"
+            if run.diverged
+            else f"{run.path} has not finished an epoch yet; wait, or go on with it by `autoseg search --resume`",
             code="no-epoch-yet",
+        )
+    if where := run.diverged:
+        _log.warning(
+            f"{run.path} diverged at {where}, so its architecture is not a result; search again with a lower"
+            " search.optimizer.lr"
         )
     at = max(snapshots) if epoch is None else epoch
     if at not in snapshots:

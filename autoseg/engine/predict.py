@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,13 @@ from autoseg.engine.device_check import prepare
 from autoseg.engine.environment import pick_device
 from autoseg.engine.inference import PLAIN, resized_bands, score_bands
 from autoseg.engine.run_directory import Run
-from autoseg.errors import ConfigError, RunError
+from autoseg.errors import CheckpointError, ConfigError, RunError
 from autoseg.network import for_inference
 from autoseg.network.base import SegmentationNetwork
 from autoseg.zoo.build import build_network
 from autoseg.zoo.schema import at_output_stride
+
+_log = logging.getLogger(__name__)
 
 Inference = InferenceConfig | Mapping[str, Any]
 
@@ -84,11 +87,17 @@ def load_network(
             code="run-kind-differs",
         )
     config = run.config(RetrainConfig)
-    saved = load_checkpoint(run.checkpoints / f"{checkpoint}.pt", "retrain", config.architecture.to_dict())
+    file = run.checkpoints / f"{checkpoint}.pt"
+    if where := run.diverged:
+        advice = f"{path} diverged at {where}; train again with a lower retrain.optimizer.lr"
+        if not file.is_file():
+            raise CheckpointError(f"{advice}, as nothing was saved before", code="checkpoint-missing")
+        _log.warning(f"{advice}; this is the network saved before")
+    saved = load_checkpoint(file, "retrain", config.architecture.to_dict())
     architecture, data = at_output_stride(config.architecture, output_stride), config.data
     single_output = config.retrain.single_output
     network = build_network(architecture, data.num_classes, in_channels=data.channels, single_output=single_output)
-    with fitting(run.checkpoints / f"{checkpoint}.pt"):
+    with fitting(file):
         average, prefix = saved["state"]["average"], "" if saved["state"]["average"] is None else "module."
         weights = saved["state"]["network"] if average is None else average
         weights = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from autoseg.config.training import RetrainSchedule
 from autoseg.data.dataset import SegmentationDataset
 from autoseg.data.loading.loader import Batch
+from autoseg.data.wording import counted
 from autoseg.engine.accumulation import accumulated, accumulation_notes, steps_in_epoch
 from autoseg.engine.checkpoint import Kind
 from autoseg.engine.config import RetrainConfig
@@ -20,8 +21,8 @@ from autoseg.engine.cuda_graphs import CudaGraphs, Inputs, Recordings
 from autoseg.engine.optim import autocast, build_optimizer, clip_gradients, loss_scale, make_scaler, set_learning_rate
 from autoseg.engine.run_directory import Run
 from autoseg.engine.trainer import Figures
-from autoseg.engine.training import batches_of_steps, make_loader, make_loss, seed_of, validation_figures
-from autoseg.errors import ConfigError, DataError
+from autoseg.engine.training import batches_of_steps, check_batch, make_loader, make_loss, seed_of, validation_figures
+from autoseg.errors import ConfigError
 from autoseg.files import one_line
 from autoseg.genotype.schema import Genotype
 from autoseg.losses.losses import sample_pixels
@@ -49,12 +50,8 @@ class RetrainTask:
         self.train_set, self.val_set = train, val
         if isinstance(self.blueprint, FixedNetwork):
             _check_network(self.blueprint, self.schedule, train.channels)
-        if len(train) < self.schedule.batch_size:
-            raise DataError(
-                f"there are {len(train)} training images, but retrain.batch_size is {self.schedule.batch_size};"
-                " lower retrain.batch_size or add images",
-                code="batch-too-large",
-            )
+        said = f"the data has {counted(len(train), 'training image')}"
+        check_batch("retrain", self.schedule.batch_size, len(train), said)
         self.loader = make_loader(config, train, list(range(len(train))), "train", device)
         self.steps_per_epoch = steps_in_epoch(len(self.loader), self.schedule, "retrain")
 

@@ -15,6 +15,9 @@ from autoseg.files import read_yaml, to_yaml, write_text
 LEFTOVERS = ".*.tmp"
 """Unfinished files of a killed process (see `write_atomically`)."""
 
+DIVERGED = "diverged"
+"""The kind of the row in metrics.jsonl that ends a run whose loss was no longer finite."""
+
 
 class Run:
     """One run directory: its settings, metrics and checkpoints."""
@@ -106,6 +109,12 @@ class Run:
             return []
         lines = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    @property
+    def diverged(self) -> str | None:
+        """Where the loss was no longer finite, if the run ended so: `epoch 3, step 120 of the run`."""
+        last = (self.metrics() or [{}])[-1]
+        return f"epoch {last['epoch'] + 1}, step {last['step']} of the run" if last.get("kind") == DIVERGED else None
 
     def close(self) -> None:
         """Flush TensorBoard."""

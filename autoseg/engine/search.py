@@ -19,8 +19,8 @@ from autoseg.engine.cuda_graphs import CudaGraphs, Inputs, Recordings
 from autoseg.engine.optim import autocast, build_optimizer, clip_gradients, loss_scale, make_scaler, set_learning_rate
 from autoseg.engine.run_directory import Run
 from autoseg.engine.trainer import Figures
-from autoseg.engine.training import batches_of_steps, make_loader, make_loss, seed_of, validation_figures
-from autoseg.errors import ConfigError, DataError
+from autoseg.engine.training import batches_of_steps, check_batch, make_loader, make_loss, seed_of, validation_figures
+from autoseg.errors import ConfigError
 from autoseg.files import to_yaml, write_text
 from autoseg.losses.losses import SegmentationLoss
 from autoseg.supernet import Supernet, build_supernet, choose_kernels
@@ -46,12 +46,8 @@ class SearchTask:
         self.train_set, self.val_set = train, val
         self.indices_a, self.indices_b = halve(len(train), self.schedule.train_a_fraction, config.seed)
         for name, indices in (("trainA", self.indices_a), ("trainB", self.indices_b)):
-            if len(indices) < self.schedule.batch_size:
-                raise DataError(
-                    f"{name} has {len(indices)} of the {len(train)} training images, but search.batch_size is"
-                    f" {self.schedule.batch_size}; lower search.batch_size or add images",
-                    code="batch-too-large",
-                )
+            said = f"{name} has {len(indices)} of the {len(train)} training images"
+            check_batch("search", self.schedule.batch_size, len(indices), said)
         self.loader_a = make_loader(config, train, self.indices_a.tolist(), "train_a", device)
         self.loader_b = make_loader(config, train, self.indices_b.tolist(), "train_b", device)
         self.steps_per_epoch = steps_in_epoch(len(self.loader_a), self.schedule, "search")

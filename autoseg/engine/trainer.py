@@ -7,6 +7,7 @@ for bit on a CPU.
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 import time
@@ -21,9 +22,11 @@ from torch import Tensor
 from autoseg.config.training import TrainingConfig
 from autoseg.engine.checkpoint import Kind, fitting, load_checkpoint, save_checkpoint
 from autoseg.engine.log import Progress
-from autoseg.engine.run_directory import Run
+from autoseg.engine.run_directory import DIVERGED, Run
 from autoseg.errors import Interrupted, RunError
 from autoseg.files import shell_quoted
+
+_log = logging.getLogger(__name__)
 
 Figures = Mapping[str, Mapping[str, float | Tensor]]
 """Figures to log after a step or a validation: kind of row -> name -> value."""
@@ -168,6 +171,7 @@ class Trainer:
         noted, self._finite = self._finite, {}
         for kind, finite in noted.items():
             if not bool(finite):
+                self.run_directory.log(DIVERGED, self.epoch, self.done)
                 raise RunError(
                     f"the {kind} loss is no longer finite at epoch {self.epoch + 1}, step {self.step_in_epoch} of"
                     f" {self.run_directory.path}; start again with a lower learning rate"
@@ -191,6 +195,11 @@ class Trainer:
         save_checkpoint(self.run_directory.checkpoints / name, self.task.kind, self.task.architecture, contents)
 
     def _restore(self) -> None:
+        if where := self.run_directory.diverged:
+            _log.warning(
+                f"this run diverged at {where}, and may do so again; if it does, start another with a lower"
+                f" {self.task.kind}.optimizer.lr"
+            )
         if not (self.run_directory.checkpoints / "last.pt").exists():
             self.run_directory.rewind(0, 0)
             return

@@ -13,7 +13,7 @@ from autoseg.data.loading.loader import Batch, BatchLoader
 from autoseg.data.statistics import class_weights, count_classes, repeat_factors
 from autoseg.engine.config import AnyConfig
 from autoseg.engine.evaluate import evaluate_network
-from autoseg.errors import ConfigError
+from autoseg.errors import ConfigError, DataError
 from autoseg.losses.losses import SegmentationLoss
 
 
@@ -31,6 +31,13 @@ def make_loader(
         device=device if device.type == "cuda" else None, balanced=schedule.balanced_sampling,
         chances=repeat_factors(dataset, indices) if schedule.balanced_sampling else None,
     )  # fmt: skip
+
+
+def check_batch(kind: str, batch_size: int, images: int, said: str) -> None:
+    """Raises: DataError: fewer images than a batch; `said` says which these are."""
+    if images < batch_size:
+        remedy = f"lower {kind}.batch_size or add images" if images > 1 else "add images, as a batch has two or more"
+        raise DataError(f"{said}, but {kind}.batch_size is {batch_size}; {remedy}", code="batch-too-large")
 
 
 def batches_of_steps(

@@ -146,7 +146,7 @@ def count_steps(config: SearchConfig, images: int) -> Steps:
     if min(halves) < schedule.batch_size:
         raise ConfigError(
             f"batch {schedule.batch_size}: the {images} training images are {halves[0]} in trainA and {halves[1]} in"
-            f" trainB; give a batch of at most {min(halves)}, or more images",
+            f" trainB; give {f'a batch of at most {min(halves)}, or ' * (min(halves) > 1)}more images",
             code="batch-too-large",
         )
     steps = steps_in_epoch(halves[0] // schedule.batch_size, schedule, "search")

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.errors import raises_code
-from helpers.tiny_runs import SEARCH, call, checkpoint, search_task, write_config
+from helpers.errors import check_line, raises_code
+from helpers.tiny_runs import RETRAIN, SEARCH, call, checkpoint, search_task, write_config
 
 from autoseg.cli.main import run
+from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.search import SearchTask
 from autoseg.engine.trainer import Trainer
 from autoseg.errors import RunError
@@ -58,6 +59,64 @@ def test_nothing_is_saved_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     call("search", "--out", tmp_path / "run", "--resume")
 
 
+def spoil_retraining(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    before = RetrainTask.step
+
+    def step(task: RetrainTask, batches: Any, epoch: int, number: int) -> Any:
+        figures = before(task, batches, epoch, number)
+        return {"train": {**figures["train"], "loss": torch.tensor(float("nan"))}} if number == at else figures
+
+    monkeypatch.setattr(RetrainTask, "step", step)
+
+
+@pytest.mark.slow
+def test_decoding_says_that_the_search_diverged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    spoil(monkeypatch, "train", 6, float("nan"))
+    config, out = write_config(tmp_path / "c.yaml", SEARCH, {"search": {"log_every": 1}}), tmp_path / "run"
+    assert run(["search", "--config", str(config), "--out", str(out)]) == 2
+    assert "diverged" not in caplog.text
+    call("decode", out)
+    assert f"{out} diverged at epoch 2, step 7 of the run" in caplog.text
+    monkeypatch.undo()
+    caplog.clear()
+    call("search", "--out", out, "--resume")
+    assert "this run diverged at epoch 2, step 7 of the run" in caplog.text
+    caplog.clear()
+    call("decode", out, "--overwrite")
+    assert "diverged" not in caplog.text, "the resumed run went well"
+
+
+@pytest.mark.slow
+def test_decoding_a_search_that_diverged_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    spoil(monkeypatch, "train", 0, float("nan"))
+    config, out = write_config(tmp_path / "c.yaml", SEARCH, {"search": {"log_every": 1}}), tmp_path / "run"
+    assert run(["search", "--config", str(config), "--out", str(out)]) == 2
+    assert run(["decode", str(out)]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    check_line(line, "no-epoch-yet", out, "diverged at epoch 1, step 1", "search.optimizer.lr")
+    assert "--resume" not in line
+
+
+@pytest.mark.slow
+def test_evaluating_a_retraining_that_diverged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = write_config(tmp_path / "c.yaml", RETRAIN, {"retrain": {"log_every": 1, "epochs": 2}})
+    for out, at in ((tmp_path / "at_once", 0), (tmp_path / "later", 9)):
+        with monkeypatch.context() as patch:
+            spoil_retraining(patch, at)
+            assert run(["retrain", "--config", str(config), "--out", str(out)]) == 2
+    capsys.readouterr()
+    assert run(["evaluate", str(tmp_path / "at_once")]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    check_line(line, "checkpoint-missing", "diverged at epoch 1, step 1", "retrain.optimizer.lr")
+    assert "--resume" not in line
+    call("evaluate", tmp_path / "later")
+    assert f"{tmp_path / 'later'} diverged at epoch 2, step 10" in caplog.text
+
+
 def test_losses_are_read_where_they_are_logged_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Noting that a loss on a device without values (meta) is finite reads none; looking does."""
     loop = Trainer(search_task(), run_directory=None)  # type: ignore[arg-type]
@@ -72,9 +131,15 @@ def test_a_finite_loss_after_it_does_not_hide_it() -> None:
     class Directory:
         path = Path("somewhere")
 
+        def log(self, *row: object) -> None:
+            logged.append(row)
+
+    logged: list[tuple[object, ...]] = []
+
     loop = Trainer(search_task(), Directory())  # type: ignore[arg-type]
     for loss in (1.0, float("nan"), 2.0):
         loop._note_finite({"train": {"loss": torch.tensor(loss)}})
     with raises_code(RunError, "loss-not-finite", "train loss"):
         loop._check_finite()
+    assert logged == [("diverged", 0, 0)]
     loop._check_finite()

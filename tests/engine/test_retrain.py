@@ -228,6 +228,12 @@ def test_too_few_images() -> None:
         make(batch_size=17)
 
 
+def test_a_single_image_does_not_ask_for_a_smaller_batch() -> None:
+    with raises_code(DataError, "batch-too-large", "1 training image,", "add images") as raised:
+        make(data={"generated": {"train": 1}})
+    assert "lower" not in str(raised.value)
+
+
 # --- a run ------------------------------------------------------------------------------------------------------------
 
 

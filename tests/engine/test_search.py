@@ -81,6 +81,12 @@ def test_halves_too_small_for_a_batch() -> None:
         search_task(batch_size=3, train_a_fraction=0.9)
 
 
+def test_a_half_of_one_image_does_not_ask_for_a_smaller_batch() -> None:
+    with raises_code(DataError, "batch-too-large", "trainB has 1 of the 16", "add images") as raised:
+        search_task(batch_size=2, train_a_fraction=0.94)
+    assert "lower" not in str(raised.value)
+
+
 # --- one step ---------------------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,7 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.er
 _LFS_START = b"version https://git-lfs"
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BITS_PER_SAMPLE, _SUBFILE_TYPE, _EXTRA_SAMPLES = 258, 254, 338
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # twice as many pixels are an error
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # it warns of each TIFF that `read_tiff` reads
 
 

@@ -1,5 +1,7 @@
 """Reading files of every kind."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -121,3 +123,18 @@ def test_arrays_are_loaded_again_where_the_parser_fails_between_threads(
 
     monkeypatch.setattr(np, "load", load)
     assert np.array_equal(read_mask(tmp_path / "a.npy"), LABELS)
+
+
+def test_pillow_does_not_warn_of_a_large_image(tmp_path: Path) -> None:
+    """In a process of its own, since pytest sets the filters of warnings."""
+    Image.new("L", (60, 50)).save(tmp_path / "large.png")
+    code = f"""
+from pathlib import Path
+from PIL import Image
+from autoseg.data.io.opening import read_header
+Image.MAX_IMAGE_PIXELS = 2000
+print(read_header(Path({str(tmp_path / "large.png")!r})).size)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "(50, 60)"
+    assert done.stderr == ""
