@@ -47,8 +47,6 @@ from autoseg.space.schema import SearchSpace
 from autoseg.supernet import build_supernet
 
 HALVES: tuple[Half, Half] = ("weights", "architecture")
-DRAWS = 8
-"""Over which the figures of GDAS are means."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "pc_darts": {"pc_darts": 4},
@@ -76,11 +74,11 @@ def draw(contender: Contender, number: int) -> None:
         arch.draw(number, arch.space.relaxation.gdas[0])
 
 
-def count(contender: Contender, config: SearchConfig) -> dict[str, Any]:
-    """The figures that need no clock."""
+def count(contender: Contender, config: SearchConfig, draws: int) -> dict[str, Any]:
+    """The figures that need no clock; those of GDAS are means over `draws`."""
     space = config.space
     found: list[dict[str, Any]] = []
-    for number in range(DRAWS if space.relaxation.gdas else 1):
+    for number in range(draws if space.relaxation.gdas else 1):
         draw(contender, number)
         contender.step("architecture")
         observed = {half: observe(contender, half) for half in HALVES}
@@ -96,10 +94,12 @@ def count(contender: Contender, config: SearchConfig) -> dict[str, Any]:
     return {"parameters": sum(p.numel() for p in contender.network.parameters()), **means}
 
 
-def costs(configs: Mapping[str, SearchConfig], device: torch.device, rounds: int) -> dict[str, dict[str, Any]]:
+def costs(
+    configs: Mapping[str, SearchConfig], device: torch.device, rounds: int, draws: int
+) -> dict[str, dict[str, Any]]:
     """Of each variant; all are timed in turn, round after round, so that a disturbance falls on all of them."""
     contenders = {name: contender_of(config, device) for name, config in configs.items()}
-    figures = {name: count(contender, configs[name]) for name, contender in contenders.items()}
+    figures = {name: count(contender, configs[name], draws) for name, contender in contenders.items()}
     seconds: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
     for number in range(rounds + 1):
         for name, contender in contenders.items():
@@ -254,6 +254,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--variants", type=_variants, default=list(VARIANTS), metavar="A,B", help=f"of {', '.join(VARIANTS)} (all)")
     add("--seeds", type=_at_least(0), default=1, help="searches of each variant, seeds 0, 1, ...; 0: costs alone (1)")
     add("--rounds", type=_at_least(1), default=5, help="timed rounds that count (5)")
+    add("--draws", type=_at_least(1), default=8, help="over which the figures of GDAS are means (8)")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="any setting, such as search.epochs=6")
     add("--device", default="auto", help="auto, cpu or cuda")
     add("--threads", type=_at_least(1), help="CPU threads (as PyTorch chooses)")
@@ -273,7 +274,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     settings = {"space": options.space, "data": options.data, "set": given, "rounds": options.rounds}
     results = Results(options.out, settings, machine.describe(device))
     if any("cost" not in results.of(name) for name in configs):
-        for name, cost in costs(configs, device, options.rounds).items():
+        for name, cost in costs(configs, device, options.rounds, options.draws).items():
             space, classes = configs[name].space, configs[name].data.num_classes
             counted = count_cost(lambda s=space, c=classes: build_supernet(s, c), configs[name].search.crop)
             results.of(name)["cost"] = {**cost, "multiply_adds": counted.multiply_adds}

@@ -31,12 +31,28 @@ CARDS = (8, 12, 16, 24, 80)
 """In GB of 10^9 bytes, a little less than such cards have."""
 PRECISIONS = ("float32", "bf16")
 GENOTYPE, CROP, BATCH, SMALL_BATCH = "auto_deeplab_s", 769, 8, 2
-CLASSES, CHECKED = 19, {"auto_deeplab": ((129, 2), (321, 2)), "fast": ((321, 8),)}
-"""Space -> crops and batches that `scripts/gpu/run.sh bench` measures."""
+CLASSES = 19
+CHECKED = (("auto_deeplab", 129, 2), ("auto_deeplab", 321, 2), ("fast", 321, 8))
+"""Spaces, crops and batches that `scripts/gpu/run.sh bench` measures."""
 STEPS = (10, 20, 40)
 """k of the sides 32k + 1 that are predicted."""
 MOST = 128
 """The greatest k that is proposed."""
+
+
+class Options(NamedTuple):
+    """What is predicted, for which cards."""
+
+    spaces: Sequence[str] = SPACES
+    genotype: str = GENOTYPE
+    cards: Sequence[int] = CARDS
+    precisions: Sequence[str] = PRECISIONS
+    crop: int = CROP
+    steps: Sequence[int] = STEPS
+    checked: Sequence[tuple[str, int, int]] = CHECKED
+
+
+DEFAULTS = Options()
 
 
 class Need(NamedTuple):
@@ -99,13 +115,11 @@ def side(step: int) -> int:
     return 32 * step + 1
 
 
-def crops(
-    name: str, what: str, precision: str, how: str, predict: Callable[[int], Memory], cards: Sequence[int]
-) -> Fits:
+def crops(name: str, what: str, precision: str, how: str, predict: Callable[[int], Memory], options: Options) -> Fits:
     """The largest square crops; predict: the memory at a side."""
-    curve = Curve([(step, Need.of(predict(side(step)))) for step in STEPS])
+    curve = Curve([(step, Need.of(predict(side(step)))) for step in options.steps])
     by_card = {}
-    for card in cards:
+    for card in options.cards:
         found = [curve.largest(field, card * 1e9, range(1, MOST + 1)) for field in (1, 0)]
         by_card[card] = tuple(None if step is None else side(step) for step in found)
     return Fits(name, what, precision, how, curve, by_card)
@@ -121,12 +135,12 @@ def batches(name: str, what: str, precision: str, predict: Callable[[int], Memor
 # --- predictions ------------------------------------------------------------------------------------------------------
 
 
-def of_space(space: str, cards: Sequence[int]) -> list[Fits]:
+def of_space(space: str, options: Options) -> list[Fits]:
     """The crops of a space, with a batch of 2 and with its own, in both precisions, without and with checkpointing."""
     config = config_of(space)
     own, found = config.search.batch_size, []
     for batch in sorted({SMALL_BATCH, own}):
-        for precision in PRECISIONS:
+        for precision in options.precisions:
             for checkpoint in (False, True):
                 say(f"{space}, batch {batch}, {precision}{', checkpointed' if checkpoint else ''}")
 
@@ -134,7 +148,7 @@ def of_space(space: str, cards: Sequence[int]) -> list[Fits]:
                     return predict_memory(Setting((length, length), batch, checkpoint, precision).apply(config), GPU)
 
                 what = f"batch {batch}" + (", its own" if batch == own else "")
-                found.append(crops(space, what, precision, "checkpointed" if checkpoint else "", predict, cards))
+                found.append(crops(space, what, precision, "checkpointed" if checkpoint else "", predict, options))
     return found
 
 
@@ -144,11 +158,12 @@ def config_of(space: str) -> SearchConfig:
     )
 
 
-def of_retraining(cards: Sequence[int], genotype: str = GENOTYPE) -> list[Fits]:
-    """The crops of a retraining at batch 8, and the batches at 769x769."""
+def of_retraining(options: Options) -> list[Fits]:
+    """The crops of a retraining at batch 8, and the batches at one crop."""
+    genotype, crop = options.genotype, options.crop
     data = {"layout": "generated", "num_classes": CLASSES}
     found = []
-    for precision in PRECISIONS:
+    for precision in options.precisions:
         say(f"retraining {genotype}, {precision}")
 
         def config(length: int, batch: int, precision: str = precision) -> RetrainConfig:
@@ -159,18 +174,18 @@ def of_retraining(cards: Sequence[int], genotype: str = GENOTYPE) -> list[Fits]:
             return predict_memory(config(length, BATCH), GPU)
 
         def at_batch(batch: int, config: Callable[[int, int], RetrainConfig] = config) -> Memory:
-            return predict_memory(config(CROP, batch), GPU)
+            return predict_memory(config(crop, batch), GPU)
 
-        found.append(crops(genotype, f"crop at batch {BATCH}", precision, "", at_side, cards))
-        found.append(batches(genotype, f"batch at {CROP}x{CROP}", precision, at_batch, cards))
+        found.append(crops(genotype, f"crop at batch {BATCH}", precision, "", at_side, options))
+        found.append(batches(genotype, f"batch at {crop}x{crop}", precision, at_batch, options.cards))
     return found
 
 
-def to_be_checked(spaces: Sequence[str]) -> list[dict[str, Any]]:
+def to_be_checked(options: Options) -> list[dict[str, Any]]:
     """Peaks that will be measured on a card, where both kinds of step are taken from the start."""
     found = []
-    for space in spaces:
-        for length, batch in CHECKED.get(space, ()):
+    for space, length, batch in options.checked:
+        if space in options.spaces:
             say(f"{space} at {length}x{length}, to be checked")
             config = Setting((length, length), batch, False, "float32").apply(config_of(space))
             in_turn = config.search.model_copy(update={"arch_start_epoch": 0})
@@ -283,8 +298,8 @@ def to_dict(fits: Fits) -> dict[str, Any]:
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 where what was given is wrong."""
+def main(arguments: Sequence[str] | None = None, rest: Options = DEFAULTS) -> int:
+    """`rest`: what the command line does not say. Returns the exit status: 0, or 2 where what was given is wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--spaces", nargs="+", default=SPACES, help="by name or path")
@@ -292,22 +307,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--genotype", default=GENOTYPE, help="what is retrained")
     add("--out", type=Path, default=Path("docs/what_fits.md"), metavar="FILE", help="the page")
     add("--json", type=Path, metavar="FILE", help="all figures")
-    options = parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
+    options = rest._replace(spaces=given.spaces, genotype=given.genotype, cards=given.cards)
     try:
-        for path in (options.out, options.json):
+        for path in (given.out, given.json):
             if path is not None and not path.parent.is_dir():
                 raise ConfigError(f"{path.parent} is no folder; make it or give another file", code="folder-missing")
-        found = [fits for space in options.spaces for fits in of_space(space, options.cards)]
-        retraining = of_retraining(options.cards, options.genotype)
-        checked = to_be_checked(options.spaces)
-        texts = {options.out: page(found, retraining, checked, options.cards)}
-        if options.json:
+        found = [fits for space in options.spaces for fits in of_space(space, options)]
+        retraining, checked = of_retraining(options), to_be_checked(options)
+        texts = {given.out: page(found, retraining, checked, options.cards)}
+        if given.json:
             figures = {
                 "search": [*map(to_dict, found)],
                 "retraining": [*map(to_dict, retraining)],
                 "to_be_checked": checked,
             }
-            texts[options.json] = json.dumps(figures, indent=1) + "\n"
+            texts[given.json] = json.dumps(figures, indent=1) + "\n"
         for path, text in texts.items():
             try:
                 write_text(path, text)

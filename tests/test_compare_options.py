@@ -15,16 +15,14 @@ import compare_options
 
 
 @pytest.fixture
-def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    for name in ("pc_darts", "combination"):
-        monkeypatch.setitem(compare_options.VARIANTS, name, {"pc_darts": 2})
-    monkeypatch.setattr(compare_options, "DRAWS", 2)
+def arguments(tmp_path: Path) -> list[str]:
+    space = {**SPACE, "network": {**SPACE["network"], "filter_multiplier": 4}}  # for partial channels of a quarter
     schedule = {**COMMON, "epochs": 1}
     schedules = {"search": {**schedule, "arch_start_epoch": 0}, "retrain": schedule}
     data = ["data.generated.size=[32, 32]", "data.generated.train=8", "data.generated.val=2"]
     return [
-        "--space", str(write_config(tmp_path / "space.yaml", SPACE, schedules)), "--out", str(tmp_path / "out"),
-        "--rounds", "1", "--device", "cpu", "--set", data[0], "--set", data[1], "--set", data[2],
+        "--space", str(write_config(tmp_path / "space.yaml", space, schedules)), "--out", str(tmp_path / "out"),
+        "--rounds", "1", "--draws", "2", "--device", "cpu", "--set", data[0], "--set", data[1], "--set", data[2],
     ]  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from helpers.tiny_runs import GENOTYPE, SPACE, write_config
 sys.path.append(str(Path(__file__).resolve().parents[1] / "scripts"))
 
 import what_fits
-from what_fits import GPU, Curve, Need, cell, crops, side
+from what_fits import GPU, Curve, Need, Options, cell, crops, side
 
 from autoseg.planning.memory import Memory, Setting, predict_memory
 
@@ -42,7 +42,7 @@ def test_crops_by_card_with_graphs_and_without() -> None:
     def predict(length: int) -> Memory:
         return memory(10**4 * length**2, 10**4 * length**2)
 
-    fits = crops("space", "batch 2", "float32", "", predict, (1, 8))
+    fits = crops("space", "batch 2", "float32", "", predict, Options(cards=(1, 8)))
     with_graphs, without = (
         next(k for k in range(200, 0, -1) if needed * side(k) ** 2 * 1.1e4 <= 7.4e9) for needed in (2, 1)
     )
@@ -58,14 +58,10 @@ def test_cells_of_the_page() -> None:
 
 
 @pytest.fixture
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A small space and network, small crops, and where the page goes."""
+def small(tmp_path: Path) -> list[str]:
+    """A small space and network, and where the page goes."""
     space = write_config(tmp_path / "space.yaml", {**SPACE, "search": {"batch_size": 4}})
     genotype = write_config(tmp_path / "genotype.yaml", GENOTYPE)
-    monkeypatch.setattr(what_fits, "STEPS", (5, 20, 60))
-    monkeypatch.setattr(what_fits, "PRECISIONS", ("float32",))
-    monkeypatch.setattr(what_fits, "CROP", 65)
-    monkeypatch.setattr(what_fits, "CHECKED", {str(space): ((65, 2),)})
     files = [str(tmp_path / name) for name in ("fits.md", "fits.json")]
     return [
         "--spaces",
@@ -84,7 +80,8 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.slow
 def test_the_page_and_its_figures(small: list[str]) -> None:
-    assert what_fits.main(small) == 0
+    rest = Options(precisions=["float32"], crop=65, steps=(5, 20, 60), checked=((small[1], 65, 2),))
+    assert what_fits.main(small, rest) == 0
     page, figures = Path(small[-3]).read_text(), json.loads(Path(small[-1]).read_text())
     assert "|  | 1 GB | 2 GB |\n" in page
     assert page.count("\n| float32, checkpointed |") == 2  # batches 2 and 4

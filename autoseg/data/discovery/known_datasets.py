@@ -307,9 +307,15 @@ def _splits(known: KnownDataset, find_any: Find, root: Path) -> Mapping[str, Spl
     if known.splits == "any":
         found = find_any(root)
         splits = {} if found is None else found.splits
-        return {} if any(place.part or not (place.images and place.masks) for place in splits.values()) else splits
+        return splits if all(_holds_masks(root, place) for place in splits.values()) else {}
     places = {split: _place(root, known, value) for split, value in known.splits.items()}
     return {split: place for split, place in places.items() if place is not None}
+
+
+def _holds_masks(root: Path, place: SplitConfig) -> bool:
+    """Whether a split has two folders of its own, the second with masks and not, say, YOLO's text files."""
+    own = place.images and place.masks and place.part is None
+    return bool(own and any(image_files(root, place.masks or "")))
 
 
 def _place(root: Path, known: KnownDataset, value: str) -> SplitConfig | None:

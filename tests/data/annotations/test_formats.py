@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from autoseg.config.data import DataConfig
 from autoseg.data.annotations.coco import uncompressed
 from autoseg.data.annotations.folder import Folder
 from autoseg.data.annotations.masks import FORMATS, Painted, annotations_in
 from autoseg.data.annotations.masks import find_annotations as find_in
 from autoseg.data.annotations.regions import AnnotationSet
+from autoseg.data.dataset import resolve
 from autoseg.errors import DataError
 
 from . import writers
@@ -209,6 +211,18 @@ def test_yolo_lists_and_numbered_names(tmp_path: Path) -> None:
     settings = (tmp_path / "data.yaml").read_text().replace("../train/images", "train.txt", 1)
     (tmp_path / "data.yaml").write_text(settings)
     assert [one.image.name for one in find_annotations(tmp_path).images["train"]] == ["a.png"]
+
+
+def test_images_named_as_in_a_known_data_set_do_not_make_texts_masks(tmp_path: Path) -> None:
+    """CamVid is found by the names of its images in any folders, and labels/ looks like a folder of masks."""
+    for split in ("train", "val"):
+        writers.image(tmp_path / split / "images" / "0001TP_006690.png")
+        labels = tmp_path / split / "labels" / "0001TP_006690.txt"
+        labels.parent.mkdir()
+        labels.write_text("1 0 0 1 0 1 1 0 1\n")
+    (tmp_path / "data.yaml").write_text("train: train/images\nval: val/images\nnames: [cat, dog]\n")
+    found = resolve(DataConfig(root=str(tmp_path)))
+    assert (found.layout, found.classes) == ("yolo", ("cat", "dog"))
 
 
 def test_a_yolo_image_without_a_label_file_is_empty_and_said(tmp_path: Path) -> None:
