@@ -13,7 +13,7 @@ from autoseg.errors import ConfigError
 from autoseg.ops.interleave import is_channels_last
 from autoseg.ops.layers import Norm, Pairs
 from autoseg.ops.resize import Size, resize
-from autoseg.ops.upsample import TransposedConv, build_upsampler
+from autoseg.ops.upsample import TransposedConv, upsample_by
 from autoseg.registry import DecoderInputs
 
 
@@ -115,19 +115,27 @@ class AsppHead(nn.Module):
 
 
 class Doubling(nn.Module):
-    """One upsampler, BN if given: (N, Cin, h, w) -> (N, out_channels, H, W). `bilinear` resizes and keeps channels."""
+    """One upsampler, BN if given: (N, Cin, h, w) -> (N, out_channels, H, W). `bilinear` resizes and keeps channels.
 
-    def __init__(self, upsampler: str, in_channels: int, out_channels: int, norm: Norm | None = None) -> None:
+    `factor`: 4, 8, ... doubles repeatedly, but `bilinear` in one go; 1 keeps size and channels.
+    """
+
+    def __init__(
+        self, upsampler: str, in_channels: int, out_channels: int, norm: Norm | None = None, factor: int = 2
+    ) -> None:
         super().__init__()
-        plain = upsampler == "bilinear"
-        self.up = None if plain else build_upsampler(upsampler, in_channels, out_channels)
+        plain = upsampler == "bilinear" or factor == 1
+        self.up = None if plain else upsample_by(upsampler, factor, in_channels, out_channels)
         self.norm = None if plain or norm is None else norm(out_channels)
         self.out_channels = in_channels if plain else out_channels
         foldable = isinstance(self.up, TransposedConv) and self.norm is not None
         self.conv_norms: Pairs = (("up.conv", "norm"),) if foldable else ()
 
     def forward(self, features: Tensor, size: Size, guide: Tensor | None = None) -> Tensor:
-        """`size`: (H, W), twice that of the features or one less; `guide`: a feature of that size, for unpooling."""
+        """`size`: (H, W), `factor` times that of the features or up to `factor` - 1 less.
+
+        `guide`: a feature, or the images, of that size, for unpooling.
+        """
         if self.up is None:
             return resize(features, size)
         result: Tensor = self.up(features, size, guide)
