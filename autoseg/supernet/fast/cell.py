@@ -17,8 +17,7 @@ from autoseg.space.cell import PREV, PREV_PREV, CellTopology
 from autoseg.space.groups import RelaxationSpec
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import Move, Node
-from autoseg.supernet.fast.channel_groups import LAYOUTS, Layout
-from autoseg.supernet.fast.kernels import KernelChoice
+from autoseg.supernet.fast.channel_groups import LaidOut
 from autoseg.supernet.fast.mixed_op import EdgeTensors, Factors, Kept, MixedEdges, Needs, StackedNorm, given
 from autoseg.supernet.fast.weights import CellWeights, EdgeGroup, EdgeGroupWeights, Kernels
 from autoseg.supernet.upsampling import Feature, MixedUpsample, competes
@@ -57,7 +56,7 @@ class Preprocess(nn.Module):
         return parts
 
 
-class SearchCell(nn.Module):
+class SearchCell(LaidOut):
     """`ReferenceCell`, fused (Auto-DeepLab, eq. 1-6): H(l-2) and the edges that read it serve all arrows at once."""
 
     atrous_index: Tensor
@@ -89,19 +88,11 @@ class SearchCell(nn.Module):
         self.register_buffer("atrous_index", index, persistent=False)
         self._atrous_sizes = [len(group.numbers) * channels for group in self.plan]
         self._state_sizes = [len(numbers) * channels for numbers in self.topology.edges_from if numbers]
-        self.layout: Layout = LAYOUTS["channels_last"]
 
     def _build_edges(self, group: EdgeGroup, relaxation: RelaxationSpec) -> nn.Module:
         if relaxation.pc_darts is None:
             return MixedEdges(group, self.channels, self.operations)
         return PartialEdges(group, self.channels, self.operations, self.share)
-
-    def use_kernels(self, choice: KernelChoice) -> None:
-        """Compute with these kernels from now on."""
-        self.layout = LAYOUTS[choice.layout]
-        for part in (*self.readings, *self.arrivals):
-            if hasattr(part, "use_kernels"):  # not a plain preprocessing
-                part.use_kernels(choice)
 
     def forward(
         self,

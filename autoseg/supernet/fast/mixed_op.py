@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.supernet.fast.channel_groups import LAYOUTS
+from autoseg.supernet.fast.channel_groups import LaidOut
 from autoseg.supernet.fast.convolutions import Conv, Depthwise, Product
 from autoseg.supernet.fast.elementwise import elementwise
 from autoseg.supernet.fast.kernels import KernelChoice
@@ -124,7 +124,7 @@ class Needs(NamedTuple):
     alpha: bool
 
 
-class MixedEdges(nn.Module):
+class MixedEdges(LaidOut):
     """Every edge of one group: sum over the operations o of alpha_o * O_o(state) (Auto-DeepLab, eq. 3).
 
     Outside autograd: `run` is the forward pass. `backward` recomputes what is cheap (ReLU, BatchNorm, pooling, copies,
@@ -144,7 +144,8 @@ class MixedEdges(nn.Module):
 
     def use_kernels(self, choice: KernelChoice) -> None:
         """Compute with these kernels from now on."""
-        self.layout = self.free.layout = LAYOUTS[choice.layout]
+        super().use_kernels(choice)
+        self.free.layout = self.layout
         self._separable = Depthwise(self.kernels.separable, 1, choice.depthwise, self.layout)
         self._dilated = Depthwise(self.kernels.dilated, RATE, choice.depthwise, self.layout)
         self._atrous = Conv(RATE, self.groups, self.layout)
