@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from autoseg.errors import ConfigError
 from autoseg.ops.interleave import is_channels_last
-from autoseg.ops.layers import Norm, Pairs
+from autoseg.ops.layers import Chain, Norm, Pairs
 from autoseg.ops.resize import Size, resize
 from autoseg.ops.upsample import TransposedConv, upsample_by
 from autoseg.registry import DecoderInputs
@@ -93,22 +93,16 @@ class Aspp(nn.Module):
         return torch.cat([self.pointwise(features), *(conv(features) for conv in self.atrous), pooled], 1)
 
 
-class AsppHead(nn.Module):
+class AsppHead(Chain):
     """ASPP projected to `filters` channels: the encoder's end. (N, Cin, H, W) -> (N, filters, H, W)."""
 
     def __init__(
         self, in_channels: int, filters: int, rates: Sequence[int], norm: Norm, dropout: float,
         conv: Conv = ConvNormRelu,
     ) -> None:  # fmt: skip
-        super().__init__()
-        self.aspp = Aspp(in_channels, filters, rates, norm, conv)
-        self.project = ConvNormRelu(self.aspp.out_channels, filters, 1, norm)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """See the class."""
-        projected: Tensor = self.dropout(self.project(self.aspp(features)))
-        return projected
+        aspp = Aspp(in_channels, filters, rates, norm, conv)
+        project = ConvNormRelu(aspp.out_channels, filters, 1, norm)
+        super().__init__(aspp=aspp, project=project, dropout=nn.Dropout(dropout))
 
 
 # --- from one resolution to the next ---------------------------------------------------------------------------------
@@ -254,6 +248,27 @@ class FcnDecoder(nn.Module):
         for doubling, score, joined in zip(self.doublings, self.scores, finer, strict=True):
             logits = doubling(logits, (joined.shape[-2], joined.shape[-1]), joined) + score(F.relu(joined))
         return logits
+
+
+def deeplabv3plus_decoder(given: DecoderInputs) -> nn.Module:
+    """ASPP, then a low-level feature (Chen et al. 2018)."""
+    settings, low_level = given.settings, given.finer[-1]
+    return DeepLabV3PlusDecoder(
+        given.channels, low_level, given.num_classes, settings.filters, settings.low_level_filters, given.rates,
+        settings.dropout, given.norm, given.upsamplers,
+    )  # fmt: skip
+
+
+def aspp_decoder(given: DecoderInputs) -> nn.Module:
+    """ASPP at the path's end."""
+    filters = given.settings.filters
+    head = AsppHead(given.channels, filters, given.rates, given.norm, given.settings.dropout)
+    return ScoreDecoder(head, filters, given.num_classes, given.upsamplers)
+
+
+def classifier_decoder(given: DecoderInputs) -> nn.Module:
+    """A 1x1 convolution alone."""
+    return ScoreDecoder(nn.Dropout(given.settings.dropout), given.channels, given.num_classes, given.upsamplers)
 
 
 def two_convs(in_channels: int, filters: int, norm: Norm | None, conv: Conv = ConvNormRelu) -> nn.Sequential:
