@@ -168,8 +168,7 @@ class ScoreDecoder(nn.Module):
 
     def forward(self, features: Tensor, finer: Sequence[Tensor] = ()) -> Tensor:
         """`finer` gives sizes and guides alone."""
-        logits: Tensor = self.doublings(self.classifier(self.head(features)), finer)
-        return logits
+        return self.doublings(self.classifier(self.head(features)), finer)
 
 
 class DeepLabV3PlusDecoder(nn.Module):
@@ -195,8 +194,7 @@ class DeepLabV3PlusDecoder(nn.Module):
         """See the class."""
         fine = self.low_level(finer[-1])
         coarse = resize(self.doublings(self.head(features), finer), (fine.shape[-2], fine.shape[-1]))
-        logits: Tensor = self.classifier(self.refine(torch.cat([coarse, fine], 1)))
-        return logits
+        return self.classifier(self.refine(torch.cat([coarse, fine], 1)))
 
 
 class UNetDecoder(nn.Module):
@@ -225,8 +223,7 @@ class UNetDecoder(nn.Module):
         for doubling, refine, joined in zip(self.doublings, self.refine, finer, strict=True):
             doubled = doubling(features, (joined.shape[-2], joined.shape[-1]), joined)
             features = refine(torch.cat([doubled, F.relu(joined)], 1))
-        logits: Tensor = self.classifier(self.dropout(features))
-        return logits
+        return self.classifier(self.dropout(features))
 
 
 class FcnDecoder(nn.Module):

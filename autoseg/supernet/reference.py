@@ -258,8 +258,7 @@ class _Plain(nn.Module):
 
     def forward(self, feature: Feature, size: Size) -> Tensor:
         """(N, Cin, h, w) -> (N, C, H, W)."""
-        result: Tensor = self.preprocess(feature.plain, size)
-        return result
+        return self.preprocess(feature.plain, size)
 
 
 class _Upsampled(nn.Module):
@@ -272,8 +271,7 @@ class _Upsampled(nn.Module):
     def forward(self, inputs: UpsampleInput, size: Size) -> Tensor:
         """(N, Cin, h, w) and a skip -> (N, C, H, W)."""
         (feature,) = self.upsample(inputs, size)
-        normalised: Tensor = self.norm(feature)
-        return normalised
+        return self.norm(feature)
 
 
 def _build_preprocess(space: SearchSpace, in_channels: int, channels: int, move: Move) -> nn.Module:

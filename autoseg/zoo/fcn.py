@@ -56,5 +56,4 @@ class FCN(SegmentationNetwork):
             joined = pooled[pool - 1]
             size = (joined.shape[-2], joined.shape[-1])
             scores = upsampler(scores, size, joined) + self.get_submodule(f"score_pool{pool}")(joined)
-        logits: Tensor = self.upsamplers[-1](scores, (images.shape[-2], images.shape[-1]), images)
-        return logits
+        return self.upsamplers[-1](scores, (images.shape[-2], images.shape[-1]), images)
