@@ -96,12 +96,9 @@ class Costs:
 def topology_cost(genotype: Genotype) -> float:
     """Multiply-adds per image pixel of all cells and arrows of a network of several paths."""
     costs, total = Costs.of_genotype(genotype), 0.0
-    for node, arrows, prev_prev, _ in node_inputs(genotype):
+    for node, arrows, prev_prev, encoder_node in node_inputs(genotype):
         total += costs.cell(node) + costs.prev_prev(prev_prev, node)
         for arrow in arrows:
-            if arrow.move is Move.UP:
-                encoder_node = genotype.encoder_node(node.level, node.layer)
-                total += costs.arrow(arrow, genotype.upsampler(arrow), genotype.skip(arrow), encoder_node)
-            else:
-                total += costs.arrow(arrow)
+            how = (genotype.upsampler(arrow), genotype.skip(arrow), encoder_node) if arrow.move is Move.UP else ()
+            total += costs.arrow(arrow, *how)
     return total

@@ -131,8 +131,7 @@ def _build_decoder(genotype: Genotype, widths: dict[Node, int], num_classes: int
         upsamplers = ("bilinear",) * len(finer)
     channels = sum(widths[node] for node in genotype.nodes_at(genotype.layers))
     rates = [max(1, rate // genotype.stride(genotype.end_level)) for rate in spec.aspp_rates]
-    decoder: nn.Module = record.build(DecoderInputs(channels, finer, num_classes, spec, rates, norm, upsamplers))
-    return decoder
+    return record.build(DecoderInputs(channels, finer, num_classes, spec, rates, norm, upsamplers))
 
 
 def _concatenate(features: list[Tensor]) -> Tensor:

@@ -31,8 +31,7 @@ class Preprocess(ReluConvNorm):
     def forward(self, features: Tensor, size: Size | None = None, encoder_feature: Tensor | None = None) -> Tensor:
         """(N, Cin, h, w) -> (N, C, H, W) on an up move, else (N, C, h, w)."""
         resized = resize(features, size) if self.up and size is not None else features
-        normalised: Tensor = super().forward(resized)  # type: ignore[no-untyped-call]
-        return normalised
+        return super().forward(resized)  # type: ignore[no-untyped-call]
 
 
 class FactorizedReduce(nn.Module):

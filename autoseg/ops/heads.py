@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from autoseg.errors import ConfigError
 from autoseg.ops.interleave import is_channels_last
-from autoseg.ops.layers import Norm, Pairs
+from autoseg.ops.layers import Chain, Norm, Pairs
 from autoseg.ops.resize import Size, resize
-from autoseg.ops.upsample import TransposedConv, build_upsampler
+from autoseg.ops.upsample import TransposedConv, upsample_by
 from autoseg.registry import DecoderInputs
 
 
@@ -93,41 +93,43 @@ class Aspp(nn.Module):
         return torch.cat([self.pointwise(features), *(conv(features) for conv in self.atrous), pooled], 1)
 
 
-class AsppHead(nn.Module):
+class AsppHead(Chain):
     """ASPP projected to `filters` channels: the encoder's end. (N, Cin, H, W) -> (N, filters, H, W)."""
 
     def __init__(
         self, in_channels: int, filters: int, rates: Sequence[int], norm: Norm, dropout: float,
         conv: Conv = ConvNormRelu,
     ) -> None:  # fmt: skip
-        super().__init__()
-        self.aspp = Aspp(in_channels, filters, rates, norm, conv)
-        self.project = ConvNormRelu(self.aspp.out_channels, filters, 1, norm)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """See the class."""
-        projected: Tensor = self.dropout(self.project(self.aspp(features)))
-        return projected
+        aspp = Aspp(in_channels, filters, rates, norm, conv)
+        project = ConvNormRelu(aspp.out_channels, filters, 1, norm)
+        super().__init__(aspp=aspp, project=project, dropout=nn.Dropout(dropout))
 
 
 # --- from one resolution to the next ---------------------------------------------------------------------------------
 
 
 class Doubling(nn.Module):
-    """One upsampler, BN if given: (N, Cin, h, w) -> (N, out_channels, H, W). `bilinear` resizes and keeps channels."""
+    """One upsampler, BN if given: (N, Cin, h, w) -> (N, out_channels, H, W). `bilinear` resizes and keeps channels.
 
-    def __init__(self, upsampler: str, in_channels: int, out_channels: int, norm: Norm | None = None) -> None:
+    `factor`: 4, 8, ... doubles repeatedly, but `bilinear` in one go; 1 keeps size and channels.
+    """
+
+    def __init__(
+        self, upsampler: str, in_channels: int, out_channels: int, norm: Norm | None = None, factor: int = 2
+    ) -> None:
         super().__init__()
-        plain = upsampler == "bilinear"
-        self.up = None if plain else build_upsampler(upsampler, in_channels, out_channels)
+        plain = upsampler == "bilinear" or factor == 1
+        self.up = None if plain else upsample_by(upsampler, factor, in_channels, out_channels)
         self.norm = None if plain or norm is None else norm(out_channels)
         self.out_channels = in_channels if plain else out_channels
         foldable = isinstance(self.up, TransposedConv) and self.norm is not None
         self.conv_norms: Pairs = (("up.conv", "norm"),) if foldable else ()
 
     def forward(self, features: Tensor, size: Size, guide: Tensor | None = None) -> Tensor:
-        """`size`: (H, W), twice that of the features or one less; `guide`: a feature of that size, for unpooling."""
+        """`size`: (H, W), `factor` times that of the features or up to `factor` - 1 less.
+
+        `guide`: a feature, or the images, of that size, for unpooling.
+        """
         if self.up is None:
             return resize(features, size)
         result: Tensor = self.up(features, size, guide)
@@ -166,8 +168,7 @@ class ScoreDecoder(nn.Module):
 
     def forward(self, features: Tensor, finer: Sequence[Tensor] = ()) -> Tensor:
         """`finer` gives sizes and guides alone."""
-        logits: Tensor = self.doublings(self.classifier(self.head(features)), finer)
-        return logits
+        return self.doublings(self.classifier(self.head(features)), finer)
 
 
 class DeepLabV3PlusDecoder(nn.Module):
@@ -193,8 +194,7 @@ class DeepLabV3PlusDecoder(nn.Module):
         """See the class."""
         fine = self.low_level(finer[-1])
         coarse = resize(self.doublings(self.head(features), finer), (fine.shape[-2], fine.shape[-1]))
-        logits: Tensor = self.classifier(self.refine(torch.cat([coarse, fine], 1)))
-        return logits
+        return self.classifier(self.refine(torch.cat([coarse, fine], 1)))
 
 
 class UNetDecoder(nn.Module):
@@ -223,8 +223,7 @@ class UNetDecoder(nn.Module):
         for doubling, refine, joined in zip(self.doublings, self.refine, finer, strict=True):
             doubled = doubling(features, (joined.shape[-2], joined.shape[-1]), joined)
             features = refine(torch.cat([doubled, F.relu(joined)], 1))
-        logits: Tensor = self.classifier(self.dropout(features))
-        return logits
+        return self.classifier(self.dropout(features))
 
 
 class FcnDecoder(nn.Module):
@@ -246,6 +245,27 @@ class FcnDecoder(nn.Module):
         for doubling, score, joined in zip(self.doublings, self.scores, finer, strict=True):
             logits = doubling(logits, (joined.shape[-2], joined.shape[-1]), joined) + score(F.relu(joined))
         return logits
+
+
+def deeplabv3plus_decoder(given: DecoderInputs) -> nn.Module:
+    """ASPP, then a low-level feature (Chen et al. 2018)."""
+    settings, low_level = given.settings, given.finer[-1]
+    return DeepLabV3PlusDecoder(
+        given.channels, low_level, given.num_classes, settings.filters, settings.low_level_filters, given.rates,
+        settings.dropout, given.norm, given.upsamplers,
+    )  # fmt: skip
+
+
+def aspp_decoder(given: DecoderInputs) -> nn.Module:
+    """ASPP at the path's end."""
+    filters = given.settings.filters
+    head = AsppHead(given.channels, filters, given.rates, given.norm, given.settings.dropout)
+    return ScoreDecoder(head, filters, given.num_classes, given.upsamplers)
+
+
+def classifier_decoder(given: DecoderInputs) -> nn.Module:
+    """A 1x1 convolution alone."""
+    return ScoreDecoder(nn.Dropout(given.settings.dropout), given.channels, given.num_classes, given.upsamplers)
 
 
 def two_convs(in_channels: int, filters: int, norm: Norm | None, conv: Conv = ConvNormRelu) -> nn.Sequential:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -70,6 +70,23 @@ def pointwise(in_channels: int, out_channels: int) -> nn.Conv2d:
 def dense(channels: int, kernel_size: int, stride: int = 1, rate: int = 1, groups: int = 1) -> nn.Conv2d:
     """A k x k convolution of all channels, without bias, padded so that stride 1 keeps the size."""
     return nn.Conv2d(channels, channels, kernel_size, stride, rate * (kernel_size // 2), rate, groups, bias=False)
+
+
+def separable(channels: int, stride: int, norm: Norm, kernel_size: int, suffixes: Sequence[str], rate: int) -> Chain:
+    """[ReLU, depthwise convolution, 1x1 convolution, BN] for each suffix; the first depthwise one strides."""
+    layers: dict[str, nn.Module] = {}
+    for number, suffix in enumerate(suffixes):
+        layers[f"relu{suffix}"] = nn.ReLU()
+        layers[f"depthwise{suffix}"] = depthwise(channels, kernel_size, 1 if number else stride, rate)
+        layers[f"pointwise{suffix}"] = pointwise(channels, channels)
+        layers[f"norm{suffix}"] = norm(channels)
+    return Chain(**layers)
+
+
+def atrous(channels: int, stride: int, norm: Norm, kernel_size: int) -> Chain:
+    """ReLU, dense convolution at rate 2, BN (Auto-DeepLab's code); at stride 2 a bilinear halving and rate 1."""
+    conv = dense(channels, kernel_size, rate=2 if stride == 1 else 1)
+    return Chain(relu=nn.ReLU(), halve=Strided(stride), conv=conv, norm=norm(channels))
 
 
 def he_initialise(module: nn.Module, kept: Collection[nn.Module] = ()) -> None:

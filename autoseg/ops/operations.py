@@ -6,30 +6,21 @@ down moves of a decoded path. To add one, write its record here, or in a file of
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from autoseg.registry import FusedForm, Operation, lazy, register
 
-if TYPE_CHECKING:
-    from torch import nn
-
-    from autoseg.ops.layers import Norm
-
+LAYERS, TORCH = "autoseg.ops.layers", "torch.nn"
 
 # --- without weights --------------------------------------------------------------------------------------------------
 
 
 def _free(name: str, label: str, fused: FusedForm, module: str, layer: str, **options: Any) -> Operation:
     """The layer of a module, called with `options` and the stride."""
-
-    def build(channels: int, stride: int, norm: Norm) -> nn.Module:
-        built: nn.Module = lazy(module, layer, **options)(stride=stride)
-        return built
-
-    return Operation(name, label, lambda c: 0, build, fused)
+    build = lazy(module, layer, **options)
+    return Operation(name, label, lambda c: 0, lambda channels, stride, norm: build(stride=stride), fused)
 
 
-LAYERS, TORCH = "autoseg.ops.layers", "torch.nn"
 POOL = {"kernel_size": 3, "padding": 1}
 register(_free("none", "none", FusedForm("none"), LAYERS, "Zero"))
 # at stride 2 bilinear halving, which needs no parameters (the paper leaves this open)
@@ -44,40 +35,17 @@ register(_free("max_pool_3x3", "max pool 3x3", FusedForm("max_pool", 3), TORCH, 
 
 
 def _separable(name: str, fused: FusedForm, suffixes: tuple[str, ...], rate: int = 1) -> Operation:
-    """[ReLU, depthwise convolution, 1x1 convolution, BN] for each suffix; the first depthwise one strides."""
-    kernel_size = fused.kernel_size
-
-    def build(channels: int, stride: int, norm: Norm) -> nn.Module:
-        from torch import nn
-
-        from autoseg.ops.layers import Chain, depthwise, pointwise
-
-        layers: dict[str, nn.Module] = {}
-        for number, suffix in enumerate(suffixes):
-            layers[f"relu{suffix}"] = nn.ReLU()
-            layers[f"depthwise{suffix}"] = depthwise(channels, kernel_size, 1 if number else stride, rate)
-            layers[f"pointwise{suffix}"] = pointwise(channels, channels)
-            layers[f"norm{suffix}"] = norm(channels)
-        return Chain(**layers)
-
-    size, times = f"{kernel_size}x{kernel_size}", len(suffixes)
+    kernel_size, times = fused.kernel_size, len(suffixes)
+    size = f"{kernel_size}x{kernel_size}"
+    build = lazy(LAYERS, "separable", kernel_size=kernel_size, suffixes=suffixes, rate=rate)
     return Operation(
         f"{name}_conv_{size}", f"{name} {size}", lambda c: times * (kernel_size**2 * c + c**2), build, fused
     )
 
 
 def _atrous(kernel_size: int) -> Operation:
-    """ReLU, dense convolution at rate 2, BN (Auto-DeepLab's code); at stride 2 a bilinear halving and rate 1."""
-
-    def build(channels: int, stride: int, norm: Norm) -> nn.Module:
-        from torch import nn
-
-        from autoseg.ops.layers import Chain, Strided, dense
-
-        conv = dense(channels, kernel_size, rate=2 if stride == 1 else 1)
-        return Chain(relu=nn.ReLU(), halve=Strided(stride), conv=conv, norm=norm(channels))
-
     size, fused = f"{kernel_size}x{kernel_size}", FusedForm("atrous", kernel_size)
+    build = lazy(LAYERS, "atrous", kernel_size=kernel_size)
     return Operation(f"atrous_conv_{size}", f"atrous {size}", lambda c: kernel_size**2 * c**2, build, fused)
 
 

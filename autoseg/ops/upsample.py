@@ -153,8 +153,7 @@ def build_upsampler(name: str, in_channels: int, out_channels: int) -> nn.Module
     except ValueError as reason:
         raise SearchSpaceError(str(reason), code="upsampler-invalid") from None
     check_upsampler(name)
-    module: nn.Module = record.build(in_channels, out_channels)
-    return module
+    return record.build(in_channels, out_channels)
 
 
 class Repeated(nn.Module):

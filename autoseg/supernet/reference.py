@@ -29,6 +29,7 @@ from autoseg.genotype.schema import Genotype
 from autoseg.network.preprocess import FactorizedReduce, Preprocess
 from autoseg.ops.check import check_output
 from autoseg.ops.heads import Aspp, Stem, logits_of, number_of_outputs
+from autoseg.ops.layers import Chain
 from autoseg.ops.resize import Size, level_size, sum_resized
 from autoseg.registry import OPERATIONS
 from autoseg.space.schema import SearchSpace
@@ -109,20 +110,6 @@ class ReferenceCell(nn.Module):
         return torch.cat(states[2:], 1)
 
 
-class SearchHead(nn.Module):
-    """ASPP and a classifier for one stride; each branch has as many filters as the input has channels (section 4.1)."""
-
-    def __init__(self, channels: int, num_classes: int, rate: int) -> None:
-        super().__init__()
-        self.aspp = Aspp(channels, channels, [rate], StackedNorm)
-        self.classifier = nn.Conv2d(self.aspp.out_channels, num_classes, 1)
-
-    def forward(self, activated: Tensor) -> Tensor:
-        """(N, channels, h, w) after a ReLU -> logits (N, num_classes, h, w)."""
-        logits: Tensor = self.classifier(self.aspp(activated))
-        return logits
-
-
 class Supernet(nn.Module):
     """Every path and operation of a search space at once, weighted by alpha and beta (Auto-DeepLab, section 3).
 
@@ -163,9 +150,14 @@ class Supernet(nn.Module):
         return ReferenceCell
 
     def _build_head(self, width: int, stride: int) -> nn.Module:
+        """A classifier for one stride, (N, width, h, w) after a ReLU -> logits (N, K, h, w).
+
+        Behind ASPP, each of whose branches has as many filters as the input has channels (section 4.1).
+        """
         if self.space.head.name == "classifier":
             return nn.Conv2d(width, self._outputs, 1)
-        return SearchHead(width, self._outputs, max(1, self.space.head.aspp_rate // stride))
+        aspp = Aspp(width, width, [max(1, self.space.head.aspp_rate // stride)], StackedNorm)
+        return Chain(aspp=aspp, classifier=nn.Conv2d(aspp.out_channels, self._outputs, 1))
 
     def _width(self, node: Node) -> int:
         """Channels of a node's feature."""
@@ -266,8 +258,7 @@ class _Plain(nn.Module):
 
     def forward(self, feature: Feature, size: Size) -> Tensor:
         """(N, Cin, h, w) -> (N, C, H, W)."""
-        result: Tensor = self.preprocess(feature.plain, size)
-        return result
+        return self.preprocess(feature.plain, size)
 
 
 class _Upsampled(nn.Module):
@@ -280,8 +271,7 @@ class _Upsampled(nn.Module):
     def forward(self, inputs: UpsampleInput, size: Size) -> Tensor:
         """(N, Cin, h, w) and a skip -> (N, C, H, W)."""
         (feature,) = self.upsample(inputs, size)
-        normalised: Tensor = self.norm(feature)
-        return normalised
+        return self.norm(feature)
 
 
 def _build_preprocess(space: SearchSpace, in_channels: int, channels: int, move: Move) -> nn.Module:

@@ -100,8 +100,7 @@ class SkipFeature(nn.Module):
         """Features of the nodes, (N, width, H, W) each, and their probabilities (nodes,) -> (N, C, H, W)."""
         weights = [prob * weight for prob, weight in zip(probs.unbind(), self.convs.parameters(), strict=True)]
         parts = [F.conv2d(of.activated, weight) for of, weight in zip(features, weights, strict=True)]
-        normal: Tensor = self.norm(sum(parts[1:], parts[0]))
-        return normal
+        return self.norm(sum(parts[1:], parts[0]))
 
 
 class ScoreUpsample(nn.Module):

@@ -45,8 +45,7 @@ class DeconvNet(SegmentationNetwork):
         """See `SegmentationNetwork`."""
         unpooled, pooled = self.backbone(images)
         features = self.fc6_mirror(self.fully_connected(pooled[-1]))
-        logits: Tensor = self.score(_ascend(self.up, features, unpooled))
-        return logits
+        return self.score(_ascend(self.up, features, unpooled))
 
 
 class SegNet(SegmentationNetwork):
@@ -70,8 +69,7 @@ class SegNet(SegmentationNetwork):
     def scores(self, images: Tensor) -> Tensor:
         """See `SegmentationNetwork`."""
         unpooled, pooled = self.backbone(images)
-        logits: Tensor = self.score(self.dropout(_ascend(self.up, pooled[-1], unpooled)))
-        return logits
+        return self.score(self.dropout(_ascend(self.up, pooled[-1], unpooled)))
 
 
 def _mirror(counts: Sequence[int], channels: Sequence[int], norm: Norm | None) -> nn.ModuleList:

@@ -55,8 +55,7 @@ class DeepLabV1(SegmentationNetwork):
 
     def scores(self, images: Tensor) -> Tensor:
         """See `SegmentationNetwork`."""
-        logits: Tensor = self.score(self.fully_connected(self.backbone(images).pooled[-1]))
-        return logits
+        return self.score(self.fully_connected(self.backbone(images).pooled[-1]))
 
 
 class DeepLabV2(SegmentationNetwork):
@@ -90,8 +89,7 @@ class DeepLabV2(SegmentationNetwork):
         found = self.backbone(images)
         features = (found.pooled if isinstance(self.backbone, VGG16) else found)[-1]
         first, *others = (branch(features) for branch in self.branches)
-        logits: Tensor = sum(others, first)
-        return logits
+        return sum(others, first)
 
 
 class DeepLabV3(SegmentationNetwork):
@@ -112,8 +110,7 @@ class DeepLabV3(SegmentationNetwork):
 
     def scores(self, images: Tensor) -> Tensor:
         """See `SegmentationNetwork`."""
-        logits: Tensor = self.decoder(self.backbone(images)[-1])
-        return logits
+        return self.decoder(self.backbone(images)[-1])
 
 
 class DeepLabV3Cascade(SegmentationNetwork):
@@ -127,8 +124,7 @@ class DeepLabV3Cascade(SegmentationNetwork):
 
     def scores(self, images: Tensor) -> Tensor:
         """See `SegmentationNetwork`."""
-        logits: Tensor = self.score(self.backbone(images)[-1])
-        return logits
+        return self.score(self.backbone(images)[-1])
 
 
 class DeepLabV3Plus(SegmentationNetwork):
@@ -154,5 +150,4 @@ class DeepLabV3Plus(SegmentationNetwork):
     def scores(self, images: Tensor) -> Tensor:
         """See `SegmentationNetwork`."""
         features = self.backbone(images)
-        logits: Tensor = self.decoder(features[-1], features[:1])
-        return logits
+        return self.decoder(features[-1], features[:1])

@@ -12,32 +12,12 @@ from typing import Literal
 from torch import Tensor, nn
 
 from autoseg.network.base import SegmentationNetwork
-from autoseg.ops.resize import Size, resize
-from autoseg.ops.upsample import upsample_by
+from autoseg.ops.heads import Doubling
 from autoseg.zoo.layers import FULLY_CONNECTED, fully_connected, initialise_score, scaled
 from autoseg.zoo.vgg import VGG16
 
 SCORED_POOLS: dict[int, tuple[int, ...]] = {32: (), 16: (4,), 8: (4, 3)}
 """Stride of the prediction -> the poolings whose features are scored as well, from coarse to fine."""
-
-
-class ScoreUpsampler(nn.Module):
-    """Scores (N, K, h, w) -> (N, K, H, W), `factor` times the size or up to `factor` - 1 less.
-
-    `bilinear` resizes in one go, without weights; any other upsampler doubles repeatedly.
-    """
-
-    def __init__(self, upsampler: str, factor: int, num_classes: int) -> None:
-        super().__init__()
-        plain = upsampler == "bilinear" or factor == 1
-        self.up = None if plain else upsample_by(upsampler, factor, num_classes, num_classes)
-
-    def forward(self, scores: Tensor, size: Size, guide: Tensor) -> Tensor:
-        """`guide`: a feature, or the images, of that size, for unpooling."""
-        if self.up is None:
-            return resize(scores, size)
-        upsampled: Tensor = self.up(scores, size, guide)
-        return upsampled
 
 
 class FCN(SegmentationNetwork):
@@ -63,7 +43,8 @@ class FCN(SegmentationNetwork):
             self.add_module(f"score_pool{pool}", score)
         strides = [end, *(backbone.pooled_strides[pool - 1] for pool in self.pools), 1]
         factors = [coarse // fine for coarse, fine in pairwise(strides)]
-        self.upsamplers = nn.ModuleList(ScoreUpsampler(upsampler, factor, num_classes) for factor in factors)
+        doublings = (Doubling(upsampler, num_classes, num_classes, factor=factor) for factor in factors)
+        self.upsamplers = nn.ModuleList(doublings)
         scored = (f"score_pool{pool}" for pool in self.pools)
         self.stages = (*backbone.stages, "fully_connected.fc6", "fully_connected.fc7", "score", *scored)
 
@@ -75,5 +56,4 @@ class FCN(SegmentationNetwork):
             joined = pooled[pool - 1]
             size = (joined.shape[-2], joined.shape[-1])
             scores = upsampler(scores, size, joined) + self.get_submodule(f"score_pool{pool}")(joined)
-        logits: Tensor = self.upsamplers[-1](scores, (images.shape[-2], images.shape[-1]), images)
-        return logits
+        return self.upsamplers[-1](scores, (images.shape[-2], images.shape[-1]), images)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +13,7 @@ from autoseg.errors import ConfigError, GenotypeError
 from autoseg.files import read_yaml
 from autoseg.genotype.schema import Genotype
 from autoseg.library import hint
-from autoseg.registry import NETWORKS, Network
+from autoseg.registry import NETWORKS, Network, lazy
 from autoseg.space.schema import genotype_names, refuse_missing_plugins
 
 UNET_UPSAMPLER = "transposed_conv_2x2"
@@ -112,6 +112,29 @@ def _find(name: object) -> Network | None:
     if name is None:  # as `short` may be
         return None
     return next((network for network in NETWORKS.values() if name in (network.name, network.short)), None)
+
+
+BACKBONES = {
+    "vgg16": lazy("autoseg.zoo.vgg", "VGG16"),
+    "resnet50": lazy("autoseg.zoo.resnet", "ResNet", depth=50),
+    "resnet101": lazy("autoseg.zoo.resnet", "ResNet", depth=101),
+    "xception65": lazy("autoseg.zoo.xception", "Xception65"),
+}
+OF_BACKBONE = {"in_channels", "width", "output_stride", "batch_norm", "multi_grid"}
+"""Options that the backbone takes; the network takes all others."""
+
+
+def on_backbone(
+    backbone: str, module: str, class_name: str, more: Mapping[str, Any] | None = None, **own: Any
+) -> Callable[[FixedNetwork, int], Any]:
+    """What builds a record's network, a class in a module of `autoseg.zoo`. more, own: what is fixed of both."""
+
+    def build(options: FixedNetwork, outputs: int) -> Any:
+        given = {key: value for key, value in options if key != "name"}
+        trunk = BACKBONES[backbone](**{key: given.pop(key) for key in OF_BACKBONE & given.keys()}, **(more or {}))
+        return lazy(f"autoseg.zoo.{module}", class_name)(trunk, outputs, **given, **own)
+
+    return build
 
 
 def network_names() -> list[str]:

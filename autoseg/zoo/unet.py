@@ -46,8 +46,7 @@ class UpConv(nn.Module):
         result = cut(self.conv(features), size)
         if is_channels_last(features):  # a result cut to an odd size is not
             result = result.contiguous(memory_format=torch.channels_last)
-        normalised: Tensor = self.norm(result)
-        return normalised
+        return self.norm(result)
 
 
 class Up(nn.Module):
@@ -110,5 +109,4 @@ class UNet(SegmentationNetwork):
             features = level(self.pool(features))
         for up, join, joined in zip(self.up, self.join, reversed(finer), strict=True):
             features = join(torch.cat([up(features, joined), joined], 1))
-        logits: Tensor = self.classifier(features)
-        return logits
+        return self.classifier(features)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from autoseg.ops.devices import without_autocast
 from autoseg.ops.interleave import every_second
@@ -16,8 +17,7 @@ from autoseg.space.cell import PREV, PREV_PREV, CellTopology
 from autoseg.space.groups import RelaxationSpec
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import Move, Node
-from autoseg.supernet.fast.channel_groups import LAYOUTS, Layout
-from autoseg.supernet.fast.kernels import KernelChoice
+from autoseg.supernet.fast.channel_groups import LaidOut
 from autoseg.supernet.fast.mixed_op import EdgeTensors, Factors, Kept, MixedEdges, Needs, StackedNorm, given
 from autoseg.supernet.fast.weights import CellWeights, EdgeGroup, EdgeGroupWeights, Kernels
 from autoseg.supernet.upsampling import Feature, MixedUpsample, competes
@@ -56,7 +56,7 @@ class Preprocess(nn.Module):
         return parts
 
 
-class SearchCell(nn.Module):
+class SearchCell(LaidOut):
     """`ReferenceCell`, fused (Auto-DeepLab, eq. 1-6): H(l-2) and the edges that read it serve all arrows at once."""
 
     atrous_index: Tensor
@@ -80,7 +80,7 @@ class SearchCell(nn.Module):
         self.plan = edge_groups_of(self.topology, self.groups)
         edges = len(self.topology.edges)
         self.weights = CellWeights(edges, self.channels // self.share, Kernels.of(self.operations))
-        self.readings = nn.ModuleList(self._build_edges(group, relaxation) for group in self.plan)
+        self.readings: Any = nn.ModuleList(self._build_edges(group, relaxation) for group in self.plan)
         channels = self.weights.channels
         first = dict(zip(state_order(self.topology), range(edges), strict=True))
         rows = torch.tensor([first[number] for group in self.plan for number in group.numbers])
@@ -88,19 +88,11 @@ class SearchCell(nn.Module):
         self.register_buffer("atrous_index", index, persistent=False)
         self._atrous_sizes = [len(group.numbers) * channels for group in self.plan]
         self._state_sizes = [len(numbers) * channels for numbers in self.topology.edges_from if numbers]
-        self.layout: Layout = LAYOUTS["channels_last"]
 
     def _build_edges(self, group: EdgeGroup, relaxation: RelaxationSpec) -> nn.Module:
         if relaxation.pc_darts is None:
             return MixedEdges(group, self.channels, self.operations)
         return PartialEdges(group, self.channels, self.operations, self.share)
-
-    def use_kernels(self, choice: KernelChoice) -> None:
-        """Compute with these kernels from now on."""
-        self.layout = LAYOUTS[choice.layout]
-        for part in (*self.readings, *self.arrivals):
-            if hasattr(part, "use_kernels"):  # not a plain preprocessing
-                part.use_kernels(choice)
 
     def forward(
         self,
@@ -114,13 +106,10 @@ class SearchCell(nn.Module):
         """The node's feature, (N, B*C, H, W). weights, factors: one per edge group. betas: (G, 1, 1). size: (H, W)."""
         inputs, betas = self._preprocess(prev_prev, prevs, betas, size)
         dtype = inputs.dtype  # bfloat16 under autocast; BatchNorm's factors stay in float32
-        tensors = [
-            tensor
-            for of, alpha in zip(weights, factors, strict=True)
-            for tensor in (*of, alpha.weighted, *(factor.to(dtype) for factor in alpha.free))
-        ]
+        factors = [Factors(of.weighted, tuple(factor.to(dtype) for factor in of.free)) for of in factors]
+        tensors, spec = tree_flatten((weights, factors, list(self.weights.atrous)))
         outputs = _CellFunction.apply(  # type: ignore[no-untyped-call]
-            self, torch.is_grad_enabled(), inputs, betas.to(dtype), *tensors, *self.weights.atrous
+            self, spec, torch.is_grad_enabled(), inputs, betas.to(dtype), *tensors
         )
         return Feature(*outputs)
 
@@ -138,17 +127,6 @@ class SearchCell(nn.Module):
         return torch.cat([first, sum(others[1:], others[0])], 1), torch.ones_like(betas[:1]).detach()
 
     # --- for _CellFunction --------------------------------------------------------------------------------------------
-
-    def unpack(self, tensors: Sequence[Any], gather: Callable[[Sequence[Any]], Sequence[Any]]) -> list[EdgeTensors]:
-        """The tensors of each edge group from one flat sequence; `gather` splits the atrous weights of all edges."""
-        groups, place, fields = [], 0, len(EdgeGroupWeights._fields)
-        for edges in self.stacked():
-            end = place + fields + 1 + edges.free_factors
-            weights, (weighted, *free) = tensors[place : place + fields], tensors[place + fields : end]
-            groups.append((EdgeGroupWeights(*weights), Factors(weighted, tuple(free))))
-            place = end
-        atrous = gather(tensors[place:])
-        return [EdgeTensors(weights, part, factors) for (weights, factors), part in zip(groups, atrous, strict=True)]
 
     def repeat_atrous(self, weights: Sequence[Tensor], dtype: torch.dtype) -> list[list[Tensor]]:
         """The atrous weights of each edge group, (G*E*C, C, k, k) per kernel size: made when needed and never kept."""
@@ -169,10 +147,6 @@ class SearchCell(nn.Module):
         kinds = zip(*gradients, strict=True)
         return [torch.cat([given(of_run) for of_group in kind for of_run in of_group]) for kind in kinds]
 
-    def stacked(self) -> Iterator[MixedEdges]:
-        """The mixed operations of each edge group."""
-        yield from self.readings  # type: ignore[misc]
-
 
 def state_order(topology: CellTopology) -> list[int]:
     """Every edge number, sorted by the state that the edge reads: the order of the atrous weights."""
@@ -191,13 +165,14 @@ class _CellFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, cell: SearchCell, keep: bool, inputs: Tensor, betas: Tensor, *tensors: Tensor
+        ctx: Any, cell: SearchCell, spec: TreeSpec, keep: bool, inputs: Tensor, betas: Tensor, *tensors: Tensor | None
     ) -> tuple[Tensor, Tensor]:
+        """spec: how `tensors` are nested: the weights of each edge group, their factors, the atrous weights."""
         layout, inputs = cell.layout, cell.layout.arrange(inputs)
+        weights, factors, atrous = tree_unflatten(tensors, spec)
         with without_autocast(inputs):
-            groups = cell.unpack(tensors, lambda atrous: cell.repeat_atrous(atrous, inputs.dtype))
-            ctx.needs = _needs(cell, ctx.needs_input_grad, keep)
-            (first, *others), kept = cell.stacked(), []
+            groups = list(map(EdgeTensors, weights, cell.repeat_atrous(atrous, inputs.dtype), factors))
+            (first, *others), kept = cell.readings, []
             total, of_first = first.run(inputs, groups[0])
             kept.append(of_first if keep else Kept())
             of_prev_prev, of_prev = torch.split(total, [1, cell.groups], layout.axis(0))
@@ -212,43 +187,38 @@ class _CellFunction(torch.autograd.Function):
             plain = _output(cell, received, betas)
             activated = F.relu(plain)
         if keep:
-            ctx.cell = cell
-            ctx.save_for_backward(inputs, betas, received, *(tensor for of in kept for tensor in of), *tensors)
+            saved, ctx.spec = tree_flatten((inputs, betas, received, kept, weights, factors, atrous))
+            ctx.save_for_backward(*saved)
+            of_weights, of_alpha, of_atrous = tree_unflatten(ctx.needs_input_grad[5:], spec)
+            ctx.cell, ctx.needs = cell, Needs(any(tree_leaves((of_weights, of_atrous))), any(tree_leaves(of_alpha)))
         ctx.set_materialize_grads(False)
         return plain, activated
 
     @staticmethod
     def backward(ctx: Any, of_plain: Tensor | None, of_activated: Tensor | None) -> tuple[Tensor | None, ...]:
         cell: SearchCell = ctx.cell
-        inputs, betas, received, *tensors = ctx.saved_tensors
-        fields = len(Kept._fields)
-        kept = [Kept(*tensors[n * fields : (n + 1) * fields]) for n in range(len(cell.plan))]
-        tensors = tensors[len(kept) * fields :]
+        inputs, betas, received, kept, weights, factors, atrous = tree_unflatten(ctx.saved_tensors, ctx.spec)
         with without_autocast(inputs):
             grad = of_plain
             if of_activated is not None:
                 of_activated = torch.ops.aten.threshold_backward(of_activated, _output(cell, received, betas), 0)
                 grad = of_activated if grad is None else grad + of_activated
             if grad is None:
-                return (None,) * (4 + len(tensors))
+                return (None,) * len(ctx.needs_input_grad)
             layout = cell.layout
             grad = unshuffle(layout.split(grad, 1, cell.blocks, cell.channels), cell.share, layout)
-            of_betas = layout.sum_to(grad * received, 0).view_as(betas) if ctx.needs_input_grad[3] else None
+            of_betas = layout.sum_to(grad * received, 0).view_as(betas) if ctx.needs_input_grad[4] else None
             grad, arrows = grad * layout.spread(betas), layout.axis(0)
-            groups = cell.unpack(tensors, lambda atrous: cell.split_atrous(atrous, inputs.dtype))
+            groups = list(map(EdgeTensors, weights, cell.split_atrous(atrous, inputs.dtype), factors))
             found = _blocks_backward(cell, grad, received, kept, groups, ctx.needs)
             both = torch.cat([grad.sum(arrows, keepdim=True), grad], arrows)
-            of_inputs, of_first = next(cell.stacked()).backward(both, inputs, kept[0], groups[0], ctx.needs)
+            of_inputs, of_first = cell.readings[0].backward(both, inputs, kept[0], groups[0], ctx.needs)
             found.insert(0, of_first)
-            of_atrous: Sequence[Tensor | None] = [None] * len(cell.weights.atrous)
+            of_atrous: Sequence[Tensor | None] = [None] * len(atrous)
             if ctx.needs.weights:
                 of_atrous = cell.join_atrous([of.atrous for of in found])
-        of_groups = [
-            tensor
-            for of, edges in zip(found, cell.stacked(), strict=True)
-            for tensor in (*of.weights, of.factors.weighted, *(of.factors.free or (None,) * edges.free_factors))
-        ]
-        return None, None, of_inputs, of_betas, *of_groups, *of_atrous
+        of_tensors = tree_leaves(([of.weights for of in found], [of.factors for of in found], of_atrous))
+        return None, None, None, of_inputs, of_betas, *of_tensors
 
 
 def _blocks_backward(
@@ -258,7 +228,7 @@ def _blocks_backward(
     layout = cell.layout
     blocks = layout.axis(1)
     pieces = torch.split(layout.join(received), cell.channels, 1)
-    _, *others = cell.stacked()
+    _, *others = cell.readings
     found: list[EdgeTensors] = []
     for number in range(len(others), 0, -1):
         edges, block = others[number - 1], number - 1
@@ -284,10 +254,3 @@ def _output(cell: SearchCell, received: Tensor, betas: Tensor) -> Tensor:
     layout = cell.layout
     summed = (received * layout.spread(betas)).sum(layout.axis(0))
     return layout.join(shuffle(summed, cell.share, layout))
-
-
-def _needs(cell: SearchCell, needs_input_grad: Sequence[bool], keep: bool) -> Needs:
-    groups = cell.unpack(needs_input_grad[4:], lambda atrous: [atrous] * len(cell.plan))
-    of_weights = any(flag for of in groups for flag in (*of.weights, *of.atrous))
-    of_alpha = any(flag for of in groups for flag in (of.factors.weighted, *of.factors.free))
-    return Needs(keep and of_weights, keep and of_alpha)

@@ -89,8 +89,7 @@ class Depthwise(NamedTuple):
         if self.kernel == "triton":
             from autoseg.supernet.fast.triton_depthwise import depthwise as ours  # needs an optional package
 
-            result: Tensor = ours(features, weight, self._wide(weight), self.rate, False)
-            return result
+            return ours(features, weight, self._wide(weight), self.rate, False)
         return F.conv2d(features, weight, None, 1, _padding(weight, self.rate), self.rate, len(weight))
 
     def backward(self, grad: Tensor, features: Tensor, weight: Tensor, of_weight: bool) -> Gradients:

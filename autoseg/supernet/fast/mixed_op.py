@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.supernet.fast.channel_groups import LAYOUTS
+from autoseg.supernet.fast.channel_groups import LaidOut
 from autoseg.supernet.fast.convolutions import Conv, Depthwise, Product
 from autoseg.supernet.fast.elementwise import elementwise
 from autoseg.supernet.fast.kernels import KernelChoice
@@ -50,6 +50,14 @@ def checkpoint_contexts() -> tuple[AbstractContextManager[None], AbstractContext
     return nullcontext(), frozen_statistics()
 
 
+class NormInput(NamedTuple):
+    """What a `StackedNorm` normalised, (N, M, H, W), and the batch's mean and 1 / deviation, (M,) each."""
+
+    features: Tensor
+    mean: Tensor
+    inverse: Tensor
+
+
 class StackedNorm(nn.Module):
     """BatchNorm of stacked channels, each times a factor (alpha); not affine, as in DARTS (Auto-DeepLab is silent)."""
 
@@ -73,19 +81,19 @@ class StackedNorm(nn.Module):
             features, factors, None, self.running_mean, self.running_var, self.training, momentum, BN_EPS
         )
 
-    def moments(self, mean: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance that `normalise` took, from its other results, (channels,) each."""
+    def moments(self, taken: NormInput) -> tuple[Tensor, Tensor]:
+        """Mean and variance that `normalise` took, (channels,) each."""
         if not self.training:
             return self.running_mean, self.running_var
-        return mean, inverse.pow(-2) - BN_EPS
+        return taken.mean, taken.inverse.pow(-2) - BN_EPS
 
     def backward(
-        self, grad: Tensor, features: Tensor, factors: Tensor | None, mean: Tensor, inverse: Tensor, of_factors: bool
+        self, grad: Tensor, taken: NormInput, factors: Tensor | None, of_factors: bool
     ) -> tuple[Tensor, Tensor | None]:
         """Gradients of features and factors."""
         grad_features, grad_factors, _ = aten.native_batch_norm_backward(
-            grad, features, factors, self.running_mean, self.running_var, mean, inverse, self.training, BN_EPS,
-            [True, of_factors, False],
+            grad, taken.features, factors, self.running_mean, self.running_var, taken.mean, taken.inverse,
+            self.training, BN_EPS, [True, of_factors, False],
         )  # fmt: skip
         return grad_features, grad_factors if of_factors else None
 
@@ -94,14 +102,10 @@ class StackedNorm(nn.Module):
 
 
 class Kept(NamedTuple):
-    """The tensors kept for the backward pass; None without such an operation, or if not needed."""
+    """The inputs of the two BatchNorms, for the backward pass; None without such an operation, or if not needed."""
 
-    inner: Tensor | None = None  # inputs of the two BatchNorms, with their statistics
-    inner_mean: Tensor | None = None
-    inner_inverse: Tensor | None = None
-    outer: Tensor | None = None
-    outer_mean: Tensor | None = None
-    outer_inverse: Tensor | None = None
+    inner: NormInput | None = None
+    outer: NormInput | None = None
 
 
 class EdgeTensors(NamedTuple):
@@ -120,7 +124,7 @@ class Needs(NamedTuple):
     alpha: bool
 
 
-class MixedEdges(nn.Module):
+class MixedEdges(LaidOut):
     """Every edge of one group: sum over the operations o of alpha_o * O_o(state) (Auto-DeepLab, eq. 3).
 
     Outside autograd: `run` is the forward pass. `backward` recomputes what is cheap (ReLU, BatchNorm, pooling, copies,
@@ -140,17 +144,13 @@ class MixedEdges(nn.Module):
 
     def use_kernels(self, choice: KernelChoice) -> None:
         """Compute with these kernels from now on."""
-        self.layout = self.free.layout = LAYOUTS[choice.layout]
+        super().use_kernels(choice)
+        self.free.layout = self.layout
         self._separable = Depthwise(self.kernels.separable, 1, choice.depthwise, self.layout)
         self._dilated = Depthwise(self.kernels.dilated, RATE, choice.depthwise, self.layout)
         self._atrous = Conv(RATE, self.groups, self.layout)
         self._product = choice.pointwise == "product"
         self._compile = choice.compile
-
-    @property
-    def free_factors(self) -> int:
-        """Number of factors besides those of operations with weights."""
-        return self.free.factors
 
     def run(self, state: Tensor, tensors: EdgeTensors, onto: Tensor | None = None) -> tuple[Tensor, Kept]:
         """state: (N, G*C, H, W) -> grouped by G, E and C, added in place to `onto` if given."""
@@ -164,7 +164,7 @@ class MixedEdges(nn.Module):
                 parts.insert(0, self._pointwise(self.kernels.depthwise)(last, given(weights.pointwise2)))
             outer = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
             normal, mean, inverse = self.norm.normalise(outer, factors.weighted)
-            kept = kept._replace(outer=outer, outer_mean=mean, outer_inverse=inverse)
+            kept = kept._replace(outer=NormInput(outer, mean, inverse))
             normal = self._split(normal, self.kernels.weighted)
             total = elementwise(self._compile).sum_operations(normal, self.layout, total)
         return self.free.run(state, total, factors.free), kept
@@ -180,8 +180,7 @@ class MixedEdges(nn.Module):
         if self.norm is not None:
             activated = F.relu(state)
             stacked = torch.cat([self.layout.join(grad.contiguous())] * self.kernels.weighted, 1)
-            outer, mean, inverse = given(kept.outer), given(kept.outer_mean), given(kept.outer_inverse)
-            stacked, grad_weighted = self.norm.backward(stacked, outer, factors.weighted, mean, inverse, needs.alpha)
+            stacked, grad_weighted = self.norm.backward(stacked, given(kept.outer), factors.weighted, needs.alpha)
             depthwise = self.kernels.depthwise * self.width
             of_last, *of_atrous = torch.split(stacked, [depthwise, *[self.width] * len(atrous)], 1)
             if depthwise:
@@ -229,7 +228,7 @@ class MixedEdges(nn.Module):
             inner = self._pointwise(len(self._separable.sizes))(features, given(weights.pointwise1))
             normal, mean, inverse = self.inner_norm.normalise(inner)
             parts.append(self._separable(normal.relu_(), given(weights.depthwise2)))
-            kept = Kept(inner, mean, inverse)
+            kept = Kept(NormInput(inner, mean, inverse))
         if self._dilated.sizes:
             parts.append(self._dilated(self._copies(activated, self._dilated.sizes), given(weights.dilated)))
         return torch.cat(parts, 1) if len(parts) > 1 else parts[0], kept
@@ -240,9 +239,9 @@ class MixedEdges(nn.Module):
         """Gradient of `activated` and of the weights."""
         read, parts = [], []
         if self.inner_norm is not None:
-            inner, mean, inverse = given(kept.inner), given(kept.inner_mean), given(kept.inner_inverse)
-            moments = self.inner_norm.moments(mean, inverse)
-            read.append(elementwise(self._compile).normalise(inner, *moments, BN_EPS, self.layout))
+            inner = given(kept.inner)
+            moments = self.inner_norm.moments(inner)
+            read.append(elementwise(self._compile).normalise(inner.features, *moments, BN_EPS, self.layout))
             parts.append((self._separable, given(weights.depthwise2)))
         if self._dilated.sizes:
             read.append(self._copies(activated, self._dilated.sizes))
@@ -263,7 +262,7 @@ class MixedEdges(nn.Module):
         result = EdgeGroupWeights(None, None, None, of_dilated, pointwise2)
         if self.inner_norm is not None:
             grad = aten.threshold_backward(found[0][0], read[0], 0)
-            grad, _ = self.inner_norm.backward(grad, inner, None, mean, inverse, False)
+            grad, _ = self.inner_norm.backward(grad, inner, None, False)
             part, depthwise1, pointwise1 = self._first_backward(grad, activated, weights, needs)
             total = part if total is None else total.add_(part)
             result = EdgeGroupWeights(depthwise1, pointwise1, found[0][1], of_dilated, pointwise2)

@@ -69,11 +69,6 @@ class FreeOperations:
         self.layout: Layout = LAYOUTS["channels_last"]
         self.operations = [free_operation(name) for name in of_kind(operations, *FREE)]
 
-    @property
-    def factors(self) -> int:
-        """Number of tensors of factors."""
-        return min(1, len(self.operations)) if self.shared else len(self.operations)
-
     def run(self, state: Tensor, total: Tensor | None, factors: Sequence[Tensor]) -> Tensor:
         """state: (N, G*C, H, W) -> grouped by G, E and C, added in place to `total` if given."""
         results = [operation.forward(state) for operation in self.operations]
@@ -88,8 +83,8 @@ class FreeOperations:
 
     def backward(
         self, grad: Tensor, state: Tensor, factors: Sequence[Tensor], of_factors: bool
-    ) -> tuple[list[Tensor], tuple[Tensor, ...]]:
-        """Gradients of the state, one per operation, and of the factors. grad: grouped by G, E and C."""
+    ) -> tuple[list[Tensor], tuple[Tensor | None, ...]]:
+        """Gradients of the state, one per operation, and of the factors or None. grad: grouped by G, E and C."""
         if not self.operations:
             return [], ()
         layout, place = self.layout, self.layout.axis(0)
@@ -102,7 +97,7 @@ class FreeOperations:
         found = [operation.backward(layout.join(part), state, of_factors) for operation, part in parts]
         of_state = [pair[0] for pair in found]
         if not of_factors:
-            return of_state, ()
+            return of_state, (None,) * len(factors)
         results = [layout.split(again, self.groups, self.channels) for _, again in found if again is not None]
         stacked = self._as_rows(torch.stack(results, layout.axis(1)))
         product = torch.bmm(grads, stacked.transpose(1, 2))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import Node
 from autoseg.supernet.fast.cell import SearchCell
-from autoseg.supernet.fast.channel_groups import LAYOUTS
+from autoseg.supernet.fast.channel_groups import LAYOUTS, LaidOut
 from autoseg.supernet.fast.kernels import KernelChoice
 from autoseg.supernet.fast.weights import BYPASS, AlphaFactors, WeightLayout
 from autoseg.supernet.reference import Supernet, cell_name
@@ -100,8 +100,9 @@ class FusedSupernet(Supernet):
         super().use_kernels(choice)
         if self.space.relaxation.gdas is None:
             self.weight_layout.taps_together = choice.depthwise == "triton"
-        for cell in self.cells.values():
-            cell.use_kernels(choice)  # type: ignore[operator]
+        for module in self.modules():
+            if isinstance(module, LaidOut):
+                module.use_kernels(choice)
 
 
 def run_side_by_side(tasks: Sequence[Callable[[], T]], streams: Sequence[torch.cuda.Stream]) -> list[T]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -215,7 +215,7 @@ class Factors(NamedTuple):
     """alpha in the shapes that one group of edges needs."""
 
     weighted: Tensor | None  # for each channel of the stacked operations with weights, ((S+D+A)*G*E*C,)
-    free: tuple[Tensor, ...]  # for the operations without weights: see `parameter_free_ops.py`
+    free: tuple[Any, ...]  # tensors for the operations without weights: see `parameter_free_ops.py`
 
 
 CellKind = tuple[int, int]

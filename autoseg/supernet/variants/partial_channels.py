@@ -41,11 +41,6 @@ class PartialEdges(MixedEdges):
         super().__init__(group, channels // share, operations)
         self.all_channels = channels
 
-    @property
-    def free_factors(self) -> int:
-        """Number of factors besides those of operations with weights: one more than in `MixedEdges`."""
-        return super().free_factors + 1
-
     def run(self, state: Tensor, tensors: EdgeTensors, onto: Tensor | None = None) -> tuple[Tensor, Kept]:
         """state: (N, G*C, H, W) -> grouped by G, E and C."""
         taken, others, probs, tensors = self._parts(state, tensors)
@@ -69,10 +64,11 @@ class PartialEdges(MixedEdges):
         of_taken = layout.split(of_taken, self.groups, self.channels)
         passed_by = (of_rest * layout.spread(probs)).sum(layout.axis(1))
         of_state = layout.join(torch.cat([of_taken, passed_by], layout.last))
+        of_probs = None
         if needs.alpha:
             of_probs = layout.sum_to(of_rest * others, 0, 1).unsqueeze(-1).sum_to_size(probs.shape)
-            found = found._replace(factors=Factors(found.factors.weighted, (*found.factors.free, of_probs)))
-        return of_state, found
+        factors = Factors(found.factors.weighted, (*found.factors.free, of_probs))
+        return of_state, found._replace(factors=factors)
 
     def _parts(self, state: Tensor, tensors: EdgeTensors) -> tuple[Tensor, Tensor, Tensor, EdgeTensors]:
         """The first c channels and the others, grouped by G, 1 and any; the edges' probabilities; the other tensors."""

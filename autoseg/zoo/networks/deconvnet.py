@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from autoseg.config.base import Flag
 from autoseg.registry import Network, register
-from autoseg.zoo.schema import Dropout, FixedNetwork
+from autoseg.zoo.schema import Dropout, FixedNetwork, on_backbone
 
 
 class UnpoolingOptions(FixedNetwork):
@@ -16,16 +14,9 @@ class UnpoolingOptions(FixedNetwork):
     dropout: Dropout = 0.0
 
 
-def _register(name: str, paper: str, class_name: str) -> None:
-    def build(options: UnpoolingOptions, outputs: int) -> Any:
-        from autoseg.zoo import deconvnet
-        from autoseg.zoo.vgg import VGG16
-
-        backbone = VGG16(options.in_channels, options.width, options.batch_norm)
-        return getattr(deconvnet, class_name)(backbone, outputs, options.dropout)
-
-    register(Network(name, paper, UnpoolingOptions, build, backbone="vgg16"))
-
-
-_register("deconvnet", "Noh et al., Learning deconvolution network, ICCV 2015", "DeconvNet")
-_register("segnet", "Badrinarayanan et al., SegNet, TPAMI 2017", "SegNet")
+for _name, _paper in (
+    ("DeconvNet", "Noh et al., Learning deconvolution network, ICCV 2015"),
+    ("SegNet", "Badrinarayanan et al., SegNet, TPAMI 2017"),
+):
+    _build = on_backbone("vgg16", "deconvnet", _name)
+    register(Network(_name.lower(), _paper, UnpoolingOptions, _build, backbone="vgg16"))

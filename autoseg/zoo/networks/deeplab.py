@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from autoseg.config.base import Flag, Whole
-from autoseg.registry import Network, lazy, register
-from autoseg.zoo.schema import Dropout, FixedNetwork
+from autoseg.registry import Network, register
+from autoseg.zoo.schema import Dropout, FixedNetwork, on_backbone
 
 V1 = "Chen et al., Semantic image segmentation with deep convolutional nets and fully connected CRFs, ICLR 2015"
 V2 = "Chen et al., DeepLab, TPAMI 2018"
@@ -83,18 +83,6 @@ class V3PlusXceptionOptions(FixedNetwork):
     dropout: Dropout = 0.1
 
 
-OF_BACKBONE = {"in_channels", "width", "output_stride", "batch_norm", "multi_grid"}
-"""Options that the backbone takes; the network takes all others."""
-
-
-BACKBONES = {
-    "vgg16": lazy("autoseg.zoo.vgg", "VGG16", pool=3),
-    "resnet50": lazy("autoseg.zoo.resnet", "ResNet", depth=50),
-    "resnet101": lazy("autoseg.zoo.resnet", "ResNet", depth=101),
-    "xception65": lazy("autoseg.zoo.xception", "Xception65"),
-}
-
-
 def _register(
     network: str, on: str, paper: str, options: type[FixedNetwork], class_name: str, *, short: bool = False, **more: Any
 ) -> None:
@@ -102,12 +90,7 @@ def _register(
 
     more: what is fixed of the backbone.
     """
-
-    def build(given: FixedNetwork, outputs: int) -> Any:
-        backbone = BACKBONES[on](**{key: value for key, value in given if key in OF_BACKBONE}, **more)
-        own = {key: value for key, value in given if key not in {"name", *OF_BACKBONE}}
-        return lazy("autoseg.zoo.deeplab", class_name)(backbone, outputs, **own)
-
+    build = on_backbone(on, "deeplab", class_name, more)
     register(Network(f"{network}_{on}", paper, options, build, network if short else None, on, (8, 16, 32)))
 
 
@@ -118,8 +101,8 @@ def _register_on_resnets(*arguments: Any, **settings: Any) -> None:
     _register(network, "resnet101", *rest, short=True, **settings)
 
 
-_register("deeplabv1", "vgg16", V1, V1Options, "DeepLabV1", short=True)
-_register("deeplabv2", "vgg16", V2, V2VggOptions, "DeepLabV2")
+_register("deeplabv1", "vgg16", V1, V1Options, "DeepLabV1", short=True, pool=3)
+_register("deeplabv2", "vgg16", V2, V2VggOptions, "DeepLabV2", pool=3)
 _register_on_resnets("deeplabv2", V2, V2ResNetOptions, "DeepLabV2")
 _register_on_resnets("deeplabv3_cascade", V3, CascadeOptions, "DeepLabV3Cascade", extra_blocks=3)
 _register_on_resnets("deeplabv3", V3, V3Options, "DeepLabV3")

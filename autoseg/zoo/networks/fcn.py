@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
 from pydantic import model_validator
 
 from autoseg.config.base import Flag, Whole
 from autoseg.registry import Network, register
 from autoseg.space.resolution import parse_upsampler
-from autoseg.zoo.schema import UNET_UPSAMPLER, Dropout, FixedNetwork
+from autoseg.zoo.schema import UNET_UPSAMPLER, Dropout, FixedNetwork, on_backbone
+
+PAPER = "Long et al., Fully convolutional networks, CVPR 2015"
 
 
 class FcnOptions(FixedNetwork):
@@ -29,20 +29,6 @@ class FcnOptions(FixedNetwork):
         return self
 
 
-def _register(stride: Literal[32, 16, 8]) -> None:
-    """Register the network that predicts at this stride."""
-
-    def build(options: FcnOptions, outputs: int) -> Any:
-        from autoseg.zoo.fcn import FCN
-        from autoseg.zoo.vgg import VGG16
-
-        backbone = VGG16(options.in_channels, options.width, options.batch_norm, options.output_stride)
-        return FCN(backbone, outputs, stride, options.upsampler, options.dropout)
-
-    paper = "Long et al., Fully convolutional networks, CVPR 2015"
-    register(Network(f"fcn{stride}s_vgg16", paper, FcnOptions, build, f"fcn{stride}s", "vgg16", (8, 16, 32)))
-
-
-_register(32)
-_register(16)
-_register(8)
+for _stride in (32, 16, 8):  # of the prediction
+    _build = on_backbone("vgg16", "fcn", "FCN", stride=_stride)
+    register(Network(f"fcn{_stride}s_vgg16", PAPER, FcnOptions, _build, f"fcn{_stride}s", "vgg16", (8, 16, 32)))
