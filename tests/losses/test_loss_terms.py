@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from autoseg.config.base import parse
 from autoseg.config.training import RetrainSchedule
+from autoseg.losses.functions import boundary_closeness
 from autoseg.losses.losses import SegmentationLoss, sample_pixels, segmentation_loss
-from autoseg.losses.pixel_losses import boundary_closeness
 
 WEIGHTS = (0.5, 2.0, 0.0, 1.25)
 CLASSES = len(WEIGHTS)
