@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from autoseg.errors import ConfigError
 from autoseg.export import export_network
-from autoseg.export.weights import load_safetensors
+from autoseg.export.formats import load_safetensors
 from autoseg.genotype.schema import Genotype
 from autoseg.losses.losses import segmentation_loss
 from autoseg.network import build_searched
