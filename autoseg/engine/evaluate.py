@@ -13,7 +13,7 @@ from autoseg.data.dataset import SegmentationDataset
 from autoseg.data.loading.loader import evaluation_batches
 from autoseg.engine.crf import colours_of, refine
 from autoseg.engine.inference import PLAIN, score_bands
-from autoseg.losses.losses import segmentation_loss
+from autoseg.losses.losses import SegmentationLoss
 from autoseg.metrics.boundary import BoundaryFScore
 from autoseg.metrics.calibration import Calibration
 from autoseg.metrics.confusion import ConfusionMatrix, Scores, by_name, plain
@@ -90,7 +90,7 @@ def _labelled(
     labels, loss, top = torch.empty_like(masks), torch.zeros((), dtype=torch.float64, device=exact), 0
     for band in bands:
         true = masks[:, top : top + band.shape[2]]
-        mean, pixels = segmentation_loss(band, true, ignore_label), (true != ignore_label).sum()
+        mean, pixels = SegmentationLoss(ignore_label)(band, true), (true != ignore_label).sum()
         loss += mean.to(exact).double() * pixels.to(exact)
         if details is not None:
             details.calibration.update(band, true)
