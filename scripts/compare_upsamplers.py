@@ -42,8 +42,8 @@ from autoseg.engine.training import make_loader
 from autoseg.errors import AutosegError, ConfigError
 from autoseg.files import write_text
 from autoseg.losses.losses import SegmentationLoss
-from autoseg.metrics.boundary import BoundaryFScore
 from autoseg.metrics.confusion import ConfusionMatrix
+from autoseg.metrics.details import BoundaryFScore
 from autoseg.ops.resize import level_size
 from autoseg.ops.upsample import build_upsampler
 from autoseg.registry import UPSAMPLERS

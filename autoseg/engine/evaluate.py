@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -14,29 +14,9 @@ from autoseg.data.loading.loader import evaluation_batches
 from autoseg.engine.crf import colours_of, refine
 from autoseg.engine.inference import PLAIN, score_bands
 from autoseg.losses.losses import SegmentationLoss
-from autoseg.metrics.boundary import BoundaryFScore
-from autoseg.metrics.calibration import Calibration
-from autoseg.metrics.confusion import ConfusionMatrix, Scores, by_name, plain
+from autoseg.metrics.confusion import ConfusionMatrix, Scores
+from autoseg.metrics.details import Details
 from autoseg.ops.devices import float64_device
-
-
-class Details:
-    """Optional, slower measurements: boundary F-score and calibration."""
-
-    def __init__(self, num_classes: int, ignore_label: int) -> None:
-        self.boundary = BoundaryFScore(num_classes, ignore_label)
-        self.calibration = Calibration(ignore_label)
-
-    def to_dict(self, classes: Sequence[str]) -> dict[str, object]:
-        """Plain data for JSON; null for scores of classes that do not occur."""
-        return {
-            "boundary_f": plain(self.boundary.mean()),
-            "boundary_tolerance": self.boundary.tolerance,
-            "boundary_f_by_class": by_name(classes, self.boundary.by_class().tolist()),
-            "expected_calibration_error": plain(self.calibration.error),
-            "brier_score": plain(self.calibration.brier),
-            "reliability": self.calibration.reliability(),
-        }
 
 
 @torch.no_grad()

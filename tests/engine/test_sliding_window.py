@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from autoseg.engine import inference
-from autoseg.engine.evaluate import Details
 from autoseg.engine.inference import axis_windows, sliding_bands
 from autoseg.metrics.confusion import ConfusionMatrix
+from autoseg.metrics.details import Details
 
 
 def sliding_logits(
