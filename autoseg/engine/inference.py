@@ -94,7 +94,6 @@ def _fused(network: nn.Module, images: Tensor, inference: InferenceConfig) -> It
     """`score_bands` of images of at least 32 pixels each way."""
     count, size = len(inference.scales) * (2 if inference.flip else 1), images.shape[2:]
     greatest = inference.fuse == "max"
-    include, nothing = (torch.maximum, -math.inf) if greatest else (torch.add, 0.0)
     fused = images.new_empty(0)
     for number, (view, mirrored) in enumerate(_views(images, inference.scales, inference.flip)):
         answer = _answer(network, view, inference)
@@ -107,9 +106,12 @@ def _fused(network: nn.Module, images: Tensor, inference: InferenceConfig) -> It
         for band in bands:
             band = band if greatest else band.softmax(1)
             if number == top == 0:
-                fused = band.new_full((*band.shape[:2], *size), nothing)
+                fused = band.new_full((*band.shape[:2], *size), -math.inf if greatest else 0.0)
             place = fused[:, :, top : top + band.shape[2]]
-            include(place, band, out=place)
+            if greatest:
+                torch.maximum(place, band, out=place)
+            else:
+                place += band
             top += band.shape[2]
     for band in torch.split(fused, _band_rows(fused, size[1]), 2):
         yield band if greatest else (band / count).clamp_min_(1e-12).log_()
