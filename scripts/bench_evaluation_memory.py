@@ -21,8 +21,9 @@ from autoseg.config.data import DataConfig
 from autoseg.config.inference import InferenceConfig
 from autoseg.data.base import SegmentationDataset
 from autoseg.data.dataset import resolve
-from autoseg.engine.evaluate import Details, evaluate_network
+from autoseg.engine.evaluate import evaluate_network
 from autoseg.engine.predict import label_map
+from autoseg.metrics.details import Details
 from autoseg.network import for_inference
 
 BYTES = 1 if sys.platform == "darwin" else 1024

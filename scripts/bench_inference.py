@@ -30,7 +30,7 @@ from autoseg.engine.retrain import compiled
 from autoseg.errors import AutosegError
 from autoseg.files import one_line
 from autoseg.genotype.schema import Genotype
-from autoseg.losses.losses import segmentation_loss
+from autoseg.losses.losses import SegmentationLoss
 from autoseg.network import Network, build_searched, fold_batch_norm, for_inference
 
 LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -111,7 +111,7 @@ def training_step(network: Network, layout: str, precision: str, compile: bool, 
         with autocast(device, precision):
             logits, _ = run(images)
         optimizer.zero_grad(set_to_none=True)
-        segmentation_loss(logits, masks, 255).backward()
+        SegmentationLoss(255)(logits, masks).backward()
         optimizer.step()
 
     return step

@@ -41,9 +41,9 @@ from autoseg.engine.optim import build_optimizer, set_learning_rate
 from autoseg.engine.training import make_loader
 from autoseg.errors import AutosegError, ConfigError
 from autoseg.files import write_text
-from autoseg.losses.losses import segmentation_loss
-from autoseg.metrics.boundary import BoundaryFScore
+from autoseg.losses.losses import SegmentationLoss
 from autoseg.metrics.confusion import ConfusionMatrix
+from autoseg.metrics.details import BoundaryFScore
 from autoseg.ops.resize import level_size
 from autoseg.ops.upsample import build_upsampler
 from autoseg.registry import UPSAMPLERS
@@ -117,7 +117,7 @@ class Experiment:
                 set_learning_rate(optimizer, schedule, step, len(loader))
                 optimizer.zero_grad()
                 logits = network(images.to(self.device).contiguous(memory_format=torch.channels_last))
-                loss = segmentation_loss(logits, masks.to(self.device), self.train.ignore_label)
+                loss = SegmentationLoss(self.train.ignore_label)(logits, masks.to(self.device))
                 loss.backward()
                 optimizer.step()
                 loss.item()  # waits for a GPU

@@ -161,11 +161,8 @@ def _joined(parts: Sequence[Tensor], axis: int, lengths: Sequence[int]) -> Tenso
 
 def _pad(call: _Call) -> Tensor:
     found, pad = call.reaches[0], call["pad"]
-    for number in range(len(pad) // 2):
-        axis = found.dim() - 1 - number
-        if found.shape[axis] > 1:
-            found = _padded(found, axis, pad[2 * number], pad[2 * number + 1])
-    return found
+    ends = [length if found.shape[-1 - number // 2] > 1 else 0 for number, length in enumerate(pad)]
+    return F.pad(found, ends, value=-math.inf)
 
 
 def _padded(found: Tensor, axis: int, before: int, after: int) -> Tensor:
@@ -173,17 +170,9 @@ def _padded(found: Tensor, axis: int, before: int, after: int) -> Tensor:
     return F.pad(found, (0, 0) * (found.dim() - 1 - axis) + (before, after), value=-math.inf)
 
 
-def _pixel_shuffle(call: _Call) -> Tensor:
-    found, factor = call.reaches[0].amax(-3, keepdim=True), call["upscale_factor"]
-    for axis in (-2, -1):
-        found = found.repeat_interleave(factor, axis) if found.shape[axis] > 1 else found
-    return found
-
-
-def _nearest(call: _Call) -> Tensor:
-    found = call.reaches[0]
-    for axis, length in enumerate(call.shapes[0][2:], start=2):
-        if (before := found.shape[axis]) > 1:
+def _nearest(found: Tensor, shape: Sequence[int]) -> Tensor:
+    for axis, length in enumerate(shape):
+        if (before := found.shape[axis]) not in (1, length):
             found = found.index_select(axis, torch.arange(length) * before // length)
     return found
 
@@ -206,7 +195,8 @@ def _interpolate(call: _Call) -> Tensor:
 
 def _sample(call: _Call) -> Tensor:
     """Sampling at places (N, H, W, 2): the greater reach of the nearest element and of the places."""
-    return torch.maximum(_nearest(call), call.reach(call["grid"]).amax(3, keepdim=True).permute(0, 3, 1, 2))
+    places = call.reach(call["grid"]).amax(3, keepdim=True).permute(0, 3, 1, 2)
+    return torch.maximum(_nearest(call.reaches[0], call.shapes[0]), places)
 
 
 # --- windows and sums -------------------------------------------------------------------------------------------------
@@ -246,12 +236,6 @@ def _pool(call: _Call) -> Tensor:
     return _slide(call, kernel, call["stride"], call["padding"], call["dilation"] or 1)
 
 
-def _adaptive_pool(call: _Call) -> Tensor:
-    found = call.reaches[0]
-    sizes = [length if found.shape[axis] > 1 else 1 for axis, length in zip((-2, -1), call.shapes[0][-2:], strict=True)]
-    return F.adaptive_max_pool2d(found, sizes)
-
-
 def _reduce(call: _Call) -> Tensor:
     """A reduction of some dimensions or all, which are kept or not; or a mixture along one, which keeps the shape."""
     axes = [call["dim"]] if isinstance(call["dim"], int) else call["dim"] or list(range(call.tensors[0].dim()))
@@ -274,14 +258,16 @@ _BY_RULE: dict[Callable[[_Call], Tensor | list[Tensor]], str] = {
     _cat: "cat",
     _stack: "stack",
     _pad: "constant_pad_nd",
-    _pixel_shuffle: "pixel_shuffle",
+    lambda call: _nearest(call.reaches[0].amax(-3, keepdim=True), call.shapes[0]): "pixel_shuffle",
     lambda call: _slide(call, [call["downscale_factor"]] * 2): "pixel_unshuffle",
-    _nearest: "upsample_nearest1d upsample_nearest2d",
+    lambda call: _nearest(call.reaches[0], call.shapes[0]): "upsample_nearest1d upsample_nearest2d",
     _interpolate: "upsample_linear1d upsample_bilinear2d upsample_bicubic2d",
     _sample: "grid_sampler_2d",
     _convolution: "convolution",
     _pool: "max_pool2d_with_indices avg_pool2d",
-    _adaptive_pool: "_adaptive_avg_pool2d adaptive_max_pool2d",
+    lambda call: F.adaptive_max_pool2d(
+        call.reaches[0], call.shapes[0][-2:]
+    ): "_adaptive_avg_pool2d adaptive_max_pool2d",
     _reduce: "mean sum amax amin var _softmax _log_softmax",
     _matmul: "mm bmm addmm baddbmm",
 }

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.data.dataset import open_dataset
-from autoseg.engine.evaluate import Details, evaluate_network
+from autoseg.engine.evaluate import evaluate_network
 from autoseg.engine.log import Progress
 from autoseg.engine.predict import IN_WINDOWS, Inference, inference_settings, load_for_inference
 from autoseg.errors import ConfigError, RunError
 from autoseg.files import write_text
+from autoseg.metrics.details import Details
 from autoseg.planning.device import memory_errors
 from autoseg.setup.other_data import data_for_run
 

@@ -45,7 +45,7 @@ def export_model(
         path = export_genotype(genotype, out, format, overwrite=overwrite)  # type: ignore[arg-type]
         return f"wrote {path}"
     from autoseg.engine.predict import load_network
-    from autoseg.export.metadata import input_metadata
+    from autoseg.export.common import input_metadata
     from autoseg.viz.palette import palette
 
     network, config, _ = load_network(source, checkpoint)

@@ -123,18 +123,15 @@ class Recordings:
         if recorder is None or type(inputs[0]) is not Tensor:  # a tensor without data cannot be recorded
             return compute(inputs, ())
         key = (name, mode, *((tensor.shape, tensor.dtype) for tensor in inputs))
-        if key in self._graphs:
-            if not self._compare or key in self._trusted:
-                return _replay(self._graphs[key], inputs, parameters)
+        if key not in self._graphs:
+            self._seen[key] += 1
+            if self._seen[key] <= EAGER_STEPS or len(self._graphs) == MOST_GRAPHS:
+                streams = recorder.streams
+                return self._eager(inputs, compute, lambda: recorder.run(lambda: compute(inputs, streams)).clone())
+            if not self._compare and not self._record(key, inputs, parameters, compute):
+                return compute(inputs, ())
+        if self._compare and key not in self._trusted:
             return self._compared(key, inputs, parameters, compute)
-        self._seen[key] += 1
-        if self._seen[key] <= EAGER_STEPS or len(self._graphs) == MOST_GRAPHS:
-            streams = recorder.streams
-            return self._eager(inputs, compute, lambda: recorder.run(lambda: compute(inputs, streams)).clone())
-        if self._compare:
-            return self._compared(key, inputs, parameters, compute)
-        if not self._record(key, inputs, parameters, compute):
-            return compute(inputs, ())
         return _replay(self._graphs[key], inputs, parameters)
 
     def _eager(self, inputs: Inputs, compute: Compute, work: Callable[[], Tensor]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -13,30 +13,10 @@ from autoseg.data.dataset import SegmentationDataset
 from autoseg.data.loading.loader import evaluation_batches
 from autoseg.engine.crf import colours_of, refine
 from autoseg.engine.inference import PLAIN, score_bands
-from autoseg.losses.losses import segmentation_loss
-from autoseg.metrics.boundary import BoundaryFScore
-from autoseg.metrics.calibration import Calibration
-from autoseg.metrics.confusion import ConfusionMatrix, Scores, by_name, plain
+from autoseg.losses.losses import SegmentationLoss
+from autoseg.metrics.confusion import ConfusionMatrix, Scores
+from autoseg.metrics.details import Details
 from autoseg.ops.devices import float64_device
-
-
-class Details:
-    """Optional, slower measurements: boundary F-score and calibration."""
-
-    def __init__(self, num_classes: int, ignore_label: int) -> None:
-        self.boundary = BoundaryFScore(num_classes, ignore_label)
-        self.calibration = Calibration(ignore_label)
-
-    def to_dict(self, classes: Sequence[str]) -> dict[str, object]:
-        """Plain data for JSON; null for scores of classes that do not occur."""
-        return {
-            "boundary_f": plain(self.boundary.mean()),
-            "boundary_tolerance": self.boundary.tolerance,
-            "boundary_f_by_class": by_name(classes, self.boundary.by_class().tolist()),
-            "expected_calibration_error": plain(self.calibration.error),
-            "brier_score": plain(self.calibration.brier),
-            "reliability": self.calibration.reliability(),
-        }
 
 
 @torch.no_grad()
@@ -90,7 +70,7 @@ def _labelled(
     labels, loss, top = torch.empty_like(masks), torch.zeros((), dtype=torch.float64, device=exact), 0
     for band in bands:
         true = masks[:, top : top + band.shape[2]]
-        mean, pixels = segmentation_loss(band, true, ignore_label), (true != ignore_label).sum()
+        mean, pixels = SegmentationLoss(ignore_label)(band, true), (true != ignore_label).sum()
         loss += mean.to(exact).double() * pixels.to(exact)
         if details is not None:
             details.calibration.update(band, true)

@@ -18,8 +18,7 @@ from autoseg.data.base import Sample, resize_image
 from autoseg.engine.checkpoint import fitting, load_checkpoint
 from autoseg.engine.config import RetrainConfig
 from autoseg.engine.crf import load_densecrf, refine
-from autoseg.engine.device_check import prepare
-from autoseg.engine.environment import pick_device
+from autoseg.engine.environment import pick_device, prepare
 from autoseg.engine.inference import PLAIN, resized_bands, score_bands
 from autoseg.engine.run_directory import Run
 from autoseg.errors import CheckpointError, ConfigError, RunError

@@ -86,21 +86,22 @@ class Run:
         return self.metrics_path.stat().st_size if self.metrics_path.exists() else 0
 
     def rewind(self, metrics_bytes: int, step: int) -> None:
-        """Drop the metrics that were written after a checkpoint, which was made after `step`."""
+        """Drop the metrics that were written after a checkpoint, which was made after `step`, and open TensorBoard."""
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
+
         if self.metrics_path.exists():
             with self.metrics_path.open("r+b") as file:
                 file.truncate(min(metrics_bytes, self.metrics_size()))
-        self._open_board(purge_step=step + 1)  # TensorBoard drops this step and what follows
+        # TensorBoard drops this step and what follows
+        self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
 
     def log(self, kind: str, epoch: int, step: int, **values: float | None) -> None:
-        """Append a row to metrics.jsonl and to TensorBoard; a value that is not finite becomes null."""
+        """Append a row to metrics.jsonl and to TensorBoard, if it is open; a value that is not finite becomes null."""
         plain = {key: value if value is not None and math.isfinite(value) else None for key, value in values.items()}
         with self.metrics_path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps({"kind": kind, "epoch": epoch, "step": step, **plain}) + "\n")
-        if self._board is None:
-            self._open_board()
         for key, value in plain.items():
-            if value is not None:
+            if value is not None and self._board is not None:
                 self._board.add_scalar(f"{kind}/{key}", value, step)
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -121,11 +122,6 @@ class Run:
         if self._board is not None:
             self._board.close()
             self._board = None
-
-    def _open_board(self, purge_step: int | None = None) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # slow to import
-
-        self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=purge_step)
 
 
 def refuse_used(path: Path) -> None:

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from types import FrameType
 from typing import Any, Protocol
 
@@ -67,27 +67,23 @@ class TrainingTask(Protocol):
         """Restore what `state` returned."""
 
 
-class StopRequest:
-    """Turn the first Ctrl-C or TERM into a flag, so that a run stops after a step; a second signal stops at once."""
+@contextmanager
+def stop_request() -> Iterator[threading.Event]:
+    """Set the event at the first Ctrl-C or TERM, so that a run stops after a step; a second signal stops at once."""
+    requested = threading.Event()
 
-    def __init__(self) -> None:
-        self.requested = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> StopRequest:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._request)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+    def request(number: int, frame: FrameType | None) -> None:
+        if requested.is_set():
             raise KeyboardInterrupt
-        self.requested = True
+        requested.set()
+
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, request) for number in numbers}
+    try:
+        yield requested
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Trainer:
@@ -113,7 +109,7 @@ class Trainer:
         total = schedule.epochs * task.steps_per_epoch
         progress = Progress(task.kind, total, self.done, self.show_progress)
         self._since = self._saved = time.monotonic()
-        with closing(self.run_directory), StopRequest() as stop, progress:
+        with closing(self.run_directory), stop_request() as stop, progress:
             progress.update(self.done, miou=self.best_miou)
             while self.epoch < schedule.epochs:
                 for batches in task.batches(self.epoch, self.step_in_epoch):
@@ -142,12 +138,12 @@ class Trainer:
                 self._save("last.pt")
                 self._pause(stop)
 
-    def _pause(self, stop: StopRequest) -> None:
+    def _pause(self, stop: threading.Event) -> None:
         """Save if it is time to, and stop if a signal asked for it."""
         due = time.monotonic() - self._saved >= self.task.schedule.checkpoint_seconds
-        if (due or stop.requested) and self.step_in_epoch:  # the end of an epoch is saved already
+        if (due or stop.is_set()) and self.step_in_epoch:  # the end of an epoch is saved already
             self._save("last.pt")
-        if stop.requested and self.epoch < self.task.schedule.epochs:
+        if stop.is_set() and self.epoch < self.task.schedule.epochs:
             raise Interrupted(
                 f"stopped at epoch {self.epoch + 1}, step {self.step_in_epoch}; everything is saved:"
                 f" `autoseg {self.task.kind} --out {shell_quoted(str(self.run_directory.path))} --resume` goes on"

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import networkx as nx
 
 from autoseg.errors import ExportError
-from autoseg.export.target import check_target
+from autoseg.export.common import check_target
 from autoseg.files import one_line, write_atomically
 from autoseg.genotype.schema import Genotype
 from autoseg.registry import DECODERS

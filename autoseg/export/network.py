@@ -15,10 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.errors import AutosegError, ExportError
-from autoseg.export.graph import Run, load_onnx, load_pt2, save_onnx, save_pt2
-from autoseg.export.metadata import network_metadata
-from autoseg.export.target import check_target
-from autoseg.export.weights import load_safetensors, save_safetensors
+from autoseg.export.common import check_target, network_metadata
+from autoseg.export.formats import Run, load_onnx, load_pt2, load_safetensors, save_onnx, save_pt2, save_safetensors
 from autoseg.files import one_line, write_atomically
 
 NetworkFormat = Literal["onnx", "pt2", "safetensors"]

@@ -17,14 +17,6 @@ from autoseg.losses.target import Target
 from autoseg.registry import LOSSES
 
 
-def segmentation_loss(logits: Tensor, masks: Tensor, ignore_label: int, class_weights: Tensor | None = None) -> Tensor:
-    """Cross-entropy averaged over the pixels that are not ignored, by the weights of their classes.
-
-    logits: (N, K, H, W); masks: (N, H, W); class_weights: (K,). Returns a scalar.
-    """
-    return SegmentationLoss(ignore_label, class_weights)(logits, masks)
-
-
 class SegmentationLoss:
     """The weighted sum of terms; by default plain cross-entropy.
 

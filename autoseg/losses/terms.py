@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from pydantic import Field
@@ -10,7 +11,7 @@ from autoseg.config.base import Flag, Fraction, Number, Whole
 from autoseg.config.losses import LossTerm
 from autoseg.registry import Loss, lazy, register
 
-PIXEL, REGION = "autoseg.losses.pixel_losses", "autoseg.losses.region_losses"
+loss = partial(lazy, "autoseg.losses.functions")
 
 
 class OhemTerm(LossTerm):
@@ -52,10 +53,9 @@ class LovaszTerm(LossTerm):
     """Mean over the images of each image's loss, instead of the loss of the batch as a whole."""
 
 
-PLAIN_MEAN = lazy(PIXEL, "pixel_weights")
-register(Loss("cross_entropy", LossTerm, lazy(PIXEL, "cross_entropy"), PLAIN_MEAN, smoothed=True))
-register(Loss("ohem", OhemTerm, lazy(PIXEL, "ohem"), smoothed=True))
-register(Loss("focal", FocalTerm, lazy(PIXEL, "focal"), PLAIN_MEAN))
-register(Loss("boundary", BoundaryTerm, lazy(PIXEL, "boundary"), lazy(PIXEL, "boundary_weights"), smoothed=True))
-register(Loss("dice", DiceTerm, lazy(REGION, "dice")))
-register(Loss("lovasz", LovaszTerm, lazy(REGION, "lovasz")))
+register(Loss("cross_entropy", LossTerm, loss("cross_entropy"), lambda target: target.pixel_weights(), smoothed=True))
+register(Loss("ohem", OhemTerm, loss("ohem"), smoothed=True))
+register(Loss("focal", FocalTerm, loss("focal"), lambda target, gamma: target.pixel_weights()))
+register(Loss("boundary", BoundaryTerm, loss("boundary"), loss("boundary_weights"), smoothed=True))
+register(Loss("dice", DiceTerm, loss("dice")))
+register(Loss("lovasz", LovaszTerm, loss("lovasz")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
@@ -149,19 +150,17 @@ def largest_that_fits(
     `room_of`: bytes that a setting leaves free, negative if it does not fit. `doubt`: possible error of an estimate in
     bytes; only candidates that exceed the room by more are skipped.
     """
-    fits_to, fails_from = -1, len(candidates)
-    setting = start
+    pixels = [one.pixels for one in candidates]
+    fits_to, fails_from, setting = -1, len(candidates), start
     while fails_from - fits_to > 1:
         memory = predict(setting)
         room = room_of(memory)
         if room >= 0:
-            reached = [at for at, one in enumerate(candidates) if one.pixels <= setting.pixels]
-            fits_to = max(fits_to, *reached[-1:], -1)
+            fits_to = max(fits_to, bisect_right(pixels, setting.pixels) - 1)
         else:
-            reached = [at for at, one in enumerate(candidates) if one.pixels >= setting.pixels]
-            fails_from = min(fails_from, *reached[:1], len(candidates))
+            fails_from = min(fails_from, bisect_left(pixels, setting.pixels))
         growth = 1 + (room + doubt) / MARGIN / max(1, memory.peak_bytes - memory.fixed_bytes)
-        told = sum(one.pixels <= setting.pixels * growth for one in candidates) - 1
+        told = bisect_right(pixels, setting.pixels * growth) - 1
         if told == fits_to >= 0:
             break
         if fails_from - fits_to > 1:

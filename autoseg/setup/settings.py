@@ -17,8 +17,7 @@ from autoseg.config.data import DataConfig, data_settings, with_absolute_paths
 from autoseg.config.training import RetrainSchedule, SearchSchedule, TrainingConfig
 from autoseg.data.dataset import resolve
 from autoseg.engine.config import AnyConfig, RetrainConfig, SearchConfig
-from autoseg.engine.device_check import prepare
-from autoseg.engine.environment import pick_device
+from autoseg.engine.environment import pick_device, prepare
 from autoseg.errors import ConfigError
 from autoseg.files import read_yaml
 from autoseg.genotype.schema import Genotype

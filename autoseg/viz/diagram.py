@@ -55,10 +55,8 @@ def draw_network(diagram: Diagram, title: str | None = None) -> Figure:
 
 def _sheet(layout: StageLayout) -> tuple[Sheet, float]:
     """Axes with a tick a row and a column, and the height below them at which the bars stand."""
-    spots, stages = layout.spots, [stage for column in layout.columns for stage in column]
-    levels = [[spots[stage.name].level for stage in stages if stage.stride == row] for row in layout.rows]
-    heights = [LEVEL_STEP * (min(row) + max(row)) / 2 for row in levels]
-    floor = LEVEL_STEP * max(levels[-1]) + BARS_BELOW + BAR_HEIGHT
+    spots, heights = layout.spots, [LEVEL_STEP * level for level in layout.rows.values()]
+    floor = LEVEL_STEP * max(spot.level for spot in spots.values()) + BARS_BELOW + BAR_HEIGHT
     arcs = [(spots[source], spots[target]) for source, target in layout.sides]
     peaks = [arc_peak(source, target) for source, target in arcs if source.level == target.level == 0]
     top, bottom = -MARGIN - max(peaks, default=0.0), floor + 0.2
@@ -152,9 +150,10 @@ class StageLayout:
         def key(stage: Stage) -> tuple[float, set[str] | str]:
             return stage.stride, set(stage.reads) or stage.name
 
-        return [tuple(column) for _, column in groupby(self._ordered(), key)]
+        return [tuple(column) for _, column in groupby(self.stages, key)]
 
-    def _ordered(self) -> list[Stage]:
+    @cached_property
+    def stages(self) -> list[Stage]:
         """Depth first from the logits backwards, the deepest first; before it, what nothing reads."""
         diagram = self.diagram
         image = Stage(IMAGE, diagram.in_channels, 1.0, 0, {})
@@ -173,22 +172,20 @@ class StageLayout:
         return [stages[name] for name in nx.dfs_postorder_nodes(graph.reverse(), LOGITS, sort_neighbors=by_depth)]
 
     @cached_property
-    def rows(self) -> list[float]:
-        """The output strides of all stages, from fine to coarse."""
-        return sorted({stage.stride for column in self.columns for stage in column})
+    def rows(self) -> dict[float, float]:
+        """The level of the middle of each output stride, fine to coarse; a row is as high as its highest stack."""
+        levels, top = {}, 0.0
+        for stride in sorted({stage.stride for stage in self.stages}):
+            half = max((len(column) - 1) * STACK / 2 for column in self.columns if column[0].stride == stride)
+            levels[stride] = top + half
+            top = levels[stride] + half + 1
+        return levels
 
     @cached_property
     def spots(self) -> dict[str, Spot]:
-        """Place of each stage by name; a row is as high as its highest stack."""
-        above = {
-            row: max((len(column) - 1) * STACK / 2 for column in self.columns if column[0].stride == row)
-            for row in self.rows
-        }
-        level = {self.rows[0]: above[self.rows[0]]}
-        for before, row in pairwise(self.rows):
-            level[row] = level[before] + 1 + above[before] + above[row]
+        """Place of each stage by name."""
         return {
-            stage.name: Spot(number, level[stage.stride] + STACK * (place - (len(column) - 1) / 2))
+            stage.name: Spot(number, self.rows[stage.stride] + STACK * (place - (len(column) - 1) / 2))
             for number, column in enumerate(self.columns)
             for place, stage in enumerate(column)
         }
@@ -199,8 +196,8 @@ class StageLayout:
 
         A stage beside the main path passes on how it is joined itself.
         """
-        place, main = self._place, set(pairwise(self._main_path))
-        sides = {edge: how for edge, how in self.edges if (place[edge[0]], place[edge[1]]) not in main}
+        spots, main = self.spots, set(pairwise(self._main_path))
+        sides = {edge: how for edge, how in self.edges if (spots[edge[0]].layer, spots[edge[1]].layer) not in main}
         for source, target in reversed(sides):
             onward = (how for (through, _), how in sides.items() if through == target)
             sides[source, target] = sides[source, target] or next(onward, None)
@@ -209,13 +206,12 @@ class StageLayout:
     @cached_property
     def beside(self) -> set[str]:
         """Names of the stages beside the main path."""
-        return {name for name, number in self._place.items() if number not in self._main_path}
+        return {name for name, spot in self.spots.items() if spot.layer not in self._main_path}
 
     @cached_property
     def edges(self) -> list[tuple[Edge, Join | None]]:
         """All edges and how they join, from left to right by the stage that reads."""
-        stages = [stage for column in self.columns for stage in column]
-        return [((source, stage.name), how) for stage in stages for source, how in stage.reads.items()]
+        return [((source, stage.name), how) for stage in self.stages for source, how in stage.reads.items()]
 
     @cached_property
     def bus(self) -> list[str]:
@@ -231,15 +227,10 @@ class StageLayout:
         return sorted(logits.reads, key=lambda name: -self.spots[name].level)
 
     @cached_property
-    def _place(self) -> dict[str, int]:
-        """The column of each stage."""
-        return {stage.name: number for number, column in enumerate(self.columns) for stage in column}
-
-    @cached_property
-    def _main_path(self) -> list[int]:
+    def _main_path(self) -> list[float]:
         """The columns of the longest path; a tie goes to what is read first."""
-        end = self._place[LOGITS]
-        graph: nx.DiGraph[int] = nx.DiGraph()
+        end = self.spots[LOGITS].layer
+        graph: nx.DiGraph[float] = nx.DiGraph()
         graph.add_node(end)
-        graph.add_edges_from((self._place[source], self._place[target]) for (source, target), _ in self.edges)
+        graph.add_edges_from((self.spots[source].layer, self.spots[target].layer) for (source, target), _ in self.edges)
         return list(nx.dag_longest_path(graph.subgraph({end, *nx.ancestors(graph, end)})))

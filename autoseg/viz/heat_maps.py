@@ -87,7 +87,7 @@ def _heat_map(
     look: Any = {"cmap": "Blues", "vmin": 0, "vmax": highest, "edgecolors": "white", "linewidth": 0.4}
     for start, values in zip(starts, panels, strict=True):
         corners = start + np.arange(width + 1) - 0.5, np.arange(height + 1) - 0.5
-        picture = axes.pcolormesh(*corners, np.ma.masked_invalid(values), **look)
+        picture = axes.pcolormesh(*corners, values, **look)
         for (row, column), value in np.ndenumerate(values):
             if not math.isnan(value):
                 only_highest = (values[row] >= value).sum() == 1
@@ -127,10 +127,7 @@ def draw_confusion(confusion: np.ndarray, classes: Sequence[str]) -> Figure:
     cell = float(np.clip(WIDEST / count, *CELL_SIZES))
     side, room = cell * count, 0.3 + LETTER * max(map(len, classes))
     figure, axes = inch_axes((0, side, 0, side), (room + 0.2, 0.75, room + 0.2, 0.05))
-    picture = axes.imshow(
-        np.ma.masked_invalid(shares), cmap="Blues", vmin=0, vmax=1, interpolation="nearest", aspect="auto",
-        extent=(-0.5, count - 0.5, count - 0.5, -0.5),
-    )  # fmt: skip
+    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
     axes.set(xlim=(-0.5, count - 0.5), ylim=(count - 0.5, -0.5), facecolor=FAINT)
     size = min(SMALL, 72 * cell)
     axes.set_yticks(range(count), classes, fontsize=size)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from autoseg.config.training import SearchSchedule
 from autoseg.engine.optim import autocast, build_optimizer
 from autoseg.errors import ConfigError
-from autoseg.losses.losses import segmentation_loss
+from autoseg.losses.losses import SegmentationLoss
 from autoseg.space.schema import SearchSpace
 from autoseg.supernet import Supernet, build_supernet
 
@@ -97,7 +97,7 @@ class Contender:
     def update(self, half: Half, logits: Tensor) -> None:
         """The backward pass and the optimiser's step; where nothing is frozen, the weights' optimiser."""
         optimizer = self.of_architecture if half == "architecture" else self.of_weights
-        loss = segmentation_loss(logits, self.masks, IGNORE)
+        loss = SegmentationLoss(IGNORE)(logits, self.masks)
         (self.network if half == "everything" else optimizer).zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

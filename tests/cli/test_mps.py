@@ -24,9 +24,10 @@ from autoseg.config.data import DataConfig
 from autoseg.config.training import AugmentConfig
 from autoseg.data.dataset import open_dataset, resolve
 from autoseg.data.loading.loader import BatchLoader, evaluation_batches
-from autoseg.engine.device_check import prepare
-from autoseg.engine.evaluate import Details, evaluate_network
+from autoseg.engine.environment import prepare
+from autoseg.engine.evaluate import evaluate_network
 from autoseg.losses.losses import SegmentationLoss
+from autoseg.metrics.details import Details
 
 CPU = torch.device("cpu")
 ON_MPS = ("--device", "mps")

@@ -15,7 +15,7 @@ from helpers.tiny_runs import GENOTYPE, RETRAIN, call, files_of, rows, write_con
 
 from autoseg.cli.main import run
 from autoseg.engine.predict import load_network
-from autoseg.export.weights import load_safetensors
+from autoseg.export.formats import load_safetensors
 from autoseg.zoo.build import build_network
 from autoseg.zoo.schema import FixedNetwork, load_architecture
 

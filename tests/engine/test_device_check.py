@@ -14,7 +14,7 @@ from helpers.pretend_mps import pretended_mps
 from torch import Tensor
 from torch.nn import functional as F
 
-from autoseg.engine.device_check import PROBES, Probe, check_gradients, prepare
+from autoseg.engine.environment import PROBES, Probe, check_gradients, prepare
 from autoseg.errors import ConfigError
 
 CPU, FEATURES = torch.device("cpu"), (2, 4, 5, 6)
@@ -75,7 +75,7 @@ def test_pretended_mps_is_tried_once_and_said_to_be_experimental(caplog: pytest.
 
 
 def test_other_devices_are_ready(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr("autoseg.engine.device_check.check_gradients", lambda device: pytest.fail("tried"))
+    monkeypatch.setattr("autoseg.engine.environment.check_gradients", lambda device: pytest.fail("tried"))
     for device in ("cpu", "cuda:1"):
         prepare(torch.device(device))
     assert caplog.records == []

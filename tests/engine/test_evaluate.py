@@ -20,11 +20,10 @@ from autoseg.cli.main import run
 from autoseg.config.data import DataConfig, ResolvedDataConfig
 from autoseg.config.inference import SCALES, InferenceConfig
 from autoseg.data.dataset import open_dataset, resolve
-from autoseg.engine.evaluate import Details, evaluate_network, spaced
+from autoseg.engine.evaluate import evaluate_network, spaced
 from autoseg.engine.inference import score_bands
 from autoseg.engine.predict import load_network
-from autoseg.metrics.boundary import BoundaryFScore
-from autoseg.metrics.calibration import Calibration
+from autoseg.metrics.details import BoundaryFScore, Calibration, Details
 
 SIZES = [(40, 56), (33, 47), (64, 32), (64, 32), (64, 32)]
 CPU = torch.device("cpu")

@@ -73,6 +73,7 @@ def test_killed_while_the_directory_is_made(
 
 def test_metrics(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", CONFIG, {})
+    run.rewind(0, 0)
     run.log("train", 0, 1, loss=1.5)
     size = run.metrics_size()
     run.log("val", 0, 2, miou=math.nan, loss=math.inf)

@@ -214,7 +214,8 @@ def test_an_accumulating_run_goes_on_to_the_same_result(kind: str, tmp_path: Pat
     with pytest.MonkeyPatch.context() as patch:
 
         def interrupt(loop: Trainer, stop: Any) -> None:
-            stop.requested = stop.requested or loop.done == 3
+            if loop.done == 3:
+                stop.set()
             pause(loop, stop)
 
         patch.setattr(Trainer, "_pause", interrupt)

@@ -13,7 +13,7 @@ from helpers.exported import CLASSES, METADATA
 
 import autoseg
 from autoseg.export import ExportReport
-from autoseg.export.metadata import input_metadata
+from autoseg.export.common import input_metadata
 from autoseg.export.network import CHECKED_SIZES
 from autoseg.network import Network
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from autoseg.errors import ExportError
 from autoseg.export import NETWORK_FORMATS, export_network
-from autoseg.export import graph as graph_module
+from autoseg.export import formats as formats_module
 from autoseg.export import network as network_module
 
 GENOTYPE = GENOTYPES["down and up"]
@@ -81,17 +81,18 @@ def test_metadata_must_be_plain_data(tmp_path: Path) -> None:
 def test_missing_packages_are_named(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     if package == "onnxruntime":
-        monkeypatch.setattr(graph_module, "save_onnx", lambda *_: None)
+        monkeypatch.setattr(formats_module, "save_onnx", lambda *_: None)
         with raises_code(ExportError, "package-missing", package, "autoseg[export]"):
-            graph_module.load_onnx(tmp_path / "a")
+            formats_module.load_onnx(tmp_path / "a")
         return
     assert_fails(Pointwise(), tmp_path / "a", "onnx", "package-missing", package, "autoseg[export]")
 
 
-def test_onnx_holds_two_gigabytes(tmp_path: Path) -> None:
+def test_onnx_holds_two_gigabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxscript")
+    monkeypatch.setattr(formats_module, "ONNX_BYTES", 16)
     with raises_code(ExportError, "network-too-large", "2 GB", "pt2 or safetensors"):
-        graph_module.save_onnx(Pointwise(), tmp_path / "a", {}, most_bytes=16)
+        formats_module.save_onnx(Pointwise(), tmp_path / "a", {})
     assert read_all(tmp_path) == {}
 
 

@@ -11,7 +11,7 @@ import torch
 from helpers.tiny_runs import COMMON, GENOTYPE, call, write_config
 from PIL import Image
 
-from autoseg.export.weights import load_safetensors
+from autoseg.export.formats import load_safetensors
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

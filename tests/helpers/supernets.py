@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from autoseg.losses.losses import segmentation_loss
+from autoseg.losses.losses import SegmentationLoss
 from autoseg.space.schema import SearchSpace
 from autoseg.supernet import Supernet, build_supernet
 
@@ -32,7 +32,7 @@ def loss_of(supernet: Supernet, images: torch.Tensor, seed: int = 0) -> torch.Te
     """The cross-entropy with random masks."""
     generator = torch.Generator().manual_seed(seed)
     masks = torch.randint(0, supernet.num_classes, (len(images), *images.shape[2:]), generator=generator)
-    return segmentation_loss(supernet(images), masks.to(images.device), 255)
+    return SegmentationLoss(255)(supernet(images), masks.to(images.device))
 
 
 class OperationCounter(TorchDispatchMode):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from autoseg.export.graph import trace
+from autoseg.export.formats import trace
 from autoseg.network.base import SegmentationNetwork
 from autoseg.network.fold import fold_batch_norm
 

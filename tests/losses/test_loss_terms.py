@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from autoseg.config.base import parse
 from autoseg.config.training import RetrainSchedule
-from autoseg.losses.losses import SegmentationLoss, sample_pixels, segmentation_loss
-from autoseg.losses.pixel_losses import boundary_closeness
+from autoseg.losses.functions import boundary_closeness
+from autoseg.losses.losses import SegmentationLoss, sample_pixels
 
 WEIGHTS = (0.5, 2.0, 0.0, 1.25)
 CLASSES = len(WEIGHTS)
@@ -205,7 +205,7 @@ def test_the_default_is_plain_cross_entropy_to_the_bit(weights: Any, dtype: torc
     class_weights = None if weights is None else torch.tensor(weights)
     gradients = []
     default = SegmentationLoss(255, class_weights, settings.label_smoothing, settings.loss)
-    for loss in (default, lambda *given: segmentation_loss(*given, 255, class_weights)):
+    for loss in (default, SegmentationLoss(255, class_weights)):
         given = logits.clone().requires_grad_()
         value = loss(given, masks)
         value.backward()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from autoseg.losses.losses import sample_pixels, segmentation_loss
+from autoseg.losses.losses import SegmentationLoss, sample_pixels
 
 WEIGHTS = (0.5, 2.0, 0.0, 1.25)
 
@@ -37,7 +37,7 @@ def formula(logits: torch.Tensor, masks: torch.Tensor, ignore_label: int, weight
 def test_loss_equals_its_formula(ignore_label: int, weights: tuple[float, ...] | None) -> None:
     logits, masks = batch(ignore_label)
     class_weights = None if weights is None else torch.tensor(weights)
-    loss = segmentation_loss(logits, masks, ignore_label, class_weights)
+    loss = SegmentationLoss(ignore_label, class_weights)(logits, masks)
     assert loss.item() == pytest.approx(formula(logits, masks, ignore_label, weights or (1.0,) * 4), rel=1e-5)
 
 
@@ -48,7 +48,7 @@ def test_a_batch_of_ignored_pixels_has_no_loss_and_no_gradient(
 ) -> None:
     logits = torch.randn(2, 4, 3, 3, requires_grad=True)
     masks = torch.full((2, 3, 3), ignore_label)
-    loss = segmentation_loss(logits, masks, ignore_label, None if weights is None else torch.tensor(weights))
+    loss = SegmentationLoss(ignore_label, None if weights is None else torch.tensor(weights))(logits, masks)
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(logits.grad, torch.zeros_like(logits))
@@ -56,7 +56,7 @@ def test_a_batch_of_ignored_pixels_has_no_loss_and_no_gradient(
 
 def test_pixels_of_classes_without_weight_have_no_loss() -> None:
     logits = torch.randn(1, 4, 2, 2, requires_grad=True)
-    loss = segmentation_loss(logits, torch.full((1, 2, 2), 2), 255, torch.tensor(WEIGHTS))
+    loss = SegmentationLoss(255, torch.tensor(WEIGHTS))(logits, torch.full((1, 2, 2), 2))
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(logits.grad, torch.zeros_like(logits))
@@ -65,14 +65,14 @@ def test_pixels_of_classes_without_weight_have_no_loss() -> None:
 def test_ignored_pixels_have_no_gradient_and_counted_ones_have() -> None:
     logits, masks = batch(255)
     logits.requires_grad_()
-    segmentation_loss(logits, masks, 255).backward()
+    SegmentationLoss(255)(logits, masks).backward()
     assert torch.equal(logits.grad.abs().sum(1) > 0, masks != 255)
 
 
 def test_the_loss_of_bfloat16_logits_is_computed_in_float32() -> None:
     logits, masks = batch(255, torch.bfloat16)
     logits.requires_grad_()
-    loss = segmentation_loss(logits, masks, 255)
+    loss = SegmentationLoss(255)(logits, masks)
     loss.backward()
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(formula(logits.detach(), masks, 255, (1.0,) * 4), rel=1e-5)
@@ -117,7 +117,7 @@ def test_loss_sampling_is_training_on_patches(share: float) -> None:
     masks[0, :3] = 255
     chosen = sample_pixels(masks, share, 255)
     parameters = list(network.parameters())
-    gradients = torch.autograd.grad(segmentation_loss(network(images), chosen, 255), parameters)
+    gradients = torch.autograd.grad(SegmentationLoss(255)(network(images), chosen), parameters)
 
     cells = [(int(image), int(row), int(column)) for image, row, column in (chosen != 255).nonzero()]
     assert 40 < len(cells) <= 2 * 10 * 12 - 36

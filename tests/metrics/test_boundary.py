@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from autoseg.metrics.boundary import BoundaryFScore
+from autoseg.metrics.details import BoundaryFScore
 
 
 def boundary(labels: np.ndarray, of: int, ignore: int, mask: np.ndarray) -> list[tuple[int, int]]:

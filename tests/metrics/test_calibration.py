@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from autoseg.metrics.calibration import Calibration
+from autoseg.metrics.details import Calibration
 
 
 def formulas(logits: np.ndarray, masks: np.ndarray, ignore: int, bins: int) -> tuple[float, float]:

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from autoseg.errors import ConfigError
 from autoseg.export import export_network
-from autoseg.export.weights import load_safetensors
+from autoseg.export.formats import load_safetensors
 from autoseg.genotype.schema import Genotype
-from autoseg.losses.losses import segmentation_loss
+from autoseg.losses.losses import SegmentationLoss
 from autoseg.network import build_searched
 from autoseg.space.schema import SearchSpace
 from autoseg.supernet import build_supernet
@@ -60,7 +60,7 @@ def test_one_output_is_the_log_odds_of_the_second_class(of_literature: bool) -> 
     assert (logits[:, 0] == 0).all()
     assert (network.num_classes, network.single_output) == (2, True)
     expected = F.binary_cross_entropy_with_logits(logits[:, 1][masks != 255], masks[masks != 255].float())
-    torch.testing.assert_close(segmentation_loss(logits, masks, 255), expected)
+    torch.testing.assert_close(SegmentationLoss(255)(logits, masks), expected)
     two = build_network(architecture, 2)
     counts = [sum(parameter.numel() for parameter in each.parameters()) for each in (network, two)]
     assert counts[0] < counts[1]

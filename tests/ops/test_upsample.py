@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.errors import SearchSpaceError
-from autoseg.export.graph import load_onnx, save_onnx, trace
+from autoseg.export.formats import load_onnx, save_onnx, trace
 from autoseg.ops.pixel_dcl import PixelDCL
 from autoseg.ops.resampling import DySample
 from autoseg.ops.upsample import build_upsampler, upsample_by

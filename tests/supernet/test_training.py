@@ -10,7 +10,7 @@ from helpers.spaces import small_space
 from helpers.supernets import loss_of, supernet_of
 from torch import nn
 
-from autoseg.losses.losses import segmentation_loss
+from autoseg.losses.losses import SegmentationLoss
 from autoseg.supernet import build_supernet
 from autoseg.supernet.fast.mixed_op import StackedNorm
 
@@ -25,7 +25,7 @@ def test_the_smallest_images_train(size: tuple[int, int]) -> None:
     images, masks = torch.randn(2, 3, *size), torch.ones((2, *size), dtype=torch.int64)
     losses = []
     for _ in range(6):
-        loss = segmentation_loss(supernet(images), masks, 255)
+        loss = SegmentationLoss(255)(supernet(images), masks)
         optimizer.zero_grad()
         loss.backward()
         assert all(bool(parameter.grad.isfinite().all()) for parameter in supernet.parameters())

@@ -18,7 +18,7 @@ from helpers.upsampling_spaces import SPACES, images_of, space_of
 from autoseg.analysis.flops import count_cost
 from autoseg.genotype.decode import decode
 from autoseg.genotype.schema import Genotype
-from autoseg.losses.losses import segmentation_loss
+from autoseg.losses.losses import SegmentationLoss
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import STEM_NODE, Arrow, Move, Node
 from autoseg.supernet import build_supernet
@@ -252,7 +252,7 @@ def test_a_few_steps_of_weights_and_architecture_lower_the_loss(name: str) -> No
     for _ in range(8):
         for train, optimizer in ((supernet.train_weights, weights), (supernet.train_architecture, architecture)):
             train()
-            loss = segmentation_loss(supernet(images), masks, 255)
+            loss = SegmentationLoss(255)(supernet(images), masks)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

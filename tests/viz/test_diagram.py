@@ -68,7 +68,7 @@ def names(layout: StageLayout) -> list[list[str]]:
 def test_stages_stand_in_the_order_of_the_longest_path() -> None:
     layout = StageLayout(UNET)
     assert names(layout) == [[IMAGE], *([each.name] for each in UNET.stages), [LOGITS]]
-    assert layout.rows == [1, 2, 4]
+    assert layout.rows == {1: 0, 2: 1, 4: 2}
     assert layout.spots["down.2"] == Spot(3, 2)
     assert layout.spots[IMAGE] == Spot(0, 0)
     assert layout.sides == {("down.1", "join.0"): "concat", ("down.0", "join.1"): "concat"}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.export import export_network
-from autoseg.export.graph import load_onnx
+from autoseg.export.formats import load_onnx
 from autoseg.network.base import SegmentationNetwork
 from autoseg.ops.resize import resize
 from autoseg.zoo.build import build_network

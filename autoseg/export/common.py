@@ -1,9 +1,10 @@
-"""What a program must know besides the weights, as strings, which every format can hold."""
+"""What exports share: the path is checked, and what a program must know besides the weights becomes strings."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -14,6 +15,22 @@ from autoseg.data.augment.sample import FULL_SCALES
 from autoseg.errors import ExportError
 from autoseg.genotype.schema import Genotype
 from autoseg.network.base import SegmentationNetwork
+
+
+def check_target(path: str | Path, format: str, known: Collection[str], what: str, overwrite: bool) -> Path:
+    """The path to write. Raises: ExportError: a format not in `known`, or a file that may not be written."""
+    if format not in known:
+        raise ExportError(f"unknown format {format!r} for a {what} (known: {', '.join(known)})", code="unknown-format")
+    target = Path(path).expanduser()
+    if target.is_dir():
+        message = f"{target} is a folder; give the path of a file in it, such as {target / what}.{format}"
+        raise ExportError(message, code="file-is-folder")
+    if target.exists() and not overwrite:
+        raise ExportError(f"{target} exists; give another path, or allow it to be overwritten", code="file-exists")
+    if not target.parent.is_dir():
+        message = f"{target.parent}, the folder of {target.name}, does not exist; create it first"
+        raise ExportError(message, code="folder-missing")
+    return target
 
 
 def input_metadata(channels: int, pixel_type: str) -> dict[str, Any]:

@@ -1,4 +1,8 @@
-"""A network as a graph that runs without autoseg, as PyTorch's `.pt2` or ONNX, for any (N, C, H, W)."""
+"""A network as a file of each format, and back.
+
+`.pt2` and ONNX hold a graph that runs without autoseg, for any (N, C, H, W); safetensors holds weights, and in its
+header the genotype that rebuilds the network.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as symbolic_shapes_config
 
 from autoseg.config.base import LEAST_INPUT_SIDE
-from autoseg.errors import ExportError
-from autoseg.export.metadata import decode
+from autoseg.errors import CheckpointError, ConfigError, ExportError, GenotypeError
+from autoseg.export.common import decode
+from autoseg.files import one_line
+from autoseg.network.base import SegmentationNetwork
+from autoseg.zoo.build import build_network
+from autoseg.zoo.schema import parse_architecture
+from autoseg.zoo.weights import read_safetensors
 
 EXAMPLE = (2, 96, 128)
 """Number, height and width of the traced images; with a batch of one, the graph would take single images only."""
@@ -51,7 +61,7 @@ def load_pt2(path: Path) -> Run:
     return torch.export.load(path).module()
 
 
-def save_onnx(network: nn.Module, path: Path, metadata: Mapping[str, str], most_bytes: int = ONNX_BYTES) -> None:
+def save_onnx(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
     """Write one ONNX file with the weights inside: input `image` (N, C, H, W), output `logits` (N, classes, H, W).
 
     Raises: ExportError: more weights than one file may hold, or packages that are not installed.
@@ -59,7 +69,7 @@ def save_onnx(network: nn.Module, path: Path, metadata: Mapping[str, str], most_
     onnx = _import("onnx")
     _import("onnxscript")
     size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
-    if size > most_bytes:
+    if size > ONNX_BYTES:
         raise ExportError(
             f"the network has {size / 1e9:.1f} GB of weights, and one ONNX file holds at most 2 GB;"
             " use pt2 or safetensors",
@@ -105,3 +115,54 @@ def _import(name: str) -> Any:
     except ImportError as reason:
         message = f"ONNX needs the package {name} ({reason}); install autoseg[export]"
         raise ExportError(message, code="package-missing") from None
+
+
+# --- safetensors ------------------------------------------------------------------------------------------------------
+
+
+def save_safetensors(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write the state dict and the metadata. Raises: ExportError: a network without a genotype or options."""
+    if not isinstance(network, SegmentationNetwork):
+        raise ExportError(
+            "safetensors holds weights and the genotype that rebuilds the network, and this network has none;"
+            " use onnx or pt2",
+            code="format-needs-genotype",
+        )
+    state = {name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}
+    path.write_bytes(save(state, dict(metadata)))  # `save_file` would make it readable for its owner only
+
+
+def load_safetensors(path: str | Path) -> tuple[SegmentationNetwork, dict[str, Any]]:
+    """The network of a safetensors export, on the CPU and in eval mode, and the metadata as plain data.
+
+    Raises: CheckpointError: a file that is missing, truncated, not safetensors, or not written by `autoseg export`.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist; give the path of a safetensors file", code="file-missing")
+    state, strings = read_safetensors(path)
+    metadata = decode(strings)
+    blueprint, num_classes = metadata.get("genotype", metadata.get("network")), metadata.get("num_classes")
+    if not isinstance(blueprint, dict) or not isinstance(num_classes, int):
+        raise CheckpointError(
+            f"{path} holds weights, but not the genotype and number of classes that rebuild the network;"
+            " give a file made by `autoseg export --format safetensors`",
+            code="weights-without-genotype",
+        )
+    try:
+        auxiliary = any(name.startswith("auxiliary.") for name in state)
+        architecture = parse_architecture(blueprint, f"the genotype in {path}")
+        channels, single_output = metadata.get("in_channels", 3), metadata.get("single_output", False)
+        network = build_network(architecture, num_classes, auxiliary, channels, single_output)
+    except (GenotypeError, ConfigError) as reason:
+        raise CheckpointError(f"{path}: {one_line(reason)}", code=reason.code) from None
+    own = network.state_dict()
+    wrong = sorted(own.keys() ^ state.keys()) or [name for name in own if own[name].shape != state[name].shape]
+    if wrong:
+        raise CheckpointError(
+            f"{path} does not fit its own genotype: {len(wrong)} weights are missing, left over or of another shape,"
+            f" such as {wrong[0]}; export again",
+            code="weights-do-not-fit",
+        )
+    network.load_state_dict(state)
+    return network.eval(), metadata
