@@ -23,7 +23,7 @@ from autoseg.data.loading.threads import Progress, in_threads
 from autoseg.errors import DataError
 from autoseg.files import write_text
 
-VERSION = 2
+VERSION = 3
 
 
 class PairLook(NamedTuple):

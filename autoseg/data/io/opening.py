@@ -258,7 +258,7 @@ def _is_deep(image: Image.Image) -> bool:
     """Whether a TIFF has what Pillow would leave out: pages, bands besides colours and alpha, more than 8 bits."""
     tags = getattr(image, "tag_v2", {})
     bits, extra = tags.get(_BITS_PER_SAMPLE, (8,)), tags.get(_EXTRA_SAMPLES, ())
-    return (len(bits) > 1 and max(bits) > 8) or (len(bits) > 3 and 0 in extra) or _is_animated(image)
+    return (len(bits) > 1 and max(bits) > 8) or (len(bits) > 1 and 0 in extra) or _is_animated(image)
 
 
 def _is_animated(image: Image.Image) -> bool:
