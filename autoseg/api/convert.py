@@ -15,6 +15,7 @@ from PIL import Image
 from autoseg.config.base import merge, parse
 from autoseg.config.data import IMAGENET_MEAN, IMAGENET_STD, DataConfig, ResolvedDataConfig, data_settings
 from autoseg.data.dataset import NEEDED, SegmentationDataset, open_dataset, resolve
+from autoseg.data.io.channel_files import files_of
 from autoseg.data.loading.threads import in_threads
 from autoseg.engine.log import Progress
 from autoseg.errors import DataError, RunError
@@ -119,14 +120,17 @@ def _show(bar: Progress, done: int, total: int) -> None:
 
 
 def _write(dataset: SegmentationDataset, folder: Path, split: str, index: int) -> None:
-    """Copy the image, and write the mask under its name."""
+    """Copy the image, or the channels of its files as one NPY, and write the mask under its name."""
     source = dataset.image_path(index)
     assert source is not None, "a set of files"
-    name = dataset.names[index]
-    image = folder / split / "images" / f"{name}{source.suffix}"
+    name, several = dataset.names[index], len(files_of(source)) > 1
+    image = folder / split / "images" / f"{name}{'.npy' if several else source.suffix}"
     mask = folder / split / "masks" / f"{name}.png"
     for file in (image, mask):
         file.parent.mkdir(parents=True, exist_ok=True)
-    labels = dataset.decode(index).mask
+    pixels, labels = dataset.decode(index)
     Image.fromarray(labels.astype(np.uint8 if labels.max(initial=0) < 256 else np.uint16)).save(mask)
-    shutil.copyfile(source, image)
+    if several:
+        np.save(image, pixels)
+    else:
+        shutil.copyfile(source, image)

@@ -51,6 +51,8 @@ def export_model(
     network, config, _ = load_network(source, checkpoint)
     settings = config.data.to_dict()
     kept = ("num_classes", "classes", "ignore_label", "mean", "std", "resize", "orientation")
-    metadata = {key: settings[key] for key in kept} | input_metadata(config.data.channels, config.data.pixel_type)
+    files = next((place.channel_files for place in (config.data.splits or {}).values() if place.channel_files), ())
+    form = input_metadata(config.data.channels, config.data.pixel_type, files)
+    metadata = {key: settings[key] for key in kept} | form
     metadata["colours"] = palette(config.data.num_classes).tolist()  # as `autoseg predict` draws the classes
     return str(export_network(network, out, format, metadata=metadata, overwrite=overwrite))  # type: ignore[arg-type]

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from autoseg.config.data import ResolvedDataConfig
+from autoseg.config.data import DataConfig, ResolvedDataConfig
 from autoseg.data.dataset import LEAST_SIDE
 from autoseg.data.discovery.lists import find_listed, read_list
-from autoseg.data.discovery.pairs import image_files
+from autoseg.data.discovery.pairs import image_files, with_channels
+from autoseg.data.io.channel_files import files_of
 from autoseg.data.io.images import read_image
 from autoseg.data.io.opening import IMAGE_SUFFIXES, is_image
 from autoseg.engine.log import Progress
@@ -48,7 +49,7 @@ def predict(
     Args:
         run: The run directory of a retraining.
         images: Image files, folders of images, patterns such as `photos/*.jpg`, and text files that list images. A
-            folder keeps its subfolders.
+            folder keeps its subfolders. If the training images had several files each, these have too.
         out: A folder. It gets labels/NAME.png, whose pixel values are the labels and whose palette colours them, and
             overlays/NAME.png, both at the image's own size.
         inference: Settings of `InferenceConfig`, as for `evaluate`. Default: one pass.
@@ -69,7 +70,7 @@ def predict(
     """
     asked = inference_settings(inference)
     network, config, _, target = load_for_inference(run, checkpoint, device, precision, output_stride, asked)
-    found = find_images(images)
+    found = find_images(images, config.data)
     folders = [Path(out) / name for name in ("labels", "overlays", *(["probabilities"] if probabilities else []))]
     files = [tuple(folder / f"{name}.{_SUFFIXES.get(folder.name, 'png')}" for folder in folders) for name in found]
     numbers, colours = _numbers_and_colours(config.data, labels)
@@ -95,11 +96,12 @@ def predict(
     return [(some[0], some[1]) for some in files]
 
 
-def find_images(sources: Sequence[str | Path]) -> dict[str, Path]:
+def find_images(sources: Sequence[str | Path], data: DataConfig | None = None) -> dict[str, Path]:
     """Name -> image file of `sources`: files, folders with their subfolders, patterns, and text files of a list.
 
     An image of a folder is named by its path in the folder, without suffix, another by its stem. Hidden files do not
-    count. Raises: DataError: a file is missing, a folder has no images, or two images have the same name.
+    count. Files that make up images by the `channel_files` of `data` become one image each.
+    Raises: DataError: a file is missing, a folder has no images, or two images have the same name.
     """
     names: dict[str, Path] = {}
     for source in map(str, sources):
@@ -112,6 +114,14 @@ def find_images(sources: Sequence[str | Path]) -> dict[str, Path]:
             names[name] = path
     if not names:
         raise DataError("no images to predict; give images or folders of images", code="nothing-to-predict")
+    for patterns in dict.fromkeys(place.channel_files for place in ((data and data.splits) or {}).values()):
+        images, faults = with_channels({name: [path] for name, path in names.items()}, patterns or ())
+        if faults:
+            raise next(iter(faults.values()))
+        if images:
+            used = {file for some in images.values() for file in files_of(some[0])}
+            others = {name: path for name, path in names.items() if path not in used}
+            return others | {name: some[0] for name, some in images.items()}
     return names
 
 

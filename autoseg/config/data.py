@@ -35,6 +35,10 @@ class SplitConfig(Settings):
     """A text file or CSV with one stem (of files in `images` and `masks`) or one pair `image mask` on each line."""
     image_suffix: str | None = None
     """Ending of the stems of all images, which their masks lack. Other files in the folder are no images."""
+    channel_files: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """For images of several files, one a channel or for some channels each: the files' names in `images`, without
+    suffix, in the order of the channels. `*` stands for the name of the image: [`*_0000`, `*_0001`], or [`red/*`,
+    `nir/*`]. A file that fits several belongs to the longest, and one that fits none is no image."""
     mask_suffix: str | None = None
     """Ending that masks' stems add to their images'. Default: autoseg tries the usual endings."""
     annotations: str | None = None
@@ -48,6 +52,14 @@ class SplitConfig(Settings):
     def _enough(self) -> SplitConfig:
         if self.list is None and self.annotations is None and (self.images is None or self.masks is None):
             raise ValueError("needs either 'list' or both 'images' and 'masks'")
+        if self.channel_files is None:
+            return self
+        if self.images is None or self.masks is None or self.image_suffix is not None:
+            raise ValueError("'channel_files' needs 'images' and 'masks', and no 'image_suffix'")
+        if len({*self.channel_files}) < len(self.channel_files) or any(
+            one.count("*") != 1 for one in self.channel_files
+        ):
+            raise ValueError("'channel_files' needs names that differ, each with one *, such as '*_0000'")
         return self
 
 

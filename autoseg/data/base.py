@@ -91,7 +91,7 @@ class SegmentationDataset(ABC):
         """
 
     def image_path(self, index: int) -> Path | None:
-        """The image's file, if there is one."""
+        """The image's file, or the path that stands for its files, if there is one."""
         return None
 
     def where(self, index: int) -> str:

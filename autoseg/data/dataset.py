@@ -16,6 +16,7 @@ from autoseg.data.decide import mask_table_of, seen_labels
 from autoseg.data.discovery.known_datasets import title_of
 from autoseg.data.discovery.pairs import BadFiles, Pair, within
 from autoseg.data.generated import GeneratedDataset
+from autoseg.data.io.channel_files import state_of
 from autoseg.data.io.images import read_image
 from autoseg.data.io.masks import read_mask
 from autoseg.data.io.opening import read_header
@@ -67,11 +68,11 @@ class FolderDataset(SegmentationDataset):
         return header.upright_size if self.orientation == "upright" else header.size
 
     def sources(self) -> list[tuple[str, str]]:
-        """The two files of each sample, and their sizes and times of change."""
+        """The files of each sample, and their sizes and times of change."""
         return [(f"{image}\n{mask}", f"{_state(image)} {_state(mask)}") for _, image, mask in self._pairs]
 
     def image_path(self, index: int) -> Path:
-        """The image's file."""
+        """The image's file, or the path that stands for its files."""
         return self._pairs[index][1]
 
     def where(self, index: int) -> str:
@@ -264,9 +265,8 @@ def show_size(size: tuple[int, int]) -> str:
 
 
 def _state(path: Path) -> str:
-    """Size in bytes and time of the last change in nanoseconds; empty if the file does not exist."""
+    """Sizes and times of the last change of an image's files; empty if one does not exist."""
     try:
-        status = path.stat()
+        return state_of(path)
     except OSError:
         return ""
-    return f"{status.st_size} {status.st_mtime_ns}"

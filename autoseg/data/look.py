@@ -16,13 +16,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autoseg.data.discovery.pairs import Pair
+from autoseg.data.io.channel_files import state_of
 from autoseg.data.io.masks import MaskFacts, look_at_mask
 from autoseg.data.io.opening import Header, read_header
 from autoseg.data.loading.threads import Progress, in_threads
 from autoseg.errors import DataError
 from autoseg.files import write_text
 
-VERSION = 2
+VERSION = 3
 
 
 class PairLook(NamedTuple):
@@ -67,8 +68,7 @@ def _seen(path: Path, kind: str, known: dict[str, Any], fresh: dict[str, Any]) -
     """The facts of a file; errors are found anew each time."""
     look, pack, unpack = _KINDS[kind]
     try:
-        status = path.stat()
-        key = f"{kind} {path} {status.st_size} {status.st_mtime_ns}"
+        key = f"{kind} {path} {state_of(path)}"
     except OSError:
         key = ""
     if key in known:

@@ -22,6 +22,7 @@ from autoseg.data.decide import (
     shared_images,
     something_to_learn,
 )
+from autoseg.data.discovery.channels import with_channel_files
 from autoseg.data.discovery.folder_layouts import FoundLayout, with_validation
 from autoseg.data.discovery.known_datasets import find_layout, known_label_maps, title_of
 from autoseg.data.discovery.pairs import checked_root
@@ -63,7 +64,10 @@ def resolve_layout(config: DataConfig) -> Placed:
         root, found = find_layout(root, config.layout)
         if found.name in ANNOTATIONS and config.classes and (painted := annotations_in(root, found.name)):
             found = layout_of(painted, config.classes)
-    splits = config.splits or with_validation(found.splits)
+    splits, said = config.splits or with_validation(found.splits), found.said
+    if not config.splits:
+        splits, lines = with_channel_files(root, splits)
+        said += lines
     changes: dict[str, Any] = {"layout": found.name, "root": str(root), "splits": splits}
     own = config.num_classes or len(config.classes or ())
     # a label map that a known layout set for another folder does not apply to this one
@@ -86,7 +90,7 @@ def resolve_layout(config: DataConfig) -> Placed:
     if config.colours is None:
         changes["colours"] = None if found.colours is None else dict(found.colours)
     sure = found.sure or config.layout != "auto" or found.name in ANNOTATIONS
-    return Placed(config.model_copy(update=changes), known and found.classes is not None, sure, found.said)
+    return Placed(config.model_copy(update=changes), known and found.classes is not None, sure, said)
 
 
 def decided(

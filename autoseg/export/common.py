@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +33,16 @@ def check_target(path: str | Path, format: str, known: Collection[str], what: st
     return target
 
 
-def input_metadata(channels: int, pixel_type: str) -> dict[str, Any]:
+def input_metadata(channels: int, pixel_type: str, files: Sequence[str] = ()) -> dict[str, Any]:
     """How an image of the data set's form becomes the network's input; `mean` and `std` are of x / divisor.
 
     input: all of it in words. channel_order: RGB, grey, or `stored`, the order of the files. divisor: the value that
-    counts as 1 in an image of `pixel_type`.
+    counts as 1 in an image of `pixel_type`. files: `channel_files` of the data set, if its images have several files.
     """
     divisor = FULL_SCALES[pixel_type]
-    order = {1: "grey", 3: "RGB"}.get(channels, "stored")
+    order = {1: "grey", 3: "RGB"}.get(channels, "stored") if len(files) < 2 else "stored"
     form = f"{channels} channels in the order of the files" if order == "stored" else order
+    form += f" {', '.join(files)}" if len(files) > 1 else ""
     scaled = "x" if divisor == 1 else f"x/{divisor:g}"
     return {
         "input": f"{form}, values of {pixel_type} as float32, NCHW, ({scaled} - mean) / std",
@@ -49,6 +50,7 @@ def input_metadata(channels: int, pixel_type: str) -> dict[str, Any]:
         "channel_order": order,
         "pixel_type": pixel_type,
         "divisor": divisor,
+        **({"channel_files": list(files)} if len(files) > 1 else {}),
     }
 
 

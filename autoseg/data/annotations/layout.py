@@ -10,6 +10,7 @@ import numpy as np
 from autoseg.config.data import SplitConfig
 from autoseg.data.annotations.folder import Folder
 from autoseg.data.annotations.masks import ALL, Painted, annotations_in, find_annotations
+from autoseg.data.discovery.channels import differ_in_band
 from autoseg.data.discovery.folder_layouts import SPLITS, Folders, FoundLayout, find_folder, with_validation
 from autoseg.data.discovery.label_names import plain_name
 from autoseg.data.discovery.lists import read_list
@@ -50,6 +51,8 @@ def find_own(find_any: Callable[[Path], FoundLayout | None], root: Path) -> Foun
     for split, ties in found.ties.items():
         if (other := _other(root, ties)) is None or not _needs_folders(root, found.splits):
             continue
+        if len({masks for _, masks in ties}) == 1 and differ_in_band(images for images, _ in ties):
+            continue  # channels of the same images
         if parts := find_named(root, "parts"):
             return parts
         text = _tie(root, ties[0], other)

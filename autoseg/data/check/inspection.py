@@ -16,6 +16,7 @@ from autoseg.config.data import ResolvedDataConfig
 from autoseg.data.dataset import check_sizes
 from autoseg.data.decide import SeenMask
 from autoseg.data.discovery.pairs import Pair
+from autoseg.data.io.channel_files import files_of
 from autoseg.data.io.images import read_image
 from autoseg.data.io.opening import Header, is_npy
 from autoseg.data.look import PairLook
@@ -121,7 +122,7 @@ def check_image(
 def _is_whole(path: Path, header: Header, data: ResolvedDataConfig) -> bool:
     """Whether a JPEG or PNG is whole; False if the file must be read to know."""
     plain = header.format in ("JPEG", "PNG") and header.mode in ("L", "P", "RGB", "RGBA", "I;16")
-    if is_npy(path) or not plain or data.pixel_type == "float32":
+    if is_npy(path) or len(files_of(path)) > 1 or not plain or data.pixel_type == "float32":
         return False
     if data.channels not in (1, 3) and data.channels != header.bands:
         return False

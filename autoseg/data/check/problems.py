@@ -13,7 +13,8 @@ from autoseg.config.base import LEAST_INPUT_SIDE
 from autoseg.config.data import DataConfig
 from autoseg.data.check.summary import ClassCounter, Scan, SplitSummary
 from autoseg.data.dataset import show_size
-from autoseg.data.discovery.pairs import IMAGE_VARIANTS, MASK_VARIANTS, index_files, within
+from autoseg.data.discovery.pairs import IMAGE_VARIANTS, MASK_VARIANTS, index_files, with_channels, within
+from autoseg.data.io.channel_files import files_of
 from autoseg.data.wording import counted
 
 RARE_SHARE = 0.001
@@ -118,7 +119,10 @@ def _unused_masks(scan: Scan, splits: Container[str]) -> Iterator[Problem]:
             continue
         done.add(config.masks)
         endings: tuple[str, ...] = (config.mask_suffix or "",)
-        stems = _stems(index_files(root, config.images), (config.image_suffix or "", *IMAGE_VARIANTS))
+        images = index_files(root, config.images)
+        if config.channel_files:
+            images = with_channels(images, config.channel_files)[0]
+        stems = _stems(images, (config.image_suffix or "", *IMAGE_VARIANTS))
         if config.masks == config.images:  # only their names tell masks from images there
             endings = endings if config.mask_suffix else tuple(variant for variant in MASK_VARIANTS if variant)
             stems = {stem for stem in stems if not stem.endswith(endings)}
@@ -200,15 +204,24 @@ def _parted(group: Iterable[int], paths: Sequence[Path], key: Callable[[Path], H
     return [part for part in parts.values() if len(part) > 1]
 
 
-def _length(path: Path) -> int:
-    return path.stat().st_size
+def _length(path: Path) -> tuple[int, ...]:
+    lengths = tuple(file.stat().st_size for file in files_of(path))
+    return lengths if all(lengths) else ()
 
 
-def _head(path: Path) -> bytes:
+def _head(path: Path) -> tuple[bytes, ...]:
+    return tuple(hashlib.blake2b(_start(file)).digest() for file in files_of(path))
+
+
+def _start(path: Path) -> bytes:
     with path.open("rb") as file:
-        return hashlib.blake2b(file.read(HEAD_BYTES)).digest()
+        return file.read(HEAD_BYTES)
 
 
-def _whole(path: Path) -> bytes:
+def _whole(path: Path) -> tuple[bytes, ...]:
+    return tuple(_digest(file) for file in files_of(path))
+
+
+def _digest(path: Path) -> bytes:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "blake2b").digest()

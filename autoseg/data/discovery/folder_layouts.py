@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from autoseg.config.data import SplitConfig
+from autoseg.data.discovery.channels import channel_patterns, channels_in_one_folder
 from autoseg.data.discovery.pairs import (
     Index,
     are_named_alike,
@@ -157,11 +158,13 @@ def with_validation(splits: Mapping[str, SplitConfig]) -> dict[str, SplitConfig]
 
 def _one_folder(root: Path) -> dict[str, SplitConfig]:
     """The splits of images beside their masks, such as a.jpg and a_mask.png: in train/ and val/, or all in `root`."""
+
+    def holds_pairs(folder: Path) -> bool:
+        return pairs_in_one_folder(folder) or channels_in_one_folder(folder)
+
     folders = sorted(path.name for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
-    by_split = {
-        split_of(name): name for name in reversed(folders) if split_of(name) and pairs_in_one_folder(root / name)
-    }
-    if not by_split and pairs_in_one_folder(root):
+    by_split = {split_of(name): name for name in reversed(folders) if split_of(name) and holds_pairs(root / name)}
+    if not by_split and holds_pairs(root):
         return with_validation({"train": SplitConfig(images=".", masks=".")})
     found = ((split, by_split[split]) for split in SPLITS if split in by_split)
     return {split: SplitConfig(images=folder, masks=folder) for split, folder in found}
@@ -375,6 +378,8 @@ def _choose(
         for name in {image, mask} - set(indices):
             indices[name] = _index(root, name)
         fitting = sum(bool(found) for found in match_names(indices[image], indices[mask]).values())
+        if not fitting and channel_patterns(indices[image], indices[mask]):
+            fitting = len(indices[image])
         share = round(fitting / max(1, len(indices[image])), 1)
         rank = -masks[mask][0] - images[image][0], -masks[mask][1]
         score = share, rank, are_named_alike(indices[image], indices[mask]), fitting

@@ -11,6 +11,7 @@ from typing import NoReturn, TypeAlias
 
 from autoseg.config.data import DataConfig, SplitConfig
 from autoseg.data.discovery.lists import find_listed, plain, read_list
+from autoseg.data.io.channel_files import ChannelFiles
 from autoseg.data.io.opening import IMAGE_SUFFIXES, is_hidden, is_image
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
@@ -31,7 +32,6 @@ MASK_VARIANTS = (
 """Endings that a mask's stem may have after its image's stem, in the order in which they are tried."""
 IMAGE_VARIANTS = ("_leftImg8bit", "_image", "_img", "_sat", "_rgb", "_Image", "_Img", "_Sat", "_IMG", "_RGB")
 """Endings of an image's stem that its mask's stem may lack."""
-_MODALITY = re.compile(r"_\d{4}$")
 _WORD = re.compile(r"\d+|[^\W\d_]+")
 
 
@@ -74,6 +74,12 @@ def pairs_of(config: DataConfig, split: str, bad: BadFiles = None) -> list[Pair]
     root, place = checked_root(config.root or ""), split_config(config, split)
     entries = read_list(root / place.list) if place.list else []
     stems = [entry[0] for entry in entries if len(entry) == 1]
+    if place.channel_files and len(stems) < len(entries):
+        raise DataError(
+            f"{root / (place.list or '')} lists images and masks, but images have several files (channel_files); list"
+            " the names of the images alone",
+            code="list-with-channels",
+        )
     pairs = [
         (_without_suffix(image), _find(root, image, place.images), _find(root, mask, place.masks))
         for image, mask in (entry for entry in entries if len(entry) == 2)
@@ -118,12 +124,14 @@ def _paired(root: Path, split: str, config: SplitConfig, stems: list[str], bad: 
             " write `image mask` on each line, or name the folders in data.splits",
             code="list-without-folders",
         )
-    images, masks = _images_and_masks(root, split, config)
+    images, masks = images_and_masks(root, split, config)
+    faults: dict[str, DataError] = {}
+    if config.channel_files:
+        images, faults = with_channels(images, config.channel_files)
     matches = match_names(images, masks, config.mask_suffix)
     if not images:
-        raise DataError(
-            f"{root / config.images} holds no images; looked for {', '.join(IMAGE_SUFFIXES)}", code="no-images"
-        )
+        looked = " and ".join(config.channel_files or (", ".join(IMAGE_SUFFIXES),))
+        raise DataError(f"{root / config.images} holds no images; looked for {looked}", code="no-images")
     without = {_listed_name(entry[0], config) for file in config.without or () for entry in read_list(root / file)}
     wanted = [_listed_name(stem, config) for stem in stems] or [name for name in sorted(images) if name not in without]
     missing = [name for name in wanted if name not in images]
@@ -136,6 +144,8 @@ def _paired(root: Path, split: str, config: SplitConfig, stems: list[str], bad: 
             both = " and ".join(within(root, file) for file in (matches[name][0], other))
             text = f"{within(root, images[name][0])} has several masks, {both}; merge them into one mask of labels"
             leave_out(bad, name, DataError(f"{text}, with the image's stem", code="mask-in-parts"))
+        elif name in faults:
+            leave_out(bad, name, faults[name])
         elif len(files) > 1:
             both = " and ".join(within(root, file) for file in files[:2])
             error = DataError(f"{both} in {root} have the same stem; remove or rename one", code="same-stem-twice")
@@ -150,23 +160,29 @@ def _paired(root: Path, split: str, config: SplitConfig, stems: list[str], bad: 
         )
         leave_out(bad, name, error)
     unpaired = [name for name in wanted if name in images and not matches[name]]
-    missed = f"{len(unpaired)} of {counted(len(wanted), 'image')} without"
     for name in unpaired:
-        image = within(root, images[name][0])
-        text = f"{image} has no mask in {root / config.masks} ({missed}); add the masks, with the images'"
-        advice = "stems, or remove the images"
-        if len(parts := _parts_of(name, masks, "*" in config.masks)) > 1:
-            text = f"{image} has {len(parts)} masks, such as {within(root, masks[parts[0]][0])}, but none"
-            advice = "of the whole image; merge them into one mask of labels, with the image's stem"
-        elif (base := _MODALITY.sub("", name)) != name and base in masks:  # nnU-Net
-            text, advice = (
-                f"{image} seems to be one of several channels of {base}, each in a file of its own;",
-                "stack them",
-            )
-            advice += " into one TIFF or NPY of the mask's name"
-        error = DataError(f"{text} {advice}", code="mask-in-parts" if len(parts) > 1 else "mask-missing")
-        leave_out(bad, name, error)
+        missed = f"{len(unpaired)} of {counted(len(wanted), 'image')} without"
+        leave_out(bad, name, _without_mask(root, config, name, images, masks, matches, missed))
     return found
+
+
+def _without_mask(
+    root: Path, config: SplitConfig, name: str, images: Index, masks: Index, matches: Index, missed: str
+) -> DataError:
+    """The error of an image that finds no mask. missed: how many there are."""
+    image, folder = within(root, images[name][0]), config.masks or ""
+    if len(parts := _parts_of(name, masks, "*" in folder)) > 1:
+        text = f"{image} has {len(parts)} masks, such as {within(root, masks[parts[0]][0])}, but none of the whole"
+        return DataError(
+            f"{text} image; merge them into one mask of labels, with the image's stem", code="mask-in-parts"
+        )
+    text = f"{image} has no mask in {root / folder} ({missed}); add the masks, with the images' stems, or remove the"
+    bases = [name[:place] for place, letter in enumerate(name) if letter in "_-"]
+    advice = "images"
+    if base := next((base for base in bases if matches.get(base)), None):
+        advice += f"; or, if it is a further channel of {base}, set channel_files: ['*', '*{name.removeprefix(base)}'],"
+        advice += " beside images and masks in data.splits"
+    return DataError(f"{text} {advice}", code="mask-missing")
 
 
 def match_names(images: Index, masks: Index, suffix: str | None = None) -> dict[str, list[Path]]:
@@ -176,7 +192,7 @@ def match_names(images: Index, masks: Index, suffix: str | None = None) -> dict[
     image finds a mask, names match without the words that all images, or all masks, begin and end with: `top_2_10_RGB`
     has the mask `top_2_10_label`.
     """
-    found = {name: _masks_of(name, masks, suffix) for name in images}
+    found = {name: masks_of(name, masks, suffix) for name in images}
     if suffix is not None:
         return found
     if not all(found.values()):
@@ -194,7 +210,7 @@ def match_names(images: Index, masks: Index, suffix: str | None = None) -> dict[
 
 def are_named_alike(images: Index, masks: Index) -> bool:
     """Whether an image finds its mask by its own name, not only by what is left of all names."""
-    return any(_masks_of(name, masks, None) for name in images)
+    return any(masks_of(name, masks, None) for name in images)
 
 
 def _by_number(found: dict[str, list[Path]], images: Index, masks: Index) -> dict[str, list[Path]]:
@@ -206,7 +222,7 @@ def _by_number(found: dict[str, list[Path]], images: Index, masks: Index) -> dic
     for name in masks:
         by_name.setdefault(_without_zeros(name), []).extend(masks[name])
     alone = {name: names[0] for name, names in alike.items() if len(names) == 1 and not found[names[0]]}
-    more = {name: _masks_of(plain_name, by_name, None) for plain_name, name in alone.items()}
+    more = {name: masks_of(plain_name, by_name, None) for plain_name, name in alone.items()}
     return found | {name: files for name, files in more.items() if len(files) == 1}
 
 
@@ -250,7 +266,7 @@ def _parts_of(name: str, masks: Index, own_folder: bool) -> list[str]:
     return [mask for mask in masks if begins.match(Path(mask).name)]
 
 
-def _images_and_masks(root: Path, split: str, config: SplitConfig) -> tuple[Index, Index]:
+def images_and_masks(root: Path, split: str, config: SplitConfig) -> tuple[Index, Index]:
     """The files of a split's images, by names without `image_suffix`, and of its masks. Raises: DataError."""
     assert config.images is not None and config.masks is not None  # noqa: PT018 - for the type checker alone
     files = index_files(root, config.images)
@@ -258,7 +274,11 @@ def _images_and_masks(root: Path, split: str, config: SplitConfig) -> tuple[Inde
     masks: Index = files if together else index_files(root, config.masks)
     inside = os.path.relpath(root / config.masks, root / config.images) + os.sep
     images: Index = {name: paths for name, paths in files.items() if not name.startswith(inside)}
-    if config.image_suffix:
+    if config.channel_files and together:
+        ending = config.mask_suffix or MASK_VARIANTS[1:]
+        images = {name: paths for name, paths in files.items() if not name.endswith(ending)}
+        masks = {name: paths for name, paths in files.items() if name.endswith(ending)}
+    elif config.image_suffix:
         ending = config.image_suffix
         images = {name.removesuffix(ending): paths for name, paths in images.items() if name.endswith(ending)}
         masks = {name: paths for name, paths in masks.items() if not (together and name.endswith(ending))}
@@ -293,7 +313,7 @@ def _mask_among(name: str, names: Mapping[str, object] | set[str]) -> list[str]:
     return [ending for ending in MASK_VARIANTS if ending and any(base + ending in names for base in _bases(name))]
 
 
-def _masks_of(name: str, masks: Index, suffix: str | None) -> list[Path]:
+def masks_of(name: str, masks: Index, suffix: str | None) -> list[Path]:
     """The files of the first mask name that fits an image; several where one name has several files."""
     variants = MASK_VARIANTS if suffix is None else (suffix,)
     return next((masks[base + end] for base in _bases(name) for end in variants if base + end in masks), [])
@@ -356,6 +376,38 @@ def refuse_folder(reason: OSError) -> NoReturn:
         f"{reason.filename} cannot be looked into ({reason.strerror}); change its permissions, or remove it",
         code="folder-unreadable",
     ) from None
+
+
+# --- images of several files ------------------------------------------------------------------------------------------
+
+
+def with_channels(files: Index, patterns: Sequence[str]) -> tuple[Index, dict[str, DataError]]:
+    """The images that files make up by `channel_files`, and why some cannot be used; these lack files, or have two.
+
+    Files that fit no pattern are left out.
+    """
+    halves = {pattern: pattern.split("*") for pattern in sorted(patterns, key=len, reverse=True)}
+    found: dict[str, dict[str, list[Path]]] = {}
+    for name, paths in files.items():
+        for pattern, (first, last) in halves.items():
+            if name.startswith(first) and name.endswith(last) and len(name) >= len(pattern):
+                found.setdefault(name[len(first) : len(name) - len(last)], {})[pattern] = paths
+                break
+    images: dict[str, list[Path]] = {}
+    faults: dict[str, DataError] = {}
+    for name, by_pattern in found.items():
+        own = [by_pattern[pattern][0] for pattern in patterns if pattern in by_pattern]
+        images[name] = [ChannelFiles.of(own) if len(patterns) > 1 else own[0]]
+        lacking = [pattern.replace("*", name) for pattern in patterns if pattern not in by_pattern]
+        twice = next((paths for paths in by_pattern.values() if len(paths) > 1), None)
+        if lacking:
+            text = f"{own[0]} is one of {len(patterns)} channel files of its image, of which {' and '.join(lacking)}"
+            what = f"{'is' if len(lacking) == 1 else 'are'} missing; add what is missing, or remove the image"
+            faults[name] = DataError(f"{text} {what}", code="channel-missing")
+        elif twice:
+            text = f"{twice[0]} and {twice[1].name} are the same channel of one image; remove or rename one"
+            faults[name] = DataError(text, code="same-stem-twice")
+    return images, faults
 
 
 # --- lists ------------------------------------------------------------------------------------------------------------

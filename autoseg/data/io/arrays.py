@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from autoseg.config.base import LEAST_INPUT_SIDE
 from autoseg.data.io.reading import missing_file, unreadable
 from autoseg.errors import DataError
+from autoseg.files import one_line
 
 MAX_PIXELS = 178_956_970
 """Pixels of an image; Pillow has the same limit against decompression bombs."""
@@ -113,11 +114,27 @@ def _tiff_series(path: Path) -> Iterator[tuple[Any, int]]:
             code="package-missing",
         ) from None
     # tifffile raises exceptions of many kinds, some of other packages
-    with unreadable(path, "a TIFF", "replace or remove it", Exception), tifffile.TiffFile(path) as file:
+    broken = unreadable(path, "a TIFF", "replace or remove it", Exception)
+    with broken, _missing_codec(path), tifffile.TiffFile(path) as file:
         check_pixels(path, file.series[0].shape)
         tag = file.pages[0].tags.get(274)
         orientation = 1 if tag is None else int(tag.value)
         yield file.series[0], orientation if 1 <= orientation <= 8 else 1
+
+
+@contextmanager
+def _missing_codec(path: Path) -> Iterator[None]:
+    """Turn tifffile's error of a compression that it reads with another package into a DataError."""
+    try:
+        yield
+    except Exception as reason:
+        if "requires the 'imagecodecs' package" not in str(reason):
+            raise
+        raise DataError(
+            f"{path} is compressed in a way that the package imagecodecs reads ({one_line(reason)}); install it"
+            " (pip install imagecodecs), or save the image without compression or with deflate",
+            code="package-missing",
+        ) from None
 
 
 def _other_axes(path: Path, axes: str, shape: tuple[int, ...]) -> list[int]:

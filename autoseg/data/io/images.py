@@ -6,13 +6,14 @@ Letters: H height and W width in pixels, C channels.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.data.io.arrays import channels_last, pixel_values
-from autoseg.data.io.opening import GREY_16, Opened, open_file
+from autoseg.data.io.channel_files import files_of
+from autoseg.data.io.opening import GREY_16, Opened, open_file, refuse_sizes
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
@@ -24,21 +25,38 @@ def read_image(
     pixel_type: str = "uint8",
     orientation: str = "by_size",
 ) -> NDArray[Any]:
-    """An image file as (H, W, `channels`) of `pixel_type`: `uint8`, `uint16` or `float32`.
+    """An image as (H, W, `channels`) of `pixel_type`: `uint8`, `uint16` or `float32`.
 
     Grey is converted to RGB, RGB to grey, RGBA to RGB, and 8 bits to 16 bits or back; floats stay as they are.
-    Pillow reads 8 of 16 bits of a PNG in colour; TIFF, NPY and grey images keep all 16.
+    Pillow reads 8 of 16 bits of a PNG in colour; TIFF, NPY and grey images keep all 16. The channels of several files
+    follow each other; each file has its own, without alpha.
     orientation: `upright` turns the image as its EXIF note says, `stored` does not, and `by_size` turns it unless
     `mask_size` (H, W) is given and matches only the image as stored.
 
-    Raises: DataError: the file is missing, truncated, no image, or has other channels or values.
+    Raises: DataError: a file is missing, truncated, no image, or has other channels, values or another size.
     """
+    files = files_of(path)
+    if len(files) == 1:
+        return _as_asked(_turned(path, mask_size, channels, orientation), path, channels, pixel_type)
+    parts: list[NDArray[Any]] = []
+    for file in files:
+        own = _turned(file, mask_size, 0, orientation)
+        parts.append(_as_asked(own, file, own.shape[2], pixel_type))
+        if own.shape[:2] != parts[0].shape[:2]:
+            refuse_sizes(files[0], parts[0].shape[:2], file, own.shape[:2])
+    if (found := sum(part.shape[2] for part in parts)) != channels:
+        _refuse_channels(path, found, channels)
+    return np.concatenate(parts, axis=2)
+
+
+def _turned(path: Path, mask_size: tuple[int, int] | None, channels: int, orientation: str) -> NDArray[Any]:
+    """The stored values of a file, (H, W, C), turned as `read_image` does."""
     opened = open_file(path)
     pixels = _pixels(opened, path, channels)
     upright = opened.turned(pixels, upright=True)
     if orientation == "stored" or (orientation == "by_size" and mask_size not in (None, upright.shape[:2])):
-        upright = opened.turned(pixels, upright=False)
-    return _as_asked(upright, path, channels, pixel_type)
+        return opened.turned(pixels, upright=False)
+    return upright
 
 
 def _pixels(opened: Opened, path: Path, channels: int) -> NDArray[Any]:
@@ -76,11 +94,7 @@ def _as_asked(pixels: NDArray[Any], path: Path, channels: int, pixel_type: str) 
         elif (found, channels) == (3, 1):
             pixels = _grey(pixels)
         else:
-            raise DataError(
-                f"{path} has {counted(found, 'channel')}, but the data set has {channels}; convert it, or set"
-                " data.channels",
-                code="channels-differ",
-            )
+            _refuse_channels(path, found, channels)
     stored = pixels.dtype.name
     if stored == pixel_type:
         return np.array(pixels, order="C")
@@ -91,6 +105,13 @@ def _as_asked(pixels: NDArray[Any], path: Path, channels: int, pixel_type: str) 
     raise DataError(
         f"{path} holds {stored} values, but the data set {pixel_type}; convert it, or set data.pixel_type",
         code="pixel-type-differs",
+    )
+
+
+def _refuse_channels(path: Path, found: int, channels: int) -> NoReturn:
+    raise DataError(
+        f"{path} has {counted(found, 'channel')}, but the data set has {channels}; convert it, or set data.channels",
+        code="channels-differ",
     )
 
 

@@ -10,9 +10,10 @@ import logging
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ from autoseg.data.io.arrays import (
     read_tiff,
     tiff_header,
 )
+from autoseg.data.io.channel_files import files_of
 from autoseg.data.io.reading import missing_file, unreadable
 from autoseg.errors import DataError
 
@@ -139,13 +141,52 @@ def open_file(path: Path) -> Opened:
 
 
 def read_header(path: Path) -> Header:
-    """The header of an image file. Raises: DataError: the file is missing, or no image."""
+    """The header of an image, of all its files together.
+
+    Raises: DataError: a file is missing, or no image; or the files of an image differ in size or kind of numbers.
+    """
+    if len(files := files_of(path)) > 1:
+        return _joint_header(files, [read_header(file) for file in files])
     if is_npy(path):
         npy_shape(path)
         array = channels_last(load_array(path, "r"), path)
         return _array_header(path, "NPY", array.shape, array.dtype, 1)
     with as_pillow_fails(path), _pillow_image(path) as image:
         return _array_header(path, "TIFF", *tiff_header(path)) if image is None else _pillow_header(image)
+
+
+def _joint_header(files: Sequence[Path], headers: Sequence[Header]) -> Header:
+    """The header of an image of several files. Where 8 and 16 bit mix, 8 become 16."""
+    first = headers[0]
+    alike = len({(header.size, header.orientation) for header in headers}) == 1
+    for file, header in zip(files, headers, strict=True):
+        if not alike and header.upright_size != first.upright_size:
+            refuse_sizes(files[0], first.upright_size, file, header.upright_size)
+        if (header.pixel_type == "float32") != (first.pixel_type == "float32"):
+            raise DataError(
+                f"{file} holds {header.pixel_type} values, but {files[0]}, of the same image, {first.pixel_type};"
+                " save all as float32",
+                code="pixel-types-differ",
+            )
+    counts = Counter(header.mode for header in headers)
+    return Header(
+        "+".join(dict.fromkeys(header.format for header in headers)),
+        "+".join(mode if count == 1 else f"{count} {mode}" for mode, count in counts.items()),
+        sum(header.bands for header in headers),
+        max(header.bits for header in headers),
+        sum(header.channels for header in headers),
+        max((header.pixel_type for header in headers), key=("uint8", "uint16", "float32").index),
+        *((first.size, first.orientation) if alike else (first.upright_size, 1)),
+    )
+
+
+def refuse_sizes(file: Path, size: tuple[int, int], other: Path, other_size: tuple[int, int]) -> NoReturn:
+    """Raises: DataError: two files of one image differ in size (H, W)."""
+    raise DataError(
+        f"{other} is {other_size[1]}x{other_size[0]} pixels, but {file}, of the same image, {size[1]}x{size[0]}; resize"
+        " one to the other's size",
+        code="channel-sizes-differ",
+    )
 
 
 def _array_header(path: Path, form: str, shape: tuple[int, ...], dtype: np.dtype[Any], orientation: int) -> Header:
@@ -219,7 +260,7 @@ def _is_deep(image: Image.Image) -> bool:
     """Whether a TIFF has what Pillow would leave out: pages, bands besides colours and alpha, more than 8 bits."""
     tags = getattr(image, "tag_v2", {})
     bits, extra = tags.get(_BITS_PER_SAMPLE, (8,)), tags.get(_EXTRA_SAMPLES, ())
-    return (len(bits) > 1 and max(bits) > 8) or (len(bits) > 3 and 0 in extra) or _is_animated(image)
+    return (len(bits) > 1 and max(bits) > 8) or (len(bits) > 1 and 0 in extra) or _is_animated(image)
 
 
 def _is_animated(image: Image.Image) -> bool:

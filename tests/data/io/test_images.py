@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from autoseg.data.io.images import read_image
 from autoseg.data.io.masks import read_mask
+from autoseg.data.io.opening import read_header
 from autoseg.errors import DataError
 
 LABELS = np.random.default_rng(0).integers(0, 200, (12, 10), dtype=np.uint8)
@@ -138,3 +140,24 @@ print(read_header(Path({str(tmp_path / "large.png")!r})).size)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "(50, 60)"
     assert done.stderr == ""
+
+
+def test_two_bands_of_a_tiff_are_both_read(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 40, 2), dtype=np.uint8)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, pixels, photometric="minisblack", planarconfig="contig", extrasamples=["unspecified"])
+    assert read_header(path).channels == 2
+    assert np.array_equal(read_image(path, channels=2), pixels)
+
+
+@pytest.mark.skipif(find_spec("imagecodecs") is not None, reason="imagecodecs is there")
+def test_a_compression_that_needs_another_package_names_it(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((32, 40, 5), np.uint8), photometric="minisblack", planarconfig="contig")
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages[0].tags["Compression"].overwrite(5)
+    with pytest.raises(DataError, match=r"LZW.*pip install imagecodecs") as caught:
+        read_image(path, channels=5)
+    assert caught.value.code == "package-missing"

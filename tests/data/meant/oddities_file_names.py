@@ -16,6 +16,8 @@ from data.meant.case import Case, Meant
 LABELS = (0, 1, 2)
 DOTTED = [f"0250_London_2004.01.12_12.48.0{number}_testvid" for number in range(5)] + ["0250_London_2004"]
 NUMBERS = ["1", "2", "10", "11", "12", "111"]
+MODAL = ["002", "005", "007", "011", "012", "020"]
+MODALITIES = ("an image is 2 files, whose channels follow each other so: *_0000 (T1), *_0001 (T2)",)
 UMLAUTS = ["Übung", "Müller", "Café", "Größe", "naïve", "Łódź"]
 OTHER_BYTES = os.fsdecode(b"a1\xe9\xb5") if sys.platform == "linux" else "a1é"
 """A name in GBK; macOS and Windows keep none that is no Unicode."""
@@ -178,13 +180,17 @@ def twice_in_two_formats(root: Path) -> None:
 
 
 def two_modalities(root: Path) -> None:
-    for number, stem in enumerate(("002", "005", "007", "011", "012", "020")):
+    for number, stem in enumerate(MODAL):
         save(root / "imagesTr" / f"{stem}_0000.png", grey(number))
         save(root / "imagesTr" / f"{stem}_0001.png", grey(number + 10))
         save(root / "labelsTr" / f"{stem}.png", blocks(LABELS, number).astype(np.uint8))
     labels = {"background": 0, "a": 1, "b": 2}
     names = str({"channel_names": {"0": "T1", "1": "T2"}, "labels": labels, "file_ending": ".png"})
     write(root / "dataset.json", names.replace("'", '"'))
+
+
+def both_modalities() -> dict[str, np.ndarray]:
+    return {stem: np.stack([grey(number), grey(number + 10)], axis=2) for number, stem in enumerate(MODAL)}
 
 
 # --- files that are missing or broken, links, and what programs leave -------------------------------------------------
@@ -399,7 +405,7 @@ CASES = (
         "a file for each modality, 002_0000 and 002_0001",
         "https://github.com/MIC-DKFZ/nnUNet/issues/1763",
         two_modalities,
-        "mask-missing",
+        Meant(("background", "a", "b"), meant_masks(LABELS, names=MODAL), both_modalities(), MODALITIES),
     ),
     Case("a Git LFS pointer", "https://github.com/git-lfs/git-lfs/issues/4240", pointer, "file-unreadable"),
     Case("a mask of zero bytes", "https://github.com/LeiaLi/ReLoBlur/issues/5", zero_bytes, "file-unreadable"),
