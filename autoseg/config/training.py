@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, Strict, model_validator
 
 from autoseg.config.base import Flag, Fraction, Number, Settings, Size, Whole
 from autoseg.config.losses import PLAIN_LOSS, LossTerms
 from autoseg.registry import LOSSES
+
+ClassName = Annotated[Whole, Field(ge=0)] | Annotated[str, Strict()]
+"""A class by its number or by its name."""
+FlipPairs = tuple[tuple[ClassName, ClassName], ...]
 
 
 class OptimizerConfig(Settings):
@@ -36,6 +40,9 @@ class AugmentConfig(Settings):
 
     scale: tuple[Annotated[Number, Field(gt=0, le=16)], Annotated[Number, Field(gt=0, le=16)]] = (0.5, 2.0)
     flip: Fraction = 0.5
+    flip_pairs: FlipPairs | None = None
+    """Pairs of classes, by name or number, that swap their labels in mirrored images, in training and in inference with
+    `flip`. Default: names that differ in the words left and right alone. []: none."""
     colour: Fraction = 0.0
     """Strength of brightness, contrast and saturation jitter; 0: none. Saturation needs three channels."""
     rotate: Annotated[Number, Field(ge=0, le=180)] = 0.0

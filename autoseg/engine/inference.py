@@ -30,10 +30,11 @@ def score_bands(network: nn.Module, images: Tensor, inference: InferenceConfig =
 
     Views are the images at each scale and their mirror images. With `inference.fuse` "max" several views become each
     class's greatest logit (DeepLab v2, section 4.1). Scaled sides are rounded to whole pixels and at least 32; smaller
-    images are padded below and to the right with their mean colour, as in training. With `inference.window` each view
-    is computed in sliding windows (`sliding_bands`). The CRF is not applied here. The network may be in float32 or
-    bf16. Several views hold all classes of all pixels once in memory; a single view does not. A band has at most
-    `BAND_BYTES`, unless one row needs more.
+    images are padded below and to the right with their mean colour, as in training. The scores of a mirror image are
+    turned back, and its left and right classes swapped back (`SegmentationNetwork.mirrored_classes`). With
+    `inference.window` each view is computed in sliding windows (`sliding_bands`). The CRF is not applied here. The
+    network may be in float32 or bf16. Several views hold all classes of all pixels once in memory; a single view does
+    not. A band has at most `BAND_BYTES`, unless one row needs more.
     """
     height, width = images.shape[2:]
     if min(height, width) < LEAST_INPUT_SIDE:
@@ -94,11 +95,13 @@ def _fused(network: nn.Module, images: Tensor, inference: InferenceConfig) -> It
     """`score_bands` of images of at least 32 pixels each way."""
     count, size = len(inference.scales) * (2 if inference.flip else 1), images.shape[2:]
     greatest = inference.fuse == "max"
+    swapped = network.mirrored_classes if isinstance(network, SegmentationNetwork) else None
     fused = images.new_empty(0)
     for number, (view, mirrored) in enumerate(_views(images, inference.scales, inference.flip)):
         answer = _answer(network, view, inference)
-        turned = (band.flip(3) for band in answer) if mirrored else answer
-        bands = resized_bands(turned, view.shape[2], size, align_corners=False)
+        if mirrored:
+            answer = (band.flip(3) if swapped is None else band[:, swapped].flip(3) for band in answer)
+        bands = resized_bands(answer, view.shape[2], size, align_corners=False)
         if count == 1:
             yield from bands
             return

@@ -15,6 +15,7 @@ from autoseg.config.data import ResolvedDataConfig
 from autoseg.config.inference import InferenceConfig
 from autoseg.data.augment.sample import full_scale, to_tensor
 from autoseg.data.base import Sample, resize_image
+from autoseg.data.flip_pairs import mirrored_classes
 from autoseg.engine.checkpoint import fitting, load_checkpoint
 from autoseg.engine.config import RetrainConfig
 from autoseg.engine.crf import load_densecrf, refine
@@ -101,6 +102,7 @@ def load_network(
         weights = saved["state"]["network"] if average is None else average
         weights = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
         network.load_state_dict({key: value for key, value in weights.items() if not key.startswith("auxiliary.")})
+    network.mirrored_classes = mirrored_classes(config.retrain.augment.flip_pairs, data.classes)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network.eval(), config, {key: saved[key] for key in ("epoch", "best_miou", "seconds")}
 

@@ -19,6 +19,8 @@ class SegmentationNetwork(nn.Module):
     in_channels: int = 3
     single_output: bool = False
     """One output for two classes."""
+    mirrored_classes: list[int] | None = None
+    """(K,): the class that each class is in a mirrored image. None: all stay what they are."""
     stages: tuple[str, ...] = ()
     """Names of the submodules that a picture shows; each is called once."""
 

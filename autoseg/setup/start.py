@@ -7,6 +7,7 @@ from pathlib import Path
 
 from autoseg.config.training import SearchSchedule, TrainingConfig
 from autoseg.data.dataset import SegmentationDataset, describe_dataset, open_dataset
+from autoseg.data.flip_pairs import pairs_line, resolved_pairs
 from autoseg.data.loading.cache import keep_samples
 from autoseg.engine.checkpoint import Kind
 from autoseg.engine.config import AnyConfig, Config
@@ -48,10 +49,11 @@ def settle(
     run: one to resume, which keeps its own settings. Raises: ConfigError: the settings given now differ from them.
     """
     named = sources.set_by_user(wanted.kind)
+    chosen, said = _with_flip_pairs(wanted, run)
     if run is not None:  # it has its schedule already
         named |= {*TrainingConfig.model_fields, *SearchSchedule.model_fields}
     train = open_dataset(wanted.data, "train")
-    guided, reasons = guide(wanted, train, named, quick)
+    guided, reasons = guide(chosen, train, named, quick)
     if run is None:
         stays = named if is_shipped(wanted) else {*SearchSchedule.model_fields}
         settings, more = fit_to_device(guided, pick_device(guided.device), stays)
@@ -63,7 +65,21 @@ def settle(
                 f"{run.path} was started with other settings ({difference}); resume with --out and --resume alone",
                 code="run-settings-differ",
             )
-    return settings, reasons, train if guided.data == wanted.data else None
+    return settings, said + reasons, train if guided.data == wanted.data else None
+
+
+def _with_flip_pairs(wanted: Config, run: Run | None) -> tuple[Config, list[str]]:
+    """Settings with the classes that mirroring swaps, and what to say of them. run: one to resume.
+
+    Where nothing is set, it keeps what it has: runs of earlier versions swap nothing.
+    Raises: ConfigError: `augment.flip_pairs` does not fit the classes.
+    """
+    augment = wanted.schedule.augment
+    pairs = resolved_pairs(augment.flip_pairs, wanted.data, f"{wanted.kind}.augment.flip_pairs")
+    if run is not None and augment.flip_pairs is None:
+        pairs = run.config(type(wanted)).schedule.augment.flip_pairs
+    augment = augment.model_copy(update={"flip_pairs": pairs})
+    return wanted.with_schedule(augment=augment), pairs_line(pairs, wanted.data)
 
 
 def open_splits(

@@ -33,6 +33,17 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[str]
     return capsys.readouterr().out.splitlines()
 
 
+def test_classes_called_left_and_right_are_said_as_a_run_says_them(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "mirrored images swap 1 pair of classes: left_eye and right_eye (by their names; augment.flip_pairs sets it)"
+    assert not any("mirrored" in line for line in printed(capsys, root))
+    (root / "classes.txt").write_text("left_eye\nbright\nright_eye\n")
+    lines = printed(capsys, root, "--out", tmp_path / "out")
+    assert lines.count(f"  {said}") == 1
+    assert json.loads((tmp_path / "out/check_data.json").read_text())["decisions"][-1] == said
+
+
 @pytest.mark.slow
 def test_a_set_that_is_well(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = printed(capsys, root, "--out", tmp_path / "out")

@@ -42,13 +42,16 @@ class BatchAugment:
         std: Sequence[float],
         ignore_label: int,
         device: torch.device,
+        mirrored: Tensor | None = None,
     ) -> None:
+        """mirrored: the label that each label becomes in a flipped view (`mirrored_labels`)."""
         self.crop, self.augment, self.ignore_label, self.device = crop, augment, ignore_label, device
         margins = rotation_margins(crop, augment.rotate)
         self._frame = (crop[0] + 2 * margins[0], crop[1] + 2 * margins[1])
         self._constants = {
             getattr(torch, name): normalisation(mean, std, device, full) for name, full in FULL_SCALES.items()
         }
+        self._mirrored = None if mirrored is None else mirrored.to(device)
         self._grey = torch.tensor(GREY, dtype=torch.float32, device=device).view(3, 1, 1)
 
     def __call__(
@@ -68,7 +71,7 @@ class BatchAugment:
             for (_, mask), generator, coarse in zip(samples, generators, coarse_masks, strict=True)
         ]
         windows, window_masks = self._cut(samples, views)
-        rows, columns, jitter, blur, (cosines, sines), limits = self._send(views)
+        rows, columns, jitter, blur, (cosines, sines), limits, flips = self._send(views)
         shown = rows.shown.unsqueeze(2) & columns.shown.unsqueeze(1)
         images = self._resampled(windows, rows, columns, blur)
         if self.augment.colour > 0:
@@ -76,6 +79,8 @@ class BatchAugment:
         scale, shift = self._constants[windows.dtype]
         images = (images * scale + shift) * shown.unsqueeze(1)
         masks = self._label(window_masks, rows.nearest(), columns.nearest(), shown)
+        if self._mirrored is not None:
+            masks = torch.where(flips > 0, self._mirrored[masks], masks)
         if self.augment.rotate > 0:
             images, masks = turned(images, masks, cosines, sines, self.crop, self.ignore_label)
         if self.augment.cutout > 0:
@@ -98,24 +103,28 @@ class BatchAugment:
             images[place], masks[place] = image[down, across], mask[down, across]
         return images.to(self.device, non_blocking=True), masks.to(self.device, non_blocking=True)
 
-    def _send(self, views: Sequence[View]) -> tuple[_Axis, _Axis, Tensor, Tensor, Sequence[Tensor], Tensor]:
+    def _send(self, views: Sequence[View]) -> tuple[_Axis, _Axis, Tensor, Tensor, Sequence[Tensor], Tensor, Tensor]:
         """Send the numbers of all views to the device in one transfer.
 
         Rows, columns, factors of brightness, contrast and saturation (N, 3), standard deviations of the blur (N, 1),
-        cosines and sines of the rotations (N, 1) float64, and limits of the cutouts (N, 4), see `View.hole`.
+        cosines and sines of the rotations (N, 1) float64, limits of the cutouts (N, 4), see `View.hole`, and 1 for each
+        flipped view, else 0 (N, 1, 1).
         """
         h, w = self._frame
-        numbers = torch.empty(len(views), h + w + 14, dtype=torch.float64, pin_memory=self.device.type == "cuda")
+        numbers = torch.empty(len(views), h + w + 15, dtype=torch.float64, pin_memory=self.device.type == "cuda")
         for row, view in zip(numbers.numpy(), views, strict=True):
             row[:h] = _centres(view.rows, h)
             row[h : h + w] = _centres(view.columns, w)[:: -1 if view.flip else 1]
             row[h + w : h + w + 4] = *_extent_and_support(view.rows), *_extent_and_support(view.columns)
-            row[h + w + 4 :] = *view.jitter, view.blur, math.cos(view.angle), math.sin(view.angle), *view.hole
+            rotation = math.cos(view.angle), math.sin(view.angle)
+            row[h + w + 4 :] = *view.jitter, view.blur, *rotation, *view.hole, view.flip
         sent = numbers.to(self.device, non_blocking=True)
         rest = sent[:, h + w :]
         rows = _Axis(sent[:, :h], rest[:, 0:1], rest[:, 1:2])
         columns = _Axis(sent[:, h : h + w], rest[:, 2:3], rest[:, 3:4])
-        return rows, columns, rest[:, 4:7].float(), rest[:, 7:8].float(), rest[:, 8:10, None].unbind(1), rest[:, 10:]
+        rotations = rest[:, 8:10, None].unbind(1)
+        jitter, blur = rest[:, 4:7].float(), rest[:, 7:8].float()
+        return rows, columns, jitter, blur, rotations, rest[:, 10:14], rest[:, 14:, None]
 
     def _resampled(self, windows: Tensor, down: _Axis, across: _Axis, blur: Tensor) -> Tensor:
         """The resized and blurred crops of windows (N, S, T, C): (N, C, h, w) float32."""

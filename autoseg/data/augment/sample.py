@@ -48,13 +48,15 @@ def augment(
     std: Sequence[float],
     ignore_label: int,
     generator: torch.Generator,
+    mirrored: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """A random view of a sample: image (C, h, w) float32, normalised, and mask (h, w) int64; `crop` is (h, w).
 
     Image and mask are scaled, cropped, flipped and rotated together. A scaled image smaller than the crop lies at a
     random place in it. Pixels outside the image and in the cutout hold the mean colour (0) and the ignore label.
     A rotation blends image and mean colour over one pixel. `generator` (on the CPU) decides everything; the settings
-    do not change how many numbers are drawn.
+    do not change how many numbers are drawn. mirrored: the label that each label becomes in a flipped view
+    (`mirrored_labels`).
     """
     height, width = sample.mask.shape
     step = CoarseMask.step_of(height, width)
@@ -71,6 +73,7 @@ def augment(
         image, mask = F.pad(image, edges), F.pad(mask, edges, value=ignore_label)
     if view.flip:
         image, mask = image.flip(-1), mask.flip(-1)
+        mask = mask if mirrored is None else mirrored[mask]
     if augment.rotate > 0:
         angle = torch.tensor([[view.angle]], dtype=torch.float64)
         turned_images, turned_masks = turned(image[None], mask[None], angle.cos(), angle.sin(), crop, ignore_label)

@@ -19,6 +19,7 @@ from autoseg.data.dataset import NEEDED, FolderDataset
 from autoseg.data.decide import SeenMask, colours_seen, mask_form, seen_labels
 from autoseg.data.discovery.label_values import MOST_CLASSES
 from autoseg.data.discovery.pairs import Pair, split_config, within
+from autoseg.data.flip_pairs import found_pairs, pairs_line
 from autoseg.data.io.masks import MaskFacts
 from autoseg.data.loading.threads import Progress, in_threads
 from autoseg.data.look import PairLook, look_at
@@ -75,6 +76,7 @@ def scan_dataset(given: DataConfig, split: str | None, progress: Progress | None
             data = normalised(data, given, lambda: FolderDataset(data, usable, cache_bytes=0), said.append)
         except DataError as reason:
             problems.append(Problem("layout", "train", "", str(reason), stops=True))
+    said += pairs_line(found_pairs(data), data)
     return Scan(data, facts, stopping, said, undecided), problems
 
 

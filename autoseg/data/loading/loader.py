@@ -23,6 +23,7 @@ from autoseg.data.augment.batch import BatchAugment
 from autoseg.data.augment.parameters import CoarseMask
 from autoseg.data.augment.sample import augment, full_scale, normalisation, normalised
 from autoseg.data.base import SegmentationDataset
+from autoseg.data.flip_pairs import mirrored_labels
 from autoseg.data.loading.packed import mask_tensor, to_labels
 from autoseg.errors import DataError
 from autoseg.ops.devices import float64_device
@@ -96,10 +97,11 @@ class BatchLoader:
         self._limits_classes = augment.max_class_share < 1
         self._coarse_masks: dict[int, CoarseMask] = {}
         settings = crop, augment, mean, std, dataset.ignore_label
-        self._batches = _Batches(dataset, settings)
+        mirrored = mirrored_labels(augment.flip_pairs, dataset.classes, dataset.ignore_label)
+        self._batches = _Batches(dataset, settings, mirrored)
         self._at_once: BatchAugment | None = None
         if device is not None and device.type != "mps":
-            self._at_once = BatchAugment(*settings, device)
+            self._at_once = BatchAugment(*settings, device, mirrored)
 
     def __len__(self) -> int:
         return max(1, len(self.indices) // self.batch_size)
@@ -215,12 +217,14 @@ class _Batches(Dataset["Batch | DataError"]):
     dataset: SegmentationDataset
     settings: tuple[tuple[int, int], AugmentConfig, Sequence[float], Sequence[float], int]
     """What `augment` takes after the sample."""
+    mirrored: Tensor | None
+    """The label of each label in a flipped view."""
 
     def __getitem__(self, keys: list[Key]) -> Batch | DataError:
         """One batch, or its error: PyTorch would wrap a DataError that a worker raises in a traceback."""
         try:
             samples = ((self.dataset.load(index), torch.Generator().manual_seed(seed)) for index, seed in keys)
-            return _stack(augment(sample, *self.settings, generator) for sample, generator in samples)
+            return _stack(augment(sample, *self.settings, generator, self.mirrored) for sample, generator in samples)
         except DataError as reason:
             return reason
 
