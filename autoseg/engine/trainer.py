@@ -109,6 +109,9 @@ class Trainer:
         task, schedule = self.task, self.task.schedule
         total = schedule.epochs * task.steps_per_epoch
         progress = Progress(task.kind, total, self.done, self.show_progress)
+        if self.done == total and self.show_progress:
+            epochs = f"{task.kind}.epochs"
+            print(f"all {schedule.epochs} epochs are done, nothing is left to do; more: --resume --set {epochs}=N")
         self._since = self._saved = time.monotonic()
         with closing(self.run_directory), StopRequest() as stop, progress:
             progress.update(self.done, miou=self.best_miou)

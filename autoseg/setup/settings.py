@@ -199,18 +199,6 @@ def retrain_config(
     return settings.model_copy(update={"architecture": network})
 
 
-def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str | None:
-    """The first difference of two settings, such as `search.epochs: 40, not 20`; None if they are equal."""
-    for key in {**old, **new}:
-        place, before, after = f"{prefix}{key}", old.get(key), new.get(key)
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            if found := first_difference(before, after, f"{place}."):
-                return found
-        elif before != after:
-            return f"{place}: {before}, not {after}"
-    return None
-
-
 def read_config(config: str | Path | None) -> dict[str, Any]:
     """The settings of a file, as plain data; none without one."""
     return {} if config is None else read_yaml(Path(config), ConfigError)
