@@ -13,6 +13,7 @@ from autoseg.engine.run_directory import Run
 from autoseg.engine.trainer import Trainer
 from autoseg.planning.device import memory_errors
 from autoseg.planning.fit import smaller_settings
+from autoseg.setup.first_weights import load_first_weights
 from autoseg.setup.settings import Source, check_device, retrain_config, retrain_sources
 from autoseg.setup.start import begin, open_run, open_splits, settle, without_epochs
 from autoseg.zoo.match_cost import CostTarget
@@ -69,9 +70,13 @@ def retrain(
         settings, reasons, train = settle(retrain_config(sources, match, say), sources, quick, run)
     device = check_device(settings)
     task = RetrainTask(settings, *open_splits(settings, train), device)
-    if run is None or not (run.checkpoints / "last.pt").is_file():
-        task.load_weights()
+    begins = run is None or not (run.checkpoints / "last.pt").is_file()
+    if begins:
+        reasons += load_first_weights(task)
     run = begin(run, out, task, [*said, *reasons], show_progress)
     with memory_errors(device, f"start anew with {smaller_settings(task.config)}; {run.path} holds what was done"):
-        Trainer(task, run, show_progress).run()
+        trainer = Trainer(task, run, show_progress)
+        if begins and settings.weights is not None:
+            trainer.save_start()
+        trainer.run()
     return run

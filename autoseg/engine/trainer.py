@@ -103,6 +103,11 @@ class Trainer:
         """Steps done in the whole run."""
         return self.epoch * self.task.steps_per_epoch + self.step_in_epoch
 
+    def save_start(self) -> None:
+        """Save the state before the first step, so that a run that is resumed does not read its first weights again."""
+        self._since = time.monotonic()
+        self._save("last.pt")
+
     def run(self) -> None:
         """Run the remaining epochs. Raises: Interrupted, after a clean save. RunError: the loss is no longer finite."""
         self._restore()
