@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def decode(
     run: Annotated[Path, typer.Argument(help="The directory of a search, or an .npz file of tables of any program.")],
-    space: Annotated[str | None, typer.Option(help="Of tables: their search space, by name or file.")] = None,
+    space: Annotated[str | None, typer.Option(help="For tables: their search space, by name or file.")] = None,
     epoch: Annotated[int | None, typer.Option(help="Decode after this epoch, counted from 0; else the last.")] = None,
     path_prior: Annotated[
         str | None, typer.Option(help="uniform or paper: how arrows are weighed against each other; else the space's.")

@@ -91,8 +91,8 @@ def load_first_weights(task: RetrainTask) -> list[str]:
 def take_over(task: RetrainTask, own: OwnWeights) -> str:
     """Copy every tensor of a run's network that has the same name and shape; returns one line on what was taken.
 
-    A classifier of the same classes is taken too. Of others it takes the classes of the same names, if both have names,
-    and starts anew for the rest.
+    A classifier of the same classes is taken too. If the classes differ, the new classifier takes those of the same
+    names, if both have names, and starts anew for the rest.
     Raises: CheckpointError: unusable, or of another network.
     """
     old, new = own.config, task.config
