@@ -33,7 +33,7 @@ from bench.measure import observe, saved_bytes, timed
 
 from autoseg import decode, retrain, search
 from autoseg.analysis.flops import count_cost
-from autoseg.config.base import merge, parse_assignments
+from autoseg.config.base import first_difference, merge, parse_assignments
 from autoseg.engine.config import SearchConfig
 from autoseg.engine.environment import pick_device
 from autoseg.engine.run_directory import Run
@@ -42,7 +42,7 @@ from autoseg.files import write_text
 from autoseg.genotype.schema import Genotype
 from autoseg.network import build_searched
 from autoseg.planning.memory import random_batch, stand_in_task
-from autoseg.setup.settings import first_difference, search_config, search_sources
+from autoseg.setup.settings import search_config, search_sources
 from autoseg.space.schema import SearchSpace
 from autoseg.supernet import build_supernet
 

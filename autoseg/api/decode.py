@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from autoseg._version import __version__
 from autoseg.engine.config import SearchConfig
 from autoseg.engine.run_directory import Run
-from autoseg.errors import RunError
+from autoseg.errors import ConfigError, RunError
 from autoseg.genotype.decode import decode as decode_probs
 from autoseg.genotype.schema import Genotype
+from autoseg.space.schema import SearchSpace, load_space
 from autoseg.space.snapshot import ArchProbs
+from autoseg.space.tables import read_tables
+
+Source = str | Path | Mapping[str, Any]
 
 _log = logging.getLogger(__name__)
 
@@ -19,6 +25,7 @@ _log = logging.getLogger(__name__)
 def decode(
     run: str | Path | Run,
     *,
+    space: Source | SearchSpace | None = None,
     epoch: int | None = None,
     path_prior: str | None = None,
     threshold: float | None = None,
@@ -29,34 +36,47 @@ def decode(
     """Decode the architecture of a search into a genotype and write it to a file. Needs no torch.
 
     Args:
-        run: The run directory of a search.
+        run: The run directory of a search, or an .npz file of tables of any program (`autoseg.space.tables`).
+        space: For tables: their search space, by name, YAML file, settings or `SearchSpace`.
         epoch: Decode the architecture after this epoch, counted from 0. Default: the last epoch.
         path_prior: For spaces with a single path: `uniform` or `paper`, how arrows are weighed. Default: the space's.
         threshold: For spaces with several paths: arrows stay from this probability on, 0 to 1. Default: the space's.
         budget: For spaces with several paths: most multiply-adds, in billions for each megapixel of input. Default: the
             space's.
-        out: The file to write. Default: genotype.yaml in the run.
+        out: The file to write. Default: genotype.yaml in the run; for tables, their name with `.yaml`.
         overwrite: Overwrite another genotype in `out`.
 
     Returns:
         The genotype.
 
     Raises:
+        ConfigError: tables without a space, or a run with one.
+        CheckpointError: tables that cannot be read, or are not those of the space.
         RunError: no search, no such epoch, or another genotype in `out`.
         GenotypeError, SearchSpaceError: the space does not have this way of decoding, or no network is within `budget`.
     """
-    run = run if isinstance(run, Run) else Run.open(run)
-    probs, config, at = arch_of(run, epoch)
+    path = run.path if isinstance(run, Run) else Path(run)
+    if path.is_file():
+        probs, retrain = _tables(path, space, epoch)
+        source: dict[str, Any] = {"tables": path.as_posix()}
+    elif space is not None:
+        raise ConfigError(
+            f"{path} is no file of tables, which --space is for; a run has its own space, leave --space out",
+            code="options-conflict" if path.exists() else "file-missing",
+        )
+    else:
+        probs, config, at = arch_of(run if isinstance(run, Run) else Run.open(run), epoch)
+        source, retrain = {"run": path.as_posix(), "epoch": at, "seed": config.seed}, config.retrain
     genotype = decode_probs(
         probs,
         path_prior=path_prior,
         threshold=threshold,
         budget=budget,
-        name=f"{run.path.resolve().name}_{probs.space.name}",
-        source={"run": run.path.as_posix(), "epoch": at, "seed": config.seed, "autoseg": __version__},
-        retrain=config.retrain,
+        name=f"{path.resolve().stem if path.is_file() else path.resolve().name}_{probs.space.name}",
+        source={**source, "autoseg": __version__},
+        retrain=retrain,
     )
-    target = Path(out) if out is not None else run.path / "genotype.yaml"
+    target = Path(out) if out is not None else default_target(path)
     if target.is_dir() or not target.parent.is_dir():
         raise RunError(
             f"{target} {'is a folder' if target.is_dir() else 'lies in no folder that exists'}; give --out a file to"
@@ -69,6 +89,26 @@ def decode(
         )
     genotype.save(target)
     return genotype
+
+
+def default_target(path: Path) -> Path:
+    """The file to write for a run directory, or for a file of tables."""
+    return path.with_suffix(".yaml") if path.is_file() else path / "genotype.yaml"
+
+
+def _tables(path: Path, space: Source | SearchSpace | None, epoch: int | None) -> tuple[ArchProbs, Mapping[str, Any]]:
+    """The tables in a file, and the schedule that their space recommends for retraining."""
+    if space is None:
+        raise ConfigError(
+            f"{path} is a file of tables, which need their space; name it, such as --space auto_deeplab",
+            code="space-not-given",
+        )
+    if epoch is not None:
+        raise ConfigError(f"{path} is a file of tables, which has no epochs; leave --epoch out", code="epoch-missing")
+    if isinstance(space, SearchSpace | Mapping):
+        return read_tables(path, space if isinstance(space, SearchSpace) else SearchSpace.parse(space)), {}
+    loaded, schedules = load_space(space)
+    return read_tables(path, loaded), schedules.get("retrain", {})
 
 
 def arch_of(run: Run, epoch: int | None = None) -> tuple[ArchProbs, SearchConfig, int]:

@@ -1,4 +1,4 @@
-"""`autoseg.retrain`: train a network from scratch."""
+"""`autoseg.retrain`: train a network, from scratch or from weights."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from autoseg.engine.run_directory import Run
 from autoseg.engine.trainer import Trainer
 from autoseg.planning.device import memory_errors
 from autoseg.planning.fit import smaller_settings
+from autoseg.setup.first_weights import load_first_weights
 from autoseg.setup.settings import Source, check_device, retrain_config, retrain_sources
-from autoseg.setup.start import begin, open_run, open_splits, settle
+from autoseg.setup.start import begin, open_run, open_splits, settle, without_epochs
 from autoseg.zoo.match_cost import CostTarget
 from autoseg.zoo.schema import Architecture
 
@@ -37,15 +38,17 @@ def retrain(
 
     Args:
         architecture: A genotype or a network of the literature: name, YAML file, run directory, settings, `Genotype` or
-            `FixedNetwork`.
+            `FixedNetwork`. Default: that of the run in `overrides["weights"]`, if given.
         data: A folder of images and masks, a data YAML, "generated", or the data settings.
         out: The run directory to make.
         config: A YAML file of settings, such as another run's config.yaml.
-        overrides: Nested settings, such as `{"retrain": {"epochs": 10}, "seed": 1, "device": "cpu"}`.
+        overrides: Nested settings, such as `{"retrain": {"epochs": 10}, "seed": 1, "device": "cpu"}`. With `"weights"`,
+            training starts from the weights of an own run, given by its directory, or of an ImageNet classifier's file.
         match: Scale the width of a network of the literature to this cost (`autoseg.zoo.match_cost.cost_target`), and
             train it with the schedule of the network that has the cost.
         quick: Use small images and few steps for a first look in minutes.
-        resume: Continue the run in `out` with its own settings, or start it if there is none.
+        resume: Continue the run in `out` with its own settings, or start it if there is none. `overrides` may give it
+            another number of epochs; the schedule is then that of the new number from the next step on.
         show_progress: Print the settings that were picked, and show progress.
 
     Returns:
@@ -55,20 +58,25 @@ def retrain(
         AutosegError: an argument or setting is wrong, or the device runs out of memory.
         Interrupted: Ctrl-C or TERM stopped the run, after a clean save.
     """
-    given = any(value not in (None, {}) for value in (architecture, data, config, overrides, match))
+    beside_epochs = without_epochs(overrides, "retrain")
+    given = any(value not in (None, {}) for value in (architecture, data, config, beside_epochs, match))
     said = list[str]()
     say = said.append if show_progress else None
     run = open_run(out, "retrain", resume, given)
     if run is not None and not given:
-        settings, reasons, train = run.config(RetrainConfig), list[str](), None
+        settings, reasons, train = run.config(RetrainConfig, overrides), list[str](), None
     else:
         sources = retrain_sources(architecture, data, config or (run.config_path if run else None), overrides, match)
         settings, reasons, train = settle(retrain_config(sources, match, say), sources, quick, run)
     device = check_device(settings)
     task = RetrainTask(settings, *open_splits(settings, train), device)
-    if run is None or not (run.checkpoints / "last.pt").is_file():
-        task.load_weights()
+    begins = run is None or not (run.checkpoints / "last.pt").is_file()
+    if begins:
+        reasons += load_first_weights(task)
     run = begin(run, out, task, [*said, *reasons], show_progress)
     with memory_errors(device, f"start anew with {smaller_settings(task.config)}; {run.path} holds what was done"):
-        Trainer(task, run, show_progress).run()
+        trainer = Trainer(task, run, show_progress)
+        if begins and settings.weights is not None:
+            trainer.save_start()
+        trainer.run()
     return run

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 def decode(
-    run: Annotated[Path, typer.Argument(help="The directory of a search.")],
+    run: Annotated[Path, typer.Argument(help="The directory of a search, or an .npz file of tables of any program.")],
+    space: Annotated[str | None, typer.Option(help="For tables: their search space, by name or file.")] = None,
     epoch: Annotated[int | None, typer.Option(help="Decode after this epoch, counted from 0; else the last.")] = None,
     path_prior: Annotated[
         str | None, typer.Option(help="uniform or paper: how arrows are weighed against each other; else the space's.")
@@ -27,7 +28,7 @@ def decode(
         float | None,
         typer.Option(help="Of several paths: billions of multiply-adds a megapixel at most; else the space's."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The file to write; else RUN/genotype.yaml.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The file to write; else RUN/genotype.yaml, or TABLES.yaml.")] = None,
     overwrite: options.Overwrite = False,
     plugin: options.Plugin = None,
     debug: options.Debug = False,
@@ -35,15 +36,19 @@ def decode(
     """Decode what a search has found into a discrete network, a genotype.
 
     Example: autoseg decode runs/a
+
+    Example: autoseg decode tables.npz --space auto_deeplab_separable
     """
     from autoseg.api.decode import decode as decode_api
+    from autoseg.api.decode import default_target
 
     genotype = decode_api(
-        run, epoch=epoch, path_prior=path_prior, threshold=threshold, budget=budget, out=out, overwrite=overwrite
-    )
+        run, space=space, epoch=epoch, path_prior=path_prior, threshold=threshold, budget=budget, out=out,
+        overwrite=overwrite,
+    )  # fmt: skip
     for name, value in _lines(genotype):
         typer.echo(f"{name:<5} {value}")
-    target = out or run / "genotype.yaml"
+    target = out or default_target(run)
     typer.echo(f"wrote {target}; next: autoseg retrain {target} --data ... --out ...")
 
 

@@ -22,7 +22,11 @@ def retrain(
     match_cost: options.MatchCost = None,
     match: options.Match = "parameters",
     weights: Annotated[
-        Path | None, typer.Option(help="A file of ImageNet weights (torchvision's names) for the network's backbone.")
+        Path | None,
+        typer.Option(
+            help="Start from the weights of a retrained run; or, for the backbone, from a file of ImageNet weights"
+            " (torchvision's names)."
+        ),
     ] = None,
     data: options.Data = None,
     config: options.ConfigFile = None,
@@ -39,6 +43,8 @@ def retrain(
     Example: autoseg retrain runs/a/genotype.yaml --data generated --out runs/b
 
     Example: autoseg retrain --network unet --match-cost runs/a --data generated --out runs/c
+
+    Example: autoseg retrain --weights runs/b --data photos/ --out runs/d
     """
     from autoseg.api.retrain import retrain as retrain_api
     from autoseg.zoo.match_cost import cost_target

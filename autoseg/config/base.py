@@ -145,6 +145,18 @@ def merge(base: Mapping[str, Any], *overrides: Mapping[str, Any]) -> dict[str, A
     return merged
 
 
+def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str | None:
+    """The first difference of two settings, such as `search.epochs: 40, not 20`; None if they are equal."""
+    for key in {**old, **new}:
+        place, before, after = f"{prefix}{key}", old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            if found := first_difference(before, after, f"{place}."):
+                return found
+        elif before != after:
+            return f"{place}: {before}, not {after}"
+    return None
+
+
 def refuse_others(keys: Iterable[str], known: str, example: str) -> None:
     """Raises: ConfigError: `keys` has another than `known`."""
     for key in keys:

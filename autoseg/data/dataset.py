@@ -92,6 +92,7 @@ def resolve(
     progress: Progress | None = None,
     training: bool = False,
     say: Callable[[str], object] | None = None,
+    before: ResolvedDataConfig | None = None,
 ) -> ResolvedDataConfig:
     """Fill in what `config` leaves out. A resolved one is returned as it is.
 
@@ -100,6 +101,7 @@ def resolve(
 
     say: is called with each decision, a line that begins with `data: `; by default, they go to the log.
     training: the data set is to be trained on, so that training masks of one class are an error.
+    before: the data that the first weights were trained on, see `normalised`.
     Raises: DataError: no such folder, no known layout, a file that cannot be used, or files that contradict each other.
     """
     if isinstance(config, ResolvedDataConfig):
@@ -109,7 +111,7 @@ def resolve(
     if config.layout == "generated":
         named = generated_classes(config)
         data = described(config.model_copy(update={"classes": named}))
-        return normalised(data, config, lambda: open_dataset(data, "train"))
+        return normalised(data, config, lambda: open_dataset(data, "train"), before=before)
     placed = resolve_layout(config)
     skip = config.on_bad_file == "skip"
     looks = look_at(_places(placed.config, skip), cache_folder(), progress)
@@ -125,7 +127,7 @@ def resolve(
         raise reason
     data = described(found)
     split = "train" if "train" in (data.splits or {}) else next(iter(data.splits or {}))
-    data = normalised(data, config, lambda: open_dataset(data, split), said.append)
+    data = normalised(data, config, lambda: open_dataset(data, split), said.append, before)
     for line in said:
         (say or _log.info)(f"data: {line}")
     return data

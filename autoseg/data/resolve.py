@@ -201,13 +201,20 @@ def normalised(
     given: DataConfig,
     training: Callable[[], SegmentationDataset],
     say: Callable[[str], object] | None = None,
+    before: ResolvedDataConfig | None = None,
 ) -> ResolvedDataConfig:
     """`data` with the `mean` and `std` that are `given`, or else those of ImageNet or of the images of `training`.
 
-    say: is called with where they are from.
+    say: is called with where they are from. before: the data that the first weights were trained on, whose `mean` and
+    `std` these weights expect: they come first, if images of the same kind had them and the user has set nothing.
     Raises: DataError: ImageNet's are set, but there are not three channels; or an image that cannot be used.
     """
     mean, std = given.mean, given.std
+    alike = before is not None and (before.channels, before.pixel_type) == (data.channels, data.pixel_type)
+    if before is not None and alike and not (mean or std or data.normalise):
+        mean, std = before.mean, before.std
+        if say is not None:
+            say("mean and deviation of the data that the weights were trained on")
     if not (mean and std):
         photos = data.channels == 3 and (data.pixel_type == "uint8" or data.layout == "generated")
         usual = data.normalise == "imagenet" or (data.normalise is None and photos)

@@ -73,7 +73,8 @@ class RetrainConfig(RunConfig):
 
     kind = "retrain"
     weights: str | None = None
-    """A local file with weights of an ImageNet classifier, which initialise the network's backbone."""
+    """The weights that training starts from: an own run, or its best.pt or last.pt; or a local file with weights of an
+    ImageNet classifier, for the network's backbone."""
     data: ResolvedDataConfig
     architecture: InstanceOf[Genotype] | InstanceOf[FixedNetwork] = Field(None, validate_default=True)
     """A searched network or a network of the literature: `genotype` or `network` in a file."""

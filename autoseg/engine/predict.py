@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from autoseg.config.base import parse
 from autoseg.config.data import ResolvedDataConfig
@@ -98,13 +99,19 @@ def load_network(
     single_output = config.retrain.single_output
     network = build_network(architecture, data.num_classes, in_channels=data.channels, single_output=single_output)
     with fitting(file):
-        average, prefix = saved["state"]["average"], "" if saved["state"]["average"] is None else "module."
-        weights = saved["state"]["network"] if average is None else average
-        weights = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+        weights = trained_weights(saved["state"])
         network.load_state_dict({key: value for key, value in weights.items() if not key.startswith("auxiliary.")})
     network.mirrored_classes = mirrored_classes(config.retrain.augment.flip_pairs, data.classes)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network.eval(), config, {key: saved[key] for key in ("epoch", "best_miou", "seconds")}
+
+
+def trained_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Name -> tensor of a network, from the state of a retraining: the moving average if there is one."""
+    if state["average"] is None:
+        return dict(state["network"])
+    prefix = "module."
+    return {key.removeprefix(prefix): value for key, value in state["average"].items() if key.startswith(prefix)}
 
 
 @torch.no_grad()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
@@ -31,7 +30,6 @@ from autoseg.network.base import SegmentationNetwork
 from autoseg.ops.devices import preferred_format
 from autoseg.zoo.build import build_network
 from autoseg.zoo.schema import FixedNetwork
-from autoseg.zoo.weights import load_backbone, read_weights
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -72,15 +70,6 @@ class RetrainTask:
         recorder = CudaGraphs(device) if graphs and device.type == "cuda" else None
         self.recordings = Recordings(recorder, self.network.buffers, graphs == "auto", self.schedule.precision)
         self.average = MovingAverage(self.network, self.schedule.ema_decay) if self.schedule.ema_decay else None
-
-    def load_weights(self) -> None:
-        """Load the classifier's weights that the settings name, if any, and print which layers matched."""
-        if self.config.weights is None:
-            return
-        path = Path(self.config.weights).expanduser()
-        print(load_backbone(self.network, read_weights(path), path))
-        if self.average is not None:
-            self.average.module.load_state_dict(self.network.state_dict())
 
     @property
     def trained(self) -> SegmentationNetwork:

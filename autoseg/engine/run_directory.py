@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from autoseg.config.base import Model, Settings, parse
+from autoseg.config.base import Model, Settings, merge, parse
 from autoseg.errors import RunError
 from autoseg.files import read_yaml, to_yaml, write_text
 
@@ -65,9 +65,18 @@ class Run:
             )
         return run
 
-    def config(self, model: type[Model]) -> Model:
-        """The run's settings as `SearchConfig` or `RetrainConfig`. Raises: AutosegError: config.yaml is invalid."""
-        return parse(model, self.settings, str(self.config_path))
+    def config(self, model: type[Model], changes: Mapping[str, Any] | None = None) -> Model:
+        """The run's settings as `SearchConfig` or `RetrainConfig`, with nested `changes` if given.
+
+        Raises: AutosegError: config.yaml or a change is invalid.
+        """
+        return parse(model, merge(self.settings, changes or {}), str(self.config_path))
+
+    def rewrite_config(self, config: Settings, note: str) -> None:
+        """Replace config.yaml. A comment at its top keeps `note`, below those of earlier changes."""
+        lines = self.config_path.read_text(encoding="utf-8").splitlines()
+        notes = [line for line in lines if line.startswith("# ")] + [f"# {note}"]
+        write_text(self.config_path, "\n".join([*notes, to_yaml(config.to_dict())]))
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -102,12 +102,20 @@ class Trainer:
         """Steps done in the whole run."""
         return self.epoch * self.task.steps_per_epoch + self.step_in_epoch
 
+    def save_start(self) -> None:
+        """Save the state before the first step, so that a run that is resumed does not read its first weights again."""
+        self._since = time.monotonic()
+        self._save("last.pt")
+
     def run(self) -> None:
         """Run the remaining epochs. Raises: Interrupted, after a clean save. RunError: the loss is no longer finite."""
         self._restore()
         task, schedule = self.task, self.task.schedule
         total = schedule.epochs * task.steps_per_epoch
         progress = Progress(task.kind, total, self.done, self.show_progress)
+        if self.done == total and self.show_progress:
+            epochs = f"{task.kind}.epochs"
+            print(f"all {schedule.epochs} epochs are done, nothing is left to do; more: --resume --set {epochs}=N")
         self._since = self._saved = time.monotonic()
         with closing(self.run_directory), stop_request() as stop, progress:
             progress.update(self.done, miou=self.best_miou)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -11,13 +10,10 @@ from autoseg.config.base import merge, parse
 from autoseg.config.data import ANNOTATIONS, DataConfig, ResolvedDataConfig
 from autoseg.data.base import NO_CLASS
 from autoseg.data.dataset import resolve
-from autoseg.data.discovery.label_names import plain_words
-from autoseg.data.discovery.label_values import BINARY
+from autoseg.data.discovery.label_names import has_names, plain_words
 from autoseg.errors import ConfigError, DataError
 from autoseg.setup.settings import Source, data_overrides, given_data
 
-MADE_UP = re.compile(r"class_\d+")
-"""Names that autoseg gives to classes without names."""
 OF_MASKS = ("classes", "num_classes", "label_map", "ignore_label", "colours", "mask_threshold", "orientation")
 """Settings that say how masks and images of one data set are read; another data set has its own."""
 
@@ -59,9 +55,9 @@ def data_for_run(
             code="channels-differ",
         )
     if ("root" in said or "classes" in said) and (theirs := _on_its_own(merged, said)):
-        if has_names(theirs) and has_names(own):
+        if has_names(theirs.classes) and has_names(own.classes):
             return as_trained(own, theirs, say)
-        whose = "its" if has_names(own) else "the network's"
+        whose = "its" if has_names(own.classes) else "the network's"
         say(f"data: {whose} classes have no names: labels count as they are")
     wanted = parse(DataConfig, merged, "data")
     resolved = resolve(wanted, say=say)
@@ -90,11 +86,6 @@ def _is_renumbered(data: ResolvedDataConfig) -> bool:
     """Whether masks of unknown layout hold other labels than 0, 1, ... for more than two classes."""
     targets = set((data.label_map or {}).values()) - {data.ignore_label}
     return data.layout in ("folder", "list") and data.num_classes > 2 and bool(targets)
-
-
-def has_names(data: ResolvedDataConfig) -> bool:
-    """Whether the classes have names of somebody's, and not those that autoseg makes up."""
-    return data.classes != BINARY and not all(MADE_UP.fullmatch(name) for name in data.classes)
 
 
 def as_trained(

@@ -22,6 +22,7 @@ from autoseg.errors import ConfigError
 from autoseg.files import read_yaml
 from autoseg.genotype.schema import Genotype
 from autoseg.planning.memory import Setting
+from autoseg.setup.first_weights import own_weights
 from autoseg.space.schema import SearchSpace, load_space
 from autoseg.supernet.fast.kernels import choose_kernels
 from autoseg.zoo.match_cost import CostTarget, match_cost
@@ -130,6 +131,8 @@ def retrain_sources(
     in_file = [file.pop(key, None) for key in ("genotype", "network")]
     by_name = [changes.pop(key) for key in ("genotype", "network") if isinstance(changes.get(key), str)]
     source = next((one for one in (architecture, *by_name, *in_file) if one is not None), None)
+    if source is None and (own := own_weights(changes.get("weights", file.get("weights")))):
+        source = own.config.architecture
     if source is None:
         raise ConfigError(
             "no genotype or network is given; give a file, a run directory or a name (see `autoseg spaces`)",
@@ -188,7 +191,11 @@ def retrain_config(
             " literature are scaled to a cost",
             code="genotype-not-scalable",
         )
-    settings = settings.model_copy(update={"data": resolve(sources.data(), training=True, say=say)})
+    own = own_weights(settings.weights)
+    data = resolve(sources.data(), training=True, say=say, before=None if own is None else own.config.data)
+    if own is not None:
+        own.check_channels(data.channels)
+    settings = settings.model_copy(update={"data": data})
     if isinstance(network, Genotype):
         return settings
     if sources.recommended_by in network_names() and "in_channels" not in sources.overrides.get("network", {}):
@@ -196,18 +203,6 @@ def retrain_config(
     if match is not None:
         network = match_cost(network, match, settings.data.num_classes)
     return settings.model_copy(update={"architecture": network})
-
-
-def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str | None:
-    """The first difference of two settings, such as `search.epochs: 40, not 20`; None if they are equal."""
-    for key in {**old, **new}:
-        place, before, after = f"{prefix}{key}", old.get(key), new.get(key)
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            if found := first_difference(before, after, f"{place}."):
-                return found
-        elif before != after:
-            return f"{place}: {before}, not {after}"
-    return None
 
 
 def read_config(config: str | Path | None) -> dict[str, Any]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
+from autoseg.config.base import first_difference
 from autoseg.config.training import SearchSchedule, TrainingConfig
 from autoseg.data.dataset import SegmentationDataset, describe_dataset, open_dataset
 from autoseg.data.flip_pairs import pairs_line, resolved_pairs
 from autoseg.data.loading.cache import keep_samples
-from autoseg.engine.checkpoint import Kind
+from autoseg.engine.checkpoint import Kind, load_checkpoint
 from autoseg.engine.config import AnyConfig, Config
 from autoseg.engine.environment import describe_environment, pick_device
 from autoseg.engine.log import Progress
+from autoseg.engine.optim import learning_rate
 from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.run_directory import Run, refuse_used
 from autoseg.engine.search import SearchTask
@@ -20,7 +23,7 @@ from autoseg.errors import ConfigError, RunError
 from autoseg.files import write_text
 from autoseg.planning.fit import fit_to_device
 from autoseg.setup.from_data import guide, is_shipped
-from autoseg.setup.settings import Sources, first_difference
+from autoseg.setup.settings import Sources
 
 
 def open_run(out: str | Path, kind: Kind, resume: bool, given: bool) -> Run | None:
@@ -40,13 +43,22 @@ def open_run(out: str | Path, kind: Kind, resume: bool, given: bool) -> Run | No
     return run
 
 
+def without_epochs(overrides: Mapping[str, Any] | None, kind: Kind) -> dict[str, Any]:
+    """`overrides` without the number of epochs, the one setting that a resumed run may change."""
+    rest = dict(overrides or {})
+    if isinstance(schedule := rest.pop(kind, None), Mapping):
+        schedule = {key: value for key, value in schedule.items() if key != "epochs"}
+    return rest | ({kind: schedule} if schedule else {})
+
+
 def settle(
     wanted: Config, sources: Sources, quick: bool, run: Run | None
 ) -> tuple[Config, list[str], SegmentationDataset | None]:
     """The settings of a run. Those that the user has not set are made to fit the data and the device.
 
     Also returns one line for each setting that was picked, and the training images if they were opened already.
-    run: one to resume, which keeps its own settings. Raises: ConfigError: the settings given now differ from them.
+    run: one to resume, which keeps its own settings but for the epochs, if `sources.overrides` has them.
+    Raises: ConfigError: the settings given now differ from them.
     """
     named = sources.set_by_user(wanted.kind)
     chosen, said = _with_flip_pairs(wanted, run)
@@ -59,10 +71,13 @@ def settle(
         settings, more = fit_to_device(guided, pick_device(guided.device), stays)
         reasons += more
     else:
-        settings = run.config(type(wanted))
+        settings, kind = run.config(type(wanted)), wanted.kind
+        if "epochs" in (sources.overrides.get(kind) or {}):
+            settings = settings.with_schedule(epochs=guided.schedule.epochs)
         if difference := first_difference(settings.to_dict(), guided.to_dict()):
             raise ConfigError(
-                f"{run.path} was started with other settings ({difference}); resume with --out and --resume alone",
+                f"{run.path} was started with other settings ({difference}); resume with --out and --resume, and with"
+                f" no other setting than --set {kind}.epochs=N",
                 code="run-settings-differ",
             )
     return settings, said + reasons, train if guided.data == wanted.data else None
@@ -92,21 +107,87 @@ def open_splits(
 def begin(
     run: Run | None, out: str | Path, task: SearchTask | RetrainTask, reasons: Sequence[str], show_progress: bool
 ) -> Run:
-    """Read every sample, to find a bad file now and not hours later, print the notes, and make a new directory."""
+    """Read every sample, to find a bad file now and not hours later, print the notes, and make a new directory.
+
+    Raises: ConfigError: the settings have other epochs than the run to resume, which has got that far already.
+    """
     train, val = task.train_set, task.val_set
+    changed = None if run is None else other_epochs(run, task)
     where = task.schedule.store, task.device, task.schedule.cache_dir
     with Progress("reading", len(train) + len(val), enabled=show_progress) as progress:
         keep_samples(train, *where, lambda done, _: progress.update(done))
         keep_samples(val, *where, lambda done, _: progress.update(len(train) + done))
     if show_progress:
-        print("\n  ".join([describe_dataset(task.config.data), *reasons, *task.notes]))
+        notes = [*reasons, *task.notes, *([changed.line] if changed else [])]
+        print("\n  ".join([describe_dataset(task.config.data), *notes]))
     environment = describe_environment(task.device, task.config.seed)
     if run is None:
         run = Run.create(out, task.config, environment)
     else:
         run.complete(environment)
+        if changed is not None:
+            change_epochs(run, task, changed)
     skipped = [(split, *one) for split, dataset in (("train", train), ("val", val)) for one in dataset.left_out]
     if skipped:
         write_text(run.path / "left_out.txt", "".join(f"{split}/{name}: {reason}\n" for split, name, reason in skipped))
     task.begin(run)
     return run
+
+
+# --- more epochs, or fewer --------------------------------------------------------------------------------------------
+
+
+EARLIER = "genotype_of_step_{}.yaml"
+"""Name of a genotype that was decoded before a search was given other epochs."""
+
+
+class OtherEpochs(NamedTuple):
+    """Another number of epochs for a run that has begun."""
+
+    before: int
+    """The number that the run had."""
+    done: int
+    """Steps done, of the weights."""
+    line: str
+    """What becomes of the schedule."""
+
+
+def other_epochs(run: Run, task: SearchTask | RetrainTask) -> OtherEpochs | None:
+    """The change from a run's epochs to those of `task`; None if they are equal.
+
+    The schedule is that of the new number from the next step on: the learning rate, and what else depends on the share
+    of the steps that are done, have the values that a run of so many epochs has at that step.
+    Raises: ConfigError: the run has got that far already. CheckpointError: its last checkpoint is unusable.
+    """
+    kind, schedule, per_epoch = task.kind, task.schedule, task.steps_per_epoch
+    before, last = run.config(type(task.config)).schedule, run.checkpoints / "last.pt"
+    if before.epochs == schedule.epochs:
+        return None
+    done = 0
+    if last.is_file():
+        saved = load_checkpoint(last, kind, task.architecture)
+        done = saved["epoch"] * per_epoch + saved["step_in_epoch"]
+    if schedule.epochs * per_epoch <= done:
+        raise ConfigError(
+            f"{kind}.epochs is {schedule.epochs}, but {run.path} has done {done / per_epoch:.4g} epochs of"
+            f" {before.epochs} already; give more of them, or another --out",
+            code="epochs-done",
+        )
+    old, new = (
+        learning_rate(of.optimizer.lr, of.schedule, step, of.epochs * per_epoch, per_epoch)
+        for of, step in ((before, max(done - 1, 0)), (schedule, done))
+    )
+    line = (
+        f"{kind}.epochs {schedule.epochs}, not {before.epochs}: from step {done + 1} on the schedule is that of"
+        f" {schedule.epochs} epochs, and the learning rate goes from {old:.3g} to {new:.3g}"
+    )
+    if kind == "search" and (run.path / "genotype.yaml").is_file():
+        line += f"; genotype.yaml, decoded before, becomes {EARLIER.format(done)}"
+    return OtherEpochs(before.epochs, done, line)
+
+
+def change_epochs(run: Run, task: SearchTask | RetrainTask, changed: OtherEpochs) -> None:
+    """Write the new number of epochs to config.yaml. A decoded genotype is renamed, since the search goes on."""
+    if task.kind == "search" and (genotype := run.path / "genotype.yaml").is_file():
+        genotype.replace(run.path / EARLIER.format(changed.done))
+    run.rewrite_config(task.config, f"{task.kind}.epochs was {changed.before} until step {changed.done}")

@@ -123,7 +123,7 @@ class ArchProbs:
         """Write an .npz file that plain NumPy can read."""
         names = logits_shapes(self.space)
         arrays = {f"{name}_{form}": getattr(self, f"{name}_{form}") for name in names for form in ("logits", "probs")}
-        meanings, optional = _meanings(self.space), {"upsamplers": "gamma", "gamma_sites": "gamma", "skips": "skip"}
+        meanings, optional = meanings_of(self.space), {"upsamplers": "gamma", "gamma_sites": "gamma", "skips": "skip"}
         arrays |= {key: np.array(meanings[key]) for key in meanings if optional.get(key, "alpha") in names}
 
         def write(temporary: Path) -> None:
@@ -146,7 +146,7 @@ class ArchProbs:
             message = f"{path} is no readable architecture snapshot; decode another epoch"
             raise CheckpointError(message, code="snapshot-unreadable") from None
         for key, meaning in meanings.items():
-            if meaning != _meanings(space)[key]:
+            if meaning != meanings_of(space)[key]:
                 cls._refuse(f"{path} has other {key.replace('_', ' ')} than space '{space.name}'")
         try:
             return cls(space, **logits)
@@ -162,7 +162,7 @@ OPTIONAL = {
 """The logits that only some spaces have, and the settings that need them."""
 
 
-def _meanings(space: SearchSpace) -> dict[str, list[object]]:
+def meanings_of(space: SearchSpace) -> dict[str, list[object]]:
     """The names of the rows and columns of a snapshot."""
     return {
         "operations": list(space.cell.operations),

@@ -53,13 +53,13 @@ class WeightsReport:
     def __str__(self) -> str:
         lines = [f"{len(self.matched)} of {len(self.matched) + len(self.unused)} weights in the file are used"]
         if self.unused:
-            lines.append(f"unused: {_by_prefix(self.unused)}")
+            lines.append(f"unused: {by_prefix(self.unused)}")
         if self.fresh:
-            lines.append(f"fresh in the network: {_by_prefix(self.fresh)}")
+            lines.append(f"fresh in the network: {by_prefix(self.fresh)}")
         return "\n".join(lines)
 
 
-def _by_prefix(names: Iterable[str]) -> str:
+def by_prefix(names: Iterable[str]) -> str:
     """The modules of the names, at most two names deep: `aspp (12), backbone.layer5 (30)`."""
     counts = Counter(".".join(name.split(".")[:-1][:2]) or name for name in names)
     if len(counts) > 8:
@@ -80,9 +80,12 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     path = Path(path).expanduser()
     if not path.is_file():
         what = "is no file" if path.exists() else "does not exist"
-        message = f"{path} {what}; give the path of a .pth, .pt or .safetensors file of weights"
+        message = f"{path} {what}; give a retrained run, or a .pth, .pt or .safetensors file of weights"
         raise CheckpointError(message, code="file-missing")
     contents: Any = read_safetensors(path)[0] if path.suffix == ".safetensors" else _read_pickled(path)
+    if isinstance(contents, Mapping) and {"kind", "state", "architecture"} <= set(contents):
+        message = f"{path} is a checkpoint outside its run, which has its settings; give the run's directory"
+        raise CheckpointError(message, code="checkpoint-without-run")
     if isinstance(contents, Mapping):
         contents = next((contents[key] for key in CONTAINERS if isinstance(contents.get(key), Mapping)), contents)
     items = contents.items() if isinstance(contents, Mapping) else ()

@@ -216,13 +216,17 @@ def test_resume(
 ) -> None:
     search, retrain = (["search", "--out", search_run, "--resume"], ["retrain", "--out", retrain_run, "--resume"])
     for options, difference in (
-        (["--set", "search.epochs=9"], "search.epochs: 3, not 9"),
+        (["--set", "search.batch_size=4"], "search.batch_size: 2, not 4"),
+        (["--set", "search.epochs=9", "--set", "search.log_every=4"], "search.log_every: 1, not 4"),
         (["--seed", "4"], "seed: 0, not 4"),
         (["--space", "tiny"], "space.name: mini, not tiny"),
     ):
-        fails([*search, *options], "run-settings-differ", search_run, difference)
+        fails([*search, *options], "run-settings-differ", search_run, difference, "--set search.epochs=N")
     fails([*search, "--set", "search.epoch=9"], "unknown-setting", "'epoch'", "search")
-    fails([*retrain, "--set", "retrain.epochs=3"], "run-settings-differ", retrain_run, "retrain.epochs: 2, not 3")
+    fails([*retrain, "--set", "retrain.batch_size=3"], "run-settings-differ", retrain_run, "batch_size: 2, not 3")
+    longer = write_config(tmp_path / "longer.yaml", RETRAIN, {"retrain": {"epochs": 3}})
+    fails([*retrain, "--config", longer], "run-settings-differ", "retrain.epochs: 2, not 3", "--set retrain.epochs=N")
+    fails([*search, "--set", "search.epochs=1"], "setting-invalid", "search", "arch_start_epoch is 1", "1 epochs")
     fails(["search", "--out", tmp_path / "none", "--resume"], "run-missing", tmp_path / "none")
     for kind, path, other in (("search", retrain_run, "retrain"), ("retrain", search_run, "search")):
         fails([kind, "--out", path, "--resume"], "run-kind-differs", path, other, kind)

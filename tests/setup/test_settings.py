@@ -14,14 +14,13 @@ from helpers.errors import raises_code
 from helpers.tiny_runs import DATA, GENOTYPE, RETRAIN, SEARCH, SPACE, retrain_settings, search_settings, write_config
 from PIL import Image
 
-from autoseg.config.base import merge, parse
+from autoseg.config.base import first_difference, merge, parse
 from autoseg.config.data import DataConfig, data_settings
 from autoseg.config.training import SearchSchedule
 from autoseg.data.dataset import open_dataset, resolve, verify
 from autoseg.errors import ConfigError, DataError, GenotypeError, SearchSpaceError
 from autoseg.genotype.schema import Genotype
 from autoseg.setup.other_data import data_for_run
-from autoseg.setup.settings import first_difference
 from autoseg.space.schema import SearchSpace
 
 SPACE_FILE = {**SPACE, "search": {"epochs": 30, "batch_size": 6}, "retrain": {"epochs": 50}}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from autoseg.data.discovery.label_values import LabelNames
+from autoseg.data.discovery.label_values import BINARY, LabelNames
 from autoseg.data.io.colour_tables import LARGEST_TABLE, is_ignored
 from autoseg.data.io.reading import read_text
 from autoseg.errors import DataError
@@ -23,6 +23,8 @@ FILES = (
 )
 LONGEST, MOST = 80, 1024
 """Largest number of letters in a name, and of names in a file; longer ones are no names of classes."""
+MADE_UP = re.compile(r"class_\d+")
+"""Names that autoseg gives to classes without names."""
 _NUMBERED = re.compile(r"(\d+)\s*[:,;\s]\s*(\S.*)")
 _FILE = re.compile(r".*\.(png|jpe?g|tiff?|bmp|npy|txt)", re.IGNORECASE)
 
@@ -69,6 +71,11 @@ def read_names(file: Path) -> list[LabelNames]:
 def plain_name(name: str) -> str:
     """The name as it is shown; labelme writes `_background_`."""
     return "background" if name.strip("_ ").lower() == "background" else name
+
+
+def has_names(classes: Sequence[str]) -> bool:
+    """Whether classes have names of somebody's, and not those that autoseg makes up."""
+    return tuple(classes) != BINARY and not all(MADE_UP.fullmatch(name) for name in classes)
 
 
 def plain_words(name: str) -> str:
