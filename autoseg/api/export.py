@@ -52,5 +52,6 @@ def export_model(
     settings = config.data.to_dict()
     kept = ("num_classes", "classes", "ignore_label", "mean", "std", "resize", "orientation")
     metadata = {key: settings[key] for key in kept} | input_metadata(config.data.channels, config.data.pixel_type)
-    metadata["colours"] = palette(config.data.num_classes).tolist()  # as `autoseg predict` draws the classes
+    # as `autoseg predict` draws the classes
+    metadata["colours"] = settings["palette"] or palette(config.data.num_classes).tolist()
     return str(export_network(network, out, format, metadata=metadata, overwrite=overwrite))  # type: ignore[arg-type]
