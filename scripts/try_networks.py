@@ -49,7 +49,7 @@ def row(name: str, options: argparse.Namespace) -> str:
     first, last = (statistics.median(part) for part in (losses[:SHOWN], losses[-SHOWN:]))
     scores = autoseg.evaluate(out, show_progress=False)
     exported = autoseg.export_model(out, out / "network.onnx", "onnx", overwrite=True)
-    difference, equal = re.findall(r"logits ([\d.e+-]+), ([\d.]+%)", exported)[0]
+    difference, equal = re.findall(r"logits ([\d.e+-]+) of the largest, ([\d.]+%)", exported)[0]
     parameters = sum(parameter.numel() for parameter in autoseg.load_network(out)[0].parameters())
     fell = "" if last < first else " (did not fall)"
     return (

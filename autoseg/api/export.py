@@ -54,5 +54,6 @@ def export_model(
     files = next((place.channel_files for place in (config.data.splits or {}).values() if place.channel_files), ())
     form = input_metadata(config.data.channels, config.data.pixel_type, files)
     metadata = {key: settings[key] for key in kept} | form
-    metadata["colours"] = palette(config.data.num_classes).tolist()  # as `autoseg predict` draws the classes
+    # as `autoseg predict` draws the classes
+    metadata["colours"] = settings["palette"] or palette(config.data.num_classes).tolist()
     return str(export_network(network, out, format, metadata=metadata, overwrite=overwrite))  # type: ignore[arg-type]

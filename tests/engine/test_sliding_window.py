@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -48,6 +49,22 @@ def test_windows_cover_an_axis_with_the_overlap_and_their_shares_sum_to_one(
         total[start : start + window] += share
         assert (share > 0).all()
     assert torch.allclose(total, torch.ones_like(total), atol=1e-14)
+
+
+@pytest.mark.parametrize(("length", "window"), [(48, 32), (100, 33)])
+def test_shares_are_those_of_a_gaussian_of_an_eighth_of_the_window(length: int, window: int) -> None:
+    """Isensee et al. 2021: sigma is 1/8 of the length, and the greatest weight lies in the middle."""
+
+    def weight(start: int, pixel: int) -> float:
+        distance = pixel + 0.5 - (start + window / 2)
+        return math.exp(-(distance**2) / (2 * (window / 8) ** 2)) if start <= pixel < start + window else 0.0
+
+    starts, shares = axis_windows(length, window, 0.5)
+    assert len(starts) > 1
+    for start, share in zip(starts, shares, strict=True):
+        for place, found in enumerate(share.tolist()):
+            total = sum(weight(other, start + place) for other in starts)
+            assert found == pytest.approx(weight(start, start + place) / total, rel=1e-12)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5])

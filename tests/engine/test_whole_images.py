@@ -18,6 +18,7 @@ from autoseg.config.inference import InferenceConfig
 from autoseg.data.base import SegmentationDataset
 from autoseg.data.dataset import resolve
 from autoseg.engine.evaluate import evaluate_network
+from autoseg.engine.predict import label_map
 from autoseg.metrics.confusion import Scores
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -211,6 +212,33 @@ def test_scores_equal_a_count_by_brute_force(case: str) -> None:
         assert not np.array_equal(plain.confusion, counts)
     assert 0.02 < expected < 0.98
     of_images(scores, predictions, masks, ignore)
+
+
+class Fixed(nn.Module):
+    """Answers with logits that do not depend on the image."""
+
+    def __init__(self, logits: np.ndarray) -> None:
+        super().__init__()
+        self.logits, self.num_classes = torch.as_tensor(logits)[None], len(logits)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        assert images.shape[2:] == self.logits.shape[2:]
+        return self.logits
+
+
+@pytest.mark.parametrize("size", [(50, 40), (90, 131), (32, 70), (33, 49)])
+def test_predict_resizes_logits_back_by_the_definition(size: tuple[int, int]) -> None:
+    """Bilinear around the pixels' centres; labels and probabilities are those of the resized logits."""
+    rng = np.random.default_rng(0)
+    logits, image = rng.normal(size=(5, 32, 48)), rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+    data = resolve(DataConfig(layout="generated", mean=MEAN, std=STD, resize=(32, 48)))
+    shares = np.empty((5, *size))
+    labels = label_map(Fixed(logits), image, data, CPU, probabilities=shares)  # type: ignore[arg-type]
+    expected = bilinear(logits, size, antialias=False)
+    second, best = np.sort(expected, axis=0)[-2:]
+    assert np.array_equal(labels[best - second > LEAST_GAP], expected.argmax(0)[best - second > LEAST_GAP])
+    powers = np.exp(expected)
+    assert np.abs(shares - powers / powers.sum(0)).max() < 1e-6
 
 
 def of_images(scores: Scores, predictions: list[np.ndarray], masks: list[np.ndarray], ignore: int) -> None:

@@ -42,7 +42,7 @@ def check_report(report: ExportReport, format: str) -> None:
     assert (report.format, report.bytes) == (format, report.path.stat().st_size)
     assert report.sizes == CHECKED_SIZES
     assert len({height for _, height, _ in report.sizes}) >= 3
-    assert 0 <= report.largest_difference < 1e-3
+    assert 0 <= report.largest_difference < 1e-4
     assert 0.999 <= report.equal_labels <= 1
     assert str(report).startswith(f"{report.path}: {format}, ")
     assert "\n" not in str(report)
@@ -73,7 +73,7 @@ def test_onnx_report_is_what_the_file_does(network: Network, onnx_file: ExportRe
     for images, height, width in CHECKED_SIZES:
         batch = torch.randn(images, 3, height, width, generator=generator)
         logits, expected = torch.from_numpy(session.run(None, {"image": batch.numpy()})[0]), reference(network, batch)
-        largest = max(largest, float((logits - expected).abs().max()))
+        largest = max(largest, float((logits - expected).abs().max() / expected.abs().max()))
         equal += (logits.argmax(1) == expected.argmax(1)).flatten().tolist()
     assert onnx_file.largest_difference == pytest.approx(largest, rel=0.5)  # other threads may sum in another order
     assert onnx_file.equal_labels == pytest.approx(np.mean(equal), abs=1e-3)

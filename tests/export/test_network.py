@@ -116,7 +116,7 @@ def test_safetensors_needs_a_genotype(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("loaded", "named"),
     [
-        (lambda images: images[:, :1].repeat(1, 4, 1, 1), ["pt2", "at most 0.01", "at least 99.9%"]),
+        (lambda images: images[:, :1].repeat(1, 4, 1, 1), ["pt2", "at most 0.001", "at least 99.9%"]),
         (lambda images: images[:, :, 1:], ["[1, 3, 31, 32]", "[1, 4, 32, 32]"]),
     ],
 )
@@ -132,28 +132,65 @@ def test_a_file_that_computes_something_else_is_not_kept(
     assert_fails(Pointwise(), tmp_path / "a.pt2", "pt2", "export-differs", *named, overwrite=True)
 
 
-@pytest.mark.parametrize(("shift", "kept"), [(0.005, True), (0.02, False)])
-def test_the_limit_of_the_difference(shift: float, kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = Pointwise()
-    monkeypatch.setitem(
-        network_module._FORMATS,
-        "pt2",
-        (lambda _, path, __: path.write_text("x"), lambda path: lambda images: network(images) + shift),
-    )
+def stand_in(monkeypatch: pytest.MonkeyPatch, run: Callable[[Tensor], Tensor]) -> None:
+    """Make pt2 a format whose file of one byte computes `run`."""
+    made = (lambda _, path, __: path.write_text("x"), lambda path: run)
+    monkeypatch.setitem(network_module._FORMATS, "pt2", made)
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+@pytest.mark.parametrize(("factor", "kept"), [(1 + 1e-5, True), (1 + 8e-4, True), (1 + 2e-3, False), (1.05, False)])
+def test_the_limit_is_a_share_of_the_largest_logit(
+    factor: float, kept: bool, scale: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tiny or huge, and though every label is the same."""
+    network = Pointwise(lambda logits: logits * scale)
+    stand_in(monkeypatch, lambda images: network(images) * factor)
     if not kept:
-        assert_fails(network, tmp_path / "a.pt2", "pt2", "export-differs", "2.0e-02", "at most 0.01")
+        share = f"{factor - 1:.1e} of the largest (at most 0.001)"
+        assert_fails(network, tmp_path / "a.pt2", "pt2", "export-differs", share, "100.000% of labels")
         return
     report = export_network(network, tmp_path / "a.pt2", "pt2", metadata={})
-    assert report.largest_difference == pytest.approx(shift, rel=1e-3)
+    assert report.largest_difference == pytest.approx(factor - 1, rel=0.05)
     assert report.equal_labels == 1
     assert report.bytes == 1
 
 
 @pytest.mark.slow
-def test_a_network_that_has_diverged_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("factor", [1.0, 1.01])
+@pytest.mark.parametrize("scale", [1e-4, 1e4])
+def test_a_wrong_graph_of_tiny_or_huge_logits_is_found(scale: float, factor: float, tmp_path: Path) -> None:
+    """And a right one is not refused."""
+    network = Pointwise(lambda logits: logits * scale * (factor if torch.compiler.is_exporting() else 1.0))
+    if factor == 1:
+        assert export_network(network, tmp_path / "a.pt2", "pt2", metadata={}).largest_difference < 1e-6
+    else:
+        assert_fails(network, tmp_path / "a.pt2", "pt2", "export-differs", "1.0e-02 of the largest")
+
+
+def test_logits_that_are_all_zero_can_be_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Pointwise(lambda logits: logits * 0)
+    stand_in(monkeypatch, network)
+    assert export_network(network, tmp_path / "a.pt2", "pt2", metadata={}).largest_difference == 0
+    stand_in(monkeypatch, lambda images: network(images) + torch.tensor([1e-6, 0, 0, 0]).view(1, 4, 1, 1))
+    assert_fails(network, tmp_path / "b.pt2", "pt2", "export-differs", "100.000% of labels")
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_a_file_whose_logits_are_not_finite_differs(
+    wrong: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = Pointwise()
+    stand_in(monkeypatch, lambda images: network(images) * wrong)
+    assert_fails(network, tmp_path / "a.pt2", "pt2", "export-differs", f"{abs(wrong)} of the largest")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_network_that_has_diverged_is_refused(value: float, tmp_path: Path) -> None:
     network = make_network(GENOTYPE)
     with torch.no_grad():
-        network.decoder.classifier.bias[0] = float("nan")
+        network.decoder.classifier.bias[0] = value
     assert_fails(network, tmp_path / "a", "safetensors", "logits-not-finite")
 
 

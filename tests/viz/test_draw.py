@@ -118,6 +118,21 @@ def test_width_and_darkness_follow_the_probability() -> None:
     assert (np.diff(lightness)[distinct] < 0).all()
 
 
+def test_likely_arrows_lie_over_unlikely_ones() -> None:
+    """Later items of a collection are drawn over earlier ones; each head has the place and the colour of its shaft."""
+    space = make_space(6, [4, 8, 16])
+    probs = random_probs(space)
+    figure = draw_trellis(space, probs)
+    shafts, heads = lines(figure, "arrows"), collection(figure, "arrows-heads")
+    values = [probs.beta_probs[layer, level, step + 1] for layer, level, step in steps(shafts)]
+    assert len(set(values)) > 10
+    assert values == sorted(values)
+    assert np.array_equal(heads.get_facecolors(), shafts.get_colors())
+    for shaft, head in zip(shafts.get_segments(), heads.get_paths(), strict=True):
+        middle = head.vertices[1:3].mean(0)  # of the head's back, after its tip
+        assert np.linalg.norm(shaft[1] - middle) < 0.01
+
+
 def test_equal_probabilities_have_equal_widths() -> None:
     space = SearchSpace.load("auto_deeplab")
     found = lines(draw_trellis(space, ArchProbs.zeros(space)), "arrows")

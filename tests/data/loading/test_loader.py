@@ -115,13 +115,25 @@ def test_fewer_images_than_a_batch_make_one_batch() -> None:
     assert [images.shape[0] for images, _ in batches] == [5]
 
 
-def test_seed_stream_and_epoch_change_the_augmentation() -> None:
-    dataset = random_dataset(3)
+@pytest.mark.parametrize("device", [None, torch.device("cpu")])
+def test_seed_stream_epoch_and_position_change_the_augmentation(device: torch.device | None) -> None:
+    """The views of a single image, which has no order that could differ."""
+    dataset = random_dataset(1)
     runs = [
-        next(iter(loader(dataset, **settings).epoch(epoch)))
-        for settings, epoch in (({}, 0), ({}, 1), ({"seed": 2}, 0), ({"stream": "train_b"}, 0))
+        image
+        for settings, epoch in (({}, 0), ({}, 1), ({}, 2), ({"seed": 2}, 0), ({"stream": "train_b"}, 0))
+        for images, _ in loader(dataset, 1, device=device, **settings).epoch(epoch, steps=2)
+        for image in images
     ]
-    assert len({round(float(images.double().sum()), 3) for images, _ in runs}) == 4
+    assert len({image.numpy().tobytes() for image in runs}) == 10
+
+
+def test_no_seed_of_an_augmentation_comes_twice() -> None:
+    loaders = [
+        loader(random_dataset(4), 2, seed=seed, stream=stream) for seed in (0, 1) for stream in ("train_a", "train_b")
+    ]
+    seeds = [seed for of in loaders for epoch in range(4) for step in range(4) for _, seed in of.keys(epoch, step)]
+    assert len(set(seeds)) == len(seeds) == 4 * 4 * 4 * 2
 
 
 @pytest.mark.parametrize("workers", [0, 2])
