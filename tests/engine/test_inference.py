@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from autoseg.config.base import LEAST_INPUT_SIDE
 from autoseg.config.inference import InferenceConfig
-from autoseg.engine import inference
 from autoseg.engine.inference import resized_bands, score_bands
 from autoseg.genotype.schema import Genotype
 from autoseg.network import build_searched
@@ -32,9 +31,8 @@ def network() -> nn.Module:
 
 
 @pytest.fixture(params=[1, 2**12, 2**16])
-def band_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+def band_bytes(request: pytest.FixtureRequest) -> int:
     """A row, a few and many."""
-    monkeypatch.setattr(inference, "BAND_BYTES", request.param)
     return int(request.param)
 
 
@@ -52,8 +50,10 @@ def test_bands_are_resized_as_the_whole_is(size: tuple[int, int], align_corners:
     scores = images_of(37, 50)
     expected = F.interpolate(scores, size, mode="bilinear", align_corners=align_corners)
     for pieces in ([scores], scores.split(1, 2), scores.split([5, 1, 20, 11], 2)):
-        assert torch.allclose(joined(resized_bands(pieces, 37, size, align_corners), band_bytes), expected, atol=1e-5)
-    double = joined(resized_bands([scores.double()], 37, size, align_corners), band_bytes)
+        assert torch.allclose(
+            joined(resized_bands(pieces, 37, size, align_corners, band_bytes), band_bytes), expected, atol=1e-5
+        )
+    double = joined(resized_bands([scores.double()], 37, size, align_corners, band_bytes), band_bytes)
     exact = F.interpolate(scores.double(), size, mode="bilinear", align_corners=align_corners)
     assert torch.allclose(double, exact, atol=1e-12)
 
@@ -65,7 +65,7 @@ def test_a_network_answers_in_bands_as_it_does_at_once(
     images = images_of(*size)
     seen: list[torch.Size] = []
     network.register_forward_hook(lambda module, inputs, answer: seen.append(answer.shape))
-    found = joined(score_bands(network, images), band_bytes)
+    found = joined(score_bands(network, images, band_bytes=band_bytes), band_bytes)
     assert torch.allclose(found, network(images), atol=1e-5)
     assert seen == [(2, 7, -(-size[0] // 4), -(-size[1] // 4)), (2, 7, *size)]  # only asked at once is it enlarged
 
@@ -78,11 +78,11 @@ def test_several_views_in_bands(network: nn.Module, band_bytes: int) -> None:
     for logits in (network(half), network(half.flip(3)).flip(3)):
         answers.append(F.interpolate(logits, (40, 56), mode="bilinear", align_corners=False))
     mean = torch.stack([logits.softmax(1) for logits in answers]).mean(0)
-    found = joined(score_bands(network, images, InferenceConfig(scales=(1.0, 0.75), flip=True)), band_bytes)
+    found = joined(score_bands(network, images, InferenceConfig(scales=(1.0, 0.75), flip=True), band_bytes), band_bytes)
     assert torch.allclose(found.exp(), mean, atol=1e-6)
     how = InferenceConfig(scales=(1.0, 0.75), flip=True, fuse="max")
     assert torch.allclose(
-        joined(score_bands(network, images, how), band_bytes), torch.stack(answers).amax(0), atol=1e-5
+        joined(score_bands(network, images, how, band_bytes), band_bytes), torch.stack(answers).amax(0), atol=1e-5
     )
 
 
@@ -101,14 +101,11 @@ def test_small_images_are_framed_with_their_mean_colour(network: nn.Module, size
 
 
 @pytest.mark.parametrize("options", [{"name": "unet", "width": 0.05}, {"name": "fcn8s", "width": 0.02}])
-def test_networks_of_the_literature_answer_in_bands(
-    options: dict[str, object], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(inference, "BAND_BYTES", 2**12)
+def test_networks_of_the_literature_answer_in_bands(options: dict[str, object]) -> None:
     torch.manual_seed(0)
     network = build_network(FixedNetwork.parse(options), 5).eval().requires_grad_(False)
     images = images_of(40, 37, number=1)
-    assert torch.allclose(joined(score_bands(network, images), 2**12), network(images), atol=1e-5)
+    assert torch.allclose(joined(score_bands(network, images, band_bytes=2**12), 2**12), network(images), atol=1e-5)
 
 
 def test_a_single_output_answers_for_two_classes() -> None:

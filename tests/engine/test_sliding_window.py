@@ -9,16 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from autoseg.engine import inference
-from autoseg.engine.inference import axis_windows, sliding_bands
+from autoseg.engine.evaluate import Details
+from autoseg.engine.sliding_window import axis_windows, sliding_bands
 from autoseg.metrics.confusion import ConfusionMatrix
-from autoseg.metrics.details import Details
 
 
 def sliding_logits(
-    network: nn.Module, images: torch.Tensor, window: tuple[int, int], overlap: float = 0.5
+    network: nn.Module, images: torch.Tensor, window: tuple[int, int], overlap: float = 0.5, **how: int
 ) -> torch.Tensor:
-    return torch.cat(list(sliding_bands(network, images, window, overlap)), 2)
+    return torch.cat(list(sliding_bands(network, images, window, overlap, **how)), 2)
 
 
 class Watched(nn.Module):
@@ -98,7 +97,7 @@ def test_an_image_smaller_than_the_window_is_seen_as_it_is() -> None:
         assert {shape[2:] for shape in network.seen} == {seen}
 
 
-def test_windows_come_together_up_to_a_number_of_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_come_together_up_to_a_number_of_pixels() -> None:
     """And the answer is the same."""
     images = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     network = Watched()
@@ -106,8 +105,7 @@ def test_windows_come_together_up_to_a_number_of_pixels(monkeypatch: pytest.Monk
     assert [shape[0] for shape in network.seen] == [30]
     for pixels, batches in ((1, [2] * 15), (4 * 32 * 32 * 2, [8, 8, 8, 6])):
         network.seen.clear()
-        monkeypatch.setattr(inference, "WINDOW_PIXELS", pixels)
-        assert torch.equal(sliding_logits(network, images, (32, 32)), expected)
+        assert torch.equal(sliding_logits(network, images, (32, 32), window_pixels=pixels), expected)
         assert [shape[0] for shape in network.seen] == batches
 
 
@@ -118,14 +116,13 @@ def test_windows_of_a_network_in_bf16_are_blended_in_float32() -> None:
     assert torch.allclose(answer, torch.full_like(answer, 2.0), atol=1e-6)
 
 
-def test_bands_come_as_soon_as_no_further_window_sees_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bands_come_as_soon_as_no_further_window_sees_them() -> None:
     """Two rows of windows at most are seen before a band comes; the bands are those of `axis_windows`."""
-    monkeypatch.setattr(inference, "WINDOW_PIXELS", 1)
     network = Watched()
     images = torch.randn(1, 3, 132, 40, generator=torch.Generator().manual_seed(0))
     starts, _ = axis_windows(132, 32, 0.5)
     heights, seen = [], []
-    for band in sliding_bands(network, images, (32, 32), 0.5):
+    for band in sliding_bands(network, images, (32, 32), window_pixels=1):
         heights.append(band.shape[2])
         seen.append(len(network.seen))
     assert heights == [second - first for first, second in pairwise([*starts, 132])]
