@@ -13,6 +13,8 @@ Look: TypeAlias = NDArray[np.int8]
 """(128,): sign of each of 64 differences to the right and 64 down, in a grey picture of 9x9; 0 where it is flat."""
 SIDE = 9
 """Pixels of the tiny picture, each way."""
+LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+"""Pillow's weights of red, green and blue in grey."""
 FLAT = 1 / 64
 """A difference below this share of the picture's range is 0."""
 LEAST_SIGNS = 32
@@ -31,7 +33,8 @@ def look_of(image: Image.Image | NDArray[Any]) -> Look:
     if isinstance(image, Image.Image):
         grey = image.convert("L")
     else:
-        grey = Image.fromarray(np.nan_to_num(image.mean(axis=2, dtype=np.float32), posinf=0, neginf=0))
+        weights = LUMINANCE if image.shape[2] == 3 else np.full(image.shape[2], 1 / image.shape[2], dtype=np.float32)
+        grey = Image.fromarray(np.nan_to_num(image.astype(np.float32) @ weights, posinf=0, neginf=0))
     tiny = np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float32)
     steps = np.concatenate([np.diff(tiny, axis=1)[:-1].ravel(), np.diff(tiny, axis=0)[:, :-1].ravel()])
     steps[np.abs(steps) <= FLAT * np.ptp(tiny)] = 0
