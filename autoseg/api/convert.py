@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import shutil
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ from autoseg.errors import DataError, RunError
 from autoseg.files import one_line, to_yaml, write_text
 from autoseg.setup.settings import data_overrides
 
-SETTINGS = "data.yaml"
+SETTINGS, GROUPS = "data.yaml", "groups.csv"
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +84,7 @@ def _unwritable(folder: Path, reason: OSError) -> RunError:
 def _write_all(config: ResolvedDataConfig, folder: Path, show_progress: bool) -> None:
     """Write all splits, and last the settings. Raises: OSError; DataError: a split cannot be read."""
     written: dict[str, dict[str, str]] = {}
+    rows: list[tuple[str, str]] = []
     for split in config.splits or {}:
         try:
             dataset = open_dataset(config, split)
@@ -93,8 +95,16 @@ def _write_all(config: ResolvedDataConfig, folder: Path, show_progress: bool) ->
             continue
         with Progress(split, len(dataset), enabled=show_progress) as bar:
             in_threads(partial(_write, dataset, folder, split), len(dataset), partial(_show, bar))
+        if (groups := dataset.groups()) is not None:
+            files = (f"{split}/images/{name}" for name in dataset.names)
+            rows += zip(files, groups, strict=True)
         written[split] = {"images": f"{split}/images", "masks": f"{split}/masks"}
-    write_text(folder / SETTINGS, to_yaml(_settings(config, written)))
+    settings = _settings(config, written)
+    if rows:  # the files have other paths now
+        with (folder / GROUPS).open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([("image", "group"), *rows])
+        settings["group_by"] = f"csv:{GROUPS}:group"
+    write_text(folder / SETTINGS, to_yaml(settings))
 
 
 def _settings(config: ResolvedDataConfig, splits: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:

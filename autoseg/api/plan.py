@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -134,8 +134,8 @@ def plan(
     settings = search_config(search_sources(space, data, config, overrides), check)
     is_here = _is_here(settings.device, memory_bytes)
     device = pick_device(settings.device) if is_here else torch.device("cuda")
-    number, limits = _images(settings, images, has_data)
-    steps = count_steps(settings, number)
+    number, groups, limits = _images(settings, images, has_data)
+    steps = count_steps(settings, number, groups)
     name = settings.space.name
     planner = Planner(settings, device, device_memory(device) if memory_bytes is None else memory_bytes, limits)
     options = planner.options()
@@ -186,13 +186,16 @@ def _asked(crop: Size | None, batch: int | None, classes: int | None) -> dict[st
     return {"search": schedule} if schedule else {}
 
 
-def _images(settings: SearchConfig, images: int | None, has_data: bool) -> tuple[int, Limits]:
-    """The number of training images, and the largest crop and batch size to propose. Raises: ConfigError: too few."""
-    limits = UNKNOWN
+def _images(settings: SearchConfig, images: int | None, has_data: bool) -> tuple[int, Sequence[str] | None, Limits]:
+    """The number of training images, their groups, and the largest crop and batch size to propose.
+
+    Raises: ConfigError: too few images.
+    """
+    limits, groups = UNKNOWN, None
     number = CITYSCAPES_IMAGES if images is None else images
     if has_data:
         train = open_dataset(settings.data, "train")
-        number = len(train) if images is None else images
+        number, groups = (len(train), train.groups()) if images is None else (images, None)
         height, width = train.load(0).mask.shape
         limits = limits._replace(crop=(height, width))
     if number < 4:
@@ -200,6 +203,6 @@ def _images(settings: SearchConfig, images: int | None, has_data: bool) -> tuple
             f"images is {number}; a search needs at least 4 training images, two in each half", code="too-few-images"
         )
     if has_data or images is not None:
-        halves = halve(number, settings.search.train_a_fraction, settings.seed)
+        halves = halve(number, settings.search.train_a_fraction, settings.seed, groups)
         limits = limits._replace(batch_size=min(len(half) for half in halves))
-    return number, limits
+    return number, groups, limits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,6 +24,8 @@ ANNOTATIONS = ("labelme", "coco", "label_studio", "supervisely", "yolo", "cvat",
 """Values of `data.layout` for annotations; parts: several masks an image, such as a folder for each class."""
 LAYOUTS = ("auto", "generated", "folder", "list", *ANNOTATIONS)
 """Values of `data.layout` besides the data sets in `data_sets/`."""
+FOLDER, GROUP_TABLE = "folder", re.compile(r"csv:(.+):([^:]+)")
+"""Values of `data.group_by` that are no regular expressions: the images' folders, and a column of a table."""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -88,6 +91,11 @@ class DataConfig(Settings):
     """Share of the (training) images used for validation if the data set has no validation images."""
     split_seed: Annotated[Whole, Field(ge=0)] = 0
     """Seed of that split."""
+    group_by: str | None = None
+    """What tells images that belong together, such as those of one patient, which splits by autoseg then keep on one
+    side: `folder` (the image's folder below that of all images), `csv:FILE:COLUMN` (a table relative to `root` that
+    names images and their groups), or a regular expression that is looked for in the image's path relative to `root`.
+    The group is what its parts in parentheses hold, else all that it matches."""
     classes: tuple[str, ...] | None = None
     num_classes: Annotated[Whole, Field(ge=2, le=65535)] | None = None
     """Number of classes. Default: the number of names in `classes`, else the classes in the masks of all splits."""
@@ -134,6 +142,17 @@ class DataConfig(Settings):
             raise ValueError(f"unknown layout {layout!r} ({advice})")
         return layout
 
+    @field_validator("group_by")
+    @classmethod
+    def _group_by_is_clear(cls, by: str | None) -> str | None:
+        if by is not None and by.startswith("csv:") and not GROUP_TABLE.fullmatch(by):
+            raise ValueError(f"write csv:FILE:COLUMN, such as csv:patients.csv:patient, not {by!r}")
+        try:
+            re.compile(by or "")
+        except re.error as reason:
+            raise ValueError(f"{by!r} is no regular expression ({reason})") from None
+        return by
+
     @field_validator("std")
     @classmethod
     def _std_is_positive(cls, std: Rgb) -> Rgb:
@@ -174,6 +193,8 @@ class DataConfig(Settings):
                 raise ValueError(f"num_classes is {self.num_classes}, but 'classes' has {len(self.classes)} names")
         if self.layout != "generated" and self.root is None:
             raise ValueError("needs 'root', the folder of the data set (or layout: generated)")
+        if self.layout == "generated" and self.group_by is not None:
+            raise ValueError("'group_by' is for images in files; leave it out with layout: generated")
         return self
 
 

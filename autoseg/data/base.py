@@ -94,6 +94,10 @@ class SegmentationDataset(ABC):
         """The image's file, or the path that stands for its files, if there is one."""
         return None
 
+    def groups(self) -> list[str] | None:
+        """The group of each sample, which splits keep whole; None without `data.group_by`. Raises: ConfigError."""
+        return None
+
     def where(self, index: int) -> str:
         """How messages name a sample's mask."""
         return self.names[index]

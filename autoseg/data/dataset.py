@@ -16,6 +16,7 @@ from autoseg.data.decide import mask_table_of, seen_labels
 from autoseg.data.discovery.known_datasets import title_of
 from autoseg.data.discovery.pairs import BadFiles, Pair, within
 from autoseg.data.generated import GeneratedDataset
+from autoseg.data.groups import groups_of
 from autoseg.data.io.channel_files import state_of
 from autoseg.data.io.images import read_image
 from autoseg.data.io.masks import read_mask
@@ -44,7 +45,7 @@ class FolderDataset(SegmentationDataset):
     def __init__(self, config: ResolvedDataConfig, pairs: Sequence[Pair], cache_bytes: int = CACHE_BYTES) -> None:
         names, labels = [name for name, _, _ in pairs], (config.classes, config.ignore_label, config.label_map)
         super().__init__(names, *labels, config.resize, cache_bytes, config.channels, config.pixel_type)
-        self._root = Path(config.root or "")
+        self._root, self._config = Path(config.root or ""), config
         self._pairs = list(pairs)
         self.colours, self.mask_threshold = config.colours, config.mask_threshold
         self.orientation = config.orientation
@@ -74,6 +75,10 @@ class FolderDataset(SegmentationDataset):
     def image_path(self, index: int) -> Path:
         """The image's file, or the path that stands for its files."""
         return self._pairs[index][1]
+
+    def groups(self) -> list[str] | None:
+        """The group of each sample by `data.group_by`; None without it. Raises: ConfigError: a sample has none."""
+        return None if self._config.group_by is None else groups_of(self._config, self._pairs)
 
     def where(self, index: int) -> str:
         """The mask's file, relative to the data set's folder."""
@@ -180,7 +185,8 @@ def describe_dataset(config: ResolvedDataConfig) -> str:
     if (config.channels, config.pixel_type) != (3, "uint8"):
         parts.append(f"{counted(config.channels, 'channel')} of {config.pixel_type}")
     if any(split.part for split in (config.splits or {}).values()):
-        parts.append(f"split by seed {config.split_seed} (data.val_share {config.val_share:g})")
+        in_groups = " in groups" if config.group_by else ""
+        parts.append(f"split by seed {config.split_seed}{in_groups} (data.val_share {config.val_share:g})")
     if in_colour:
         parts.append("masks in colour")
     if config.mask_threshold is not None:

@@ -27,6 +27,7 @@ from autoseg.data.discovery.folder_layouts import FoundLayout, with_validation
 from autoseg.data.discovery.known_datasets import find_layout, known_label_maps, title_of
 from autoseg.data.discovery.pairs import checked_root
 from autoseg.data.generated import CLASSES
+from autoseg.data.groups import grouping
 from autoseg.data.look import PairLook
 from autoseg.data.statistics import channel_statistics
 from autoseg.data.wording import counted
@@ -99,7 +100,7 @@ def decided(
     """The settings with all that the files decide but the normalisation; what to say, a line each; and the errors.
 
     given: the user's settings. placed: as `resolve_layout` returns them. Where the files leave something open,
-    there is an error, and the setting stays as it is.
+    there is an error, and the setting stays as it is. Raises: ConfigError: `group_by` does not fit the images.
     """
     said = [*_places_said(placed.config), *placed.said]
     errors: list[DataError] = []
@@ -134,6 +135,7 @@ def decided(
     config = decide(config, lambda: orientation(config, looks))
     config = decide(config, lambda: palette(config, looks))
     config = decide(config, lambda: shared_images(config, looks))
+    config = decide(config, lambda: grouping(config, looks))
     return config, said, errors
 
 

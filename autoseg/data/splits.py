@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from autoseg.config.data import DataConfig
 from autoseg.data.annotations.masks import annotations_in
 from autoseg.data.discovery.label_names import plain_name, plain_words
 from autoseg.data.discovery.pairs import BadFiles, Pair, checked_root, leave_out, pairs_of, split_config, within
+from autoseg.data.groups import groups_of, refuse_one_group
+from autoseg.data.loading.splits import nearest_share
 from autoseg.errors import DataError
 
 
@@ -34,7 +37,7 @@ def list_pairs(config: DataConfig, split: str, bad: BadFiles = None) -> list[Pai
         raise DataError(f"{where} has no image with a mask; see `autoseg check-data {root}`", code="no-image-with-mask")
     if place.part is None:
         return list(unique.values())
-    return _part(list(unique.values()), place.part, config.val_share, config.split_seed, root)
+    return _part(list(unique.values()), place.part, config, root)
 
 
 def _annotated(root: Path, config: DataConfig, split: str, bad: BadFiles) -> list[Pair]:
@@ -74,18 +77,32 @@ def _check_names(root: Path, config: DataConfig, names: Sequence[str]) -> None:
             )
 
 
-def _part(pairs: list[Pair], part: str, val_share: float, seed: int, root: Path) -> list[Pair]:
+def _part(pairs: list[Pair], part: str, config: DataConfig, root: Path) -> list[Pair]:
     """The pairs of the part `train` or `val`, by a hash of their names, so that new images move few others.
 
-    A single image belongs to `train`. Raises: DataError: no image is left for validation.
+    A single image belongs to `train`. With `group_by`, the names of groups are hashed, and no group is in
+    both parts.
+    Raises: DataError: no image is left for validation. ConfigError: as `groups_of`; or all images are one group.
     """
-    count = min(round(val_share * len(pairs)) or 1, len(pairs) - 1)
+    if config.group_by is not None:
+        groups = groups_of(config, pairs)
+        refuse_one_group(config, pairs, groups)
+        sizes = Counter(groups)
+        ranked = sorted(sizes, key=lambda group: _rank(config, group))
+        taken = nearest_share([sizes[group] for group in ranked], round(config.val_share * len(pairs)) or 1)
+        of_val = {ranked[index] for index in taken}
+        return [pair for pair, group in zip(pairs, groups, strict=True) if (group in of_val) == (part == "val")]
+    count = min(round(config.val_share * len(pairs)) or 1, len(pairs) - 1)
     if count == 0 and part == "val":
         raise DataError(
             f"{root} has too few images with masks ({len(pairs)}) to split them for training and validation;"
             " add images",
             code="too-few-images",
         )
-    order = sorted(pairs, key=lambda pair: hashlib.sha256(os.fsencode(f"{seed} {pair[0]}")).digest())
+    order = sorted(pairs, key=lambda pair: _rank(config, pair[0]))
     held_out = {name for name, _, _ in order[:count]}
     return [pair for pair in pairs if (pair[0] in held_out) == (part == "val")]
+
+
+def _rank(config: DataConfig, name: str) -> bytes:
+    return hashlib.sha256(os.fsencode(f"{config.split_seed} {name}")).digest()

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autoseg.config.training import SearchSchedule
 from autoseg.data.dataset import SegmentationDataset
 from autoseg.data.loading.loader import Batch
 from autoseg.data.loading.splits import halve
+from autoseg.data.wording import counted
 from autoseg.engine.accumulation import accumulated, accumulation_notes, steps_in_epoch
 from autoseg.engine.checkpoint import Kind
 from autoseg.engine.config import SearchConfig
@@ -44,7 +47,8 @@ class SearchTask:
         self.space = config.space
         self.architecture: Mapping[str, Any] = self.space.to_dict()
         self.train_set, self.val_set = train, val
-        self.indices_a, self.indices_b = halve(len(train), self.schedule.train_a_fraction, config.seed)
+        groups = train.groups()
+        self.indices_a, self.indices_b = halve(len(train), self.schedule.train_a_fraction, config.seed, groups)
         for name, indices in (("trainA", self.indices_a), ("trainB", self.indices_b)):
             said = f"{name} has {len(indices)} of the {len(train)} training images"
             check_batch("search", self.schedule.batch_size, len(indices), said)
@@ -69,6 +73,7 @@ class SearchTask:
         self.optimizer = build_optimizer(self.schedule.optimizer, parameters["weights"], fused)
         self.arch_optimizer = build_optimizer(self.schedule.arch_optimizer, parameters["architecture"], fused)
         self.notes: Sequence[str] = [
+            *_halves_said(groups, self.indices_a, self.indices_b),
             *reference_notes(self.space),
             *accumulation_notes(self.schedule, "search", batch_norm=True, inexact=self.loss.inexact),
         ]
@@ -228,6 +233,14 @@ class Gradients:
                 loss = loss + (self.gamma_costs * gamma_probs).sum() * part
             self.scalers[half].scale(loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
+
+
+def _halves_said(groups: Sequence[str] | None, *halves: NDArray[np.int64]) -> list[str]:
+    """A line on the groups of each half; none without groups."""
+    if groups is None:
+        return []
+    of = [f"{len({groups[index] for index in half}):,} ({counted(len(half), 'image')})" for half in halves]
+    return [f"groups by data.group_by: trainA has {of[0]}, trainB {of[1]}"]
 
 
 def make_recorder(supernet: Supernet, schedule: SearchSchedule, device: torch.device) -> CudaGraphs | None:

@@ -61,7 +61,7 @@ def load_pt2(path: Path) -> Run:
     return torch.export.load(path).module()
 
 
-def save_onnx(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
+def save_onnx(network: nn.Module, path: Path, metadata: Mapping[str, str], most_bytes: int = ONNX_BYTES) -> None:
     """Write one ONNX file with the weights inside: input `image` (N, C, H, W), output `logits` (N, classes, H, W).
 
     Raises: ExportError: more weights than one file may hold, or packages that are not installed.
@@ -69,7 +69,7 @@ def save_onnx(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> No
     onnx = _import("onnx")
     _import("onnxscript")
     size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
-    if size > ONNX_BYTES:
+    if size > most_bytes:
         raise ExportError(
             f"the network has {size / 1e9:.1f} GB of weights, and one ONNX file holds at most 2 GB;"
             " use pt2 or safetensors",

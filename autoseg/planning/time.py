@@ -139,10 +139,13 @@ def measure(config: SearchConfig, device: torch.device) -> StepSeconds:
     return StepSeconds(*(statistics.median(times[step][warm_up:] or times[step][-1:]) for step in STEPS))
 
 
-def count_steps(config: SearchConfig, images: int) -> Steps:
-    """The steps of a search on `images` training images. Raises: DataError, ConfigError: there are no whole steps."""
+def count_steps(config: SearchConfig, images: int, groups: Sequence[str] | None = None) -> Steps:
+    """The steps of a search on `images` training images. groups: the group of each image, if halves keep groups whole.
+
+    Raises: DataError, ConfigError: there are no whole steps.
+    """
     schedule = config.search
-    halves = [len(half) for half in halve(images, schedule.train_a_fraction, config.seed)]
+    halves = [len(half) for half in halve(images, schedule.train_a_fraction, config.seed, groups)]
     if min(halves) < schedule.batch_size:
         raise ConfigError(
             f"batch {schedule.batch_size}: the {images} training images are {halves[0]} in trainA and {halves[1]} in"

@@ -13,6 +13,7 @@ from typing import Any
 from autoseg.config.base import LEAST_INPUT_SIDE, parse
 from autoseg.config.training import SearchSchedule, TrainingConfig
 from autoseg.data.dataset import SegmentationDataset
+from autoseg.data.loading.splits import halve
 from autoseg.engine.config import AnyConfig, Config, RetrainConfig, SearchConfig
 from autoseg.engine.evaluate import spaced
 from autoseg.genotype.schema import Genotype
@@ -62,7 +63,10 @@ def guide(
         size = (max(LEAST_INPUT_SIDE, round(size[0] * factor)), max(LEAST_INPUT_SIDE, round(size[1] * factor)))
         changes["data"] = config.data.model_copy(update={"resize": size})
         reasons.append(f"data.resize {list(size)}: quick")
-    settings, why = propose(kind, schedule, size, len(train), given, quick)
+    least_half = None
+    if isinstance(schedule, SearchSchedule) and (groups := train.groups()) is not None:
+        least_half = min(map(len, halve(len(train), schedule.train_a_fraction, config.seed, groups)))
+    settings, why = propose(kind, schedule, size, len(train), given, quick, least_half)
     guided = parse(type(schedule), {**schedule.to_dict(), **settings}, "with what was proposed for the data")
     reasons += why
     genotype = config.architecture if isinstance(config, RetrainConfig) else None
@@ -100,9 +104,18 @@ def is_slow(momentum: float, batches: int) -> bool:
 
 
 def propose(
-    kind: str, schedule: TrainingConfig, size: tuple[int, int], images: int, given: Collection[str], quick: bool
+    kind: str,
+    schedule: TrainingConfig,
+    size: tuple[int, int],
+    images: int,
+    given: Collection[str],
+    quick: bool,
+    least_half: int | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Changes to a schedule for training images of about `size` (H, W) in pixels, and the reason for each, a line."""
+    """Changes to a schedule for training images of about `size` (H, W) in pixels, and the reason for each, a line.
+
+    least_half: images in the smaller half of a search, if groups decide it.
+    """
     settings: dict[str, Any] = {}
     reasons: list[str] = []
 
@@ -115,7 +128,7 @@ def propose(
     fitting = tuple(min(side, _whole(length)) for side, length in zip(schedule.crop, size, strict=True))
     set_("crop", fitting, f"the images are about {size[0]}x{size[1]}")
     share = schedule.train_a_fraction if isinstance(schedule, SearchSchedule) else 1.0
-    of_weights = max(1, int(images * min(share, 1 - share) if kind == "search" else images))
+    of_weights = least_half or max(1, int(images * min(share, 1 - share) if kind == "search" else images))
     batch = min(schedule.batch_size, QUICK_BATCH) if quick else schedule.batch_size
     set_("batch_size", max(2, min(batch, of_weights)), "quick" if quick else f"only {of_weights} images to learn from")
     batch = settings.get("batch_size", schedule.batch_size)

@@ -11,6 +11,7 @@ from autoseg.config.data import ANNOTATIONS, DataConfig, ResolvedDataConfig
 from autoseg.data.base import NO_CLASS
 from autoseg.data.dataset import resolve
 from autoseg.data.discovery.label_names import has_names, plain_words
+from autoseg.data.groups import OF_OTHER_DATA
 from autoseg.errors import ConfigError, DataError
 from autoseg.setup.settings import Source, data_overrides, given_data
 
@@ -29,18 +30,38 @@ def data_for_run(
     """The data to evaluate a trained network on: its run's own, as changed by `data` and `overrides`.
 
     Another data set keeps the network's size and normalisation, and its classes are matched with the network's by their
-    names. If one of the two has no names, its labels count as the network's. `say`: is called with each decision on the
-    data; by default, they go to the log.
+    names. If one of the two has no names, its labels count as the network's. The run's groups stay if they fit, so that
+    the training data in another place is split as it was. `say`: is called with each decision on the data; by default,
+    they go to the log.
     Raises: ConfigError: classes or channels that the network does not have. DataError: the data cannot be used.
     """
     say = say or _log.info
     changes = data_overrides(overrides)
     given: Mapping[str, Any] = {} if data is None else given_data(data)
     said = {**given, **changes}
+    try:
+        return _merged(own, given, changes, is_given=data is not None, say=say)
+    except ConfigError as reason:
+        if "root" not in said or "group_by" in said or reason.code not in OF_OTHER_DATA:
+            raise
+        say(f"data: the run's data.group_by {own.group_by} does not fit this data, and is left out")
+    return _merged(own.model_copy(update={"group_by": None}), given, changes, is_given=data is not None, say=say)
+
+
+def _merged(
+    own: ResolvedDataConfig,
+    given: Mapping[str, Any],
+    changes: Mapping[str, Any],
+    *,
+    is_given: bool,
+    say: Callable[[str], object],
+) -> ResolvedDataConfig:
+    """As `data_for_run`, of the settings that `data` stands for and of `overrides`. is_given: there is `data`."""
+    said = {**given, **changes}
     settings = own.to_dict()
     if "root" in said:
         settings |= _found_anew(own, said)
-    if data is not None:
+    if is_given:
         # another folder has its own splits, and another YAML may have its own classes
         settings = {**settings, "splits": None, **({"layout": "auto"} if "root" in given else {}), **given}
         if "classes" in given or "num_classes" in given:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from autoseg.config.data import ResolvedDataConfig
+from autoseg.data.check.similar import Look, look_of
 from autoseg.data.dataset import check_sizes
 from autoseg.data.decide import SeenMask
 from autoseg.data.discovery.pairs import Pair
@@ -68,17 +69,20 @@ class PairFacts(NamedTuple):
     """Number of pixels of each label."""
     faults: tuple[Fault, ...]
     """Faults that keep a run from using the pair."""
+    look: Look | None = None
+    """What the image looks like; None if it cannot be read, or was not asked for."""
 
 
-def inspect_pair(look: PairLook, mask: SeenMask, data: ResolvedDataConfig) -> PairFacts:
+def inspect_pair(look: PairLook, mask: SeenMask, data: ResolvedDataConfig, compare: bool = False) -> PairFacts:
     """Check that the image of a pair can be read and is of its mask's size. A broken file is a fault, not an exception.
 
-    look: what was seen of the files. mask: the labels of the mask. data: the settings, as decided.
+    look: what was seen of the files. mask: the labels of the mask. data: the settings, as decided. compare: find what
+    the image looks like.
     """
     _, image_path, mask_path = look.pair
     faults: list[Fault] = []
     upright = data.orientation == "upright"
-    mask_size = size = image_kind = mask_kind = None
+    mask_size = size = image_kind = mask_kind = shown = None
     if isinstance(look.mask_header, Header):
         mask_kind = _kind(look.mask_header)
         mask_size = look.mask_header.upright_size if upright else look.mask_header.size
@@ -89,19 +93,19 @@ def inspect_pair(look: PairLook, mask: SeenMask, data: ResolvedDataConfig) -> Pa
     try:
         if isinstance(look.image, DataError):
             raise look.image
-        size = check_image(image_path, look.image, mask_size, data)
+        size, shown = check_image(image_path, look.image, mask_size, data, compare)
         image_kind = _kind(look.image)
         check_sizes(image_path, size, mask_path, mask_size or size)
     except DataError as reason:
         faults.append(Fault(_FAULTS.get(reason.code, "unreadable"), image_path, str(reason)))
     kinds = image_kind, mask_kind
-    return PairFacts(look.split, look.pair, mask_size or size, *kinds, mask.labels, mask.pixels, tuple(faults))
+    return PairFacts(look.split, look.pair, mask_size or size, *kinds, mask.labels, mask.pixels, tuple(faults), shown)
 
 
 def check_image(
-    path: Path, header: Header, mask_size: tuple[int, int] | None, data: ResolvedDataConfig
-) -> tuple[int, int]:
-    """(H, W) of an image as it is read, after a check that all of it can be read.
+    path: Path, header: Header, mask_size: tuple[int, int] | None, data: ResolvedDataConfig, compare: bool = False
+) -> tuple[tuple[int, int], Look | None]:
+    """(H, W) of an image as it is read, after a check that all of it can be read; what it looks like, if `compare`.
 
     A JPEG is decoded at an eighth of its size, which reads all data but saves most of the arithmetic. For a PNG, the
     checksums and the end mark are checked, which show every cut and every changed byte. Any other file, and one that
@@ -112,11 +116,11 @@ def check_image(
     size = header.upright_size if upright else header.size
     try:
         if size == (mask_size or size) and _is_whole(path, header, data):
-            return size
+            return size, _plain_look(path) if compare else None
     except Exception:  # Pillow raises many kinds; `read_image` gives the error
         pass
     image = read_image(path, mask_size, data.channels, data.pixel_type, data.orientation)
-    return image.shape[0], image.shape[1]
+    return (image.shape[0], image.shape[1]), look_of(image) if compare else None
 
 
 def _is_whole(path: Path, header: Header, data: ResolvedDataConfig) -> bool:
@@ -135,6 +139,13 @@ def _is_whole(path: Path, header: Header, data: ResolvedDataConfig) -> bool:
         else:
             image.verify()
     return True
+
+
+def _plain_look(path: Path) -> Look:
+    """The look of a whole JPEG, at an eighth of its size, or PNG."""
+    with Image.open(path) as image:
+        image.draft(None, (1, 1))
+        return look_of(np.asarray(image)[:, :, None] if image.mode == "I;16" else image)
 
 
 def _kind(header: Header) -> FileKind:

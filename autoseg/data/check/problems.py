@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 from autoseg.config.base import LEAST_INPUT_SIDE
 from autoseg.config.data import DataConfig
+from autoseg.data.check.similar import alike
 from autoseg.data.check.summary import ClassCounter, Scan, SplitSummary
 from autoseg.data.dataset import show_size
 from autoseg.data.discovery.pairs import IMAGE_VARIANTS, MASK_VARIANTS, index_files, with_channels, within
+from autoseg.data.groups import groups_of, shared_groups, shared_lines, suggestion
 from autoseg.data.io.channel_files import files_of
 from autoseg.data.wording import counted
 
@@ -34,6 +36,9 @@ KINDS = {
     "unused": "masks without an image",
     "ignored": "masks that are ignored as a whole",
     "leak": "images of training in another split",
+    "group": "groups on both sides of a split",
+    "similar": "images that look nearly like one of training",
+    "names": "names that suggest groups",
     "duplicate": "images that come twice",
     "unseen": "classes of other splits that training never shows",
     "rare": "classes of which training shows little",
@@ -62,7 +67,10 @@ def find_problems(scan: Scan, summary: Mapping[str, SplitSummary]) -> Iterator[P
     if not scan.undecided:
         yield from _labels(scan)
     yield from _unused_masks(scan, summary)
-    yield from _same_images(scan)
+    same = list(_same_images(scan))
+    yield from same
+    yield from _groups(scan)
+    yield from _similar_images(scan, {problem.file for problem in same if problem.kind == "leak"})
     if not scan.undecided:
         yield from _classes(scan, summary)
 
@@ -156,6 +164,34 @@ def _same_images(scan: Scan) -> Iterator[Problem]:
             if home == "train":
                 text += f", so scores on {split} would be too good"
             yield Problem("leak" if home == "train" else "duplicate", split, name, f"{text}; remove one", stops=False)
+
+
+def _groups(scan: Scan) -> Iterator[Problem]:
+    """Groups that the user's splits have on both sides; without `data.group_by`, those that names suggest."""
+    pairs, splits = [one.pair for one in scan.facts], [one.split for one in scan.facts]
+    if scan.config.group_by is None:
+        if hint := suggestion(scan.config, pairs, splits):
+            yield Problem("names", "train", "", hint, stops=False)
+        return
+    shared = shared_groups(groups_of(scan.config, pairs), splits)
+    for split, text in zip(shared, shared_lines(shared), strict=True):
+        yield Problem("group", split, "", f"{text}; move the images of each to one side", stops=False)
+
+
+def _similar_images(scan: Scan, known: Container[str]) -> Iterator[Problem]:
+    """Images of other splits that look nearly like one of training, without those in `known`, which are the same."""
+    root = _root(scan)
+    seen = [(one.split, within(root, one.pair[1]), one.look) for one in scan.facts if one.look is not None]
+    training = [(name, look) for split, name, look in seen if split == "train"]
+    others = [(split, name, look) for split, name, look in seen if split != "train" and name not in known]
+    places = alike([look for _, _, look in others], [look for _, look in training])
+    for (split, name, _), place in zip(others, places, strict=True):
+        if place is not None:
+            text = (
+                f"{name} of {split} looks nearly like {training[place][0]} of train; if they show the same, scores on"
+            )
+            text = f"{text} {split} are too good: move one, or keep them on one side with data.group_by"
+            yield Problem("similar", split, name, text, stops=False)
 
 
 def _classes(scan: Scan, summary: Mapping[str, SplitSummary]) -> Iterator[Problem]:

@@ -43,7 +43,7 @@ class DataReport:
         parts = [f"{summary.images:,} {split}" for split, summary in self.summary.items()]
         parts += [counted(config.num_classes, "class"), f"ignore label {config.ignore_label}"]
         if any(split.part for split in (config.splits or {}).values()):
-            parts.append(f"split by seed {config.split_seed}")
+            parts.append(f"split by seed {config.split_seed}" + " in groups" * (config.group_by is not None))
         if config.mask_threshold is not None:
             parts.append(f"{config.mask_threshold} or more is class 1")
         return f"{title_of(config.layout)} in {config.root}: {', '.join(parts)}"

@@ -21,6 +21,7 @@ from autoseg.data.discovery.label_values import MOST_CLASSES
 from autoseg.data.discovery.pairs import Pair, split_config, within
 from autoseg.data.flip_pairs import found_pairs, pairs_line
 from autoseg.data.io.masks import MaskFacts
+from autoseg.data.io.opening import Header
 from autoseg.data.loading.threads import Progress, in_threads
 from autoseg.data.look import PairLook, look_at
 from autoseg.data.resolve import decided, described, normalised, resolve_layout, unlearnable
@@ -30,6 +31,9 @@ from autoseg.files import cache_folder
 
 OF_FILES = ("channels-differ", "pixel-types-differ")
 """Codes of errors that a file may have on its own too."""
+MOST_PNG_PIXELS = 2**30
+"""PNGs of more pixels together are not compared across splits, since only that needs them decoded in full (30 seconds
+on one core); JPEGs are decoded at an eighth of their size anyway."""
 Pairs: TypeAlias = dict[str, list[Pair]]
 
 
@@ -56,8 +60,9 @@ def scan_dataset(given: DataConfig, split: str | None, progress: Progress | None
     masks = [seen_labels(config, look) for look in looks]
     undecided = config.classes is None and any(mask.error is None for mask in masks)
     data = described(_with_each_label(config, masks) if undecided else config)
+    compare = _are_compared(looks, said)
     facts = in_threads(
-        lambda index: inspect_pair(looks[index], masks[index], data), len(places),
+        lambda index: inspect_pair(looks[index], masks[index], data, compare), len(places),
         None if progress is None else lambda done, _: progress(len(places) + done, total),
     )  # fmt: skip
     if not errors and (reason := unlearnable(config, looks)):
@@ -106,6 +111,18 @@ def _list(config: DataConfig, splits: Mapping[str, SplitConfig], stopping: Set[s
     if not pairs:
         raise errors[0]
     return pairs, problems
+
+
+def _are_compared(looks: Sequence[PairLook], said: list[str]) -> bool:
+    """Whether images of training are compared with those of other splits; a line in `said` if that takes too long."""
+    splits = {look.split for look in looks}
+    if "train" not in splits or len(splits) == 1:
+        return False
+    pngs = [look.image.size for look in looks if isinstance(look.image, Header) and look.image.format == "PNG"]
+    pixels = sum(height * width for height, width in pngs)
+    if pixels > MOST_PNG_PIXELS:
+        said.append(f"images are not compared across splits: {len(pngs):,} PNGs would be decoded in full for it")
+    return pixels <= MOST_PNG_PIXELS
 
 
 def _propose_colours(config: DataConfig, looks: Sequence[PairLook]) -> DataConfig:

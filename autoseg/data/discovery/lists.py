@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from autoseg.data.io.opening import IMAGE_SUFFIXES, is_image
 from autoseg.data.io.reading import read_text, unreadable
-from autoseg.errors import DataError
+from autoseg.errors import ConfigError, DataError
+from autoseg.files import one_line
 
 IMAGE_COLUMNS = ("image", "images", "img", "stem", "name", "id", "file", "filename", "file_name", "path", "image_path",
                  "image_id", "imageid", "img_path", "input")  # fmt: skip
@@ -48,6 +49,21 @@ def read_list(path: Path) -> list[tuple[str, ...]]:
     return [tuple(plain(cell) for cell in entry) for entry in entries]
 
 
+def read_table(path: Path, remedy: str) -> list[tuple[int, list[str]]]:
+    """Number of the line and cells of each row of a CSV, in any encoding and with any delimiter that lists may have.
+
+    Raises: ConfigError: it is missing, or cannot be read; do `remedy`.
+    """
+    try:
+        return [(number, row) for number, row in _rows(read_text(path).splitlines()) if any(row)]
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist; {remedy}", code="group-table-missing") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as reason:
+        raise ConfigError(
+            f"{path} cannot be read as a table ({one_line(reason)}); {remedy}", code="file-unreadable"
+        ) from None
+
+
 def plain(name: str) -> str:
     """A name of a file with slashes, and with letters and their accents composed, as most systems store them."""
     return unicodedata.normalize("NFC", name.replace("\\", "/"))
@@ -78,8 +94,7 @@ def _entry(line: str) -> tuple[str, ...]:
 
 def _csv_entries(lines: Sequence[str]) -> tuple[list[tuple[str, ...]], int]:
     """The entries of a table, and the number of lines of its header."""
-    delimiter = next((mark for mark in _DELIMITERS if mark in "".join(lines[:1])), ",")
-    rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
+    rows = [row for _, row in _rows(lines)]
     if not rows:
         return [], 0
     header = [cell.lower() for cell in rows[0]]
@@ -91,9 +106,16 @@ def _csv_entries(lines: Sequence[str]) -> tuple[list[tuple[str, ...]], int]:
         columns = [image] if mask is None else [image, mask]
     else:  # a column of numbers comes from the program that wrote the table
         columns = [
-            place for place in columns if not _is_index([row[place] for row in rows if place < len(row)])
+            place for place in columns if not is_index([row[place] for row in rows if place < len(row)])
         ] or columns
     return [tuple(row[place] for place in columns if place < len(row)) for row in rows], first
+
+
+def _rows(lines: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """Number of the line and cells of each row; the first line tells the delimiter."""
+    delimiter = next((mark for mark in _DELIMITERS if mark in "".join(lines[:1])), ",")
+    reader = csv.reader(lines, delimiter=delimiter)
+    return ((reader.line_num, [cell.strip() for cell in row]) for row in reader)
 
 
 def _column(header: Sequence[str], names: Sequence[str]) -> int | None:
@@ -110,6 +132,6 @@ def _is_header(cells: Sequence[str]) -> bool:
     return len([cell for cell in cells if cell]) >= 2 or cells[0] in IMAGE_COLUMNS
 
 
-def _is_index(cells: Sequence[str]) -> bool:
+def is_index(cells: Sequence[str]) -> bool:
     """Whether a column only counts: 0, 1, 2, ..."""
     return bool(cells) and all(cell.isdecimal() and int(cell) - place in (0, 1) for place, cell in enumerate(cells))

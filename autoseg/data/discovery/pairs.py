@@ -81,7 +81,7 @@ def pairs_of(config: DataConfig, split: str, bad: BadFiles = None) -> list[Pair]
             code="list-with-channels",
         )
     pairs = [
-        (_without_suffix(image), _find(root, image, place.images), _find(root, mask, place.masks))
+        (without_suffix(image), _find(root, image, place.images), _find(root, mask, place.masks))
         for image, mask in (entry for entry in entries if len(entry) == 2)
         if _both_there(root, place, image, mask, bad)
     ]
@@ -299,7 +299,7 @@ def images_and_masks(root: Path, split: str, config: SplitConfig) -> tuple[Index
 
 def _listed_name(stem: str, config: SplitConfig) -> str:
     """The name of an image in a list, which may have the folder of images before it, and a suffix."""
-    return _without_suffix(stem).removeprefix("./").removeprefix(f"{config.images}/")
+    return without_suffix(stem).removeprefix("./").removeprefix(f"{config.images}/")
 
 
 def _plain_mask(name: str) -> str:
@@ -420,11 +420,12 @@ def _both_there(root: Path, place: SplitConfig, image: str, mask: str, bad: BadF
                 f"{root / (place.list or '')} lists {file}, which is not in {root}; add the file or correct the list",
                 code="listed-file-missing",
             )
-            leave_out(bad, _without_suffix(image), error)
+            leave_out(bad, without_suffix(image), error)
             return False
     return True
 
 
-def _without_suffix(name: str) -> str:
+def without_suffix(name: str) -> str:
+    """A path without the suffix of an image; other endings stay."""
     path = Path(name)
     return path.with_suffix("").as_posix() if is_image(path.name) else path.as_posix()
