@@ -102,7 +102,7 @@ def test_commands_of_the_data_sets_result(tmp_path, monkeypatch):
     write_photos(tmp_path / "photos")
     monkeypatch.chdir(tmp_path)
     names = run_all(commands(ROOT / "docs/results/data_sets.md"), {"DATA": "photos"})
-    assert names == ["check-data", "search", "decode", "retrain", "evaluate"]
+    assert names == ["check-data", "search", "decode", "retrain", "evaluate", "retrain"]
 
 
 def plain_text(document: Path) -> str:
