@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,8 @@ def retrain(
     if begins:
         reasons += load_first_weights(task)
     run = begin(run, out, task, [*said, *reasons], show_progress)
-    with memory_errors(device, f"start anew with {smaller_settings(task.config)}; {run.path} holds what was done"):
+    smaller = f"start anew with {smaller_settings(task.config)}; {run.path} holds what was done"
+    with closing(run), memory_errors(device, smaller):
         trainer = Trainer(task, run, show_progress)
         if begins and settings.weights is not None:
             trainer.save_start()

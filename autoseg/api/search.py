@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ def search(
     device = check_device(settings)
     task = SearchTask(settings, *open_splits(settings, train), device)
     run = begin(run, out, task, [*said, *reasons], show_progress)
-    with memory_errors(device, f"start anew with {smaller_settings(task.config)}; {run.path} holds what was done"):
+    smaller = f"start anew with {smaller_settings(task.config)}; {run.path} holds what was done"
+    with closing(run), memory_errors(device, smaller):
         Trainer(task, run, show_progress).run()
     return run

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.config.base import Model, Settings, merge, parse
+from autoseg.engine.run_lock import LOCK, RunLock, is_alive
 from autoseg.errors import RunError
 from autoseg.files import read_yaml, to_yaml, write_text
 
@@ -29,14 +30,17 @@ class Run:
         self.checkpoints = path / "checkpoints"
         """Folder of last.pt and best.pt."""
         self._board: Any = None
+        self._lock: RunLock | None = None
 
     @classmethod
     def create(cls, path: str | Path, config: Settings, environment: Mapping[str, Any]) -> Run:
-        """Make a new run. Raises: RunError: the directory is not empty or cannot be made."""
+        """Make a new run and hold it. Raises: RunError: the directory is in use, not empty or cannot be made."""
         run = cls(Path(path))
         refuse_used(run.path)
         try:
             run.path.mkdir(parents=True, exist_ok=True)
+            run.hold()
+            refuse_used(run.path)  # another process may have been there just now
             write_text(run.config_path, to_yaml(config.to_dict()))  # first: with it, the run can be resumed
             run.complete(environment)
         except OSError as reason:
@@ -45,12 +49,18 @@ class Run:
             ) from None
         return run
 
+    def hold(self) -> None:
+        """Keep other processes from this run until `close`. Raises: RunError: another one holds it."""
+        self._lock = self._lock or RunLock(self.path)
+
     def complete(self, environment: Mapping[str, Any]) -> None:
-        """Add the files that a run killed at its start may lack, and remove half-written files."""
+        """Add the files that a run killed at its start may lack, and remove half-written files. The run is held."""
+        self.hold()
         self.checkpoints.mkdir(exist_ok=True)
         for folder in (self.path, self.checkpoints, self.path / "arch"):
             for leftover in folder.glob(LEFTOVERS):
-                leftover.unlink()
+                if not is_alive(leftover.name.split(".")[-2]):  # `.NAME.PROCESS.tmp`
+                    leftover.unlink(missing_ok=True)
         if not (self.path / "environment.yaml").exists():
             write_text(self.path / "environment.yaml", to_yaml(environment))
 
@@ -127,10 +137,13 @@ class Run:
         return f"epoch {last['epoch'] + 1}, step {last['step']} of the run" if last.get("kind") == DIVERGED else None
 
     def close(self) -> None:
-        """Flush TensorBoard."""
+        """Flush TensorBoard, and let other processes have the run."""
         if self._board is not None:
             self._board.close()
             self._board = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
 
 def refuse_used(path: Path) -> None:
@@ -144,5 +157,5 @@ def refuse_used(path: Path) -> None:
         raise RunError(
             f"{path} cannot be a run directory, as {there} is a file; give another --out", code="folder-is-file"
         )
-    if there == path and any(not entry.match(LEFTOVERS) for entry in path.iterdir()):
+    if there == path and any(not entry.match(LEFTOVERS) and entry.name != LOCK for entry in path.iterdir()):
         raise RunError(f"{path} is not an empty directory; give another --out", code="folder-not-empty")

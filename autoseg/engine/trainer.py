@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Protocol
 
@@ -117,7 +117,7 @@ class Trainer:
             epochs = f"{task.kind}.epochs"
             print(f"all {schedule.epochs} epochs are done, nothing is left to do; more: --resume --set {epochs}=N")
         self._since = self._saved = time.monotonic()
-        with closing(self.run_directory), stop_request() as stop, progress:
+        with stop_request() as stop, progress:
             progress.update(self.done, miou=self.best_miou)
             while self.epoch < schedule.epochs:
                 for batches in task.batches(self.epoch, self.step_in_epoch):

@@ -18,6 +18,7 @@ from autoseg.engine.log import Progress
 from autoseg.engine.optim import learning_rate
 from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.run_directory import Run, refuse_used
+from autoseg.engine.run_lock import RunLock
 from autoseg.engine.search import SearchTask
 from autoseg.errors import ConfigError, RunError
 from autoseg.files import write_text
@@ -40,6 +41,7 @@ def open_run(out: str | Path, kind: Kind, resume: bool, given: bool) -> Run | No
     run = Run.open(path)
     if run.kind != kind:
         raise RunError(f"{path} holds a {run.kind}, not a {kind}; give another --out", code="run-kind-differs")
+    RunLock(path).release()  # it is held once the data has been read
     return run
 
 
