@@ -76,6 +76,39 @@ def test_dropout_and_drop_path_depend_on_the_number_of_the_step() -> None:
     assert not torch.equal(first["train"]["loss"], third.step([batch], 0, 6)["train"]["loss"])
 
 
+@pytest.mark.slow
+def test_dropout_alone_differs_from_step_to_step() -> None:
+    """Drop path, whose rate grows with the step, is off."""
+    losses = [
+        float((task := make(drop_path=0.0)).step([first_batch(task)], 0, step)["train"]["loss"]) for step in (5, 6, 5)
+    ]
+    assert losses[0] == losses[2] != losses[1]
+
+
+@pytest.mark.slow
+def test_the_seed_decides_weights_batches_and_dropout() -> None:
+    """Each by itself: the weights are those of the first seed where dropout is compared."""
+
+    def of(seed: int) -> RetrainTask:
+        task = make(drop_path=0.0)
+        config = task.config.model_copy(update={"seed": seed})
+        return RetrainTask(config, task.train_set, task.val_set, torch.device("cpu"))
+
+    one, same, other = of(1), of(1), of(2)
+    batch, state = first_batch(one), copy.deepcopy(one.network.state_dict())
+    first = one.step([batch], 0, 5)["train"]["loss"]
+    for task, equal in ((same, True), (other, False)):
+        assert torch.equal(first_batch(task)[0], batch[0]) == equal
+        changed = [key for key, value in task.network.state_dict().items() if not torch.equal(value, state[key])]
+        assert (changed == []) == equal
+        task.network.load_state_dict(state)
+        assert torch.equal(task.step([batch], 0, 5)["train"]["loss"], first) == equal
+
+
+def test_steps_of_different_seeds_have_different_numbers() -> None:
+    assert len({seed_of(seed, number) for seed in range(50) for number in range(500)}) == 50 * 500
+
+
 def test_drop_path_grows_with_the_steps_and_the_cells() -> None:
     task = make(drop_path=0.3)
     for step in (0, 4, 12):
