@@ -20,6 +20,7 @@ import autoseg
 from autoseg.cli.main import run
 from autoseg.config.base import parse
 from autoseg.config.training import RetrainSchedule
+from autoseg.engine import retrain as retrain_module
 from autoseg.engine.predict import load_network
 from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.training import seed_of
@@ -277,6 +278,30 @@ def test_a_run_leaves_every_file(retrained: Path) -> None:
         "checkpoints/best.pt",
     }  # fmt: skip
     assert Genotype.load(retrained) == Genotype.parse(GENOTYPE)
+
+
+@pytest.mark.slow
+def test_the_best_network_is_the_first_of_equal_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mious = (0.25, 0.5, 0.5)
+    monkeypatch.setattr(RetrainTask, "validate", lambda _, run, epoch: {"val": {"miou": mious[epoch], "loss": 1.0}})
+    config = write_config(tmp_path / "c.yaml", RETRAIN, {"retrain": {"epochs": 3, "max_steps_per_epoch": 1}})
+    call("retrain", "--config", config, "--out", tmp_path / "run")
+    assert (checkpoint(tmp_path / "run", "best")["epoch"], checkpoint(tmp_path / "run")["epoch"]) == (2, 3)
+
+
+@pytest.mark.slow
+def test_validation_measures_the_moving_average(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = make(ema_decay=0.9)
+    for step in range(4):
+        task.step([first_batch(task)], 0, step)
+    seen: list[Tensor] = []
+    monkeypatch.setattr(retrain_module, "validation_figures", lambda network, *_: (seen.append(network(images)), {})[1])
+    images = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        task.validate(None, 0)  # type: ignore[arg-type]
+        average, plain = (network.eval()(images) for network in (task.average.module, task.network))  # type: ignore[union-attr]
+    assert torch.allclose(seen[0], average, atol=1e-4)
+    assert not torch.allclose(seen[0], plain, atol=1e-2)
 
 
 def test_metrics_of_a_run(retrained: Path) -> None:

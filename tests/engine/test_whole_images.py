@@ -241,6 +241,17 @@ def test_predict_resizes_logits_back_by_the_definition(size: tuple[int, int]) ->
     assert np.abs(shares - powers / powers.sum(0)).max() < 1e-6
 
 
+@pytest.mark.parametrize(("classes", "dtype"), [(256, np.uint8), (257, np.uint16), (1000, np.uint16)])
+def test_predicted_labels_hold_every_class(classes: int, dtype: type) -> None:
+    """Each class is the answer at one pixel at least."""
+    true = np.resize(np.arange(classes), (32, 48))
+    logits = np.eye(classes)[true].transpose(2, 0, 1)
+    data = resolve(DataConfig(layout="generated", mean=MEAN, std=STD))
+    labels = label_map(Fixed(logits), np.zeros((32, 48, 3), np.uint8), data, CPU)  # type: ignore[arg-type]
+    assert labels.dtype == dtype
+    assert np.array_equal(labels, true)
+
+
 def of_images(scores: Scores, predictions: list[np.ndarray], masks: list[np.ndarray], ignore: int) -> None:
     """What is kept of each image, from which the interval comes."""
     assert scores.images is not None
