@@ -21,6 +21,7 @@ from autoseg.config.data import DataConfig
 from autoseg.config.inference import CrfConfig, InferenceConfig
 from autoseg.data.augment.sample import normalisation
 from autoseg.data.dataset import open_dataset, resolve
+from autoseg.engine import predict as predict_module
 from autoseg.engine.crf import colours_of, refine
 from autoseg.engine.evaluate import evaluate_network
 from autoseg.engine.predict import label_map, load_network
@@ -213,6 +214,24 @@ def test_the_commands(densecrf: None, retrained: Path, tmp_path: Path) -> None:
     labels = np.asarray(Image.open(tmp_path / "crf" / "labels" / "photo.png"))
     assert (labels == label_map(network, np.asarray(photo), config.data, CPU, inference)).mean() > 0.98
     assert not np.array_equal(labels, label_map(network, np.asarray(photo), config.data, CPU))
+
+
+@pytest.mark.parametrize(("dtype", "full"), [(np.uint8, 255), (np.uint16, 65535), (np.float32, 1)])
+def test_it_sees_colours_of_8_bits(dtype: type, full: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the images' type: 0 is black, its full scale 255, and beyond there is nothing."""
+    seen: list[np.ndarray] = []
+    monkeypatch.setattr(predict_module, "refine", lambda logits, colours, _: (seen.append(colours), logits)[1])
+    shares = np.array([0.0, 0.25, 0.5, 1.0, *([1.5, -0.5] if dtype is np.float32 else [])])
+    image = np.tile((shares * full).astype(dtype)[:, None, None], (8, 40, 3))
+    network = torch.nn.Conv2d(3, 4, 1)
+    network.num_classes = 4
+    data = resolve(DataConfig(layout="generated", mean=(0.5,) * 3, std=(0.5,) * 3))
+    label_map(network, image, data, CPU, InferenceConfig(crf=CrfConfig()))  # type: ignore[arg-type]
+    (colours,) = seen
+    assert (colours.dtype, colours.shape) == (np.uint8, (1, *image.shape))
+    expected = np.rint((image / full).clip(0, 1) * 255)
+    assert np.abs(colours[0] - expected).max() <= (0 if dtype is np.uint8 else 1)
+    assert (colours.min(), colours.max()) == (0, 255)
 
 
 def test_it_sees_the_image_at_its_own_size(densecrf: None, retrained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,6 +75,19 @@ def test_operations_are_drawn_for_each_pass_and_temperatures_go_from_first_to_la
 
 
 @pytest.mark.slow
+def test_the_seed_decides_what_is_drawn() -> None:
+    config = config_with(RELAXATIONS["gdas"])
+    data = open_dataset(config.data, "train"), open_dataset(config.data, "val"), torch.device("cpu")
+    drawn: dict[int, list[int]] = {}
+    for seed in (3, 4):
+        task = SearchTask(config.model_copy(update={"seed": seed}), *data)
+        task.supernet.arch.draw = lambda number, _, seed=seed: drawn.setdefault(seed, []).append(number)
+        for number in range(6):
+            task._sample_operations(number)
+    assert len({*drawn[3], *drawn[4]}) == 12
+
+
+@pytest.mark.slow
 @each
 def test_from_search_to_retraining(
     relaxation: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]

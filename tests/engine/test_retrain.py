@@ -20,6 +20,7 @@ import autoseg
 from autoseg.cli.main import run
 from autoseg.config.base import parse
 from autoseg.config.training import RetrainSchedule
+from autoseg.engine import retrain as retrain_module
 from autoseg.engine.predict import load_network
 from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.training import seed_of
@@ -74,6 +75,39 @@ def test_dropout_and_drop_path_depend_on_the_number_of_the_step() -> None:
     first = one.step([batch], 0, 5)
     assert torch.equal(first["train"]["loss"], other.step([batch], 0, 5)["train"]["loss"])
     assert not torch.equal(first["train"]["loss"], third.step([batch], 0, 6)["train"]["loss"])
+
+
+@pytest.mark.slow
+def test_dropout_alone_differs_from_step_to_step() -> None:
+    """Drop path, whose rate grows with the step, is off."""
+    losses = [
+        float((task := make(drop_path=0.0)).step([first_batch(task)], 0, step)["train"]["loss"]) for step in (5, 6, 5)
+    ]
+    assert losses[0] == losses[2] != losses[1]
+
+
+@pytest.mark.slow
+def test_the_seed_decides_weights_batches_and_dropout() -> None:
+    """Each by itself: the weights are those of the first seed where dropout is compared."""
+
+    def of(seed: int) -> RetrainTask:
+        task = make(drop_path=0.0)
+        config = task.config.model_copy(update={"seed": seed})
+        return RetrainTask(config, task.train_set, task.val_set, torch.device("cpu"))
+
+    one, same, other = of(1), of(1), of(2)
+    batch, state = first_batch(one), copy.deepcopy(one.network.state_dict())
+    first = one.step([batch], 0, 5)["train"]["loss"]
+    for task, equal in ((same, True), (other, False)):
+        assert torch.equal(first_batch(task)[0], batch[0]) == equal
+        changed = [key for key, value in task.network.state_dict().items() if not torch.equal(value, state[key])]
+        assert (changed == []) == equal
+        task.network.load_state_dict(state)
+        assert torch.equal(task.step([batch], 0, 5)["train"]["loss"], first) == equal
+
+
+def test_steps_of_different_seeds_have_different_numbers() -> None:
+    assert len({seed_of(seed, number) for seed in range(50) for number in range(500)}) == 50 * 500
 
 
 def test_drop_path_grows_with_the_steps_and_the_cells() -> None:
@@ -244,6 +278,30 @@ def test_a_run_leaves_every_file(retrained: Path) -> None:
         "checkpoints/best.pt", "lock",
     }  # fmt: skip
     assert Genotype.load(retrained) == Genotype.parse(GENOTYPE)
+
+
+@pytest.mark.slow
+def test_the_best_network_is_the_first_of_equal_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mious = (0.25, 0.5, 0.5)
+    monkeypatch.setattr(RetrainTask, "validate", lambda _, run, epoch: {"val": {"miou": mious[epoch], "loss": 1.0}})
+    config = write_config(tmp_path / "c.yaml", RETRAIN, {"retrain": {"epochs": 3, "max_steps_per_epoch": 1}})
+    call("retrain", "--config", config, "--out", tmp_path / "run")
+    assert (checkpoint(tmp_path / "run", "best")["epoch"], checkpoint(tmp_path / "run")["epoch"]) == (2, 3)
+
+
+@pytest.mark.slow
+def test_validation_measures_the_moving_average(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = make(ema_decay=0.9)
+    for step in range(4):
+        task.step([first_batch(task)], 0, step)
+    seen: list[Tensor] = []
+    monkeypatch.setattr(retrain_module, "validation_figures", lambda network, *_: (seen.append(network(images)), {})[1])
+    images = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        task.validate(None, 0)  # type: ignore[arg-type]
+        average, plain = (network.eval()(images) for network in (task.average.module, task.network))  # type: ignore[union-attr]
+    assert torch.allclose(seen[0], average, atol=1e-4)
+    assert not torch.allclose(seen[0], plain, atol=1e-2)
 
 
 def test_metrics_of_a_run(retrained: Path) -> None:

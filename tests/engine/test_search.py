@@ -64,6 +64,29 @@ def test_the_halves_are_disjoint_whole_stored_and_seeded(searched: Path, tmp_pat
     assert other["train_a"] != first
 
 
+@pytest.mark.slow
+def test_the_seed_decides_weights_logits_and_both_streams_of_batches() -> None:
+    """Each by itself; the two streams of a run have no random numbers in common."""
+
+    def of(seed: int) -> SearchTask:
+        task = search_task()
+        config = task.config.model_copy(update={"seed": seed})
+        return SearchTask(config, task.train_set, task.val_set, torch.device("cpu"))
+
+    def seeds(task: SearchTask) -> list[set[int]]:
+        loaders = task.loader_a, task.loader_b
+        return [{seed for step in range(4) for _, seed in loader.keys(0, step)} for loader in loaders]
+
+    one, same, other = of(1), of(1), of(2)
+    assert equal(weights(one), weights(same))
+    assert equal(logits(one), logits(same))
+    assert seeds(one) == seeds(same)
+    differ = [not torch.equal(*pair) for pair in zip(weights(one), weights(other), strict=True)]
+    assert sum(differ) > len(differ) / 2  # BatchNorm's begin at 1 and 0
+    assert not equal(logits(one), logits(other))
+    assert len(set.union(*seeds(one), *seeds(other))) == 4 * 4 * 2
+
+
 def test_batches_come_from_their_halves() -> None:
     task = search_task(augment={"scale": [1, 1], "flip": 0})
     images = {index: task.train_set.load(index).mask for index in range(len(task.train_set))}

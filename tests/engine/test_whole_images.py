@@ -214,6 +214,23 @@ def test_scores_equal_a_count_by_brute_force(case: str) -> None:
     of_images(scores, predictions, masks, ignore)
 
 
+@pytest.mark.parametrize(("classes", "ignore"), [(2, 0), (5, 3), (5, 255), (300, 65535)])
+def test_the_loss_is_the_mean_over_the_pixels_that_are_not_ignored(classes: int, ignore: int) -> None:
+    """Whichever label is ignored, a class's own number too."""
+    network, total, pixels = Pooling(classes, seed=0), 0.0, 0
+    given = samples(1, classes, ignore, network.kernel.numpy(), MIXED[:3])
+    for image, mask in given:
+        logits = fused(network.kernel.numpy(), image, InferenceConfig())
+        losses = np.log(np.exp(logits - logits.max(0)).sum(0)) + logits.max(0)
+        for place in np.argwhere(mask != ignore):
+            total += losses[tuple(place)] - logits[(mask[tuple(place)], *place)]
+            pixels += 1
+    data = resolve(DataConfig(layout="generated", mean=MEAN, std=STD))
+    for batch_size in (1, 2):
+        _, loss = evaluate_network(network, Arrays(given, classes, ignore), data, CPU, batch_size=batch_size)
+        assert loss == pytest.approx(total / pixels, rel=1e-5)
+
+
 class Fixed(nn.Module):
     """Answers with logits that do not depend on the image."""
 
@@ -239,6 +256,17 @@ def test_predict_resizes_logits_back_by_the_definition(size: tuple[int, int]) ->
     assert np.array_equal(labels[best - second > LEAST_GAP], expected.argmax(0)[best - second > LEAST_GAP])
     powers = np.exp(expected)
     assert np.abs(shares - powers / powers.sum(0)).max() < 1e-6
+
+
+@pytest.mark.parametrize(("classes", "dtype"), [(256, np.uint8), (257, np.uint16), (1000, np.uint16)])
+def test_predicted_labels_hold_every_class(classes: int, dtype: type) -> None:
+    """Each class is the answer at one pixel at least."""
+    true = np.resize(np.arange(classes), (32, 48))
+    logits = np.eye(classes)[true].transpose(2, 0, 1)
+    data = resolve(DataConfig(layout="generated", mean=MEAN, std=STD))
+    labels = label_map(Fixed(logits), np.zeros((32, 48, 3), np.uint8), data, CPU)  # type: ignore[arg-type]
+    assert labels.dtype == dtype
+    assert np.array_equal(labels, true)
 
 
 def of_images(scores: Scores, predictions: list[np.ndarray], masks: list[np.ndarray], ignore: int) -> None:

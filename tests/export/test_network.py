@@ -180,8 +180,19 @@ def test_a_file_whose_logits_are_not_finite_differs(
     wrong: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = Pointwise()
+    with torch.no_grad():
+        network.conv.bias[0] = 100  # the class that argmax finds where all are NaN
     stand_in(monkeypatch, lambda images: network(images) * wrong)
-    assert_fails(network, tmp_path / "a.pt2", "pt2", "export-differs", f"{abs(wrong)} of the largest")
+    assert_fails(network, tmp_path / "a.pt2", "pt2", "export-differs", f"{wrong} of the largest", "100.000% of labels")
+
+
+@pytest.mark.parametrize("size", network_module.CHECKED_SIZES)
+def test_a_file_that_is_wrong_at_one_size_alone_is_found(
+    size: tuple[int, int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = Pointwise()
+    stand_in(monkeypatch, lambda images: network(images) * (1.01 if images[:, 0].shape == size else 1))
+    assert_fails(network, tmp_path / "a.pt2", "pt2", "export-differs", "1.0e-02 of the largest")
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import torch
 from helpers.tiny_runs import COMMON, GENOTYPE, call, write_config
 from PIL import Image
 
+from autoseg.export.common import input_metadata
 from autoseg.export.formats import load_safetensors
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -57,6 +58,23 @@ def follow(file: Path, image: np.ndarray) -> np.ndarray:
         with torch.no_grad():
             logits = network.eval()(torch.from_numpy(images)).numpy()
     return np.asarray(logits[0].argmax(0))
+
+
+@pytest.mark.parametrize(
+    ("channels", "pixel_type", "order", "divisor", "words"),
+    [
+        (1, "uint8", "grey", 255, "grey, values of uint8 as float32, NCHW, (x/255 - mean) / std"),
+        (2, "uint16", "stored", 65535,
+         "2 channels in the order of the files, values of uint16 as float32, NCHW, (x/65535 - mean) / std"),
+        (3, "float32", "RGB", 1, "RGB, values of float32 as float32, NCHW, (x - mean) / std"),
+        (4, "uint8", "stored", 255,
+         "4 channels in the order of the files, values of uint8 as float32, NCHW, (x/255 - mean) / std"),
+    ],
+)  # fmt: skip
+def test_the_words_of_each_form(channels: int, pixel_type: str, order: str, divisor: float, words: str) -> None:
+    assert input_metadata(channels, pixel_type) == {
+        "input": words, "channels": channels, "channel_order": order, "pixel_type": pixel_type, "divisor": divisor,
+    }  # fmt: skip
 
 
 @pytest.mark.slow

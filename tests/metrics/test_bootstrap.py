@@ -26,7 +26,9 @@ def test_equals_the_quantiles_of_a_binomial_distribution() -> None:
         assert found * 80 == pytest.approx(int((below < share).sum()), abs=1.01)  # a thousand resamples, not all
 
 
-def test_a_resample_is_counted_over_the_classes_that_occur_in_it() -> None:
+@pytest.mark.parametrize("resamples", [7, 100, 230])
+def test_a_resample_is_counted_over_the_classes_that_occur_in_it(resamples: int) -> None:
+    """As many resamples as are asked for, also where they are no whole blocks."""
     rng = np.random.default_rng(0)
     counts = np.zeros((4, 3, 6), dtype=np.int64)
     counts[:, 0] = rng.integers(1, 50, (4, 6))
@@ -35,7 +37,7 @@ def test_a_resample_is_counted_over_the_classes_that_occur_in_it() -> None:
     counts[:, :, 5] = 0  # never there
     counts[:3, :, 4] = 0  # in one image alone
     mious = []
-    for drawn in np.random.default_rng(7).integers(0, 4, (100, 4)):
+    for drawn in np.random.default_rng(7).integers(0, 4, (resamples, 4)):
         shares = []
         for label in range(6):
             hits, true, found = (sum(int(counts[image, row, label]) for image in drawn) for row in range(3))
@@ -43,7 +45,7 @@ def test_a_resample_is_counted_over_the_classes_that_occur_in_it() -> None:
                 shares.append(hits / (true + found - hits))
         mious.append(sum(shares) / len(shares))
     expected = np.percentile(mious, [5, 95])
-    assert miou_interval(counts, level=0.9, resamples=100, seed=7) == pytest.approx(expected, abs=1e-12)
+    assert miou_interval(counts, level=0.9, resamples=resamples, seed=7) == pytest.approx(expected, abs=1e-12)
 
 
 def test_more_images_make_it_narrower_and_equal_ones_a_point() -> None:

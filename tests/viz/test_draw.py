@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from helpers.errors import raises_code
 from matplotlib.collections import Collection, LineCollection
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
@@ -27,7 +28,7 @@ from autoseg.viz.history import draw_history, series, smooth, steps_per_epoch
 from autoseg.viz.palette import palette
 from autoseg.viz.samples import draw_predictions
 from autoseg.viz.sheet import LAYER_STEP, LEVEL_STEP
-from autoseg.viz.style import FORMATS, save
+from autoseg.viz.style import FORMATS, PALE, save
 from autoseg.viz.trellis import draw_path, draw_trellis
 
 STEMS = {1: [1], 2: [2], 4: [2, 2]}
@@ -116,6 +117,29 @@ def test_width_and_darkness_follow_the_probability() -> None:
     assert (np.diff(widths) >= 0).all()
     assert (np.diff(widths)[distinct] > 0).all()
     assert (np.diff(lightness)[distinct] < 0).all()
+
+
+def test_the_bar_explains_the_colours_of_the_arrows() -> None:
+    """From 0 to 1, whatever the probabilities are."""
+    space = make_space(6, [4, 8, 16])
+    probs = random_probs(space)
+    figure = draw_trellis(space, probs)
+    bar = figure.axes[1]
+    assert bar.get_ylim() == (0, 1)
+    assert [tick.get_text() for tick in bar.get_yticklabels()] == ["0.0", "0.5", "1.0"]
+    (shown,) = [item for item in bar.collections if item.get_array() is not None and len(item.get_array()) > 2]
+    found = lines(figure, "arrows")
+    values = [probs.beta_probs[layer, level, step + 1] for layer, level, step in steps(found)]
+    assert np.allclose(shown.cmap(shown.norm(values)), found.get_colors())
+
+
+def test_wires_of_operations_lie_over_pale_ones_and_between_blocks_and_operations() -> None:
+    patches = draw_cell(Genotype.load("auto_deeplab_s")).axes[0].patches
+    wires = [patch for patch in patches if patch.get_gid() == "wire"]
+    pale = {wire.get_zorder() for wire in wires if wire.get_edgecolor() == to_rgba(PALE)}
+    others = {wire.get_zorder() for wire in wires if wire.get_edgecolor() != to_rgba(PALE)}
+    blocks, operations = ({p.get_zorder() for p in patches if p.get_gid() == gid} for gid in ("block", "operation"))
+    assert max(blocks) < min(pale) <= max(pale) < min(others) <= max(others) < min(operations)
 
 
 def test_likely_arrows_lie_over_unlikely_ones() -> None:

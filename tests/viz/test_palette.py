@@ -79,6 +79,7 @@ def test_overlay_mixes_and_leaves_ignored_pixels() -> None:
     assert (mixed[0] == image[0]).all()
     expected = (image[1:].astype(float) + colours[mask[1:]]) / 2
     assert np.abs(mixed[1:] - expected).max() <= 0.5
+    assert (overlay(image, mask, colours, ignore_label=255) == mixed).all()  # half of each by default
     assert (overlay(image, mask, colours, 0.0, 255) == image).all()
     assert (overlay(image, mask, colours, 1.0, 255)[1:] == colours[mask[1:]]).all()
 

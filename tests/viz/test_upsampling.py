@@ -77,6 +77,24 @@ def legend(figure: Figure) -> list[str]:
 # --- trellises ------------------------------------------------------------------------------------------------------
 
 
+def test_what_lies_over_what() -> None:
+    """The grid, the path over its casing, skip connections over theirs, names, and nodes over all lines."""
+    space = hourglass_space()
+    probs = random_probs(space, 26)
+    axes = draw_trellis(space, probs, decode(probs)).axes[0]
+    heights: dict[str, set[float]] = {}
+    for item in (*axes.collections, *axes.patches, *axes.texts):
+        if item.get_gid():
+            heights.setdefault(item.get_gid(), set()).add(item.get_zorder())
+    assert all(len(found) == 1 for found in heights.values())
+    grid, path = ["arrows", "arrows-heads"], ["path-casing", "path-casing-heads", "path", "path-heads"]
+    nodes = ["upsampler", "nodes", "path-nodes", "stem"]
+    for skip in ("skip-add", "skip-concat"):
+        stack = [next(iter(heights[gid])) for gid in (*grid, *path, f"{skip}-casing", skip, *nodes)]
+        assert stack == sorted(set(stack))
+    assert max(heights["decoder-heads"]) < min(heights["decoder-nodes"])
+
+
 def test_an_hourglass_has_the_nodes_that_exist_alone() -> None:
     space = hourglass_space()
     figure = draw_trellis(space)

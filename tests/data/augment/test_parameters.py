@@ -57,6 +57,35 @@ def test_how_often_and_how_much() -> None:
     assert (holes[:, 0].min(), holes[:, 1].max(), holes[:, 2].min(), holes[:, 3].max()) == (0, 40, 0, 32)
 
 
+@pytest.mark.slow
+def test_what_is_drawn_is_independent() -> None:
+    """No two of the numbers of a view are correlated: none comes from the draw of another."""
+    settings = AugmentConfig(scale=(1.0, 1.0), colour=0.3, rotate=20, blur=0.5, cutout=1.0)
+    shown = list(views(settings, 4000))
+    limits = np.array([view.hole for view in shown])
+    sizes = limits[:, 1::2] - limits[:, ::2]
+    free = np.array([40, 32]) - sizes
+    columns = {
+        "row": [view.rows.start for view in shown],
+        "column": [view.columns.start for view in shown],
+        "flip": [view.flip for view in shown],
+        "brightness": [view.jitter[0] for view in shown],
+        "contrast": [view.jitter[1] for view in shown],
+        "saturation": [view.jitter[2] for view in shown],
+        "angle": [view.angle for view in shown],
+        "blurred": [view.blur > 0 for view in shown],
+        "hole's height": sizes[:, 0],
+        "hole's width": sizes[:, 1],
+        "hole's row": limits[:, 0] / free[:, 0],
+        "hole's column": limits[:, 2] / free[:, 1],
+    }
+    found = np.abs(np.corrcoef(np.array(list(columns.values()), dtype=float)) - np.eye(len(columns)))
+    assert found.max() < 0.06, [list(columns)[place] for place in np.unravel_index(found.argmax(), found.shape)]
+    blurred = [view for view in shown if view.blur]
+    strength = np.array([view.blur for view in blurred])
+    assert strength.mean() == pytest.approx((0.1 + 2.0) / 2, abs=0.05)
+
+
 @pytest.mark.parametrize("draw", [0.0, 0.3, 0.99])
 @pytest.mark.parametrize("scaled", [20, 40, 41, 90])
 def test_a_margin_shows_what_lies_around_the_same_place(scaled: int, draw: float) -> None:
