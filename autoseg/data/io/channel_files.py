@@ -13,6 +13,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autoseg.files import file_state
+
 if TYPE_CHECKING:
     _Base = Path
 else:
@@ -53,8 +55,8 @@ def files_of(path: Path) -> tuple[Path, ...]:
 
 
 def state_of(path: Path) -> str:
-    """Size in bytes and time of the last change in nanoseconds of each file. Raises: OSError: one does not exist."""
-    return " ".join(f"{status.st_size} {status.st_mtime_ns}" for status in (file.stat() for file in files_of(path)))
+    """Size in bytes and time of the last change in nanoseconds of each file, as `file_state`."""
+    return " ".join(f"{size} {changed}" for size, changed in map(file_state, files_of(path)))
 
 
 def _shared(ways: Sequence[Sequence[str]]) -> int:
