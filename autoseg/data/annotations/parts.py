@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from autoseg.data.annotations.folder import Folder
-from autoseg.data.annotations.regions import AnnotatedImage, AnnotationSet, Bitmap, Drawing, Region, by_area
+from autoseg.data.annotations.regions import AnnotationSet, Drawing, Region, by_area
 from autoseg.data.discovery.folder_layouts import IMAGE_WORDS, MASK_WORDS, role_of, split_of, words_of
 from autoseg.data.discovery.pairs import MASK_VARIANTS
 from autoseg.data.io.masks import MIDDLE, look_at_mask, read_mask
@@ -62,11 +62,11 @@ def find(folder: Folder) -> AnnotationSet | None:
             f" than one class; say which is meant, with data.splits: {{train: {{images: ..., masks: {places[0]}}}}}",
             code="folders-tie",
         )
-    sets: dict[str | None, list[AnnotatedImage]] = defaultdict(list)
-    for image, parts in sorted(found.items()):
-        sets[folder.split(image)].append(AnnotatedImage(image, parts[0][1], partial(read, tuple(parts))))
     names = sorted({name for parts in found.values() for name, _ in parts})
-    return AnnotationSet("parts", "several masks an image", sets, files, ORDER, names)
+    result = AnnotationSet("parts", "several masks an image", ORDER, files, names=names)
+    for image, parts in sorted(found.items()):
+        result.add(folder.split(image), image, parts[0][1], partial(read, tuple(parts)))
+    return result
 
 
 def read(parts: Sequence[tuple[str, Path]]) -> Drawing:
@@ -76,7 +76,7 @@ def read(parts: Sequence[tuple[str, Path]]) -> Drawing:
         facts = look_at_mask(file)
         blurred = facts.kind == "lossy" or bool(facts.shades)
         pixels = read_mask(file, MIDDLE if blurred else None) != 0
-        regions.append(Region(name, bitmap=Bitmap(0, 0, pixels)))
+        regions.append(Region.of_pixels(name, pixels))
         sizes[pixels.shape] = file
     if len(sizes) > 1:
         (first, file), (second, other) = list(sizes.items())[:2]

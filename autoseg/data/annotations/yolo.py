@@ -5,7 +5,6 @@ https://docs.ultralytics.com/datasets/segment
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from autoseg.data.annotations.folder import Folder
+from autoseg.data.annotations.folder import Folder, invalid
 from autoseg.data.annotations.regions import AnnotatedImage, AnnotationSet, Drawing, Region, by_area, ring
 from autoseg.data.io.opening import is_image, read_header
 from autoseg.data.io.reading import missing_file, unreadable
@@ -31,19 +30,19 @@ def find(folder: Folder) -> AnnotationSet | None:
         if len(file.relative_to(folder.root).parts) > 2 or not (settings := _settings(file)):
             continue
         names = _names(settings["names"], file)
-        images: dict[str | None, list[AnnotatedImage]] = defaultdict(list)
         sources = [file]
+        found = AnnotationSet("yolo", "YOLO labels", ORDER, sources, names=[names[number] for number in sorted(names)])
         for key, split in SPLITS.items():
             for image in _listed(folder, file, settings, key):
                 labels = labels_of(image)
-                images[split].append(AnnotatedImage(image, labels, partial(read, labels, image, names)))
+                found.images[split].append(AnnotatedImage(image, labels, partial(read, labels, image, names)))
                 sources.append(labels)
-        if not any(one.source.is_file() for some in images.values() for one in some):
+        empty = sum(not labels.is_file() for labels in sources[1:])
+        if empty == len(sources) - 1:
             continue
-        empty = sum(not one.source.is_file() for some in images.values() for one in some)
-        said = [f"{counted(empty, 'image')} without a label file hold no object"] if empty else []
-        order = [names[number] for number in sorted(names)]
-        return AnnotationSet("yolo", "YOLO labels", images, sources, ORDER, order, said)
+        if empty:
+            found.said.append(f"{counted(empty, 'image')} without a label file hold no object")
+        return found
     return None
 
 
@@ -142,7 +141,7 @@ def _region(cells: list[str], size: tuple[int, int], names: Mapping[int, str], l
     try:
         values = [float(cell) for cell in cells]
     except ValueError:
-        raise DataError(f"{where}: write a class number and x y pairs; correct it", code="annotation-invalid") from None
+        raise invalid(f"{where}: write a class number and x y pairs", "correct it") from None
     if len(values) == 5:
         raise DataError(
             f"{where} has a box of an object detector, which is no outline; export polygons", code="boxes-not-regions"
@@ -154,6 +153,6 @@ def _region(cells: list[str], size: tuple[int, int], names: Mapping[int, str], l
             code="unknown-class",
         )
     if len(values) % 2 == 0:
-        raise DataError(f"{where}: an x has no y; correct it", code="annotation-invalid")
+        raise invalid(f"{where}: an x has no y", "correct it")
     corners = np.array(values[1:]).reshape(-1, 2) * (size[1], size[0])
-    return Region(names[int(values[0])], ((ring(corners, Path(where)),),))
+    return Region.of(names[int(values[0])], ring(corners, where))
