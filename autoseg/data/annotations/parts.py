@@ -46,23 +46,21 @@ def find(folder: Folder) -> AnnotationSet | None:
     if not found:
         return None
     files = [file for some in found.values() for _, file in some]
-    if by_folder and all(_ANNOTATOR.fullmatch(name) or role_of(name) for some in found.values() for name, _ in some):
-        places = sorted({file.parent.relative_to(folder.root).as_posix() for file in files})
-        raise DataError(
-            f"{folder.root} has masks of the same images in {places[0]} and {places[1]}, whose names tell no class; say"
-            f" which are meant, with data.splits: {{train: {{images: ..., masks: {places[0]}}}}}",
-            code="folders-tie",
-        )
-    if strange := _not_binary(files):
+    names = sorted({name for parts in found.values() for name, _ in parts})
+    why = None
+    if by_folder and all(_ANNOTATOR.fullmatch(name) or role_of(name) for name in names):
+        why = "whose names tell no class"
+    elif strange := _not_binary(files):
         if not by_folder:
             return None
+        why = f"and {strange.name} shows more than one class"
+    if why:
         places = sorted({file.parent.relative_to(folder.root).as_posix() for file in files})
         raise DataError(
-            f"{folder.root} has masks of the same images in {places[0]} and {places[1]}, and {strange.name} shows more"
-            f" than one class; say which is meant, with data.splits: {{train: {{images: ..., masks: {places[0]}}}}}",
+            f"{folder.root} has masks of the same images in {places[0]} and {places[1]}, {why}; say which are meant,"
+            f" with data.splits: {{train: {{images: ..., masks: {places[0]}}}}}",
             code="folders-tie",
         )
-    names = sorted({name for parts in found.values() for name, _ in parts})
     result = AnnotationSet("parts", "several masks an image", ORDER, files, names=names)
     for image, parts in sorted(found.items()):
         result.add(folder.split(image), image, parts[0][1], partial(read, tuple(parts)))
@@ -106,8 +104,7 @@ def _by_folder(folder: Folder, images: Sequence[Path], masks: Sequence[Path]) ->
         by_stem[image.stem].append(image)
     groups: dict[Path, dict[Path, Path]] = defaultdict(dict)
     for mask in masks:
-        endings = [ending for ending in MASK_VARIANTS if mask.stem.endswith(ending)]
-        stems = [mask.stem, *(mask.stem.removesuffix(ending) for ending in endings)]
+        stems = [mask.stem.removesuffix(ending) for ending in MASK_VARIANTS]
         stem = next((stem for stem in stems if stem in by_stem), None)
         if stem is not None:
             image = _nearest(by_stem[stem], mask, folder)
