@@ -15,14 +15,8 @@ from typing import NamedTuple
 
 from autoseg.config.data import SplitConfig
 from autoseg.data.discovery.channels import channel_patterns, channels_in_one_folder
-from autoseg.data.discovery.pairs import (
-    Index,
-    are_named_alike,
-    index_files,
-    match_names,
-    pairs_in_one_folder,
-    shared_length,
-)
+from autoseg.data.discovery.pairs import Index, are_named_alike, index_files, match_names, pairs_in_one_folder
+from autoseg.data.io.channel_files import shared_length
 from autoseg.data.io.colour_tables import Colours
 from autoseg.data.io.opening import is_hidden, is_image
 from autoseg.errors import DataError

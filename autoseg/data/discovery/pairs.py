@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice, takewhile
+from itertools import islice
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 from autoseg.config.data import DataConfig, SplitConfig
 from autoseg.data.discovery.lists import find_listed, plain, read_list
-from autoseg.data.io.channel_files import ChannelFiles
+from autoseg.data.io.channel_files import ChannelFiles, shared_length
 from autoseg.data.io.opening import IMAGE_SUFFIXES, is_hidden, is_image
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
@@ -248,12 +248,6 @@ def _keys(names: Iterable[str]) -> dict[str, str]:
     }
 
 
-def shared_length(sequences: Iterable[Sequence[str]]) -> int:
-    """Length of the beginning that all sequences share; 0 if there are fewer than two."""
-    alike = takewhile(lambda column: len(column) > 1 and len(set(column)) == 1, zip(*sequences, strict=False))
-    return sum(1 for _ in alike)
-
-
 def _parts_of(name: str, masks: Index, own_folder: bool) -> list[str]:
     """The masks of parts of an image, such as its objects: `a_0` and `a_1` of `a`, `007_hair` of `7`.
 
@@ -397,7 +391,7 @@ def with_channels(files: Index, patterns: Sequence[str]) -> tuple[Index, dict[st
     faults: dict[str, DataError] = {}
     for name, by_pattern in found.items():
         own = [by_pattern[pattern][0] for pattern in patterns if pattern in by_pattern]
-        images[name] = [ChannelFiles.of(own) if len(patterns) > 1 else own[0]]
+        images[name] = [ChannelFiles.of(own) if len(own) > 1 else own[0]]
         lacking = [pattern.replace("*", name) for pattern in patterns if pattern not in by_pattern]
         twice = next((paths for paths in by_pattern.values() if len(paths) > 1), None)
         if lacking:

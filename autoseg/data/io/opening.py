@@ -92,10 +92,14 @@ class Opened(NamedTuple):
     nodata: float | None = None
     """The value of pixels without data, as GDAL writes it into TIFFs."""
 
+    @property
+    def is_upright(self) -> bool:
+        """Whether `content` is already turned for viewing."""
+        return isinstance(self.content, Image.Image) and self.content.format == "TIFF"
+
     def turned(self, pixels: NDArray[Any], upright: bool) -> NDArray[Any]:
         """Pixels of `content`, (H, W, ...), as stored or turned for viewing."""
-        is_upright = isinstance(self.content, Image.Image) and self.content.format == "TIFF"
-        if upright == is_upright:
+        if upright == self.is_upright:
             return pixels
         return turn(pixels, self.orientation if upright else {6: 8, 8: 6}.get(self.orientation, self.orientation))
 
