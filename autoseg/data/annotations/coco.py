@@ -10,7 +10,6 @@ from typing import Any
 
 from autoseg.data.annotations.folder import Folder, class_name, image_extent, invalid, read_json
 from autoseg.data.annotations.regions import AnnotatedImage, AnnotationSet, Drawing, Region, by_area, ring, runs
-from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
 ORDER = "a smaller region covers a larger one, and both cover crowds"
@@ -30,7 +29,7 @@ def is_mine(content: Any) -> bool:
 
 def find(folder: Folder, files: Sequence[Path]) -> AnnotationSet:
     """The annotations in files of this format. Raises: DataError: one that makes no sense."""
-    result = AnnotationSet("coco", "COCO annotations", ORDER, files)
+    result = AnnotationSet("coco", ORDER, files)
     categories: dict[int, str] = {}
     used: set[int] = set()
     for file in files:
@@ -52,8 +51,7 @@ def find(folder: Folder, files: Sequence[Path]) -> AnnotationSet:
                 code="boxes-not-regions",
             )
         used.update(one["category_id"] for one in content["annotations"] if one.get("segmentation"))
-        if boxes:
-            result.said.append(f"{counted(boxes, 'box')} of {file.name} without a region left out")
+        result.say(boxes, "box", f"of {file.name} without a region left out")
     empty = [categories[key] for key in sorted(categories) if key not in used] if used else []
     if empty:
         some = ", ".join(empty[:8]) + ", ..." * (len(empty) > 8)

@@ -11,7 +11,6 @@ from xml.etree.ElementTree import Element
 from autoseg.data.annotations.folder import Folder, class_name, image_extent, invalid
 from autoseg.data.annotations.regions import AnnotationSet, Drawing, Region, box, ellipse, ring, runs, turned
 from autoseg.data.io.reading import missing_file, unreadable
-from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
 ORDER = "a greater z_order covers a lower one, and of equals the later shape the earlier one"
@@ -21,7 +20,7 @@ WITHOUT_AREA = ("polyline", "points", "skeleton", "cuboid", "tag")
 def find(folder: Folder) -> AnnotationSet | None:
     """The annotations of a folder; None if there are none. Raises: DataError: one that makes no sense."""
     sources: list[Path] = []
-    found = AnnotationSet("cvat", "CVAT annotations", ORDER, sources)
+    found = AnnotationSet("cvat", ORDER, sources)
     names: list[str] = []
     without_area = 0
     for file in folder.texts[".xml"]:
@@ -37,8 +36,7 @@ def find(folder: Folder) -> AnnotationSet | None:
             names += [class_name(one.get("label"), file, "a shape") for one in element if one.tag in SHAPES]
     if not sources:
         return None
-    if without_area:
-        found.said.append(f"{counted(without_area, 'shape')} without area left out")
+    found.say(without_area, "shape", "without area left out")
     found.names = list(dict.fromkeys(names))
     return found
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from autoseg.data.annotations.folder import Folder, class_name, image_extent, invalid, number, read_json
 from autoseg.data.annotations.regions import AnnotationSet, Drawing, Region, box, ellipse, ring, turned
 from autoseg.data.io.opening import is_image
-from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
 ORDER = "a later region covers an earlier one"
@@ -34,7 +33,7 @@ def is_mine(content: Any) -> bool:
 
 def find(folder: Folder, files: Sequence[Path]) -> AnnotationSet:
     """The annotations in files of this format. Raises: DataError: one that makes no sense."""
-    found = AnnotationSet("label_studio", "Label Studio annotations", ORDER, files)
+    found = AnnotationSet("label_studio", ORDER, files)
     names: set[str] = set()
     unfinished = several = 0
     for file in files:
@@ -48,10 +47,8 @@ def find(folder: Folder, files: Sequence[Path]) -> AnnotationSet:
             image = _image(folder, file, task)
             found.add(folder.split(image, file), image, file, partial(read, results, file))
             names.update(_name(one, file) for one in results)
-    if unfinished:
-        found.said.append(f"{counted(unfinished, 'task')} without an annotation left out")
-    if several:
-        found.said.append(f"{counted(several, 'image')} annotated by several people: the last annotation counts")
+    found.say(unfinished, "task", "without an annotation left out")
+    found.say(several, "image", "annotated by several people: the last annotation counts")
     found.names = sorted(names)
     return found
 

@@ -14,7 +14,6 @@ from PIL import Image
 
 from autoseg.data.annotations.folder import Folder, class_name, image_extent, invalid, read_json
 from autoseg.data.annotations.regions import AnnotationSet, Drawing, Points, Region, box, ellipse, ring
-from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
 ORDER = "a later shape covers an earlier one"
@@ -28,7 +27,7 @@ def is_mine(content: Any) -> bool:
 
 def find(folder: Folder, files: Sequence[Path]) -> AnnotationSet:
     """The annotations in files of this format. Raises: DataError: one that makes no sense."""
-    found = AnnotationSet("labelme", "labelme annotations", ORDER, files)
+    found = AnnotationSet("labelme", ORDER, files)
     names: set[str] = set()
     without_area = 0
     for file in files:
@@ -42,10 +41,8 @@ def find(folder: Folder, files: Sequence[Path]) -> AnnotationSet:
                 names.add(class_name(shape.get("label"), file, "a shape"))
         image = _image(folder, file, content)
         found.add(folder.split(file, image), image, file, partial(read, file))
-    if without_area:
-        found.said.append(f"{counted(without_area, 'point')} or lines, which have no area, left out")
-    if missing := len(set(folder.images) - found.annotated):
-        found.said.append(f"{counted(missing, 'image')} without an annotation left out")
+    found.say(without_area, "point", "or lines, which have no area, left out")
+    found.say(len(set(folder.images) - found.annotated), "image", "without an annotation left out")
     found.names = _labels_file(folder.root, names) or sorted(names)
     return found
 
@@ -56,14 +53,12 @@ def read(file: Path) -> Drawing:
     size = None
     if content.get("imageHeight") is not None and content.get("imageWidth") is not None:
         size = image_extent(content["imageHeight"], content["imageWidth"], file)
-    drawn = (_region(shape, file) for shape in content["shapes"])
-    return Drawing(size, [region for region in drawn if region is not None])
+    shapes = [shape for shape in content["shapes"] if shape.get("shape_type") not in WITHOUT_AREA]
+    return Drawing(size, [_region(shape, file) for shape in shapes])
 
 
-def _region(shape: dict[str, Any], file: Path) -> Region | None:
+def _region(shape: dict[str, Any], file: Path) -> Region:
     kind, points = shape.get("shape_type") or "polygon", shape.get("points")
-    if kind in WITHOUT_AREA:
-        return None
     name = class_name(shape.get("label"), file, "a shape")
     if kind == "polygon":
         return Region.of(name, ring(points, file, f"a polygon of {name!r}"))

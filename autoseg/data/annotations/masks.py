@@ -30,8 +30,7 @@ from autoseg.files import cache_folder, digest, file_state, one_line, write_text
 
 IN_JSON = {"labelme": labelme, "coco": coco, "label_studio": label_studio, "supervisely": supervisely}
 OTHERS = {"yolo": yolo, "cvat": cvat}
-FORMATS = (*IN_JSON, *OTHERS)
-"""Values of `data.layout` for annotations; `parts`, several masks an image, is another one."""
+"""Values of `data.layout` for annotations, and their readers; `parts`, several masks an image, is another one."""
 ALL = "all"
 """The split of images that no folder or file assigns to one."""
 VERSION = 1

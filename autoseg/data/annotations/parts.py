@@ -61,7 +61,7 @@ def find(folder: Folder) -> AnnotationSet | None:
             f" with data.splits: {{train: {{images: ..., masks: {places[0]}}}}}",
             code="folders-tie",
         )
-    result = AnnotationSet("parts", "several masks an image", ORDER, files, names=names)
+    result = AnnotationSet("parts", ORDER, files, names=names)
     for image, parts in sorted(found.items()):
         result.add(folder.split(image), image, parts[0][1], partial(read, tuple(parts)))
     return result
@@ -87,14 +87,11 @@ def read(parts: Sequence[tuple[str, Path]]) -> Drawing:
 
 
 def _images_and_masks(folder: Folder) -> tuple[list[Path], list[Path]]:
-    images: list[Path] = []
-    masks: list[Path] = []
+    by_role: dict[str | None, list[Path]] = defaultdict(list)
     for path in folder.images:
-        parts = path.relative_to(folder.root).parts[:-1]
-        roles = [role for role in map(role_of, parts) if role]
-        (masks if roles and roles[-1] == "mask" else images).append(path)
-    named = [path for path in images if any(role_of(part) for part in path.relative_to(folder.root).parts[:-1])]
-    return named or images, masks
+        folders = path.relative_to(folder.root).parts[:-1]
+        by_role[next(filter(None, map(role_of, reversed(folders))), None)].append(path)
+    return by_role["image"] or by_role[None], by_role["mask"]
 
 
 def _by_folder(folder: Folder, images: Sequence[Path], masks: Sequence[Path]) -> Found:

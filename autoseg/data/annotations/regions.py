@@ -17,8 +17,10 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.config.data import ANNOTATIONS
 from autoseg.data.annotations.folder import invalid
 from autoseg.data.io.arrays import check_pixels
+from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
 Points: TypeAlias = NDArray[np.float64]
@@ -80,7 +82,6 @@ class AnnotationSet:
 
     layout: str
     """Its name as `data.layout`."""
-    title: str
     order: str
     """Which region covers which, in words."""
     sources: Sequence[Path]
@@ -93,6 +94,16 @@ class AnnotationSet:
     """What else must be said, a line each."""
     annotated: set[Path] = field(default_factory=set)
     """The images that `add` added."""
+
+    def say(self, number: int, noun: str, what: str) -> None:
+        """Say `what` of a number of things, if there are any."""
+        if number:
+            self.said.append(f"{counted(number, noun)} {what}")
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return ANNOTATIONS[self.layout]
 
     def add(self, split: str | None, image: Path, source: Path, read: Callable[[], Drawing]) -> None:
         """Add an `AnnotatedImage` to a split. Raises: DataError: the image has an annotation already."""

@@ -15,7 +15,6 @@ from PIL import Image
 
 from autoseg.data.annotations.folder import Folder, class_name, image_extent, invalid, read_json
 from autoseg.data.annotations.regions import AnnotatedImage, AnnotationSet, Bitmap, Drawing, Region, box, ring
-from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
 ORDER = "a later object covers an earlier one"
@@ -37,7 +36,7 @@ def find(folder: Folder, files: Sequence[Path]) -> AnnotationSet:
     if not metas:
         raise DataError(f"{folder.root} has annotations of Supervisely, but no meta.json; add it", code="file-missing")
     names = [class_name(one.get("title"), file, "a class") for file in metas for one in read_json(file)["classes"]]
-    found = AnnotationSet("supervisely", "Supervisely annotations", ORDER, files, names=list(dict.fromkeys(names)))
+    found = AnnotationSet("supervisely", ORDER, files, names=list(dict.fromkeys(names)))
     without_area = 0
     for file in (file for file in files if file not in metas):
         content = read_json(file)
@@ -45,8 +44,7 @@ def find(folder: Folder, files: Sequence[Path]) -> AnnotationSet:
         image = folder.image(file.stem, [file.parent.parent / "img"], file)
         tags = folder.split(*(str(tag.get("name", "")) for tag in content.get("tags", ())))
         found.images[tags or folder.split(file)].append(AnnotatedImage(image, file, partial(read, file)))
-    if without_area:
-        found.said.append(f"{counted(without_area, 'object')} without area left out")
+    found.say(without_area, "object", "without area left out")
     return found
 
 

@@ -16,7 +16,6 @@ from autoseg.data.annotations.folder import Folder, invalid
 from autoseg.data.annotations.regions import AnnotatedImage, AnnotationSet, Drawing, Region, by_area, ring
 from autoseg.data.io.opening import is_image, read_header
 from autoseg.data.io.reading import missing_file, unreadable
-from autoseg.data.wording import counted
 from autoseg.errors import DataError
 from autoseg.files import read_yaml
 
@@ -31,7 +30,7 @@ def find(folder: Folder) -> AnnotationSet | None:
             continue
         names = _names(settings["names"], file)
         sources = [file]
-        found = AnnotationSet("yolo", "YOLO labels", ORDER, sources, names=[names[number] for number in sorted(names)])
+        found = AnnotationSet("yolo", ORDER, sources, names=[names[number] for number in sorted(names)])
         for key, split in SPLITS.items():
             for image in _listed(folder, file, settings, key):
                 labels = labels_of(image)
@@ -40,8 +39,7 @@ def find(folder: Folder) -> AnnotationSet | None:
         empty = sum(not labels.is_file() for labels in sources[1:])
         if empty == len(sources) - 1:
             continue
-        if empty:
-            found.said.append(f"{counted(empty, 'image')} without a label file hold no object")
+        found.say(empty, "image", "without a label file hold no object")
         return found
     return None
 
