@@ -18,13 +18,10 @@ KEYS = {"images", "annotations", "categories"}
 
 def is_mine(content: Any) -> bool:
     """Whether JSON is of COCO, with regions of at least one image or of none."""
-    if not isinstance(content, dict) or not content.keys() >= KEYS:
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in KEYS):
         return False
-    lists = all(isinstance(content[key], list) for key in KEYS)
-    annotations = content["annotations"] if lists else []
-    return lists and (
-        not annotations or any(isinstance(one, dict) and "segmentation" in one for one in annotations[:50])
-    )
+    some = content["annotations"][:50]
+    return not some or any(isinstance(one, dict) and "segmentation" in one for one in some)
 
 
 def find(folder: Folder, files: Sequence[Path]) -> AnnotationSet:

@@ -188,7 +188,7 @@ def _names(images: Sequence[tuple[str, AnnotatedImage]]) -> dict[tuple[str, Path
 def _mask(one: AnnotatedImage, labels: Mapping[str, int]) -> NDArray[Any]:
     drawing = one.read()
     size = read_header(one.image).upright_size if drawing.size is None else drawing.size
-    return paint(drawing, size, labels, 0, one.source)
+    return paint(drawing, size, labels, one.source)
 
 
 def _record(place: Path, state: str) -> dict[str, Any] | None:

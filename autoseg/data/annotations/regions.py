@@ -193,13 +193,13 @@ def _shoelace(corners: Points) -> float:
 # --- painting ---------------------------------------------------------------------------------------------------------
 
 
-def paint(drawing: Drawing, size: tuple[int, int], labels: Mapping[str, int], empty: int, source: Path) -> NDArray[Any]:
-    """A mask (H, W) of uint16: the labels of the regions, and `empty` where there is none.
+def paint(drawing: Drawing, size: tuple[int, int], labels: Mapping[str, int], source: Path) -> NDArray[Any]:
+    """A mask (H, W) of uint16: the labels of the regions, and 0 where there is none.
 
     Raises: DataError: a region outside the image, or of a class that `labels` does not have.
     """
     check_pixels(source, size)
-    mask = np.full(size, empty, dtype=np.uint16)
+    mask = np.zeros(size, dtype=np.uint16)
     for region in drawing.regions:
         if region.name not in labels:
             raise DataError(

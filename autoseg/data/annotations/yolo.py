@@ -127,11 +127,8 @@ def read(labels: Path, image: Path, names: Mapping[int, str]) -> Drawing:
         return Drawing(size, [])
     with unreadable(labels, "text", "export it again", OSError, UnicodeDecodeError), missing_file(labels):
         lines = labels.read_text(encoding="utf-8-sig").splitlines()
-    regions = []
-    for row, line in enumerate(lines, start=1):
-        if cells := line.split():
-            regions.append(_region(cells, size, names, labels, row))
-    return Drawing(size, by_area(regions))
+    rows = ((row, line.split()) for row, line in enumerate(lines, start=1))
+    return Drawing(size, by_area(_region(cells, size, names, labels, row) for row, cells in rows if cells))
 
 
 def _region(cells: list[str], size: tuple[int, int], names: Mapping[int, str], labels: Path, row: int) -> Region:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -215,14 +216,13 @@ def are_named_alike(images: Index, masks: Index) -> bool:
 
 def _by_number(found: dict[str, list[Path]], images: Index, masks: Index) -> dict[str, list[Path]]:
     """`found`; images without a mask get the only one whose name differs in leading zeros alone."""
-    alike: dict[str, list[str]] = {}
-    for name in images:
-        alike.setdefault(_without_zeros(name), []).append(name)
+    shortened = {name: _without_zeros(name) for name in images}
+    counts = Counter(shortened.values())
     by_name: dict[str, list[Path]] = {}
     for name in masks:
         by_name.setdefault(_without_zeros(name), []).extend(masks[name])
-    alone = {name: names[0] for name, names in alike.items() if len(names) == 1 and not found[names[0]]}
-    more = {name: masks_of(plain_name, by_name, None) for plain_name, name in alone.items()}
+    alone = {name: short for name, short in shortened.items() if counts[short] == 1 and not found[name]}
+    more = {name: masks_of(short, by_name, None) for name, short in alone.items()}
     return found | {name: files for name, files in more.items() if len(files) == 1}
 
 
