@@ -92,12 +92,10 @@ def _images(
             )
         by_image[one.get("image_id")].append(one)
     found: list[AnnotatedImage] = []
-    known = set()
     sizes: dict[Path, tuple[int, int]] = {}
     for one in content["images"]:
         if not isinstance(one, dict) or not isinstance(one.get("file_name"), str):
             raise invalid(f"{file} has an image without file_name")
-        known.add(one.get("id"))
         image = folder.image(one["file_name"], beside, file)
         size = image_extent(one.get("height"), one.get("width"), file)
         if image in sizes:
@@ -105,7 +103,7 @@ def _images(
             raise DataError(f"{file} lists the image {one['file_name']} twice{differ}; remove one", code="image-twice")
         sizes[image] = size
         found.append(AnnotatedImage(image, file, partial(_drawing, by_image.get(one.get("id"), []), size, names, file)))
-    if strays := by_image.keys() - known:
+    if strays := by_image.keys() - {one.get("id") for one in content["images"]}:
         raise DataError(
             f"{file} has annotations of the image {next(iter(strays))!r}, which it does not list; correct it",
             code="listed-file-missing",

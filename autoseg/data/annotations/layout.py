@@ -106,25 +106,20 @@ def _other(root: Path, ties: Sequence[Folders]) -> Folders | None:
         if not names:  # more images
             return other
         for name in names:
-            if not (_alike(images[name][0], other_images[name][0]) and _equal(own[name][0], matches[name][0])):
+            if not _alike((images[name][0], other_images[name][0]), (own[name][0], matches[name][0])):
                 return other
     return None
 
 
-def _equal(mask: Path, other: Path) -> bool:
+def _alike(images: tuple[Path, Path], masks: tuple[Path, Path]) -> bool:
+    """Whether two files show the same image, perhaps in another format, and have equal masks."""
     try:
-        return mask == other or np.array_equal(read_mask(mask), read_mask(other))
+        if masks[0] != masks[1] and not np.array_equal(read_mask(masks[0]), read_mask(masks[1])):
+            return False
+        if images[0] == images[1]:
+            return True
+        one, two = (read_image(path, channels=read_header(path).channels) for path in images)
     except DataError:  # in colour, or no mask: another reading
-        return False
-
-
-def _alike(image: Path, other: Path) -> bool:
-    """Whether two files show the same image, perhaps in another format."""
-    if image == other:
-        return True
-    try:
-        one, two = (read_image(path, channels=read_header(path).channels) for path in (image, other))
-    except DataError:
         return False
     return one.shape == two.shape and float(np.abs(one.astype(np.float64) - two).mean()) < LEAST_CHANGE
 

@@ -106,11 +106,9 @@ def _by_folder(folder: Folder, images: Sequence[Path], masks: Sequence[Path]) ->
         if stem is not None:
             image = _nearest(by_stem[stem], mask, folder)
             groups[mask.parent][image] = mask
-    covered = {place: len(some) for place, some in groups.items()}
-    if len(groups) < 2 or max(covered.values()) < LEAST_SHARE * len(images):
-        return {}
+    most = max(map(len, groups.values()), default=0)
     twice = sum(sum(image in some for some in groups.values()) > 1 for image in images)
-    if twice < LEAST_SHARE * max(covered.values()):
+    if len(groups) < 2 or most < LEAST_SHARE * len(images) or twice < LEAST_SHARE * most:
         return {}
     names = _distinct({place: words_of(place.relative_to(folder.root).as_posix()) for place in groups})
     found: dict[Path, list[tuple[str, Path]]] = defaultdict(list)

@@ -90,16 +90,10 @@ def _place(folder: Folder, file: Path, settings: Mapping[str, Any], place: str) 
     base = settings.get("path")
     relative = Path(place.replace("\\", "/"))
     starts = [file.parent / str(base).replace("\\", "/")] if base else []
-    for start in (*starts, file.parent, folder.root):
-        found = (start / relative).resolve()
-        if found.exists() and found.is_relative_to(folder.root):
-            return found
+    places = [(start / relative).resolve() for start in (*starts, file.parent, folder.root)]
     parts = [part for part in relative.parts if part not in ("..", ".", "/")]  # Roboflow writes ../train/images
-    for first in range(len(parts)):
-        found = folder.root.joinpath(*parts[first:])
-        if found.exists():
-            return found
-    return None
+    places += [folder.root.joinpath(*parts[first:]) for first in range(len(parts))]
+    return next((place for place in places if place.exists() and place.is_relative_to(folder.root)), None)
 
 
 def _lines(folder: Folder, listing: Path) -> Iterator[Path]:
