@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -123,6 +124,20 @@ def replace(temporary: Path, path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
+
+
+def digest(content: object) -> str:
+    """The SHA-256 of what JSON can hold, in hexadecimal digits; it names files in the cache folder."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def file_state(path: Path) -> tuple[int, int]:
+    """Size in bytes and time of the last change in nanoseconds; zeros if the file does not exist."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
 
 
 def cache_folder(cache_dir: str | Path | None = None) -> Path:

@@ -20,8 +20,21 @@ PixelType = Literal["uint8", "uint16", "float32"]
 Orientation = Literal["upright", "stored", "by_size"]
 Byte = Annotated[Whole, Field(ge=0, le=255)]
 
-ANNOTATIONS = ("labelme", "coco", "label_studio", "supervisely", "yolo", "cvat", "parts")
-"""Values of `data.layout` for annotations; parts: several masks an image, such as a folder for each class."""
+ANNOTATIONS = {
+    "labelme": "labelme annotations",
+    "coco": "COCO annotations",
+    "label_studio": "Label Studio annotations",
+    "supervisely": "Supervisely annotations",
+    "yolo": "YOLO labels",
+    "cvat": "CVAT annotations",
+    "parts": "several masks an image",
+}
+"""Values of `data.layout` for annotations, and their titles; parts: such as a folder of masks for each class."""
+TITLES = ANNOTATIONS | {
+    "generated": "generated images",
+    "folder": "a folder of images and masks",
+    "list": "lists of images and masks",
+}
 LAYOUTS = ("auto", "generated", "folder", "list", *ANNOTATIONS)
 """Values of `data.layout` besides the data sets in `data_sets/`."""
 FOLDER, GROUP_TABLE = "folder", re.compile(r"csv:(.+):([^:]+)")

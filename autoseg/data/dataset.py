@@ -70,7 +70,7 @@ class FolderDataset(SegmentationDataset):
 
     def sources(self) -> list[tuple[str, str]]:
         """The files of each sample, and their sizes and times of change."""
-        return [(f"{image}\n{mask}", f"{_state(image)} {_state(mask)}") for _, image, mask in self._pairs]
+        return [(f"{image}\n{mask}", f"{state_of(image)} {state_of(mask)}") for _, image, mask in self._pairs]
 
     def image_path(self, index: int) -> Path:
         """The image's file, or the path that stands for its files."""
@@ -270,11 +270,3 @@ def check_sizes(image: Path, size: tuple[int, int], mask: Path, mask_size: tuple
 def show_size(size: tuple[int, int]) -> str:
     """(H, W) as `640x480`, width first, as image viewers write it."""
     return f"{size[1]}x{size[0]}"
-
-
-def _state(path: Path) -> str:
-    """Sizes and times of the last change of an image's files; empty if one does not exist."""
-    try:
-        return state_of(path)
-    except OSError:
-        return ""

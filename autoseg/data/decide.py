@@ -18,7 +18,7 @@ from autoseg.config.data import DataConfig, Orientation
 from autoseg.data.base import LABELS
 from autoseg.data.discovery.label_names import names_beside
 from autoseg.data.discovery.label_values import TOPS, LabelReading, listed, read_labels
-from autoseg.data.discovery.pairs import shared_length
+from autoseg.data.io.channel_files import shared_length
 from autoseg.data.io.colour_tables import (
     MOST_COLOURS,
     Colour,

@@ -7,7 +7,6 @@ looked at again only if its size in bytes or its time of change has changed.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from autoseg.data.io.masks import MaskFacts, look_at_mask
 from autoseg.data.io.opening import Header, read_header
 from autoseg.data.loading.threads import Progress, in_threads
 from autoseg.errors import DataError
-from autoseg.files import write_text
+from autoseg.files import digest, write_text
 
 VERSION = 3
 
@@ -44,7 +43,7 @@ class PairLook(NamedTuple):
 def look_at(places: Sequence[tuple[str, Pair]], cache: Path, progress: Progress | None = None) -> list[PairLook]:
     """Look at the (split, pair) of a data set. `progress(done, total)` is called after each pair."""
     parents = sorted({str(pair[2].parent) for _, pair in places})
-    file = cache / "looks" / f"{hashlib.sha256(json.dumps([VERSION, parents]).encode()).hexdigest()[:24]}.json"
+    file = cache / "looks" / f"{digest([VERSION, parents])[:24]}.json"
     known = _read(file)
     fresh: dict[str, Any] = {}
 
@@ -67,10 +66,7 @@ def look_at(places: Sequence[tuple[str, Pair]], cache: Path, progress: Progress 
 def _seen(path: Path, kind: str, known: dict[str, Any], fresh: dict[str, Any]) -> Any:
     """The facts of a file; errors are found anew each time."""
     look, pack, unpack = _KINDS[kind]
-    try:
-        key = f"{kind} {path} {state_of(path)}"
-    except OSError:
-        key = ""
+    key = f"{kind} {path} {state_of(path)}"
     if key in known:
         fresh[key] = known[key]
         with contextlib.suppress(TypeError, ValueError, KeyError):  # a damaged file of facts
@@ -79,8 +75,7 @@ def _seen(path: Path, kind: str, known: dict[str, Any], fresh: dict[str, Any]) -
         facts = look(path)
     except DataError as reason:
         return reason
-    if key:
-        fresh[key] = pack(facts)
+    fresh[key] = pack(facts)
     return facts
 
 

@@ -8,11 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from autoseg.data.annotations.folder import Folder, class_name, image_extent, read_json
-from autoseg.data.annotations.regions import AnnotatedImage, AnnotationSet, Bitmap, Drawing, Region, by_area, ring, runs
-from autoseg.data.wording import counted
+from autoseg.data.annotations.folder import Folder, class_name, image_extent, invalid, read_json
+from autoseg.data.annotations.regions import AnnotatedImage, AnnotationSet, Drawing, Region, by_area, ring, runs
 from autoseg.errors import DataError
 
 ORDER = "a smaller region covers a larger one, and both cover crowds"
@@ -21,21 +18,17 @@ KEYS = {"images", "annotations", "categories"}
 
 def is_mine(content: Any) -> bool:
     """Whether JSON is of COCO, with regions of at least one image or of none."""
-    if not isinstance(content, dict) or not content.keys() >= KEYS:
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in KEYS):
         return False
-    lists = all(isinstance(content[key], list) for key in KEYS)
-    annotations = content["annotations"] if lists else []
-    return lists and (
-        not annotations or any(isinstance(one, dict) and "segmentation" in one for one in annotations[:50])
-    )
+    some = content["annotations"][:50]
+    return not some or any(isinstance(one, dict) and "segmentation" in one for one in some)
 
 
 def find(folder: Folder, files: Sequence[Path]) -> AnnotationSet:
     """The annotations in files of this format. Raises: DataError: one that makes no sense."""
-    images: dict[str | None, list[AnnotatedImage]] = defaultdict(list)
+    result = AnnotationSet("coco", ORDER, files)
     categories: dict[int, str] = {}
     used: set[int] = set()
-    said: list[str] = []
     for file in files:
         content = read_json(file)
         names = _categories(content, file)
@@ -48,20 +41,20 @@ def find(folder: Folder, files: Sequence[Path]) -> AnnotationSet:
         found, boxes = _images(folder, file, content, names)
         split = folder.split(file)
         for one in found:
-            images[split or folder.split(one.image)].append(one)
+            result.images[split or folder.split(one.image)].append(one)
         if boxes == len(content["annotations"]) > 0:
             raise DataError(
                 f"{file} has boxes of an object detector, and no outlines; export polygons or masks",
                 code="boxes-not-regions",
             )
         used.update(one["category_id"] for one in content["annotations"] if one.get("segmentation"))
-        if boxes:
-            said.append(f"{counted(boxes, 'box')} of {file.name} without a region left out")
+        result.say(boxes, "box", f"of {file.name} without a region left out")
     empty = [categories[key] for key in sorted(categories) if key not in used] if used else []
     if empty:
-        said.append(f"categories without a region left out: {', '.join(empty[:8])}" + ", ..." * (len(empty) > 8))
-    order = list(dict.fromkeys(categories[key] for key in sorted(categories) if not used or key in used))
-    return AnnotationSet("coco", "COCO annotations", images, files, ORDER, order, said)
+        some = ", ".join(empty[:8]) + ", ..." * (len(empty) > 8)
+        result.said.append(f"categories without a region left out: {some}")
+    result.names = list(dict.fromkeys(categories[key] for key in sorted(categories) if not used or key in used))
+    return result
 
 
 def _categories(content: Mapping[str, Any], file: Path) -> dict[int, str]:
@@ -69,7 +62,7 @@ def _categories(content: Mapping[str, Any], file: Path) -> dict[int, str]:
     for one in content["categories"]:
         key = one.get("id") if isinstance(one, dict) else None
         if not isinstance(key, int):
-            raise DataError(f"{file} has a category without an id; export it again", code="annotation-invalid")
+            raise invalid(f"{file} has a category without an id")
         names[key] = class_name(one.get("name"), file, f"category {key}")
         if (twice := next((other for other in names if other != key and names[other] == names[key]), None)) is not None:
             raise DataError(
@@ -88,7 +81,7 @@ def _images(
     boxes = 0
     for one in content["annotations"]:
         if not isinstance(one, dict):
-            raise DataError(f"{file} has an annotation that is no mapping; export it again", code="annotation-invalid")
+            raise invalid(f"{file} has an annotation that is no mapping")
         if not one.get("segmentation"):
             boxes += 1
             continue
@@ -99,12 +92,10 @@ def _images(
             )
         by_image[one.get("image_id")].append(one)
     found: list[AnnotatedImage] = []
-    known = set()
     sizes: dict[Path, tuple[int, int]] = {}
     for one in content["images"]:
         if not isinstance(one, dict) or not isinstance(one.get("file_name"), str):
-            raise DataError(f"{file} has an image without file_name; export it again", code="annotation-invalid")
-        known.add(one.get("id"))
+            raise invalid(f"{file} has an image without file_name")
         image = folder.image(one["file_name"], beside, file)
         size = image_extent(one.get("height"), one.get("width"), file)
         if image in sizes:
@@ -112,7 +103,7 @@ def _images(
             raise DataError(f"{file} lists the image {one['file_name']} twice{differ}; remove one", code="image-twice")
         sizes[image] = size
         found.append(AnnotatedImage(image, file, partial(_drawing, by_image.get(one.get("id"), []), size, names, file)))
-    if strays := by_image.keys() - known:
+    if strays := by_image.keys() - {one.get("id") for one in content["images"]}:
         raise DataError(
             f"{file} has annotations of the image {next(iter(strays))!r}, which it does not list; correct it",
             code="listed-file-missing",
@@ -151,22 +142,12 @@ def _region(one: Mapping[str, Any], size: tuple[int, int], names: Mapping[int, s
         counts = drawn.get("counts")
         lengths = uncompressed(counts, where) if isinstance(counts, str) else counts
         if not isinstance(lengths, list) or not all(isinstance(length, int) for length in lengths):
-            raise DataError(f"{where} has run lengths that are no numbers; export it again", code="annotation-invalid")
-        return Region(name, bitmap=Bitmap(0, 0, runs(lengths, size, Path(where), by_column=True)))
+            raise invalid(f"{where} has run lengths that are no numbers")
+        return Region.of_pixels(name, runs(lengths, size, where, by_column=True))
     if not isinstance(drawn, list):
-        raise DataError(f"{where} has no list of polygons; export it again", code="annotation-invalid")
-    if drawn and not isinstance(drawn[0], list):
-        drawn = [drawn]
-    polygons = []
-    for flat in drawn:
-        try:
-            corners = np.asarray(flat, dtype=np.float64).reshape(-1, 2)
-        except (TypeError, ValueError):
-            raise DataError(
-                f"{where} has a polygon that is no list of x and y; export it again", code="annotation-invalid"
-            ) from None
-        polygons.append((ring(corners, Path(where)),))
-    return Region(name, tuple(polygons))
+        raise invalid(f"{where} has no list of polygons")
+    polygons = drawn if not drawn or isinstance(drawn[0], list) else [drawn]
+    return Region(name, tuple((ring(polygon, where, flat=True),) for polygon in polygons))
 
 
 def uncompressed(text: str, where: str) -> list[int]:
@@ -179,7 +160,7 @@ def uncompressed(text: str, where: str) -> list[int]:
         more = True
         while more:
             if place >= len(letters) or not 0 <= letters[place] < 64 or shift > 60:
-                raise DataError(f"{where} has run lengths that are cut off; export it again", code="annotation-invalid")
+                raise invalid(f"{where} has run lengths that are cut off")
             value |= (letters[place] & 31) << shift
             more = bool(letters[place] & 32)
             shift += 5

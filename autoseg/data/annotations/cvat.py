@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
-from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from autoseg.data.annotations.folder import Folder, class_name, image_extent
-from autoseg.data.annotations.regions import (
-    AnnotatedImage,
-    AnnotationSet,
-    Bitmap,
-    Drawing,
-    Region,
-    box,
-    ellipse,
-    ring,
-    runs,
-    turned,
-)
+from autoseg.data.annotations.folder import Folder, class_name, image_extent, invalid
+from autoseg.data.annotations.regions import AnnotationSet, Drawing, Region, box, ellipse, ring, runs, turned
 from autoseg.data.io.reading import missing_file, unreadable
-from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
 ORDER = "a greater z_order covers a lower one, and of equals the later shape the earlier one"
@@ -32,10 +19,10 @@ WITHOUT_AREA = ("polyline", "points", "skeleton", "cuboid", "tag")
 
 def find(folder: Folder) -> AnnotationSet | None:
     """The annotations of a folder; None if there are none. Raises: DataError: one that makes no sense."""
-    images: dict[str | None, list[AnnotatedImage]] = defaultdict(list)
+    sources: list[Path] = []
+    found = AnnotationSet("cvat", ORDER, sources)
     names: list[str] = []
-    seen: set[Path] = set()
-    without_area, sources = 0, []
+    without_area = 0
     for file in folder.texts[".xml"]:
         if (tree := _tree(file)) is None:
             continue
@@ -43,17 +30,15 @@ def find(folder: Folder) -> AnnotationSet | None:
         names += [class_name(one.findtext("name"), file, "a label") for one in tree.iter("label") if len(one)]
         for element in tree.iter("image"):
             image = folder.image(element.get("name", ""), [file.parent / "images", file.parent], file)
-            if image in seen:
-                raise DataError(f"{file} annotates {image} a second time; remove one", code="image-twice")
-            seen.add(image)
             without_area += sum(shape.tag in WITHOUT_AREA for shape in element)
             split = folder.split(element.get("subset", ""), file, image)
-            images[split].append(AnnotatedImage(image, file, partial(read, element, file)))
+            found.add(split, image, file, partial(read, element, file))
             names += [class_name(one.get("label"), file, "a shape") for one in element if one.tag in SHAPES]
     if not sources:
         return None
-    said = [f"{counted(without_area, 'shape')} without area left out"] if without_area else []
-    return AnnotationSet("cvat", "CVAT annotations", images, sources, ORDER, list(dict.fromkeys(names)), said)
+    found.say(without_area, "shape", "without area left out")
+    found.names = list(dict.fromkeys(names))
+    return found
 
 
 def _tree(file: Path) -> Element | None:
@@ -84,26 +69,23 @@ def _number(shape: Element, key: str, file: Path, default: float | None = None) 
     try:
         return float(text) if text is not None or default is None else default  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        raise DataError(
-            f"{file} has {key}={text!r} in <{shape.tag}>, which is no number; export it again",
-            code="annotation-invalid",
-        ) from None
+        raise invalid(f"{file} has {key}={text!r} in <{shape.tag}>, which is no number") from None
 
 
 def _polygon(shape: Element, name: str, file: Path) -> Region:
     points = [pair.split(",") for pair in shape.get("points", "").split(";") if pair]
-    return Region(name, ((ring(points, file, f"a polygon of {name!r}"),),))
+    return Region.of(name, ring(points, file, f"a polygon of {name!r}"))
 
 
 def _box(shape: Element, name: str, file: Path) -> Region:
     left, top, right, bottom = (_number(shape, key, file) for key in ("xtl", "ytl", "xbr", "ybr"))
     centre = ((left + right) / 2, (top + bottom) / 2)
-    return Region(name, ((turned(box(left, top, right, bottom), centre, _number(shape, "rotation", file, 0.0)),),))
+    return Region.of(name, turned(box(left, top, right, bottom), centre, _number(shape, "rotation", file, 0.0)))
 
 
 def _ellipse(shape: Element, name: str, file: Path) -> Region:
     x, y, radius_x, radius_y = (_number(shape, key, file) for key in ("cx", "cy", "rx", "ry"))
-    return Region(name, ((ellipse(x, y, radius_x, radius_y, _number(shape, "rotation", file, 0.0)),),))
+    return Region.of(name, ellipse(x, y, radius_x, radius_y, _number(shape, "rotation", file, 0.0)))
 
 
 def _mask(shape: Element, name: str, file: Path) -> Region:
@@ -111,10 +93,8 @@ def _mask(shape: Element, name: str, file: Path) -> Region:
     try:
         lengths = [int(length) for length in shape.get("rle", "").split(",")]
     except ValueError:
-        raise DataError(
-            f"{file} has run lengths that are no numbers; export it again", code="annotation-invalid"
-        ) from None
-    return Region(name, bitmap=Bitmap(top, left, runs(lengths, (height, width), file)))
+        raise invalid(f"{file} has run lengths that are no numbers") from None
+    return Region.of_pixels(name, runs(lengths, (height, width), file), top, left)
 
 
 SHAPES: dict[str, Callable[[Element, str, Path], Region]] = {

@@ -15,6 +15,7 @@ from autoseg.data.discovery.pairs import within
 from autoseg.data.io.opening import is_hidden, is_image
 from autoseg.data.io.reading import missing_file, unreadable
 from autoseg.errors import DataError
+from autoseg.files import file_state
 
 MOST_FILES = 2_000_000
 TEXTS = (".json", ".xml", ".txt", ".yaml", ".yml")
@@ -91,8 +92,7 @@ class Folder:
 def read_json(path: Path) -> Any:
     """The content of a JSON file. Raises: DataError: it cannot be read."""
     with unreadable(path, "JSON", "export it again", OSError, ValueError, RecursionError), missing_file(path):
-        status = path.stat()
-        return _content(path, status.st_size, status.st_mtime_ns)
+        return _content(path, *file_state(path))
 
 
 @lru_cache(maxsize=1)  # a large file is read to recognise it, and then for what it holds
@@ -100,12 +100,15 @@ def _content(path: Path, size: int, changed: int) -> Any:
     return json.loads(path.read_text(encoding="utf-8-sig"))
 
 
+def invalid(what: str, remedy: str = "export it again") -> DataError:
+    """The error of an annotation that makes no sense. what: the place and what is wrong there."""
+    return DataError(f"{what}; {remedy}", code="annotation-invalid")
+
+
 def number(value: object, source: Path, what: str) -> float:
     """A finite number. Raises: DataError: it is none."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value or abs(value) == float("inf"):
-        raise DataError(
-            f"{source}: {what} is {value!r}, which is no number; export it again", code="annotation-invalid"
-        )
+        raise invalid(f"{source}: {what} is {value!r}, which is no number")
     return float(value)
 
 
@@ -113,7 +116,7 @@ def image_extent(height: object, width: object, source: Path) -> tuple[int, int]
     """(H, W) from an annotation. Raises: DataError: these are no lengths."""
     sides = number(height, source, "the height"), number(width, source, "the width")
     if min(sides) < 1 or any(side != int(side) for side in sides):
-        raise DataError(f"{source} says that its image is {width}x{height}; export it again", code="annotation-invalid")
+        raise invalid(f"{source} says that its image is {width}x{height}")
     return int(sides[0]), int(sides[1])
 
 

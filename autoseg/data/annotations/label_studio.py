@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,20 +12,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.data.annotations.folder import Folder, class_name, image_extent, number, read_json
-from autoseg.data.annotations.regions import (
-    AnnotatedImage,
-    AnnotationSet,
-    Bitmap,
-    Drawing,
-    Region,
-    box,
-    ellipse,
-    ring,
-    turned,
-)
+from autoseg.data.annotations.folder import Folder, class_name, image_extent, invalid, number, read_json
+from autoseg.data.annotations.regions import AnnotationSet, Drawing, Region, box, ellipse, ring, turned
 from autoseg.data.io.opening import is_image
-from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
 ORDER = "a later region covers an earlier one"
@@ -45,9 +33,8 @@ def is_mine(content: Any) -> bool:
 
 def find(folder: Folder, files: Sequence[Path]) -> AnnotationSet:
     """The annotations in files of this format. Raises: DataError: one that makes no sense."""
-    images: dict[str | None, list[AnnotatedImage]] = defaultdict(list)
-    names: Counter[str] = Counter()
-    seen: set[Path] = set()
+    found = AnnotationSet("label_studio", ORDER, files)
+    names: set[str] = set()
     unfinished = several = 0
     for file in files:
         for task in read_json(file):
@@ -58,14 +45,12 @@ def find(folder: Folder, files: Sequence[Path]) -> AnnotationSet:
             several += len(done) > 1
             results = [one for one in done[-1].get("result", ()) if one.get("type") in KINDS]
             image = _image(folder, file, task)
-            if image in seen:
-                raise DataError(f"{file} annotates {image} a second time; remove one", code="image-twice")
-            seen.add(image)
+            found.add(folder.split(image, file), image, file, partial(read, results, file))
             names.update(_name(one, file) for one in results)
-            images[folder.split(image, file)].append(AnnotatedImage(image, file, partial(read, results, file)))
-    said = [f"{counted(unfinished, 'task')} without an annotation left out"] if unfinished else []
-    said += [f"{counted(several, 'image')} annotated by several people: the last annotation counts"] if several else []
-    return AnnotationSet("label_studio", "Label Studio annotations", images, files, ORDER, sorted(names), said)
+    found.say(unfinished, "task", "without an annotation left out")
+    found.say(several, "image", "annotated by several people: the last annotation counts")
+    found.names = sorted(names)
+    return found
 
 
 def _image(folder: Folder, file: Path, task: Mapping[str, Any]) -> Path:
@@ -104,16 +89,16 @@ def _region(result: Mapping[str, Any], size: tuple[int, int], file: Path) -> Reg
     value, name = result.get("value", {}), _name(result, file)
     scale = np.array([size[1], size[0]]) / 100
     if result["type"] == "polygonlabels":
-        return Region(name, ((ring(value.get("points"), file, f"a polygon of {name!r}") * scale,),))
+        return Region.of(name, ring(value.get("points"), file, f"a polygon of {name!r}") * scale)
     if result["type"] == "brushlabels":
-        return Region(name, bitmap=Bitmap(0, 0, brush(value.get("rle"), size, file)))
+        return Region.of_pixels(name, brush(value.get("rle"), size, file))
     x, y, turn = (number(value.get(key, 0), file, key) for key in ("x", "y", "rotation"))
     if result["type"] == "ellipselabels":
         radius_x, radius_y = (number(value.get(key), file, key) for key in ("radiusX", "radiusY"))
-        return Region(name, ((ellipse(x * scale[0], y * scale[1], radius_x * scale[0], radius_y * scale[1], turn),),))
+        return Region.of(name, ellipse(x * scale[0], y * scale[1], radius_x * scale[0], radius_y * scale[1], turn))
     width, height = (number(value.get(key), file, key) for key in ("width", "height"))
     corners = box(x, y, x + width, y + height) * scale
-    return Region(name, ((turned(corners, (float(corners[0, 0]), float(corners[0, 1])), turn),),))
+    return Region.of(name, turned(corners, (float(corners[0, 0]), float(corners[0, 1])), turn))
 
 
 def brush(codes: Any, size: tuple[int, int], file: Path) -> NDArray[np.bool_]:
@@ -140,10 +125,10 @@ def brush(codes: Any, size: tuple[int, int], file: Path) -> NDArray[np.bool_]:
             if repeats:
                 values[place:end] = bits.take(word)
             else:
-                values[place:end] = list(bits.several(end - place, word))
+                values[place:end] = [bits.take(word) for _ in range(end - place)]
             place = end
     except (TypeError, ValueError, OverflowError, IndexError):
-        raise DataError(f"{file} has a brush that cannot be read; export it again", code="annotation-invalid") from None
+        raise invalid(f"{file} has a brush that cannot be read") from None
     opaque: NDArray[np.bool_] = values.reshape(*size, 4)[:, :, 3] > 0
     return opaque
 
@@ -162,6 +147,3 @@ class _Bits:
         found = int(self._text[self._place : end], 2)
         self._place = end
         return found
-
-    def several(self, times: int, count: int) -> Iterator[int]:
-        return (self.take(count) for _ in range(times))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,19 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from autoseg.data.annotations.folder import Folder, class_name, image_extent, read_json
-from autoseg.data.annotations.regions import (
-    AnnotatedImage,
-    AnnotationSet,
-    Bitmap,
-    Drawing,
-    Points,
-    Region,
-    box,
-    ellipse,
-    ring,
-)
-from autoseg.data.wording import counted
+from autoseg.data.annotations.folder import Folder, class_name, image_extent, invalid, read_json
+from autoseg.data.annotations.regions import AnnotationSet, Drawing, Points, Region, box, ellipse, ring
 from autoseg.errors import DataError
 
 ORDER = "a later shape covers an earlier one"
@@ -39,30 +27,24 @@ def is_mine(content: Any) -> bool:
 
 def find(folder: Folder, files: Sequence[Path]) -> AnnotationSet:
     """The annotations in files of this format. Raises: DataError: one that makes no sense."""
-    images: dict[str | None, list[AnnotatedImage]] = defaultdict(list)
-    names: Counter[str] = Counter()
-    without_area, annotated = 0, set[Path]()
+    found = AnnotationSet("labelme", ORDER, files)
+    names: set[str] = set()
+    without_area = 0
     for file in files:
         content = read_json(file)
         for shape in content["shapes"]:
             if not isinstance(shape, dict):
-                raise DataError(f"{file} has a shape that is no mapping; export it again", code="annotation-invalid")
+                raise invalid(f"{file} has a shape that is no mapping")
             if shape.get("shape_type") in WITHOUT_AREA:
                 without_area += 1
             else:
-                names[class_name(shape.get("label"), file, "a shape")] += 1
+                names.add(class_name(shape.get("label"), file, "a shape"))
         image = _image(folder, file, content)
-        if image in annotated:
-            raise DataError(f"{file} annotates {image}, as another file does; remove one", code="image-twice")
-        annotated.add(image)
-        images[folder.split(file, image)].append(AnnotatedImage(image, file, partial(read, file)))
-    said = []
-    if without_area:
-        said.append(f"{counted(without_area, 'point')} or lines, which have no area, left out")
-    if missing := len(set(folder.images) - annotated):
-        said.append(f"{counted(missing, 'image')} without an annotation left out")
-    order = _labels_file(folder.root, set(names)) or sorted(names)
-    return AnnotationSet("labelme", "labelme annotations", images, files, ORDER, order, said)
+        found.add(folder.split(file, image), image, file, partial(read, file))
+    found.say(without_area, "point", "or lines, which have no area, left out")
+    found.say(len(set(folder.images) - found.annotated), "image", "without an annotation left out")
+    found.names = _labels_file(folder.root, names) or sorted(names)
+    return found
 
 
 def read(file: Path) -> Drawing:
@@ -71,26 +53,24 @@ def read(file: Path) -> Drawing:
     size = None
     if content.get("imageHeight") is not None and content.get("imageWidth") is not None:
         size = image_extent(content["imageHeight"], content["imageWidth"], file)
-    drawn = (_region(shape, file) for shape in content["shapes"])
-    return Drawing(size, [region for region in drawn if region is not None])
+    shapes = [shape for shape in content["shapes"] if shape.get("shape_type") not in WITHOUT_AREA]
+    return Drawing(size, [_region(shape, file) for shape in shapes])
 
 
-def _region(shape: dict[str, Any], file: Path) -> Region | None:
+def _region(shape: dict[str, Any], file: Path) -> Region:
     kind, points = shape.get("shape_type") or "polygon", shape.get("points")
-    if kind in WITHOUT_AREA:
-        return None
     name = class_name(shape.get("label"), file, "a shape")
     if kind == "polygon":
-        return Region(name, ((ring(points, file, f"a polygon of {name!r}"),),))
+        return Region.of(name, ring(points, file, f"a polygon of {name!r}"))
     corners = _corners(points, file, f"a {kind} of {name!r}")
     (x0, y0), (x1, y1) = corners
     if kind == "rectangle":
-        return Region(name, ((box(min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)),),))
+        return Region.of(name, box(min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)))
     if kind == "circle":
         radius = float(np.hypot(x1 - x0, y1 - y0))
-        return Region(name, ((ellipse(x0, y0, radius, radius),),))
+        return Region.of(name, ellipse(x0, y0, radius, radius))
     if kind == "mask":
-        return Region(name, bitmap=Bitmap(round(y0), round(x0), _pixels(shape.get("mask"), file)))
+        return Region.of_pixels(name, _pixels(shape.get("mask"), file), round(y0), round(x0))
     raise DataError(
         f"{file} has a shape of type {kind!r}; draw it as polygon, rectangle, circle or mask", code="shape-unknown"
     )
@@ -102,7 +82,7 @@ def _corners(points: Any, file: Path, what: str) -> Points:
     except (TypeError, ValueError):
         corners = np.zeros(0)
     if corners.shape != (2, 2) or not np.isfinite(corners).all():
-        raise DataError(f"{file} has {what} without its two points; correct or remove it", code="annotation-invalid")
+        raise invalid(f"{file} has {what} without its two points", "correct or remove it")
     return corners
 
 
@@ -111,7 +91,7 @@ def _pixels(text: Any, file: Path) -> Any:
         with Image.open(io.BytesIO(base64.b64decode(str(text)))) as image:
             return np.asarray(image.convert("L")) > 0
     except Exception:  # base64 and Pillow raise many kinds
-        raise DataError(f"{file} has a mask that cannot be read; draw it again", code="annotation-invalid") from None
+        raise invalid(f"{file} has a mask that cannot be read", "draw it again") from None
 
 
 def _image(folder: Folder, file: Path, content: dict[str, Any]) -> Path:

@@ -35,9 +35,7 @@ LEAST_BACKGROUND = 0.01
 
 def find_annotated(root: Path) -> FoundLayout | None:
     """The layout of a folder of annotations of any format, unless it has masks for its images too."""
-    if _has_masks(root) or (found := annotations_in(root)) is None:
-        return None
-    return layout_of(found)
+    return None if _has_masks(root) else find_named(root, "auto")
 
 
 def find_own(find_any: Callable[[Path], FoundLayout | None], root: Path) -> FoundLayout | None:
@@ -64,7 +62,7 @@ def find_own(find_any: Callable[[Path], FoundLayout | None], root: Path) -> Foun
             )
         found = found._replace(said=(*found.said, f"{text}; the first are read"))
     place = next(iter(found.splits.values()))
-    unpaired = found.name == "folder" and place.images and place.masks and not _is_paired(root, place)
+    unpaired = found.name == "folder" and place.images and place.masks and _is_paired(root, place) is False
     if unpaired and (parts := find_named(root, "parts")):
         return parts
     return found._replace(said=(*found.said, *_left_aside(root)))
@@ -108,40 +106,42 @@ def _other(root: Path, ties: Sequence[Folders]) -> Folders | None:
         if not names:  # more images
             return other
         for name in names:
-            if not (_alike(images[name][0], other_images[name][0]) and _equal(own[name][0], matches[name][0])):
+            if not _alike((images[name][0], other_images[name][0]), (own[name][0], matches[name][0])):
                 return other
     return None
 
 
-def _equal(mask: Path, other: Path) -> bool:
+def _alike(images: tuple[Path, Path], masks: tuple[Path, Path]) -> bool:
+    """Whether two files show the same image, perhaps in another format, and have equal masks."""
     try:
-        return mask == other or np.array_equal(read_mask(mask), read_mask(other))
+        if masks[0] != masks[1] and not np.array_equal(read_mask(masks[0]), read_mask(masks[1])):
+            return False
+        if images[0] == images[1]:
+            return True
+        one, two = (read_image(path, channels=read_header(path).channels) for path in images)
     except DataError:  # in colour, or no mask: another reading
-        return False
-
-
-def _alike(image: Path, other: Path) -> bool:
-    """Whether two files show the same image, perhaps in another format."""
-    if image == other:
-        return True
-    try:
-        one, two = (read_image(path, channels=read_header(path).channels) for path in (image, other))
-    except DataError:
         return False
     return one.shape == two.shape and float(np.abs(one.astype(np.float64) - two).mean()) < LEAST_CHANGE
 
 
-def _is_paired(root: Path, place: SplitConfig) -> bool:
-    """Whether any image of a split has a mask of its own; True if its folders cannot be listed."""
+def _has_masks(root: Path) -> bool:
+    """Whether a folder of masks has files for the images, so that the annotations are their source."""
+    found = find_folder(root)
+    places = [place for place in found.splits.values() if place.images and place.masks] if found else []
+    return any(place.images != place.masks and _is_paired(root, place) for place in places)
+
+
+def _is_paired(root: Path, place: SplitConfig) -> bool | None:
+    """Whether any image of a split has a mask of its own; None if a folder is empty, or cannot be listed."""
     try:
         images, masks = index_files(root, place.images or "."), index_files(root, place.masks or ".")
     except DataError:
-        return True
-    return not images or not masks or any(match_names(images, masks).values())
+        return None
+    return any(match_names(images, masks).values()) if images and masks else None
 
 
 def find_named(root: Path, layout: str) -> FoundLayout | None:
-    """The layout of a folder of annotations of one format."""
+    """The layout of a folder of annotations of one format, or of any (`auto`)."""
     found = annotations_in(root, layout)
     return None if found is None else layout_of(found)
 
@@ -177,17 +177,3 @@ def layout_of(painted: Painted, own: Sequence[str] | None = None) -> FoundLayout
     return FoundLayout(
         painted.layout, with_validation(splits), tuple(classes), {0: empty, **label_map}, IGNORE_LABEL, said=tuple(said)
     )
-
-
-def _has_masks(root: Path) -> bool:
-    """Whether a folder of masks has files for the images, so that the annotations are their source."""
-    found = find_folder(root)
-    for place in found.splits.values() if found else ():
-        if place.images and place.masks:
-            try:
-                images, masks = index_files(root, place.images), index_files(root, place.masks)
-            except DataError:
-                continue
-            if masks and images != masks and any(match_names(images, masks).values()):
-                return True
-    return False

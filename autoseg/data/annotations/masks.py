@@ -6,7 +6,6 @@ labels into classes.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -27,12 +26,11 @@ from autoseg.data.discovery.pairs import within
 from autoseg.data.io.opening import read_header
 from autoseg.data.loading.threads import in_threads
 from autoseg.errors import DataError
-from autoseg.files import cache_folder, one_line, write_text
+from autoseg.files import cache_folder, digest, file_state, one_line, write_text
 
 IN_JSON = {"labelme": labelme, "coco": coco, "label_studio": label_studio, "supervisely": supervisely}
 OTHERS = {"yolo": yolo, "cvat": cvat}
-FORMATS = (*IN_JSON, *OTHERS)
-"""Values of `data.layout` for annotations; `parts`, several masks an image, is another one."""
+"""Values of `data.layout` for annotations, and their readers; `parts`, several masks an image, is another one."""
 ALL = "all"
 """The split of images that no folder or file assigns to one."""
 VERSION = 1
@@ -74,8 +72,8 @@ def annotations_in(root: Path, layout: str = "auto", cache: Path | None = None) 
     if layout == "auto" and not any(folder.texts.values()):
         return None
     paths = [*folder.images, *(path for some in folder.texts.values() for path in some)]
-    state = _digest([VERSION, [[path.relative_to(root).as_posix(), *_state(path)] for path in paths]])
-    place = (cache or cache_folder()) / "annotations" / _digest([str(root), layout])[:16]
+    state = digest([VERSION, [[path.relative_to(root).as_posix(), *file_state(path)] for path in paths]])
+    place = (cache or cache_folder()) / "annotations" / digest([str(root), layout])[:16]
     record = _record(place, state)
     if record is None:
         found = find_annotations(folder, layout)
@@ -190,7 +188,7 @@ def _names(images: Sequence[tuple[str, AnnotatedImage]]) -> dict[tuple[str, Path
 def _mask(one: AnnotatedImage, labels: Mapping[str, int]) -> NDArray[Any]:
     drawing = one.read()
     size = read_header(one.image).upright_size if drawing.size is None else drawing.size
-    return paint(drawing, size, labels, 0, one.source)
+    return paint(drawing, size, labels, one.source)
 
 
 def _record(place: Path, state: str) -> dict[str, Any] | None:
@@ -200,16 +198,3 @@ def _record(place: Path, state: str) -> dict[str, Any] | None:
         return record if record["state"] == state else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
-
-
-def _state(path: Path) -> tuple[int, int]:
-    """Size in bytes and time of the last change in nanoseconds; zeros if the file does not exist."""
-    try:
-        status = path.stat()
-    except OSError:
-        return 0, 0
-    return status.st_size, status.st_mtime_ns
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

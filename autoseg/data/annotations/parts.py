@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from autoseg.data.annotations.folder import Folder
-from autoseg.data.annotations.regions import AnnotatedImage, AnnotationSet, Bitmap, Drawing, Region, by_area
+from autoseg.data.annotations.regions import AnnotationSet, Drawing, Region, by_area
 from autoseg.data.discovery.folder_layouts import IMAGE_WORDS, MASK_WORDS, role_of, split_of, words_of
 from autoseg.data.discovery.pairs import MASK_VARIANTS
 from autoseg.data.io.masks import MIDDLE, look_at_mask, read_mask
@@ -46,27 +46,25 @@ def find(folder: Folder) -> AnnotationSet | None:
     if not found:
         return None
     files = [file for some in found.values() for _, file in some]
-    if by_folder and all(_ANNOTATOR.fullmatch(name) or role_of(name) for some in found.values() for name, _ in some):
-        places = sorted({file.parent.relative_to(folder.root).as_posix() for file in files})
-        raise DataError(
-            f"{folder.root} has masks of the same images in {places[0]} and {places[1]}, whose names tell no class; say"
-            f" which are meant, with data.splits: {{train: {{images: ..., masks: {places[0]}}}}}",
-            code="folders-tie",
-        )
-    if strange := _not_binary(files):
+    names = sorted({name for parts in found.values() for name, _ in parts})
+    why = None
+    if by_folder and all(_ANNOTATOR.fullmatch(name) or role_of(name) for name in names):
+        why = "whose names tell no class"
+    elif strange := _not_binary(files):
         if not by_folder:
             return None
+        why = f"and {strange.name} shows more than one class"
+    if why:
         places = sorted({file.parent.relative_to(folder.root).as_posix() for file in files})
         raise DataError(
-            f"{folder.root} has masks of the same images in {places[0]} and {places[1]}, and {strange.name} shows more"
-            f" than one class; say which is meant, with data.splits: {{train: {{images: ..., masks: {places[0]}}}}}",
+            f"{folder.root} has masks of the same images in {places[0]} and {places[1]}, {why}; say which are meant,"
+            f" with data.splits: {{train: {{images: ..., masks: {places[0]}}}}}",
             code="folders-tie",
         )
-    sets: dict[str | None, list[AnnotatedImage]] = defaultdict(list)
+    result = AnnotationSet("parts", ORDER, files, names=names)
     for image, parts in sorted(found.items()):
-        sets[folder.split(image)].append(AnnotatedImage(image, parts[0][1], partial(read, tuple(parts))))
-    names = sorted({name for parts in found.values() for name, _ in parts})
-    return AnnotationSet("parts", "several masks an image", sets, files, ORDER, names)
+        result.add(folder.split(image), image, parts[0][1], partial(read, tuple(parts)))
+    return result
 
 
 def read(parts: Sequence[tuple[str, Path]]) -> Drawing:
@@ -76,7 +74,7 @@ def read(parts: Sequence[tuple[str, Path]]) -> Drawing:
         facts = look_at_mask(file)
         blurred = facts.kind == "lossy" or bool(facts.shades)
         pixels = read_mask(file, MIDDLE if blurred else None) != 0
-        regions.append(Region(name, bitmap=Bitmap(0, 0, pixels)))
+        regions.append(Region.of_pixels(name, pixels))
         sizes[pixels.shape] = file
     if len(sizes) > 1:
         (first, file), (second, other) = list(sizes.items())[:2]
@@ -89,14 +87,11 @@ def read(parts: Sequence[tuple[str, Path]]) -> Drawing:
 
 
 def _images_and_masks(folder: Folder) -> tuple[list[Path], list[Path]]:
-    images: list[Path] = []
-    masks: list[Path] = []
+    by_role: dict[str | None, list[Path]] = defaultdict(list)
     for path in folder.images:
-        parts = path.relative_to(folder.root).parts[:-1]
-        roles = [role for role in map(role_of, parts) if role]
-        (masks if roles and roles[-1] == "mask" else images).append(path)
-    named = [path for path in images if any(role_of(part) for part in path.relative_to(folder.root).parts[:-1])]
-    return named or images, masks
+        folders = path.relative_to(folder.root).parts[:-1]
+        by_role[next(filter(None, map(role_of, reversed(folders))), None)].append(path)
+    return by_role["image"] or by_role[None], by_role["mask"]
 
 
 def _by_folder(folder: Folder, images: Sequence[Path], masks: Sequence[Path]) -> Found:
@@ -106,17 +101,14 @@ def _by_folder(folder: Folder, images: Sequence[Path], masks: Sequence[Path]) ->
         by_stem[image.stem].append(image)
     groups: dict[Path, dict[Path, Path]] = defaultdict(dict)
     for mask in masks:
-        endings = [ending for ending in MASK_VARIANTS if mask.stem.endswith(ending)]
-        stems = [mask.stem, *(mask.stem.removesuffix(ending) for ending in endings)]
+        stems = [mask.stem.removesuffix(ending) for ending in MASK_VARIANTS]
         stem = next((stem for stem in stems if stem in by_stem), None)
         if stem is not None:
             image = _nearest(by_stem[stem], mask, folder)
             groups[mask.parent][image] = mask
-    covered = {place: len(some) for place, some in groups.items()}
-    if len(groups) < 2 or max(covered.values()) < LEAST_SHARE * len(images):
-        return {}
+    most = max(map(len, groups.values()), default=0)
     twice = sum(sum(image in some for some in groups.values()) > 1 for image in images)
-    if twice < LEAST_SHARE * max(covered.values()):
+    if len(groups) < 2 or most < LEAST_SHARE * len(images) or twice < LEAST_SHARE * most:
         return {}
     names = _distinct({place: words_of(place.relative_to(folder.root).as_posix()) for place in groups})
     found: dict[Path, list[tuple[str, Path]]] = defaultdict(list)

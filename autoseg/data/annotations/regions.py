@@ -8,6 +8,7 @@ Letters: H height and W width in pixels.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,10 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg.config.data import ANNOTATIONS
+from autoseg.data.annotations.folder import invalid
 from autoseg.data.io.arrays import check_pixels
+from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
 Points: TypeAlias = NDArray[np.float64]
@@ -42,6 +46,16 @@ class Region(NamedTuple):
     """The rings of each polygon: the outline and its holes."""
     bitmap: Bitmap | None = None
 
+    @classmethod
+    def of(cls, name: str, *rings: Points) -> Region:
+        """One polygon: its outline and its holes."""
+        return cls(name, (rings,))
+
+    @classmethod
+    def of_pixels(cls, name: str, pixels: NDArray[np.bool_], top: int = 0, left: int = 0) -> Region:
+        """The pixels of a box whose corner lies at row `top` and column `left`."""
+        return cls(name, bitmap=Bitmap(top, left, pixels))
+
 
 class Drawing(NamedTuple):
     """What is drawn on one image."""
@@ -62,39 +76,59 @@ class AnnotatedImage(NamedTuple):
     """Raises: DataError: the annotation makes no sense."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class AnnotationSet:
-    """All annotations of a folder."""
+    """All annotations of a folder, or those found so far."""
 
     layout: str
     """Its name as `data.layout`."""
-    title: str
-    images: Mapping[str | None, Sequence[AnnotatedImage]]
-    """Split -> its images; None: images without a split."""
-    sources: Sequence[Path]
-    """All files that tell the annotations."""
     order: str
     """Which region covers which, in words."""
+    sources: Sequence[Path]
+    """All files that tell the annotations."""
+    images: dict[str | None, list[AnnotatedImage]] = field(default_factory=lambda: defaultdict(list))
+    """Split -> its images; None: images without a split."""
     names: Sequence[str] = ()
     """The class names in the order of their labels, if a file of the set gives it."""
     said: list[str] = field(default_factory=list)
     """What else must be said, a line each."""
+    annotated: set[Path] = field(default_factory=set)
+    """The images that `add` added."""
+
+    def say(self, number: int, noun: str, what: str) -> None:
+        """Say `what` of a number of things, if there are any."""
+        if number:
+            self.said.append(f"{counted(number, noun)} {what}")
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return ANNOTATIONS[self.layout]
+
+    def add(self, split: str | None, image: Path, source: Path, read: Callable[[], Drawing]) -> None:
+        """Add an `AnnotatedImage` to a split. Raises: DataError: the image has an annotation already."""
+        if image in self.annotated:
+            raise DataError(f"{source} annotates {image} a second time; remove one", code="image-twice")
+        self.annotated.add(image)
+        self.images[split].append(AnnotatedImage(image, source, read))
 
 
 # --- shapes -----------------------------------------------------------------------------------------------------------
 
 
-def ring(points: Any, source: Path, what: str = "a polygon") -> Points:
-    """Corners as an array. Raises: DataError: fewer than three, or no pairs of finite numbers."""
+def ring(points: Any, source: Path | str, what: str = "a polygon", flat: bool = False) -> Points:
+    """Corners as an array. flat: they come as x, y, x, y, ... in one row.
+
+    Raises: DataError: fewer than three, or no pairs of finite numbers.
+    """
     try:
         corners = np.asarray(points, dtype=np.float64)
+        corners = corners.reshape(-1, 2) if flat else corners
         good = corners.ndim == 2 and corners.shape[1] == 2 and bool(np.isfinite(corners).all())
     except (TypeError, ValueError):
         good = False
     if not good:
-        raise DataError(
-            f"{source} has {what} that is no list of x and y; correct or remove it", code="annotation-invalid"
-        )
+        raise invalid(f"{source} has {what} that is no list of x and y", "correct or remove it")
     if len(corners) < 3:
         raise DataError(
             f"{source} has {what} of {len(corners)} points, which encloses nothing; give it three or remove it",
@@ -124,7 +158,9 @@ def turned(corners: Points, around: tuple[float, float], degrees: float) -> Poin
     return result
 
 
-def runs(counts: Iterable[int], size: tuple[int, int], source: Path, by_column: bool = False) -> NDArray[np.bool_]:
+def runs(
+    counts: Iterable[int], size: tuple[int, int], source: Path | str, by_column: bool = False
+) -> NDArray[np.bool_]:
     """Pixels (H, W) of run lengths that begin with a run of background. Raises: DataError: they fill another size."""
     lengths = np.asarray(list(counts), dtype=np.int64)
     height, width = size
@@ -157,13 +193,13 @@ def _shoelace(corners: Points) -> float:
 # --- painting ---------------------------------------------------------------------------------------------------------
 
 
-def paint(drawing: Drawing, size: tuple[int, int], labels: Mapping[str, int], empty: int, source: Path) -> NDArray[Any]:
-    """A mask (H, W) of uint16: the labels of the regions, and `empty` where there is none.
+def paint(drawing: Drawing, size: tuple[int, int], labels: Mapping[str, int], source: Path) -> NDArray[Any]:
+    """A mask (H, W) of uint16: the labels of the regions, and 0 where there is none.
 
     Raises: DataError: a region outside the image, or of a class that `labels` does not have.
     """
     check_pixels(source, size)
-    mask = np.full(size, empty, dtype=np.uint16)
+    mask = np.zeros(size, dtype=np.uint16)
     for region in drawing.regions:
         if region.name not in labels:
             raise DataError(

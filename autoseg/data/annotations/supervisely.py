@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import zlib
-from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -14,9 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from autoseg.data.annotations.folder import Folder, class_name, image_extent, read_json
+from autoseg.data.annotations.folder import Folder, class_name, image_extent, invalid, read_json
 from autoseg.data.annotations.regions import AnnotatedImage, AnnotationSet, Bitmap, Drawing, Region, box, ring
-from autoseg.data.wording import counted
 from autoseg.errors import DataError
 
 ORDER = "a later object covers an earlier one"
@@ -38,19 +36,16 @@ def find(folder: Folder, files: Sequence[Path]) -> AnnotationSet:
     if not metas:
         raise DataError(f"{folder.root} has annotations of Supervisely, but no meta.json; add it", code="file-missing")
     names = [class_name(one.get("title"), file, "a class") for file in metas for one in read_json(file)["classes"]]
-    names = list(dict.fromkeys(names))
-    images: dict[str | None, list[AnnotatedImage]] = defaultdict(list)
+    found = AnnotationSet("supervisely", ORDER, files, names=list(dict.fromkeys(names)))
     without_area = 0
     for file in (file for file in files if file not in metas):
         content = read_json(file)
         without_area += sum(one.get("geometryType") in WITHOUT_AREA for one in content["objects"])
         image = folder.image(file.stem, [file.parent.parent / "img"], file)
-        tags = next(
-            (split for tag in content.get("tags", ()) if (split := folder.split(str(tag.get("name", ""))))), None
-        )
-        images[tags or folder.split(file)].append(AnnotatedImage(image, file, partial(read, file)))
-    said = [f"{counted(without_area, 'object')} without area left out"] if without_area else []
-    return AnnotationSet("supervisely", "Supervisely annotations", images, files, ORDER, names, said)
+        tags = folder.split(*(str(tag.get("name", "")) for tag in content.get("tags", ())))
+        found.images[tags or folder.split(file)].append(AnnotatedImage(image, file, partial(read, file)))
+    found.say(without_area, "object", "without area left out")
+    return found
 
 
 def read(file: Path) -> Drawing:
@@ -68,16 +63,14 @@ def _region(one: dict[str, Any], file: Path) -> Region | None:
     points = one.get("points") or {}
     if kind == "polygon":
         rings = [points.get("exterior"), *(points.get("interior") or ())]
-        return Region(name, (tuple(ring(some, file, f"a polygon of {name!r}") for some in rings),))
+        return Region.of(name, *(ring(some, file, f"a polygon of {name!r}") for some in rings))
     if kind == "rectangle":
         try:
             (left, top), (right, bottom) = points["exterior"]
             # the corners are pixels, and both belong to the box
-            return Region(name, ((box(left, top, right + 1, bottom + 1),),))
+            return Region.of(name, box(left, top, right + 1, bottom + 1))
         except (KeyError, TypeError, ValueError):
-            raise DataError(
-                f"{file} has a rectangle without two corners; correct it", code="annotation-invalid"
-            ) from None
+            raise invalid(f"{file} has a rectangle without two corners", "correct it") from None
     if kind == "bitmap":
         return Region(name, bitmap=_bitmap(one.get("bitmap") or {}, file))
     raise DataError(f"{file} has an object of type {kind!r}; export polygons or bitmaps", code="shape-unknown")
@@ -91,6 +84,4 @@ def _bitmap(content: dict[str, Any], file: Path) -> Bitmap:
         pixels = last if last.ndim == 2 else last[:, :, -1]
         return Bitmap(int(top), int(left), pixels > 0)
     except Exception:  # base64, zlib and Pillow raise many kinds
-        raise DataError(
-            f"{file} has a bitmap that cannot be read; export it again", code="annotation-invalid"
-        ) from None
+        raise invalid(f"{file} has a bitmap that cannot be read") from None

@@ -5,7 +5,6 @@ https://docs.ultralytics.com/datasets/segment
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from autoseg.data.annotations.folder import Folder
+from autoseg.data.annotations.folder import Folder, invalid
 from autoseg.data.annotations.regions import AnnotatedImage, AnnotationSet, Drawing, Region, by_area, ring
 from autoseg.data.io.opening import is_image, read_header
 from autoseg.data.io.reading import missing_file, unreadable
-from autoseg.data.wording import counted
 from autoseg.errors import DataError
 from autoseg.files import read_yaml
 
@@ -31,19 +29,18 @@ def find(folder: Folder) -> AnnotationSet | None:
         if len(file.relative_to(folder.root).parts) > 2 or not (settings := _settings(file)):
             continue
         names = _names(settings["names"], file)
-        images: dict[str | None, list[AnnotatedImage]] = defaultdict(list)
         sources = [file]
+        found = AnnotationSet("yolo", ORDER, sources, names=[names[number] for number in sorted(names)])
         for key, split in SPLITS.items():
             for image in _listed(folder, file, settings, key):
                 labels = labels_of(image)
-                images[split].append(AnnotatedImage(image, labels, partial(read, labels, image, names)))
+                found.images[split].append(AnnotatedImage(image, labels, partial(read, labels, image, names)))
                 sources.append(labels)
-        if not any(one.source.is_file() for some in images.values() for one in some):
+        empty = sum(not labels.is_file() for labels in sources[1:])
+        if empty == len(sources) - 1:
             continue
-        empty = sum(not one.source.is_file() for some in images.values() for one in some)
-        said = [f"{counted(empty, 'image')} without a label file hold no object"] if empty else []
-        order = [names[number] for number in sorted(names)]
-        return AnnotationSet("yolo", "YOLO labels", images, sources, ORDER, order, said)
+        found.say(empty, "image", "without a label file hold no object")
+        return found
     return None
 
 
@@ -93,16 +90,10 @@ def _place(folder: Folder, file: Path, settings: Mapping[str, Any], place: str) 
     base = settings.get("path")
     relative = Path(place.replace("\\", "/"))
     starts = [file.parent / str(base).replace("\\", "/")] if base else []
-    for start in (*starts, file.parent, folder.root):
-        found = (start / relative).resolve()
-        if found.exists() and found.is_relative_to(folder.root):
-            return found
+    places = [(start / relative).resolve() for start in (*starts, file.parent, folder.root)]
     parts = [part for part in relative.parts if part not in ("..", ".", "/")]  # Roboflow writes ../train/images
-    for first in range(len(parts)):
-        found = folder.root.joinpath(*parts[first:])
-        if found.exists():
-            return found
-    return None
+    places += [folder.root.joinpath(*parts[first:]) for first in range(len(parts))]
+    return next((place for place in places if place.exists() and place.is_relative_to(folder.root)), None)
 
 
 def _lines(folder: Folder, listing: Path) -> Iterator[Path]:
@@ -130,11 +121,8 @@ def read(labels: Path, image: Path, names: Mapping[int, str]) -> Drawing:
         return Drawing(size, [])
     with unreadable(labels, "text", "export it again", OSError, UnicodeDecodeError), missing_file(labels):
         lines = labels.read_text(encoding="utf-8-sig").splitlines()
-    regions = []
-    for row, line in enumerate(lines, start=1):
-        if cells := line.split():
-            regions.append(_region(cells, size, names, labels, row))
-    return Drawing(size, by_area(regions))
+    rows = ((row, line.split()) for row, line in enumerate(lines, start=1))
+    return Drawing(size, by_area(_region(cells, size, names, labels, row) for row, cells in rows if cells))
 
 
 def _region(cells: list[str], size: tuple[int, int], names: Mapping[int, str], labels: Path, row: int) -> Region:
@@ -142,7 +130,7 @@ def _region(cells: list[str], size: tuple[int, int], names: Mapping[int, str], l
     try:
         values = [float(cell) for cell in cells]
     except ValueError:
-        raise DataError(f"{where}: write a class number and x y pairs; correct it", code="annotation-invalid") from None
+        raise invalid(f"{where}: write a class number and x y pairs", "correct it") from None
     if len(values) == 5:
         raise DataError(
             f"{where} has a box of an object detector, which is no outline; export polygons", code="boxes-not-regions"
@@ -154,6 +142,6 @@ def _region(cells: list[str], size: tuple[int, int], names: Mapping[int, str], l
             code="unknown-class",
         )
     if len(values) % 2 == 0:
-        raise DataError(f"{where}: an x has no y; correct it", code="annotation-invalid")
+        raise invalid(f"{where}: an x has no y", "correct it")
     corners = np.array(values[1:]).reshape(-1, 2) * (size[1], size[0])
-    return Region(names[int(values[0])], ((ring(corners, Path(where)),),))
+    return Region.of(names[int(values[0])], ring(corners, where))

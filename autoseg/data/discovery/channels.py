@@ -103,11 +103,8 @@ def _ordered(
     names = _channel_names(root, (root / str(place.images)).parent)
     expected = [f"*_{number:04}" for number in range(len(names) or len(ordered))]
     if len(ordered) > 1 and ordered != expected and (not names or {*ordered} - {*expected}):
-        told = (
-            f"dataset.json names {len(names)}"
-            if names
-            else f"none with {next(e for e in expected if e not in ordered)[1:]}"
-        )
+        lacking = next((one for one in expected if one not in ordered), "")
+        told = f"dataset.json names {len(names)}" if names else f"none with {lacking[1:]}"
         raise DataError(
             f"the images in {root / str(place.images)} have files that end with"
             f" {', '.join(one[1:] for one in ordered)}, but {told}; add what is missing, or set data.splits: {{train:"

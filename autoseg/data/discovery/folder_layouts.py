@@ -15,14 +15,8 @@ from typing import NamedTuple
 
 from autoseg.config.data import SplitConfig
 from autoseg.data.discovery.channels import channel_patterns, channels_in_one_folder
-from autoseg.data.discovery.pairs import (
-    Index,
-    are_named_alike,
-    index_files,
-    match_names,
-    pairs_in_one_folder,
-    shared_length,
-)
+from autoseg.data.discovery.pairs import Index, are_named_alike, index_files, match_names, pairs_in_one_folder
+from autoseg.data.io.channel_files import shared_length
 from autoseg.data.io.colour_tables import Colours
 from autoseg.data.io.opening import is_hidden, is_image
 from autoseg.errors import DataError
@@ -73,9 +67,10 @@ _OF_LISTS = {
 """Words in names of files that list a split."""
 _JOINED = re.compile(f"^({'|'.join(_SPLIT_OF)})({'|'.join((*IMAGE_WORDS, *MASK_WORDS))})$")
 
-
 Folders = tuple[str, str]
 """A folder of images and one of masks."""
+Ranks = Mapping[str, tuple[int, int]]
+"""Folder -> its `Place.rank`."""
 
 
 class FoundLayout(NamedTuple):
@@ -97,8 +92,7 @@ class FoundLayout(NamedTuple):
 
 def find_folder(root: Path) -> FoundLayout | None:
     """Any folder of images and masks; the first arrangement that fits decides."""
-    ties: dict[str, Sequence[Folders]] = {}
-    named, unsplit = find_splits(root, ties)
+    named, unsplit, ties = find_splits(root)
     if named:
         return FoundLayout("folder", named, ties=ties)
     if listed := find_lists(root):
@@ -113,7 +107,7 @@ def find_lists(root: Path) -> FoundLayout | None:
     A line is a pair `image mask`, or a stem that is found in images/ and masks/. Lists may lie in a folder of lists.
     Without a list of training (fastai's valid.txt), what the others do not list is for training.
     """
-    _, unsplit = find_splits(root)
+    _, unsplit, _ = find_splits(root)
     folders = (unsplit.images, unsplit.masks) if unsplit else (None, None)
     found: dict[str, SplitConfig] = {}
     for folder in LIST_FOLDERS:
@@ -189,59 +183,67 @@ class Place(NamedTuple):
     """The suffix of its first image; empty if there is none."""
 
 
-def find_splits(
-    root: Path, ties: dict[str, Sequence[Folders]] | None = None
-) -> tuple[dict[str, SplitConfig], SplitConfig | None]:
-    """The folders of images and masks of each split, by their names, and those of an unsplit data set.
+class _Indices(dict[str, Index]):
+    """Folder -> its files, which are listed when they are first asked for."""
 
-    If several folders fit, those whose files match best; `ties` gets those that fit as well as each other.
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def __missing__(self, folder: str) -> Index:
+        try:
+            self[folder] = index_files(self._root, folder)
+        except DataError:  # listing the folder reports it, if it is chosen
+            self[folder] = {}
+        return self[folder]
+
+    def fitting(self, folders: Folders) -> int:
+        """Number of images that have a mask."""
+        return sum(bool(found) for found in match_names(self[folders[0]], self[folders[1]]).values())
+
+    def are_named_alike(self, folders: Folders) -> bool:
+        return are_named_alike(self[folders[0]], self[folders[1]])
+
+
+def find_splits(
+    root: Path,
+) -> tuple[dict[str, SplitConfig], SplitConfig | None, dict[str, Sequence[Folders]]]:
+    """The folders of images and masks of each split, by their names; those of an unsplit data set; and ties.
+
+    If several folders fit, those whose files match best; ties are `FoundLayout.ties`.
     Raises: OSError: `root` is unreadable.
     """
-    places = _places(root)
-    indices: dict[str, Index] = {}
+    places, indices = _places(root), _Indices(root)
     found: dict[str | None, SplitConfig] = {}
+    ties: dict[str, Sequence[Folders]] = {}
     for split in (*SPLIT_WORDS, None):
-        images, named = _of(root, places, "image", split, indices), True
+        images, named = _of(places, "image", split, indices), True
         if not images:  # `train` beside `train_masks`
-            images, named = _of(root, places, None, split, indices), split is not None
-        masks, own = _of(root, places, "mask", split, indices), True
+            images, named = _of(places, None, split, indices), split is not None
+        masks, own = _of(places, "mask", split, indices), True
         if not masks:
-            masks, own = _of(root, places, "mask", None, indices), False
-        chosen = _choose(root, images, masks, indices, sure=named and own and split != "test")
+            masks, own = _of(places, "mask", None, indices), False
+        chosen = _choose(images, masks, indices, sure=named and own and split != "test")
         if chosen:
             found[split] = SplitConfig(images=chosen[0], masks=chosen[1])
-            if ties is not None and (alike := _ties(chosen, images, masks, indices)):
+            if alike := _ties(chosen, images, masks, indices):
                 ties[split or "train"] = [chosen, *alike]
-    return {split: place for split, place in found.items() if split is not None}, found.get(None)
+    return {split: place for split, place in found.items() if split is not None}, found.get(None), ties
 
 
-def _ties(
-    chosen: Folders,
-    images: Mapping[str, tuple[int, int]],
-    masks: Mapping[str, tuple[int, int]],
-    indices: Mapping[str, Index],
-) -> list[Folders]:
+def _ties(chosen: Folders, images: Ranks, masks: Ranks, indices: _Indices) -> list[Folders]:
     """Other folders of images and masks that fit as well as the chosen ones: of the same ranks, half as many pairs."""
     if "*" in "".join(chosen) or not {*chosen} <= indices.keys():  # of these, nothing else was there to choose from
         return []
 
-    def alike(places: Mapping[str, tuple[int, int]], best: str) -> list[str]:
+    def alike(places: Ranks, best: str) -> list[str]:
         return [one for one in places if one in indices and places[one] == places[best] and "*" not in one]
-
-    def fitting(image: str, mask: str) -> int:
-        return sum(bool(found) for found in match_names(indices[image], indices[mask]).values())
 
     others = [pair for pair in product(alike(images, chosen[0]), alike(masks, chosen[1])) if pair[0] != pair[1]]
     if len(others) < 2:
         return []
-    least, alike_by_name = fitting(*chosen) / 2, are_named_alike(indices[chosen[0]], indices[chosen[1]])
-    return [
-        pair
-        for pair in others
-        if pair != chosen
-        and fitting(*pair) >= least > 0
-        and are_named_alike(indices[pair[0]], indices[pair[1]]) >= alike_by_name
-    ]
+    least, by_name = indices.fitting(chosen) / 2, indices.are_named_alike(chosen)
+    others = [pair for pair in others if pair != chosen and indices.fitting(pair) >= least > 0]
+    return [pair for pair in others if indices.are_named_alike(pair) >= by_name]
 
 
 def image_folders(root: Path) -> list[str]:
@@ -324,9 +326,7 @@ def _role_among(words: Sequence[str]) -> str | None:
 # --- which of them ----------------------------------------------------------------------------------------------------
 
 
-def _of(
-    root: Path, places: Sequence[Place], role: str | None, split: str | None, indices: dict[str, Index]
-) -> dict[str, tuple[int, int]]:
+def _of(places: Sequence[Place], role: str | None, split: str | None, indices: _Indices) -> Ranks:
     """The folders of a role in a split and their ranks; folders that differ in a part without known words also as one.
 
     `Train/Urban/images` and `Train/Rural/images` are `Train/*/images` if their files have one suffix or other stems,
@@ -339,59 +339,40 @@ def _of(
     found: dict[str, tuple[int, int]] = {}
     for pattern, by_suffix in several.items():
         group = max(by_suffix.values(), key=len)
-        if len(by_suffix) > 1 and pattern.strip("*/") and _are_others(root, by_suffix.values(), indices):
+        if len(by_suffix) > 1 and pattern.strip("*/") and _are_others(by_suffix.values(), indices):
             group = [place for some in by_suffix.values() for place in some]
         if len(group) > 1 and pattern.strip("*/"):
             found[pattern] = max(place.rank for place in group)
     return found | {place.path: place.rank for place in fitting}
 
 
-def _are_others(root: Path, groups: Iterable[Sequence[Place]], indices: dict[str, Index]) -> bool:
+def _are_others(groups: Iterable[Sequence[Place]], indices: _Indices) -> bool:
     """Whether no name is in two groups of folders."""
     names: set[str] = set()
     for group in groups:
-        own: set[str] = set()
-        for place in group:
-            if place.path not in indices:
-                indices[place.path] = _index(root, place.path)
-            own.update(indices[place.path])
+        own = {name for place in group for name in indices[place.path]}
         if names & own:
             return False
         names |= own
     return True
 
 
-def _choose(
-    root: Path,
-    images: dict[str, tuple[int, int]],
-    masks: dict[str, tuple[int, int]],
-    indices: dict[str, Index],
-    sure: bool,
-) -> tuple[str, str] | None:
+def _choose(images: Ranks, masks: Ranks, indices: _Indices, sure: bool) -> Folders | None:
     """The folders of images and masks whose file names match best. None if no names match, unless it is `sure`."""
     if sure and len(images) == len(masks) == 1:
         return next(iter(images)), next(iter(masks))
-    best: tuple[str, str] | None = None
+    best: Folders | None = None
     most = (0.0, (0, 0), False, 0)
     ranked = sorted(masks, key=lambda name: masks[name])[:MOST_CHOICES]
     for image, mask in product(list(images)[:MOST_CHOICES], ranked):
-        for name in {image, mask} - set(indices):
-            indices[name] = _index(root, name)
-        fitting = sum(bool(found) for found in match_names(indices[image], indices[mask]).values())
+        fitting = indices.fitting((image, mask))
         if not fitting and channel_patterns(indices[image], indices[mask]):
             fitting = len(indices[image])
         share = round(fitting / max(1, len(indices[image])), 1)
         rank = -masks[mask][0] - images[image][0], -masks[mask][1]
-        score = share, rank, are_named_alike(indices[image], indices[mask]), fitting
+        score = share, rank, indices.are_named_alike((image, mask)), fitting
         if image != mask and fitting and score > most:
             best, most = (image, mask), score
     if best is None and sure and images and masks:
         return next(iter(images)), ranked[0]
     return best
-
-
-def _index(root: Path, name: str) -> Index:
-    try:
-        return index_files(root, name)
-    except DataError:  # listing the folder reports it, if it is chosen
-        return {}

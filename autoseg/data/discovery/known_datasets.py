@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from autoseg.config.base import Flag, Settings, Whole, merge, parse
-from autoseg.config.data import ANNOTATIONS, Byte, SplitConfig
+from autoseg.config.data import ANNOTATIONS, TITLES, Byte, SplitConfig
 from autoseg.data.annotations.layout import find_annotated, find_named, find_own
 from autoseg.data.discovery.folder_layouts import FoundLayout, find_folder, find_lists, image_folders, pick, split_of
 from autoseg.data.discovery.lists import read_list
@@ -37,19 +37,6 @@ Find = Callable[[Path], FoundLayout | None]
 
 FIRST_NAMES = 50
 """Number of image or mask names that `Detect` looks at."""
-TITLES = {
-    "labelme": "labelme annotations",
-    "coco": "COCO annotations",
-    "label_studio": "Label Studio annotations",
-    "supervisely": "Supervisely annotations",
-    "yolo": "YOLO labels",
-    "cvat": "CVAT annotations",
-    "parts": "several masks an image",
-    "folder": "a folder of images and masks",
-    "list": "lists of images and masks",
-    "generated": "generated images",
-}
-"""Titles of layouts that are no known data set."""
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _LABELS = ("classes", "labels", "ignored_labels", "ignore_label")
 _KNOWN = (

@@ -80,9 +80,8 @@ def read_labels(
         return _checked(fitting[0], where)
     if fault := next((file.fault for file in names if file.fault), None):
         raise fault
-    if strict := [
-        file for file in names if file.file.suffix not in (".yaml", ".yml")
-    ]:  # these name objects, not labels
+    strict = [file for file in names if file.file.suffix not in (".yaml", ".yml")]  # these name objects, not labels
+    if strict:
         raise _names_differ(strict[0], rest)
     return _checked(_unnamed(rest, ignored_labels, ignored is None, where), where)
 
@@ -164,18 +163,14 @@ def _named(file: LabelNames, rest: Sequence[int], ignored: frozenset[int], may_i
         two = len(left) == 2 and left[0] == 0 and (left[1] in TOPS or left[1] == 1) and names[0] != BINARY[0]
         because = f"{file.file.name}, which names the foreground"
         return LabelReading((BINARY[0], *names), tuple(left), frozenset(dropped), because) if two else None
+    in_order = f"{file.file.name}, in the order of the labels"
     if set(inside) <= set(keys):
-        if len(keys) == 2 and inside == [0] and keys == (0, 1) and tops:  # 0 and 255 are the two that are named
-            return LabelReading(
-                names, (0, tops[-1]), frozenset(dropped), f"{file.file.name}, in the order of the labels"
-            )
+        if inside == [0] and keys == (0, 1) and tops:  # 0 and 255 are the two that are named
+            return LabelReading(names, (0, tops[-1]), frozenset(dropped), in_order)
         return LabelReading(names, keys, frozenset(dropped | set(tops)), file.file.name)
-    if not file.numbered and not file.ignored and len(left) == len(keys):
-        return LabelReading(names, tuple(left), frozenset(dropped), f"{file.file.name}, in the order of the labels")
-    if not file.numbered and not file.ignored and len(inside) == len(keys):
-        return LabelReading(
-            names, tuple(inside), frozenset(dropped | set(tops)), f"{file.file.name}, in the order of the labels"
-        )
+    for labels, ignored_too in ((left, dropped), (inside, dropped | set(tops))):
+        if not file.numbered and not file.ignored and len(labels) == len(keys):
+            return LabelReading(names, tuple(labels), frozenset(ignored_too), in_order)
     return None
 
 
@@ -194,12 +189,9 @@ def _checked(found: LabelReading, where: str) -> LabelReading:
     if twice is not None:
         raise DataError(f"the class name {twice!r} comes twice ({found.because}); rename one", code="class-name-twice")
     if len(found.classes) < 2:
-        labels = listed(found.labels) if found.labels else "none"
-        text = (
-            f"the masks in {where} hold the label {labels} and no other"
-            if found.labels
-            else f"all masks in {where} are ignored"
-        )
+        text = f"all masks in {where} are ignored"
+        if found.labels:
+            text = f"the masks in {where} hold the label {listed(found.labels)} and no other"
         raise DataError(
             f"{text}, which makes fewer than two classes; give others with data.label_map or data.ignore_label, or set"
             " data.num_classes",

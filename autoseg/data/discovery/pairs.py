@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice, takewhile
+from itertools import islice
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 from autoseg.config.data import DataConfig, SplitConfig
 from autoseg.data.discovery.lists import find_listed, plain, read_list
-from autoseg.data.io.channel_files import ChannelFiles
+from autoseg.data.io.channel_files import ChannelFiles, shared_length
 from autoseg.data.io.opening import IMAGE_SUFFIXES, is_hidden, is_image
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
@@ -215,14 +216,13 @@ def are_named_alike(images: Index, masks: Index) -> bool:
 
 def _by_number(found: dict[str, list[Path]], images: Index, masks: Index) -> dict[str, list[Path]]:
     """`found`; images without a mask get the only one whose name differs in leading zeros alone."""
-    alike: dict[str, list[str]] = {}
-    for name in images:
-        alike.setdefault(_without_zeros(name), []).append(name)
+    shortened = {name: _without_zeros(name) for name in images}
+    counts = Counter(shortened.values())
     by_name: dict[str, list[Path]] = {}
     for name in masks:
         by_name.setdefault(_without_zeros(name), []).extend(masks[name])
-    alone = {name: names[0] for name, names in alike.items() if len(names) == 1 and not found[names[0]]}
-    more = {name: masks_of(plain_name, by_name, None) for plain_name, name in alone.items()}
+    alone = {name: short for name, short in shortened.items() if counts[short] == 1 and not found[name]}
+    more = {name: masks_of(short, by_name, None) for name, short in alone.items()}
     return found | {name: files for name, files in more.items() if len(files) == 1}
 
 
@@ -246,12 +246,6 @@ def _keys(names: Iterable[str]) -> dict[str, str]:
         name: Path(name).with_name("_".join(way[first : len(way) - last]) or Path(name).name).as_posix()
         for name, way in words.items()
     }
-
-
-def shared_length(sequences: Iterable[Sequence[str]]) -> int:
-    """Length of the beginning that all sequences share; 0 if there are fewer than two."""
-    alike = takewhile(lambda column: len(column) > 1 and len(set(column)) == 1, zip(*sequences, strict=False))
-    return sum(1 for _ in alike)
 
 
 def _parts_of(name: str, masks: Index, own_folder: bool) -> list[str]:
@@ -397,7 +391,7 @@ def with_channels(files: Index, patterns: Sequence[str]) -> tuple[Index, dict[st
     faults: dict[str, DataError] = {}
     for name, by_pattern in found.items():
         own = [by_pattern[pattern][0] for pattern in patterns if pattern in by_pattern]
-        images[name] = [ChannelFiles.of(own) if len(patterns) > 1 else own[0]]
+        images[name] = [ChannelFiles.of(own) if len(own) > 1 else own[0]]
         lacking = [pattern.replace("*", name) for pattern in patterns if pattern not in by_pattern]
         twice = next((paths for paths in by_pattern.values() if len(paths) > 1), None)
         if lacking:

@@ -79,11 +79,8 @@ def read_tiff(path: Path) -> tuple[NDArray[Any], int, float | None]:
         tag = series.keyframe.tags.get(NODATA)
         array, others = series.asarray(), _other_axes(path, series.axes, series.shape)
     array = array.transpose([place for place, axis in enumerate(series.axes) if axis in "YX"] + others)
-    return (
-        np.asarray(array.reshape(*array.shape[:2], -1) if others else array),
-        orientation,
-        as_nodata(tag and tag.value),
-    )
+    array = array.reshape(*array.shape[:2], -1) if others else array
+    return np.asarray(array), orientation, as_nodata(tag and tag.value)
 
 
 def as_nodata(text: object) -> float | None:

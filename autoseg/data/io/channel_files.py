@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from autoseg.files import file_state
 
 if TYPE_CHECKING:
     _Base = Path
@@ -31,8 +33,8 @@ class ChannelFiles(_Base):
     def of(cls, files: Sequence[Path]) -> ChannelFiles:
         """The path that stands for `files`."""
         words = [_WORD.findall(file.as_posix()) for file in files]
-        first = _shared(words)
-        last = _shared([way[first:][::-1] for way in words])
+        first = shared_length(words)
+        last = shared_length(way[first:][::-1] for way in words)
         parts = ",".join("".join(way[first : len(way) - last]) for way in words)
         ends = "".join(words[0][:first]), "".join(words[0][len(words[0]) - last :])
         path = cls(f"{ends[0]}{{{parts}}}{ends[1]}")
@@ -53,10 +55,11 @@ def files_of(path: Path) -> tuple[Path, ...]:
 
 
 def state_of(path: Path) -> str:
-    """Size in bytes and time of the last change in nanoseconds of each file. Raises: OSError: one does not exist."""
-    return " ".join(f"{status.st_size} {status.st_mtime_ns}" for status in (file.stat() for file in files_of(path)))
+    """Size in bytes and time of the last change in nanoseconds of each file, as `file_state`."""
+    return " ".join(f"{size} {changed}" for size, changed in map(file_state, files_of(path)))
 
 
-def _shared(ways: Sequence[Sequence[str]]) -> int:
-    """Number of words with which all begin."""
-    return sum(1 for _ in takewhile(lambda column: len({*column}) == 1, zip(*ways, strict=False)))
+def shared_length(sequences: Iterable[Sequence[str]]) -> int:
+    """Length of the beginning that all sequences share; 0 if there are fewer than two."""
+    alike = takewhile(lambda column: len(column) > 1 and len(set(column)) == 1, zip(*sequences, strict=False))
+    return sum(1 for _ in alike)

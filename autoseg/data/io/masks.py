@@ -87,8 +87,9 @@ def look_at_mask(path: Path) -> MaskFacts:
     if found.dtype == np.uint8 and kind != "colours":
         flat = values if len(values) <= 2 and kind != "lossy" else _flat_values(found)
         shades = _shades(found, values, flat)
-    size = (found.shape[0], found.shape[1])
-    return MaskFacts(_stored(opened, size), opened.orientation, kind, values, pixels, palette, shades, flat)
+    height, width = found.shape
+    size = (width, height) if opened.is_upright and opened.orientation > 4 else (height, width)
+    return MaskFacts(size, opened.orientation, kind, values, pixels, palette, shades, flat)
 
 
 def first_in_colour(masks: Iterable[Path], most: int = 10) -> Path | None:
@@ -225,9 +226,3 @@ def _flat_values(grey: NDArray[np.uint8]) -> NDArray[np.int64]:
     flat &= (middle[:, 1:-1] == middle[:, 2:]) & (middle[:, 1:-1] == middle[:, :-2])
     counts = np.bincount(middle[:, 1:-1][flat])  # many times faster than np.unique, which sorts
     return np.flatnonzero(counts * step > FLAT_SHARE * grey.size).astype(np.int64)
-
-
-def _stored(opened: Opened, size: tuple[int, int]) -> tuple[int, int]:
-    """(H, W) as stored, of the size that Pillow gives."""
-    is_upright = isinstance(opened.content, Image.Image) and opened.content.format == "TIFF"
-    return size[::-1] if is_upright and opened.orientation > 4 else size

@@ -92,10 +92,14 @@ class Opened(NamedTuple):
     nodata: float | None = None
     """The value of pixels without data, as GDAL writes it into TIFFs."""
 
+    @property
+    def is_upright(self) -> bool:
+        """Whether `content` is already turned for viewing."""
+        return isinstance(self.content, Image.Image) and self.content.format == "TIFF"
+
     def turned(self, pixels: NDArray[Any], upright: bool) -> NDArray[Any]:
         """Pixels of `content`, (H, W, ...), as stored or turned for viewing."""
-        is_upright = isinstance(self.content, Image.Image) and self.content.format == "TIFF"
-        if upright == is_upright:
+        if upright == self.is_upright:
             return pixels
         return turn(pixels, self.orientation if upright else {6: 8, 8: 6}.get(self.orientation, self.orientation))
 
@@ -232,6 +236,7 @@ def _raw_mode(image: Image.Image) -> str:
 def _pillow_image(path: Path) -> Iterator[Image.Image | None]:
     """The file as Pillow opens it, not decoded; None for a TIFF that only tifffile reads. Raises: DataError: frames."""
     with contextlib.ExitStack() as stack:
+        image: Image.Image | None = None
         try:
             image = stack.enter_context(Image.open(path))
         except UnidentifiedImageError:
@@ -240,15 +245,11 @@ def _pillow_image(path: Path) -> Iterator[Image.Image | None]:
             if not start or start == _LFS_START:
                 what = "is a pointer of Git LFS; run `git lfs pull`" if start else "is empty; restore or remove it"
                 raise DataError(f"{path} {what}", code="file-unreadable") from None
-            start = start[:4]
-            if path.suffix.lower() not in (".tif", ".tiff") or start not in _TIFF_STARTS:
+            if path.suffix.lower() not in (".tif", ".tiff") or start[:4] not in _TIFF_STARTS:
                 raise
-            yield None
-            return
-        if image.format == "TIFF" and _is_deep(image):
-            yield None
-            return
-        if _is_animated(image):
+        if image is not None and image.format == "TIFF" and _is_deep(image):
+            image = None
+        if image is not None and _is_animated(image):
             raise DataError(
                 f"{path} has several frames; save the one that is meant as a PNG, or remove it",
                 code="several-frames",

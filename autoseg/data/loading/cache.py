@@ -5,8 +5,6 @@ Each image is decoded once; training and evaluation then read it from `Segmentat
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import shutil
 from collections.abc import Iterator
@@ -23,7 +21,7 @@ from autoseg.data.loading.packed import Layout, PackedSamples, Put
 from autoseg.data.loading.threads import Progress, in_threads
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
-from autoseg.files import cache_folder, one_line
+from autoseg.files import cache_folder, digest, one_line
 from autoseg.host_memory import free_memory, total_memory
 
 Store: TypeAlias = Literal["auto", "device", "memory", "disk", "none"]
@@ -90,8 +88,8 @@ def fingerprint(dataset: SegmentationDataset) -> tuple[str, str] | None:
         "colours": list((dataset.colours or {}).items()),
         "mask_threshold": dataset.mask_threshold,
     }
-    name = _digest([settings, [place for place, _ in sources]])
-    return name, _digest([settings, sources, PIL.__version__])
+    name = digest([settings, [place for place, _ in sources]])[:32]
+    return name, digest([settings, sources, PIL.__version__])[:32]
 
 
 # --- where ------------------------------------------------------------------------------------------------------------
@@ -184,10 +182,6 @@ def _say_unlabelled(dataset: SegmentationDataset) -> None:
             f"{len(names)} of {counted(len(dataset), 'mask')} hold the ignore label {dataset.ignore_label} alone"
             f" ({some}): nothing is learned or measured there; remove them, or set on_bad_file: skip"
         )
-
-
-def _digest(content: object) -> str:
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
 def _size(count: int) -> str:

@@ -15,7 +15,7 @@ from PIL import Image
 from autoseg.config.data import DataConfig
 from autoseg.data.annotations.coco import uncompressed
 from autoseg.data.annotations.folder import Folder
-from autoseg.data.annotations.masks import FORMATS, Painted, annotations_in
+from autoseg.data.annotations.masks import IN_JSON, OTHERS, Painted, annotations_in
 from autoseg.data.annotations.masks import find_annotations as find_in
 from autoseg.data.annotations.regions import AnnotationSet
 from autoseg.data.dataset import resolve
@@ -50,7 +50,7 @@ def only_mask(root: Path) -> np.ndarray:
 
 
 def test_the_writers_are_of_all_formats() -> None:
-    assert set(WRITERS) == set(FORMATS)
+    assert set(WRITERS) == {*IN_JSON, *OTHERS}
 
 
 @pytest.mark.parametrize("form", WRITERS)

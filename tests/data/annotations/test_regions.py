@@ -61,18 +61,18 @@ def test_corners_on_whole_pixels_take_each_pixel_once() -> None:
 
 def test_a_frame_has_a_hole_and_two_parts_are_a_union() -> None:
     frame = Region("frame", ((box(0, 0, 6, 6), box(2, 2, 4, 4)),))
-    mask = paint(Drawing((6, 6), [frame]), (6, 6), {"frame": 7}, 0, SOURCE)
+    mask = paint(Drawing((6, 6), [frame]), (6, 6), {"frame": 7}, SOURCE)
     assert (mask == 7).sum() == 32
     assert (mask[2:4, 2:4] == 0).all()
     parts = Region("parts", ((box(0, 0, 4, 4),), (box(2, 2, 6, 6),)))  # they overlap, and are no holes of each other
-    assert (paint(Drawing((6, 6), [parts]), (6, 6), {"parts": 1}, 0, SOURCE) == 1).sum() == 28
+    assert (paint(Drawing((6, 6), [parts]), (6, 6), {"parts": 1}, SOURCE) == 1).sum() == 28
 
 
 def test_later_regions_cover_earlier_ones_and_smaller_ones_larger_ones() -> None:
     small, large = Region("small", ((box(1, 1, 2, 2),),)), Region("large", ((box(0, 0, 4, 4),),))
     labels = {"small": 1, "large": 2}
-    assert paint(Drawing((4, 4), [small, large]), (4, 4), labels, 0, SOURCE)[1, 1] == 2
-    assert paint(Drawing((4, 4), by_area([small, large])), (4, 4), labels, 0, SOURCE)[1, 1] == 1
+    assert paint(Drawing((4, 4), [small, large]), (4, 4), labels, SOURCE)[1, 1] == 2
+    assert paint(Drawing((4, 4), by_area([small, large])), (4, 4), labels, SOURCE)[1, 1] == 1
     assert area(Region("ring", ((box(0, 0, 4, 4), box(1, 1, 2, 2)),), Bitmap(0, 0, np.ones((2, 3), bool)))) == 15 + 6
 
 
@@ -118,20 +118,20 @@ def test_rings_that_are_none(points: object, code: str) -> None:
 @pytest.mark.parametrize("corners", [box(20, 0, 25, 5), box(-4, 0, 5, 5), box(0, 0, 5, 60)])
 def test_polygons_outside_the_image(corners: Points) -> None:
     with pytest.raises(DataError, match=r"a\.json has a polygon that reaches .* outside its image of 10x10") as error:
-        paint(Drawing(None, [Region("a", ((corners,),))]), (10, 10), {"a": 1}, 0, SOURCE)
+        paint(Drawing(None, [Region("a", ((corners,),))]), (10, 10), {"a": 1}, SOURCE)
     assert error.value.code == "polygon-outside"
 
 
 def test_corners_outside_by_rounding_are_cut_off() -> None:
-    mask = paint(Drawing(None, [Region("a", ((box(-0.6, -1, 10.4, 11),),))]), (10, 10), {"a": 1}, 0, SOURCE)
+    mask = paint(Drawing(None, [Region("a", ((box(-0.6, -1, 10.4, 11),),))]), (10, 10), {"a": 1}, SOURCE)
     assert (mask == 1).all()
 
 
 def test_bitmaps_outside_the_image_and_unknown_classes() -> None:
     bitmap = Bitmap(8, 0, np.ones((3, 3), bool))
     with pytest.raises(DataError, match="mask of 3x3 at \\(0, 8\\), outside") as error:
-        paint(Drawing(None, [Region("a", bitmap=bitmap)]), (10, 10), {"a": 1}, 0, SOURCE)
+        paint(Drawing(None, [Region("a", bitmap=bitmap)]), (10, 10), {"a": 1}, SOURCE)
     assert error.value.code == "polygon-outside"
     with pytest.raises(DataError, match="class 'b', which is none") as error:
-        paint(Drawing(None, [Region("b", ((box(0, 0, 2, 2),),))]), (10, 10), {"a": 1}, 0, SOURCE)
+        paint(Drawing(None, [Region("b", ((box(0, 0, 2, 2),),))]), (10, 10), {"a": 1}, SOURCE)
     assert error.value.code == "unknown-class"

@@ -13,7 +13,8 @@ from autoseg.config.data import DataConfig, SplitConfig
 from autoseg.data.check.report import check_dataset
 from autoseg.data.dataset import describe_dataset, open_dataset, resolve
 from autoseg.data.discovery.folder_layouts import with_validation, words_of
-from autoseg.data.discovery.pairs import match_names, shared_length
+from autoseg.data.discovery.pairs import match_names
+from autoseg.data.io.channel_files import shared_length
 from autoseg.errors import DataError
 
 Write = Callable[..., None]
