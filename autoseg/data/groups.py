@@ -79,7 +79,7 @@ def grouping(config: DataConfig, looks: Sequence[PairLook]) -> Decided:
     counts = (f"{split} has {len(set(own)):,} ({counted(len(own), 'image')})" for split, own in of.items())
     what = f"{counted(len(sizes), 'group')} by data.group_by {config.group_by}"
     most = "" if sizes[0] == sizes[-1] else f" to {sizes[-1]:,}"
-    said = [f"{what}, of {sizes[0]:,}{most} images: {', '.join(counts)}"]
+    said = [f"{what}, of {sizes[0]:,}{most} image{'s' * (sizes[-1] > 1)}: {', '.join(counts)}"]
     if sizes[-1] == 1:
         said.append(f"each of {counted(len(sizes), 'image')} is a group of its own, so data.group_by changes nothing")
     if unused and whole:
@@ -114,7 +114,7 @@ def _read_groups(config: DataConfig, pairs: Sequence[Pair]) -> tuple[list[str], 
     if table := GROUP_TABLE.fullmatch(by):
         found, unused = _by_table(root / table[1], table[2], [image for _, image, _ in pairs])
     else:
-        found = _by_name(by, root, pairs)
+        found = _by_name(by, pairs, _paths(root, pairs))
     missing = [pair for pair, group in zip(pairs, found, strict=True) if not group]
     if missing:
         what, remedy = f"data.group_by '{by}' matches", "correct the expression"
@@ -131,12 +131,17 @@ def _read_groups(config: DataConfig, pairs: Sequence[Pair]) -> tuple[list[str], 
     return [group for group in found if group], unused
 
 
-def _by_name(by: str, root: Path, pairs: Sequence[Pair]) -> list[str | None]:
-    """The groups by folder, or by an expression over the paths relative to `root`."""
+def _paths(root: Path, pairs: Sequence[Pair]) -> list[str]:
+    """The paths of images, relative to `root`."""
+    return [plain(within(root, image)) for _, image, _ in pairs]
+
+
+def _by_name(by: str, pairs: Sequence[Pair], paths: Sequence[str]) -> list[str | None]:
+    """The groups by folder, or by an expression over `paths`."""
     if by == FOLDER:
         return [Path(name).parent.as_posix() for name, _, _ in pairs]
     search = re.compile(by).search
-    return [_matched(search(plain(within(root, image)))) for _, image, _ in pairs]
+    return [_matched(search(path)) for path in paths]
 
 
 def _matched(match: re.Match[str] | None) -> str | None:
@@ -250,15 +255,17 @@ def suggestion(config: DataConfig, pairs: Sequence[Pair], splits: Sequence[str])
 
 def _suggested(config: DataConfig, pairs: Sequence[Pair]) -> tuple[str, list[str]] | None:
     """The form of names that makes the fewest groups, and the group of each pair; None if names suggest none."""
-    root = checked_root(config.root or "")
-    images = {image: name for name, image, _ in pairs}
-    restart = len({image.name for image in images}) < len(images)  # names that begin anew in each folder tell nothing
+    paths = _paths(checked_root(config.root or ""), pairs)
+    images = {path: name for path, (name, _, _) in zip(paths, pairs, strict=True)}
+    restart = len({path.rpartition("/")[2] for path in images}) < len(
+        images
+    )  # names that begin anew in each folder tell nothing
     restart_in_split = len({*images.values()}) < len(images)
     best: tuple[int, str, list[str]] | None = None
     for form in NAME_FORMS:
         if restart_in_split if form == FOLDER else restart:
             continue
-        groups = [group for group in _by_name(form, root, pairs) if group]
+        groups = [group for group in _by_name(form, pairs, paths) if group]
         if len(groups) == len(pairs) and _are_groups(groups) and (best is None or len(set(groups)) < best[0]):
             best = len(set(groups)), form, groups
     return best and best[1:]

@@ -301,7 +301,9 @@ def test_groups_on_both_sides_of_the_users_splits(tmp_path: Path) -> None:
         ("group", "val", False)
     ]
     assert line in report.problems[0].text
-    val = check_dataset(parse(DataConfig, {"root": str(root), "group_by": r"p\d+"}), "val")
+    with raises_code(ConfigError, "group-by-one-group", "7 images", "train/images/p01_0.png", "'p0'"):
+        config_of(root, group_by="p0")
+    val = check_dataset(parse(DataConfig, {"root": str(root), "group_by": "p0"}), "val")
     assert [one.kind for one in val.problems] == []
 
 

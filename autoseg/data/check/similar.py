@@ -51,9 +51,11 @@ def alike(looks: Sequence[Look], training: Sequence[Look]) -> list[int | None]:
     found: list[int | None] = []
     for start in range(0, len(looks), AT_ONCE):
         some = np.stack(looks[start : start + AT_ONCE]).astype(np.float32)
-        signs = np.maximum(np.abs(some).sum(1)[:, None], signs_known)
-        share = (some @ known.T) / np.maximum(signs, LEAST_SIGNS)
-        near = share >= LEAST_ALIKE
-        tells = near.any(1) & (near.sum(1) <= max(MOST_ALIKE, MOST_ALIKE_SHARE * len(training)))
-        found += [int(best) if told else None for best, told in zip(share.argmax(1), tells, strict=True)]
+        agree, signs = some @ known.T, np.maximum(np.abs(some).sum(1), LEAST_SIGNS)
+        best: list[int | None] = [None] * len(some)
+        for row in np.flatnonzero(agree.max(1) >= LEAST_ALIKE * signs):
+            share = agree[row] / np.maximum(signs[row], signs_known)
+            if 0 < np.count_nonzero(share >= LEAST_ALIKE) <= max(MOST_ALIKE, MOST_ALIKE_SHARE * len(training)):
+                best[row] = int(share.argmax())
+        found += best
     return found

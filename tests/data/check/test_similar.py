@@ -130,7 +130,9 @@ def test_against_all_pairs_one_by_one() -> None:
     for index in range(300):
         look = training[index % 40].copy()
         changed = rng.permutation(128)[: index % 20]
-        look[changed] = -look[changed]
+        look[changed] = 0 if index % 3 == 0 else -look[changed]
+        if index % 7 == 0:
+            look[:64] = 0  # all that is left agrees, but the other has twice as many differences
         looks.append(look)
     found = alike(looks, training)
     for index, (look, place) in enumerate(zip(looks, found, strict=True)):
@@ -138,7 +140,7 @@ def test_against_all_pairs_one_by_one() -> None:
         signs = [max(np.abs(look).sum(), np.abs(other).sum()) for other in training]
         near = [number for number in range(40) if agreeing[number] >= 0.875 * signs[number]]
         assert place == (index % 40 if near else None)
-    assert 50 < sum(place is not None for place in found) < 250
+    assert 30 < sum(place is not None for place in found) < 250
     assert alike([], training) == []
     assert alike(looks[:2], []) == [None, None]
 
