@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from autoseg.config.training import TrainingConfig
-from autoseg.engine.checkpoint import Kind, fitting, load_checkpoint, save_checkpoint
+from autoseg.engine.checkpoint import Kind, fitting, has_checkpoint, load_last, save_checkpoint
 from autoseg.engine.log import Progress
 from autoseg.engine.run_directory import DIVERGED, Run
 from autoseg.errors import Interrupted, RunError
@@ -196,7 +196,9 @@ class Trainer:
             "metrics_bytes": self.run_directory.metrics_size(),
             "state": self.task.state(),
         }
-        save_checkpoint(self.run_directory.checkpoints / name, self.task.kind, self.task.architecture, contents)
+        self.run_directory.flush()  # a checkpoint on the disk has its metrics there
+        keep = self.task.schedule.keep_checkpoints if name == "last.pt" else 1
+        save_checkpoint(self.run_directory.checkpoints / name, self.task.kind, self.task.architecture, contents, keep)
 
     def _restore(self) -> None:
         if where := self.run_directory.diverged:
@@ -204,7 +206,7 @@ class Trainer:
                 f"this run diverged at {where}, and may do so again; if it does, start another with a lower"
                 f" {self.task.kind}.optimizer.lr"
             )
-        if not (self.run_directory.checkpoints / "last.pt").exists():
+        if not has_checkpoint(self.run_directory.checkpoints):
             self.run_directory.rewind(0, 0)
             return
         saved = restore(self.task, self.run_directory)
@@ -215,8 +217,8 @@ class Trainer:
 
 def restore(task: TrainingTask, run: Run) -> dict[str, Any]:
     """Load a run's last checkpoint into its task, and return its contents. Raises: CheckpointError: it is unusable."""
-    saved = load_checkpoint(run.checkpoints / "last.pt", task.kind, task.architecture)
-    with fitting(run.checkpoints / "last.pt"):
+    path, saved = load_last(run.checkpoints, task.kind, task.architecture, task.schedule.keep_checkpoints)
+    with fitting(path):
         task.load_state(saved["state"])
     return saved
 
