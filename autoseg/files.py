@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -10,7 +11,7 @@ import shlex
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 
@@ -18,6 +19,7 @@ from autoseg.errors import AutosegError
 
 WAITS = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Seconds between attempts to write over a file that another program has open."""
+_SEAL, _DIGITS, _ZIP_END = b"autoseg sha256 ", 64, 22
 
 
 class _Loader(yaml.SafeLoader):
@@ -111,14 +113,57 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def replace(temporary: Path, path: Path) -> None:
-    """Rename `temporary` to `path`. Windows refuses while another program reads either file, so try again."""
-    for seconds in WAITS:
+    """Rename `temporary` to `path`, on the disk too. Windows refuses while another program reads either: try again."""
+    for seconds in (*WAITS, None):
         try:
             temporary.replace(path)
-            return
+            break
         except PermissionError:
+            if seconds is None:
+                raise
             time.sleep(seconds)
-    temporary.replace(path)
+    flush_folder(path.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush the names in a folder to the disk, where the system can."""
+    with contextlib.suppress(OSError):  # Windows opens no folders, and some network file systems flush none
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
+def seal(path: Path) -> None:
+    """Put a checksum of the whole file into the comment of a ZIP archive without one, as PyTorch and NumPy write."""
+    with path.open("r+b") as file:
+        file.seek(-2, os.SEEK_END)  # the length of the comment
+        file.write((len(_SEAL) + _DIGITS).to_bytes(2, "little") + _SEAL)
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        file.write(digest.encode())
+
+
+def is_intact(path: Path) -> bool:
+    """Whether a ZIP archive is as it was sealed; true of one without a seal. Raises: OSError: it cannot be read."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - len(_SEAL) - _DIGITS))
+        end = file.read()
+        if len(end) == len(_SEAL) + _DIGITS and end.startswith(_SEAL):
+            file.seek(0)
+            return _digest(file, size - _DIGITS) == end[len(_SEAL) :].decode("latin-1")
+    return end[-_ZIP_END:].startswith(b"PK\x05\x06") and end.endswith(b"\0\0")
+
+
+def _digest(file: BinaryIO, size: int) -> str:
+    """SHA-256 of the next `size` bytes."""
+    found = hashlib.sha256()
+    while size > 0 and (chunk := file.read(min(size, 2**20))):
+        found.update(chunk)
+        size -= len(chunk)
+    return found.hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

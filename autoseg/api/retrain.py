@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.config.data import DataConfig
+from autoseg.engine.checkpoint import has_checkpoint
 from autoseg.engine.config import RetrainConfig
 from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.run_directory import Run
@@ -71,7 +72,7 @@ def retrain(
         settings, reasons, train = settle(retrain_config(sources, match, say), sources, quick, run)
     device = check_device(settings)
     task = RetrainTask(settings, *open_splits(settings, train), device)
-    begins = run is None or not (run.checkpoints / "last.pt").is_file()
+    begins = run is None or not has_checkpoint(run.checkpoints)
     if begins:
         reasons += load_first_weights(task)
     run = begin(run, out, task, [*said, *reasons], show_progress)

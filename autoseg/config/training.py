@@ -106,6 +106,9 @@ class TrainingConfig(Settings):
     """For two classes: the network has one output, the second class's log odds, instead of one for each class."""
     checkpoint_seconds: Annotated[Number, Field(ge=0)] = 60.0
     """Seconds between checkpoints, also within an epoch; 0: after every step."""
+    keep_checkpoints: Annotated[Whole, Field(ge=1, le=100)] = 3
+    """Number of the latest checkpoints that are kept: last.pt, last.1.pt, ... If one is damaged, the one before it
+    serves."""
     workers: Annotated[Whole, Field(ge=0, le=256)] = 0
     """Processes that read and augment images that are not kept on a GPU. 0: the main process does it, which is best if
     the images are kept (`store`)."""

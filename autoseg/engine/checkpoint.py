@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,16 +15,72 @@ from typing import Any, Literal
 import torch
 
 from autoseg.errors import CheckpointError
-from autoseg.files import one_line, write_atomically
+from autoseg.files import is_intact, one_line, seal, write_atomically
+
+_log = logging.getLogger(__name__)
 
 CHECKPOINT_VERSION = 1
 Kind = Literal["search", "retrain"]
 
 
-def save_checkpoint(path: Path, kind: Kind, architecture: Mapping[str, Any], contents: Mapping[str, Any]) -> None:
-    """Write a checkpoint. `architecture`: the space or genotype of the weights, as plain data."""
+def save_checkpoint(
+    path: Path, kind: Kind, architecture: Mapping[str, Any], contents: Mapping[str, Any], keep: int = 1
+) -> None:
+    """Write a checkpoint with a checksum. `architecture`: the space or genotype of the weights, as plain data.
+
+    keep: number of checkpoints to have then: the one before becomes NAME.1.pt, the one before that NAME.2.pt.
+    """
     payload = {"version": CHECKPOINT_VERSION, "kind": kind, "architecture": dict(architecture), **contents}
-    write_atomically(path, lambda temporary: torch.save(payload, temporary))
+
+    def write(temporary: Path) -> None:
+        torch.save(payload, temporary)
+        seal(temporary)
+        _keep_earlier(path, keep)
+
+    write_atomically(path, write)
+
+
+def _keep_earlier(path: Path, keep: int) -> None:
+    """Number the checkpoints at `path`, the latest first, so that a new one makes `keep`; `path` stays as well."""
+    names = earlier(path, keep)
+    for older, newer in zip(names[:0:-1], names[-2::-1], strict=True):
+        if newer.is_file():
+            newer.replace(older)
+    if names and path.is_file():
+        names[0].unlink(missing_ok=True)
+        try:
+            os.link(path, names[0])
+        except OSError:  # a file system without links
+            shutil.copyfile(path, names[0])
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run has saved its state."""
+    return any(folder.glob("last*.pt"))
+
+
+def earlier(path: Path, keep: int) -> list[Path]:
+    """Where the checkpoints before `path` lie, the latest first."""
+    return [path.with_name(f"{path.stem}.{number}{path.suffix}") for number in range(1, keep)]
+
+
+def load_last(folder: Path, kind: Kind, architecture: Mapping[str, Any], keep: int) -> tuple[Path, dict[str, Any]]:
+    """The last checkpoint of a run that is not damaged, and its file.
+
+    Raises: CheckpointError: as `load_checkpoint`, of the last one, if none can be read.
+    """
+    last = folder / "last.pt"
+    try:
+        return last, load_checkpoint(last, kind, architecture)
+    except CheckpointError as reason:
+        if reason.code not in ("checkpoint-damaged", "checkpoint-missing"):
+            raise
+        for path in earlier(last, keep):
+            with contextlib.suppress(CheckpointError):
+                found = path, load_checkpoint(path, kind, architecture)
+                _log.warning(f"{reason}: going on from {path.name}, the one before")
+                return found
+        raise
 
 
 def load_checkpoint(path: Path, kind: Kind, architecture: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,6 +90,8 @@ def load_checkpoint(path: Path, kind: Kind, architecture: Mapping[str, Any]) -> 
             f"{path} does not exist; the run has not got that far, go on with it by --resume", code="checkpoint-missing"
         )
     try:
+        if not is_intact(path):
+            raise ValueError("its checksum differs")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch warns of a plain pickle; the error below is enough
             payload = torch.load(path, map_location="cpu", weights_only=True)

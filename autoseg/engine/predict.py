@@ -17,7 +17,7 @@ from autoseg.config.inference import InferenceConfig
 from autoseg.data.augment.sample import full_scale, to_tensor
 from autoseg.data.base import Sample, resize_image
 from autoseg.data.flip_pairs import mirrored_classes
-from autoseg.engine.checkpoint import fitting, load_checkpoint
+from autoseg.engine.checkpoint import fitting, load_checkpoint, load_last
 from autoseg.engine.config import RetrainConfig
 from autoseg.engine.crf import load_densecrf, refine
 from autoseg.engine.environment import pick_device, prepare
@@ -94,7 +94,11 @@ def load_network(
         if not file.is_file():
             raise CheckpointError(f"{advice}, as nothing was saved before", code="checkpoint-missing")
         _log.warning(f"{advice}; this is the network saved before")
-    saved = load_checkpoint(file, "retrain", config.architecture.to_dict())
+    plain = config.architecture.to_dict()
+    if checkpoint == "last":
+        file, saved = load_last(run.checkpoints, "retrain", plain, config.retrain.keep_checkpoints)
+    else:
+        saved = load_checkpoint(file, "retrain", plain)
     architecture, data = at_output_stride(config.architecture, output_stride), config.data
     single_output = config.retrain.single_output
     network = build_network(architecture, data.num_classes, in_channels=data.channels, single_output=single_output)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from autoseg.engine.run_lock import LOCK, RunLock, is_alive
 from autoseg.errors import RunError
 from autoseg.files import read_yaml, to_yaml, write_text
 
+_log = logging.getLogger(__name__)
 LEFTOVERS = ".*.tmp"
 """Unfinished files of a killed process (see `write_atomically`)."""
 
@@ -108,9 +112,12 @@ class Run:
         """Drop the metrics that were written after a checkpoint, which was made after `step`, and open TensorBoard."""
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
+        if (size := self.metrics_size()) < metrics_bytes:
+            _log.warning(f"{self.metrics_path} has lost rows: {size:,} bytes are left of {metrics_bytes:,}")
         if self.metrics_path.exists():
             with self.metrics_path.open("r+b") as file:
-                file.truncate(min(metrics_bytes, self.metrics_size()))
+                whole = file.read(metrics_bytes).rfind(b"\n") + 1
+                file.truncate(whole)
         # TensorBoard drops this step and what follows
         self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
 
@@ -123,12 +130,22 @@ class Run:
             if value is not None and self._board is not None:
                 self._board.add_scalar(f"{kind}/{key}", value, step)
 
+    def flush(self) -> None:
+        """Flush the metrics to the disk."""
+        if self.metrics_path.exists():
+            with self.metrics_path.open("r+b") as file:
+                os.fsync(file.fileno())
+
     def metrics(self) -> list[dict[str, Any]]:
         """The complete rows of metrics.jsonl."""
         if not self.metrics_path.exists():
             return []
-        lines = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        lines = self.metrics_path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        rows = []
+        for line in lines:
+            with contextlib.suppress(ValueError):  # cut off by a power cut or a full disk
+                rows += [json.loads(line)] if line.endswith("\n") else []
+        return rows
 
     @property
     def diverged(self) -> str | None:

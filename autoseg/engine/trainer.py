@@ -14,13 +14,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from autoseg.config.training import TrainingConfig
-from autoseg.engine.checkpoint import Kind, fitting, load_checkpoint, save_checkpoint
+from autoseg.engine.checkpoint import Kind, fitting, has_checkpoint, load_last, save_checkpoint
 from autoseg.engine.log import Progress
 from autoseg.engine.run_directory import DIVERGED, Run
 from autoseg.errors import Interrupted, RunError
@@ -133,6 +134,7 @@ class Trainer:
                     if not epoch_ends:
                         self._pause(stop)
 
+                self._finite_state()  # before anything is made of it
                 is_best = False
                 if self.epoch + 1 == schedule.epochs or (self.epoch + 1) % schedule.validate_every == 0:
                     val = self._log(task.validate(self.run_directory, self.epoch))["val"]
@@ -175,16 +177,27 @@ class Trainer:
         noted, self._finite = self._finite, {}
         for kind, finite in noted.items():
             if not bool(finite):
-                self.run_directory.log(DIVERGED, self.epoch, self.done)
-                raise RunError(
-                    f"the {kind} loss is no longer finite at epoch {self.epoch + 1}, step {self.step_in_epoch} of"
-                    f" {self.run_directory.path}; start again with a lower learning rate"
-                    f" ({self.task.kind}.optimizer.lr)",
-                    code="loss-not-finite",
-                )
+                self._diverge(f"the {kind} loss is")
+
+    def _diverge(self, what: str) -> NoReturn:
+        self.run_directory.log(DIVERGED, self.epoch, self.done)
+        raise RunError(
+            f"{what} no longer finite at epoch {self.epoch + 1}, step {self.step_in_epoch} of"
+            f" {self.run_directory.path}; start again with a lower learning rate ({self.task.kind}.optimizer.lr)",
+            code="loss-not-finite",
+        )
+
+    def _finite_state(self) -> dict[str, Any]:
+        """The task's state. Raises: RunError: a loss since the last check, or a value in the state, is not finite."""
+        self._check_finite()
+        state = self.task.state()
+        values = [leaf for leaf in tree_leaves(state) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+        if values and not bool(torch.stack([value.isfinite().all().cpu() for value in values]).all()):
+            self._diverge("the weights are")
+        return state
 
     def _save(self, name: str) -> None:
-        self._check_finite()
+        state = self._finite_state()
         now = time.monotonic()
         self.seconds += now - self._since
         self._since = self._saved = now
@@ -194,9 +207,11 @@ class Trainer:
             "best_miou": self.best_miou,
             "seconds": self.seconds,
             "metrics_bytes": self.run_directory.metrics_size(),
-            "state": self.task.state(),
+            "state": state,
         }
-        save_checkpoint(self.run_directory.checkpoints / name, self.task.kind, self.task.architecture, contents)
+        self.run_directory.flush()  # a checkpoint on the disk has its metrics there
+        keep = self.task.schedule.keep_checkpoints if name == "last.pt" else 1
+        save_checkpoint(self.run_directory.checkpoints / name, self.task.kind, self.task.architecture, contents, keep)
 
     def _restore(self) -> None:
         if where := self.run_directory.diverged:
@@ -204,7 +219,7 @@ class Trainer:
                 f"this run diverged at {where}, and may do so again; if it does, start another with a lower"
                 f" {self.task.kind}.optimizer.lr"
             )
-        if not (self.run_directory.checkpoints / "last.pt").exists():
+        if not has_checkpoint(self.run_directory.checkpoints):
             self.run_directory.rewind(0, 0)
             return
         saved = restore(self.task, self.run_directory)
@@ -215,8 +230,8 @@ class Trainer:
 
 def restore(task: TrainingTask, run: Run) -> dict[str, Any]:
     """Load a run's last checkpoint into its task, and return its contents. Raises: CheckpointError: it is unusable."""
-    saved = load_checkpoint(run.checkpoints / "last.pt", task.kind, task.architecture)
-    with fitting(run.checkpoints / "last.pt"):
+    path, saved = load_last(run.checkpoints, task.kind, task.architecture, task.schedule.keep_checkpoints)
+    with fitting(path):
         task.load_state(saved["state"])
     return saved
 

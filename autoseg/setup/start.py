@@ -11,7 +11,7 @@ from autoseg.config.training import SearchSchedule, TrainingConfig
 from autoseg.data.dataset import SegmentationDataset, describe_dataset, open_dataset
 from autoseg.data.flip_pairs import pairs_line, resolved_pairs
 from autoseg.data.loading.cache import keep_samples
-from autoseg.engine.checkpoint import Kind, load_checkpoint
+from autoseg.engine.checkpoint import Kind, has_checkpoint, load_last
 from autoseg.engine.config import AnyConfig, Config
 from autoseg.engine.environment import describe_environment, pick_device
 from autoseg.engine.log import Progress
@@ -162,12 +162,12 @@ def other_epochs(run: Run, task: SearchTask | RetrainTask) -> OtherEpochs | None
     Raises: ConfigError: the run has got that far already. CheckpointError: its last checkpoint is unusable.
     """
     kind, schedule, per_epoch = task.kind, task.schedule, task.steps_per_epoch
-    before, last = run.config(type(task.config)).schedule, run.checkpoints / "last.pt"
+    before = run.config(type(task.config)).schedule
     if before.epochs == schedule.epochs:
         return None
     done = 0
-    if last.is_file():
-        saved = load_checkpoint(last, kind, task.architecture)
+    if has_checkpoint(run.checkpoints):
+        _, saved = load_last(run.checkpoints, kind, task.architecture, schedule.keep_checkpoints)
         done = saved["epoch"] * per_epoch + saved["step_in_epoch"]
     if schedule.epochs * per_epoch <= done:
         raise ConfigError(

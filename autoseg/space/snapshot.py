@@ -10,7 +10,7 @@ from typing import NoReturn
 import numpy as np
 
 from autoseg.errors import CheckpointError
-from autoseg.files import write_atomically
+from autoseg.files import is_intact, seal, write_atomically
 from autoseg.space.schema import SearchSpace
 
 
@@ -129,6 +129,7 @@ class ArchProbs:
         def write(temporary: Path) -> None:
             with temporary.open("wb") as file:
                 np.savez(file, allow_pickle=False, **arrays)
+            seal(temporary)
 
         write_atomically(path, write)
 
@@ -136,6 +137,8 @@ class ArchProbs:
     def load(cls, path: Path, space: SearchSpace) -> ArchProbs:
         """Read a file of `save`. Raises: CheckpointError: unreadable, or of another space."""
         try:
+            if not is_intact(path):
+                raise ValueError
             with np.load(path, allow_pickle=False) as file:
                 there = [key for key in ("upsamplers", "gamma_sites", "skips") if key in file.files]
                 meanings = {key: file[key].tolist() for key in ("operations", "strides", *there)}

@@ -143,3 +143,29 @@ def test_a_finite_loss_after_it_does_not_hide_it() -> None:
         loop._check_finite()
     assert logged == [("diverged", 0, 0)]
     loop._check_finite()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [3, 6, 11])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_never_saved(
+    at: int, value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """The last step before a save spoils a weight, and no later loss can tell."""
+
+    def step(task: SearchTask, batches: Any, epoch: int, number: int) -> Any:
+        figures = STEP(task, batches, epoch, number)
+        if number == at:
+            with torch.no_grad():
+                next(iter(task.supernet.parameters())).view(-1)[0] = value
+        return figures
+
+    monkeypatch.setattr(SearchTask, "step", step)
+    config, out = write_config(tmp_path / "c.yaml", SEARCH, {"search": {"checkpoint_seconds": 0}}), tmp_path / "run"
+    assert run(["search", "--config", str(config), "--out", str(out)]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    check_line(line, "loss-not-finite", "the weights are", f"epoch {at // 4 + 1}", "search.optimizer.lr")
+    for path in (out / "checkpoints").iterdir():
+        saved = torch.load(path, weights_only=True)["state"]["supernet"]
+        assert all(value.isfinite().all() for value in saved.values() if value.is_floating_point()), path
+    assert checkpoint(out)["epoch"] * 4 + checkpoint(out)["step_in_epoch"] == at
