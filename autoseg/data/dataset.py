@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from autoseg.config.data import DataConfig, ResolvedDataConfig
 from autoseg.data.base import CACHE_BYTES, Sample, SegmentationDataset
-from autoseg.data.decide import mask_table_of, seen_labels
+from autoseg.data.decide import mask_table_of, seen_labels, unlearnable
 from autoseg.data.discovery.known_datasets import title_of
 from autoseg.data.discovery.pairs import BadFiles, Pair, within
 from autoseg.data.generated import GeneratedDataset
@@ -23,7 +23,7 @@ from autoseg.data.io.masks import read_mask
 from autoseg.data.io.opening import read_header
 from autoseg.data.loading.threads import Progress, in_threads
 from autoseg.data.look import look_at
-from autoseg.data.resolve import decided, described, generated_classes, normalised, resolve_layout, unlearnable
+from autoseg.data.resolve import decided, described, generated_classes, normalised, resolve_layout
 from autoseg.data.splits import list_pairs
 from autoseg.data.wording import counted
 from autoseg.errors import DataError

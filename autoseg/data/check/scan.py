@@ -16,7 +16,7 @@ from autoseg.data.check.inspection import inspect_pair
 from autoseg.data.check.problems import Problem, shortened
 from autoseg.data.check.summary import ClassCounter, Scan
 from autoseg.data.dataset import NEEDED, FolderDataset
-from autoseg.data.decide import SeenMask, colours_seen, mask_form, seen_labels
+from autoseg.data.decide import SeenMask, colours_seen, mask_form, seen_labels, unlearnable
 from autoseg.data.discovery.label_values import MOST_CLASSES
 from autoseg.data.discovery.pairs import Pair, split_config, within
 from autoseg.data.flip_pairs import found_pairs, pairs_line
@@ -24,7 +24,7 @@ from autoseg.data.io.masks import MaskFacts
 from autoseg.data.io.opening import Header
 from autoseg.data.loading.threads import Progress, in_threads
 from autoseg.data.look import PairLook, look_at
-from autoseg.data.resolve import decided, described, normalised, resolve_layout, unlearnable
+from autoseg.data.resolve import decided, described, normalised, resolve_layout
 from autoseg.data.splits import list_pairs
 from autoseg.errors import DataError
 from autoseg.files import cache_folder
