@@ -253,9 +253,11 @@ def _usable(dataset: FolderDataset, config: ResolvedDataConfig, split: str) -> F
     return dataset
 
 
-def check_sizes(image: Path, size: tuple[int, int], mask: Path, mask_size: tuple[int, int]) -> None:
-    """Raises: DataError: image and mask differ in size (H, W), or are too small."""
-    if size != mask_size:
+def check_sizes(
+    image: Path, size: tuple[int, int], mask: Path | None = None, mask_size: tuple[int, int] | None = None
+) -> None:
+    """Raises: DataError: image and mask, if there is one, differ in size (H, W), or are too small."""
+    if mask_size is not None and size != mask_size:
         raise DataError(
             f"{image} is {show_size(size)} pixels, but its mask {mask} is {show_size(mask_size)}; make them equal",
             code="mask-size-differs",

@@ -289,11 +289,10 @@ def decide_classes(config: DataConfig, masks: Sequence[SeenMask]) -> Decided:
     number_taken = ignored < len(reading.classes) and reading.labels[ignored] != ignored
     if number_taken or (wide and ignored == IGNORE_LABEL):
         ignored = WIDE_IGNORE_LABEL if wide else IGNORE_LABEL
-    label_map = _composed(config.label_map, reading, seen, ignored)
     settings = {
         "classes": reading.classes,
         "num_classes": len(reading.classes),
-        "label_map": label_map,
+        "label_map": _composed(config.label_map, reading, seen, ignored),
         "ignore_label": ignored,
     }
     return Decided(settings, (_class_line(reading, ignored),))

@@ -56,7 +56,11 @@ def keep_samples(
     sizes = [] if store == "none" else _sizes(dataset)
     layout = Layout(sizes, dataset.mask_dtype, dataset.channels, dataset.image_dtype)
     for place in places(store, layout.total_bytes, device):
-        if samples := _kept(dataset, layout, place, device, cache_dir, progress):
+        if place == "disk":
+            samples = _on_disk(dataset, layout, cache_folder(cache_dir), progress)
+        else:
+            samples = _in_memory(dataset, layout, device if place == "device" else torch.device("cpu"), progress)
+        if samples is not None:
             dataset.keep(samples)
             break
     else:
@@ -117,21 +121,13 @@ def places(store: Store, total_bytes: int, device: torch.device) -> Iterator[str
         yield "disk"
 
 
-def _kept(
-    dataset: SegmentationDataset,
-    layout: Layout,
-    place: str,
-    device: torch.device,
-    cache_dir: str | Path | None,
-    progress: Progress | None,
+def _in_memory(
+    dataset: SegmentationDataset, layout: Layout, device: torch.device, progress: Progress | None
 ) -> PackedSamples | None:
-    if place == "disk":
-        return _on_disk(dataset, layout, cache_folder(cache_dir), progress)
-    target = device if place == "device" else torch.device("cpu")
     try:
-        samples = PackedSamples.empty(layout, target)
+        samples = PackedSamples.empty(layout, device)
     except RuntimeError:
-        _log.warning(f"no room for {_size(layout.total_bytes)} of decoded images in the memory of {target}")
+        _log.warning(f"no room for {_size(layout.total_bytes)} of decoded images in the memory of {device}")
         return None
     _fill(dataset, layout, samples.put, progress)
     return samples
