@@ -115,8 +115,6 @@ def mask_form(config: DataConfig, looks: Sequence[PairLook]) -> Decided:
     masks = [(look.pair[2], look.mask) for look in looks if isinstance(look.mask, MaskFacts)]
     coloured = [path for path, mask in masks if mask.kind == "colours"]
     clash = None if coloured else _palette_clash(masks)
-    if not coloured and not clash and (colours := _colours_of_palettes(config, masks)):
-        return Decided({"colours": colours}, ("masks are read by the colours of their palettes, which a table names",))
     if coloured or clash:
         if colours := _colours_beside(config):
             return Decided({"colours": colours}, ("masks are read by their colours, from the table beside them",))
@@ -124,6 +122,8 @@ def mask_form(config: DataConfig, looks: Sequence[PairLook]) -> Decided:
             raise DataError(clash, code="palettes-differ")
         if 2 * len(coloured) > len(masks):  # fewer are faults of their own
             raise _error_of(coloured[0], None)
+    elif colours := _colours_of_palettes(config, masks):
+        return Decided({"colours": colours}, ("masks are read by the colours of their palettes, which a table names",))
     classes = config.num_classes or len(config.classes or ())
     if classes in (0, 2) and config.label_map is None and is_black_and_white([mask for _, mask in masks]):
         text = f"masks are black and white with blurred edges: {MIDDLE} or more is class 1"
@@ -262,8 +262,8 @@ def decide_classes(config: DataConfig, masks: Sequence[SeenMask]) -> Decided:
         count = max(seen - {ignored}, default=0) + 1
         config = config.model_copy(update={"num_classes": max(2, count)})
     used = {given.get(label, label) for label in seen}
-    if config.mask_threshold is not None or (config.colours and not named):
-        used |= set() if config.colours else {0, 1}
+    if config.mask_threshold is not None and not config.colours:
+        used |= {0, 1}
     own = config.classes is not None or config.num_classes is not None
     files = [] if config.classes is not None else names_beside(*homes(config))
     unset = config.label_map is None and config.mask_threshold is None and config.colours is None

@@ -17,7 +17,7 @@ from autoseg.data.discovery.lists import is_index, plain, read_table
 from autoseg.data.discovery.pairs import Pair, checked_root, within, without_suffix
 from autoseg.data.io.opening import is_image
 from autoseg.data.look import PairLook
-from autoseg.data.wording import counted
+from autoseg.data.wording import counted, first_of
 from autoseg.errors import ConfigError
 
 OF_OTHER_DATA = ("group-by-matches-nothing", "group-by-one-group", "group-table-missing")
@@ -108,8 +108,8 @@ def _by_split(groups: Sequence[str], splits: Sequence[str]) -> dict[str, list[st
     return of
 
 
-def _such_as(groups: Sequence[str], most: int = 3) -> str:
-    return ", ".join(groups) if len(groups) == 1 else f"such as {', '.join(groups[:most])}"
+def _such_as(groups: Sequence[str]) -> str:
+    return groups[0] if len(groups) == 1 else f"such as {', '.join(groups[:3])}"
 
 
 def shared_lines(
@@ -226,9 +226,9 @@ def _refuse_unclear(file: Path, column: str, images: Sequence[Path], keys: Seque
             )
 
 
-def _shown(config: DataConfig, pairs: Sequence[Pair], most: int = 3) -> str:
+def _shown(config: DataConfig, pairs: Sequence[Pair]) -> str:
     root = checked_root(config.root or "")
-    return ", ".join(within(root, image) for _, image, _ in pairs[:most]) + ", ..." * (len(pairs) > most)
+    return first_of([within(root, image) for _, image, _ in pairs], 3)
 
 
 def _verb(number: int, plural: str) -> str:

@@ -17,7 +17,7 @@ from autoseg.data.dataset import show_size
 from autoseg.data.discovery.pairs import IMAGE_VARIANTS, MASK_VARIANTS, index_files, with_channels, within
 from autoseg.data.groups import groups_of, shared_groups, shared_lines, suggestion
 from autoseg.data.io.channel_files import files_of
-from autoseg.data.wording import counted
+from autoseg.data.wording import counted, first_of
 
 RARE_SHARE = 0.001
 """A class with a smaller share of the labelled training pixels is hard to learn."""
@@ -106,7 +106,7 @@ def _labels(scan: Scan) -> Iterator[Problem]:
         if any(fault.file == mask for fault in one.faults) or not one.labels.size:
             continue
         if wrong.size:
-            some = ", ".join(map(str, wrong[:5].tolist())) + ", ..." * (wrong.size > 5)
+            some = first_of([str(label) for label in wrong], 5)
             text = (
                 f"label{'s' * (wrong.size > 1)} {some} in {name}, but the data set has {counted(number, 'class')}"
                 f" (0..{number - 1}) and ignore label {scan.config.ignore_label}; map"

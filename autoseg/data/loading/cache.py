@@ -21,7 +21,7 @@ from autoseg.data.dataset import verify
 from autoseg.data.loading import packed
 from autoseg.data.loading.packed import Layout, PackedSamples, Put
 from autoseg.data.loading.threads import Progress, in_threads
-from autoseg.data.wording import counted
+from autoseg.data.wording import counted, first_of
 from autoseg.errors import DataError
 from autoseg.files import cache_folder, one_line
 from autoseg.host_memory import free_memory, total_memory
@@ -175,10 +175,9 @@ def _fill(dataset: SegmentationDataset, layout: Layout, put: Put, progress: Prog
 
 def _say_unlabelled(dataset: SegmentationDataset) -> None:
     if names := sorted(dataset.unlabelled):
-        some = ", ".join(names[:5]) + ", ..." * (len(names) > 5)
         _log.warning(
             f"{len(names)} of {counted(len(dataset), 'mask')} hold the ignore label {dataset.ignore_label} alone"
-            f" ({some}): nothing is learned or measured there; remove them, or set on_bad_file: skip"
+            f" ({first_of(names, 5)}): nothing is learned or measured there; remove them, or set on_bad_file: skip"
         )
 
 
