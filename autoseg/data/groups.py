@@ -182,7 +182,8 @@ def _by_table(file: Path, column: str, images: Sequence[Path]) -> tuple[list[str
         cells = [(line, row[other], row[place]) for line, row in rows if len(row) > other]
         table: Table = {}
         for line, cell, group in cells:
-            table.setdefault(_key(cell), {}).setdefault(group, line)
+            key = without_suffix(plain(cell)).removeprefix("./").lstrip("/")
+            table.setdefault(key, {}).setdefault(group, line)
         keys, texts = _keys(paths, table), [cell for _, cell, _ in cells]
         rank = sum(key is not None for key in keys), sum(map(is_image, texts)), not is_index(texts)
         found.append((rank, keys, table))
@@ -191,10 +192,6 @@ def _by_table(file: Path, column: str, images: Sequence[Path]) -> tuple[list[str
     _, keys, table = max(found, key=lambda one: one[0])
     _refuse_unclear(file, column, images, keys, table)
     return [None if key is None else next(iter(table[key])) for key in keys], len(table.keys() - {*keys})
-
-
-def _key(cell: str) -> str:
-    return without_suffix(plain(cell)).removeprefix("./").lstrip("/")
 
 
 def _keys(paths: Sequence[Sequence[str]], table: Iterable[str]) -> list[str | None]:

@@ -73,9 +73,7 @@ def resolve_layout(config: DataConfig) -> Placed:
     foreign = found.label_map is not None and config.label_map in known_label_maps()
     known = own in (0, len(found.classes or ())) and (config.label_map is None or foreign)
     if known:
-        if config.ignore_label is None:
-            changes["ignore_label"] = found.ignore_label
-        ignore = found.ignore_label if config.ignore_label is None else config.ignore_label
+        ignore = changes["ignore_label"] = found.ignore_label if config.ignore_label is None else config.ignore_label
         own_ignored = {}
         if found.label_map and ignore is not None and ignore < len(found.classes or ()):  # the number of a class
             own_ignored = {ignore: found.ignore_label}
