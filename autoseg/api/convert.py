@@ -66,11 +66,10 @@ def convert(
     config = resolve(given.model_copy(update={"resize": None}), say=said.append if show_progress else None)
     try:
         _write_all(config, folder, show_progress)
-    except OSError as reason:
+    except BaseException as reason:  # half a data set would look like a whole one
         shutil.rmtree(folder, ignore_errors=True)
-        raise _unwritable(folder, reason) from None
-    except BaseException:  # half a data set would look like a whole one
-        shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(reason, OSError):
+            raise _unwritable(folder, reason) from None
         raise
     for line in said:
         print(line)
@@ -94,7 +93,7 @@ def _write_all(config: ResolvedDataConfig, folder: Path, show_progress: bool) ->
             _log.warning(f"split '{split}' is left out: {reason}")
             continue
         with Progress(split, len(dataset), enabled=show_progress) as bar:
-            in_threads(partial(_write, dataset, folder, split), len(dataset), partial(_show, bar))
+            in_threads(partial(_write, dataset, folder, split), len(dataset), bar.update)
         if (groups := dataset.groups()) is not None:
             files = (f"{split}/images/{name}" for name in dataset.names)
             rows += zip(files, groups, strict=True)
@@ -123,10 +122,6 @@ def _settings(config: ResolvedDataConfig, splits: Mapping[str, Mapping[str, str]
     if (config.mean, config.std) != (IMAGENET_MEAN, IMAGENET_STD):
         settings |= {"mean": list(config.mean), "std": list(config.std)}
     return settings
-
-
-def _show(bar: Progress, done: int, total: int) -> None:
-    bar.update(done)
 
 
 def _write(dataset: SegmentationDataset, folder: Path, split: str, index: int) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from autoseg.config.data import DataConfig, ResolvedDataConfig
-from autoseg.data.dataset import LEAST_SIDE
+from autoseg.data.dataset import check_sizes
 from autoseg.data.discovery.lists import find_listed, read_list
 from autoseg.data.discovery.pairs import image_files, with_channels
 from autoseg.data.io.channel_files import files_of
@@ -84,7 +84,7 @@ def predict(
                 f"{out} cannot be made ({reason.strerror}); give another --out", code="folder-unwritable"
             ) from None
         for done, (path, targets) in enumerate(zip(found.values(), files, strict=True), start=1):
-            image = _read(path, config.data)
+            image = read_image(path, None, config.data.channels, config.data.pixel_type, config.data.orientation)
             shares = np.empty((network.num_classes, *image.shape[:2]), np.float16) if probabilities else None
             found_labels = label_map(network, image, config.data, target, asked, shares)
             picture = Image.fromarray(overlay(as_picture(image), found_labels, colours))
@@ -162,16 +162,7 @@ def _check(images: Sequence[Path], files: Sequence[tuple[Path, ...]], data: Reso
             raise RunError(f"{file} is there already; give another --out", code="file-exists")
     for path in images:
         height, width = read_image(path, None, data.channels, data.pixel_type).shape[:2]
-        if min(height, width) < LEAST_SIDE:
-            raise DataError(
-                f"{path} is {width}x{height} pixels, but images need at least {LEAST_SIDE} each way; remove it",
-                code="image-too-small",
-            )
-
-
-def _read(path: Path, data: ResolvedDataConfig) -> NDArray[Any]:
-    """Read an image (H, W, C). Raises: DataError: it has other channels or another pixel type than the network's."""
-    return read_image(path, None, data.channels, data.pixel_type, data.orientation)
+        check_sizes(path, (height, width))
 
 
 def _numbers_and_colours(data: ResolvedDataConfig, labels: str) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:

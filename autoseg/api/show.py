@@ -117,10 +117,8 @@ def _describe_space(space: SearchSpace, num_classes: int, size: tuple[int, int])
 def describe_levels(space: SearchSpace) -> dict[str, str]:
     """The candidates of a space: layers, paths, cells, operations, upsamplers, skips and decoder."""
     trellis, cell, down = space.trellis, space.cell, space.network.down_layers
-    cells = 1
-    for block in range(cell.blocks):
-        choices = len(set(cell.operations) - {"none"})
-        cells *= (block + 2) * (block + 1) // 2 * choices**2
+    choices = len(set(cell.operations) - {"none"})
+    cells = math.prod((block + 2) * (block + 1) // 2 * choices**2 for block in range(cell.blocks))
     ways = f", {down} on the way down and {space.network.layers - down} on the way up" if down is not None else ""
     two = ", for the way down and for the way up each" if space.cells == 2 else ""
     return {

@@ -40,24 +40,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-COMMANDS = {
-    module.__name__.rpartition(".")[2].replace("_", "-"): module
-    for module in (
-        demo,
-        check_data,
-        convert,
-        plan,
-        search,
-        decode,
-        retrain,
-        evaluate,
-        predict,
-        export,
-        plot,
-        spaces,
-        show,
-    )
-}
+MODULES = (demo, check_data, convert, plan, search, decode, retrain, evaluate, predict, export, plot, spaces, show)
+COMMANDS = {module.__name__.rpartition(".")[2].replace("_", "-"): module for module in MODULES}
 for name, module in COMMANDS.items():
     app.command(name)(getattr(module, name.replace("-", "_")))
 

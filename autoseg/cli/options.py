@@ -10,9 +10,7 @@ import typer
 from autoseg.errors import ConfigError
 
 Data = Annotated[str | None, typer.Option(help="A folder of images and masks, a data YAML, or 'generated'.")]
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="A YAML file of settings, such as a run's config.yaml.")
-]
+ConfigFile = Annotated[Path | None, typer.Option(help="A YAML file of settings, such as a run's config.yaml.")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one setting: search.epochs=10. Repeatable."),
@@ -37,7 +35,6 @@ Precision = Annotated[str, typer.Option(help="float32, or bf16: faster where the
 MatchCost = Annotated[
     str | None,
     typer.Option(
-        "--match-cost",
         metavar="NAME",
         help="Choose the width of a network of the literature for the cost of this genotype, network or run, and train"
         " it as that one is; or for a number, such as 1M.",
@@ -45,10 +42,7 @@ MatchCost = Annotated[
 ]
 Match = Annotated[str, typer.Option(help="What --match-cost makes equal: parameters or multiply_adds.")]
 OutputStride = Annotated[
-    int | None,
-    typer.Option(
-        "--output-stride", help="Of a network of the literature: the same weights at 8, 16 or 32, by dilation."
-    ),
+    int | None, typer.Option(help="Of a network of the literature: the same weights at 8, 16 or 32, by dilation.")
 ]
 MultiScale = Annotated[bool, typer.Option("--multi-scale", help="Fuse six scales, 0.5 to 1.75.")]
 Scales = Annotated[str | None, typer.Option(metavar="LIST", help="Fuse these scales: 0.5,0.75,1.")]
@@ -56,11 +50,9 @@ Flip = Annotated[bool, typer.Option("--flip", help="Fuse with the mirrored image
 Fuse = Annotated[str, typer.Option(help="By mean of probabilities, or max of logits (DeepLab v2).")]
 Window = Annotated[
     tuple[int, int] | None,
-    typer.Option("--window", metavar="H W", help="See images in sliding windows of this size, blended."),
+    typer.Option(metavar="H W", help="See images in sliding windows of this size, blended."),
 ]
-Overlap = Annotated[
-    float | None, typer.Option("--overlap", help="Of neighbouring windows, as a share of their length; else 0.5.")
-]
+Overlap = Annotated[float | None, typer.Option(help="Of neighbouring windows, as a share of their length; else 0.5.")]
 Crf = Annotated[bool, typer.Option("--crf", help="Refine by a dense CRF; --set crf.iterations=5 changes it.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over a file that is there.")]
 
@@ -77,7 +69,6 @@ def _load_plugins(sources: list[str] | None) -> list[str] | None:
 Plugin = Annotated[
     list[str] | None,
     typer.Option(
-        "--plugin",
         metavar="FILE",
         callback=_load_plugins,
         is_eager=True,

@@ -16,6 +16,7 @@ from autoseg.library import hint, library, names_in
 
 Rgb = tuple[Number, ...]
 """One number for each channel."""
+Deviations = tuple[Annotated[Number, Field(gt=0)], ...]
 PixelType = Literal["uint8", "uint16", "float32"]
 Orientation = Literal["upright", "stored", "by_size"]
 Byte = Annotated[Whole, Field(ge=0, le=255)]
@@ -142,7 +143,7 @@ class DataConfig(Settings):
     """Source of `mean` and `std`. Default: ImageNet's for 8 or 16 bit colours, else the training images'."""
     mean: Rgb = ()
     """Mean of each channel as a share of the full scale. Default: see `normalise`."""
-    std: Rgb = ()
+    std: Deviations = ()
     """Standard deviation of each channel as a share of the full scale. Default: see `normalise`."""
     generated: GeneratedConfig = GeneratedConfig()
 
@@ -165,13 +166,6 @@ class DataConfig(Settings):
         except re.error as reason:
             raise ValueError(f"{by!r} is no regular expression ({reason})") from None
         return by
-
-    @field_validator("std")
-    @classmethod
-    def _std_is_positive(cls, std: Rgb) -> Rgb:
-        if min(std, default=1) <= 0:
-            raise ValueError("every value must be greater than 0")
-        return std
 
     @field_validator("mean", "std", mode="before")
     @classmethod
@@ -222,7 +216,7 @@ class ResolvedDataConfig(DataConfig):
     pixel_type: PixelType = "uint8"
     orientation: Orientation = "by_size"
     mean: Annotated[Rgb, Field(min_length=1)]
-    std: Annotated[Rgb, Field(min_length=1)]
+    std: Annotated[Deviations, Field(min_length=1)]
 
     @model_validator(mode="after")
     def _is_found(self) -> ResolvedDataConfig:

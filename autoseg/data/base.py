@@ -151,7 +151,10 @@ class SegmentationDataset(ABC):
         return Sample(image, mask)
 
     def _to_labels(self, stored: NDArray[np.integer[Any]], index: int) -> LabelMask:
-        check_labels(self.where(index), stored)
+        if stored.min(initial=0) < 0 or stored.max(initial=0) >= LABELS:
+            wrong = next(int(label) for label in np.unique(stored) if not 0 <= label < LABELS)
+            text = f"label {wrong} in {self.where(index)} is outside 0..{LABELS - 1}; correct the mask"
+            raise DataError(text, code="label-out-of-range")
         if not self._legal[stored].all():
             wrong = int(stored[~self._legal[stored]].min())
             classes = f"but the data set has {self.num_classes} classes (0..{self.num_classes - 1}) and ignore label"
@@ -171,15 +174,6 @@ class SegmentationDataset(ABC):
                     f" (0..{self.num_classes - 1}) and ignore label {self.ignore_label}; correct data.label_map",
                     code="label-map-invalid",
                 )
-
-
-def check_labels(where: str | Path, labels: NDArray[np.integer[Any]]) -> None:
-    """Raises: DataError: a label is outside the range of masks."""
-    if labels.min(initial=0) < 0 or labels.max(initial=0) >= LABELS:
-        wrong = next(int(label) for label in np.unique(labels) if not 0 <= label < LABELS)
-        raise DataError(
-            f"label {wrong} in {where} is outside 0..{LABELS - 1}; correct the mask", code="label-out-of-range"
-        )
 
 
 def lookup_table(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from autoseg.config.data import DataConfig, ResolvedDataConfig
 from autoseg.data.base import CACHE_BYTES, Sample, SegmentationDataset
-from autoseg.data.decide import mask_table_of, seen_labels
+from autoseg.data.decide import mask_table_of, seen_labels, unlearnable
 from autoseg.data.discovery.known_datasets import title_of
 from autoseg.data.discovery.pairs import BadFiles, Pair, within
 from autoseg.data.generated import GeneratedDataset
@@ -23,9 +23,9 @@ from autoseg.data.io.masks import read_mask
 from autoseg.data.io.opening import read_header
 from autoseg.data.loading.threads import Progress, in_threads
 from autoseg.data.look import look_at
-from autoseg.data.resolve import decided, described, generated_classes, normalised, resolve_layout, unlearnable
+from autoseg.data.resolve import decided, described, generated_classes, normalised, resolve_layout
 from autoseg.data.splits import list_pairs
-from autoseg.data.wording import counted
+from autoseg.data.wording import counted, first_of
 from autoseg.errors import DataError
 from autoseg.files import cache_folder
 
@@ -94,7 +94,6 @@ class FolderDataset(SegmentationDataset):
 
 def resolve(
     config: DataConfig,
-    progress: Progress | None = None,
     training: bool = False,
     say: Callable[[str], object] | None = None,
     before: ResolvedDataConfig | None = None,
@@ -119,7 +118,7 @@ def resolve(
         return normalised(data, config, lambda: open_dataset(data, "train"), before=before)
     placed = resolve_layout(config)
     skip = config.on_bad_file == "skip"
-    looks = look_at(_places(placed.config, skip), cache_folder(), progress)
+    looks = look_at(_places(placed.config, skip), cache_folder())
     found, said, errors = decided(config, placed, looks)
     if errors:
         raise errors[0]
@@ -245,7 +244,7 @@ def _usable(dataset: FolderDataset, config: ResolvedDataConfig, split: str) -> F
             f"no image of split '{split}' in {config.root} can be used; {dataset.left_out[0][1]}",
             code="no-usable-images",
         )
-    names = ", ".join(name for name, _ in dataset.left_out[:10]) + ", ..." * (len(dataset.left_out) > 10)
+    names = first_of([name for name, _ in dataset.left_out], 10)
     _log.warning(
         f"left out {len(dataset.left_out)} of {counted(total, 'image')} of split '{split}' (on_bad_file: skip):"
         f" {names}; the first since {dataset.left_out[0][1]}"
@@ -253,9 +252,11 @@ def _usable(dataset: FolderDataset, config: ResolvedDataConfig, split: str) -> F
     return dataset
 
 
-def check_sizes(image: Path, size: tuple[int, int], mask: Path, mask_size: tuple[int, int]) -> None:
-    """Raises: DataError: image and mask differ in size (H, W), or are too small."""
-    if size != mask_size:
+def check_sizes(
+    image: Path, size: tuple[int, int], mask: Path | None = None, mask_size: tuple[int, int] | None = None
+) -> None:
+    """Raises: DataError: image and mask, if there is one, differ in size (H, W), or are too small."""
+    if mask_size is not None and size != mask_size:
         raise DataError(
             f"{image} is {show_size(size)} pixels, but its mask {mask} is {show_size(mask_size)}; make them equal",
             code="mask-size-differs",

@@ -7,7 +7,7 @@ or a DataError where the files contradict each other or leave it open.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,9 +70,6 @@ class SeenMask(NamedTuple):
     path: Path | None = None
 
 
-Decision = Callable[[DataConfig, Sequence[PairLook]], Decided]
-
-
 def palette(config: DataConfig, looks: Sequence[PairLook]) -> Decided:
     """The colour of each class, if masks are in colour or have palettes that show all classes."""
     classes, label_map = config.classes or (), config.label_map or {}
@@ -118,8 +115,6 @@ def mask_form(config: DataConfig, looks: Sequence[PairLook]) -> Decided:
     masks = [(look.pair[2], look.mask) for look in looks if isinstance(look.mask, MaskFacts)]
     coloured = [path for path, mask in masks if mask.kind == "colours"]
     clash = None if coloured else _palette_clash(masks)
-    if not coloured and not clash and (colours := _colours_of_palettes(config, masks)):
-        return Decided({"colours": colours}, ("masks are read by the colours of their palettes, which a table names",))
     if coloured or clash:
         if colours := _colours_beside(config):
             return Decided({"colours": colours}, ("masks are read by their colours, from the table beside them",))
@@ -127,6 +122,8 @@ def mask_form(config: DataConfig, looks: Sequence[PairLook]) -> Decided:
             raise DataError(clash, code="palettes-differ")
         if 2 * len(coloured) > len(masks):  # fewer are faults of their own
             raise _error_of(coloured[0], None)
+    elif colours := _colours_of_palettes(config, masks):
+        return Decided({"colours": colours}, ("masks are read by the colours of their palettes, which a table names",))
     classes = config.num_classes or len(config.classes or ())
     if classes in (0, 2) and config.label_map is None and is_black_and_white([mask for _, mask in masks]):
         text = f"masks are black and white with blurred edges: {MIDDLE} or more is class 1"
@@ -265,8 +262,8 @@ def decide_classes(config: DataConfig, masks: Sequence[SeenMask]) -> Decided:
         count = max(seen - {ignored}, default=0) + 1
         config = config.model_copy(update={"num_classes": max(2, count)})
     used = {given.get(label, label) for label in seen}
-    if config.mask_threshold is not None or (config.colours and not named):
-        used |= set() if config.colours else {0, 1}
+    if config.mask_threshold is not None and not config.colours:
+        used |= {0, 1}
     own = config.classes is not None or config.num_classes is not None
     files = [] if config.classes is not None else names_beside(*homes(config))
     unset = config.label_map is None and config.mask_threshold is None and config.colours is None
@@ -292,11 +289,10 @@ def decide_classes(config: DataConfig, masks: Sequence[SeenMask]) -> Decided:
     number_taken = ignored < len(reading.classes) and reading.labels[ignored] != ignored
     if number_taken or (wide and ignored == IGNORE_LABEL):
         ignored = WIDE_IGNORE_LABEL if wide else IGNORE_LABEL
-    label_map = _composed(config.label_map, reading, seen, ignored)
     settings = {
         "classes": reading.classes,
         "num_classes": len(reading.classes),
-        "label_map": label_map,
+        "label_map": _composed(config.label_map, reading, seen, ignored),
         "ignore_label": ignored,
     }
     return Decided(settings, (_class_line(reading, ignored),))
@@ -414,35 +410,22 @@ def is_of_known(known: DataConfig, masks: Sequence[SeenMask]) -> bool:
     return bool(used) and (bool(known.colours) or not counting or max(seen) >= last)
 
 
-def something_to_learn(config: DataConfig, training: Sequence[SeenMask]) -> Decided:
-    """Nothing, if the training masks show two classes. Raises: DataError: one class, or ignored pixels alone."""
+def unlearnable(config: DataConfig, looks: Sequence[PairLook]) -> DataError | None:
+    """Why a run would learn nothing: the training masks show one class, or ignored pixels alone.
+
+    None if no training mask was looked at or can be read, which is another error.
+    """
+    masks = [mask for look in looks if look.split == "train" and (mask := seen_labels(config, look)).error is None]
     label_map, ignored = config.label_map or {}, ignored_label(config)
-    seen = {label_map.get(label, label) for mask in training for label in mask.labels.tolist()} - {ignored}
-    if len(seen) >= 2:
-        return Decided({})
+    seen = {label_map.get(label, label) for mask in masks for label in mask.labels.tolist()} - {ignored}
+    if not masks or len(seen) >= 2:
+        return None
     names = config.classes or ()
     what = next((f"the class {names[label]!r} alone" for label in seen if label < len(names)), "ignored pixels alone")
-    raise DataError(
+    return DataError(
         f"the training masks in {config.root} show {what}, so that there is nothing to learn; look at `autoseg"
         f" check-data`, and correct data.label_map or data.ignore_label ({ignored})",
         code="too-few-classes",
-    )
-
-
-def shared_images(config: DataConfig, looks: Sequence[PairLook]) -> Decided:
-    """Nothing but a line, if images of training are also in another split. Copies under other names do not count."""
-    training = {look.pair[1] for look in looks if look.split == "train"}
-    found: dict[str, list[Path]] = {}
-    for look in looks:
-        if look.split != "train" and look.pair[1] in training:
-            found.setdefault(look.split, []).append(look.pair[1])
-    return Decided(
-        {},
-        tuple(
-            f"{counted(len(files), 'image')} of {split} {'is' if len(files) == 1 else 'are'} also in train, such as"
-            f" {files[0].name}, so scores on {split} would be too good"
-            for split, files in found.items()
-        ),
     )
 
 
@@ -458,21 +441,18 @@ def image_form(config: DataConfig, looks: Sequence[PairLook]) -> Decided:
     channels = Counter(header.channels for _, header in headers)
     types = Counter(header.pixel_type for _, header in headers)
     may_differ, said = config.on_bad_file == "skip", []
+    files = [path for path, _ in headers]
     if config.channels is None and set(channels) == {1, 3}:
         said.append(f"{channels[1]:,} of {counted(len(headers), 'image')} are grey and become colours by copying")
         channels = Counter({3: len(headers)})
     elif config.channels is None and len(channels) > 1 and not may_differ:
-        files = {header.channels: path for path, header in reversed(headers)}
-        text = _differ(channels, files, "{} channels") + "; convert some, or set data.channels"
-        raise DataError(text, code="channels-differ")
+        text = _differ([header.channels for _, header in headers], files, "channels")
+        raise DataError(f"{text}; convert some, or set data.channels", code="channels-differ")
     if config.pixel_type is None and len(types) > 1 and not may_differ:
-        of_type = {header.pixel_type: path for path, header in reversed(headers)}
-        text = (
-            _differ(types, of_type, "{} values")
-            + "; convert some, or set data.pixel_type, to which integers are scaled"
-        )
-        raise DataError(text, code="pixel-types-differ")
-    _refuse_unclear_alpha(config, looks)
+        text = _differ([header.pixel_type for _, header in headers], files, "values")
+        advice = "convert some, or set data.pixel_type, to which integers are scaled"
+        raise DataError(f"{text}; {advice}", code="pixel-types-differ")
+    _refuse_unclear_alpha(config, headers)
     cut = next((path for path, header in headers if (header.bits, header.pixel_type) == (16, "uint8")), None)
     if cut is not None:
         said.append(f"{cut.name} and others have 16 bits a colour, of which 8 are read; save TIFF or NPY to keep all")
@@ -482,9 +462,8 @@ def image_form(config: DataConfig, looks: Sequence[PairLook]) -> Decided:
     return Decided({"channels": form[0], "pixel_type": form[1]}, tuple(said))
 
 
-def _refuse_unclear_alpha(config: DataConfig, looks: Sequence[PairLook]) -> None:
+def _refuse_unclear_alpha(config: DataConfig, headers: Sequence[tuple[Path, Header]]) -> None:
     """Raises: DataError: TIFFs call their fourth band alpha, but it holds more than opaque and transparent pixels."""
-    headers = [(look.pair[1], look.image) for look in looks if isinstance(look.image, Header)]
     files = [path for path, header in headers if (header.format, header.mode) == ("TIFF", "RGBA")]
     if config.channels is not None or not files or len(files) < len(headers):
         return
@@ -498,13 +477,12 @@ def _refuse_unclear_alpha(config: DataConfig, looks: Sequence[PairLook]) -> None
             )
 
 
-def _differ(found: Counter[Any], files: Mapping[Any, Path], form: str) -> str:
-    """Name a file of the rarest kind, and one of the commonest."""
-    *_, rare = found.most_common()
-    common = found.most_common(1)[0]
+def _differ(found: Sequence[object], files: Sequence[Path], noun: str) -> str:
+    """Name a file of the rarest kind, and one of the commonest. found: the kind of each file."""
+    (common, most), *_, (rare, fewest) = Counter(found).most_common()
     return (
-        f"{files[rare[0]]} has {form.format(rare[0])}, but {files[common[0]]} has {form.format(common[0])}"
-        f" ({rare[1]:,} and {common[1]:,} of {found.total():,} images)"
+        f"{files[found.index(rare)]} has {rare} {noun}, but {files[found.index(common)]} has {common} {noun}"
+        f" ({fewest:,} and {most:,} of {len(found):,} images)"
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from autoseg.config.data import ResolvedDataConfig
 from autoseg.config.training import FlipPairs
 from autoseg.data.discovery.label_names import plain_words
-from autoseg.data.wording import counted
+from autoseg.data.wording import counted, first_of
 from autoseg.errors import ConfigError
 from autoseg.library import hint
 
@@ -20,8 +20,6 @@ _EDGE = r"(?:(?<![^\W\d_])|(?![^\W\d_])|(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a
 _SIDE = re.compile(f"{_EDGE}(?i:left|right){_EDGE}")
 """The whole words left and right: an edge has no letter on one side, or begins a word of `leftArm`."""
 _OTHER = {"left": "right", "right": "left"}
-_MOST = 4
-"""Pairs that a line names."""
 
 
 def pairs_by_name(classes: Iterable[str]) -> FlipPairs:
@@ -82,7 +80,7 @@ def pairs_line(pairs: FlipPairs | None, data: ResolvedDataConfig) -> list[str]:
     """What to say of the pairs of a data set's classes: one line, or none if there are none."""
     if not pairs:
         return []
-    shown = ", ".join(f"{one} and {other}" for one, other in pairs[:_MOST]) + ", ..." * (len(pairs) > _MOST)
+    shown = first_of([f"{one} and {other}" for one, other in pairs], 4)
     number = counted(len(pairs), "pair")
     how = "by their names; augment.flip_pairs sets it" if pairs == found_pairs(data) else "augment.flip_pairs"
     return [f"mirrored images swap {number} of classes: {shown} ({how})"]

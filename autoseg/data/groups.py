@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -17,7 +17,7 @@ from autoseg.data.discovery.lists import is_index, plain, read_table
 from autoseg.data.discovery.pairs import Pair, checked_root, within, without_suffix
 from autoseg.data.io.opening import is_image
 from autoseg.data.look import PairLook
-from autoseg.data.wording import counted
+from autoseg.data.wording import counted, first_of
 from autoseg.errors import ConfigError
 
 OF_OTHER_DATA = ("group-by-matches-nothing", "group-by-one-group", "group-table-missing")
@@ -75,8 +75,8 @@ def grouping(config: DataConfig, looks: Sequence[PairLook]) -> Decided:
     if whole:
         refuse_one_group(config, pairs, groups)
     sizes = sorted(Counter(groups).values())
-    of = {split: [g for g, own in zip(groups, splits, strict=True) if own == split] for split in dict.fromkeys(splits)}
-    counts = (f"{split} has {len(set(own)):,} ({counted(len(own), 'image')})" for split, own in of.items())
+    of = _by_split(groups, splits).items()
+    counts = (f"{split} has {len(set(own)):,} ({counted(len(own), 'image')})" for split, own in of)
     what = f"{counted(len(sizes), 'group')} by data.group_by {config.group_by}"
     most = "" if sizes[0] == sizes[-1] else f" to {sizes[-1]:,}"
     said = [f"{what}, of {sizes[0]:,}{most} image{'s' * (sizes[-1] > 1)}: {', '.join(counts)}"]
@@ -87,18 +87,37 @@ def grouping(config: DataConfig, looks: Sequence[PairLook]) -> Decided:
     return Decided({}, (*said, *shared_lines(shared_groups(groups, splits))))
 
 
+def shared_images(config: DataConfig, looks: Sequence[PairLook]) -> Decided:
+    """Nothing but a line, if images of training are also in another split. Copies under other names do not count."""
+    shared = shared_groups([str(look.pair[1]) for look in looks], [look.split for look in looks])
+    return Decided({}, tuple(shared_lines(shared, "image", lambda files: f"such as {Path(files[0]).name}")))
+
+
 def shared_groups(groups: Sequence[str], splits: Sequence[str]) -> dict[str, list[str]]:
     """Split -> its groups that are also in train, in their order; only splits that share some."""
-    of = {split: [g for g, own in zip(groups, splits, strict=True) if own == split] for split in dict.fromkeys(splits)}
+    of = _by_split(groups, splits)
     train = set(of.pop("train", ()))
     shared = {split: [group for group in dict.fromkeys(own) if group in train] for split, own in of.items()}
     return {split: some for split, some in shared.items() if some}
 
 
-def shared_lines(shared: Mapping[str, Sequence[str]]) -> list[str]:
-    """A line for each split that shares groups with train."""
+def _by_split(groups: Sequence[str], splits: Sequence[str]) -> dict[str, list[str]]:
+    of: dict[str, list[str]] = {}
+    for group, split in zip(groups, splits, strict=True):
+        of.setdefault(split, []).append(group)
+    return of
+
+
+def _such_as(groups: Sequence[str]) -> str:
+    return groups[0] if len(groups) == 1 else f"such as {', '.join(groups[:3])}"
+
+
+def shared_lines(
+    shared: Mapping[str, Sequence[str]], noun: str = "group", such_as: Callable[[Sequence[str]], str] = _such_as
+) -> list[str]:
+    """A line for each split that shares groups, or what else the noun says, with train."""
     return [
-        f"{counted(len(some), 'group')} of {split} {'is' if len(some) == 1 else 'are'} also in train, {_such_as(some)},"
+        f"{counted(len(some), noun)} of {split} {'is' if len(some) == 1 else 'are'} also in train, {such_as(some)},"
         f" so scores on {split} would be too good"
         for split, some in shared.items()
     ]
@@ -168,7 +187,8 @@ def _by_table(file: Path, column: str, images: Sequence[Path]) -> tuple[list[str
         cells = [(line, row[other], row[place]) for line, row in rows if len(row) > other]
         table: Table = {}
         for line, cell, group in cells:
-            table.setdefault(_key(cell), {}).setdefault(group, line)
+            key = without_suffix(plain(cell)).removeprefix("./").lstrip("/")
+            table.setdefault(key, {}).setdefault(group, line)
         keys, texts = _keys(paths, table), [cell for _, cell, _ in cells]
         rank = sum(key is not None for key in keys), sum(map(is_image, texts)), not is_index(texts)
         found.append((rank, keys, table))
@@ -177,10 +197,6 @@ def _by_table(file: Path, column: str, images: Sequence[Path]) -> tuple[list[str
     _, keys, table = max(found, key=lambda one: one[0])
     _refuse_unclear(file, column, images, keys, table)
     return [None if key is None else next(iter(table[key])) for key in keys], len(table.keys() - {*keys})
-
-
-def _key(cell: str) -> str:
-    return without_suffix(plain(cell)).removeprefix("./").lstrip("/")
 
 
 def _keys(paths: Sequence[Sequence[str]], table: Iterable[str]) -> list[str | None]:
@@ -212,18 +228,14 @@ def _refuse_unclear(file: Path, column: str, images: Sequence[Path], keys: Seque
             )
 
 
-def _shown(config: DataConfig, pairs: Sequence[Pair], most: int = 3) -> str:
+def _shown(config: DataConfig, pairs: Sequence[Pair]) -> str:
     root = checked_root(config.root or "")
-    return ", ".join(within(root, image) for _, image, _ in pairs[:most]) + ", ..." * (len(pairs) > most)
+    return first_of([within(root, image) for _, image, _ in pairs], 3)
 
 
 def _verb(number: int, plural: str) -> str:
     """`lies` for one, else `lie`."""
     return plural + "s" * (number == 1)
-
-
-def _such_as(groups: Sequence[str], most: int = 3) -> str:
-    return ", ".join(groups) if len(groups) == 1 else f"such as {', '.join(groups[:most])}"
 
 
 # --- what names suggest -----------------------------------------------------------------------------------------------

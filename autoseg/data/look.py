@@ -94,16 +94,8 @@ def _unpack_header(content: list[Any]) -> Header:
 
 def _pack_mask(facts: MaskFacts) -> list[Any]:
     palette = None if facts.palette is None else [[index, *colour] for index, colour in facts.palette.items()]
-    return [
-        facts.size,
-        facts.orientation,
-        facts.kind,
-        facts.values.tolist(),
-        facts.pixels.tolist(),
-        palette,
-        facts.shades,
-        None if facts.flat is None else facts.flat.tolist(),
-    ]
+    facts_as_lists = facts._asdict() | {"palette": palette}
+    return [value.tolist() if isinstance(value, np.ndarray) else value for value in facts_as_lists.values()]
 
 
 def _unpack_mask(content: list[Any]) -> MaskFacts:

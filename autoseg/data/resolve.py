@@ -19,15 +19,13 @@ from autoseg.data.decide import (
     orientation,
     palette,
     seen_labels,
-    shared_images,
-    something_to_learn,
 )
 from autoseg.data.discovery.channels import with_channel_files
 from autoseg.data.discovery.folder_layouts import FoundLayout, with_validation
 from autoseg.data.discovery.known_datasets import find_layout, known_label_maps, title_of
 from autoseg.data.discovery.pairs import checked_root
 from autoseg.data.generated import CLASSES
-from autoseg.data.groups import grouping
+from autoseg.data.groups import grouping, shared_images
 from autoseg.data.look import PairLook
 from autoseg.data.statistics import channel_statistics
 from autoseg.data.wording import counted
@@ -75,9 +73,7 @@ def resolve_layout(config: DataConfig) -> Placed:
     foreign = found.label_map is not None and config.label_map in known_label_maps()
     known = own in (0, len(found.classes or ())) and (config.label_map is None or foreign)
     if known:
-        if config.ignore_label is None:
-            changes["ignore_label"] = found.ignore_label
-        ignore = found.ignore_label if config.ignore_label is None else config.ignore_label
+        ignore = changes["ignore_label"] = found.ignore_label if config.ignore_label is None else config.ignore_label
         own_ignored = {}
         if found.label_map and ignore is not None and ignore < len(found.classes or ()):  # the number of a class
             own_ignored = {ignore: found.ignore_label}
@@ -105,9 +101,11 @@ def decided(
     said = [*_places_said(placed.config), *placed.said]
     errors: list[DataError] = []
 
-    def decide(config: DataConfig, decision: Callable[[], Decided]) -> DataConfig:
+    def decide(
+        config: DataConfig, decision: Callable[[DataConfig, Sequence[Any]], Decided], seen: Sequence[Any]
+    ) -> DataConfig:
         try:
-            settings, lines = decision()
+            settings, lines = decision(config, seen)
         except DataError as reason:
             errors.append(reason)
             return config
@@ -122,20 +120,16 @@ def decided(
         )
         known, own = False, {"layout": "folder", "root": config.root, "splits": config.splits}
         config = given.model_copy(update=own)
-    config = decide(config, lambda: mask_form(config, looks))
+    config = decide(config, mask_form, looks)
     masks = [seen_labels(config, look) for look in looks]
-    usable = any(mask.error is None for mask in masks)
     if known:
         number = len(config.classes or ())
         config = config.model_copy(update={"num_classes": number})
         said.append(f"{number} classes of {title_of(config.layout)}, ignore label {ignored_label(config)}")
-    elif usable:
-        config = decide(config, lambda: decide_classes(config, masks))
-    config = decide(config, lambda: image_form(config, looks))
-    config = decide(config, lambda: orientation(config, looks))
-    config = decide(config, lambda: palette(config, looks))
-    config = decide(config, lambda: shared_images(config, looks))
-    config = decide(config, lambda: grouping(config, looks))
+    elif any(mask.error is None for mask in masks):
+        config = decide(config, decide_classes, masks)
+    for decision in (image_form, orientation, palette, shared_images, grouping):
+        config = decide(config, decision, looks)
     return config, said, errors
 
 
@@ -147,21 +141,6 @@ def _places_said(config: DataConfig) -> list[str]:
         if not place.annotations
     ]
     return ["; ".join(places)] if places else []
-
-
-def unlearnable(config: DataConfig, looks: Sequence[PairLook]) -> DataError | None:
-    """Why a run would learn nothing: the training masks show one class, or ignored pixels alone.
-
-    None if no training mask was looked at or can be read, which is another error.
-    """
-    masks = [mask for look in looks if look.split == "train" and (mask := seen_labels(config, look)).error is None]
-    if not masks:
-        return None
-    try:
-        something_to_learn(config, masks)
-    except DataError as reason:
-        return reason
-    return None
 
 
 def described(config: DataConfig) -> ResolvedDataConfig:

@@ -84,25 +84,18 @@ def _part(pairs: list[Pair], part: str, config: DataConfig, root: Path) -> list[
     both parts.
     Raises: DataError: no image is left for validation. ConfigError: as `groups_of`; or all images are one group.
     """
+    wanted = round(config.val_share * len(pairs)) or 1
+    groups = [name for name, _, _ in pairs] if config.group_by is None else groups_of(config, pairs)
+    sizes = Counter(groups)
+    ranked = sorted(sizes, key=lambda name: hashlib.sha256(os.fsencode(f"{config.split_seed} {name}")).digest())
     if config.group_by is not None:
-        groups = groups_of(config, pairs)
         refuse_one_group(config, pairs, groups)
-        sizes = Counter(groups)
-        ranked = sorted(sizes, key=lambda group: _rank(config, group))
-        taken = nearest_share([sizes[group] for group in ranked], round(config.val_share * len(pairs)) or 1)
-        of_val = {ranked[index] for index in taken}
-        return [pair for pair, group in zip(pairs, groups, strict=True) if (group in of_val) == (part == "val")]
-    count = min(round(config.val_share * len(pairs)) or 1, len(pairs) - 1)
-    if count == 0 and part == "val":
+        of_val = {ranked[index] for index in nearest_share([sizes[group] for group in ranked], wanted)}
+    elif len(pairs) == 1 and part == "val":
         raise DataError(
-            f"{root} has too few images with masks ({len(pairs)}) to split them for training and validation;"
-            " add images",
+            f"{root} has too few images with masks (1) to split them for training and validation; add images",
             code="too-few-images",
         )
-    order = sorted(pairs, key=lambda pair: _rank(config, pair[0]))
-    held_out = {name for name, _, _ in order[:count]}
-    return [pair for pair in pairs if (pair[0] in held_out) == (part == "val")]
-
-
-def _rank(config: DataConfig, name: str) -> bytes:
-    return hashlib.sha256(os.fsencode(f"{config.split_seed} {name}")).digest()
+    else:
+        of_val = {*ranked[: min(wanted, len(pairs) - 1)]}
+    return [pair for pair, group in zip(pairs, groups, strict=True) if (group in of_val) == (part == "val")]

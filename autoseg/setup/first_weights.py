@@ -11,7 +11,7 @@ from torch import Tensor
 
 from autoseg.config.base import first_difference
 from autoseg.data.discovery.label_names import has_names, plain_words
-from autoseg.data.wording import counted
+from autoseg.data.wording import counted, first_of
 from autoseg.engine.checkpoint import fitting, load_checkpoint
 from autoseg.engine.config import RetrainConfig
 from autoseg.engine.predict import trained_weights
@@ -174,7 +174,7 @@ def _of_classifier(old: RetrainConfig, new: RetrainConfig, pairs: Sequence[tuple
     said = f"the classifier takes {len(pairs)} of {counted(after, 'class')} by name"
     if not rest:
         return said
-    return f"{said} and starts anew for {', '.join(rest[:8])}{', ...' * (len(rest) > 8)}"
+    return f"{said} and starts anew for {first_of(rest, 8)}"
 
 
 def _another_network(own: OwnWeights, task: RetrainTask, taken: int, needed: int) -> CheckpointError:

@@ -12,6 +12,7 @@ from autoseg.data.base import NO_CLASS
 from autoseg.data.dataset import resolve
 from autoseg.data.discovery.label_names import has_names, plain_words
 from autoseg.data.groups import OF_OTHER_DATA
+from autoseg.data.wording import first_of
 from autoseg.errors import ConfigError, DataError
 from autoseg.setup.settings import Source, data_overrides, given_data
 
@@ -82,7 +83,8 @@ def _merged(
         say(f"data: {whose} classes have no names: labels count as they are")
     wanted = parse(DataConfig, merged, "data")
     resolved = resolve(wanted, say=say)
-    if wanted.label_map is None and _keeps_labels(own) and _is_renumbered(resolved):
+    labels_are_classes = own.label_map is None or own.layout in ANNOTATIONS
+    if wanted.label_map is None and labels_are_classes and _is_renumbered(resolved):
         # other labels than those of the run are no classes of its network; reading a mask reports them
         resolved = resolve(wanted.model_copy(update={"label_map": {}}), say=_silent)
     if resolved.num_classes != own.num_classes:
@@ -96,11 +98,6 @@ def _merged(
 
 def _silent(line: str) -> None:
     """Says nothing."""
-
-
-def _keeps_labels(own: ResolvedDataConfig) -> bool:
-    """Whether the labels in the masks of a run are its classes."""
-    return own.label_map is None or own.layout in ANNOTATIONS
 
 
 def _is_renumbered(data: ResolvedDataConfig) -> bool:
@@ -117,12 +114,11 @@ def as_trained(
     Raises: ConfigError: `other` has a class that `own` lacks.
     """
     places = {plain_words(name): place for place, name in enumerate(own.classes)}
-    strange = [name for name in other.classes if plain_words(name) not in places]
+    strange = [repr(name) for name in other.classes if plain_words(name) not in places]
     if strange:
-        some = ", ".join(map(repr, strange[:4])) + ", ..." * (len(strange) > 4)
         raise ConfigError(
-            f"the data has classes that the network does not know ({some}); its classes are"
-            f" {', '.join(own.classes[:8])}{', ...' * (len(own.classes) > 8)}; rename them with data.classes, or ignore"
+            f"the data has classes that the network does not know ({first_of(strange, 4)}); its classes are"
+            f" {first_of(own.classes, 8)}; rename them with data.classes, or ignore"
             " them with data.label_map",
             code="classes-differ",
         )

@@ -95,7 +95,7 @@ def inspect_pair(look: PairLook, mask: SeenMask, data: ResolvedDataConfig, compa
             raise look.image
         size, shown = check_image(image_path, look.image, mask_size, data, compare)
         image_kind = _kind(look.image)
-        check_sizes(image_path, size, mask_path, mask_size or size)
+        check_sizes(image_path, size, mask_path, mask_size)
     except DataError as reason:
         faults.append(Fault(_FAULTS.get(reason.code, "unreadable"), image_path, str(reason)))
     kinds = image_kind, mask_kind

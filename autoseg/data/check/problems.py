@@ -17,7 +17,7 @@ from autoseg.data.dataset import show_size
 from autoseg.data.discovery.pairs import IMAGE_VARIANTS, MASK_VARIANTS, index_files, with_channels, within
 from autoseg.data.groups import groups_of, shared_groups, shared_lines, suggestion
 from autoseg.data.io.channel_files import files_of
-from autoseg.data.wording import counted
+from autoseg.data.wording import counted, first_of
 
 RARE_SHARE = 0.001
 """A class with a smaller share of the labelled training pixels is hard to learn."""
@@ -106,7 +106,7 @@ def _labels(scan: Scan) -> Iterator[Problem]:
         if any(fault.file == mask for fault in one.faults) or not one.labels.size:
             continue
         if wrong.size:
-            some = ", ".join(map(str, wrong[:5].tolist())) + ", ..." * (wrong.size > 5)
+            some = first_of([str(label) for label in wrong], 5)
             text = (
                 f"label{'s' * (wrong.size > 1)} {some} in {name}, but the data set has {counted(number, 'class')}"
                 f" (0..{number - 1}) and ignore label {scan.config.ignore_label}; map"
@@ -157,13 +157,12 @@ def _same_images(scan: Scan) -> Iterator[Problem]:
     for group in same_files([image for _, image in images]):
         (home, first), *others = ((images[index][0], within(_root(scan), images[index][1])) for index in group)
         for split, name in others:
-            if split == home:
-                yield Problem("duplicate", split, name, f"{name} is the same file as {first}; remove one", stops=False)
-                continue
-            text = f"{name} of {split} is the same file as {first} of {home}"
-            if home == "train":
-                text += f", so scores on {split} would be too good"
-            yield Problem("leak" if home == "train" else "duplicate", split, name, f"{text}; remove one", stops=False)
+            kind, text = "duplicate", f"{name} is the same file as {first}"
+            if split != home:
+                text = f"{name} of {split} is the same file as {first} of {home}"
+                if home == "train":
+                    kind, text = "leak", f"{text}, so scores on {split} would be too good"
+            yield Problem(kind, split, name, f"{text}; remove one", stops=False)
 
 
 def _groups(scan: Scan) -> Iterator[Problem]:
@@ -187,10 +186,8 @@ def _similar_images(scan: Scan, known: Container[str]) -> Iterator[Problem]:
     places = alike([look for _, _, look in others], [look for _, look in training])
     for (split, name, _), place in zip(others, places, strict=True):
         if place is not None:
-            text = (
-                f"{name} of {split} looks nearly like {training[place][0]} of train; if they show the same, scores on"
-            )
-            text = f"{text} {split} are too good: move one, or keep them on one side with data.group_by"
+            text = f"{name} of {split} looks nearly like {training[place][0]} of train; if they show the same,"
+            text += f" scores on {split} are too good: move one, or keep them on one side with data.group_by"
             yield Problem("similar", split, name, text, stops=False)
 
 
@@ -231,33 +228,25 @@ def same_files(paths: Sequence[Path]) -> list[list[int]]:
 
 
 def _parted(group: Iterable[int], paths: Sequence[Path], key: Callable[[Path], Hashable]) -> list[list[int]]:
-    """Split a group by `key`; parts of one file are dropped."""
+    """Split a group by `key` of all files of an image; parts of one image, and empty files, are dropped."""
     parts: dict[Hashable, list[int]] = {}
     for index in group:
         with contextlib.suppress(OSError):
-            if found := key(paths[index]):
+            found = tuple(key(file) for file in files_of(paths[index]))
+            if all(found):
                 parts.setdefault(found, []).append(index)
     return [part for part in parts.values() if len(part) > 1]
 
 
-def _length(path: Path) -> tuple[int, ...]:
-    lengths = tuple(file.stat().st_size for file in files_of(path))
-    return lengths if all(lengths) else ()
+def _length(path: Path) -> int:
+    return path.stat().st_size
 
 
-def _head(path: Path) -> tuple[bytes, ...]:
-    return tuple(hashlib.blake2b(_start(file)).digest() for file in files_of(path))
-
-
-def _start(path: Path) -> bytes:
+def _head(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(HEAD_BYTES)
+        return hashlib.blake2b(file.read(HEAD_BYTES)).digest()
 
 
-def _whole(path: Path) -> tuple[bytes, ...]:
-    return tuple(_digest(file) for file in files_of(path))
-
-
-def _digest(path: Path) -> bytes:
+def _whole(path: Path) -> bytes:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "blake2b").digest()

@@ -16,7 +16,7 @@ from autoseg.data.check.inspection import inspect_pair
 from autoseg.data.check.problems import Problem, shortened
 from autoseg.data.check.summary import ClassCounter, Scan
 from autoseg.data.dataset import NEEDED, FolderDataset
-from autoseg.data.decide import SeenMask, colours_seen, mask_form, seen_labels
+from autoseg.data.decide import SeenMask, colours_seen, seen_labels, unlearnable
 from autoseg.data.discovery.label_values import MOST_CLASSES
 from autoseg.data.discovery.pairs import Pair, split_config, within
 from autoseg.data.flip_pairs import found_pairs, pairs_line
@@ -24,7 +24,7 @@ from autoseg.data.io.masks import MaskFacts
 from autoseg.data.io.opening import Header
 from autoseg.data.loading.threads import Progress, in_threads
 from autoseg.data.look import PairLook, look_at
-from autoseg.data.resolve import decided, described, normalised, resolve_layout, unlearnable
+from autoseg.data.resolve import decided, described, normalised, resolve_layout
 from autoseg.data.splits import list_pairs
 from autoseg.errors import DataError
 from autoseg.files import cache_folder
@@ -56,7 +56,7 @@ def scan_dataset(given: DataConfig, split: str | None, progress: Progress | None
     total = 2 * len(places)
     looks = look_at(places, cache_folder(), None if progress is None else lambda done, _: progress(done, total))
     config, said, errors = decided(given, placed, looks)
-    config = _propose_colours(config, looks)
+    config = _propose_colours(config, looks, errors)
     masks = [seen_labels(config, look) for look in looks]
     undecided = config.classes is None and any(mask.error is None for mask in masks)
     data = described(_with_each_label(config, masks) if undecided else config)
@@ -125,16 +125,11 @@ def _are_compared(looks: Sequence[PairLook], said: list[str]) -> bool:
     return pixels <= MOST_PNG_PIXELS
 
 
-def _propose_colours(config: DataConfig, looks: Sequence[PairLook]) -> DataConfig:
+def _propose_colours(config: DataConfig, looks: Sequence[PairLook], errors: Sequence[DataError]) -> DataConfig:
     """`config` with the colours of the masks under made-up names, if masks hold no labels and no table names them."""
-    if config.colours is not None or config.mask_threshold is not None:
+    unset = any(error.code in ("mask-colours-unset", "palettes-differ") for error in errors)
+    if not unset or (colours := colours_seen(looks)) is None:
         return config
-    try:
-        mask_form(config, looks)
-        return config
-    except DataError as reason:
-        if reason.code not in ("mask-colours-unset", "palettes-differ") or (colours := colours_seen(looks)) is None:
-            return config
     own = config.classes if len(config.classes or ()) == len(colours) else None
     names = own or tuple(f"class_{number}" for number in range(len(colours)))
     proposed = {"colours": dict(zip(names, colours, strict=True)), "classes": names, "num_classes": len(names)}

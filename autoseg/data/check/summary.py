@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoseg.config.data import ResolvedDataConfig
-from autoseg.data.base import LABELS, LabelMask, lookup_table
+from autoseg.data.base import LABELS, lookup_table
 from autoseg.data.check.inspection import FileKind, PairFacts
 
 VISIBLE_SHARE = 0.002
@@ -90,7 +90,6 @@ class ClassCounter:
     def __init__(self, data: ResolvedDataConfig) -> None:
         self.ignore_label = data.ignore_label
         self.num_classes = data.num_classes
-        self._lookup: LabelMask
         self._lookup, self._legal = lookup_table(data.label_map or {}, self.num_classes, self.ignore_label)
 
     def illegal(self, facts: PairFacts) -> NDArray[np.int64]:

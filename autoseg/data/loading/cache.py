@@ -19,7 +19,7 @@ from autoseg.data.dataset import verify
 from autoseg.data.loading import packed
 from autoseg.data.loading.packed import Layout, PackedSamples, Put
 from autoseg.data.loading.threads import Progress, in_threads
-from autoseg.data.wording import counted
+from autoseg.data.wording import counted, first_of
 from autoseg.errors import DataError
 from autoseg.files import cache_folder, digest, one_line
 from autoseg.host_memory import free_memory, total_memory
@@ -54,7 +54,11 @@ def keep_samples(
     sizes = [] if store == "none" else _sizes(dataset)
     layout = Layout(sizes, dataset.mask_dtype, dataset.channels, dataset.image_dtype)
     for place in places(store, layout.total_bytes, device):
-        if samples := _kept(dataset, layout, place, device, cache_dir, progress):
+        if place == "disk":
+            samples = _on_disk(dataset, layout, cache_folder(cache_dir), progress)
+        else:
+            samples = _in_memory(dataset, layout, device if place == "device" else torch.device("cpu"), progress)
+        if samples is not None:
             dataset.keep(samples)
             break
     else:
@@ -115,21 +119,13 @@ def places(store: Store, total_bytes: int, device: torch.device) -> Iterator[str
         yield "disk"
 
 
-def _kept(
-    dataset: SegmentationDataset,
-    layout: Layout,
-    place: str,
-    device: torch.device,
-    cache_dir: str | Path | None,
-    progress: Progress | None,
+def _in_memory(
+    dataset: SegmentationDataset, layout: Layout, device: torch.device, progress: Progress | None
 ) -> PackedSamples | None:
-    if place == "disk":
-        return _on_disk(dataset, layout, cache_folder(cache_dir), progress)
-    target = device if place == "device" else torch.device("cpu")
     try:
-        samples = PackedSamples.empty(layout, target)
+        samples = PackedSamples.empty(layout, device)
     except RuntimeError:
-        _log.warning(f"no room for {_size(layout.total_bytes)} of decoded images in the memory of {target}")
+        _log.warning(f"no room for {_size(layout.total_bytes)} of decoded images in the memory of {device}")
         return None
     _fill(dataset, layout, samples.put, progress)
     return samples
@@ -177,10 +173,9 @@ def _fill(dataset: SegmentationDataset, layout: Layout, put: Put, progress: Prog
 
 def _say_unlabelled(dataset: SegmentationDataset) -> None:
     if names := sorted(dataset.unlabelled):
-        some = ", ".join(names[:5]) + ", ..." * (len(names) > 5)
         _log.warning(
             f"{len(names)} of {counted(len(dataset), 'mask')} hold the ignore label {dataset.ignore_label} alone"
-            f" ({some}): nothing is learned or measured there; remove them, or set on_bad_file: skip"
+            f" ({first_of(names, 5)}): nothing is learned or measured there; remove them, or set on_bad_file: skip"
         )
 
 
