@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from autoseg import limits
 from autoseg.config.base import merge
 from autoseg.config.data import DataConfig
 from autoseg.data.dataset import open_dataset
@@ -134,10 +135,10 @@ def plan(
     settings = search_config(search_sources(space, data, config, overrides), check)
     is_here = _is_here(settings.device, memory_bytes)
     device = pick_device(settings.device) if is_here else torch.device("cuda")
-    number, limits = _images(settings, images, has_data)
+    number, largest = _images(settings, images, has_data)
     steps = count_steps(settings, number)
     name = settings.space.name
-    planner = Planner(settings, device, device_memory(device) if memory_bytes is None else memory_bytes, limits)
+    planner = Planner(settings, device, device_memory(device) if memory_bytes is None else memory_bytes, largest)
     options = planner.options()
     advice = next((option for option in options if option.fits), None)
     if advice is None:
@@ -188,18 +189,20 @@ def _asked(crop: Size | None, batch: int | None, classes: int | None) -> dict[st
 
 def _images(settings: SearchConfig, images: int | None, has_data: bool) -> tuple[int, Limits]:
     """The number of training images, and the largest crop and batch size to propose. Raises: ConfigError: too few."""
-    limits = UNKNOWN
+    largest = UNKNOWN
     number = CITYSCAPES_IMAGES if images is None else images
     if has_data:
         train = open_dataset(settings.data, "train")
         number = len(train) if images is None else images
         height, width = train.load(0).mask.shape
-        limits = limits._replace(crop=(height, width))
+        largest = largest._replace(crop=(height, width))
     if number < 4:
         raise ConfigError(
             f"images is {number}; a search needs at least 4 training images, two in each half", code="too-few-images"
         )
+    if number > limits.IMAGES:
+        raise ConfigError(f"images is {number}; it must be at most {limits.IMAGES:,}", code="images-out-of-range")
     if has_data or images is not None:
         halves = halve(number, settings.search.train_a_fraction, settings.seed)
-        limits = limits._replace(batch_size=min(len(half) for half in halves))
-    return number, limits
+        largest = largest._replace(batch_size=min(len(half) for half in halves))
+    return number, largest

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
@@ -23,7 +22,7 @@ from autoseg.engine.run_directory import Run
 from autoseg.engine.trainer import Figures
 from autoseg.engine.training import batches_of_steps, check_batch, make_loader, make_loss, seed_of, validation_figures
 from autoseg.errors import ConfigError
-from autoseg.files import one_line
+from autoseg.files import one_line, user_path
 from autoseg.genotype.schema import Genotype
 from autoseg.losses.losses import sample_pixels
 from autoseg.network import for_inference
@@ -77,7 +76,7 @@ class RetrainTask:
         """Load the classifier's weights that the settings name, if any, and print which layers matched."""
         if self.config.weights is None:
             return
-        path = Path(self.config.weights).expanduser()
+        path = user_path(self.config.weights)
         print(load_backbone(self.network, read_weights(path), path))
         if self.average is not None:
             self.average.module.load_state_dict(self.network.state_dict())

@@ -10,7 +10,7 @@ from typing import Any
 
 from autoseg.config.base import Model, Settings, parse
 from autoseg.errors import RunError
-from autoseg.files import read_yaml, to_yaml, write_text
+from autoseg.files import parse_json, read_yaml, to_yaml, user_path, write_text
 
 LEFTOVERS = ".*.tmp"
 """Unfinished files of a killed process (see `write_atomically`)."""
@@ -33,7 +33,7 @@ class Run:
     @classmethod
     def create(cls, path: str | Path, config: Settings, environment: Mapping[str, Any]) -> Run:
         """Make a new run. Raises: RunError: the directory is not empty or cannot be made."""
-        run = cls(Path(path))
+        run = cls(user_path(path, RunError))
         refuse_used(run.path)
         try:
             run.path.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ class Run:
     @classmethod
     def open(cls, path: str | Path) -> Run:
         """Open an existing run. Raises: RunError: there is none."""
-        run = cls(Path(path))
+        run = cls(user_path(path, RunError))
         if not run.config_path.is_file():
             problem = "holds no run (no config.yaml)" if run.path.exists() else "does not exist"
             raise RunError(
@@ -104,11 +104,28 @@ class Run:
                 self._board.add_scalar(f"{kind}/{key}", value, step)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The complete rows of metrics.jsonl."""
+        """The complete rows of metrics.jsonl. Raises: RunError: one is damaged."""
         if not self.metrics_path.exists():
             return []
-        lines = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        rows = []
+        with self.metrics_path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.endswith(b"\n"):
+                    rows.append(self._row(number, line))
+        return rows
+
+    def _row(self, number: int, line: bytes) -> dict[str, Any]:
+        """A line of metrics.jsonl. Raises: RunError: it is none that `log` writes."""
+        try:
+            row: dict[str, Any] = parse_json(line.decode())
+            figures = [value for key, value in row.items() if key != "kind" and value is not None]
+            if {*row} >= {"kind", "epoch", "step"} and all(type(value) in (int, float) for value in figures):
+                return row
+        except (ValueError, AttributeError):
+            pass
+        raise RunError(
+            f"{self.metrics_path}, line {number}, is no row of metrics; remove the line", code="metrics-damaged"
+        )
 
     @property
     def diverged(self) -> str | None:

@@ -6,13 +6,14 @@ from collections.abc import Collection
 from pathlib import Path
 
 from autoseg.errors import ExportError
+from autoseg.files import user_path
 
 
 def check_target(path: str | Path, format: str, known: Collection[str], what: str, overwrite: bool) -> Path:
     """The path to write. Raises: ExportError: a format not in `known`, or a file that may not be written."""
     if format not in known:
         raise ExportError(f"unknown format {format!r} for a {what} (known: {', '.join(known)})", code="unknown-format")
-    target = Path(path).expanduser()
+    target = user_path(path, ExportError)
     if target.is_dir():
         message = f"{target} is a folder; give the path of a file in it, such as {target / what}.{format}"
         raise ExportError(message, code="file-is-folder")

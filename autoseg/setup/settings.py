@@ -20,7 +20,7 @@ from autoseg.engine.config import AnyConfig, RetrainConfig, SearchConfig
 from autoseg.engine.device_check import prepare
 from autoseg.engine.environment import pick_device
 from autoseg.errors import ConfigError
-from autoseg.files import read_yaml
+from autoseg.files import read_yaml, user_path
 from autoseg.genotype.schema import Genotype
 from autoseg.planning.memory import Setting
 from autoseg.space.schema import SearchSpace, load_space
@@ -213,7 +213,7 @@ def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str
 
 def read_config(config: str | Path | None) -> dict[str, Any]:
     """The settings of a file, as plain data; none without one."""
-    return {} if config is None else read_yaml(Path(config), ConfigError)
+    return {} if config is None else read_yaml(user_path(config), ConfigError)
 
 
 def given_data(data: Source | DataConfig, before: Any = None) -> dict[str, Any]:

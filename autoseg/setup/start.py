@@ -16,7 +16,7 @@ from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.run_directory import Run, refuse_used
 from autoseg.engine.search import SearchTask
 from autoseg.errors import ConfigError, RunError
-from autoseg.files import write_text
+from autoseg.files import user_path, write_text
 from autoseg.planning.fit import fit_to_device
 from autoseg.setup.from_data import guide, is_shipped
 from autoseg.setup.settings import Sources, first_difference
@@ -24,7 +24,7 @@ from autoseg.setup.settings import Sources, first_difference
 
 def open_run(out: str | Path, kind: Kind, resume: bool, given: bool) -> Run | None:
     """The run in `out` to resume; None for a new one. given: settings are given. Raises: RunError: neither works."""
-    path = Path(out)
+    path = user_path(out, RunError)
     if not (resume and (path / "config.yaml").is_file()):
         refuse_used(path)
         if resume and not given:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
 from autoseg.data.io.opening import IMAGE_SUFFIXES, is_image
-from autoseg.data.io.reading import read_text, unreadable
+from autoseg.data.io.reading import csv_rows, read_text, unreadable
 from autoseg.errors import DataError
+from autoseg.files import path_fault
 
 IMAGE_COLUMNS = ("image", "images", "img", "stem", "name", "id", "file", "filename", "file_name", "path", "image_path",
                  "image_id", "imageid", "img_path", "input")  # fmt: skip
@@ -36,11 +36,13 @@ def read_list(path: Path) -> list[tuple[str, ...]]:
     kept = [(number, line) for number, line in lines if line.strip() and not line.startswith("#")]
     numbers, texts = [number for number, _ in kept], [line for _, line in kept]
     is_csv = path.suffix.lower() == ".csv"
-    entries, first = _csv_entries(texts) if is_csv else ([_entry(line) for line in texts], 0)
+    with unreadable(path, "a table of images", "correct it", ValueError):
+        entries, first = _csv_entries(texts) if is_csv else ([_entry(line) for line in texts], 0)
     for number, entry in zip(numbers[first:], entries, strict=False):
-        if len(entry) > 2 or not all(entry):
+        fault = next((fault for cell in entry if (fault := path_fault(cell, expands=False))), None)
+        if fault or len(entry) > 2 or not all(entry):
             raise DataError(
-                f"{path}, line {number}: write a stem, or an image and its mask with a tab between them",
+                f"{path}, line {number}: {fault or 'write a stem, or an image and its mask with a tab between them'}",
                 code="list-line-invalid",
             )
     if not entries:
@@ -79,7 +81,7 @@ def _entry(line: str) -> tuple[str, ...]:
 def _csv_entries(lines: Sequence[str]) -> tuple[list[tuple[str, ...]], int]:
     """The entries of a table, and the number of lines of its header."""
     delimiter = next((mark for mark in _DELIMITERS if mark in "".join(lines[:1])), ",")
-    rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
+    rows = csv_rows(lines, delimiter)
     if not rows:
         return [], 0
     header = [cell.lower() for cell in rows[0]]
@@ -112,4 +114,6 @@ def _is_header(cells: Sequence[str]) -> bool:
 
 def _is_index(cells: Sequence[str]) -> bool:
     """Whether a column only counts: 0, 1, 2, ..."""
-    return bool(cells) and all(cell.isdecimal() and int(cell) - place in (0, 1) for place, cell in enumerate(cells))
+    return bool(cells) and all(
+        cell.isdecimal() and len(cell) < 10 and int(cell) - place in (0, 1) for place, cell in enumerate(cells)
+    )

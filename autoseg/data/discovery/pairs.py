@@ -14,6 +14,7 @@ from autoseg.data.discovery.lists import find_listed, plain, read_list
 from autoseg.data.io.opening import IMAGE_SUFFIXES, is_hidden, is_image
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
+from autoseg.files import user_path
 
 Pair: TypeAlias = tuple[str, Path, Path]
 """Name, image, mask. The name is the image's path in the folder of images, without suffix."""
@@ -37,7 +38,7 @@ _WORD = re.compile(r"\d+|[^\W\d_]+")
 
 def checked_root(root: str | Path) -> Path:
     """The data set's folder as an absolute path. Raises: DataError: it is missing, no folder, empty or unreadable."""
-    path = Path(root).expanduser().resolve()
+    path = user_path(root, DataError).resolve()
     try:
         if not path.exists():
             raise DataError(
