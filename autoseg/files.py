@@ -9,13 +9,16 @@ import os
 import re
 import shlex
 import time
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from reprlib import Repr
+from typing import Any, BinaryIO, NoReturn
 
 import yaml
 
-from autoseg.errors import AutosegError
+from autoseg import limits
+from autoseg.errors import AutosegError, ConfigError
 
 WAITS = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Seconds between attempts to write over a file that another program has open."""
@@ -25,19 +28,52 @@ _SEAL, _DIGITS, _ZIP_END = b"autoseg sha256 ", 64, 22
 class _Loader(yaml.SafeLoader):
     """YAML's safe loader, except that `3e-3` is a number, as in YAML 1.2 (PyYAML reads a string).
 
-    A mapping with the same key twice is an error (PyYAML takes the last value).
+    A mapping with the same key twice is an error (PyYAML takes the last value), and so is what exceeds the limits:
+    depth, digits, and nodes, of which an alias has as many as what it stands for.
     """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._nodes = self._depth = 0
+        self._nodes_of: dict[str, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event: yaml.NodeEvent = self.peek_event()  # type: ignore[no-untyped-call]
+        before, anchor, is_alias = self._nodes, event.anchor or "", isinstance(event, yaml.AliasEvent)
+        self._nodes += 1 + (self._nodes_of.get(anchor, 0) if is_alias else 0)
+        self._depth += 1
+        if is_alias and anchor in self.anchors and anchor not in self._nodes_of:
+            self._refuse(f"'*{anchor}' holds itself", event)
+        if self._nodes > limits.NODES:
+            self._refuse(f"more than {limits.NODES:,} values, aliases included", event)
+        if self._depth > limits.DEPTH:
+            self._refuse(f"more than {limits.DEPTH} levels", event)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if anchor and not is_alias:
+            self._nodes_of[anchor] = self._nodes - before
+        return node
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        if len(node.value) > limits.DIGITS:
+            self._refuse(f"a number of {len(node.value):,} digits", node)
+        return super().construct_yaml_int(node)
+
+    @staticmethod
+    def _refuse(message: str, at: yaml.NodeEvent | yaml.Node) -> NoReturn:
+        raise yaml.MarkedYAMLError(None, None, message, at.start_mark)  # type: ignore[arg-type]
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if isinstance(key, yaml.ScalarNode) and key.value != "<<":
                 if key.value in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"'{key.value}' is there twice", key.start_mark)
+                    self._refuse(f"'{key.value}' is there twice", key)
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 _Loader.yaml_implicit_resolvers = {
     key: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:float"]
     for key, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -62,24 +98,69 @@ class _Dumper(yaml.SafeDumper):
 
 
 def parse_yaml(text: str) -> Any:
-    """A YAML scalar or document as plain Python data."""
-    return yaml.load(text, Loader=_Loader)
+    """A YAML scalar or document as plain Python data. Raises: ValueError: it is none, or exceeds the limits."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, RecursionError) as reason:
+        raise ValueError(one_line(reason)) from None
+
+
+def parse_json(text: str, **options: Any) -> Any:
+    """`json.loads`. Raises: ValueError: no JSON, nested too deeply, or numbers that are none or of 300 digits."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is no number of JSON")
+
+    if _MANY_DIGITS.search(text):
+        raise ValueError(f"a number of {limits.JSON_DIGITS} digits or more")
+    try:
+        return json.loads(text, parse_constant=refuse, **options)
+    except RecursionError:
+        raise ValueError("lists and mappings are nested too deeply") from None
+
+
+_HALF_LETTER = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")
+"""The other surrogates stand for bytes of names that are no UTF-8."""
+_MANY_DIGITS = re.compile(rf"\d{{{limits.JSON_DIGITS}}}")
+
+
+def check_size(data: Any) -> None:
+    """Raises: ValueError: plain data of more values or levels than the limits, or a text with half a letter in it."""
+    level, count = [data], 0
+    for _ in range(limits.DEPTH):
+        inner: list[Any] = []
+        count += len(level)
+        if count > limits.NODES:
+            raise ValueError(f"more than {limits.NODES:,} values")
+        for value in level:
+            if isinstance(value, str) and _HALF_LETTER.search(value):
+                raise ValueError(f"{short(value)} has half a letter (a lone surrogate) in it")
+            elif isinstance(value, Mapping):
+                inner += (part for pair in value.items() for part in pair)
+            elif isinstance(value, list | tuple):
+                inner += value
+        level = inner
+    if level:
+        raise ValueError(f"more than {limits.DEPTH} levels")
 
 
 def read_yaml(path: Path, error: type[AutosegError]) -> dict[str, Any]:
     """The mapping in a YAML file, or in a JSON file if its name ends in `.json`.
 
-    Raises: `error`: the file is missing, unreadable, no YAML, or holds no mapping.
+    Raises: `error`: the file is missing, unreadable, no YAML, holds no mapping, or exceeds the limits.
     """
     form = "JSON" if path.suffix == ".json" else "YAML"
     try:
+        if path.stat().st_size > limits.TEXT_BYTES:
+            raise ValueError(f"more than {limits.TEXT_BYTES:,} bytes")
         text = path.read_text(encoding="utf-8-sig")
-        data = json.loads(text) if form == "JSON" else parse_yaml(text)
+        data = parse_json(text) if form == "JSON" else parse_yaml(text)
+        check_size(data)
     except FileNotFoundError:
         raise error(f"{path} does not exist; give the path of a YAML file", code="file-missing") from None
     except (OSError, UnicodeDecodeError) as reason:
         raise error(f"{path} cannot be read as text ({one_line(reason)})", code="file-unreadable") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as reason:
+    except ValueError as reason:
         raise error(
             f"{path} is not valid {form}: {one_line(reason)}; correct the file", code="file-malformed"
         ) from None
@@ -168,7 +249,7 @@ def _digest(file: BinaryIO, size: int) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
+    write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8", "backslashreplace", "\n"))
 
 
 def digest(content: object) -> str:
@@ -188,15 +269,70 @@ def file_state(path: Path) -> tuple[int, int]:
 def cache_folder(cache_dir: str | Path | None = None) -> Path:
     """`cache_dir`, or else the user's cache folder: $XDG_CACHE_HOME/autoseg or ~/.cache/autoseg."""
     if cache_dir is not None:
-        return Path(cache_dir).expanduser()
+        return user_path(cache_dir)
     root = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(root) if os.path.isabs(root) else Path("~/.cache").expanduser()) / "autoseg"
+
+
+def check_members(path: Path, most: int) -> None:
+    """Raises: ValueError: the members of a zip file are larger than `most` bytes together when unpacked."""
+    with zipfile.ZipFile(path) as file:
+        size = sum(member.file_size for member in file.infolist())
+    if size > most:
+        raise ValueError(f"it unpacks to {size:,} bytes, of which at most {most:,} are read")
+
+
+def user_path(path: str | Path, error: type[AutosegError] = ConfigError) -> Path:
+    """A path that a user gave, with `~` resolved. Raises: `error`: no file can have it (see `path_fault`)."""
+    if fault := path_fault(path):
+        raise error(f"{short(str(path))} is no path: {fault}", code="path-invalid")
+    return Path(path).expanduser()
+
+
+def path_fault(path: str | Path, expands: bool = True) -> str | None:
+    """Why no file can have this path, and what to do; None for a path that is right. expands: `~` stands for a home."""
+    text = str(path)
+    try:
+        encoded = os.fsencode(text)
+    except UnicodeEncodeError:
+        return "it has half a letter (a lone surrogate) in it; correct it"
+    if b"\0" in encoded:
+        return "it has a zero byte in it; correct it"
+    longest = max(map(len, re.split(rb"[/\\]" if os.name == "nt" else rb"/", encoded)))
+    if longest > limits.NAME_BYTES or len(encoded) > limits.PATH_BYTES:
+        return f"names have at most {limits.NAME_BYTES} bytes, and paths {limits.PATH_BYTES:,}; shorten it"
+    if expands and text.startswith("~") and os.path.expanduser(text).startswith("~"):
+        return f"there is no user {Path(text).parts[0]}; write ./{Path(text).parts[0]} for a file of that name"
+    return None
 
 
 def shell_quoted(text: str) -> str:
     """`text` as one word of a printed command line. Windows takes double quotes only."""
     quoted = shlex.quote(text)
     return f'"{text}"' if os.name == "nt" and quoted != text else quoted
+
+
+def short(value: object, most: int = 60) -> str:
+    """Python's text of a value, with a line's room: cut after `most` letters, and for large values left out inside."""
+    shown = _Short().repr(value) if isinstance(value, list | tuple | dict | set | int) else repr(value)
+    return cut(shown, most)
+
+
+def cut(text: str, most: int = 60) -> str:
+    """A text with a line's room: at most `most` letters."""
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+class _Short(Repr):
+    """`repr` of a few levels and items, for values of any depth and numbers of any length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlist = self.maxtuple = self.maxdict = self.maxset = 30
+        self.maxstring = self.maxother = 60
+
+    def repr_int(self, value: int, level: int) -> str:
+        return str(value) if value.bit_length() < 1000 else f"a number of {value.bit_length():,} bits"
 
 
 def one_line(reason: object) -> str:

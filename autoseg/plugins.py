@@ -16,7 +16,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from autoseg.errors import AutosegError, PluginError
-from autoseg.files import one_line
+from autoseg.files import one_line, user_path
 from autoseg.registry import REGISTRIES, _plugin
 
 GROUP = "autoseg.plugins"
@@ -36,7 +36,7 @@ def load_plugin(source: str | Path) -> None:
             its records stays registered then.
     """
     text = str(source)
-    path = Path(text).expanduser()
+    path = user_path(text, PluginError)
     is_file = path.suffix == ".py" or path.is_file()
     key = str(path.resolve()) if is_file else text
     if key in _loaded:

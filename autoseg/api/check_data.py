@@ -11,7 +11,7 @@ from autoseg.config.base import merge, parse
 from autoseg.config.data import DataConfig, data_settings
 from autoseg.data.check.report import DataReport, check_dataset
 from autoseg.errors import RunError
-from autoseg.files import one_line, to_yaml, write_text
+from autoseg.files import one_line, to_yaml, user_path, write_text
 from autoseg.setup.settings import Source, data_overrides
 
 SETTINGS, SHEET, FIGURES = "data.yaml", "contact_sheet.png", "check_data.json"
@@ -49,7 +49,7 @@ def check_data(
     from autoseg.engine.log import Progress
 
     config = _config(data, overrides)
-    folder, json_path = (None if place is None else Path(place).expanduser() for place in (out, json_file))
+    folder, json_path = (None if place is None else user_path(place) for place in (out, json_file))
     _check_targets(folder, json_path, overwrite)
     with Progress("check", enabled=show_progress) as progress:
         report = check_dataset(config, split, progress.update)

@@ -20,7 +20,7 @@ from autoseg.data.io.channel_files import files_of
 from autoseg.data.loading.threads import in_threads
 from autoseg.engine.log import Progress
 from autoseg.errors import DataError, RunError
-from autoseg.files import one_line, to_yaml, write_text
+from autoseg.files import one_line, to_yaml, user_path, write_text
 from autoseg.setup.settings import data_overrides
 
 SETTINGS, GROUPS = "data.yaml", "groups.csv"
@@ -53,7 +53,7 @@ def convert(
     Raises:
         AutosegError: the data set cannot be read, has no files, or `out` holds files.
     """
-    folder = Path(out).expanduser()
+    folder = user_path(out)
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise RunError(f"{folder} exists; give a new folder", code="file-exists")

@@ -11,6 +11,7 @@ from autoseg._version import __version__
 from autoseg.engine.config import SearchConfig
 from autoseg.engine.run_directory import Run
 from autoseg.errors import ConfigError, RunError
+from autoseg.files import user_path
 from autoseg.genotype.decode import decode as decode_probs
 from autoseg.genotype.schema import Genotype
 from autoseg.space.schema import SearchSpace, load_space
@@ -76,7 +77,7 @@ def decode(
         source={**source, "autoseg": __version__},
         retrain=retrain,
     )
-    target = Path(out) if out is not None else default_target(path)
+    target = user_path(out, RunError) if out is not None else default_target(path)
     if target.is_dir() or not target.parent.is_dir():
         raise RunError(
             f"{target} {'is a folder' if target.is_dir() else 'lies in no folder that exists'}; give --out a file to"
@@ -116,7 +117,8 @@ def arch_of(run: Run, epoch: int | None = None) -> tuple[ArchProbs, SearchConfig
     if run.kind != "search":
         raise RunError(f"{run.path} is a retraining; give the directory of a search", code="run-kind-differs")
     config = run.config(SearchConfig)
-    snapshots = {int(path.stem.removeprefix("epoch_")): path for path in (run.path / "arch").glob("epoch_*.npz")}
+    files = {path.stem.removeprefix("epoch_"): path for path in (run.path / "arch").glob("epoch_*.npz")}
+    snapshots = {int(epoch): path for epoch, path in files.items() if epoch.isdecimal()}
     if not snapshots:
         raise RunError(
             f"{run.path} diverged at {run.diverged} before its first epoch ended; search again with a lower"

@@ -29,7 +29,8 @@ from autoseg.engine.predict import label_map, load_network
 from autoseg.engine.run_directory import Run, refuse_used
 from autoseg.engine.search import SearchTask
 from autoseg.engine.trainer import restore
-from autoseg.files import write_text
+from autoseg.errors import RunError
+from autoseg.files import user_path, write_text
 from autoseg.genotype.schema import Genotype
 from autoseg.metrics.confusion import Scores
 from autoseg.network import build_searched
@@ -77,7 +78,7 @@ def demo(
         RunError: `out` is not empty.
         ConfigError: a setting is wrong, or the device cannot do it.
     """
-    out = Path(out)
+    out = user_path(out, RunError)
     refuse_used(out)
     started = time.monotonic()
     settings = merge(SETTINGS, overrides or {})

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from autoseg import limits
 from autoseg.data.dataset import open_dataset
 from autoseg.engine.evaluate import evaluate_network
 from autoseg.engine.log import Progress
 from autoseg.engine.predict import IN_WINDOWS, Inference, inference_settings, load_for_inference
 from autoseg.errors import ConfigError, RunError
-from autoseg.files import write_text
+from autoseg.files import user_path, write_text
 from autoseg.metrics.details import Details
 from autoseg.planning.device import memory_errors
 from autoseg.setup.other_data import data_for_run
@@ -62,9 +63,10 @@ def evaluate(
         AutosegError: an argument is wrong, or the data cannot be used.
     """
     asked = inference_settings(inference)
-    if batch_size < 1:
-        raise ConfigError(f"batch_size is {batch_size}, but at least 1 image must come at once", code="batch-too-small")
-    file, picture = _targets(Path(run), split, None if out is None else Path(out), plot)
+    if not 1 <= batch_size <= limits.BATCH:
+        message = f"batch_size is {batch_size}; it must be 1 to {limits.BATCH:,} images"
+        raise ConfigError(message, code="batch-too-small" if batch_size < 1 else "batch-out-of-range")
+    file, picture = _targets(user_path(run), split, None if out is None else user_path(out), plot)
     network, config, saved, target = load_for_inference(run, checkpoint, device, precision, output_stride, asked)
     said = list[str]()
     settings = data_for_run(config.data, data, overrides, said.append if show_progress else None)

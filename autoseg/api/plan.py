@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from autoseg import limits
 from autoseg.config.base import merge
 from autoseg.config.data import DataConfig
 from autoseg.data.dataset import open_dataset
@@ -134,10 +135,10 @@ def plan(
     settings = search_config(search_sources(space, data, config, overrides), check)
     is_here = _is_here(settings.device, memory_bytes)
     device = pick_device(settings.device) if is_here else torch.device("cuda")
-    number, groups, limits = _images(settings, images, has_data)
+    number, groups, largest = _images(settings, images, has_data)
     steps = count_steps(settings, number, groups)
     name = settings.space.name
-    planner = Planner(settings, device, device_memory(device) if memory_bytes is None else memory_bytes, limits)
+    planner = Planner(settings, device, device_memory(device) if memory_bytes is None else memory_bytes, largest)
     options = planner.options()
     advice = next((option for option in options if option.fits), None)
     if advice is None:
@@ -191,18 +192,20 @@ def _images(settings: SearchConfig, images: int | None, has_data: bool) -> tuple
 
     Raises: ConfigError: too few images.
     """
-    limits, groups = UNKNOWN, None
+    largest, groups = UNKNOWN, None
     number = CITYSCAPES_IMAGES if images is None else images
     if has_data:
         train = open_dataset(settings.data, "train")
         number, groups = (len(train), train.groups()) if images is None else (images, None)
         height, width = train.load(0).mask.shape
-        limits = limits._replace(crop=(height, width))
+        largest = largest._replace(crop=(height, width))
     if number < 4:
         raise ConfigError(
             f"images is {number}; a search needs at least 4 training images, two in each half", code="too-few-images"
         )
+    if number > limits.IMAGES:
+        raise ConfigError(f"images is {number}; it must be at most {limits.IMAGES:,}", code="images-out-of-range")
     if has_data or images is not None:
         halves = halve(number, settings.search.train_a_fraction, settings.seed, groups)
-        limits = limits._replace(batch_size=min(len(half) for half in halves))
-    return number, groups, limits
+        largest = largest._replace(batch_size=min(len(half) for half in halves))
+    return number, groups, largest

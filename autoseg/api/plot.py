@@ -10,6 +10,7 @@ from autoseg.api.decode import arch_of
 from autoseg.engine.config import RetrainConfig
 from autoseg.engine.run_directory import Run
 from autoseg.errors import ConfigError
+from autoseg.files import user_path
 from autoseg.genotype.decode import decode
 from autoseg.genotype.schema import Genotype
 from autoseg.setup.names import Found, look_up, with_changes
@@ -56,13 +57,14 @@ def plot(
         )
     figures, name = _figures(source, overrides or {})
     if out is None:
-        out = Path(source) / "figures" if Path(source).is_dir() else Path("figures") / name
+        place = user_path(source)
+        out = place / "figures" if place.is_dir() else Path("figures") / name
     return [path for stem, figure in figures.items() for path in save(figure, Path(out) / stem, formats)]
 
 
 def _figures(source: str | Path, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """The figures of a source by file name, and the source's name."""
-    if not Path(source).is_dir():
+    if not user_path(source).is_dir():
         found = [with_changes(each, overrides) for each in look_up(source)]
         return {stem: figure for each in found for stem, figure in _figures_of(each).items()}, found[0].name
     run = Run.open(source)

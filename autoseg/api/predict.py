@@ -22,7 +22,7 @@ from autoseg.data.io.opening import IMAGE_SUFFIXES, is_image
 from autoseg.engine.log import Progress
 from autoseg.engine.predict import IN_WINDOWS, Inference, inference_settings, label_map, load_for_inference
 from autoseg.errors import ConfigError, DataError, RunError
-from autoseg.files import write_atomically
+from autoseg.files import user_path, write_atomically
 from autoseg.planning.device import memory_errors
 from autoseg.viz.palette import as_picture, overlay, palette
 
@@ -71,7 +71,8 @@ def predict(
     asked = inference_settings(inference)
     network, config, _, target = load_for_inference(run, checkpoint, device, precision, output_stride, asked)
     found = find_images(images, config.data)
-    folders = [Path(out) / name for name in ("labels", "overlays", *(["probabilities"] if probabilities else []))]
+    place = user_path(out, RunError)
+    folders = [place / name for name in ("labels", "overlays", *(["probabilities"] if probabilities else []))]
     files = [tuple(folder / f"{name}.{_SUFFIXES.get(folder.name, 'png')}" for folder in folders) for name in found]
     numbers, colours = _numbers_and_colours(config.data, labels)
     with memory_errors(target, IN_WINDOWS), Progress("predict", len(found), enabled=show_progress) as progress:
@@ -127,7 +128,7 @@ def find_images(sources: Sequence[str | Path], data: DataConfig | None = None) -
 
 def _images_of(source: str) -> Iterator[tuple[str, Path]]:
     """The names and files of one source."""
-    path = Path(source)
+    path = user_path(source, DataError)
     if path.is_dir():
         inside = sorted(image_files(path, "."))
         if not inside:

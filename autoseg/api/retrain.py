@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ from autoseg.engine.checkpoint import has_checkpoint
 from autoseg.engine.config import RetrainConfig
 from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.run_directory import Run
+from autoseg.engine.trainer import Trainer
+from autoseg.planning.device import memory_errors
+from autoseg.planning.fit import smaller_settings
 from autoseg.setup.first_weights import load_first_weights
 from autoseg.setup.settings import Source, check_device, retrain_config, retrain_sources
-from autoseg.setup.start import begin, open_run, open_splits, settle, train_to_end, without_epochs
+from autoseg.setup.start import begin, open_run, open_splits, settle, without_epochs
 from autoseg.zoo.match_cost import CostTarget
 from autoseg.zoo.schema import Architecture
 
@@ -72,4 +76,10 @@ def retrain(
     if begins:
         reasons += load_first_weights(task)
     run = begin(run, out, task, [*said, *reasons], show_progress)
-    return train_to_end(run, task, show_progress, keep_start=begins and settings.weights is not None)
+    smaller = f"start anew with {smaller_settings(task.config)}; {run.path} holds what was done"
+    with closing(run), memory_errors(device, smaller):
+        trainer = Trainer(task, run, show_progress)
+        if begins and settings.weights is not None:
+            trainer.save_start()
+        trainer.run()
+    return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ from autoseg.config.data import DataConfig
 from autoseg.engine.config import SearchConfig
 from autoseg.engine.run_directory import Run
 from autoseg.engine.search import SearchTask
+from autoseg.engine.trainer import Trainer
+from autoseg.planning.device import memory_errors
+from autoseg.planning.fit import smaller_settings
 from autoseg.setup.settings import Source, check_device, search_config, search_sources
-from autoseg.setup.start import begin, open_run, open_splits, settle, train_to_end, without_epochs
+from autoseg.setup.start import begin, open_run, open_splits, settle, without_epochs
 from autoseg.space.schema import SearchSpace
 
 
@@ -61,4 +65,8 @@ def search(
         settings, reasons, train = settle(search_config(sources, say=say), sources, quick, run)
     device = check_device(settings)
     task = SearchTask(settings, *open_splits(settings, train), device)
-    return train_to_end(begin(run, out, task, [*said, *reasons], show_progress), task, show_progress)
+    run = begin(run, out, task, [*said, *reasons], show_progress)
+    smaller = f"start anew with {smaller_settings(task.config)}; {run.path} holds what was done"
+    with closing(run), memory_errors(device, smaller):
+        Trainer(task, run, show_progress).run()
+    return run

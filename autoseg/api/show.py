@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from autoseg import limits
 from autoseg.analysis.flops import count_cost
 from autoseg.analysis.receptive_field import receptive_field
 from autoseg.config.base import LEAST_INPUT_SIDE
@@ -48,6 +49,12 @@ def describe(
         raise ConfigError(
             f"size {size[0]} {size[1]} is too small; height and width must be at least {LEAST_INPUT_SIDE}",
             code="size-too-small",
+        )
+    if size is not None and (max(size) > limits.SIDE or size[0] * size[1] > limits.PIXELS):
+        raise ConfigError(
+            f"size {size[0]} {size[1]} is too large; sides have at most {limits.SIDE:,} pixels, and images"
+            f" {limits.PIXELS:,}",
+            code="size-too-large",
         )
     if not 2 <= num_classes <= 65535:
         raise ConfigError(f"classes is {num_classes}; it must be 2 to 65535", code="classes-out-of-range")

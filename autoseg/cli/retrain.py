@@ -9,6 +9,7 @@ import typer
 
 from autoseg.cli import options
 from autoseg.errors import ConfigError
+from autoseg.files import user_path
 
 
 def retrain(
@@ -55,7 +56,7 @@ def retrain(
         )
     overrides = options.overrides(set_, device, seed)
     if weights is not None:
-        overrides["weights"] = str(weights.expanduser().absolute())
+        overrides["weights"] = str(user_path(weights).absolute())
     run = retrain_api(
         genotype or network, data, out, config=config, overrides=overrides, quick=quick, resume=resume,
         match=None if match_cost is None else cost_target(match_cost, match),

@@ -6,11 +6,21 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, Strict, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    Strict,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from autoseg import limits
 from autoseg.errors import AutosegError, ConfigError
-from autoseg.files import one_line, parse_yaml
+from autoseg.files import cut, one_line, parse_yaml, path_fault, short
 from autoseg.library import hint
 
 Whole = Annotated[int, Strict()]
@@ -22,8 +32,27 @@ Flag = Annotated[bool, Strict()]
 Fraction = Annotated[Number, Field(ge=0, le=1)]
 LEAST_INPUT_SIDE = 32
 """Least height and width of a network's input in pixels, equal to its greatest stride."""
-Size = tuple[Annotated[Whole, Field(ge=LEAST_INPUT_SIDE)], Annotated[Whole, Field(ge=LEAST_INPUT_SIDE)]]
+Side = Annotated[Whole, Field(ge=LEAST_INPUT_SIDE, le=limits.SIDE)]
+
+
+def _of_few_pixels(size: tuple[int, int]) -> tuple[int, int]:
+    if size[0] * size[1] > limits.PIXELS:
+        raise ValueError(f"should have at most {limits.PIXELS:,} pixels, not {size[0]:,} x {size[1]:,}")
+    return size
+
+
+Size = Annotated[tuple[Side, Side], AfterValidator(_of_few_pixels)]
 """Height and width, in pixels."""
+
+
+def _no_fault(path: str) -> str:
+    if fault := path_fault(path):
+        raise ValueError(f"{short(path)} is no path: {fault}")
+    return path
+
+
+PathText = Annotated[str, AfterValidator(_no_fault)]
+"""A path that a file can have."""
 UNKNOWN = "unknown_key"
 """Pydantic's type of the mistake of an unknown key."""
 
@@ -94,7 +123,7 @@ def parse(
     messages = [_message(other) for at, other in mistakes if at == keys]  # several only for `X | Y`
     message = ", or ".join([messages[0], *(other.removeprefix("should be ") for other in messages[1:])])
     if mistake["type"] not in ("value_error", "assertion_error", "too_long", "too_short"):
-        message += f", not {_short(mistake['input'])}"
+        message += f", not {short(mistake['input'])}"
     raise error(one_line(f"{place + ': ' if place else ''}{message}{suffix}"), code="setting-invalid")
 
 
@@ -113,11 +142,6 @@ def _message(mistake: ErrorDetails) -> str:
     text = re.sub(r"a valid (tuple|list)\b", "a list", text)
     text = re.sub(r"a valid dictionary( or instance of \w+)?", "a mapping", text)
     return text[0].lower() + text[1:].replace(" after validation", "")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _place(mistake: ErrorDetails, data: Any) -> list[str]:
@@ -170,13 +194,13 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         parts = key.strip().split(".")
-        if not equals or not all(parts):
-            raise ConfigError(f"--set {assignment}: write it as key.sub=value", code="assignment-invalid")
+        if not equals or not all(parts) or len(parts) > limits.DEPTH:
+            raise ConfigError(f"--set {cut(assignment)}: write it as key.sub=value", code="assignment-invalid")
         try:
             value = parse_yaml(text)
-        except Exception:
+        except ValueError:
             raise ConfigError(
-                f"--set {assignment}: {text!r} is not a YAML value", code="assignment-value-unreadable"
+                f"--set {cut(assignment)}: {short(text)} is not a YAML value", code="assignment-value-unreadable"
             ) from None
         for part in reversed(parts):
             value = {part: value}

@@ -9,14 +9,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from autoseg.config.base import Number, Settings, Size, Whole
+from autoseg import limits
+from autoseg.config.base import Number, PathText, Settings, Size, Whole
 from autoseg.errors import DataError
-from autoseg.files import read_yaml
+from autoseg.files import read_yaml, user_path
 from autoseg.library import hint, library, names_in
 
-Rgb = tuple[Number, ...]
+Value = Annotated[Number, Field(ge=-limits.VALUE, le=limits.VALUE)]
+Rgb = Annotated[tuple[Value, ...], Field(max_length=limits.CHANNELS)]
 """One number for each channel."""
 Deviations = tuple[Annotated[Number, Field(gt=0)], ...]
+Names = Annotated[tuple[str, ...], Field(max_length=limits.CLASSES)]
+Stored = Annotated[int, Field(ge=-limits.STORED, le=limits.STORED)]
+"""A label as a file has it."""
+Label = Annotated[Whole, Field(ge=0, le=limits.CLASSES)]
 PixelType = Literal["uint8", "uint16", "float32"]
 Orientation = Literal["upright", "stored", "by_size"]
 Byte = Annotated[Whole, Field(ge=0, le=255)]
@@ -46,9 +52,9 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class SplitConfig(Settings):
     """The places of one split's images and masks, relative to `root`. `*` stands for any folder, the same in both."""
 
-    images: str | None = None
-    masks: str | None = None
-    list: str | None = None
+    images: PathText | None = None
+    masks: PathText | None = None
+    list: PathText | None = None
     """A text file or CSV with one stem (of files in `images` and `masks`) or one pair `image mask` on each line."""
     image_suffix: str | None = None
     """Ending of the stems of all images, which their masks lack. Other files in the folder are no images."""
@@ -60,7 +66,7 @@ class SplitConfig(Settings):
     """Ending that masks' stems add to their images'. Default: autoseg tries the usual endings."""
     annotations: str | None = None
     """For annotations such as COCO's: the split as their folders or files name it, or `all`."""
-    without: tuple[str, ...] | None = None
+    without: Annotated[tuple[PathText, ...], Field(max_length=limits.CLASSES)] | None = None
     """Lists of images that do not belong to the split, such as those of validation."""
     part: Literal["train", "val"] | None = None
     """For images without given splits: the part that the split by seed assigns to training or to validation."""
@@ -84,12 +90,12 @@ class GeneratedConfig(Settings):
     """The built-in generated set: textured shapes of several classes, sizes and depths, with noise."""
 
     size: Size = (96, 96)
-    train: Annotated[Whole, Field(ge=1)] = 256
-    val: Annotated[Whole, Field(ge=1)] = 64
-    test: Annotated[Whole, Field(ge=1)] = 64
+    train: Annotated[Whole, Field(ge=1, le=limits.GENERATED)] = 256
+    val: Annotated[Whole, Field(ge=1, le=limits.GENERATED)] = 64
+    test: Annotated[Whole, Field(ge=1, le=limits.GENERATED)] = 64
     noise: Annotated[Number, Field(ge=0, le=1)] = 0.08
     """Standard deviation of the pixel noise; images are in 0..1."""
-    seed: Annotated[Whole, Field(ge=0)] = 0
+    seed: Annotated[Whole, Field(ge=0, le=limits.SEED)] = 0
 
 
 class DataConfig(Settings):
@@ -98,24 +104,24 @@ class DataConfig(Settings):
     layout: str = "auto"
     """`auto` (autoseg looks at the folder), `generated`, `folder`, `list`, a name in `data_sets/`, or the path of your
     own YAML file like those."""
-    root: str | None = None
+    root: PathText | None = None
     splits: dict[str, SplitConfig] | None = None
     """Default: the splits that autoseg finds in the folder."""
     val_share: Annotated[Number, Field(gt=0, lt=1)] = 0.2
     """Share of the (training) images used for validation if the data set has no validation images."""
-    split_seed: Annotated[Whole, Field(ge=0)] = 0
+    split_seed: Annotated[Whole, Field(ge=0, le=limits.SEED)] = 0
     """Seed of that split."""
     group_by: str | None = None
     """What tells images that belong together, such as those of one patient, which splits by autoseg then keep on one
     side: `folder` (the image's folder below that of all images), `csv:FILE:COLUMN` (a table relative to `root` that
     names images and their groups), or a regular expression that is looked for in the image's path relative to `root`.
     The group is what its parts in parentheses hold, else all that it matches."""
-    classes: tuple[str, ...] | None = None
-    num_classes: Annotated[Whole, Field(ge=2, le=65535)] | None = None
+    classes: Names | None = None
+    num_classes: Annotated[Whole, Field(ge=2, le=limits.CLASSES)] | None = None
     """Number of classes. Default: the number of names in `classes`, else the classes in the masks of all splits."""
-    ignore_label: Annotated[Whole, Field(ge=0, le=65535)] | None = None
+    ignore_label: Label | None = None
     """Default: the layout's own (CamVid: 11), else 255."""
-    label_map: dict[int, Whole] | None = None
+    label_map: dict[Stored, Stored] | None = None
     """Label in the mask file -> label used; other labels stay. Default: the layout's own; if the masks tell the
     classes, the labels that occur get the numbers 0, 1, ... in their order."""
     colours: dict[str | int, tuple[Byte, Byte, Byte]] | None = None
@@ -128,7 +134,7 @@ class DataConfig(Settings):
     """fail: the first unusable pair of image and mask ends the run. skip: such pairs are left out and counted."""
     resize: Size | None = None
     """Resize every image and mask to this (H, W) first; masks by nearest neighbour."""
-    channels: Annotated[Whole, Field(ge=1, le=1024)] | None = None
+    channels: Annotated[Whole, Field(ge=1, le=limits.CHANNELS)] | None = None
     """Number of image channels. Default: that of all images; grey images among colours count as colours."""
     pixel_type: PixelType | None = None
     """Pixel type of the images. Default: that of all images. Integers are scaled to 0..1, floats are not."""
@@ -136,7 +142,7 @@ class DataConfig(Settings):
     """upright: images, and masks with a note of their own, are turned as EXIF says. stored: nothing is turned. by_size:
     an image is turned unless only its stored size is that of its mask. Default: what the sizes of the files tell, else
     upright."""
-    palette: tuple[tuple[Byte, Byte, Byte], ...] | None = None
+    palette: Annotated[tuple[tuple[Byte, Byte, Byte], ...], Field(max_length=limits.CLASSES)] | None = None
     """Colour of each class in predictions, which then hold the masks' own labels. Default: the masks' own palette or
     colours, if they have one."""
     normalise: Literal["imagenet", "data"] | None = None
@@ -209,10 +215,10 @@ class ResolvedDataConfig(DataConfig):
     """A completely specified data set, as `data.dataset.resolve` returns it and config.yaml holds it."""
 
     layout: str
-    classes: tuple[str, ...]
-    num_classes: Annotated[Whole, Field(ge=2, le=65535)]
-    ignore_label: Annotated[Whole, Field(ge=0, le=65535)]
-    channels: Annotated[Whole, Field(ge=1, le=1024)] = 3  # older config.yaml files lack these three
+    classes: Names
+    num_classes: Annotated[Whole, Field(ge=2, le=limits.CLASSES)]
+    ignore_label: Label
+    channels: Annotated[Whole, Field(ge=1, le=limits.CHANNELS)] = 3  # older config.yaml files lack these three
     pixel_type: PixelType = "uint8"
     orientation: Orientation = "by_size"
     mean: Annotated[Rgb, Field(min_length=1)]
@@ -232,7 +238,7 @@ def data_settings(source: str | Path) -> dict[str, Any]:
     """
     if str(source) == "generated":
         return {"layout": "generated"}
-    path = Path(source).expanduser()
+    path = user_path(source, DataError)
     if path.is_dir():
         return {"layout": "auto", "root": str(path.resolve())}
     if not _is_yaml(path):
@@ -252,7 +258,7 @@ def with_absolute_paths(settings: Mapping[str, Any], folder: Path) -> dict[str, 
     paths = {key: settings[key] for key in ("root", "layout") if isinstance(settings.get(key), str)}
     if not _is_yaml(paths.get("layout", "")):
         paths.pop("layout", None)
-    return {**settings, **{key: str((folder / Path(path).expanduser()).resolve()) for key, path in paths.items()}}
+    return {**settings, **{key: str((folder / user_path(path, DataError)).resolve()) for key, path in paths.items()}}
 
 
 def _is_yaml(path: str | Path) -> bool:

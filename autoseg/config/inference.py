@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from autoseg import limits
 from autoseg.config.base import Flag, Number, Settings, Size, Whole
 
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -20,19 +21,21 @@ class CrfConfig(Settings):
 
     iterations: Annotated[Whole, Field(ge=1, le=1000)] = 10
     """Iterations of the mean field."""
-    bilateral_weight: Annotated[Number, Field(ge=0)] = 4.0
-    bilateral_xy_std: Annotated[Number, Field(ge=0.5)] = 67.0
+    bilateral_weight: Annotated[Number, Field(ge=0, le=limits.FACTOR)] = 4.0
+    bilateral_xy_std: Annotated[Number, Field(ge=0.5, le=limits.SIDE)] = 67.0
     """Standard deviation in pixels, as `gaussian_xy_std`."""
-    bilateral_rgb_std: Annotated[Number, Field(ge=0.5)] = 3.0
+    bilateral_rgb_std: Annotated[Number, Field(ge=0.5, le=limits.SIDE)] = 3.0
     """Standard deviation in colour levels, 0..255."""
-    gaussian_weight: Annotated[Number, Field(ge=0)] = 3.0
-    gaussian_xy_std: Annotated[Number, Field(ge=0.5)] = 1.0
+    gaussian_weight: Annotated[Number, Field(ge=0, le=limits.FACTOR)] = 3.0
+    gaussian_xy_std: Annotated[Number, Field(ge=0.5, le=limits.SIDE)] = 1.0
 
 
 class InferenceConfig(Settings):
     """How a trained network is applied: scales, mirroring, sliding windows, and the fusion of several passes."""
 
-    scales: Annotated[tuple[Annotated[Number, Field(gt=0, le=8)], ...], Field(min_length=1)] = (1.0,)
+    scales: Annotated[
+        tuple[Annotated[Number, Field(gt=0, le=8)], ...], Field(min_length=1, max_length=limits.SCALES)
+    ] = (1.0,)
     """Scales of the images. Scaled sides are rounded to whole pixels and are at least 32."""
     flip: Flag = False
     fuse: Literal["mean", "max"] = "mean"

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
+from autoseg import limits
 from autoseg.config.base import NamedSettings, Number, Settings
 from autoseg.registry import LOSSES
 
@@ -40,7 +41,10 @@ def _with_name(term: Any) -> Any:
     return named
 
 
-LossTerms = Annotated[tuple[Annotated[SerializeAsAny[LossTerm], BeforeValidator(_with_name)], ...], Field(min_length=1)]
+LossTerms = Annotated[
+    tuple[Annotated[SerializeAsAny[LossTerm], BeforeValidator(_with_name)], ...],
+    Field(min_length=1, max_length=limits.NAMES),
+]
 PLAIN_LOSS = (
     LossTerm.model_construct(name="cross_entropy"),
 )  # unchecked, since the files of the losses import this one

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Strict, model_validator
 
-from autoseg.config.base import Flag, Fraction, Number, Settings, Size, Whole
+from autoseg import limits
+from autoseg.config.base import Flag, Fraction, Number, PathText, Settings, Size, Whole
 from autoseg.config.losses import PLAIN_LOSS, LossTerms
 from autoseg.registry import LOSSES
 
@@ -30,9 +31,9 @@ class LrScheduleConfig(Settings):
     """The learning rate over the run: linear warm-up, then a curve `name` from lr down to min_lr."""
 
     name: Literal["constant", "cosine", "poly"] = "cosine"
-    power: Annotated[Number, Field(gt=0)] = 0.9
-    min_lr: Annotated[Number, Field(ge=0)] = 0.0
-    warmup_epochs: Annotated[Number, Field(ge=0)] = 0.0
+    power: Annotated[Number, Field(gt=0, le=1000)] = 0.9
+    min_lr: Annotated[Number, Field(ge=0, le=10)] = 0.0
+    warmup_epochs: Annotated[Number, Field(ge=0, le=limits.EPOCHS)] = 0.0
 
 
 class AugmentConfig(Settings):
@@ -70,8 +71,8 @@ class AugmentConfig(Settings):
 class TrainingConfig(Settings):
     """Settings of both a search and a retraining."""
 
-    epochs: Annotated[Whole, Field(ge=1)] = 40
-    batch_size: Annotated[Whole, Field(ge=2)] = 2
+    epochs: Annotated[Whole, Field(ge=1, le=limits.EPOCHS)] = 40
+    batch_size: Annotated[Whole, Field(ge=2, le=limits.BATCH)] = 2
     """Images in each batch; at least two, because BatchNorm of the pooled image features needs them."""
     crop: Size = (321, 321)
     augment: AugmentConfig = AugmentConfig()
@@ -84,27 +85,28 @@ class TrainingConfig(Settings):
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Share of the target that is spread evenly over all classes, in cross-entropies other than `focal`."""
     class_weights: (
-        Literal["none", "inverse", "enet", "median_frequency"] | tuple[Annotated[Number, Field(ge=0)], ...]
+        Literal["none", "inverse", "enet", "median_frequency"]
+        | Annotated[tuple[Annotated[Number, Field(ge=0, le=limits.FACTOR)], ...], Field(max_length=limits.CLASSES)]
     ) = "none"
     """Class weights of the cross-entropies: none, from the training masks (inverse frequency; ENet, Paszke et al. 2016;
     median frequency, Eigen and Fergus 2015), or one number for each class."""
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     """Precision of the forward pass. bf16 and fp16: automatic mixed precision. fp16 is for GPUs without bf16."""
-    accumulate: Annotated[Whole, Field(ge=1)] = 1
+    accumulate: Annotated[Whole, Field(ge=1, le=limits.STEPS)] = 1
     """Number of batches whose gradients are summed for one step of the optimizer."""
     cuda_graphs: Literal["auto"] | Flag = "auto"
     """On a GPU, launch all kernels of a step at once (CUDA graphs), and the levels of a supernet in parallel. auto:
     each recorded step is compared once with the eager one and dropped if they differ; true: without comparison."""
-    clip_grad_norm: Annotated[Number, Field(gt=0)] | None = None
-    validate_every: Annotated[Whole, Field(ge=1)] = 1
+    clip_grad_norm: Annotated[Number, Field(gt=0, le=limits.FACTOR)] | None = None
+    validate_every: Annotated[Whole, Field(ge=1, le=limits.STEPS)] = 1
     """Epochs between validations. The last epoch is always validated."""
-    val_images: Annotated[Whole, Field(ge=1)] | None = None
+    val_images: Annotated[Whole, Field(ge=1, le=limits.IMAGES)] | None = None
     """Number of validation images, evenly spaced over the split. Default: all."""
-    max_steps_per_epoch: Annotated[Whole, Field(ge=1)] | None = None
-    log_every: Annotated[Whole, Field(ge=1)] = 10
+    max_steps_per_epoch: Annotated[Whole, Field(ge=1, le=limits.STEPS)] | None = None
+    log_every: Annotated[Whole, Field(ge=1, le=limits.STEPS)] = 10
     single_output: Flag = False
     """For two classes: the network has one output, the second class's log odds, instead of one for each class."""
-    checkpoint_seconds: Annotated[Number, Field(ge=0)] = 60.0
+    checkpoint_seconds: Annotated[Number, Field(ge=0, le=limits.SECONDS)] = 60.0
     """Seconds between checkpoints, also within an epoch; 0: after every step."""
     keep_checkpoints: Annotated[Whole, Field(ge=1, le=100)] = 3
     """Number of the latest checkpoints that are kept: last.pt, last.1.pt, ... If one is damaged, the one before it
@@ -115,7 +117,7 @@ class TrainingConfig(Settings):
     store: Literal["auto", "device", "memory", "disk", "none"] = "auto"
     """Place of the decoded images: the GPU, memory, or files in `cache_dir`. none: the image files are read in each
     epoch. auto: the first of these with room."""
-    cache_dir: str | None = None
+    cache_dir: PathText | None = None
     """The folder for `store: disk`. Default: $XDG_CACHE_HOME/autoseg or ~/.cache/autoseg."""
 
     @model_validator(mode="after")
@@ -146,10 +148,10 @@ class KernelConfig(Settings):
 class SearchSchedule(TrainingConfig):
     """The schedule of a search. The defaults are Auto-DeepLab's (section 4.1)."""
 
-    arch_start_epoch: Annotated[Whole, Field(ge=0)] = 20
+    arch_start_epoch: Annotated[Whole, Field(ge=0, le=limits.EPOCHS)] = 20
     """First epoch that trains the architecture too; earlier epochs train only the weights."""
     arch_optimizer: OptimizerConfig = OptimizerConfig(name="adam", lr=3e-3, weight_decay=1e-3)
-    arch_init_std: Annotated[Number, Field(ge=0)] = 1e-3
+    arch_init_std: Annotated[Number, Field(ge=0, le=1000)] = 1e-3
     """Standard deviation of the initial logits."""
     upsampler_cost: Annotated[Number, Field(ge=0, le=1000)] = 0.0
     """Weight of the upsamplers' cost in the architecture's loss: their expected multiply-adds as a share of the most
@@ -178,7 +180,7 @@ class RetrainSchedule(TrainingConfig):
     schedule: LrScheduleConfig = LrScheduleConfig(name="poly", warmup_epochs=0)
     drop_path: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Greatest probability of dropping a branch, in the last cell at the last step."""
-    auxiliary_weight: Annotated[Number, Field(ge=0)] = 0.0
+    auxiliary_weight: Annotated[Number, Field(ge=0, le=limits.FACTOR)] = 0.0
     """Loss weight of an auxiliary head after two thirds of the layers; 0: no such head."""
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Decay of an exponential moving average of the weights, which is evaluated; 0: no average."""

@@ -7,19 +7,37 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from autoseg import limits
 from autoseg.errors import CheckpointError
-from autoseg.files import is_intact, one_line, seal, write_atomically
+from autoseg.files import check_members, is_intact, one_line, seal, write_atomically
 
 _log = logging.getLogger(__name__)
 
 CHECKPOINT_VERSION = 1
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value <= limits.STEPS
+
+
+def _is_number(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and abs(value) <= limits.FACTOR)
+
+
+FIELDS: Mapping[str, Callable[[object], bool]] = {
+    "architecture": lambda value: isinstance(value, dict),
+    "state": lambda value: isinstance(value, dict),
+    **dict.fromkeys(("epoch", "step_in_epoch", "metrics_bytes"), _is_count),
+    **dict.fromkeys(("best_miou", "seconds"), _is_number),
+}
+"""What every checkpoint has, and whether a value of it is right."""
 Kind = Literal["search", "retrain"]
 
 
@@ -92,6 +110,7 @@ def load_checkpoint(path: Path, kind: Kind, architecture: Mapping[str, Any]) -> 
     try:
         if not is_intact(path):
             raise ValueError("its checksum differs")
+        check_members(path, path.stat().st_size)  # PyTorch writes them unpacked, and unpacks before it looks
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch warns of a plain pickle; the error below is enough
             payload = torch.load(path, map_location="cpu", weights_only=True)
@@ -99,7 +118,7 @@ def load_checkpoint(path: Path, kind: Kind, architecture: Mapping[str, Any]) -> 
         raise CheckpointError(
             f"{path} is no readable checkpoint ({one_line(reason)[:100]}); use another", code="checkpoint-damaged"
         ) from None
-    if not isinstance(payload, dict) or payload.get("kind") != kind or not isinstance(payload.get("version"), int):
+    if not isinstance(payload, dict) or payload.get("kind") != kind or not _is_count(payload.get("version")):
         raise CheckpointError(
             f"{path} is no checkpoint of a {kind}; give one that `autoseg {kind}` wrote", code="checkpoint-kind-differs"
         )
@@ -108,6 +127,10 @@ def load_checkpoint(path: Path, kind: Kind, architecture: Mapping[str, Any]) -> 
             f"{path} has version {payload['version']}, but this autoseg reads up to {CHECKPOINT_VERSION};"
             " update autoseg",
             code="version-too-new",
+        )
+    if wrong := next((name for name, is_right in FIELDS.items() if not is_right(payload.get(name))), None):
+        raise CheckpointError(
+            f"{path} is no complete checkpoint ('{wrong}' is missing or wrong); use another", code="checkpoint-damaged"
         )
     if payload["architecture"] != dict(architecture):
         what = "space" if kind == "search" else "genotype"
@@ -125,7 +148,7 @@ def fitting(path: Path) -> Iterator[None]:
     """Wrap the use of a checkpoint's contents. Raises: CheckpointError: they do not fit, such as other classes."""
     try:
         yield
-    except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as reason:
+    except (RuntimeError, LookupError, ArithmeticError, ValueError, TypeError, AttributeError) as reason:
         raise CheckpointError(
             f"{path} does not fit its run's settings ({one_line(reason)[:100]}); restore the run's own"
             " checkpoint and config.yaml",

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, InstanceOf, ValidationInfo, field_validator, model_validator
 
-from autoseg.config.base import Settings, Whole
+from autoseg.config.base import PathText, Settings, Whole
 from autoseg.config.data import ResolvedDataConfig
 from autoseg.config.training import RetrainSchedule, SearchSchedule, TrainingConfig
 from autoseg.errors import ConfigError
@@ -72,7 +72,7 @@ class RetrainConfig(RunConfig):
     """The settings of a retraining. Raises: GenotypeError: the genotype is invalid."""
 
     kind = "retrain"
-    weights: str | None = None
+    weights: PathText | None = None
     """The weights that training starts from: an own run, or its best.pt or last.pt; or a local file with weights of an
     ImageNet classifier, for the network's backbone."""
     data: ResolvedDataConfig

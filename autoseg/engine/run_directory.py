@@ -14,7 +14,7 @@ from typing import Any
 from autoseg.config.base import Model, Settings, merge, parse
 from autoseg.engine.run_lock import LOCK, RunLock, is_alive
 from autoseg.errors import RunError
-from autoseg.files import read_yaml, to_yaml, write_text
+from autoseg.files import parse_json, read_yaml, to_yaml, user_path, write_text
 
 _log = logging.getLogger(__name__)
 LEFTOVERS = ".*.tmp"
@@ -39,7 +39,7 @@ class Run:
     @classmethod
     def create(cls, path: str | Path, config: Settings, environment: Mapping[str, Any]) -> Run:
         """Make a new run and hold it. Raises: RunError: the directory is in use, not empty or cannot be made."""
-        run = cls(Path(path))
+        run = cls(user_path(path, RunError))
         refuse_used(run.path)
         try:
             run.path.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ class Run:
     @classmethod
     def open(cls, path: str | Path) -> Run:
         """Open an existing run. Raises: RunError: there is none."""
-        run = cls(Path(path))
+        run = cls(user_path(path, RunError))
         if not run.config_path.is_file():
             problem = "holds no run (no config.yaml)" if run.path.exists() else "does not exist"
             raise RunError(
@@ -137,15 +137,26 @@ class Run:
                 os.fsync(file.fileno())
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The complete rows of metrics.jsonl."""
+        """The complete rows of metrics.jsonl; damaged lines are passed over."""
         if not self.metrics_path.exists():
             return []
-        lines = self.metrics_path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
         rows = []
-        for line in lines:
-            with contextlib.suppress(ValueError):  # cut off by a power cut or a full disk
-                rows += [json.loads(line)] if line.endswith("\n") else []
+        with self.metrics_path.open("rb") as file:
+            for line in file:
+                with contextlib.suppress(ValueError):  # cut off by a power cut or a full disk
+                    rows += [self._row(line)] if line.endswith(b"\n") else []
         return rows
+
+    @staticmethod
+    def _row(line: bytes) -> dict[str, Any]:
+        """A line of metrics.jsonl. Raises: ValueError: it is none that `log` writes."""
+        row = parse_json(line.decode())
+        if not (isinstance(row, dict) and {*row} >= {"kind", "epoch", "step"}):
+            raise ValueError("no row")
+        figures = [value for key, value in row.items() if key != "kind" and value is not None]
+        if not all(type(value) in (int, float) for value in figures):
+            raise ValueError("a figure is no number")
+        return row
 
     @property
     def diverged(self) -> str | None:

@@ -13,6 +13,7 @@ from autoseg._version import __version__
 from autoseg.config.base import Settings
 from autoseg.data.augment.sample import FULL_SCALES
 from autoseg.errors import ExportError
+from autoseg.files import user_path
 from autoseg.genotype.schema import Genotype
 from autoseg.network.base import SegmentationNetwork
 
@@ -21,7 +22,7 @@ def check_target(path: str | Path, format: str, known: Collection[str], what: st
     """The path to write. Raises: ExportError: a format not in `known`, or a file that may not be written."""
     if format not in known:
         raise ExportError(f"unknown format {format!r} for a {what} (known: {', '.join(known)})", code="unknown-format")
-    target = Path(path).expanduser()
+    target = user_path(path, ExportError)
     if target.is_dir():
         message = f"{target} is a folder; give the path of a file in it, such as {target / what}.{format}"
         raise ExportError(message, code="file-is-folder")

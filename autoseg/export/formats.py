@@ -21,7 +21,7 @@ from torch.fx.experimental import _config as symbolic_shapes_config
 from autoseg.config.base import LEAST_INPUT_SIDE
 from autoseg.errors import CheckpointError, ConfigError, ExportError, GenotypeError
 from autoseg.export.common import decode
-from autoseg.files import one_line
+from autoseg.files import one_line, user_path
 from autoseg.network.base import SegmentationNetwork
 from autoseg.zoo.build import build_network
 from autoseg.zoo.schema import parse_architecture
@@ -137,7 +137,7 @@ def load_safetensors(path: str | Path) -> tuple[SegmentationNetwork, dict[str, A
 
     Raises: CheckpointError: a file that is missing, truncated, not safetensors, or not written by `autoseg export`.
     """
-    path = Path(path).expanduser()
+    path = user_path(path, ExportError)
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist; give the path of a safetensors file", code="file-missing")
     state, strings = read_safetensors(path)

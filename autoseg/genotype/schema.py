@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from autoseg import limits
 from autoseg.config.base import Settings, Whole
 from autoseg.errors import GenotypeError
-from autoseg.files import read_yaml, to_yaml, write_text
+from autoseg.files import read_yaml, to_yaml, user_path, write_text
 from autoseg.registry import DECODERS, OPERATIONS
 from autoseg.space.cell import state_index
 from autoseg.space.groups import BatchNormSpec, DecoderSpec, Positive, StemSpec
@@ -45,7 +46,8 @@ class Edge(Settings):
         return state_index(self.input)
 
 
-Cell = tuple[tuple[Edge, ...], ...]
+Block = Annotated[tuple[Edge, ...], Field(max_length=limits.EDGES)]
+Cell = Annotated[tuple[Block, ...], Field(max_length=limits.BLOCKS)]
 """The edges of each block."""
 
 
@@ -55,23 +57,25 @@ def _known(upsamplers: tuple[str, ...]) -> tuple[str, ...]:
     return upsamplers
 
 
-KnownUpsamplers = Annotated[tuple[str, ...], AfterValidator(_known)]
+KnownUpsamplers = Annotated[tuple[str, ...], Field(max_length=limits.ARROWS), AfterValidator(_known)]
 """Names of upsamplers, which may repeat."""
 
 
 class PathSpec(Settings):
     """The network level: a path, or several arrows a layer, and F."""
 
-    strides: tuple[Positive, ...] = ()
+    strides: Annotated[tuple[Positive, ...], Field(max_length=limits.LAYERS)] = ()
     """For a path: the output stride of each layer."""
-    arrows: tuple[tuple[str, ...], ...] = ()
+    arrows: Annotated[
+        tuple[Annotated[tuple[str, ...], Field(max_length=limits.NAMES)], ...], Field(max_length=limits.LAYERS)
+    ] = ()
     """For a network of several paths, instead of `strides`: the arrows into each layer, such as `4->8`."""
     filter_multiplier: Positive
     down_layers: Positive | None = None
     """The encoder's layers in an hourglass. The layers after them are the decoder path and have the cell `up_cell`."""
     upsamplers: KnownUpsamplers = ()
     """The upsampler of each up move, by layer, then by stride. Default: bilinear for all."""
-    skips: tuple[Skip, ...] = ()
+    skips: Annotated[tuple[Skip, ...], Field(max_length=limits.ARROWS)] = ()
     """The skip of each up move: how the encoder feature of that stride joins. Default: none."""
 
     @model_validator(mode="after")
@@ -129,6 +133,17 @@ class Genotype(ArchitectureFile):
                 if edge.state >= number + 2:
                     raise ValueError(f"block b{number + 1} reads '{edge.input}', which does not come before it")
         return cell
+
+    @model_validator(mode="after")
+    def _whole_is_limited(self) -> Genotype:
+        nodes = len(self.network.strides) or sum(map(len, self.network.arrows))
+        edges = max(sum(map(len, cell)) for cell in (self.cell, self.up_cell or ()))
+        if nodes * edges > limits.OPERATIONS:
+            raise ValueError(
+                f"{nodes:,} nodes of {edges:,} edges make {nodes * edges:,} operations, but at most"
+                f" {limits.OPERATIONS:,} are built; take fewer layers or blocks"
+            )
+        return self
 
     @model_validator(mode="after")
     def _path_is_connected(self) -> Genotype:
@@ -301,7 +316,7 @@ class Genotype(ArchitectureFile):
     @classmethod
     def load(cls, name_or_path: str | Path) -> Genotype:
         """A genotype by name, file or run directory. Raises: GenotypeError: unknown, unreadable, newer or wrong."""
-        path = Path(name_or_path).expanduser()
+        path = user_path(name_or_path, GenotypeError)
         if path.is_dir():
             path = path / "genotype.yaml"
             if not path.is_file():

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from autoseg import limits
 from autoseg.config.base import Flag, Fraction, Number, Whole
 from autoseg.config.losses import LossTerm
 from autoseg.registry import Loss, lazy, register
@@ -19,7 +20,7 @@ class OhemTerm(LossTerm):
 
     keep: Fraction = 0.25
     """Share of the pixels that are not ignored."""
-    min_kept: Annotated[Whole, Field(ge=1)] = 1
+    min_kept: Annotated[Whole, Field(ge=1, le=limits.PIXELS)] = 1
     """Least number of pixels of a batch."""
     threshold: Annotated[Number, Field(gt=0, lt=1)] | None = None
     """All pixels whose true class has a lower probability count as well."""

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from autoseg.errors import ConfigError, RunError
+from autoseg.files import short
 from autoseg.host_memory import free_memory, total_memory, total_with_swap
 
 PREFIXES = ("", "K", "M", "G", "T")
@@ -27,12 +28,13 @@ def parse_bytes(text: str | int) -> int:
     found = MEMORY.fullmatch(str(text))
     if found is None or (found[3] and not found[2]):
         raise ConfigError(
-            f"memory '{text}' is no size; write it as 16GB, 16GiB, 800MB or a number of bytes", code="memory-not-a-size"
+            f"memory {short(text)} is no size; write it as 16GB, 16GiB, 800MB or a number of bytes",
+            code="memory-not-a-size",
         )
     size = float(found[1]) * (1024 if found[3] else 1000) ** PREFIXES.index(found[2].upper())
     if not 1 <= size < 2**60:
         raise ConfigError(
-            f"memory '{text}' makes no sense; give what the device has, such as 16GB", code="memory-out-of-range"
+            f"memory {short(text)} makes no sense; give what the device has, such as 16GB", code="memory-out-of-range"
         )
     return int(size)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from autoseg.config.base import merge, refuse_others
 from autoseg.errors import ConfigError
-from autoseg.files import read_yaml
+from autoseg.files import read_yaml, user_path
 from autoseg.genotype.schema import Genotype
 from autoseg.library import hint
 from autoseg.registry import NETWORKS
@@ -29,7 +29,7 @@ def known_names() -> dict[str, dict[str, str]]:
 
 def look_up(source: str | Path) -> list[Found]:
     """Everything that a source stands for; `unet` is a space and a network. Raises: AutosegError: there is none."""
-    name, path = str(source), Path(source).expanduser()
+    name, path = str(source), user_path(source)
     found: list[Found] = [SearchSpace.load(name)] if name in space_names() else []
     if name in (*genotype_names(), *network_names()) or path.is_dir():
         found.append(load_architecture(source))

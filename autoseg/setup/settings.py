@@ -19,7 +19,7 @@ from autoseg.data.dataset import resolve
 from autoseg.engine.config import AnyConfig, RetrainConfig, SearchConfig
 from autoseg.engine.environment import pick_device, prepare
 from autoseg.errors import ConfigError
-from autoseg.files import read_yaml
+from autoseg.files import read_yaml, user_path
 from autoseg.genotype.schema import Genotype
 from autoseg.planning.memory import Setting
 from autoseg.setup.first_weights import own_weights
@@ -207,7 +207,7 @@ def retrain_config(
 
 def read_config(config: str | Path | None) -> dict[str, Any]:
     """The settings of a file, as plain data; none without one."""
-    return {} if config is None else read_yaml(Path(config), ConfigError)
+    return {} if config is None else read_yaml(user_path(config), ConfigError)
 
 
 def given_data(data: Source | DataConfig, before: Any = None) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,18 +20,16 @@ from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.run_directory import Run, refuse_used
 from autoseg.engine.run_lock import RunLock
 from autoseg.engine.search import SearchTask
-from autoseg.engine.trainer import Trainer
 from autoseg.errors import ConfigError, RunError
-from autoseg.files import write_text
-from autoseg.planning.device import memory_errors
-from autoseg.planning.fit import fit_to_device, smaller_settings
+from autoseg.files import user_path, write_text
+from autoseg.planning.fit import fit_to_device
 from autoseg.setup.from_data import guide, is_shipped
 from autoseg.setup.settings import Sources
 
 
 def open_run(out: str | Path, kind: Kind, resume: bool, given: bool) -> Run | None:
     """The run in `out` to resume; None for a new one. given: settings are given. Raises: RunError: neither works."""
-    path = Path(out)
+    path = user_path(out, RunError)
     if not (resume and (path / "config.yaml").is_file()):
         refuse_used(path)
         if resume and not given:
@@ -136,17 +133,6 @@ def begin(
     if skipped:
         write_text(run.path / "left_out.txt", "".join(f"{split}/{name}: {reason}\n" for split, name, reason in skipped))
     task.begin(run)
-    return run
-
-
-def train_to_end(run: Run, task: SearchTask | RetrainTask, show_progress: bool, keep_start: bool = False) -> Run:
-    """Train a run that has begun, and let go of it. keep_start: save a checkpoint before the first step."""
-    smaller = f"start anew with {smaller_settings(task.config)}; {run.path} holds what was done"
-    with closing(run), memory_errors(task.device, smaller):
-        trainer = Trainer(task, run, show_progress)
-        if keep_start:
-            trainer.save_start()
-        trainer.run()
     return run
 
 

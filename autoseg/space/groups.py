@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from autoseg import limits
 from autoseg.config.base import Flag, Number, Settings, Whole
 from autoseg.registry import DECODERS, OPERATIONS
 from autoseg.space.resolution import PLAIN_UPSAMPLERS, CompetingUpsamplers
@@ -19,6 +20,7 @@ PAPER_OPERATIONS = (
 """The operations that compete in Auto-DeepLab (section 3.1)."""
 
 Positive = Annotated[Whole, Field(ge=1, le=4096)]
+Rates = Annotated[tuple[Positive, ...], Field(max_length=limits.RATES)]
 Temperature = Annotated[Number, Field(gt=0, le=1000)]
 
 
@@ -26,7 +28,7 @@ class CellSpec(Settings):
     """The cell: blocks, each the sum of its inputs, and the operations that compete on every edge."""
 
     blocks: Annotated[Whole, Field(ge=1, le=16)] = 5
-    operations: tuple[str, ...] = PAPER_OPERATIONS
+    operations: Annotated[tuple[str, ...], Field(max_length=limits.NAMES)] = PAPER_OPERATIONS
     up_cell: Flag = False
     """The cells of the up path have an alpha and a cell of their own, as in NAS-Unet (Weng et al. 2019)."""
 
@@ -47,10 +49,10 @@ class NetworkSpec(Settings):
     """The network level: layers of cells at several strides, and the moves that are legal between them."""
 
     layers: Annotated[Whole, Field(ge=2, le=256)] = 12
-    strides: tuple[Positive, ...] = (4, 8, 16, 32)
+    strides: Annotated[tuple[Positive, ...], Field(max_length=limits.STEM)] = (4, 8, 16, 32)
     filter_multiplier: Positive = 8
     """F: the filters of a block at the smallest stride; doubled at each further one."""
-    moves: tuple[Literal["up", "same", "down"], ...] = ("up", "same", "down")
+    moves: Annotated[tuple[Literal["up", "same", "down"], ...], Field(max_length=limits.NAMES)] = ("up", "same", "down")
     down_layers: Positive | None = None
     """Layers of the down path, where no move goes up. No move in a later layer goes down, and the last layer has the
     smallest stride (an hourglass, as U-Net). Default: moves in any order, and any level may be the last."""
@@ -95,8 +97,8 @@ class NetworkSpec(Settings):
 class StemSpec(Settings):
     """3x3 convolutions before the first layer, each with BatchNorm, ReLU between them."""
 
-    channels: tuple[Positive, ...] = (64, 64, 128)
-    strides: tuple[Literal[1, 2], ...] = (2, 1, 2)
+    channels: Annotated[tuple[Positive, ...], Field(max_length=limits.STEM)] = (64, 64, 128)
+    strides: Annotated[tuple[Literal[1, 2], ...], Field(max_length=limits.STEM)] = (2, 1, 2)
 
     @model_validator(mode="after")
     def _one_stride_each(self) -> StemSpec:
@@ -124,7 +126,7 @@ class DecoderSpec(Settings):
     name: str = "deeplabv3plus"
     """A decoder of the registry, see `autoseg.ops.decoders`."""
     filters: Positive = 256
-    aspp_rates: tuple[Positive, ...] = (96, 192, 288)
+    aspp_rates: Rates = (96, 192, 288)
     """Dilation rates times the output stride: 12, 24 and 36 at stride 8."""
     low_level_filters: Positive = 48
     low_level_stride: Positive = 4
@@ -149,7 +151,7 @@ class SpaceDecoderSpec(DecoderSpec):
 class BatchNormSpec(Settings):
     """BatchNorm's constants; `momentum` is the weight of the new value (1 - TensorFlow's decay)."""
 
-    eps: Annotated[Number, Field(gt=0)] = 1e-5
+    eps: Annotated[Number, Field(gt=0, le=1)] = 1e-5
     momentum: Annotated[Number, Field(gt=0, le=1)] = 0.1
 
 
@@ -163,7 +165,7 @@ class DecodingSpec(Settings):
     """F of the decoded network, which may be wider (20 for Auto-DeepLab-S). Default: the supernet's."""
     threshold: Annotated[Number, Field(gt=0, lt=1)] = 0.5
     """With `network.paths: multi`, arrows of greater probability stay, if every node keeps an arrow in and out."""
-    budget: Annotated[Number, Field(gt=0)] | None = None
+    budget: Annotated[Number, Field(gt=0, le=limits.FACTOR)] | None = None
     """With `network.paths: multi`, the greatest cost of cells and arrows: billions of multiply-adds per megapixel."""
 
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import AfterValidator, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
+from autoseg import limits
 from autoseg.config.base import Settings
 from autoseg.registry import UPSAMPLERS, Upsampler
 
@@ -64,7 +65,7 @@ def check_upsamplers(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-CompetingUpsamplers = Annotated[tuple[str, ...], AfterValidator(check_upsamplers)]
+CompetingUpsamplers = Annotated[tuple[str, ...], Field(max_length=limits.NAMES), AfterValidator(check_upsamplers)]
 """At least one known upsampler, each once."""
 
 
@@ -74,7 +75,7 @@ class ResolutionSpec(Settings):
     upsamplers: CompetingUpsamplers = PLAIN_UPSAMPLERS
     shared_by: Literal["level", "arrow"] = "level"
     """One choice for all up moves into a level, or one for each arrow of the trellis."""
-    skips: tuple[Skip, ...] = ("none",)
+    skips: Annotated[tuple[Skip, ...], Field(max_length=limits.NAMES)] = ("none",)
     """Skips from the encoder into each level of the up path; a space with `network.down_layers` only."""
 
     @field_validator("skips")

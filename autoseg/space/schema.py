@@ -9,9 +9,10 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from autoseg import limits
 from autoseg.config.base import Settings, Whole, parse
 from autoseg.errors import AutosegError, GenotypeError, SearchSpaceError
-from autoseg.files import read_yaml
+from autoseg.files import read_yaml, user_path
 from autoseg.library import hint, library, names_in
 from autoseg.registry import DECODERS, OPERATIONS, REGISTRIES, UPSAMPLERS
 from autoseg.space import groups
@@ -112,6 +113,16 @@ class SearchSpace(ArchitectureFile):
     """BatchNorm of the decoded network; the supernet's has no affine parameters and the usual constants."""
     decoding: groups.DecodingSpec = groups.DecodingSpec()
     relaxation: groups.RelaxationSpec = groups.RelaxationSpec()
+
+    @model_validator(mode="after")
+    def _whole_is_limited(self) -> SearchSpace:
+        arrows, edges, operations = len(self.trellis.arrows), len(self.topology.edges), len(self.cell.operations)
+        if (whole := arrows * edges * operations) > limits.CANDIDATES:
+            raise ValueError(
+                f"{arrows:,} arrows with {edges} edges of {operations} operations make {whole:,} candidates, but at"
+                f" most {limits.CANDIDATES:,} are built; take fewer layers, blocks or operations"
+            )
+        return self
 
     @model_validator(mode="after")
     def _groups_fit_together(self) -> SearchSpace:
@@ -261,7 +272,7 @@ def find_file(name_or_path: str | Path, what: str, error: type[AutosegError]) ->
         folder /= "genotypes"
     if text in names_in(folder):
         return folder / f"{text}.yaml"
-    path = Path(text).expanduser()
+    path = user_path(text, error)
     if path.is_file():
         return path
     advice = hint(text, names_in(folder), "; or give the path of a YAML file")

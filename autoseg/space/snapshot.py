@@ -9,8 +9,9 @@ from typing import NoReturn
 
 import numpy as np
 
+from autoseg import limits
 from autoseg.errors import CheckpointError
-from autoseg.files import is_intact, seal, write_atomically
+from autoseg.files import check_members, is_intact, one_line, seal, write_atomically
 from autoseg.space.schema import SearchSpace
 
 
@@ -138,15 +139,16 @@ class ArchProbs:
         """Read a file of `save`. Raises: CheckpointError: unreadable, or of another space."""
         try:
             if not is_intact(path):
-                raise ValueError
+                raise ValueError("its checksum differs")
+            check_members(path, limits.SNAPSHOT_BYTES)
             with np.load(path, allow_pickle=False) as file:
                 there = [key for key in ("upsamplers", "gamma_sites", "skips") if key in file.files]
                 meanings = {key: file[key].tolist() for key in ("operations", "strides", *there)}
                 optional = [f"{name}_logits" for name in OPTIONAL if f"{name}_logits" in file.files]
                 names = ["alpha_logits", "beta_logits", *optional]
                 logits = {name: file[name].astype(np.float64, casting="same_kind") for name in names}
-        except Exception:  # a damaged file makes NumPy and zipfile raise nearly anything
-            message = f"{path} is no readable architecture snapshot; decode another epoch"
+        except Exception as reason:  # a damaged file makes NumPy and zipfile raise nearly anything
+            message = f"{path} is no readable architecture snapshot ({one_line(reason)[:100]}); decode another epoch"
             raise CheckpointError(message, code="snapshot-unreadable") from None
         for key, meaning in meanings.items():
             if meaning != meanings_of(space)[key]:

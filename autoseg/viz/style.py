@@ -14,7 +14,7 @@ from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
 from autoseg.errors import ConfigError, RunError
-from autoseg.files import one_line, write_atomically
+from autoseg.files import one_line, user_path, write_atomically
 
 FONT_SIZE = 9.0
 SMALL = 8.0
@@ -85,7 +85,7 @@ def save(figure: Figure, path_or_stem: str | Path, formats: Sequence[str] = FORM
     appended to it. Missing folders are made.
     Raises: ConfigError: a format other than svg, png and pdf. RunError: the file cannot be written.
     """
-    path = Path(path_or_stem).expanduser()
+    path = user_path(path_or_stem)
     suffix = path.suffix[1:].lower()
     if suffix in FORMATS or suffix in FigureCanvasBase.filetypes:
         files = {path: suffix}

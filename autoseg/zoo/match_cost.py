@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from autoseg.analysis.flops import count_cost
 from autoseg.errors import ConfigError
-from autoseg.files import read_yaml
+from autoseg.files import read_yaml, short, user_path
 from autoseg.genotype.schema import Genotype
 from autoseg.zoo.build import build_network
 from autoseg.zoo.schema import Architecture, FixedNetwork, load_architecture
@@ -56,7 +56,7 @@ def cost_target(source: str | Path, unit: str = "parameters") -> CostTarget:
         return CostTarget(number, unit)
     reference = load_architecture(source)
     retrain = dict(reference.retrain) if isinstance(reference, Genotype) else {}
-    settings = Path(source) / "config.yaml"
+    settings = user_path(source) / "config.yaml"
     if settings.is_file():
         retrain = read_yaml(settings, ConfigError).get("retrain", retrain)
     return CostTarget(reference, unit, retrain)
@@ -115,5 +115,5 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     if not (math.isfinite(number) and number >= 1):
-        raise ConfigError(f"a cost is a number of at least 1, not {text}", code="cost-out-of-range")
+        raise ConfigError(f"a cost is a number of at least 1, not {short(text)}", code="cost-out-of-range")
     return number

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from autoseg.config.base import NamedSettings, Number, Whole, parse
 from autoseg.errors import ConfigError, GenotypeError
-from autoseg.files import read_yaml
+from autoseg.files import read_yaml, user_path
 from autoseg.genotype.schema import Genotype
 from autoseg.library import hint
 from autoseg.registry import NETWORKS, Network, lazy
@@ -161,7 +161,7 @@ def load_architecture(source: str | Path | Mapping[str, Any] | Architecture) -> 
     if not isinstance(source, str | Path):
         message = f"a genotype or network is a mapping, a name or a file, not {source!r}"
         raise ConfigError(message, code="network-source-invalid")
-    name, path = str(source), Path(source).expanduser()
+    name, path = str(source), user_path(source)
     if name in genotype_names():
         return Genotype.load(name)
     if name in network_names():

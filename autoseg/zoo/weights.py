@@ -9,6 +9,7 @@ import pickle
 import pickletools
 import re
 import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from autoseg.errors import CheckpointError
-from autoseg.files import one_line
+from autoseg.files import check_members, one_line, user_path
 from autoseg.zoo.resnet import ResNet
 from autoseg.zoo.vgg import VGG16
 from autoseg.zoo.xception import Xception65
@@ -77,7 +78,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     It may lie under 'state_dict' or 'model'. A prefix 'module.' of its names is removed.
     Raises: CheckpointError: the file is missing, truncated or unreadable, has code in it, or has no weights.
     """
-    path = Path(path).expanduser()
+    path = user_path(path, CheckpointError)
     if not path.is_file():
         what = "is no file" if path.exists() else "does not exist"
         message = f"{path} {what}; give a retrained run, or a .pth, .pt or .safetensors file of weights"
@@ -114,6 +115,8 @@ def _read_pickled(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch warns of a plain pickle, which one line below refuses
+            if zipfile.is_zipfile(path):
+                check_members(path, path.stat().st_size)  # PyTorch writes them unpacked
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as reason:
         code = re.search(r"GLOBAL ([\w.]+)", str(reason))

@@ -26,7 +26,12 @@ FLIPS = 500
 
 
 def save(path: Path, number: int, keep: int = 1) -> None:
-    save_checkpoint(path, "search", PLAN, {"epoch": number, "state": {"weights": torch.arange(40) + number}}, keep)
+    save_checkpoint(path, "search", PLAN, contents(number), keep)
+
+
+def contents(number: int) -> dict[str, object]:
+    counts = {"epoch": number, "step_in_epoch": 0, "metrics_bytes": 0, "seconds": 0.0, "best_miou": None}
+    return {**counts, "state": {"weights": torch.arange(40) + number}}
 
 
 def epoch(path: Path) -> int:
@@ -81,7 +86,7 @@ def test_a_cut_checkpoint_is_noticed(share: float, tmp_path: Path) -> None:
 
 def test_files_without_a_seal_are_read(tmp_path: Path) -> None:
     """As earlier versions wrote them."""
-    torch.save({"version": 1, "kind": "search", "architecture": PLAN, "epoch": 5}, tmp_path / "last.pt")
+    torch.save({"version": 1, "kind": "search", "architecture": PLAN, **contents(5)}, tmp_path / "last.pt")
     assert epoch(tmp_path / "last.pt") == 5
 
 

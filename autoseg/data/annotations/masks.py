@@ -10,7 +10,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -104,12 +105,18 @@ def find_annotations(folder: Folder, layout: str = "auto") -> AnnotationSet | No
         except DataError as reason:
             broken.append(reason)
             continue
-        if name := next((name for name, form in IN_JSON.items() if form.is_mine(content)), None):
-            by_format[name].append(file)
-    found = [
-        IN_JSON[name].find(folder, files) for name, files in by_format.items() if files and layout in ("auto", name)
-    ]
-    found += [one for name, form in OTHERS.items() if layout in ("auto", name) and (one := form.find(folder))]
+        with _sound(file):
+            if name := next((name for name, form in IN_JSON.items() if form.is_mine(content)), None):
+                by_format[name].append(file)
+    found: list[AnnotationSet] = []
+    for name, files in by_format.items():
+        if files and layout in ("auto", name):
+            with _sound(files[0]):
+                found.append(IN_JSON[name].find(folder, files))
+    for name, form in OTHERS.items():
+        with _sound(folder.root):
+            if layout in ("auto", name) and (one := form.find(folder)):
+                found.append(one)
     if broken and found and found[0].layout in ("labelme", "supervisely"):  # a file an image
         raise broken[0]
     if len(found) > 1:
@@ -120,6 +127,21 @@ def find_annotations(folder: Folder, layout: str = "auto") -> AnnotationSet | No
             code="layout-ambiguous",
         )
     return found[0] if found else None
+
+
+@contextmanager
+def _sound(source: Path) -> Iterator[None]:
+    """Turn what a value of another kind than its format says makes Python raise into a DataError that names the file.
+
+    The values that programs and people are known to write wrongly have errors of their own.
+    """
+    try:
+        yield
+    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError) as reason:
+        raise DataError(
+            f"{source} has annotations that are not as their format says ({one_line(reason)[:100]}); export it again",
+            code="annotation-invalid",
+        ) from None
 
 
 def _paint_all(found: AnnotationSet, root: Path, place: Path, state: str) -> dict[str, Any]:
@@ -133,7 +155,8 @@ def _paint_all(found: AnnotationSet, root: Path, place: Path, state: str) -> dic
     def work(index: int) -> NDArray[np.int64]:
         one = images[index][1]
         try:
-            mask = _mask(one, labels)
+            with _sound(one.source):
+                mask = _mask(one, labels)
         except DataError as reason:
             faults[f"{index:06d}.png"] = str(reason), reason.code
             return np.zeros(len(labels) + 1, dtype=np.int64)

@@ -162,8 +162,8 @@ def runs(
     counts: Iterable[int], size: tuple[int, int], source: Path | str, by_column: bool = False
 ) -> NDArray[np.bool_]:
     """Pixels (H, W) of run lengths that begin with a run of background. Raises: DataError: they fill another size."""
-    lengths = np.asarray(list(counts), dtype=np.int64)
     height, width = size
+    lengths = np.asarray([min(count, height * width + 1) for count in counts], dtype=np.int64)
     if (lengths < 0).any() or int(lengths.sum()) != height * width:
         raise DataError(
             f"{source} has run lengths of {int(lengths.sum()):,} pixels for {width}x{height}; export it again",

@@ -28,7 +28,7 @@ from autoseg.data.io.colour_tables import ClassRow, Colour, is_ignored, read_cla
 from autoseg.data.io.masks import first_in_colour
 from autoseg.data.io.opening import is_hidden
 from autoseg.errors import DataError
-from autoseg.files import read_yaml
+from autoseg.files import read_yaml, user_path
 from autoseg.library import hint, library, names_in
 
 Labels = tuple[Annotated[Whole, Field(ge=0, le=65535)] | Annotated[str, Field(pattern=r"^\d+-\d+$")], ...]
@@ -234,7 +234,7 @@ def _finders(name: str) -> list[Find]:
         return [others[name]]
     chosen = [known for known in known_datasets() if name in ("auto", known.name, known.variant_of)]
     if not chosen:
-        path = Path(name).expanduser().resolve()
+        path = user_path(name, DataError).resolve()
         chosen = list(read_known(path, str(path)))
     chosen.sort(key=lambda known: known.splits == "any")
     found: list[Find] = [partial(_match, known, folder) for known in chosen]

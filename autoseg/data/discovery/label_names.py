@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from autoseg.data.discovery.label_values import BINARY, LabelNames
 from autoseg.data.io.colour_tables import LARGEST_TABLE, is_ignored
-from autoseg.data.io.reading import read_text
+from autoseg.data.io.reading import csv_rows, read_text
 from autoseg.errors import DataError
-from autoseg.files import parse_yaml
+from autoseg.files import parse_json, parse_yaml
 
 FILES = (
     *("classes.txt", "class_names.txt", "names.txt", "labels.txt", "_classes.csv", "train/_classes.csv", "classes.csv"),
@@ -55,7 +51,7 @@ def read_names(file: Path) -> list[LabelNames]:
         return [LabelNames(file, {}, fault=DataError(text, code="file-unreadable"))]
     except DataError as reason:
         return [LabelNames(file, {}, fault=reason)]
-    except (OSError, ValueError, TypeError, RecursionError):  # no file of class names
+    except (OSError, ValueError, TypeError, OverflowError):  # no file of class names
         return []
     all_names = list(names.values())
     if not 0 < len(names) <= MOST or not all(0 < len(name) <= LONGEST for name in all_names):
@@ -99,12 +95,9 @@ def _names_in(file: Path, text: str) -> tuple[bool, dict[int, str]]:
         return found
 
     if file.suffix == ".json":
-        return _in_json(file, json.loads(text, object_pairs_hook=unique))
+        return _in_json(file, parse_json(text, object_pairs_hook=unique))
     if file.suffix in (".yaml", ".yml"):
-        try:
-            content = parse_yaml(text)
-        except yaml.YAMLError:
-            raise ValueError("no YAML") from None
+        content = parse_yaml(text)
         return _in_json(file, content.get("names") if isinstance(content, dict) else None)
     return _in_lines(file, text)
 
@@ -113,7 +106,7 @@ def _in_lines(file: Path, text: str) -> tuple[bool, dict[int, str]]:
     """Whether lines have labels, and the names by label. Raises: ValueError: they are no names."""
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if file.suffix == ".csv":
-        rows = [[cell.strip() for cell in row] for row in csv.reader(lines)]
+        rows = csv_rows(lines)
         return True, _by_label([(int(row[0]), row[1]) for row in rows if len(row) == 2 and row[0].isdecimal()])
     numbered = [_NUMBERED.fullmatch(line) for line in lines]
     if lines and all(numbered):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from autoseg.data.io.opening import IMAGE_SUFFIXES, is_image
 from autoseg.data.io.reading import read_text, unreadable
 from autoseg.errors import ConfigError, DataError
-from autoseg.files import one_line
+from autoseg.files import one_line, path_fault
 
 IMAGE_COLUMNS = ("image", "images", "img", "stem", "name", "id", "file", "filename", "file_name", "path", "image_path",
                  "image_id", "imageid", "img_path", "input")  # fmt: skip
@@ -37,11 +37,13 @@ def read_list(path: Path) -> list[tuple[str, ...]]:
     kept = [(number, line) for number, line in lines if line.strip() and not line.startswith("#")]
     numbers, texts = [number for number, _ in kept], [line for _, line in kept]
     is_csv = path.suffix.lower() == ".csv"
-    entries, first = _csv_entries(texts) if is_csv else ([_entry(line) for line in texts], 0)
+    with unreadable(path, "a table of images", "correct it", ValueError):
+        entries, first = _csv_entries(texts) if is_csv else ([_entry(line) for line in texts], 0)
     for number, entry in zip(numbers[first:], entries, strict=False):
-        if len(entry) > 2 or not all(entry):
+        fault = next((fault for cell in entry if (fault := path_fault(cell, expands=False))), None)
+        if fault or len(entry) > 2 or not all(entry):
             raise DataError(
-                f"{path}, line {number}: write a stem, or an image and its mask with a tab between them",
+                f"{path}, line {number}: {fault or 'write a stem, or an image and its mask with a tab between them'}",
                 code="list-line-invalid",
             )
     if not entries:
@@ -58,7 +60,7 @@ def read_table(path: Path, remedy: str) -> list[tuple[int, list[str]]]:
         return [(number, row) for number, row in _rows(read_text(path).splitlines()) if any(row)]
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; {remedy}", code="group-table-missing") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as reason:
+    except (OSError, ValueError) as reason:
         raise ConfigError(
             f"{path} cannot be read as a table ({one_line(reason)}); {remedy}", code="file-unreadable"
         ) from None
@@ -111,11 +113,14 @@ def _csv_entries(lines: Sequence[str]) -> tuple[list[tuple[str, ...]], int]:
     return [tuple(row[place] for place in columns if place < len(row)) for row in rows], first
 
 
-def _rows(lines: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+def _rows(lines: Sequence[str]) -> list[tuple[int, list[str]]]:
     """Number of the line and cells of each row; the first line tells the delimiter."""
     delimiter = next((mark for mark in _DELIMITERS if mark in "".join(lines[:1])), ",")
     reader = csv.reader(lines, delimiter=delimiter)
-    return ((reader.line_num, [cell.strip() for cell in row]) for row in reader)
+    try:
+        return [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+    except csv.Error as reason:  # such as a huge cell
+        raise ValueError(one_line(reason)) from None
 
 
 def _column(header: Sequence[str], names: Sequence[str]) -> int | None:
@@ -134,4 +139,6 @@ def _is_header(cells: Sequence[str]) -> bool:
 
 def is_index(cells: Sequence[str]) -> bool:
     """Whether a column only counts: 0, 1, 2, ..."""
-    return bool(cells) and all(cell.isdecimal() and int(cell) - place in (0, 1) for place, cell in enumerate(cells))
+    return bool(cells) and all(
+        cell.isdecimal() and len(cell) < 10 and int(cell) - place in (0, 1) for place, cell in enumerate(cells)
+    )

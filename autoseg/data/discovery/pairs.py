@@ -16,6 +16,7 @@ from autoseg.data.io.channel_files import ChannelFiles, shared_length
 from autoseg.data.io.opening import IMAGE_SUFFIXES, is_hidden, is_image
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
+from autoseg.files import user_path
 
 Pair: TypeAlias = tuple[str, Path, Path]
 """Name, image, mask. The name is the image's path in the folder of images, without suffix."""
@@ -38,7 +39,7 @@ _WORD = re.compile(r"\d+|[^\W\d_]+")
 
 def checked_root(root: str | Path) -> Path:
     """The data set's folder as an absolute path. Raises: DataError: it is missing, no folder, empty or unreadable."""
-    path = Path(root).expanduser().resolve()
+    path = user_path(root, DataError).resolve()
     try:
         if not path.exists():
             raise DataError(

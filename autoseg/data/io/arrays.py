@@ -6,21 +6,22 @@ Letters: H height and W width in pixels, C channels.
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from autoseg import limits
 from autoseg.config.base import LEAST_INPUT_SIDE
 from autoseg.data.io.reading import missing_file, unreadable
 from autoseg.errors import DataError
 from autoseg.files import one_line
 
-MAX_PIXELS = 178_956_970
-"""Pixels of an image; Pillow has the same limit against decompression bombs."""
 NODATA = 42113
 """GDAL's TIFF tag: the value of pixels without data."""
 IGNORED_MARK = -1
@@ -28,6 +29,8 @@ IGNORED_MARK = -1
 
 ATTEMPTS = 8
 """Attempts to load an array."""
+HEADER_BYTES = 2**16
+"""Bytes at the start of an array file in which its header ends."""
 
 
 def load_array(path: Path, mmap_mode: Literal["r"] | None = None) -> NDArray[Any]:
@@ -48,26 +51,54 @@ def load_array(path: Path, mmap_mode: Literal["r"] | None = None) -> NDArray[Any
 def npy_shape(path: Path) -> tuple[int, ...]:
     """The shape of an array file, from its header. Raises: DataError: it is missing, or no array of numbers."""
     form, remedy = "an array, or is cut off", "save it with numpy.save, as an array of numbers"
-    with unreadable(path, form, remedy, OSError, ValueError, EOFError, SyntaxError), missing_file(path):
-        return np.shape(load_array(path, "r"))
+    with unreadable(path, form, remedy, Exception), missing_file(path):  # a damaged header makes NumPy raise anything
+        shape, dtype = _npy_header(path)
+        check_pixels(path, shape, dtype.itemsize)
+        load_array(path, "r")  # says whether the file is long enough
+    return shape
+
+
+def _npy_header(path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type, of which `numpy.load` makes an array before it looks. Raises: ValueError and others."""
+    with path.open("rb") as file:
+        start = BytesIO(file.read(HEADER_BYTES))
+    read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+    for _ in range(ATTEMPTS):
+        start.seek(0)
+        with suppress(SystemError):  # see `load_array`
+            shape, _, dtype = read[np.lib.format.read_magic(start)[0]](start)
+            return shape, dtype
+    raise ValueError("its header cannot be read")
 
 
 def read_npy(path: Path) -> NDArray[Any]:
     """The array of a file. Raises: DataError: as `npy_shape`, or too many values."""
-    check_pixels(path, npy_shape(path))
-    with unreadable(path, "an array", "save it again", OSError, ValueError, EOFError):
+    npy_shape(path)
+    with unreadable(path, "an array", "save it again", Exception):
         # not mapped: if another program cuts off a mapped file, the process dies
         return np.asarray(load_array(path))
 
 
-def check_pixels(path: Path, shape: tuple[int, ...]) -> None:
-    """Raises: DataError: more than `MAX_PIXELS` pixels."""
-    longest = sorted(shape)[-2:]
-    if len(longest) == 2 and longest[0] * longest[1] > MAX_PIXELS:
+def check_pixels(path: Path, shape: tuple[int, ...], itemsize: int = 1) -> None:
+    """Raises: DataError: more pixels or bytes than the limits."""
+    longest, size = sorted(shape)[-2:], math.prod(shape) * itemsize
+    if len(longest) == 2 and longest[0] * longest[1] > limits.PIXELS:
         raise DataError(
-            f"{path} has {longest[0] * longest[1]:,} pixels, but at most {MAX_PIXELS:,} are read; cut it into tiles",
+            f"{path} has {longest[0] * longest[1]:,} pixels, but at most {limits.PIXELS:,} are read; cut it into tiles",
             code="image-too-large",
         )
+    if size > limits.IMAGE_BYTES:
+        raise DataError(
+            f"{path} is an array {shape} of {size:,} bytes, but at most {limits.IMAGE_BYTES:,} are read; cut it into"
+            " tiles, or save fewer channels",
+            code="image-too-large",
+        )
+
+
+def many_pages(path: Path) -> DataError:
+    """The error of a TIFF of more pages than images have channels."""
+    message = f"{path} has more than {limits.CHANNELS:,} pages; save the one that is meant as a PNG, or remove it"
+    return DataError(message, code="several-frames")
 
 
 def read_tiff(path: Path) -> tuple[NDArray[Any], int, float | None]:
@@ -113,7 +144,9 @@ def _tiff_series(path: Path) -> Iterator[tuple[Any, int]]:
     # tifffile raises exceptions of many kinds, some of other packages
     broken = unreadable(path, "a TIFF", "replace or remove it", Exception)
     with broken, _missing_codec(path), tifffile.TiffFile(path) as file:
-        check_pixels(path, file.series[0].shape)
+        if len(file.pages) > limits.CHANNELS:
+            raise many_pages(path)
+        check_pixels(path, file.series[0].shape, np.dtype(file.series[0].dtype).itemsize)
         tag = file.pages[0].tags.get(274)
         orientation = 1 if tag is None else int(tag.value)
         yield file.series[0], orientation if 1 <= orientation <= 8 else 1

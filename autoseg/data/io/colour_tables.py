@@ -5,8 +5,6 @@ Letters: H height and W width in pixels.
 
 from __future__ import annotations
 
-import csv
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,8 +13,9 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from autoseg.data.io.reading import read_text, unreadable
+from autoseg.data.io.reading import csv_rows, read_text, unreadable
 from autoseg.errors import DataError
+from autoseg.files import parse_json
 
 Colour: TypeAlias = tuple[int, int, int]
 Colours: TypeAlias = Mapping[str | int, Colour]
@@ -113,9 +112,9 @@ def read_class_table(file: Path) -> list[ClassRow]:
     Raises: DataError: the file cannot be read, or a .json file is no JSON.
     """
     form = "JSON" if file.suffix == ".json" else "text"
-    with unreadable(file, form, "restore or remove it", OSError, ValueError, RecursionError):
+    with unreadable(file, form, "restore or remove it", OSError, ValueError):
         if form == "JSON":
-            return _json_rows(json.loads(file.read_text(encoding="utf-8")))
+            return _json_rows(parse_json(file.read_text(encoding="utf-8")))
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     names = [line.split("\t")[-1].split(",")[0].strip() for line in lines if line[:1].isdecimal()]
     return [ClassRow(name) for name in names] if all(names) else []
@@ -142,11 +141,11 @@ def _like_tables(folder: Path) -> list[Path]:
 
 
 def _read_table(file: Path) -> dict[str | int, Colour] | None:
-    with unreadable(file, "a table of colours", "correct it", OSError, UnicodeDecodeError):
+    with unreadable(file, "a table of colours", "correct it", OSError, ValueError):
         if file.stat().st_size > LARGEST_TABLE:
             raise DataError(f"{file} is too large for a table of colours; correct it", code="colour-table-invalid")
         text = read_text(file)
-    rows = list(_rows(file, text))
+        rows = list(_rows(file, text))
     if len(rows) > 1 and not any(name for name, _ in rows):
         return {label: colour for label, (_, colour) in enumerate(rows)}
     for number, (name, colour) in enumerate(rows):
@@ -186,10 +185,10 @@ def _rows(file: Path, text: str) -> Iterator[tuple[str, Colour]]:
 def _row(line: str, suffix: str) -> tuple[str, list[int]]:
     """The words of a line, joined, and its whole numbers."""
     if suffix == ".csv":
-        cells = [cell.strip() for cell in next(csv.reader([line]))]
+        cells = next(iter(csv_rows([line])))
     else:
         cells = [cell for cell in re.split(r"[:,\s]+", line.strip()) if cell]
-    numbers = [int(cell) for cell in cells if cell.isdecimal()]
+    numbers = [int(cell[:10]) for cell in cells if cell.isdecimal()]
     if len(numbers) == 4 and cells[0].isdecimal():  # the class number before name and colour
         numbers = numbers[1:]
     return " ".join(cell for cell in cells if not cell.isdecimal()), numbers

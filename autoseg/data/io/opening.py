@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from autoseg import limits
 from autoseg.data.io.arrays import (
-    MAX_PIXELS,
     NODATA,
     as_nodata,
     channels_last,
     check_numbers,
     load_array,
+    many_pages,
     npy_shape,
     read_npy,
     read_tiff,
@@ -266,29 +267,30 @@ def _is_deep(image: Image.Image) -> bool:
 
 def _is_animated(image: Image.Image) -> bool:
     """Whether a file holds several images. Previews and smaller copies (TIFF, MPO) do not count."""
-    frames = getattr(image, "n_frames", 1)
-    if frames < 2 or image.format == "MPO":
+    if not getattr(image, "is_animated", False) or image.format == "MPO":
         return False
     if image.format != "TIFF":
         return True
-    smaller = 0
-    for frame in range(1, frames):
-        image.seek(frame)
-        smaller += bool(getattr(image, "tag_v2", {}).get(_SUBFILE_TYPE, 0))
+    smaller = frames = 0
+    with contextlib.suppress(EOFError):
+        for frames in range(limits.CHANNELS + 1):
+            image.seek(frames + 1)
+            smaller += bool(getattr(image, "tag_v2", {}).get(_SUBFILE_TYPE, 0))
+        raise many_pages(Path(str(image.filename)))  # type: ignore[attr-defined]
     image.seek(0)
-    return smaller < frames - 1
+    return smaller < frames
 
 
 @contextlib.contextmanager
 def as_pillow_fails(path: Path) -> Iterator[None]:
     """Turn what Pillow raises for a file that cannot be used into a DataError of one line."""
     form, remedy = "an image, or is cut off", "replace or remove it"
-    with unreadable(path, form, remedy, *_UNREADABLE), missing_file(path):
+    with unreadable(path, form, remedy, Exception), missing_file(path):  # damaged files make Pillow raise anything
         try:
             yield
         except IsADirectoryError:
             raise DataError(f"{path} is a folder, not an image; rename or remove it", code="file-is-folder") from None
         except Image.DecompressionBombError:
             raise DataError(
-                f"{path} has more than {MAX_PIXELS:,} pixels; cut it into tiles", code="image-too-large"
+                f"{path} has more than {limits.PIXELS:,} pixels; cut it into tiles", code="image-too-large"
             ) from None

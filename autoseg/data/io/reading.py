@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import csv
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from autoseg.errors import DataError
-from autoseg.files import one_line
+from autoseg.files import cut, one_line
 
 
 @contextmanager
@@ -19,8 +20,16 @@ def unreadable(path: Path, form: str, remedy: str, *errors: type[Exception]) -> 
         raise
     except errors as reason:
         raise DataError(
-            f"{path} cannot be read as {form} ({one_line(reason)}); {remedy}", code="file-unreadable"
+            f"{path} cannot be read as {form} ({cut(one_line(reason), 200)}); {remedy}", code="file-unreadable"
         ) from None
+
+
+def csv_rows(lines: Iterable[str], delimiter: str = ",") -> list[list[str]]:
+    """The cells of a table, without spaces around them. Raises: ValueError: no table, such as one with a huge cell."""
+    try:
+        return [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
+    except csv.Error as reason:
+        raise ValueError(f"{one_line(reason)}") from None
 
 
 def read_text(path: Path) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from autoseg import limits
 from autoseg.config.base import Flag, Whole
 from autoseg.registry import Network, register
 from autoseg.zoo.schema import Dropout, FixedNetwork, on_backbone
@@ -15,7 +16,7 @@ V2 = "Chen et al., DeepLab, TPAMI 2018"
 V3 = "Chen et al., Rethinking atrous convolution, 2017"
 V3_PLUS = "Chen et al., Encoder-decoder with atrous separable convolution, ECCV 2018"
 
-Rates = Annotated[tuple[Annotated[Whole, Field(ge=1, le=512)], ...], Field(min_length=1)]
+Rates = Annotated[tuple[Annotated[Whole, Field(ge=1, le=512)], ...], Field(min_length=1, max_length=limits.RATES)]
 """Dilation of each branch at the published output stride; twice that at half of it."""
 MultiGrid = Annotated[tuple[Annotated[Whole, Field(ge=1, le=64)], ...], Field(min_length=3, max_length=3)]
 """Dilation factors of the three convolutions of ResNet's last block."""
