@@ -24,6 +24,7 @@ from autoseg.data.io.arrays import (
     as_nodata,
     channels_last,
     check_numbers,
+    check_pixels,
     load_array,
     many_pages,
     npy_shape,
@@ -50,8 +51,9 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.er
 _LFS_START = b"version https://git-lfs"
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BITS_PER_SAMPLE, _SUBFILE_TYPE, _EXTRA_SAMPLES = 258, 254, 338
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # twice as many pixels are an error
-logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # it warns of each TIFF that `read_tiff` reads
+warnings.filterwarnings("ignore", module="PIL")  # of damaged files, which an error of ours names
+for _name in ("PIL.TiffImagePlugin", "tifffile"):  # these warn of each damaged TIFF, and of those that Pillow leaves out
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 class Header(NamedTuple):
@@ -205,6 +207,7 @@ def _pillow_image(path: Path) -> Iterator[Image.Image | None]:
                 raise
             yield None
             return
+        check_pixels(path, (image.height, image.width))
         if image.format == "TIFF" and _is_deep(image):
             yield None
             return
