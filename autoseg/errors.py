@@ -9,17 +9,21 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+MOST_LETTERS = 2000
+"""Letters of a message, which may quote what the user gave; a list of class names fits."""
+
 
 class AutosegError(Exception):
     """Something that the user gave is wrong.
 
     Args:
-        message: What is wrong, where, and what to do.
+        message: What is wrong, where, and what to do. The middle is left out beyond `MOST_LETTERS`.
         code: The kind of mistake, such as `label-out-of-range`; it stays the same from version to version.
     """
 
     def __init__(self, message: str, *, code: str) -> None:
-        super().__init__(message)
+        half = MOST_LETTERS // 2
+        super().__init__(message if len(message) <= MOST_LETTERS else f"{message[:half]} ... {message[-half:]}")
         self.code = code
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -286,7 +286,7 @@ def user_path(path: str | Path, error: type[AutosegError] = ConfigError) -> Path
     """A path that a user gave, with `~` resolved. Raises: `error`: no file can have it (see `path_fault`)."""
     if fault := path_fault(path):
         raise error(f"{short(str(path))} is no path: {fault}", code="path-invalid")
-    return Path(path).expanduser()
+    return Path(os.path.expanduser(path))
 
 
 def path_fault(path: str | Path, expands: bool = True) -> str | None:
@@ -302,7 +302,7 @@ def path_fault(path: str | Path, expands: bool = True) -> str | None:
     if longest > limits.NAME_BYTES or len(encoded) > limits.PATH_BYTES:
         return f"names have at most {limits.NAME_BYTES} bytes, and paths {limits.PATH_BYTES:,}; shorten it"
     if expands and text.startswith("~") and os.path.expanduser(text).startswith("~"):
-        return f"there is no user {Path(text).parts[0]}; write ./{Path(text).parts[0]} for a file of that name"
+        return f"there is no user {Path(text).parts[0]}; write the whole path of a file of that name"
     return None
 
 

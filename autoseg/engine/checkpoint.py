@@ -128,7 +128,8 @@ def load_checkpoint(path: Path, kind: Kind, architecture: Mapping[str, Any]) -> 
             " update autoseg",
             code="version-too-new",
         )
-    if wrong := next((name for name, is_right in FIELDS.items() if not is_right(payload.get(name))), None):
+    wrong = next((key for key, is_right in FIELDS.items() if key not in payload or not is_right(payload[key])), None)
+    if wrong is not None:
         raise CheckpointError(
             f"{path} is no complete checkpoint ('{wrong}' is missing or wrong); use another", code="checkpoint-damaged"
         )

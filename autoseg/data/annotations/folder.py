@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from autoseg.data.discovery.pairs import within
 from autoseg.data.io.opening import is_hidden, is_image
 from autoseg.data.io.reading import missing_file, unreadable
 from autoseg.errors import DataError
-from autoseg.files import file_state, parse_json, short
+from autoseg.files import file_state, short
 
 MOST_FILES = 2_000_000
 TEXTS = (".json", ".xml", ".txt", ".yaml", ".yml")
@@ -90,13 +91,13 @@ class Folder:
 
 def read_json(path: Path) -> Any:
     """The content of a JSON file. Raises: DataError: it cannot be read."""
-    with unreadable(path, "JSON", "export it again", OSError, ValueError), missing_file(path):
+    with unreadable(path, "JSON", "export it again", OSError, ValueError, RecursionError), missing_file(path):
         return _content(path, *file_state(path))
 
 
 @lru_cache(maxsize=1)  # a large file is read to recognise it, and then for what it holds
 def _content(path: Path, size: int, changed: int) -> Any:
-    return parse_json(path.read_text(encoding="utf-8-sig"))
+    return json.loads(path.read_text(encoding="utf-8-sig"))
 
 
 def invalid(what: str, remedy: str = "export it again") -> DataError:

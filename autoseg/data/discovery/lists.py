@@ -41,7 +41,7 @@ def read_list(path: Path) -> list[tuple[str, ...]]:
         entries, first = _csv_entries(texts) if is_csv else ([_entry(line) for line in texts], 0)
     for number, entry in zip(numbers[first:], entries, strict=False):
         fault = next((fault for cell in entry if (fault := path_fault(cell, expands=False))), None)
-        if fault or len(entry) > 2 or not all(entry):
+        if fault or len(entry) not in (1, 2) or not all(entry):
             raise DataError(
                 f"{path}, line {number}: {fault or 'write a stem, or an image and its mask with a tab between them'}",
                 code="list-line-invalid",

@@ -25,6 +25,7 @@ from autoseg.data.io.arrays import (
     as_nodata,
     channels_last,
     check_numbers,
+    check_pixels,
     load_array,
     many_pages,
     npy_shape,
@@ -52,8 +53,9 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.er
 _LFS_START = b"version https://git-lfs"
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BITS_PER_SAMPLE, _SUBFILE_TYPE, _EXTRA_SAMPLES = 258, 254, 338
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # twice as many pixels are an error
-logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # it warns of each TIFF that `read_tiff` reads
+warnings.filterwarnings("ignore", module="PIL")  # of damaged files, which an error of ours names
+for _name in ("PIL.TiffImagePlugin", "tifffile"):  # they warn of damaged TIFFs, and of those that Pillow leaves out
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
 class Header(NamedTuple):
@@ -248,6 +250,8 @@ def _pillow_image(path: Path) -> Iterator[Image.Image | None]:
                 raise DataError(f"{path} {what}", code="file-unreadable") from None
             if path.suffix.lower() not in (".tif", ".tiff") or start[:4] not in _TIFF_STARTS:
                 raise
+        if image is not None:
+            check_pixels(path, (image.height, image.width))
         if image is not None and image.format == "TIFF" and _is_deep(image):
             image = None
         if image is not None and _is_animated(image):
