@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from autoseg.ops.devices import without_autocast
 from autoseg.ops.interleave import every_second
@@ -18,7 +18,7 @@ from autoseg.space.groups import RelaxationSpec
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import Move, Node
 from autoseg.supernet.fast.channel_groups import LaidOut
-from autoseg.supernet.fast.mixed_op import EdgeTensors, Factors, Kept, MixedEdges, Needs, StackedNorm, given
+from autoseg.supernet.fast.mixed_op import EdgeTensors, Factors, Kept, MixedEdges, Needs, NormInput, StackedNorm, given
 from autoseg.supernet.fast.weights import CellWeights, EdgeGroup, EdgeGroupWeights, Kernels
 from autoseg.supernet.upsampling import Feature, MixedUpsample, competes
 from autoseg.supernet.variants.partial_channels import PartialEdges, shuffle, unshuffle
@@ -107,9 +107,9 @@ class SearchCell(LaidOut):
         inputs, betas = self._preprocess(prev_prev, prevs, betas, size)
         dtype = inputs.dtype  # bfloat16 under autocast; BatchNorm's factors stay in float32
         factors = [Factors(of.weighted, tuple(factor.to(dtype) for factor in of.free)) for of in factors]
-        tensors, spec = tree_flatten((weights, factors, list(self.weights.atrous)))
+        free, tensors = [len(of.free) for of in factors], _flat(weights, factors, self.weights.atrous)
         outputs = _CellFunction.apply(  # type: ignore[no-untyped-call]
-            self, spec, torch.is_grad_enabled(), inputs, betas.to(dtype), *tensors
+            self, free, torch.is_grad_enabled(), inputs, betas.to(dtype), *tensors
         )
         return Feature(*outputs)
 
@@ -160,16 +160,29 @@ def edge_groups_of(topology: CellTopology, arrows: int) -> list[EdgeGroup]:
     return [first, *(EdgeGroup((numbers,) * arrows) for numbers in edges[2:] if numbers)]
 
 
+def _flat(weights: Sequence[EdgeGroupWeights], factors: Sequence[Factors], atrous: Iterable[Any]) -> list[Any]:
+    """The weights and factors of each edge group and the atrous weights, as `_CellFunction` takes them."""
+    return [*chain(*weights), *chain(*((of.weighted, *of.free) for of in factors)), *atrous]
+
+
+def _nested(flat: Iterable[Any], free: Sequence[int]) -> tuple[list[EdgeGroupWeights], list[Factors], list[Any]]:
+    """The inverse of `_flat`. free: the number of `Factors.free` of each edge group."""
+    tensors = iter(flat)
+    weights = [EdgeGroupWeights(*islice(tensors, len(EdgeGroupWeights._fields))) for _ in free]
+    factors = [Factors(next(tensors), tuple(islice(tensors, number))) for number in free]
+    return weights, factors, list(tensors)
+
+
 class _CellFunction(torch.autograd.Function):
     """A cell after its preprocessing, with the backward pass written out (see `mixed_op.py`)."""
 
     @staticmethod
     def forward(
-        ctx: Any, cell: SearchCell, spec: TreeSpec, keep: bool, inputs: Tensor, betas: Tensor, *tensors: Tensor | None
+        ctx: Any, cell: SearchCell, free: list[int], keep: bool, inputs: Tensor, betas: Tensor, *tensors: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """spec: how `tensors` are nested: the weights of each edge group, their factors, the atrous weights."""
+        """free, tensors: see `_nested`. keep: whether there will be a backward pass."""
         layout, inputs = cell.layout, cell.layout.arrange(inputs)
-        weights, factors, atrous = tree_unflatten(tensors, spec)
+        weights, factors, atrous = _nested(tensors, free)
         with without_autocast(inputs):
             groups = list(map(EdgeTensors, weights, cell.repeat_atrous(atrous, inputs.dtype), factors))
             (first, *others), kept = cell.readings, []
@@ -187,17 +200,20 @@ class _CellFunction(torch.autograd.Function):
             plain = _output(cell, received, betas)
             activated = F.relu(plain)
         if keep:
-            saved, ctx.spec = tree_flatten((inputs, betas, received, kept, weights, factors, atrous))
-            ctx.save_for_backward(*saved)
-            of_weights, of_alpha, of_atrous = tree_unflatten(ctx.needs_input_grad[5:], spec)
-            ctx.cell, ctx.needs = cell, Needs(any(tree_leaves((of_weights, of_atrous))), any(tree_leaves(of_alpha)))
+            ctx.save_for_backward(inputs, betas, received, *chain(*chain(*kept)), *tensors)
+            of_weights, of_alpha, of_atrous = _nested(ctx.needs_input_grad[5:], free)
+            needs = Needs(any(_flat(of_weights, (), of_atrous)), any(_flat((), of_alpha, ())))
+            ctx.cell, ctx.free, ctx.needs = cell, free, needs
         ctx.set_materialize_grads(False)
         return plain, activated
 
     @staticmethod
     def backward(ctx: Any, of_plain: Tensor | None, of_activated: Tensor | None) -> tuple[Tensor | None, ...]:
         cell: SearchCell = ctx.cell
-        inputs, betas, received, kept, weights, factors, atrous = tree_unflatten(ctx.saved_tensors, ctx.spec)
+        saved = iter(ctx.saved_tensors)
+        inputs, betas, received = islice(saved, 3)
+        kept = [Kept(NormInput(*islice(saved, 3)), NormInput(*islice(saved, 3))) for _ in ctx.free]
+        weights, factors, atrous = _nested(saved, ctx.free)
         with without_autocast(inputs):
             grad = of_plain
             if of_activated is not None:
@@ -217,7 +233,7 @@ class _CellFunction(torch.autograd.Function):
             of_atrous: Sequence[Tensor | None] = [None] * len(atrous)
             if ctx.needs.weights:
                 of_atrous = cell.join_atrous([of.atrous for of in found])
-        of_tensors = tree_leaves(([of.weights for of in found], [of.factors for of in found], of_atrous))
+        of_tensors = _flat([of.weights for of in found], [of.factors for of in found], of_atrous)
         return None, None, None, of_inputs, of_betas, *of_tensors
 
 

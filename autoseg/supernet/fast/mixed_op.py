@@ -53,9 +53,9 @@ def checkpoint_contexts() -> tuple[AbstractContextManager[None], AbstractContext
 class NormInput(NamedTuple):
     """What a `StackedNorm` normalised, (N, M, H, W), and the batch's mean and 1 / deviation, (M,) each."""
 
-    features: Tensor
-    mean: Tensor
-    inverse: Tensor
+    features: Any = None
+    mean: Any = None
+    inverse: Any = None
 
 
 class StackedNorm(nn.Module):
@@ -102,10 +102,10 @@ class StackedNorm(nn.Module):
 
 
 class Kept(NamedTuple):
-    """The inputs of the two BatchNorms, for the backward pass; None without such an operation, or if not needed."""
+    """The inputs of the two BatchNorms, for the backward pass; empty without such an operation, or if not needed."""
 
-    inner: NormInput | None = None
-    outer: NormInput | None = None
+    inner: NormInput = NormInput()
+    outer: NormInput = NormInput()
 
 
 class EdgeTensors(NamedTuple):
@@ -180,7 +180,7 @@ class MixedEdges(LaidOut):
         if self.norm is not None:
             activated = F.relu(state)
             stacked = torch.cat([self.layout.join(grad.contiguous())] * self.kernels.weighted, 1)
-            stacked, grad_weighted = self.norm.backward(stacked, given(kept.outer), factors.weighted, needs.alpha)
+            stacked, grad_weighted = self.norm.backward(stacked, kept.outer, factors.weighted, needs.alpha)
             depthwise = self.kernels.depthwise * self.width
             of_last, *of_atrous = torch.split(stacked, [depthwise, *[self.width] * len(atrous)], 1)
             if depthwise:
@@ -239,9 +239,8 @@ class MixedEdges(LaidOut):
         """Gradient of `activated` and of the weights."""
         read, parts = [], []
         if self.inner_norm is not None:
-            inner = given(kept.inner)
-            moments = self.inner_norm.moments(inner)
-            read.append(elementwise(self._compile).normalise(inner.features, *moments, BN_EPS, self.layout))
+            moments = self.inner_norm.moments(kept.inner)
+            read.append(elementwise(self._compile).normalise(kept.inner.features, *moments, BN_EPS, self.layout))
             parts.append((self._separable, given(weights.depthwise2)))
         if self._dilated.sizes:
             read.append(self._copies(activated, self._dilated.sizes))
@@ -262,7 +261,7 @@ class MixedEdges(LaidOut):
         result = EdgeGroupWeights(None, None, None, of_dilated, pointwise2)
         if self.inner_norm is not None:
             grad = aten.threshold_backward(found[0][0], read[0], 0)
-            grad, _ = self.inner_norm.backward(grad, inner, None, False)
+            grad, _ = self.inner_norm.backward(grad, kept.inner, None, False)
             part, depthwise1, pointwise1 = self._first_backward(grad, activated, weights, needs)
             total = part if total is None else total.add_(part)
             result = EdgeGroupWeights(depthwise1, pointwise1, found[0][1], of_dilated, pointwise2)
