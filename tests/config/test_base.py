@@ -303,7 +303,7 @@ def test_assignments_without_key_or_value_are_refused(wrong: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("text", ["[1, 2", "{a: 1", "'x", "a: b: c", "[" * 3000])
 def test_assignments_of_what_is_no_yaml_are_refused(text: str) -> None:
-    with raises_code(ConfigError, "assignment-value-unreadable", f"--set seed={text}"):
+    with raises_code(ConfigError, "assignment-value-unreadable", f"--set seed={text[:50]}"):
         parse_assignments([f"seed={text}"])
 
 
