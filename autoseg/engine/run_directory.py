@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import math
@@ -137,14 +136,16 @@ class Run:
                 os.fsync(file.fileno())
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The complete rows of metrics.jsonl; damaged lines are passed over."""
+        """The complete rows of metrics.jsonl. A line that a disk or somebody has changed is said and passed over."""
         if not self.metrics_path.exists():
             return []
         rows = []
         with self.metrics_path.open("rb") as file:
-            for line in file:
-                with contextlib.suppress(ValueError):  # cut off by a power cut or a full disk
+            for number, line in enumerate(file, start=1):
+                try:
                     rows += [self._row(line)] if line.endswith(b"\n") else []
+                except (ValueError, RecursionError):
+                    _log.warning(f"{self.metrics_path}, line {number}, is no row of metrics and is passed over")
         return rows
 
     @staticmethod

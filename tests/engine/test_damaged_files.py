@@ -206,5 +206,29 @@ def test_cut_and_damaged_metrics(searched: Path, tmp_path: Path, caplog: pytest.
     assert "has lost rows" in caplog.text
     assert Run(out).metrics() == whole[:-1]
     assert metrics.read_bytes().endswith(b"}\n")
-    metrics.write_bytes(metrics.read_bytes() + b"\0" * 40 + b"\n\xff\xfe\n")
-    assert Run(out).metrics() == whole[:-1]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\0" * 40,
+        b"\xff\xfe",
+        b"hello",
+        b"[]",
+        b"{}",
+        b"[" * 5000,
+        b'{"kind": "val", "epoch": Infinity, "step": 1}',
+        b'{"kind": "val", "epoch": ' + b"9" * 5000 + b"}",
+        b'{"kind": "val", "epoch": "a", "step": "b", "miou": "c", "loss": "d"}',
+    ],
+)
+def test_a_line_that_is_no_row_is_said_and_passed_over(
+    line: bytes, searched: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = Path(shutil.copytree(searched, tmp_path / "run"))
+    metrics, whole = out / "metrics.jsonl", Run(out).metrics()
+    lines = metrics.read_bytes().splitlines(keepends=True)
+    metrics.write_bytes(b"".join([*lines[:2], line + b"\n", *lines[2:]]))
+    assert Run(out).metrics() == whole
+    assert [message for message in caplog.messages if "metrics.jsonl, line 3, is no row" in message]
+    call("decode", out)

@@ -452,24 +452,6 @@ def run_cases() -> dict[str, Case]:
             in_best(lambda content, key=key, value=value: {**content, key: value}), code, ("best.pt",)
         )
     found["checkpoint-is-list"] = Case(in_best(lambda content: [content]), "checkpoint-kind-differs", ("best.pt",))
-
-    def metrics(place: Place, text: str) -> Words:
-        path = place.searched / "metrics.jsonl"
-        path.write_text(path.read_text(encoding="utf-8") + text, encoding="utf-8")
-        return ["decode", place.searched]
-
-    for what, text in {
-        "infinity": '{"kind": "val", "epoch": Infinity, "step": 1}\n',
-        "deep": "[" * 5000 + "\n",
-        "word": "hello\n",
-        "digits": f'{{"kind": "val", "epoch": {DIGITS}}}\n',
-        "list": "[]\n",
-        "no-keys": "{}\n",
-        "texts": '{"kind": "val", "epoch": "a", "step": "b", "miou": "c", "loss": "d"}\n',
-    }.items():
-        found[f"metrics-{what}"] = Case(
-            lambda place, text=text: metrics(place, text), "metrics-damaged", ("metrics.jsonl, line",)
-        )
     return found
 
 
