@@ -23,7 +23,8 @@ class AutosegError(Exception):
 
     def __init__(self, message: str, *, code: str) -> None:
         half = MOST_LETTERS // 2
-        super().__init__(message if len(message) <= MOST_LETTERS else f"{message[:half]} ... {message[-half:]}")
+        short = message if len(message) <= MOST_LETTERS else f"{message[:half]} ... {message[-half:]}"
+        super().__init__(short.encode(errors="backslashreplace").decode())  # half letters cannot be printed
         self.code = code
 
     def __reduce__(self) -> tuple[Any, ...]:

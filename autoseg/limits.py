@@ -10,7 +10,7 @@ from __future__ import annotations
 
 TEXT_BYTES = 4 * 2**20
 """Bytes of a file of settings, a space or a genotype."""
-NODES = 500_000
+NODES = 400_000
 """Keys and values of such a file, aliases counted as often as they stand for something."""
 DEPTH = 40
 """Levels of lists and mappings in each other."""
