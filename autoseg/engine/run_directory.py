@@ -46,7 +46,10 @@ class Run:
             refuse_used(run.path)  # another process may have been there just now
             write_text(run.config_path, to_yaml(config.to_dict()))  # first: with it, the run can be resumed
             run.complete(environment)
-        except OSError as reason:
+        except BaseException as reason:
+            run.close()
+            if not isinstance(reason, OSError):
+                raise
             raise RunError(
                 f"{path} cannot be made ({reason.strerror}); give another --out", code="folder-unwritable"
             ) from None

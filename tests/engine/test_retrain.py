@@ -275,7 +275,7 @@ def test_a_run_leaves_every_file(retrained: Path) -> None:
     names = {str(path.relative_to(retrained)) for path in retrained.rglob("*") if path.is_file()}
     assert {name for name in names if not name.startswith("tensorboard/events.")} == {
         "config.yaml", "environment.yaml", "genotype.yaml", "metrics.jsonl", "checkpoints/last.pt",
-        "checkpoints/best.pt", "lock",
+        "checkpoints/best.pt", "checkpoints/last.1.pt", "checkpoints/last.2.pt", "lock",
     }  # fmt: skip
     assert Genotype.load(retrained) == Genotype.parse(GENOTYPE)
 
@@ -375,6 +375,6 @@ def test_a_diverged_loss_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("error: ")
     assert last.endswith(" [loss-not-finite]")
-    assert "train loss" in last
+    assert "train loss" in last or "the weights are" in last
     assert re.search(r"\bepoch \d+, step \d+\b", last)
     assert "retrain.optimizer.lr" in last

@@ -57,7 +57,7 @@ def test_killed_while_the_directory_is_made(
 
     def dying(path: Path, text: str) -> None:
         if next(calls) == count:
-            path.with_name(f".{path.name}.123.tmp").write_text(text[:9])
+            path.with_name(f".{path.name}.999999999.tmp").write_text(text[:9])
             raise KeyboardInterrupt
         real(path, text)
 
