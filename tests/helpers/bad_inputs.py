@@ -416,6 +416,10 @@ def without(content: dict[str, Any], key: str) -> dict[str, Any]:
     return {name: value for name, value in content.items() if name != key}
 
 
+SAID = {"bomb": ("unpacks to",), "more": ("unpacks to",)}
+"""What the line of a file that inflates says: its sizes were read, and nothing was unpacked."""
+
+
 def run_cases() -> dict[str, Case]:
     changes: dict[str, Callable[[Path], object]] = {
         "bomb": npz_of_bomb,
@@ -425,7 +429,7 @@ def run_cases() -> dict[str, Case]:
         "negative": lambda path: npz_that_claims(path, "(-1, 5)"),
         "is-npy": lambda path: sparse(path, npy_header("(4000000000,)"), 4 * 10**9),
     }
-    found = {f"npz-{name}": Case(in_search(change), "snapshot-unreadable", ("epoch_0002.npz",))
+    found = {f"npz-{name}": Case(in_search(change), "snapshot-unreadable", ("epoch_0002.npz", *SAID.get(name, ())))
              for name, change in changes.items()}  # fmt: skip
     for what, change in {
         "bomb": lambda path: deflated(path, 2**27, _record(path)),
@@ -440,7 +444,7 @@ def run_cases() -> dict[str, Case]:
             change(place.retrained / "checkpoints" / "best.pt")
             return ["evaluate", place.retrained]
 
-        found[f"checkpoint-{what}"] = Case(damaged, "checkpoint-damaged", ("best.pt",))
+        found[f"checkpoint-{what}"] = Case(damaged, "checkpoint-damaged", ("best.pt", *SAID.get(what, ())))
     keys = (
         "version", "kind", "architecture", "state", "epoch", "step_in_epoch", "seconds", "best_miou", "metrics_bytes",
     )  # fmt: skip
