@@ -130,7 +130,8 @@ def test_both_axes_of_an_upsampler_of_scores_go_by_name(old: Path, tmp_path: Pat
     first = task_of(old, NAMES, plain)
     (tmp_path / "run/checkpoints").mkdir(parents=True)
     write_config(tmp_path / "run/config.yaml", {**first.config.to_dict(), "weights": None})
-    payload = {"version": 1, "kind": "retrain", "architecture": first.architecture, "epoch": 1, "state": first.state()}
+    counts = {"epoch": 1, "step_in_epoch": 0, "metrics_bytes": 0, "seconds": 0.0, "best_miou": None}
+    payload = {"version": 1, "kind": "retrain", "architecture": first.architecture, **counts, "state": first.state()}
     torch.save(payload, tmp_path / "run/checkpoints/best.pt")
     task = task_of(tmp_path / "run", ("car", "new", "sky"), plain)
     before, theirs = weights(task), average_of(tmp_path / "run")

@@ -159,7 +159,7 @@ def test_a_precision_that_a_device_has_not_comes_before_data(kind: str, no_data:
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_a_crop_that_no_device_could_take_comes_before_data(kind: str, no_data: None, tmp_path: Path) -> None:
     function, source = KINDS[kind]
-    with raises_code(ConfigError, "crop-out-of-range", "crop 20000 20000", "32 to 16384"):
+    with raises_code(ConfigError, "setting-invalid", f"{kind}.crop", "20000", "16384"):
         function(source, "nowhere", tmp_path / "out", overrides={"device": "cpu", kind: {"crop": [20000, 20000]}})
 
 
