@@ -18,7 +18,7 @@ from autoseg.library import hint, library, names_in
 Value = Annotated[Number, Field(ge=-limits.VALUE, le=limits.VALUE)]
 Rgb = Annotated[tuple[Value, ...], Field(max_length=limits.CHANNELS)]
 """One number for each channel."""
-Deviations = tuple[Annotated[Number, Field(gt=0)], ...]
+Deviations = Annotated[tuple[Annotated[Number, Field(gt=0, le=limits.VALUE)], ...], Field(max_length=limits.CHANNELS)]
 Names = Annotated[tuple[str, ...], Field(max_length=limits.CLASSES)]
 Stored = Annotated[int, Field(ge=-limits.STORED, le=limits.STORED)]
 """A label as a file has it."""
@@ -58,7 +58,7 @@ class SplitConfig(Settings):
     """A text file or CSV with one stem (of files in `images` and `masks`) or one pair `image mask` on each line."""
     image_suffix: str | None = None
     """Ending of the stems of all images, which their masks lack. Other files in the folder are no images."""
-    channel_files: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    channel_files: Annotated[tuple[str, ...], Field(min_length=1, max_length=limits.CHANNELS)] | None = None
     """For images of several files, one a channel or for some channels each: the files' names in `images`, without
     suffix, in the order of the channels. `*` stands for the name of the image: [`*_0000`, `*_0001`], or [`red/*`,
     `nir/*`]. A file that fits several belongs to the longest, and one that fits none is no image."""

@@ -11,9 +11,9 @@ from autoseg.config.base import Flag, Fraction, Number, PathText, Settings, Size
 from autoseg.config.losses import PLAIN_LOSS, LossTerms
 from autoseg.registry import LOSSES
 
-ClassName = Annotated[Whole, Field(ge=0)] | Annotated[str, Strict()]
+ClassName = Annotated[Whole, Field(ge=0, le=limits.CLASSES)] | Annotated[str, Strict()]
 """A class by its number or by its name."""
-FlipPairs = tuple[tuple[ClassName, ClassName], ...]
+FlipPairs = Annotated[tuple[tuple[ClassName, ClassName], ...], Field(max_length=limits.CLASSES)]
 
 
 class OptimizerConfig(Settings):

@@ -54,8 +54,8 @@ def test_a_cost_out_of_reach_says_what_is_nearest() -> None:
     ("source", "unit", "kind", "code", "named"),
     [
         ("1M", "seconds", ConfigError, "unknown-cost-unit", ["parameters or multiply_adds", "seconds"]),
-        ("0", "parameters", ConfigError, "cost-out-of-range", ["1, not 0"]),
-        ("nan", "parameters", ConfigError, "cost-out-of-range", ["1, not nan"]),
+        ("0", "parameters", ConfigError, "cost-out-of-range", ["1, not '0'"]),
+        ("nan", "parameters", ConfigError, "cost-out-of-range", ["1, not 'nan'"]),
         ("nothing", "parameters", GenotypeError, "unknown-network", ["'nothing'"]),
     ],
 )
