@@ -115,37 +115,35 @@ def check_image(
     upright = data.orientation == "upright"
     size = header.upright_size if upright else header.size
     try:
-        if size == (mask_size or size) and _is_whole(path, header, data):
-            return size, _plain_look(path) if compare else None
+        if size == (mask_size or size):
+            is_whole, look = _is_whole(path, header, data, compare)
+            if is_whole:
+                return size, look
     except Exception:  # Pillow raises many kinds; `read_image` gives the error
         pass
     image = read_image(path, mask_size, data.channels, data.pixel_type, data.orientation)
     return (image.shape[0], image.shape[1]), look_of(image) if compare else None
 
 
-def _is_whole(path: Path, header: Header, data: ResolvedDataConfig) -> bool:
-    """Whether a JPEG or PNG is whole; False if the file must be read to know."""
+def _is_whole(path: Path, header: Header, data: ResolvedDataConfig, compare: bool) -> tuple[bool, Look | None]:
+    """Whether a JPEG or PNG is whole, False if the file must be read to know; and its look, if `compare`."""
     plain = header.format in ("JPEG", "PNG") and header.mode in ("L", "P", "RGB", "RGBA", "I;16")
     if is_npy(path) or len(files_of(path)) > 1 or not plain or data.pixel_type == "float32":
-        return False
+        return False, None
     if data.channels not in (1, 3) and data.channels != header.bands:
-        return False
+        return False, None
     with Image.open(path) as image:
         if getattr(image, "n_frames", 1) > 1:
-            return False
+            return False, None
         if header.format == "JPEG":
             image.draft(None, (1, 1))
             image.load()
-        else:
-            image.verify()
-    return True
-
-
-def _plain_look(path: Path) -> Look:
-    """The look of a whole JPEG, at an eighth of its size, or PNG."""
-    with Image.open(path) as image:
-        image.draft(None, (1, 1))
-        return look_of(np.asarray(image)[:, :, None] if image.mode == "I;16" else image)
+            return True, look_of(image) if compare else None
+        image.verify()
+    if not compare:
+        return True, None
+    with Image.open(path) as image:  # `verify` has closed it
+        return True, look_of(np.asarray(image)[:, :, None] if image.mode == "I;16" else image)
 
 
 def _kind(header: Header) -> FileKind:
