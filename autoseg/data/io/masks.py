@@ -106,11 +106,7 @@ def first_in_colour(masks: Iterable[Path], most: int = 10) -> Path | None:
 def count_values(values: NDArray[np.integer[Any]], at_once: int = 2**20) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The values of an array, ascending, and the number of each; only the `MOST_VALUES` commonest."""
     flat = values.reshape(-1)
-    if values.dtype == np.uint8 and values.ndim == 2 and values.size:  # twice as fast as np.bincount
-        counts = np.array(Image.fromarray(values).histogram(), dtype=np.int64)
-        found = np.flatnonzero(counts)
-        pixels = counts[found]
-    elif values.dtype in (np.uint8, np.uint16):
+    if values.dtype in (np.uint8, np.uint16):
         counts = np.zeros(np.iinfo(values.dtype).max + 1, dtype=np.int64)
         for start in range(0, flat.size, at_once):  # more would only take memory
             counts += np.bincount(flat[start : start + at_once], minlength=len(counts))
