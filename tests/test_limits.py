@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.bad_inputs import CASES, LAUGHS, TABLES, Place, image_files, many_pages
+from helpers.bad_inputs import CASES, COMMANDS, LAUGHS, NAMES, TABLES, Place, fill, image_files, many_pages
 from helpers.data_sets import write_folder
 from helpers.errors import check_line, raises_code
 from helpers.tiny_runs import GENOTYPE, SPACE
@@ -68,6 +68,36 @@ def test_a_command_refuses(
     assert len(lines) == 1
     assert len(lines[0]) < MOST_LETTERS + 100
     check_line(lines[0], CASES[name].code, *CASES[name].named)
+
+
+MORE_COMMANDS = [
+    "decode NAME --space tiny",
+    "decode TABLES --space NAME",
+    "retrain --weights NAME --data DATA --out OUT",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [*COMMANDS, *MORE_COMMANDS])
+def test_a_command_refuses_every_name_that_no_file_can_have(
+    command: str, tmp_path: Path, searched: Path, retrained: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """`CASES` has each command with one of them alone."""
+    place = Place(tmp_path, tmp_path / "searched", tmp_path / "retrained")
+    shutil.copytree(searched, place.searched)
+    shutil.copytree(retrained, place.retrained)
+    shutil.copy(searched / "arch/epoch_0000.npz", tmp_path / "TABLES")
+    monkeypatch.chdir(tmp_path)
+    for name in NAMES.values():
+        shutil.rmtree(tmp_path / "data", ignore_errors=True)
+        words = [str(word) for word in fill(place, command, name)]
+        before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+        capsys.readouterr()
+        assert run(words) == 2, name[:40]
+        lines = [line for line in capsys.readouterr().err.splitlines() if not line.endswith("left")]
+        assert [line[:7] for line in lines] == ["error: "], (name[:40], lines[0][:200])
+        assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before, name[:40]
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -56,13 +56,15 @@ def decode(
         RunError: no search, no such epoch, or another genotype in `out`.
         GenotypeError, SearchSpaceError: the space does not have this way of decoding, or no network is within `budget`.
     """
-    path = run.path if isinstance(run, Run) else Path(run)
+    path = run.path if isinstance(run, Run) else user_path(run, RunError)
     if path.is_file():
         probs, retrain = _tables(path, space, epoch)
         source: dict[str, Any] = {"tables": path.as_posix()}
     elif space is not None:
         raise ConfigError(
-            f"{path} is no file of tables, which --space is for; a run has its own space, leave --space out",
+            f"{path} is no file of tables, which --space is for; a run has its own space, leave --space out"
+            if path.exists()
+            else f"{path} does not exist; give a file of tables",
             code="options-conflict" if path.exists() else "file-missing",
         )
     else:
