@@ -27,7 +27,7 @@ from autoseg.data.discovery.pairs import within
 from autoseg.data.io.opening import read_header
 from autoseg.data.loading.threads import in_threads
 from autoseg.errors import DataError
-from autoseg.files import cache_folder, digest, file_state, one_line, write_text
+from autoseg.files import cache_folder, digest, file_state, one_line, parse_json, write_text
 
 IN_JSON = {"labelme": labelme, "coco": coco, "label_studio": label_studio, "supervisely": supervisely}
 OTHERS = {"yolo": yolo, "cvat": cvat}
@@ -217,7 +217,7 @@ def _mask(one: AnnotatedImage, labels: Mapping[str, int]) -> NDArray[Any]:
 def _record(place: Path, state: str) -> dict[str, Any] | None:
     """What was written of the masks in `place`; None if they are of another state."""
     try:
-        record: dict[str, Any] = json.loads((place / _MANIFEST).read_text(encoding="utf-8"))
+        record: dict[str, Any] = parse_json((place / _MANIFEST).read_text(encoding="utf-8"))
         return record if record["state"] == state else None
     except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -17,6 +17,7 @@ from autoseg.config.data import SplitConfig
 from autoseg.data.discovery.pairs import Index, image_files, images_and_masks, index_files, masks_of, match_names
 from autoseg.data.io.reading import read_text
 from autoseg.errors import DataError
+from autoseg.files import parse_json
 
 BANDS = ("red", "green", "blue", "rededge", "nir", "nir1", "nir2", "swir", "swir1", "swir2", "thermal", "tir", "pan")
 """Words for the bands of satellites and cameras, in the order of the channels; B1, B02, B8A and so on count."""
@@ -161,7 +162,7 @@ def _channel_names(*folders: Path) -> list[str]:
     """The names of the channels in nnU-Net's dataset.json, in their order; none if there is no such file."""
     for folder in folders:
         try:
-            content = json.loads(read_text(folder / "dataset.json"))
+            content = parse_json(read_text(folder / "dataset.json"))
             found = content.get("channel_names") or content.get("modality") or {}
             return [str(found[str(number)]) for number in range(len(found))]
         except (OSError, ValueError, AttributeError, KeyError, TypeError):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
 from autoseg.data.io.opening import IMAGE_SUFFIXES, is_image
-from autoseg.data.io.reading import read_text, unreadable
+from autoseg.data.io.reading import numbered_rows, read_text, unreadable
 from autoseg.errors import ConfigError, DataError
 from autoseg.files import one_line, path_fault
 
@@ -116,11 +115,7 @@ def _csv_entries(lines: Sequence[str]) -> tuple[list[tuple[str, ...]], int]:
 def _rows(lines: Sequence[str]) -> list[tuple[int, list[str]]]:
     """Number of the line and cells of each row; the first line tells the delimiter."""
     delimiter = next((mark for mark in _DELIMITERS if mark in "".join(lines[:1])), ",")
-    reader = csv.reader(lines, delimiter=delimiter)
-    try:
-        return [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
-    except csv.Error as reason:  # such as a huge cell
-        raise ValueError(one_line(reason)) from None
+    return numbered_rows(lines, delimiter)
 
 
 def _column(header: Sequence[str], names: Sequence[str]) -> int | None:

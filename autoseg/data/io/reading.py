@@ -26,8 +26,14 @@ def unreadable(path: Path, form: str, remedy: str, *errors: type[Exception]) -> 
 
 def csv_rows(lines: Iterable[str], delimiter: str = ",") -> list[list[str]]:
     """The cells of a table, without spaces around them. Raises: ValueError: no table, such as one with a huge cell."""
+    return [row for _, row in numbered_rows(lines, delimiter)]
+
+
+def numbered_rows(lines: Iterable[str], delimiter: str = ",") -> list[tuple[int, list[str]]]:
+    """As `csv_rows`, with the number of each row's last line."""
+    reader = csv.reader(lines, delimiter=delimiter)
     try:
-        return [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
+        return [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
     except csv.Error as reason:
         raise ValueError(f"{one_line(reason)}") from None
 

@@ -110,6 +110,17 @@ def test_one_file_of_nnunet_is_an_image_of_its_own(tmp_path: Path, bands: int, n
     assert np.array_equal(image_of(config, "case_001_0000"), expected)
 
 
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"channel_names": ' + "[" * 100_000, '{"channel_names": {"0": Infinity}}', "{"]
+)
+def test_a_damaged_dataset_json_names_no_channels(tmp_path: Path, text: str) -> None:
+    nnunet(tmp_path, 2)
+    (tmp_path / "dataset.json").write_text(text)
+    config, said = read(tmp_path)
+    assert config.channels == 2
+    assert any(line.endswith("follow each other so: *_0000, *_0001") for line in said), said
+
+
 def test_the_only_image_of_a_split_is_found(tmp_path: Path) -> None:
     nnunet(tmp_path, 1)
     save(tmp_path / "imagesTs/x_0000.png", grey(99))
