@@ -147,7 +147,7 @@ class Run:
             for number, line in enumerate(file, start=1):
                 try:
                     rows += [self._row(line)] if line.endswith(b"\n") else []
-                except (ValueError, RecursionError):
+                except ValueError:
                     _log.warning(f"{self.metrics_path}, line {number}, is no row of metrics and is passed over")
         return rows
 

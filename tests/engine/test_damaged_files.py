@@ -140,23 +140,43 @@ def test_another_space_is_no_damage(tmp_path: Path) -> None:
         load_last(tmp_path, "search", {"name": "b"}, 3)
 
 
-def test_a_checkpoint_is_on_the_disk_before_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A power cut at any point leaves last.pt as it was or whole: contents, name, and only then the folder."""
-    events: list[str] = []
+@pytest.fixture
+def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is flushed and renamed, in its order."""
+    found: list[str] = []
     fsync, rename = os.fsync, Path.replace
 
     def noted_fsync(file: int) -> None:
-        events.append("flush " + Path(f"/proc/self/fd/{file}").resolve().name.replace(str(os.getpid()), "P"))
+        found.append("flush " + Path(f"/proc/self/fd/{file}").resolve().name.replace(str(os.getpid()), "P"))
         fsync(file)
 
     def noted_replace(self: Path, target: Path) -> Path:
-        events.append(f"rename to {Path(target).name}")
+        found.append(f"rename to {Path(target).name}")
         return rename(self, target)
 
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(Path, "replace", noted_replace)
+    return found
+
+
+def test_a_checkpoint_is_on_the_disk_before_its_name(tmp_path: Path, events: list[str]) -> None:
+    """A power cut at any point leaves last.pt as it was or whole: contents, name, and only then the folder."""
     save(tmp_path / "last.pt", 0)
     assert events == ["flush .last.pt.P.tmp", "rename to last.pt", f"flush {tmp_path.name}"]
+
+
+@pytest.mark.slow
+def test_metrics_are_on_the_disk_before_the_checkpoint_that_counts_them(tmp_path: Path, events: list[str]) -> None:
+    config = write_config(
+        tmp_path / "c.yaml", SEARCH, {"search": {"epochs": 1, "arch_start_epoch": 0, "keep_checkpoints": 1}}
+    )
+    call("search", "--config", config, "--out", tmp_path / "run")
+    saves = [number for number, event in enumerate(events) if event == "rename to last.pt"]
+    assert len(saves) == 4, "after each of the 4 steps"
+    for number in saves:
+        assert events[number - 2 : number + 2] == [
+            "flush metrics.jsonl", "flush .last.pt.P.tmp", "rename to last.pt", "flush checkpoints",
+        ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

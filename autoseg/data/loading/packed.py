@@ -29,7 +29,7 @@ from numpy.lib.format import open_memmap, write_array_header_1_0
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autoseg.files import replace, write_text
+from autoseg.files import parse_json, replace, write_text
 
 Arrays: TypeAlias = tuple[NDArray[Any], NDArray[np.integer[Any]]]
 """Image (H, W, C) and mask (H, W)."""
@@ -136,7 +136,7 @@ class MappedSamples(PackedSamples):
 
     def __init__(self, folder: Path, fingerprint: str, layout: Layout, decode: Callable[[int], Arrays]) -> None:
         try:
-            table = json.loads((folder / TABLE).read_text(encoding="utf-8"))
+            table = parse_json((folder / TABLE).read_text(encoding="utf-8"))
             self._sums = list(table.pop("crc32"))
             images, masks = (open_memmap(folder / name, "r") for name in FILES)
         except _MALFORMED:
