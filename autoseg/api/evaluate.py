@@ -10,6 +10,7 @@ from typing import Any
 
 from autoseg import limits
 from autoseg.data.dataset import open_dataset
+from autoseg.data.flip_pairs import pairs_line
 from autoseg.engine.evaluate import evaluate_network
 from autoseg.engine.log import Progress
 from autoseg.engine.predict import IN_WINDOWS, Inference, inference_settings, load_for_inference
@@ -70,6 +71,8 @@ def evaluate(
     network, config, saved, target = load_for_inference(run, checkpoint, device, precision, output_stride, asked)
     said = list[str]()
     settings = data_for_run(config.data, data, overrides, said.append if show_progress else None)
+    if asked.flip and show_progress:
+        said += pairs_line(config.retrain.augment.flip_pairs, config.data)
     dataset = open_dataset(settings, split)
     details = Details(dataset.num_classes, dataset.ignore_label)
     with memory_errors(target, IN_WINDOWS), Progress("evaluate", len(dataset), enabled=show_progress) as progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from glob import glob
@@ -16,6 +17,7 @@ from autoseg.config.data import DataConfig, ResolvedDataConfig
 from autoseg.data.dataset import check_sizes
 from autoseg.data.discovery.lists import find_listed, read_list
 from autoseg.data.discovery.pairs import image_files, with_channels
+from autoseg.data.flip_pairs import pairs_line
 from autoseg.data.io.channel_files import files_of
 from autoseg.data.io.images import read_image
 from autoseg.data.io.opening import IMAGE_SUFFIXES, is_image
@@ -75,6 +77,8 @@ def predict(
     folders = [place / name for name in ("labels", "overlays", *(["probabilities"] if probabilities else []))]
     files = [tuple(folder / f"{name}.{_SUFFIXES.get(folder.name, 'png')}" for folder in folders) for name in found]
     numbers, colours = _numbers_and_colours(config.data, labels)
+    for line in pairs_line(config.retrain.augment.flip_pairs, config.data) if asked.flip and show_progress else ():
+        print(line, file=sys.stderr)
     with memory_errors(target, IN_WINDOWS), Progress("predict", len(found), enabled=show_progress) as progress:
         _check(list(found.values()), files, config.data)
         try:

@@ -124,6 +124,9 @@ class DataConfig(Settings):
     label_map: dict[Stored, Stored] | None = None
     """Label in the mask file -> label used; other labels stay. Default: the layout's own; if the masks tell the
     classes, the labels that occur get the numbers 0, 1, ... in their order."""
+    label_names: Names | None = None
+    """For annotations: the names for which `label_map` was written; their labels are 1, 2, ... in this order. If the
+    annotations have other names, a run stops. A run writes them into its config.yaml."""
     colours: dict[str | int, tuple[Byte, Byte, Byte]] | None = None
     """For colour-coded masks: class name or label -> [red, green, blue]. The names `ignore` and `void` are ignored
     pixels. Default: a table beside the data (label_colors.txt, class_dict.csv, labelmap.txt)."""

@@ -18,7 +18,7 @@ from autoseg.config.data import DataConfig, Orientation
 from autoseg.data.base import LABELS
 from autoseg.data.discovery.label_names import names_beside
 from autoseg.data.discovery.label_values import TOPS, LabelReading, listed, read_labels
-from autoseg.data.io.channel_files import shared_length
+from autoseg.data.io.channel_files import files_of, shared_length
 from autoseg.data.io.colour_tables import (
     MOST_COLOURS,
     Colour,
@@ -31,7 +31,7 @@ from autoseg.data.io.colour_tables import (
 )
 from autoseg.data.io.images import read_image
 from autoseg.data.io.masks import BRIGHT, MIDDLE, MaskFacts, read_mask
-from autoseg.data.io.opening import Header
+from autoseg.data.io.opening import Header, read_header
 from autoseg.data.look import PairLook
 from autoseg.data.wording import counted
 from autoseg.errors import DataError
@@ -458,23 +458,34 @@ def image_form(config: DataConfig, looks: Sequence[PairLook]) -> Decided:
         said.append(f"{cut.name} and others have 16 bits a colour, of which 8 are read; save TIFF or NPY to keep all")
     found = (*(most.most_common(1)[0][0] if most else usual for most, usual in ((channels, 3), (types, "uint8"))),)
     form = config.channels or found[0], config.pixel_type or found[1]
+    scaled = next((path for path, header in headers if header.pixel_type == "uint16" and header.has_8_bits), None)
+    if scaled is not None and form[1] == "uint16":
+        said.append(f"{scaled.name} and others have files of 8 bits beside files of 16, to which they are scaled")
     said.append(f"images have {counted(int(form[0]), 'channel')} of {form[1]}")
     return Decided({"channels": form[0], "pixel_type": form[1]}, tuple(said))
 
 
 def _refuse_unclear_alpha(config: DataConfig, headers: Sequence[tuple[Path, Header]]) -> None:
     """Raises: DataError: TIFFs call their fourth band alpha, but it holds more than opaque and transparent pixels."""
-    files = [path for path, header in headers if (header.format, header.mode) == ("TIFF", "RGBA")]
-    if config.channels is not None or not files or len(files) < len(headers):
+    images = [path for path, header in headers if "TIFF" in header.format and "RGBA" in header.mode]
+    if config.channels is not None or not images or len(images) < len(headers):
         return
-    for path in files[:: -(-len(files) // ALPHA_FILES)]:
-        values = np.unique(read_image(path, channels=4, orientation="stored")[:, :, 3])
-        if len(values) > 2:
-            raise DataError(
-                f"{path} and all other images have a fourth band that the files call alpha, and it holds"
-                f" {counted(len(values), 'value')}; set data.channels: 4 if it is data such as near infrared, else 3",
-                code="channels-unclear",
-            )
+    for image in images[:: -(-len(images) // ALPHA_FILES)]:
+        for path in files_of(image):
+            header = read_header(path)
+            if (header.format, header.mode) != ("TIFF", "RGBA"):
+                continue
+            values = np.unique(read_image(path, channels=4, orientation="stored")[:, :, 3])
+            if len(values) > 2:
+                own, total = "set data.channels: 4", 3
+                if path != image:  # one file of several
+                    own, total = "save it as a file of its own", headers[0][1].channels
+                raise DataError(
+                    f"{path} and all other images have a fourth band that the files call alpha, and it holds"
+                    f" {counted(len(values), 'value')}; {own} if it is data such as near infrared, else set"
+                    f" data.channels: {total}",
+                    code="channels-unclear",
+                )
 
 
 def _differ(found: Sequence[object], files: Sequence[Path], noun: str) -> str:

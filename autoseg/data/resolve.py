@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from autoseg.config.data import ANNOTATIONS, IMAGENET_MEAN, IMAGENET_STD, DataConfig, ResolvedDataConfig, Rgb
-from autoseg.data.annotations.layout import layout_of
+from autoseg.data.annotations.layout import layout_of, unread_folders
 from autoseg.data.annotations.masks import annotations_in
 from autoseg.data.base import SegmentationDataset
 from autoseg.data.decide import (
@@ -61,12 +61,13 @@ def resolve_layout(config: DataConfig) -> Placed:
         found = FoundLayout("folder" if config.layout == "auto" else config.layout, config.splits)
     else:
         root, found = find_layout(root, config.layout)
-        if found.name in ANNOTATIONS and config.classes and (painted := annotations_in(root, found.name)):
+        by_name = found.name in ANNOTATIONS and config.classes and config.label_map is None
+        if by_name and (painted := annotations_in(root, found.name)):
             found = layout_of(painted, config.classes)
     splits, said = config.splits or with_validation(found.splits), found.said
     if not config.splits:
         splits, lines = with_channel_files(root, splits)
-        said += lines
+        said += (*lines, *(unread_folders(root, splits) if found.name == "folder" else ()))
     changes: dict[str, Any] = {"layout": found.name, "root": str(root), "splits": splits}
     own = config.num_classes or len(config.classes or ())
     # a label map that a known layout set for another folder does not apply to this one
@@ -84,6 +85,8 @@ def resolve_layout(config: DataConfig) -> Placed:
             changes["label_map"] = (renamed | own_ignored) or None
         if not config.classes:
             changes["classes"] = found.classes
+    if config.label_map is None or config.label_names is None:
+        changes["label_names"] = found.label_names
     if config.colours is None:
         changes["colours"] = None if found.colours is None else dict(found.colours)
     sure = found.sure or config.layout != "auto" or found.name in ANNOTATIONS

@@ -61,18 +61,21 @@ def _annotated(root: Path, config: DataConfig, split: str, bad: BadFiles) -> lis
 def _check_names(root: Path, config: DataConfig, names: Sequence[str]) -> None:
     """Check that `label_map` still fits the names of annotations: one more or one fewer shifts the labels of others.
 
-    Raises: DataError: a label of another class than its name says, or a name that the map lacks.
+    Raises: DataError: another name than in `label_names`, a label of another class than its name says, or a name that
+    the map lacks.
     """
     if config.classes is None or config.label_map is None:
         return
     places = {plain_words(name): place for place, name in enumerate(config.classes)}
+    before = [plain_name(name) for name in config.label_names or names]
     for label, name in enumerate(map(plain_name, names), start=1):
         place, target = places.get(plain_words(name)), config.label_map.get(label)
-        is_new = place is None and target is None
+        is_new = (place is None and target is None) or before[label - 1 : label] != [name]
         if is_new or (place is not None and place != (label if target is None else target)):
             raise DataError(
-                f"the class names of the annotations in {root} no longer fit data.label_map, first {name!r} (label"
-                f" {label}); restore the annotations, or start from them anew without data.label_map",
+                f"the class names of the annotations in {root} no longer fit data.label_map, first"
+                f" {name!r} (label {label}); restore the annotations, or start from them anew without"
+                " data.label_map",
                 code="names-changed",
             )
 

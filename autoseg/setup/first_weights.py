@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from autoseg.config.base import first_difference
+from autoseg.config.data import ResolvedDataConfig
+from autoseg.data.discovery.channels import channel_words
 from autoseg.data.discovery.label_names import has_names, plain_words
 from autoseg.data.wording import counted, first_of
 from autoseg.engine.checkpoint import fitting, load_checkpoint
@@ -38,12 +40,20 @@ class OwnWeights(NamedTuple):
     config: RetrainConfig
     """The run's settings."""
 
-    def check_channels(self, channels: int) -> None:
-        """Raises: CheckpointError: the run's images had another number of channels."""
-        if self.config.data.channels != channels:
+    def check_channels(self, data: ResolvedDataConfig) -> None:
+        """Raises: CheckpointError: the run's images had another number of channels, or the same in another order."""
+        own = self.config.data
+        if own.channels != data.channels:
             raise CheckpointError(
-                f"{self.file} holds weights for images of {counted(self.config.data.channels, 'channel')}, but the"
-                f" data has {channels}; give images of as many channels, or leave the weights out",
+                f"{self.file} holds weights for images of {counted(own.channels, 'channel')}, but the"
+                f" data has {data.channels}; give images of as many channels, or leave the weights out",
+                code="channels-differ",
+            )
+        words, theirs = channel_words(own), channel_words(data)
+        if words != theirs and sorted(words) == sorted(theirs):
+            raise CheckpointError(
+                f"{self.file} holds weights for the channels {', '.join(words)}, but the data has them in the order"
+                f" {', '.join(theirs)}; give channel_files in data.splits the order of the weights, or leave these out",
                 code="channels-differ",
             )
 

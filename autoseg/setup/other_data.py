@@ -10,13 +10,16 @@ from autoseg.config.base import merge, parse
 from autoseg.config.data import ANNOTATIONS, DataConfig, ResolvedDataConfig
 from autoseg.data.base import NO_CLASS
 from autoseg.data.dataset import resolve
+from autoseg.data.discovery.channels import channel_words, in_order
 from autoseg.data.discovery.label_names import has_names, plain_words
 from autoseg.data.groups import OF_OTHER_DATA
 from autoseg.data.wording import first_of
 from autoseg.errors import ConfigError, DataError
 from autoseg.setup.settings import Source, data_overrides, given_data
 
-OF_MASKS = ("classes", "num_classes", "label_map", "ignore_label", "colours", "mask_threshold", "orientation")
+OF_MASKS = (
+    "classes", "num_classes", "label_map", "label_names", "ignore_label", "colours", "mask_threshold", "orientation",
+)  # fmt: skip
 """Settings that say how masks and images of one data set are read; another data set has its own."""
 
 _log = logging.getLogger(__name__)
@@ -41,12 +44,31 @@ def data_for_run(
     given: Mapping[str, Any] = {} if data is None else given_data(data)
     said = {**given, **changes}
     try:
-        return _merged(own, given, changes, is_given=data is not None, say=say)
+        return in_own_order(own, _merged(own, given, changes, is_given=data is not None, say=say), say)
     except ConfigError as reason:
         if "root" not in said or "group_by" in said or reason.code not in OF_OTHER_DATA:
             raise
         say(f"data: the run's data.group_by {own.group_by} does not fit this data, and is left out")
-    return _merged(own.model_copy(update={"group_by": None}), given, changes, is_given=data is not None, say=say)
+    other = _merged(own.model_copy(update={"group_by": None}), given, changes, is_given=data is not None, say=say)
+    return in_own_order(own, other, say)
+
+
+def in_own_order(
+    own: ResolvedDataConfig, other: ResolvedDataConfig, say: Callable[[str], object]
+) -> ResolvedDataConfig:
+    """`other` with the channel files of its images in the order that a network was trained on.
+
+    Where the names are others, a line says both orders. own: the data that the network was trained on.
+    """
+    words, theirs = channel_words(own), channel_words(other)
+    if words == theirs:
+        return other
+    if sorted(words) == sorted(theirs):
+        say(f"data: channels are read in the network's order: {', '.join(words)}")
+        return other.model_copy(update={"splits": in_order(other, words)})
+    shown = [", ".join(names) or f"those of one file, {own.channels}" for names in (words, theirs)]
+    say(f"data: the network was trained on the channels {shown[0]}; the data has, in this order, {shown[1]}")
+    return other
 
 
 def _merged(
@@ -156,7 +178,7 @@ def _found_anew(own: ResolvedDataConfig, said: Collection[str]) -> dict[str, Non
     masks of 0 and 1, 255 is the ignore label; in masks of 0 and 255 it is a class.
     """
     if own.layout in ANNOTATIONS:  # painted masks number the names of each folder
-        return dict.fromkeys({"orientation", "label_map", "ignore_label"} - {*said})
+        return dict.fromkeys({"orientation", "label_map", "label_names", "ignore_label"} - {*said})
     found = own.num_classes == 2 and own.colours is None and own.ignore_label == 255
     if not found or own.label_map not in (None, {255: 1}) or "colours" in said:
         return dict.fromkeys({"orientation"} - {*said})

@@ -194,7 +194,7 @@ def retrain_config(
     own = own_weights(settings.weights)
     data = resolve(sources.data(), training=True, say=say, before=None if own is None else own.config.data)
     if own is not None:
-        own.check_channels(data.channels)
+        own.check_channels(data)
     settings = settings.model_copy(update={"data": data})
     if isinstance(network, Genotype):
         return settings

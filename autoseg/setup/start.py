@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from autoseg.config.base import first_difference
+from autoseg.config.base import first_difference, merge
 from autoseg.config.training import SearchSchedule, TrainingConfig
 from autoseg.data.dataset import SegmentationDataset, describe_dataset, open_dataset
-from autoseg.data.flip_pairs import pairs_line, resolved_pairs
+from autoseg.data.flip_pairs import found_pairs, pairs_line, resolved_pairs
 from autoseg.data.loading.cache import keep_samples
 from autoseg.engine.checkpoint import Kind, has_checkpoint, load_last
 from autoseg.engine.config import AnyConfig, Config
@@ -63,7 +63,9 @@ def settle(
     Raises: ConfigError: the settings given now differ from them.
     """
     named = sources.set_by_user(wanted.kind)
-    chosen, said = _with_flip_pairs(wanted, run)
+    if run is not None and run.config(type(wanted)).data.label_names is None:  # of an earlier version
+        wanted = wanted.model_copy(update={"data": wanted.data.model_copy(update={"label_names": None})})
+    chosen, said = _with_flip_pairs(wanted, run, sources)
     if run is not None:  # it has its schedule already
         named |= {*TrainingConfig.model_fields, *SearchSchedule.model_fields}
     train = open_dataset(wanted.data, "train")
@@ -85,14 +87,21 @@ def settle(
     return settings, said + reasons, train if guided.data == wanted.data else None
 
 
-def _with_flip_pairs(wanted: Config, run: Run | None) -> tuple[Config, list[str]]:
+def _with_flip_pairs(wanted: Config, run: Run | None, sources: Sources) -> tuple[Config, list[str]]:
     """Settings with the classes that mirroring swaps, and what to say of them. run: one to resume.
 
-    Where nothing is set, it keeps what it has: runs of earlier versions swap nothing.
+    Where nothing is set, it keeps what it has: runs of earlier versions swap nothing. Pairs of the run whose schedule
+    is taken over (`--match-cost`) are not those of other classes.
     Raises: ConfigError: `augment.flip_pairs` does not fit the classes.
     """
     augment = wanted.schedule.augment
-    pairs = resolved_pairs(augment.flip_pairs, wanted.data, f"{wanted.kind}.augment.flip_pairs")
+    by_user = merge({}, sources.file, sources.overrides).get(wanted.kind) or {}
+    try:
+        pairs = resolved_pairs(augment.flip_pairs, wanted.data, f"{wanted.kind}.augment.flip_pairs")
+    except ConfigError as reason:
+        if reason.code != "unknown-class" or "flip_pairs" in (by_user.get("augment") or {}):
+            raise
+        pairs = found_pairs(wanted.data)
     if run is not None and augment.flip_pairs is None:
         pairs = run.config(type(wanted)).schedule.augment.flip_pairs
     augment = augment.model_copy(update={"flip_pairs": pairs})

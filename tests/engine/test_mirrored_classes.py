@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 import torch
-from helpers.tiny_runs import SETTINGS, assert_same_run, call, write_config
+from helpers.tiny_runs import RETRAIN, SETTINGS, assert_same_run, call, write_config
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -29,6 +29,9 @@ from autoseg.engine.search import SearchTask
 from autoseg.files import read_yaml, to_yaml
 from autoseg.network import for_inference
 from autoseg.network.base import SegmentationNetwork
+from autoseg.setup.settings import retrain_config, retrain_sources
+from autoseg.setup.start import settle
+from autoseg.zoo.match_cost import cost_target
 
 CPU = torch.device("cpu")
 CLASSES = ("background", "left disc", "square", "right disc", "striped", "LeftPebble", "RightPebble")
@@ -303,3 +306,32 @@ def test_swapping_changes_what_is_learned(sided: Path, tmp_path: Path) -> None:
     )
     assert [row["kind"] for row in one] == [row["kind"] for row in other]
     assert any(a["loss"] != b["loss"] for a, b in zip(one, other, strict=True) if a["kind"] == "train")
+
+
+@pytest.mark.parametrize("names", [("a", "left b", "c", "right b", "d", "e", "f"), tuple("abcdefg")])
+def test_the_pairs_of_a_run_whose_cost_is_matched_are_not_those_of_other_classes(
+    sided: Path, names: tuple[str, ...]
+) -> None:
+    match = cost_target(sided)
+    assert match.retrain["augment"]["flip_pairs"] == PAIRS
+    given = {**RETRAIN["data"], "classes": list(names)}
+    sources = retrain_sources("unet", given, match=match)
+    settings, said, _ = settle(retrain_config(sources, match), sources, False, None)
+    pairs = (("left b", "right b"),) if "left b" in names else None
+    assert settings.retrain.augment.flip_pairs == pairs
+    assert any("swap 1 pair of classes: left b and right b (by their names" in line for line in said) == bool(pairs)
+    own = retrain_sources("unet", given, match=match, overrides={"retrain": {"augment": {"flip_pairs": PAIRS}}})
+    with pytest.raises(autoseg.AutosegError, match="the data has no class 'left disc'"):
+        settle(retrain_config(own, match), own, False, None)
+
+
+def test_evaluate_and_predict_say_what_they_swap(
+    sided: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "a.png")
+    for flip in ([], ["--flip"]):
+        capsys.readouterr()
+        call("evaluate", sided, "--out", tmp_path / f"{len(flip)}.json", *flip)
+        assert (LINE in capsys.readouterr().err.splitlines()) == bool(flip)
+        call("predict", sided, tmp_path / "a.png", "--out", tmp_path / f"out{len(flip)}", *flip)
+        assert (LINE in capsys.readouterr().err.splitlines()) == bool(flip)

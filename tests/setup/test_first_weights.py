@@ -27,6 +27,7 @@ from PIL import Image
 
 from autoseg.cli.main import run
 from autoseg.config.base import merge, parse
+from autoseg.config.data import SplitConfig
 from autoseg.data.dataset import open_dataset
 from autoseg.engine.config import RetrainConfig
 from autoseg.engine.predict import load_network
@@ -283,3 +284,15 @@ def test_other_files_are_no_own_weights(old: Path, searched: Path, tmp_path: Pat
     assert found.file == old / "checkpoints/best.pt"
     with raises_code(RunError, "run-kind-differs", searched):
         own_weights(str(searched / "checkpoints/last.pt"))
+
+
+def test_weights_for_the_same_channels_in_another_order_are_refused(old: Path) -> None:
+    own = own_weights(str(old))
+    assert own is not None
+    place = SplitConfig(images=".", masks="masks", channel_files=("red/*", "green/*", "nir/*"))
+    trained = own.config.data.model_copy(update={"splits": {"train": place}})
+    own = own._replace(config=own.config.model_copy(update={"data": trained}))
+    own.check_channels(trained)
+    turned = place.model_copy(update={"channel_files": ("nir/*", "red/*", "green/*")})
+    with raises_code(CheckpointError, "channels-differ", "red, green, nir", "in the order nir, red, green"):
+        own.check_channels(trained.model_copy(update={"splits": {"train": turned}}))

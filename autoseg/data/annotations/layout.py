@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,22 @@ from autoseg.config.data import SplitConfig
 from autoseg.data.annotations.folder import Folder
 from autoseg.data.annotations.masks import ALL, Painted, annotations_in, find_annotations
 from autoseg.data.discovery.channels import differ_in_band
-from autoseg.data.discovery.folder_layouts import SPLITS, Folders, FoundLayout, find_folder, with_validation
+from autoseg.data.discovery.folder_layouts import (
+    SPLITS,
+    Folders,
+    FoundLayout,
+    find_folder,
+    split_of,
+    with_validation,
+)
 from autoseg.data.discovery.label_names import plain_name
 from autoseg.data.discovery.lists import read_list
 from autoseg.data.discovery.pairs import index_files, match_names
 from autoseg.data.io.colour_tables import is_ignored
 from autoseg.data.io.images import read_image
 from autoseg.data.io.masks import read_mask
-from autoseg.data.io.opening import read_header
+from autoseg.data.io.opening import is_hidden, read_header
+from autoseg.data.wording import first_of
 from autoseg.errors import DataError
 
 IGNORE_LABEL = 255
@@ -80,6 +89,37 @@ def _left_aside(root: Path) -> list[str]:
     if beside is None:
         return []
     return [f"masks are read, and not the {beside.title} beside them (data.layout: {beside.layout} reads these)"]
+
+
+def unread_folders(root: Path, splits: Mapping[str, SplitConfig]) -> list[str]:
+    """A line on folders beside those of images, with files of the same names, which are not read; none without any."""
+    used = {Path(one).as_posix() for place in splits.values() for one in (place.images, place.masks) if one}
+    alone = [place for place in splits.values() if place.images and not (place.list or place.channel_files)]
+    own = dict.fromkeys(Path(str(place.images)).as_posix() for place in alone)
+    unread: dict[str, None] = {}
+    for images in own:
+        files = index_files(root, images)
+        for folder in _beside(root, images):
+            matches = match_names(files, index_files(root, folder)) if folder not in used else {}
+            if 2 * sum(map(bool, matches.values())) >= len(files) > 0:
+                unread[folder] = None
+    if not unread:
+        return []
+    return [
+        f"not read, though the files have names as in {first_of([*own], 4)}: {first_of([*unread], 6)} (channel_files in"
+        " data.splits reads several folders as the channels of an image)"
+    ]
+
+
+def _beside(root: Path, folder: str) -> Iterator[str]:
+    """The folders whose path differs from `folder`'s in one part, and not in the split."""
+    parts = Path(folder).parts
+    for place, part in enumerate(parts if "*" not in folder else ()):
+        home = root.joinpath(*parts[:place])
+        for name in sorted(os.listdir(home)):
+            other = Path(*parts[:place], name, *parts[place + 1 :])
+            if name != part and not is_hidden(name) and split_of(name) == split_of(part) and (root / other).is_dir():
+                yield other.as_posix()
 
 
 def _needs_folders(root: Path, splits: Mapping[str, SplitConfig]) -> bool:
@@ -174,6 +214,8 @@ def layout_of(painted: Painted, own: Sequence[str] | None = None) -> FoundLayout
     said = [f"{painted.title}: {painted.order}", *painted.said]
     where = f"class {BACKGROUND!r}" if empty != IGNORE_LABEL else "ignored"
     said.append(f"pixels in no region ({painted.pixels[0] / max(1, sum(painted.pixels)):.1%}) are {where}")
-    return FoundLayout(
-        painted.layout, with_validation(splits), tuple(classes), {0: empty, **label_map}, IGNORE_LABEL, said=tuple(said)
+    labels = {0: empty, **label_map}
+    layout = FoundLayout(
+        painted.layout, with_validation(splits), tuple(classes), labels, IGNORE_LABEL, said=tuple(said)
     )
+    return layout._replace(label_names=painted.names)

@@ -10,12 +10,15 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from autoseg.config.data import SplitConfig
+from autoseg.config.data import DataConfig, SplitConfig
 from autoseg.data.discovery.pairs import Index, image_files, images_and_masks, index_files, masks_of, match_names
+from autoseg.data.io.opening import read_header
 from autoseg.data.io.reading import read_text
+from autoseg.data.wording import counted, first_of
 from autoseg.errors import DataError
 from autoseg.files import parse_json
 
@@ -40,6 +43,9 @@ def with_channel_files(root: Path, splits: Mapping[str, SplitConfig]) -> tuple[d
         changed |= {
             split: changed[split].model_copy(update={"channel_files": ordered}) for split, own in found.items() if own
         }
+    for split, place in changed.items():
+        if split in found and len(place.channel_files or ()) < 2:
+            _refuse_lacking(root, place)
     several = dict.fromkeys(place.channel_files for place in changed.values() if len(place.channel_files or ()) > 1)
     return changed, tuple(_said(files, names) for files in several if files)
 
@@ -116,6 +122,27 @@ def _ordered(
     return tuple(ordered), names
 
 
+def _refuse_lacking(root: Path, place: SplitConfig) -> None:
+    """Raises: DataError: no image, of one file each, has the several channels that nnU-Net's dataset.json names."""
+    names = _channel_names(root, (root / str(place.images)).parent) if place.images and not place.list else []
+    if len(names) < 2:
+        return
+    found: dict[int, Path] = {}
+    for name, paths in index_files(root, str(place.images)).items():
+        if not name.endswith("_0000"):
+            return
+        with suppress(DataError):  # a fault of its own
+            found.setdefault(read_header(paths[0]).channels, paths[0])
+    if found and len(names) not in found:
+        channels, path = next(iter(found.items()))
+        raise DataError(
+            f"dataset.json names {len(names)} channels ({first_of(names, 4)}), but {path} has"
+            f" {counted(channels, 'channel')} and no other file beside it; add the files of the other channels, or"
+            " correct dataset.json",
+            code="channels-unclear",
+        )
+
+
 def differ_in_band(folders: Iterable[str]) -> bool:
     """Whether names of folders differ in a word for a band alone: `train_red`, `train_nir`."""
     forms = [_FOLDER.fullmatch(folder) for folder in folders]
@@ -139,6 +166,24 @@ def _of_folders(root: Path, place: SplitConfig) -> SplitConfig | None:
     return place.model_copy(update=changes)
 
 
+def channel_words(config: DataConfig) -> tuple[str, ...]:
+    """What the names of an image's files say of its channels, such as `red` and `nir`; nothing if it is one file."""
+    places = [place.channel_files or () for place in (config.splits or {}).values()]
+    return tuple(_word(pattern) for pattern in next((files for files in places if len(files) > 1), ()))
+
+
+def in_order(config: DataConfig, words: Sequence[str]) -> dict[str, SplitConfig]:
+    """The splits with the files of each image in the order of `words`, which are those of `config` in another order."""
+    return {
+        split: place.model_copy(
+            update={"channel_files": tuple(sorted(place.channel_files, key=lambda one: words.index(_word(one))))}
+        )
+        if place.channel_files
+        else place
+        for split, place in (config.splits or {}).items()
+    }
+
+
 def _in_folder(folder: str, home: Path, files: Index) -> tuple[str, set[str]]:
     """The pattern of a band's files, whose names may begin or end with its word; and what `*` stands for."""
     word, place = str(_FOLDER.sub(r"\2", folder)), Path(folder).relative_to(home).as_posix()
@@ -152,10 +197,15 @@ def _in_folder(folder: str, home: Path, files: Index) -> tuple[str, set[str]]:
 
 def _place(pattern: str) -> tuple[int, int, str]:
     """By what patterns are ordered: the bare name, numbers, words for bands."""
-    word = pattern.strip("*_-").lower()
+    word = _word(pattern)
     if number := re.fullmatch(r"b?(\d+)a?", word):
         return 1, int(number[1]), word
     return (2, BANDS.index(word), "") if word in BANDS else (0, 0, word)
+
+
+def _word(pattern: str) -> str:
+    """The word for a channel in `*_red`, `red/*` or `red/*_red`."""
+    return pattern.partition("/")[0].strip("*_-").lower() or pattern.strip("*/_-").lower()
 
 
 def _channel_names(*folders: Path) -> list[str]:
@@ -164,6 +214,8 @@ def _channel_names(*folders: Path) -> list[str]:
         try:
             content = parse_json(read_text(folder / "dataset.json"))
             found = content.get("channel_names") or content.get("modality") or {}
+            if all(isinstance(number, int) for number in found.values()):  # name -> number
+                found = {str(number): name for name, number in found.items()}
             return [str(found[str(number)]) for number in range(len(found))]
         except (OSError, ValueError, AttributeError, KeyError, TypeError):
             continue

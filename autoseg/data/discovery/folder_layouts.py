@@ -86,6 +86,8 @@ class FoundLayout(NamedTuple):
     """What to say of it, a line each."""
     sure: bool = False
     """Whether a file of the data set tells the classes."""
+    label_names: tuple[str, ...] | None = None
+    """The names of annotations, whose labels are 1, 2, ..."""
     ties: Mapping[str, Sequence[Folders]] = {}
     """Split -> folders of images and masks that fit as well as each other, the chosen ones first."""
 

@@ -47,6 +47,7 @@ LOSSY = ("JPEG", "MPO", "WEBP")
 ORIENTATION = 0x0112
 """The EXIF and TIFF tag that says how an image is turned for viewing: 1 is as stored."""
 
+_EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "bool", "uint8")
 _GREY = ("1", "L", "LA", "F", *GREY_16)
 _BITS = {"1": 1, "F": 32, "I": 32}
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
@@ -77,6 +78,11 @@ class Header(NamedTuple):
     """(H, W) as stored."""
     orientation: int = 1
     """How it is turned for viewing, 1 to 8: EXIF 2.32, table of the tag Orientation."""
+
+    @property
+    def has_8_bits(self) -> bool:
+        """Whether a file of an image of several has values of 8 bits or fewer."""
+        return not {*_EIGHT_BITS}.isdisjoint(mode.rpartition(" ")[2] for mode in self.mode.split("+"))
 
     @property
     def upright_size(self) -> tuple[int, int]:

@@ -77,3 +77,25 @@ def test_names_that_change_places_stop_the_run(tmp_path: Path) -> None:
     write(tmp_path / "data", swap)
     with pytest.raises(DataError, match="no longer fit"):
         open_dataset(config, "train")
+
+
+def rename(content: dict, old: str, new: str) -> None:
+    next(one for one in content["categories"] if one["name"] == old)["name"] = new
+
+
+@pytest.mark.parametrize(("old", "new"), [("cat", "cow"), ("dog", "zebra")])
+def test_a_class_that_was_merged_and_gets_another_name_stops_the_run(old: str, new: str, tmp_path: Path) -> None:
+    write(tmp_path / "data", lambda content: None)
+    merged = {"classes": ("background", "animal"), "label_map": {0: 0, 1: 1, 2: 1}}
+    config = resolve(DataConfig(root=str(tmp_path / "data"), **merged))
+    assert config.label_names == ("cat", "dog")
+    assert np.unique(open_dataset(config, "train").load(0).mask).tolist() == [0, 1]
+    write(tmp_path / "data", lambda content: rename(content, old, new))
+    with pytest.raises(DataError, match=f"first '{new}'") as error:
+        open_dataset(config, "train")
+    assert error.value.code == "names-changed"
+    given = DataConfig(root=str(tmp_path / "data"), label_names=("cat", "dog"), **merged)
+    with pytest.raises(DataError, match=f"first '{new}'"):
+        resolve(given)
+    before = config.model_copy(update={"label_names": None})  # of an earlier version
+    assert len(open_dataset(before, "train")) > 0

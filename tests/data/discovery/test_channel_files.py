@@ -22,6 +22,7 @@ from autoseg.data.io.images import read_image
 from autoseg.data.io.opening import read_header
 from autoseg.data.loading.cache import fingerprint
 from autoseg.errors import ConfigError, DataError
+from autoseg.setup.other_data import data_for_run
 from data.meant.build import blocks, colours, grey, save, save_tiff
 
 STEMS = [f"case_{number:03}" for number in range(5)]
@@ -108,6 +109,83 @@ def test_one_file_of_nnunet_is_an_image_of_its_own(tmp_path: Path, bands: int, n
     assert config.channels == bands
     expected = grey(10)[:, :, None] if bands == 1 else colours(10)
     assert np.array_equal(image_of(config, "case_001_0000"), expected)
+
+
+@pytest.mark.parametrize(("bands", "names"), [(1, 2), (1, 4), (3, 2), (3, 4)])
+def test_channels_that_dataset_json_names_and_no_file_has(tmp_path: Path, bands: int, names: int) -> None:
+    nnunet(tmp_path, 1, bands, names)
+    code, text = code_of(tmp_path)
+    assert code == "channels-unclear"
+    assert f"names {names} channels (T0, T1" in text
+    assert "_0000.png has " in text
+
+
+def test_dataset_json_may_number_the_names(tmp_path: Path) -> None:
+    nnunet(tmp_path, 2)
+    (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": {"T2": 1, "T1": 0}}))
+    _, said = read(tmp_path)
+    assert any(line.endswith("follow each other so: *_0000 (T1), *_0001 (T2)") for line in said), said
+
+
+def test_a_band_that_a_file_of_several_calls_alpha_stops(tmp_path: Path) -> None:
+    write_set(tmp_path, ["images/{}_0000.png", "images/{}_0001.png"], "masks/{}.png")
+    for number, stem in enumerate(STEMS):
+        (tmp_path / f"images/{stem}_0001.png").unlink()
+        four = np.dstack([colours(number), grey(number)])
+        save_tiff(tmp_path / f"images/{stem}_0001.tif", four, photometric="rgb", extrasamples=["unassalpha"])
+    code, text = code_of(tmp_path)
+    assert code == "channels-unclear"
+    assert "save it as a file of its own" in text
+    assert text.endswith("else set data.channels: 4")
+    config, _ = read(tmp_path, channels=4)
+    assert np.array_equal(image_of(config, STEMS[2]), np.dstack([grey(20), colours(2)]))
+
+
+def test_files_of_8_bits_beside_16_are_said(tmp_path: Path) -> None:
+    write_set(tmp_path, ["images/{}_0000.png", "images/{}_0001.png"], "masks/{}.png")
+    line = "files of 8 bits beside files of 16"
+    assert not any(line in said for said in read(tmp_path)[1])
+    for number, stem in enumerate(STEMS):
+        save(tmp_path / f"images/{stem}_0001.png", grey(number).astype(np.uint16) * 200)
+    config, said = read(tmp_path)
+    assert config.pixel_type == "uint16"
+    assert any(line in one for one in said), said
+    assert not any(line in one for one in read(tmp_path, pixel_type="uint8")[1])
+
+
+@pytest.mark.parametrize(
+    ("folders", "unread"),
+    [
+        (["rgb/{}.png", "depth/{}.png", "infrared/{}.png"], "depth, infrared"),
+        (["images/rgb/{}.png", "images/height/{}.png"], "images/height"),
+        (["rgb/{}_rgb.png", "depth/{}_depth.png"], "depth"),
+        (["rgb/{}.png", "red/{}.png", "nir/{}.png"], "nir, red"),
+    ],
+)
+def test_folders_beside_the_images_that_are_not_read_are_said(tmp_path: Path, folders: list[str], unread: str) -> None:
+    write_set(tmp_path, folders, "masks/{}.png")
+    _, said = read(tmp_path)
+    assert [f": {unread} (channel_files" in line for line in said if "not read" in line] == [True], said
+
+
+def test_other_folders_are_not_taken_for_more_channels(tmp_path: Path) -> None:
+    write_set(tmp_path, ["images/{}.png"], "masks/{}.png")
+    for stem in ("other", *STEMS[:2]):  # fewer than half of the names
+        save(tmp_path / "previews" / f"{stem}.png", grey(3))
+    assert not any("not read" in line for line in read(tmp_path)[1])
+
+
+def test_other_data_has_its_channels_in_the_networks_order(tmp_path: Path) -> None:
+    write_set(tmp_path, ["red/{}.png", "nir/{}.png"], "masks/{}.png")
+    turned = {"images": ".", "masks": "masks", "channel_files": ["nir/*", "red/*"]}
+    own, _ = read(tmp_path, splits={"train": turned, "val": turned})
+    said: list[str] = []
+    other = data_for_run(own, tmp_path, say=said.append)
+    assert np.array_equal(image_of(other, STEMS[1]), stacked(1, 2)[:, :, ::-1])
+    assert "data: channels are read in the network's order: nir, red" in said
+    write_set(tmp_path / "other", ["images/{}_0000.png", "images/{}_0001.png"], "masks/{}.png")
+    data_for_run(own, tmp_path / "other", say=said.append)
+    assert "trained on the channels nir, red; the data has, in this order, 0000, 0001" in said[-1]
 
 
 @pytest.mark.parametrize(
