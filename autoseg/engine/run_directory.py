@@ -13,7 +13,7 @@ from typing import Any
 from autoseg.config.base import Model, Settings, merge, parse
 from autoseg.engine.run_lock import LOCK, RunLock, is_alive
 from autoseg.errors import RunError
-from autoseg.files import parse_json, read_yaml, to_yaml, user_path, write_text
+from autoseg.files import flush_folder, parse_json, read_yaml, to_yaml, user_path, write_text
 
 _log = logging.getLogger(__name__)
 LEFTOVERS = ".*.tmp"
@@ -42,6 +42,7 @@ class Run:
         refuse_used(run.path)
         try:
             run.path.mkdir(parents=True, exist_ok=True)
+            flush_folder(run.path.parent)
             run.hold()
             refuse_used(run.path)  # another process may have been there just now
             write_text(run.config_path, to_yaml(config.to_dict()))  # first: with it, the run can be resumed
@@ -116,10 +117,11 @@ class Run:
 
         if (size := self.metrics_size()) < metrics_bytes:
             _log.warning(f"{self.metrics_path} has lost rows: {size:,} bytes are left of {metrics_bytes:,}")
-        if self.metrics_path.exists():
-            with self.metrics_path.open("r+b") as file:
-                whole = file.read(metrics_bytes).rfind(b"\n") + 1
-                file.truncate(whole)
+        with self.metrics_path.open("a+b") as file:
+            file.seek(0)
+            whole = file.read(metrics_bytes).rfind(b"\n") + 1
+            file.truncate(whole)
+        flush_folder(self.path)  # a new file has its name on the disk before a checkpoint counts its rows
         # TensorBoard drops this step and what follows
         self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
 

@@ -142,12 +142,11 @@ class SearchTask:
 
     def end_epoch(self, run: Run, epoch: int) -> None:
         """Write the architecture's probabilities after this epoch to arch/."""
-        folder = run.path / "arch"
-        folder.mkdir(exist_ok=True)
-        self.supernet.arch.snapshot().save(folder / f"epoch_{epoch:04d}.npz")
+        self.supernet.arch.snapshot().save(run.path / "arch" / f"epoch_{epoch:04d}.npz")
 
     def begin(self, run: Run) -> None:
-        """Write split.yaml: the names of the images in trainA and trainB."""
+        """Make arch/ and write split.yaml: the names of the images in trainA and trainB."""
+        (run.path / "arch").mkdir(exist_ok=True)
         halves = {"train_a": self.indices_a, "train_b": self.indices_b}
         names = {half: [self.train_set.names[index] for index in indices] for half, indices in halves.items()}
         write_text(run.path / "split.yaml", to_yaml(names))

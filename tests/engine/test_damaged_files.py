@@ -147,7 +147,9 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     fsync, rename = os.fsync, Path.replace
 
     def noted_fsync(file: int) -> None:
-        found.append("flush " + Path(f"/proc/self/fd/{file}").resolve().name.replace(str(os.getpid()), "P"))
+        path = Path(f"/proc/self/fd/{file}").resolve()
+        names = ["", *sorted(os.listdir(path))] if path.name == "run" else []
+        found.append("flush " + path.name.replace(str(os.getpid()), "P") + " ".join(names))
         fsync(file)
 
     def noted_replace(self: Path, target: Path) -> Path:
@@ -171,6 +173,9 @@ def test_metrics_are_on_the_disk_before_the_checkpoint_that_counts_them(tmp_path
         tmp_path / "c.yaml", SEARCH, {"search": {"epochs": 1, "arch_start_epoch": 0, "keep_checkpoints": 1}}
     )
     call("search", "--config", config, "--out", tmp_path / "run")
+    names = next(event for event in reversed(events[: events.index("rename to last.pt")]) if "flush run" in event)
+    assert {"arch", "checkpoints", "config.yaml", "metrics.jsonl"} <= {*names.split()}
+    events[:] = [" ".join(event.split()[:2]) if event.startswith("flush") else event for event in events]
     saves = [number for number, event in enumerate(events) if event == "rename to last.pt"]
     assert len(saves) == 4, "after each of the 4 steps"
     for number in saves:
