@@ -57,13 +57,13 @@ NAMES = 64
 
 # --- architectures ----------------------------------------------------------------------------------------------------
 
-LAYERS = 1024
+LAYERS = 256
 ARROWS = 16_384
 BLOCKS, EDGES = 64, 64
 """Blocks of a genotype's cell, and edges of a block."""
 STEM = 64
 RATES = 64
-OPERATIONS = 20_000
+OPERATIONS = 2_000
 """Operations of a discrete network: edges in all its layers."""
 CANDIDATES = 150_000
 """Operations that compete in a supernet: arrows into cells, times edges, times operations."""

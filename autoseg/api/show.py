@@ -28,6 +28,8 @@ from autoseg.zoo.schema import Architecture, FixedNetwork
 
 SUPERNET_SIZE = (321, 321)
 """The crop of Auto-DeepLab's search."""
+COUNTED = 30_000
+"""Most candidates of a space whose cost is counted: twice those of Auto-DeepLab's. Counting more takes a minute."""
 NETWORK_SIZE = (1025, 2049)
 """The size of Cityscapes' images, at which papers count multiply-adds."""
 
@@ -109,13 +111,18 @@ def _plain(value: Any) -> str:
 
 
 def _describe_space(space: SearchSpace, num_classes: int, size: tuple[int, int]) -> dict[str, str]:
-    cost = count_cost(lambda: build_supernet(space, num_classes), size)
+    supernet = f"not counted, as it has {space.candidates:,} candidates (more than {COUNTED:,})"
+    if space.candidates <= COUNTED:
+        cost = count_cost(lambda: build_supernet(space, num_classes), size)
+        supernet = (
+            f"{cost.parameters / 1e6:.2f}M parameters, {_multiply_adds(cost.multiply_adds)} at {size[0]}x{size[1]}"
+            f" with {num_classes} classes"
+        )
     return {
         "space": space.name,
         "description": space.description,
         **describe_levels(space),
-        "supernet": f"{cost.parameters / 1e6:.2f}M parameters, {_multiply_adds(cost.multiply_adds)} at"
-        f" {size[0]}x{size[1]} with {num_classes} classes",
+        "supernet": supernet,
         **_decoding(space),
         **_relaxation(space),
     }
@@ -131,7 +138,7 @@ def describe_levels(space: SearchSpace) -> dict[str, str]:
     return {
         "layers": f"{space.network.layers}, strides {' '.join(map(str, trellis.strides))}{ways}",
         "nodes": f"{len(trellis.nodes)} with a cell, {len(trellis.arrows)} arrows",
-        "paths": f"{trellis.count_paths():,}",
+        "paths": f"{paths:,}" if (paths := trellis.count_paths()) < 10**15 else f"{paths:.3g}",
         "cell": f"{cell.blocks} blocks, {len(space.topology.edges)} edges, {len(cell.operations)} operations{two}",
         "cells": f"{cells**space.cells:.3g} discrete ones" + (", pairs of two" if two else ""),
         "operations": " ".join(cell.operations),

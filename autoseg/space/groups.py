@@ -48,7 +48,7 @@ class CellSpec(Settings):
 class NetworkSpec(Settings):
     """The network level: layers of cells at several strides, and the moves that are legal between them."""
 
-    layers: Annotated[Whole, Field(ge=2, le=256)] = 12
+    layers: Annotated[Whole, Field(ge=2, le=limits.LAYERS)] = 12
     strides: Annotated[tuple[Positive, ...], Field(max_length=limits.STEM)] = (4, 8, 16, 32)
     filter_multiplier: Positive = 8
     """F: the filters of a block at the smallest stride; doubled at each further one."""

@@ -114,13 +114,18 @@ class SearchSpace(ArchitectureFile):
     decoding: groups.DecodingSpec = groups.DecodingSpec()
     relaxation: groups.RelaxationSpec = groups.RelaxationSpec()
 
+    @property
+    def candidates(self) -> int:
+        """Number of operations that compete in the supernet: arrows into cells, times edges, times operations."""
+        return len(self.trellis.arrows) * len(self.topology.edges) * len(self.cell.operations)
+
     @model_validator(mode="after")
     def _whole_is_limited(self) -> SearchSpace:
-        arrows, edges, operations = len(self.trellis.arrows), len(self.topology.edges), len(self.cell.operations)
-        if (whole := arrows * edges * operations) > limits.CANDIDATES:
+        if (whole := self.candidates) > limits.CANDIDATES:
             raise ValueError(
-                f"{arrows:,} arrows with {edges} edges of {operations} operations make {whole:,} candidates, but at"
-                f" most {limits.CANDIDATES:,} are built; take fewer layers, blocks or operations"
+                f"{len(self.trellis.arrows):,} arrows with {len(self.topology.edges)} edges of"
+                f" {len(self.cell.operations)} operations make {whole:,} candidates, but at most {limits.CANDIDATES:,}"
+                " are built; take fewer layers, blocks or operations"
             )
         return self
 

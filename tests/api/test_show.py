@@ -95,3 +95,14 @@ def test_a_space_and_a_retrained_network(retrained: Path, tmp_path: Path) -> Non
     assert config["data"]["num_classes"] == 7
     assert network["network"].startswith(f"{parameters / 1e6:.2f}M parameters ({parameters:,})")
     assert network["field of view"] == "the whole image"  # ASPP pools it
+
+
+def test_the_cost_of_a_space_of_very_many_candidates_is_not_counted(tmp_path: Path) -> None:
+    operations = ["none", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5"]
+    space = open_space(
+        "large", cell={"blocks": 2, "operations": operations}, network={"layers": 256, "strides": [2, 4, 8, 16]}
+    )
+    (found,) = describe(write_config(tmp_path / "s.yaml", space.to_dict()))
+    arrows = len(space.trellis.arrows)
+    assert found["supernet"] == f"not counted, as it has {arrows * 5 * 6:,} candidates (more than 30,000)"
+    assert found["paths"] == f"{space.trellis.count_paths():.3g}"

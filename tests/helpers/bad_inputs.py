@@ -498,6 +498,7 @@ def list_and_annotation_cases() -> dict[str, Case]:
         "zero.txt": ("a\0b\n", "list-line-invalid"),
         "long.txt": ("x" * 5000 + "\n", "list-line-invalid"),
         "user.txt": ("~nosuchuser/x.png\n", "listed-file-missing"),
+        "accents.txt": ("\u00ff" * 120 + ".png\n", "listed-file-missing"),  # short enough with the accents composed
         "surrogate.txt": ("a\udcffb.png\n", "listed-file-missing"),
         "digits.csv": (f"{DIGITS},a.png\n", "list-line-invalid"),
     }

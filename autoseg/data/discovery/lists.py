@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -77,7 +78,7 @@ def find_listed(root: Path, name: str) -> Path:
     """
     names = [name, name.lstrip("/")] if name.startswith("/") else [name]
     paths = [root / unicodedata.normalize(form, one) for one in names for form in ("NFC", "NFD")]
-    return next((path for path in paths if path.exists()), paths[0])
+    return next((path for path in paths if os.path.exists(path)), paths[0])  # false of names that are too long
 
 
 def _entry(line: str) -> tuple[str, ...]:
