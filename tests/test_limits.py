@@ -211,7 +211,7 @@ def test_the_limits_are_those_of_the_documentation() -> None:
 )
 def test_the_whole_of_a_genotype(changes: dict[str, Any], legal: bool) -> None:
     data = {**GENOTYPE, "cell": changes["cell"], "network": {"strides": changes["strides"], "filter_multiplier": 4}}
-    with contextlib.nullcontext() if legal else raises_code(GenotypeError, "setting-invalid", "21,000 operations"):
+    with contextlib.nullcontext() if legal else raises_code(GenotypeError, "setting-invalid", "4,200 operations"):
         assert Genotype.parse(data).layers == 200
 
 
