@@ -31,13 +31,22 @@ def _is_number(value: object) -> bool:
     return value is None or (isinstance(value, int | float) and abs(value) <= limits.FACTOR)
 
 
+def _are_counts(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_is_count, value.values()))
+
+
 FIELDS: Mapping[str, Callable[[object], bool]] = {
     "architecture": lambda value: isinstance(value, dict),
     "state": lambda value: isinstance(value, dict),
-    **dict.fromkeys(("epoch", "step_in_epoch", "metrics_bytes"), _is_count),
+    **dict.fromkeys(("epoch", "step_in_epoch", "metrics_bytes", "returns"), _is_count),
     **dict.fromkeys(("best_miou", "seconds"), _is_number),
+    **dict.fromkeys(("skipped", "in_a_row"), _are_counts),
 }
 """What every checkpoint has, and whether a value of it is right."""
+ADDED: Mapping[str, Any] = {"returns": 0, "skipped": {}, "in_a_row": {}}
+"""What checkpoints of earlier versions lack, and what it was then."""
+LAST, EPOCH = "last.pt", "epoch.pt"
+"""The last checkpoint, and that of the end of the last good epoch, to which a run goes back that diverges."""
 Kind = Literal["search", "retrain"]
 
 
@@ -65,11 +74,16 @@ def _keep_earlier(path: Path, keep: int) -> None:
         if newer.is_file():
             newer.replace(older)
     if names and path.is_file():
-        names[0].unlink(missing_ok=True)
-        try:
-            os.link(path, names[0])
-        except OSError:  # a file system without links
-            shutil.copyfile(path, names[0])
+        keep_as(path, names[0])
+
+
+def keep_as(path: Path, other: Path) -> None:
+    """Give a checkpoint a second name, which stays with it when a new one takes the first."""
+    other.unlink(missing_ok=True)
+    try:
+        os.link(path, other)
+    except OSError:  # a file system without links
+        shutil.copyfile(path, other)
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -82,18 +96,20 @@ def earlier(path: Path, keep: int) -> list[Path]:
     return [path.with_name(f"{path.stem}.{number}{path.suffix}") for number in range(1, keep)]
 
 
-def load_last(folder: Path, kind: Kind, architecture: Mapping[str, Any], keep: int) -> tuple[Path, dict[str, Any]]:
-    """The last checkpoint of a run that is not damaged, and its file.
+def load_last(
+    folder: Path, kind: Kind, architecture: Mapping[str, Any], keep: int, first: str = LAST
+) -> tuple[Path, dict[str, Any]]:
+    """The last checkpoint of a run that is not damaged, and its file. first: the name to try first.
 
-    Raises: CheckpointError: as `load_checkpoint`, of the last one, if none can be read.
+    Raises: CheckpointError: as `load_checkpoint`, of the first one, if none can be read.
     """
-    last = folder / "last.pt"
     try:
-        return last, load_checkpoint(last, kind, architecture)
+        return folder / first, load_checkpoint(folder / first, kind, architecture)
     except CheckpointError as reason:
         if reason.code not in ("checkpoint-damaged", "checkpoint-missing"):
             raise
-        for path in earlier(last, keep):
+        last = folder / LAST
+        for path in ([last] if first != LAST else []) + earlier(last, keep):
             with contextlib.suppress(CheckpointError):
                 found = path, load_checkpoint(path, kind, architecture)
                 _log.warning(f"{reason}: going on from {path.name}, the one before")
@@ -114,6 +130,7 @@ def load_checkpoint(path: Path, kind: Kind, architecture: Mapping[str, Any]) -> 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch warns of a plain pickle; the error below is enough
             payload = torch.load(path, map_location="cpu", weights_only=True)
+            payload = ADDED | payload if isinstance(payload, dict) else payload
     except Exception as reason:  # a damaged file makes PyTorch and zipfile raise nearly anything
         raise CheckpointError(
             f"{path} is no readable checkpoint ({one_line(reason)[:100]}); use another", code="checkpoint-damaged"

@@ -21,6 +21,8 @@ LEFTOVERS = ".*.tmp"
 
 DIVERGED = "diverged"
 """The kind of the row in metrics.jsonl that ends a run whose loss was no longer finite."""
+RETURNED = "returned"
+"""The kind of the row of a run that went back to the end of an epoch, with a lower learning rate."""
 
 
 class Run:
@@ -120,6 +122,8 @@ class Run:
             with self.metrics_path.open("r+b") as file:
                 whole = file.read(metrics_bytes).rfind(b"\n") + 1
                 file.truncate(whole)
+        if self._board is not None:
+            self._board.close()
         # TensorBoard drops this step and what follows
         self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
 
