@@ -15,8 +15,9 @@ from typing import Any, Literal
 import torch
 
 from autoseg import limits
+from autoseg.config.base import differences
 from autoseg.errors import CheckpointError
-from autoseg.files import check_members, is_intact, one_line, seal, write_atomically
+from autoseg.files import check_members, cut, is_intact, one_line, seal, write_atomically
 
 _log = logging.getLogger(__name__)
 
@@ -41,9 +42,10 @@ FIELDS: Mapping[str, Callable[[object], bool]] = {
     **dict.fromkeys(("epoch", "step_in_epoch", "metrics_bytes", "returns"), _is_count),
     **dict.fromkeys(("best_miou", "seconds"), _is_number),
     **dict.fromkeys(("skipped", "in_a_row"), _are_counts),
+    "config": lambda value: value is None or isinstance(value, dict),
 }
 """What every checkpoint has, and whether a value of it is right."""
-ADDED: Mapping[str, Any] = {"returns": 0, "skipped": {}, "in_a_row": {}}
+ADDED: Mapping[str, Any] = {"returns": 0, "skipped": {}, "in_a_row": {}, "config": None}
 """What checkpoints of earlier versions lack, and what it was then."""
 LAST, EPOCH = "last.pt", "epoch.pt"
 """The last checkpoint, and that of the end of the last good epoch, to which a run goes back that diverges."""
@@ -97,9 +99,10 @@ def earlier(path: Path, keep: int) -> list[Path]:
 
 
 def load_last(
-    folder: Path, kind: Kind, architecture: Mapping[str, Any], keep: int, first: str = LAST
+    folder: Path, kind: Kind, architecture: Mapping[str, Any], keep: int, first: str = LAST, say: bool = True
 ) -> tuple[Path, dict[str, Any]]:
-    """The last checkpoint of a run that is not damaged, and its file. first: the name to try first.
+    """The last checkpoint of a run that is not damaged, and its file. first: the name to try first. say: if it is
+    another one that serves.
 
     Raises: CheckpointError: as `load_checkpoint`, of the first one, if none can be read.
     """
@@ -112,7 +115,8 @@ def load_last(
         for path in ([last] if first != LAST else []) + earlier(last, keep):
             with contextlib.suppress(CheckpointError):
                 found = path, load_checkpoint(path, kind, architecture)
-                _log.warning(f"{reason}: going on from {path.name}, the one before")
+                if say:
+                    _log.warning(f"{reason}: going on from {path.name}, the one before")
                 return found
         raise
 
@@ -151,11 +155,10 @@ def load_checkpoint(path: Path, kind: Kind, architecture: Mapping[str, Any]) -> 
             f"{path} is no complete checkpoint ('{wrong}' is missing or wrong); use another", code="checkpoint-damaged"
         )
     if payload["architecture"] != dict(architecture):
-        what = "space" if kind == "search" else "genotype"
-        name, expected = payload["architecture"].get("name"), architecture.get("name")
-        differs = f"'{name}', not '{expected}'" if name != expected else f"'{name}' with other settings"
+        what = "space" if kind == "search" else "genotype" if "cell" in architecture else "network"
+        differs = cut(", ".join(differences(payload["architecture"], architecture, prefix=f"{what}.")), 300)
         raise CheckpointError(
-            f"{path} belongs to another {what}, {differs}; resume with the run's own config.yaml",
+            f"{path} belongs to another {what} ({differs}); put config.yaml back, or start another run",
             code="checkpoint-architecture-differs",
         )
     return payload

@@ -24,6 +24,7 @@ from autoseg.engine.environment import pick_device, prepare
 from autoseg.engine.inference import PLAIN, resized_bands, score_bands
 from autoseg.engine.run_directory import Run
 from autoseg.errors import CheckpointError, ConfigError, RunError
+from autoseg.files import cut
 from autoseg.network import for_inference
 from autoseg.network.base import SegmentationNetwork
 from autoseg.zoo.build import build_network
@@ -99,6 +100,11 @@ def load_network(
         file, saved = load_last(run.checkpoints, "retrain", plain, config.retrain.keep_checkpoints)
     else:
         saved = load_checkpoint(file, "retrain", plain)
+    if changes := config.changes(saved["config"], str(file)):
+        _log.warning(
+            f"{run.config_path} is not as it was when {file.name} was made ({cut(', '.join(changes), 300)}): put it"
+            " back, or what comes out may be wrong"
+        )
     architecture, data = at_output_stride(config.architecture, output_stride), config.data
     single_output = config.retrain.single_output
     network = build_network(architecture, data.num_classes, in_channels=data.channels, single_output=single_output)

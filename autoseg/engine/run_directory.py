@@ -93,7 +93,7 @@ class Run:
     def rewrite_config(self, config: Settings, note: str) -> None:
         """Replace config.yaml. A comment at its top keeps `note`, below those of earlier changes."""
         lines = self.config_path.read_text(encoding="utf-8").splitlines()
-        notes = [line for line in lines if line.startswith("# ")] + [f"# {note}"]
+        notes = dict.fromkeys([*(line for line in lines if line.startswith("# ")), f"# {note}"])
         write_text(self.config_path, "\n".join([*notes, to_yaml(config.to_dict())]))
 
     @property

@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 from autoseg.config.training import TrainingConfig
 from autoseg.data.wording import counted
 from autoseg.engine.checkpoint import EPOCH, LAST, Kind, fitting, has_checkpoint, keep_as, load_last, save_checkpoint
+from autoseg.engine.config import AnyConfig
 from autoseg.engine.log import Progress
 from autoseg.engine.run_directory import DIVERGED, RETURNED, Run
 from autoseg.errors import Interrupted, RunError
@@ -40,6 +41,7 @@ class TrainingTask(Protocol):
     """What a run trains: a search or a retraining."""
 
     kind: Kind
+    config: AnyConfig
     architecture: Mapping[str, Any]
     steps_per_epoch: int
     lr_factor: float
@@ -263,6 +265,7 @@ class Trainer:
             "best_miou": self.best_miou,
             "seconds": self.seconds,
             "metrics_bytes": self.run_directory.metrics_size(),
+            "config": self.task.config.to_dict(),
             "returns": self.returns,
             "skipped": {kind: int(number) for kind, number in self._skipped.items()},
             "in_a_row": {kind: int(number) for kind, number in self._in_a_row.items()},
