@@ -47,8 +47,9 @@ FIELDS: Mapping[str, Callable[[object], bool]] = {
 """What every checkpoint has, and whether a value of it is right."""
 ADDED: Mapping[str, Any] = {"returns": 0, "skipped": {}, "in_a_row": {}, "config": None}
 """What checkpoints of earlier versions lack, and what it was then."""
-LAST, EPOCH = "last.pt", "epoch.pt"
-"""The last checkpoint, and that of the end of the last good epoch, to which a run goes back that diverges."""
+LAST, BEST, EPOCH = "last.pt", "best.pt", "epoch.pt"
+"""The last checkpoint, that of the best validation, and that of the end of the last good epoch, to which a run goes
+back that diverges."""
 Kind = Literal["search", "retrain"]
 
 
@@ -134,10 +135,10 @@ def load_checkpoint(path: Path, kind: Kind, architecture: Mapping[str, Any]) -> 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch warns of a plain pickle; the error below is enough
             payload = torch.load(path, map_location="cpu", weights_only=True)
-            payload = ADDED | payload if isinstance(payload, dict) else payload
+            payload = {**ADDED, **payload} if isinstance(payload, dict) else payload
     except Exception as reason:  # a damaged file makes PyTorch and zipfile raise nearly anything
         raise CheckpointError(
-            f"{path} is no readable checkpoint ({one_line(reason)[:100]}); use another", code="checkpoint-damaged"
+            f"{path} is no readable checkpoint ({one_line(reason)[:100]}); {_instead(path)}", code="checkpoint-damaged"
         ) from None
     if not isinstance(payload, dict) or payload.get("kind") != kind or not _is_count(payload.get("version")):
         raise CheckpointError(
@@ -152,7 +153,8 @@ def load_checkpoint(path: Path, kind: Kind, architecture: Mapping[str, Any]) -> 
     wrong = next((key for key, is_right in FIELDS.items() if key not in payload or not is_right(payload[key])), None)
     if wrong is not None:
         raise CheckpointError(
-            f"{path} is no complete checkpoint ('{wrong}' is missing or wrong); use another", code="checkpoint-damaged"
+            f"{path} is no complete checkpoint ('{wrong}' is missing or wrong); {_instead(path)}",
+            code="checkpoint-damaged",
         )
     if payload["architecture"] != dict(architecture):
         what = "space" if kind == "search" else "genotype" if "cell" in architecture else "network"
@@ -162,6 +164,14 @@ def load_checkpoint(path: Path, kind: Kind, architecture: Mapping[str, Any]) -> 
             code="checkpoint-architecture-differs",
         )
     return payload
+
+
+def _instead(path: Path) -> str:
+    """What to use in place of a damaged checkpoint."""
+    last = path.with_name(LAST)
+    if path.name != BEST or not (last.is_file() and is_intact(last)):
+        return "use another"
+    return f"use {LAST} in its place (--checkpoint last; as weights, {last})"
 
 
 @contextmanager

@@ -93,7 +93,8 @@ class StepGuard(GradScaler):
         lost = ~loss.isfinite()
         for skips in self._found_inf_per_device(optimizer).values() if self.is_enabled() else ():  # of one device
             skips.logical_or_(lost)
-            lost = lost | skips.bool() & (self._scale <= 1)
+            scale, _ = self._check_scale_growth_tracker("check")
+            lost = lost | skips.bool() & (scale <= 1)
         if most is not None:
             nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], most)
         return lost
@@ -121,7 +122,7 @@ class RunningStatistics:
     def restore(self, before: Tensor | None, lost: Tensor) -> None:
         """Bring `before` back if `lost`, a flag on the device."""
         if before is not None and (now := self.copy()) is not None:
-            parts = torch.where(lost, before, now).split(self._sizes)
+            parts = torch.split_with_sizes(torch.where(lost, before, now), self._sizes)
             torch._foreach_copy_(
                 self._buffers, [part.view_as(buffer) for part, buffer in zip(parts, self._buffers, strict=True)]
             )

@@ -17,7 +17,7 @@ from autoseg.config.inference import InferenceConfig
 from autoseg.data.augment.sample import full_scale, to_tensor
 from autoseg.data.base import Sample, resize_image
 from autoseg.data.flip_pairs import mirrored_classes
-from autoseg.engine.checkpoint import fitting, load_checkpoint, load_last
+from autoseg.engine.checkpoint import fitting, has_checkpoint, load_checkpoint, load_last
 from autoseg.engine.config import RetrainConfig
 from autoseg.engine.crf import load_densecrf, refine
 from autoseg.engine.environment import pick_device, prepare
@@ -92,7 +92,7 @@ def load_network(
     file = run.checkpoints / f"{checkpoint}.pt"
     if where := run.diverged:
         advice = f"{path} diverged at {where}; train again with a lower retrain.optimizer.lr"
-        if not file.is_file():
+        if not (file.is_file() if checkpoint == "best" else has_checkpoint(run.checkpoints)):
             raise CheckpointError(f"{advice}, as nothing was saved before", code="checkpoint-missing")
         _log.warning(f"{advice}; this is the network saved before")
     plain = config.architecture.to_dict()

@@ -24,7 +24,17 @@ from torch.utils._pytree import tree_leaves
 
 from autoseg.config.training import TrainingConfig
 from autoseg.data.wording import counted
-from autoseg.engine.checkpoint import EPOCH, LAST, Kind, fitting, has_checkpoint, keep_as, load_last, save_checkpoint
+from autoseg.engine.checkpoint import (
+    BEST,
+    EPOCH,
+    LAST,
+    Kind,
+    fitting,
+    has_checkpoint,
+    keep_as,
+    load_last,
+    save_checkpoint,
+)
 from autoseg.engine.config import AnyConfig
 from autoseg.engine.log import Progress
 from autoseg.engine.run_directory import DIVERGED, RETURNED, Run
@@ -41,13 +51,16 @@ class TrainingTask(Protocol):
     """What a run trains: a search or a retraining."""
 
     kind: Kind
-    config: AnyConfig
     architecture: Mapping[str, Any]
     steps_per_epoch: int
     lr_factor: float
     """The learning rates of all steps are multiplied by this."""
     notes: Sequence[str]
     """Lines to print before the run."""
+
+    @property
+    def config(self) -> AnyConfig:
+        """All settings of the run."""
 
     @property
     def schedule(self) -> TrainingConfig:
@@ -163,7 +176,7 @@ class Trainer:
                     task.end_epoch(self.run_directory, self.epoch)
                     self.epoch, self.step_in_epoch = self.epoch + 1, 0
                     if is_best:
-                        self._save("best.pt", state)
+                        self._save(BEST, state)
                     self._keep_epoch(self._save(LAST, state))
                     self._pause(stop)
                 except DivergedError as what:
@@ -202,7 +215,7 @@ class Trainer:
     def _count_skipped(self, figures: Figures) -> None:
         """Count the skipped steps, without waiting for the device."""
         for kind, row in figures.items():
-            skipped, in_a_row = row["skipped"], self._in_a_row.get(kind, 0)
+            skipped, in_a_row = torch.as_tensor(row["skipped"]), self._in_a_row.get(kind, 0)
             self._skipped[kind] = self._skipped.get(kind, 0) + skipped
             self._in_a_row[kind] = (in_a_row + skipped) * (skipped | (in_a_row > self.task.schedule.max_skipped))
 
@@ -290,8 +303,6 @@ class Trainer:
         self._take(saved)
         self.seconds = saved["seconds"]
         self._keep_epoch(path)
-        if not path.with_name(EPOCH).is_file():  # of an earlier version
-            keep_as(path, path.with_name(EPOCH))
 
     def _take(self, saved: Mapping[str, Any]) -> None:
         """Go on from the contents of a checkpoint."""

@@ -72,7 +72,8 @@ def settle(
     else:
         given = part(sources.file, is_free), {"data": {"root": guided.data.root}}, part(sources.overrides, may_change)
         settings = run.config(type(wanted), merge({}, *given))
-        refuse_changes(run, [*differences(settings.to_dict(), guided.to_dict(), is_free)])
+        changes = differences(settings.to_dict(), guided.to_dict(), is_free)
+        refuse_changes(run, [*changes])
     return settings, said + reasons, train if guided.data == wanted.data else None
 
 

@@ -119,6 +119,9 @@ def test_evaluating_a_retraining_that_diverged(
     assert "--resume" not in line
     call("evaluate", tmp_path / "later")
     assert f"{tmp_path / 'later'} diverged at epoch 2, step 10" in caplog.text
+    (tmp_path / "later/checkpoints/last.pt").unlink()
+    call("evaluate", tmp_path / "later", "--checkpoint", "last")
+    assert "going on from last.1.pt" in caplog.text
 
 
 def test_skipped_steps_are_read_where_figures_are_logged_only() -> None:

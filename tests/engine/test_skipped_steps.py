@@ -288,6 +288,8 @@ def test_a_run_goes_back_and_on_with_half_the_rate(
                 task.step(batches, epoch, epoch * task.steps_per_epoch + number)
     assert_same_state(checkpoint(out)["state"], task.state())
     assert checkpoint(out)["returns"] == 1
+    if kind == "search":
+        assert checkpoint(out)["state"]["architect"]["param_groups"][0]["lr"] == 0.01
 
 
 @pytest.mark.slow
