@@ -72,8 +72,7 @@ def settle(
     else:
         given = part(sources.file, is_free), {"data": {"root": guided.data.root}}, part(sources.overrides, may_change)
         settings = run.config(type(wanted), merge({}, *given))
-        changes = differences(settings.to_dict(), guided.to_dict(), is_free)
-        refuse_changes(run, [*changes])
+        refuse_changes(run, list(differences(settings.to_dict(), guided.to_dict(), is_free)))
     return settings, said + reasons, train if guided.data == wanted.data else None
 
 

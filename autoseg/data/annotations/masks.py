@@ -189,11 +189,11 @@ def _paint_all(found: AnnotationSet, root: Path, place: Path, state: str) -> dic
 def _move(fresh: Path, place: Path, state: str) -> None:
     """Rename `fresh` to `place`, unless another process has painted the same masks there meanwhile."""
     try:
-        if _record(place, state) is None:
+        if _record(place, state, say=False) is None:
             shutil.rmtree(place, ignore_errors=True)
             fresh.rename(place)
     except OSError:
-        if _record(place, state) is None:
+        if _record(place, state, say=False) is None:
             raise
 
 
@@ -214,8 +214,8 @@ def _mask(one: AnnotatedImage, labels: Mapping[str, int]) -> NDArray[Any]:
     return paint(drawing, size, labels, one.source)
 
 
-def _record(place: Path, state: str) -> dict[str, Any] | None:
-    """What was written of the masks in `place`; None if they are of another state, or damaged."""
+def _record(place: Path, state: str, say: bool = True) -> dict[str, Any] | None:
+    """What was written of the masks in `place`; None if they are of another state, or damaged, which is said."""
     try:
         record: dict[str, Any] = read_sealed_json(place / _MANIFEST)
         if record["state"] != state:
@@ -226,7 +226,8 @@ def _record(place: Path, state: str) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError, TypeError, KeyError):
         pass
-    _log.warning(f"{place} is damaged, or of another version; making it anew")
+    if say:
+        _log.warning(f"{place} is damaged, or of another version; making it anew")
     return None
 
 
