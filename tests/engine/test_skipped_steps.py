@@ -425,7 +425,8 @@ def test_a_run_of_an_earlier_version_has_a_checkpoint_to_go_back_to(searched: Pa
     folder = tmp_path / "run/checkpoints"
     old = {key: value for key, value in checkpoint(tmp_path / "run").items() if key in OLD_KEYS}
     torch.save(old, folder / "last.pt")
-    (folder / "epoch.pt").unlink()
+    for name in ("epoch.pt", "last.1.pt", "last.2.pt"):
+        (folder / name).unlink()
     config = tmp_path / "run/config.yaml"
     kept = [line for line in config.read_text().splitlines() if "max_skipped" not in line and "max_ret" not in line]
     config.write_text("\n".join(kept))
