@@ -252,6 +252,26 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8", "backslashreplace", "\n"))
 
 
+def write_sealed_json(path: Path, content: object) -> None:
+    """Write JSON with a checksum of it, atomically."""
+    text = json.dumps(content)
+    write_text(path, f"{_sealed(text)}{text}}}")
+
+
+def read_sealed_json(path: Path) -> Any:
+    """What `write_sealed_json` wrote. Raises: OSError; ValueError: the file is another, or not as it was written."""
+    whole = path.read_bytes().decode()
+    text = whole[len(_sealed("")) : -1]
+    if whole != f"{_sealed(text)}{text}}}":
+        raise ValueError("its checksum differs")
+    return parse_json(text)
+
+
+def _sealed(text: str) -> str:
+    """What stands before a text in a file with its checksum."""
+    return f'{{"sha256": "{hashlib.sha256(text.encode()).hexdigest()}", "content": '
+
+
 def digest(content: object) -> str:
     """The SHA-256 of what JSON can hold, in hexadecimal digits; it names files in the cache folder."""
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -111,7 +111,7 @@ def _rows(searched: Run, genotype: Genotype, result: Mapping[str, Any]) -> list[
     config = searched.config(SearchConfig)
     train, val = open_dataset(config.data, "train"), open_dataset(config.data, "val")
     task = SearchTask(config, train, val, pick_device(config.device))
-    search_seconds = restore(task, searched)["seconds"]
+    search_seconds = restore(task, searched)[1]["seconds"]
     supernet_miou = [row["miou"] for row in searched.metrics() if row["kind"] == "val"][-1]
     size = tuple(val.load(0).mask.shape)
     relaxed = count_cost(lambda: build_supernet(task.space, val.num_classes), (size[0], size[1]))

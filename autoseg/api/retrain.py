@@ -17,7 +17,7 @@ from autoseg.planning.device import memory_errors
 from autoseg.planning.fit import smaller_settings
 from autoseg.setup.first_weights import load_first_weights
 from autoseg.setup.settings import Source, check_device, retrain_config, retrain_sources
-from autoseg.setup.start import begin, open_run, open_splits, settle, without_epochs
+from autoseg.setup.start import begin, fixed_settings, open_run, open_splits, settle
 from autoseg.zoo.match_cost import CostTarget
 from autoseg.zoo.schema import Architecture
 
@@ -50,7 +50,8 @@ def retrain(
             train it with the schedule of the network that has the cost.
         quick: Use small images and few steps for a first look in minutes.
         resume: Continue the run in `out` with its own settings, or start it if there is none. `overrides` may give it
-            another number of epochs; the schedule is then that of the new number from the next step on.
+            settings that change no result (`engine.config.FREE`) and another number of epochs; the schedule is then
+            that of the new number from the next step on.
         show_progress: Print the settings that were picked, and show progress.
 
     Returns:
@@ -60,8 +61,7 @@ def retrain(
         AutosegError: an argument or setting is wrong, or the device runs out of memory.
         Interrupted: Ctrl-C or TERM stopped the run, after a clean save.
     """
-    beside_epochs = without_epochs(overrides, "retrain")
-    given = any(value not in (None, {}) for value in (architecture, data, config, beside_epochs, match))
+    given = any(value not in (None, {}) for value in (architecture, data, config, fixed_settings(overrides), match))
     said = list[str]()
     say = said.append if show_progress else None
     run = open_run(out, "retrain", resume, given)

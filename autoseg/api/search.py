@@ -15,7 +15,7 @@ from autoseg.engine.trainer import Trainer
 from autoseg.planning.device import memory_errors
 from autoseg.planning.fit import smaller_settings
 from autoseg.setup.settings import Source, check_device, search_config, search_sources
-from autoseg.setup.start import begin, open_run, open_splits, settle, without_epochs
+from autoseg.setup.start import begin, fixed_settings, open_run, open_splits, settle
 from autoseg.space.schema import SearchSpace
 
 
@@ -43,7 +43,8 @@ def search(
         overrides: Nested settings, such as `{"search": {"epochs": 10}, "seed": 1, "device": "cpu"}`.
         quick: Use small images and few steps for a first look in minutes.
         resume: Continue the run in `out` with its own settings, or start it if there is none. `overrides` may give it
-            another number of epochs; the schedule is then that of the new number from the next step on.
+            settings that change no result (`engine.config.FREE`) and another number of epochs; the schedule is then
+            that of the new number from the next step on.
         show_progress: Print the settings that were picked, and show progress.
 
     Returns:
@@ -53,8 +54,7 @@ def search(
         AutosegError: an argument or setting is wrong, or the device runs out of memory.
         Interrupted: Ctrl-C or TERM stopped the run, after a clean save.
     """
-    beside_epochs = without_epochs(overrides, "search")
-    given = any(value not in (None, {}) for value in (space, data, config, beside_epochs))
+    given = any(value not in (None, {}) for value in (space, data, config, fixed_settings(overrides)))
     said = list[str]()
     say = said.append if show_progress else None
     run = open_run(out, "search", resume, given)

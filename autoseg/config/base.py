@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import (
@@ -169,16 +169,31 @@ def merge(base: Mapping[str, Any], *overrides: Mapping[str, Any]) -> dict[str, A
     return merged
 
 
-def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str | None:
-    """The first difference of two settings, such as `search.epochs: 40, not 20`; None if they are equal."""
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], but: Callable[[str], bool] = lambda _: False, prefix: str = ""
+) -> Iterator[str]:
+    """What differs in two settings, such as `search.epochs: 40, not 20`. but: keys that may differ."""
     for key in {**old, **new}:
         place, before, after = f"{prefix}{key}", old.get(key), new.get(key)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
-            if found := first_difference(before, after, f"{place}."):
-                return found
-        elif before != after:
-            return f"{place}: {before}, not {after}"
-    return None
+            yield from differences(before, after, but, f"{place}.")
+        elif before != after and not but(place):
+            yield f"{place}: {before}, not {after}"
+
+
+def first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
+    """The first of the `differences`; None if the settings are equal."""
+    return next(differences(old, new), None)
+
+
+def part(settings: Mapping[str, Any], takes: Callable[[str], bool], prefix: str = "") -> dict[str, Any]:
+    """The nested settings whose dotted key is taken."""
+    inner = {
+        key: part(value, takes, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in settings.items()
+        if isinstance(value, Mapping) or takes(f"{prefix}{key}")
+    }
+    return {key: value for key, value in inner.items() if value != {}}
 
 
 def refuse_others(keys: Iterable[str], known: str, example: str) -> None:

@@ -98,6 +98,11 @@ class TrainingConfig(Settings):
     """On a GPU, launch all kernels of a step at once (CUDA graphs), and the levels of a supernet in parallel. auto:
     each recorded step is compared once with the eager one and dropped if they differ; true: without comparison."""
     clip_grad_norm: Annotated[Number, Field(gt=0, le=limits.FACTOR)] | None = None
+    max_skipped: Annotated[Whole, Field(ge=0, le=limits.STEPS)] = 10
+    """A step is skipped if its loss or a gradient is not finite. After more than this many in a row, the run goes back
+    to the end of the last good epoch, and goes on with half the learning rate."""
+    max_returns: Annotated[Whole, Field(ge=0, le=100)] = 3
+    """The run goes back at most this many times; then it stops."""
     validate_every: Annotated[Whole, Field(ge=1, le=limits.STEPS)] = 1
     """Epochs between validations. The last epoch is always validated."""
     val_images: Annotated[Whole, Field(ge=1, le=limits.IMAGES)] | None = None

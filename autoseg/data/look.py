@@ -7,7 +7,6 @@ looked at again only if its size in bytes or its time of change has changed.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +19,7 @@ from autoseg.data.io.masks import MaskFacts, look_at_mask
 from autoseg.data.io.opening import Header, read_header
 from autoseg.data.loading.threads import Progress, in_threads
 from autoseg.errors import DataError
-from autoseg.files import digest, write_text
+from autoseg.files import digest, read_sealed_json, write_sealed_json
 
 VERSION = 3
 
@@ -59,7 +58,7 @@ def look_at(places: Sequence[tuple[str, Pair]], cache: Path, progress: Progress 
     if any(key not in known for key in fresh):
         with contextlib.suppress(OSError):  # it only saves time
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_text(file, json.dumps(fresh))
+            write_sealed_json(file, fresh)
     return looks
 
 
@@ -81,8 +80,8 @@ def _seen(path: Path, kind: str, known: dict[str, Any], fresh: dict[str, Any]) -
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = read_sealed_json(file)
+    except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
 

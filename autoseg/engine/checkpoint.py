@@ -15,8 +15,9 @@ from typing import Any, Literal
 import torch
 
 from autoseg import limits
+from autoseg.config.base import differences
 from autoseg.errors import CheckpointError
-from autoseg.files import check_members, is_intact, one_line, seal, write_atomically
+from autoseg.files import check_members, cut, is_intact, one_line, seal, write_atomically
 
 _log = logging.getLogger(__name__)
 
@@ -31,13 +32,24 @@ def _is_number(value: object) -> bool:
     return value is None or (isinstance(value, int | float) and abs(value) <= limits.FACTOR)
 
 
+def _are_counts(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_is_count, value.values()))
+
+
 FIELDS: Mapping[str, Callable[[object], bool]] = {
     "architecture": lambda value: isinstance(value, dict),
     "state": lambda value: isinstance(value, dict),
-    **dict.fromkeys(("epoch", "step_in_epoch", "metrics_bytes"), _is_count),
+    **dict.fromkeys(("epoch", "step_in_epoch", "metrics_bytes", "returns"), _is_count),
     **dict.fromkeys(("best_miou", "seconds"), _is_number),
+    **dict.fromkeys(("skipped", "in_a_row"), _are_counts),
+    "config": lambda value: value is None or isinstance(value, dict),
 }
 """What every checkpoint has, and whether a value of it is right."""
+ADDED: Mapping[str, Any] = {"returns": 0, "skipped": {}, "in_a_row": {}, "config": None}
+"""What checkpoints of earlier versions lack, and what it was then."""
+LAST, BEST, EPOCH = "last.pt", "best.pt", "epoch.pt"
+"""The last checkpoint, that of the best validation, and that of the end of the last good epoch, to which a run goes
+back that diverges."""
 Kind = Literal["search", "retrain"]
 
 
@@ -65,11 +77,16 @@ def _keep_earlier(path: Path, keep: int) -> None:
         if newer.is_file():
             newer.replace(older)
     if names and path.is_file():
-        names[0].unlink(missing_ok=True)
-        try:
-            os.link(path, names[0])
-        except OSError:  # a file system without links
-            shutil.copyfile(path, names[0])
+        keep_as(path, names[0])
+
+
+def keep_as(path: Path, other: Path) -> None:
+    """Give a checkpoint a second name, which stays with it when a new one takes the first."""
+    other.unlink(missing_ok=True)
+    try:
+        os.link(path, other)
+    except OSError:  # a file system without links
+        shutil.copyfile(path, other)
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -82,21 +99,25 @@ def earlier(path: Path, keep: int) -> list[Path]:
     return [path.with_name(f"{path.stem}.{number}{path.suffix}") for number in range(1, keep)]
 
 
-def load_last(folder: Path, kind: Kind, architecture: Mapping[str, Any], keep: int) -> tuple[Path, dict[str, Any]]:
-    """The last checkpoint of a run that is not damaged, and its file.
+def load_last(
+    folder: Path, kind: Kind, architecture: Mapping[str, Any], keep: int, first: str = LAST, say: bool = True
+) -> tuple[Path, dict[str, Any]]:
+    """The last checkpoint of a run that is not damaged, and its file. first: the name to try first. say: if it is
+    another one that serves.
 
-    Raises: CheckpointError: as `load_checkpoint`, of the last one, if none can be read.
+    Raises: CheckpointError: as `load_checkpoint`, of the first one, if none can be read.
     """
-    last = folder / "last.pt"
     try:
-        return last, load_checkpoint(last, kind, architecture)
+        return folder / first, load_checkpoint(folder / first, kind, architecture)
     except CheckpointError as reason:
         if reason.code not in ("checkpoint-damaged", "checkpoint-missing"):
             raise
-        for path in earlier(last, keep):
+        last = folder / LAST
+        for path in ([last] if first != LAST else []) + earlier(last, keep):
             with contextlib.suppress(CheckpointError):
                 found = path, load_checkpoint(path, kind, architecture)
-                _log.warning(f"{reason}: going on from {path.name}, the one before")
+                if say:
+                    _log.warning(f"{reason}: going on from {path.name}, the one before")
                 return found
         raise
 
@@ -114,9 +135,10 @@ def load_checkpoint(path: Path, kind: Kind, architecture: Mapping[str, Any]) -> 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch warns of a plain pickle; the error below is enough
             payload = torch.load(path, map_location="cpu", weights_only=True)
+            payload = {**ADDED, **payload} if isinstance(payload, dict) else payload
     except Exception as reason:  # a damaged file makes PyTorch and zipfile raise nearly anything
         raise CheckpointError(
-            f"{path} is no readable checkpoint ({one_line(reason)[:100]}); use another", code="checkpoint-damaged"
+            f"{path} is no readable checkpoint ({one_line(reason)[:100]}); {_instead(path)}", code="checkpoint-damaged"
         ) from None
     if not isinstance(payload, dict) or payload.get("kind") != kind or not _is_count(payload.get("version")):
         raise CheckpointError(
@@ -131,17 +153,25 @@ def load_checkpoint(path: Path, kind: Kind, architecture: Mapping[str, Any]) -> 
     wrong = next((key for key, is_right in FIELDS.items() if key not in payload or not is_right(payload[key])), None)
     if wrong is not None:
         raise CheckpointError(
-            f"{path} is no complete checkpoint ('{wrong}' is missing or wrong); use another", code="checkpoint-damaged"
+            f"{path} is no complete checkpoint ('{wrong}' is missing or wrong); {_instead(path)}",
+            code="checkpoint-damaged",
         )
     if payload["architecture"] != dict(architecture):
-        what = "space" if kind == "search" else "genotype"
-        name, expected = payload["architecture"].get("name"), architecture.get("name")
-        differs = f"'{name}', not '{expected}'" if name != expected else f"'{name}' with other settings"
+        what = "space" if kind == "search" else "genotype" if "cell" in architecture else "network"
+        differs = cut(", ".join(differences(payload["architecture"], architecture, prefix=f"{what}.")), 300)
         raise CheckpointError(
-            f"{path} belongs to another {what}, {differs}; resume with the run's own config.yaml",
+            f"{path} belongs to another {what} ({differs}); put config.yaml back, or start another run",
             code="checkpoint-architecture-differs",
         )
     return payload
+
+
+def _instead(path: Path) -> str:
+    """What to use in place of a damaged checkpoint."""
+    last = path.with_name(LAST)
+    if path.name != BEST or not (last.is_file() and is_intact(last)):
+        return "use another"
+    return f"use {LAST} in its place (--checkpoint last; as weights, {last})"
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, InstanceOf, ValidationInfo, field_validator, model_validator
 
-from autoseg.config.base import PathText, Settings, Whole
+from autoseg.config.base import PathText, Settings, Whole, differences, parse
 from autoseg.config.data import ResolvedDataConfig
 from autoseg.config.training import RetrainSchedule, SearchSchedule, TrainingConfig
 from autoseg.errors import ConfigError
@@ -28,6 +28,25 @@ DeviceName = Annotated[str, BeforeValidator(checked_device)]
 Seed = Annotated[Whole, Field(ge=0, lt=2**31)]
 
 
+FREE = (
+    "device", "data.root", "KIND.workers", "KIND.store", "KIND.cache_dir", "KIND.cuda_graphs", "KIND.kernels",
+    "KIND.checkpoint_cells", "KIND.compile", "KIND.log_every", "KIND.checkpoint_seconds", "KIND.keep_checkpoints",
+)  # fmt: skip
+"""Settings with which a run may go on that began with others, as they change no result but by rounding. KIND: `search`
+or `retrain`."""
+
+
+def is_free(key: str) -> bool:
+    """Whether a dotted key is one of `FREE`, or in a group of these."""
+    place = re.sub("^(search|retrain)(?=[.])", "KIND", key)
+    return any(place == free or place.startswith(f"{free}.") for free in FREE)
+
+
+def may_change(key: str) -> bool:
+    """Whether a run that has begun may be given this setting anew: those of `FREE`, and the number of epochs."""
+    return is_free(key) or key in ("search.epochs", "retrain.epochs")
+
+
 class RunConfig(Settings):
     """What the settings of a search and of a retraining have in common."""
 
@@ -39,6 +58,16 @@ class RunConfig(Settings):
         """The settings that searches and retrainings share, and those of the kind."""
         schedule: TrainingConfig = getattr(self, self.kind)
         return schedule
+
+    def changes(self, before: Mapping[str, Any] | None, where: str) -> list[str]:
+        """What differs from the settings `before` that may not (`may_change`); none if those are not known.
+
+        where: the file that has them.
+        """
+        if before is None:
+            return []
+        complete = parse(type(self), before, where)  # an earlier version may not have had all of today's settings
+        return [*differences(complete.to_dict(), self.to_dict(), may_change)]
 
     def with_schedule(self, **changes: Any) -> Self:
         """These settings with another schedule; the changes are not checked."""

@@ -17,13 +17,14 @@ from autoseg.config.inference import InferenceConfig
 from autoseg.data.augment.sample import full_scale, to_tensor
 from autoseg.data.base import Sample, resize_image
 from autoseg.data.flip_pairs import mirrored_classes
-from autoseg.engine.checkpoint import fitting, load_checkpoint, load_last
+from autoseg.engine.checkpoint import fitting, has_checkpoint, load_checkpoint, load_last
 from autoseg.engine.config import RetrainConfig
 from autoseg.engine.crf import load_densecrf, refine
 from autoseg.engine.environment import pick_device, prepare
 from autoseg.engine.inference import PLAIN, resized_bands, score_bands
 from autoseg.engine.run_directory import Run
 from autoseg.errors import CheckpointError, ConfigError, RunError
+from autoseg.files import cut
 from autoseg.network import for_inference
 from autoseg.network.base import SegmentationNetwork
 from autoseg.zoo.build import build_network
@@ -91,7 +92,7 @@ def load_network(
     file = run.checkpoints / f"{checkpoint}.pt"
     if where := run.diverged:
         advice = f"{path} diverged at {where}; train again with a lower retrain.optimizer.lr"
-        if not file.is_file():
+        if not (file.is_file() if checkpoint == "best" else has_checkpoint(run.checkpoints)):
             raise CheckpointError(f"{advice}, as nothing was saved before", code="checkpoint-missing")
         _log.warning(f"{advice}; this is the network saved before")
     plain = config.architecture.to_dict()
@@ -99,6 +100,11 @@ def load_network(
         file, saved = load_last(run.checkpoints, "retrain", plain, config.retrain.keep_checkpoints)
     else:
         saved = load_checkpoint(file, "retrain", plain)
+    if changes := config.changes(saved["config"], str(file)):
+        _log.warning(
+            f"{run.config_path} is not as it was when {file.name} was made ({cut(', '.join(changes), 300)}): put it"
+            " back, or what comes out may be wrong"
+        )
     architecture, data = at_output_stride(config.architecture, output_stride), config.data
     single_output = config.retrain.single_output
     network = build_network(architecture, data.num_classes, in_channels=data.channels, single_output=single_output)

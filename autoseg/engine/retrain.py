@@ -17,7 +17,15 @@ from autoseg.engine.accumulation import accumulated, accumulation_notes, steps_i
 from autoseg.engine.checkpoint import Kind
 from autoseg.engine.config import RetrainConfig
 from autoseg.engine.cuda_graphs import CudaGraphs, Inputs, Recordings
-from autoseg.engine.optim import autocast, build_optimizer, clip_gradients, loss_scale, make_scaler, set_learning_rate
+from autoseg.engine.optim import (
+    RunningStatistics,
+    StepGuard,
+    autocast,
+    build_optimizer,
+    load_optimizer,
+    loss_scale,
+    set_learning_rate,
+)
 from autoseg.engine.run_directory import Run
 from autoseg.engine.trainer import Figures
 from autoseg.engine.training import batches_of_steps, check_batch, make_loader, make_loss, seed_of, validation_figures
@@ -60,8 +68,9 @@ class RetrainTask:
         forward = self.network.forward_with_auxiliary
         self.forward = compiled(forward, device) if self.schedule.compile else forward
         self.parameters = list(self.network.parameters())
-        self.scaler = make_scaler(self.schedule.precision, device)
-        fused = self.scaler.is_enabled() or None  # see `build_optimizer`
+        self.statistics, self.lr_factor = RunningStatistics(self.network), 1.0
+        self.scaler = StepGuard(device, self.schedule.precision == "fp16")
+        fused = device.type != "cpu" or self.scaler.scales or None  # see `build_optimizer`
         self.optimizer = build_optimizer(self.schedule.optimizer, self.parameters, fused)
         self.loss = make_loss(self.schedule, train, device)
         normalised = any(isinstance(module, nn.BatchNorm2d) for module in self.network.modules())
@@ -79,20 +88,22 @@ class RetrainTask:
     def step(self, batches: Sequence[Batch], epoch: int, step: int) -> Figures:
         """One step of the weights on `accumulate` batches of images (N, C, H, W) and masks (N, H, W)."""
         schedule = self.schedule
-        lr = set_learning_rate(self.optimizer, schedule, step, self.steps_per_epoch)
+        lr = set_learning_rate(self.optimizer, schedule, step, self.steps_per_epoch, self.lr_factor)
         torch.manual_seed(seed_of(self.config.seed, step))  # for dropout and drop path
         self.network.train()
         self.network.set_drop_path(schedule.drop_path, step / (schedule.epochs * self.steps_per_epoch))
 
         # `_forward_backward` is the forward pass, the loss and the backward pass
         prepared = [self._prepared(*batch) for batch in batches]
+        statistics = self.statistics.copy()
         loss = accumulated(self.parameters, self.loss, prepared, self._gradients)
-        clip_gradients(self.optimizer, self.scaler, self.parameters, schedule.clip_grad_norm)
-        self.scaler.step(self.optimizer)  # the optimizer's step; in fp16, none if a gradient is not finite
+        lost = self.scaler.check(self.optimizer, loss, schedule.clip_grad_norm)
+        self.scaler.step(self.optimizer)  # the optimizer's step; none if the loss or a gradient is not finite
         self.scaler.update()
+        self.statistics.restore(statistics, lost)
         if self.average is not None:
             self.average.update(self.network)
-        return {"train": {"loss": loss, "lr": lr, **loss_scale(self.scaler, loss)}}
+        return {"train": {"loss": loss, "lr": lr, "skipped": lost, **loss_scale(self.scaler, loss)}}
 
     def _prepared(self, images: Tensor, masks: Tensor) -> Inputs:
         """Images, masks with only the sampled pixels, and complete masks, on the device."""
@@ -138,16 +149,16 @@ class RetrainTask:
             "network": self.network.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            **({"scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else {}),
+            **({"scaler": self.scaler.state_dict()} if self.scaler.scales else {}),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore what `state` returned."""
         self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        if self.scaler.is_enabled():
+        if self.scaler.scales:
             self.scaler.load_state_dict(state["scaler"])
 
 

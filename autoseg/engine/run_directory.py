@@ -21,6 +21,8 @@ LEFTOVERS = ".*.tmp"
 
 DIVERGED = "diverged"
 """The kind of the row in metrics.jsonl that ends a run whose loss was no longer finite."""
+RETURNED = "returned"
+"""The kind of the row of a run that went back to the end of an epoch, with a lower learning rate."""
 
 
 class Run:
@@ -92,7 +94,7 @@ class Run:
     def rewrite_config(self, config: Settings, note: str) -> None:
         """Replace config.yaml. A comment at its top keeps `note`, below those of earlier changes."""
         lines = self.config_path.read_text(encoding="utf-8").splitlines()
-        notes = [line for line in lines if line.startswith("# ")] + [f"# {note}"]
+        notes = dict.fromkeys([*(line for line in lines if line.startswith("# ")), f"# {note}"])
         write_text(self.config_path, "\n".join([*notes, to_yaml(config.to_dict())]))
 
     @property
@@ -122,6 +124,8 @@ class Run:
             whole = file.read(metrics_bytes).rfind(b"\n") + 1
             file.truncate(whole)
         flush_folder(self.path)  # a new file has its name on the disk before a checkpoint counts its rows
+        if self._board is not None:
+            self._board.close()
         # TensorBoard drops this step and what follows
         self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
 

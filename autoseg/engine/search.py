@@ -19,7 +19,15 @@ from autoseg.engine.accumulation import accumulated, accumulation_notes, steps_i
 from autoseg.engine.checkpoint import Kind
 from autoseg.engine.config import SearchConfig
 from autoseg.engine.cuda_graphs import CudaGraphs, Inputs, Recordings
-from autoseg.engine.optim import autocast, build_optimizer, clip_gradients, loss_scale, make_scaler, set_learning_rate
+from autoseg.engine.optim import (
+    RunningStatistics,
+    StepGuard,
+    autocast,
+    build_optimizer,
+    load_optimizer,
+    loss_scale,
+    set_learning_rate,
+)
 from autoseg.engine.run_directory import Run
 from autoseg.engine.trainer import Figures
 from autoseg.engine.training import batches_of_steps, check_batch, make_loader, make_loss, seed_of, validation_figures
@@ -68,7 +76,8 @@ class SearchTask:
             self.supernet, self.schedule.precision, self.loss, recorder, self.schedule.upsampler_cost, compare
         )
         self.scalers = self.gradients.scalers
-        fused = self.schedule.precision == "fp16" or None  # see `build_optimizer`
+        self.statistics, self.lr_factor = RunningStatistics(self.supernet), 1.0
+        fused = device.type != "cpu" or self.schedule.precision == "fp16" or None  # see `build_optimizer`
         parameters = self.gradients.parameters
         self.optimizer = build_optimizer(self.schedule.optimizer, parameters["weights"], fused)
         self.arch_optimizer = build_optimizer(self.schedule.arch_optimizer, parameters["architecture"], fused)
@@ -88,28 +97,35 @@ class SearchTask:
         """
         batches_a, batches_b = batches
         schedule, gradients, scalers = self.schedule, self.gradients, self.scalers
-        lr = set_learning_rate(self.optimizer, schedule, step, self.steps_per_epoch)
+        lr = set_learning_rate(self.optimizer, schedule, step, self.steps_per_epoch, self.lr_factor)
         if not self.supernet.training:  # `train` visits every module, which takes milliseconds
             self.supernet.train()
 
         # the weights, on trainA; `Gradients.forward_backward` is the forward pass, the loss and the backward pass
         gradients.freeze("architecture")
         self._sample_operations(2 * step)
+        statistics = self.statistics.copy()
         loss = gradients("weights", *self._to_device(batches_a))
-        clip_gradients(self.optimizer, scalers["weights"], gradients.parameters["weights"], schedule.clip_grad_norm)
-        scalers["weights"].step(self.optimizer)  # the optimizer's step; in fp16, none if a gradient is not finite
+        lost = scalers["weights"].check(self.optimizer, loss, schedule.clip_grad_norm)
+        scalers["weights"].step(self.optimizer)  # the optimizer's step; none if the loss or a gradient is not finite
         scalers["weights"].update()
-        figures: Figures = {"train": {"loss": loss, "lr": lr, **loss_scale(scalers["weights"], loss)}}
+        self.statistics.restore(statistics, lost)
+        figures: Figures = {"train": {"loss": loss, "lr": lr, "skipped": lost, **loss_scale(scalers["weights"], loss)}}
         if batches_b is None:
             return figures
 
         # the architecture, on trainB
         gradients.freeze("weights")
         self._sample_operations(2 * step + 1)
+        for group in self.arch_optimizer.param_groups:
+            group["lr"] = schedule.arch_optimizer.lr * self.lr_factor
+        statistics = self.statistics.copy()
         loss = gradients("architecture", *self._to_device(batches_b))
+        lost = scalers["architecture"].check(self.arch_optimizer, loss)
         scalers["architecture"].step(self.arch_optimizer)
         scalers["architecture"].update()
-        return {**figures, "arch": {"loss": loss, **loss_scale(scalers["architecture"], loss)}}
+        self.statistics.restore(statistics, lost)
+        return {**figures, "arch": {"loss": loss, "skipped": lost, **loss_scale(scalers["architecture"], loss)}}
 
     def _sample_operations(self, number: int) -> None:
         """Sample the operations of one forward pass, if the space does so (GDAS). number: of the pass in the run."""
@@ -153,7 +169,7 @@ class SearchTask:
 
     def state(self) -> dict[str, Any]:
         """Weights, logits, both optimizers, and the loss scales of fp16."""
-        scalers = {half: scaler.state_dict() for half, scaler in self.scalers.items() if scaler.is_enabled()}
+        scalers = {half: scaler.state_dict() for half, scaler in self.scalers.items() if scaler.scales}
         return {
             "supernet": self.supernet.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -164,10 +180,10 @@ class SearchTask:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore what `state` returned."""
         self.supernet.load_state_dict(state["supernet"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.arch_optimizer.load_state_dict(state["architect"])
+        load_optimizer(self.optimizer, state["optimizer"])
+        load_optimizer(self.arch_optimizer, state["architect"])
         for half, scaler in self.scalers.items():
-            if scaler.is_enabled():
+            if scaler.scales:
                 scaler.load_state_dict(state["scalers"][half])
 
 
@@ -192,7 +208,7 @@ class Gradients:
         }
         # the gradients of the halves differ by orders of magnitude, so each has its own loss scale
         device = self.parameters["architecture"][0].device
-        self.scalers = {half: make_scaler(precision, device) for half in HALVES}
+        self.scalers = {half: StepGuard(device, precision == "fp16") for half in HALVES}
         self.recordings = Recordings(recorder, supernet.buffers, compare, precision)
 
     def freeze(self, half: Half) -> None:

@@ -8,22 +8,36 @@ for bit on a CPU.
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from autoseg.config.training import TrainingConfig
-from autoseg.engine.checkpoint import Kind, fitting, has_checkpoint, load_last, save_checkpoint
+from autoseg.data.wording import counted
+from autoseg.engine.checkpoint import (
+    BEST,
+    EPOCH,
+    LAST,
+    Kind,
+    fitting,
+    has_checkpoint,
+    keep_as,
+    load_last,
+    save_checkpoint,
+)
+from autoseg.engine.config import AnyConfig
 from autoseg.engine.log import Progress
-from autoseg.engine.run_directory import DIVERGED, Run
+from autoseg.engine.run_directory import DIVERGED, RETURNED, Run
 from autoseg.errors import Interrupted, RunError
 from autoseg.files import shell_quoted
 
@@ -39,8 +53,14 @@ class TrainingTask(Protocol):
     kind: Kind
     architecture: Mapping[str, Any]
     steps_per_epoch: int
+    lr_factor: float
+    """The learning rates of all steps are multiplied by this."""
     notes: Sequence[str]
     """Lines to print before the run."""
+
+    @property
+    def config(self) -> AnyConfig:
+        """All settings of the run."""
 
     @property
     def schedule(self) -> TrainingConfig:
@@ -53,7 +73,11 @@ class TrainingTask(Protocol):
         """The batches of an epoch from a step on. They depend on nothing else."""
 
     def step(self, batch: Any, epoch: int, step: int) -> Figures:
-        """One iteration; `step` counts over the whole run."""
+        """One iteration; `step` counts over the whole run.
+
+        Each row of the figures has `loss`, and `skipped`: whether the step was left out, as its loss or a gradient was
+        not finite. Both stay on the device.
+        """
 
     def validate(self, run: Run, epoch: int) -> Figures:
         """Evaluate at the end of an epoch: `{"val": {"miou": ...}}`."""
@@ -87,6 +111,10 @@ def stop_request() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
+class DivergedError(Exception):
+    """Too many steps were skipped, or something to save is not finite; the text says what is."""
+
+
 class Trainer:
     """Runs a task to its end, or until a signal stops it: `Trainer(task, run).run()`."""
 
@@ -95,8 +123,13 @@ class Trainer:
         self.epoch, self.step_in_epoch = 0, 0
         self.best_miou: float | None = None
         self.seconds = 0.0
-        self._finite: dict[str, Tensor] = {}
-        """Kind of row -> whether all losses since the last check were finite. It stays on the device until a check."""
+        self.returns = 0
+        """How often the run has gone back. Each time halves the learning rate."""
+        self._skipped: dict[str, int | Tensor] = {}
+        self._in_a_row: dict[str, int | Tensor] = {}
+        """Kind of row -> number of skipped steps since the last row, and of the last ones in a row, which stays once it
+        is above `max_skipped`. Both stay on the device until they are read."""
+        self._since = self._saved = time.monotonic()
 
     @property
     def done(self) -> int:
@@ -105,8 +138,7 @@ class Trainer:
 
     def save_start(self) -> None:
         """Save the state before the first step, so that a run that is resumed does not read its first weights again."""
-        self._since = time.monotonic()
-        self._save("last.pt")
+        self._save(LAST, self._good_state())
 
     def run(self) -> None:
         """Run the remaining epochs. Raises: Interrupted, after a clean save. RunError: the loss is no longer finite."""
@@ -121,38 +153,40 @@ class Trainer:
         with stop_request() as stop, progress:
             progress.update(self.done, miou=self.best_miou)
             while self.epoch < schedule.epochs:
-                for batches in task.batches(self.epoch, self.step_in_epoch):
-                    figures = task.step(batches, self.epoch, self.done)
-                    self.step_in_epoch += 1
-                    self._note_finite(figures)
-                    epoch_ends = self.step_in_epoch == task.steps_per_epoch
-                    shown: dict[str, Any] = {}
-                    if epoch_ends or self.done % schedule.log_every == 0:
-                        loss = self._log(figures)["train"]["loss"]
-                        shown = {"epoch": f"{self.epoch + 1}/{schedule.epochs}", "loss": loss}
-                    progress.update(self.done, **shown)
-                    if not epoch_ends:
-                        self._pause(stop)
+                try:
+                    for batches in task.batches(self.epoch, self.step_in_epoch):
+                        figures = task.step(batches, self.epoch, self.done)
+                        self.step_in_epoch += 1
+                        self._count_skipped(figures)
+                        epoch_ends = self.step_in_epoch == task.steps_per_epoch
+                        shown: dict[str, Any] = {}
+                        if epoch_ends or self.done % schedule.log_every == 0:
+                            loss = self._log(figures)["train"]["loss"]
+                            shown = {"epoch": f"{self.epoch + 1}/{schedule.epochs}", "loss": loss}
+                        progress.update(self.done, **shown)
+                        if not epoch_ends:
+                            self._pause(stop)
 
-                self._finite_state()  # before anything is made of it
-                is_best = False
-                if self.epoch + 1 == schedule.epochs or (self.epoch + 1) % schedule.validate_every == 0:
-                    val = self._log(task.validate(self.run_directory, self.epoch))["val"]
-                    is_best = self.best_miou is None or val["miou"] > self.best_miou
-                    self.best_miou = val["miou"] if is_best else self.best_miou
-                    progress.update(self.done, miou=val["miou"], entropy=_entropies(val))
-                task.end_epoch(self.run_directory, self.epoch)
-                self.epoch, self.step_in_epoch = self.epoch + 1, 0
-                if is_best:
-                    self._save("best.pt")
-                self._save("last.pt")
-                self._pause(stop)
+                    state, is_best = self._good_state(), False  # before anything is made of it
+                    if self.epoch + 1 == schedule.epochs or (self.epoch + 1) % schedule.validate_every == 0:
+                        val = self._log(task.validate(self.run_directory, self.epoch))["val"]
+                        is_best = self.best_miou is None or val["miou"] > self.best_miou
+                        self.best_miou = val["miou"] if is_best else self.best_miou
+                        progress.update(self.done, miou=val["miou"], entropy=_entropies(val))
+                    task.end_epoch(self.run_directory, self.epoch)
+                    self.epoch, self.step_in_epoch = self.epoch + 1, 0
+                    if is_best:
+                        self._save(BEST, state)
+                    self._keep_epoch(self._save(LAST, state))
+                    self._pause(stop)
+                except DivergedError as what:
+                    self._go_back(str(what))
 
     def _pause(self, stop: threading.Event) -> None:
         """Save if it is time to, and stop if a signal asked for it."""
         due = time.monotonic() - self._saved >= self.task.schedule.checkpoint_seconds
         if (due or stop.is_set()) and self.step_in_epoch:  # the end of an epoch is saved already
-            self._save("last.pt")
+            self._save(LAST, self._good_state())
         if stop.is_set() and self.epoch < self.task.schedule.epochs:
             raise Interrupted(
                 f"stopped at epoch {self.epoch + 1}, step {self.step_in_epoch}; everything is saved:"
@@ -160,44 +194,81 @@ class Trainer:
             )
 
     def _log(self, figures: Figures) -> dict[str, dict[str, float]]:
-        """Log one row for each kind, and return the figures as numbers."""
-        self._check_finite()
+        """Log one row for each kind, and return the figures as numbers. Raises: DivergedError."""
         numbers = {kind: {name: float(value) for name, value in row.items()} for kind, row in figures.items()}
         for kind, row in numbers.items():
+            if "skipped" in row:
+                del row["skipped"]  # of this step alone
+                if skipped := int(self._skipped[kind]):
+                    row["skipped"] = skipped
+                    _log.warning(
+                        f"{counted(skipped, 'step')} skipped until epoch {self.epoch + 1}, step {self.step_in_epoch}:"
+                        f" the {kind} loss or its gradients were not finite"
+                    )
+                self._skipped[kind] = 0
             self.run_directory.log(kind, self.epoch, self.done, **row)
+        self._check_in_a_row()
+        if not math.isfinite(numbers.get("val", {}).get("loss", 0.0)):
+            raise DivergedError("the validation loss is")
         return numbers
 
-    def _note_finite(self, figures: Figures) -> None:
-        """Record whether the losses of a step are finite, without waiting for the device."""
+    def _count_skipped(self, figures: Figures) -> None:
+        """Count the skipped steps, without waiting for the device."""
         for kind, row in figures.items():
-            self._finite[kind] = torch.isfinite(torch.as_tensor(row["loss"])) & self._finite.get(kind, True)
+            skipped, in_a_row = torch.as_tensor(row["skipped"]), self._in_a_row.get(kind, 0)
+            self._skipped[kind] = self._skipped.get(kind, 0) + skipped
+            self._in_a_row[kind] = (in_a_row + skipped) * (skipped | (in_a_row > self.task.schedule.max_skipped))
 
-    def _check_finite(self) -> None:
-        """Raises: RunError: a loss was not finite since the last check."""
-        noted, self._finite = self._finite, {}
-        for kind, finite in noted.items():
-            if not bool(finite):
-                self._diverge(f"the {kind} loss is")
+    def _check_in_a_row(self) -> None:
+        """Raises: DivergedError: too many steps in a row were skipped."""
+        for kind, in_a_row in self._in_a_row.items():
+            if in_a_row > self.task.schedule.max_skipped:
+                raise DivergedError(f"the {kind} loss is")
 
-    def _diverge(self, what: str) -> NoReturn:
-        self.run_directory.log(DIVERGED, self.epoch, self.done)
-        raise RunError(
-            f"{what} no longer finite at epoch {self.epoch + 1}, step {self.step_in_epoch} of"
-            f" {self.run_directory.path}; start again with a lower learning rate ({self.task.kind}.optimizer.lr)",
-            code="loss-not-finite",
-        )
-
-    def _finite_state(self) -> dict[str, Any]:
-        """The task's state. Raises: RunError: a loss since the last check, or a value in the state, is not finite."""
-        self._check_finite()
+    def _good_state(self) -> dict[str, Any]:
+        """The task's state. Raises: DivergedError: a value in it is not finite, or too many steps were skipped."""
+        self._check_in_a_row()
         state = self.task.state()
         values = [leaf for leaf in tree_leaves(state) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
         if values and not bool(torch.stack([value.isfinite().all().cpu() for value in values]).all()):
-            self._diverge("the weights are")
+            raise DivergedError("the weights are")
         return state
 
-    def _save(self, name: str) -> None:
-        state = self._finite_state()
+    def _go_back(self, what: str) -> None:
+        """Go back to the end of the last good epoch, and halve the learning rate.
+
+        It does not matter when it was found out that the run diverged: what follows is the same to the last bit.
+        Raises: RunError: the run has gone back too often.
+        """
+        run, task, returns = self.run_directory, self.task, self.returns + 1
+        where = f"epoch {self.epoch + 1}, step {self.step_in_epoch} of {run.path}"
+        if returns > task.schedule.max_returns:
+            run.log(DIVERGED, self.epoch, self.done)
+            halved = f" with the learning rate at 1/{2**self.returns}" if self.returns else ""
+            raise RunError(
+                f"{what} no longer finite at {where}{halved}; start again with a lower learning rate"
+                f" ({task.kind}.optimizer.lr), a longer warm-up ({task.kind}.schedule.warmup_epochs) or clipped"
+                f" gradients ({task.kind}.clip_grad_norm), and look at the images with `autoseg check-data`",
+                code="loss-not-finite",
+            ) from None
+        self._take(restore(task, run, EPOCH)[1])
+        self._in_a_row = {}
+        self.returns, task.lr_factor = returns, 0.5**returns
+        run.log(RETURNED, self.epoch, self.done, lr_factor=task.lr_factor)
+        self._keep_epoch(self._save(LAST, self._good_state()))
+        to = f"the end of epoch {self.epoch}" if self.epoch else "the start"
+        _log.warning(
+            f"{what} no longer finite at {where}: going back to {to} with half the learning rate, 1/{2**returns} of the"
+            f" schedule's (return {returns} of at most {task.schedule.max_returns})"
+        )
+
+    def _keep_epoch(self, path: Path) -> None:
+        """Keep a checkpoint as that of the last good epoch, if it is of an epoch's end and no step was just skipped."""
+        if self.step_in_epoch == 0 and not any(map(int, self._in_a_row.values())):
+            keep_as(path, path.with_name(EPOCH))
+
+    def _save(self, name: str, state: Mapping[str, Any]) -> Path:
+        """Save a checkpoint, and return its path."""
         now = time.monotonic()
         self.seconds += now - self._since
         self._since = self._saved = now
@@ -207,11 +278,16 @@ class Trainer:
             "best_miou": self.best_miou,
             "seconds": self.seconds,
             "metrics_bytes": self.run_directory.metrics_size(),
+            "config": self.task.config.to_dict(),
+            "returns": self.returns,
+            "skipped": {kind: int(number) for kind, number in self._skipped.items()},
+            "in_a_row": {kind: int(number) for kind, number in self._in_a_row.items()},
             "state": state,
         }
         self.run_directory.flush()  # a checkpoint on the disk has its metrics there
-        keep = self.task.schedule.keep_checkpoints if name == "last.pt" else 1
-        save_checkpoint(self.run_directory.checkpoints / name, self.task.kind, self.task.architecture, contents, keep)
+        path, keep = self.run_directory.checkpoints / name, self.task.schedule.keep_checkpoints if name == LAST else 1
+        save_checkpoint(path, self.task.kind, self.task.architecture, contents, keep)
+        return path
 
     def _restore(self) -> None:
         if where := self.run_directory.diverged:
@@ -221,19 +297,27 @@ class Trainer:
             )
         if not has_checkpoint(self.run_directory.checkpoints):
             self.run_directory.rewind(0, 0)
+            self._save(EPOCH, self._good_state())
             return
-        saved = restore(self.task, self.run_directory)
-        self.epoch, self.step_in_epoch = saved["epoch"], saved["step_in_epoch"]
-        self.best_miou, self.seconds = saved["best_miou"], saved["seconds"]
+        path, saved = restore(self.task, self.run_directory)
+        self._take(saved)
+        self.seconds = saved["seconds"]
+        self._keep_epoch(path)
+
+    def _take(self, saved: Mapping[str, Any]) -> None:
+        """Go on from the contents of a checkpoint."""
+        self.epoch, self.step_in_epoch, self.best_miou = saved["epoch"], saved["step_in_epoch"], saved["best_miou"]
+        self.returns, self.task.lr_factor = saved["returns"], 0.5 ** saved["returns"]
+        self._skipped, self._in_a_row = dict(saved["skipped"]), dict(saved["in_a_row"])
         self.run_directory.rewind(saved["metrics_bytes"], self.done)
 
 
-def restore(task: TrainingTask, run: Run) -> dict[str, Any]:
-    """Load a run's last checkpoint into its task, and return its contents. Raises: CheckpointError: it is unusable."""
-    path, saved = load_last(run.checkpoints, task.kind, task.architecture, task.schedule.keep_checkpoints)
+def restore(task: TrainingTask, run: Run, first: str = LAST) -> tuple[Path, dict[str, Any]]:
+    """Load a run's last checkpoint into its task; returns as `load_last`. Raises: CheckpointError: it is unusable."""
+    path, saved = load_last(run.checkpoints, task.kind, task.architecture, task.schedule.keep_checkpoints, first)
     with fitting(path):
         task.load_state(saved["state"])
-    return saved
+    return path, saved
 
 
 def _entropies(figures: Mapping[str, float]) -> str | None:

@@ -27,7 +27,7 @@ from autoseg.config.training import TrainingConfig
 from autoseg.data.dataset import SegmentationDataset, open_dataset, resolve
 from autoseg.data.loading.loader import Batch
 from autoseg.engine.config import AnyConfig, Config, RetrainConfig, RunConfig, SearchConfig
-from autoseg.engine.optim import autocast, clip_gradients
+from autoseg.engine.optim import StepGuard, autocast
 from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.search import HALVES, SearchTask
 from autoseg.errors import ConfigError
@@ -202,8 +202,8 @@ def take_step(task: AnyTask, step: Step, batches: Sequence[Batch]) -> None:
     if step == "architecture":
         optimizer, clip = task.arch_optimizer, None
     task.gradients.freeze(frozen)
-    task.gradients(half, *batches)
-    clip_gradients(optimizer, task.scalers[half], task.gradients.parameters[half], clip)
+    loss = task.gradients(half, *batches)
+    task.scalers[half].check(optimizer, loss, clip)
     task.scalers[half].step(optimizer)
     task.scalers[half].update()
 
@@ -370,10 +370,13 @@ def _stand_in(config: AnyConfig, device: torch.device) -> AnyTask:
         if kernels.depthwise == "triton":
             config = config.with_schedule(kernels=kernels.model_copy(update={"depthwise": "convolution"}))
         task = stand_in_task(config, CPU)
+        task.scalers |= {half: StepGuard(CPU, scales=False, enabled=False) for half in HALVES}
         task.supernet.use_kernels(choose_kernels(task.schedule.kernels, device))
         return task
     config = config.with_schedule(ema_decay=0.0, compile=False, balanced_sampling=0.0)
-    return RetrainTask(*_on_stand_in_data(config, 2 * config.retrain.batch_size), CPU)
+    network = RetrainTask(*_on_stand_in_data(config, 2 * config.retrain.batch_size), CPU)
+    network.scaler = StepGuard(CPU, scales=False, enabled=False)
+    return network
 
 
 def _on_stand_in_data(config: Config, images: int) -> tuple[Config, SegmentationDataset, SegmentationDataset]:

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from autoseg.config.base import first_difference, merge
+from autoseg.config.base import differences, merge, parse, part
 from autoseg.config.training import SearchSchedule, TrainingConfig
 from autoseg.data.dataset import SegmentationDataset, describe_dataset, open_dataset
 from autoseg.data.flip_pairs import found_pairs, pairs_line, resolved_pairs
 from autoseg.data.loading.cache import keep_samples
 from autoseg.engine.checkpoint import Kind, has_checkpoint, load_last
-from autoseg.engine.config import AnyConfig, Config
+from autoseg.engine.config import AnyConfig, Config, is_free, may_change
 from autoseg.engine.environment import describe_environment, pick_device
 from autoseg.engine.log import Progress
 from autoseg.engine.optim import learning_rate
@@ -21,7 +21,7 @@ from autoseg.engine.run_directory import Run, refuse_used
 from autoseg.engine.run_lock import RunLock
 from autoseg.engine.search import SearchTask
 from autoseg.errors import ConfigError, RunError
-from autoseg.files import user_path, write_text
+from autoseg.files import cut, user_path, write_text
 from autoseg.planning.fit import fit_to_device
 from autoseg.setup.from_data import guide, is_shipped
 from autoseg.setup.settings import Sources
@@ -45,12 +45,9 @@ def open_run(out: str | Path, kind: Kind, resume: bool, given: bool) -> Run | No
     return run
 
 
-def without_epochs(overrides: Mapping[str, Any] | None, kind: Kind) -> dict[str, Any]:
-    """`overrides` without the number of epochs, the one setting that a resumed run may change."""
-    rest = dict(overrides or {})
-    if isinstance(schedule := rest.pop(kind, None), Mapping):
-        schedule = {key: value for key, value in schedule.items() if key != "epochs"}
-    return rest | ({kind: schedule} if schedule else {})
+def fixed_settings(overrides: Mapping[str, Any] | None) -> dict[str, Any]:
+    """`overrides` without the settings that a resumed run may change."""
+    return part(overrides or {}, lambda key: not may_change(key))
 
 
 def settle(
@@ -59,7 +56,7 @@ def settle(
     """The settings of a run. Those that the user has not set are made to fit the data and the device.
 
     Also returns one line for each setting that was picked, and the training images if they were opened already.
-    run: one to resume, which keeps its own settings but for the epochs, if `sources.overrides` has them.
+    run: one to resume, which keeps its own settings but for those given now that it may change.
     Raises: ConfigError: the settings given now differ from them.
     """
     named = sources.set_by_user(wanted.kind)
@@ -75,16 +72,21 @@ def settle(
         settings, more = fit_to_device(guided, pick_device(guided.device), stays)
         reasons += more
     else:
-        settings, kind = run.config(type(wanted)), wanted.kind
-        if "epochs" in (sources.overrides.get(kind) or {}):
-            settings = settings.with_schedule(epochs=guided.schedule.epochs)
-        if difference := first_difference(settings.to_dict(), guided.to_dict()):
-            raise ConfigError(
-                f"{run.path} was started with other settings ({difference}); resume with --out and --resume, and with"
-                f" no other setting than --set {kind}.epochs=N",
-                code="run-settings-differ",
-            )
+        given = part(sources.file, is_free), {"data": {"root": guided.data.root}}, part(sources.overrides, may_change)
+        settings = run.config(type(wanted), merge({}, *given))
+        refuse_changes(run, list(differences(settings.to_dict(), guided.to_dict(), is_free)))
     return settings, said + reasons, train if guided.data == wanted.data else None
+
+
+def refuse_changes(run: Run, differences: Sequence[str]) -> None:
+    """Raises: ConfigError: a run that has begun would go on with other settings."""
+    if differences:
+        raise ConfigError(
+            f"{run.path} was started with other settings ({cut(', '.join(differences), 300)}); put them back as they"
+            f" were, in config.yaml too, or start another run. --resume takes --set {run.kind}.epochs=N, and settings"
+            " that change no result (docs/guide/settings.md)",
+            code="run-settings-differ",
+        )
 
 
 def _with_flip_pairs(wanted: Config, run: Run | None, sources: Sources) -> tuple[Config, list[str]]:
@@ -120,7 +122,7 @@ def begin(
 ) -> Run:
     """Read every sample, to find a bad file now and not hours later, print the notes, and make a new directory.
 
-    Raises: ConfigError: the settings have other epochs than the run to resume, which has got that far already.
+    Raises: ConfigError: the run to resume has got further than its epochs are now, or began with other settings.
     """
     train, val = task.train_set, task.val_set
     changed = None if run is None else other_epochs(run, task)
@@ -168,16 +170,20 @@ def other_epochs(run: Run, task: SearchTask | RetrainTask) -> OtherEpochs | None
 
     The schedule is that of the new number from the next step on: the learning rate, and what else depends on the share
     of the steps that are done, have the values that a run of so many epochs has at that step.
-    Raises: ConfigError: the run has got that far already. CheckpointError: its last checkpoint is unusable.
+    Raises: ConfigError: the run has got that far already, or its last checkpoint was made with other settings.
+    CheckpointError: that is unusable.
     """
     kind, schedule, per_epoch = task.kind, task.schedule, task.steps_per_epoch
-    before = run.config(type(task.config)).schedule
+    before, done = run.config(type(task.config)).schedule, 0
+    if has_checkpoint(run.checkpoints):
+        keep = schedule.keep_checkpoints
+        path, saved = load_last(run.checkpoints, kind, task.architecture, keep, say=False)  # the trainer says it
+        refuse_changes(run, task.config.changes(saved["config"], str(path)))
+        done = saved["epoch"] * per_epoch + saved["step_in_epoch"]
+        if saved["config"] is not None and before.epochs == schedule.epochs:  # config.yaml may have been edited
+            before = parse(type(task.config), saved["config"], str(path)).schedule
     if before.epochs == schedule.epochs:
         return None
-    done = 0
-    if has_checkpoint(run.checkpoints):
-        _, saved = load_last(run.checkpoints, kind, task.architecture, schedule.keep_checkpoints)
-        done = saved["epoch"] * per_epoch + saved["step_in_epoch"]
     if schedule.epochs * per_epoch <= done:
         raise ConfigError(
             f"{kind}.epochs is {schedule.epochs}, but {run.path} has done {done / per_epoch:.4g} epochs of"
@@ -201,4 +207,5 @@ def change_epochs(run: Run, task: SearchTask | RetrainTask, changed: OtherEpochs
     """Write the new number of epochs to config.yaml. A decoded genotype is renamed, since the search goes on."""
     if task.kind == "search" and (genotype := run.path / "genotype.yaml").is_file():
         genotype.replace(run.path / EARLIER.format(changed.done))
-    run.rewrite_config(task.config, f"{task.kind}.epochs was {changed.before} until step {changed.done}")
+    config = run.config(type(task.config), {task.kind: {"epochs": task.schedule.epochs}})
+    run.rewrite_config(config, f"{task.kind}.epochs was {changed.before} until step {changed.done}")

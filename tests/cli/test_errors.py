@@ -217,7 +217,7 @@ def test_resume(
     search, retrain = (["search", "--out", search_run, "--resume"], ["retrain", "--out", retrain_run, "--resume"])
     for options, difference in (
         (["--set", "search.batch_size=4"], "search.batch_size: 2, not 4"),
-        (["--set", "search.epochs=9", "--set", "search.log_every=4"], "search.log_every: 1, not 4"),
+        (["--set", "search.epochs=9", "--set", "search.max_skipped=4"], "search.max_skipped: 10, not 4"),
         (["--seed", "4"], "seed: 0, not 4"),
         (["--space", "tiny"], "space.name: mini, not tiny"),
     ):

@@ -15,7 +15,7 @@ from helpers.errors import raises_code
 from helpers.tiny_runs import SEARCH, SPACE, call, checkpoint, write_config
 
 from autoseg.cli.main import run
-from autoseg.engine.checkpoint import CHECKPOINT_VERSION, load_checkpoint, save_checkpoint
+from autoseg.engine.checkpoint import ADDED, CHECKPOINT_VERSION, load_checkpoint, save_checkpoint
 from autoseg.engine.predict import load_network
 from autoseg.errors import CheckpointError
 
@@ -41,7 +41,7 @@ def test_round_trip(path: Path) -> None:
     assert torch.equal(loaded["state"].pop("weight"), CONTENTS["state"]["weight"])  # type: ignore[index]
     assert loaded == {
         "version": CHECKPOINT_VERSION, "kind": "search", "architecture": SPACE_DATA, **COUNTS,
-        "state": {"list": [1, (2, 3)]},
+        "state": {"list": [1, (2, 3)]}, **ADDED,
     }  # fmt: skip
 
 
@@ -92,8 +92,8 @@ def test_code_in_a_checkpoint_is_never_run(writer: str, tmp_path: Path) -> None:
 def test_of_another_kind_version_or_space(path: Path, tmp_path: Path) -> None:
     refused(path, "checkpoint-kind-differs", "of a retrain", "autoseg retrain", kind="retrain")
     differs = "checkpoint-architecture-differs"
-    refused(path, differs, "space", "'mini', not 'tiny'", architecture={"name": "tiny"})
-    refused(path, differs, "space", "'mini' with other settings", architecture={"name": "mini", "layers": 3})
+    refused(path, differs, "space", "space.name: mini, not tiny", architecture={"name": "tiny"})
+    refused(path, differs, "space", "space.layers: 2, not 3", architecture={"name": "mini", "layers": 3})
     for payload in ([1], {"kind": "search"}, {"kind": "search", "version": "1"}):
         torch.save(payload, tmp_path / "other.pt")
         refused(tmp_path / "other.pt", "checkpoint-kind-differs", "of a search")
@@ -139,11 +139,12 @@ def test_resuming_from_a_checkpoint_that_does_not_belong(
     other = {"space": {**SPACE, "name": "other"}, "search": {"epochs": 1, "arch_start_epoch": 0}}
     call("search", "--config", write_config(tmp_path / "o.yaml", SEARCH, other), "--out", tmp_path / "other")
     shutil.copy(tmp_path / "other" / "checkpoints" / "last.pt", mine / "checkpoints" / "last.pt")
-    resuming_refused(mine, capsys, "checkpoint-architecture-differs", "space", "'other', not 'mini'", "config.yaml")
+    resuming_refused(mine, capsys, "checkpoint-architecture-differs", "space.name: other, not mini", "config.yaml")
 
     classes = {"data": {"num_classes": 9}, "search": {"epochs": 1, "arch_start_epoch": 0}}
     call("search", "--config", write_config(tmp_path / "k.yaml", SEARCH, classes), "--out", tmp_path / "nine")
-    shutil.copy(tmp_path / "nine" / "checkpoints" / "last.pt", mine / "checkpoints" / "last.pt")
+    of_earlier_version = {**checkpoint(tmp_path / "nine"), "config": None}
+    torch.save(of_earlier_version, mine / "checkpoints" / "last.pt")
     resuming_refused(mine, capsys, "checkpoint-settings-differ", "config.yaml")
 
     for last in (mine / "checkpoints").glob("last*.pt"):

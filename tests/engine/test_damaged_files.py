@@ -257,3 +257,22 @@ def test_a_line_that_is_no_row_is_said_and_passed_over(
     assert Run(out).metrics() == whole
     assert [message for message in caplog.messages if "metrics.jsonl, line 3, is no row" in message]
     call("decode", out)
+
+
+@pytest.mark.slow
+def test_a_damaged_best_checkpoint_says_what_to_use_in_its_place(
+    retrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = Path(shutil.copytree(retrained, tmp_path / "run"))
+    best, last = (out / "checkpoints" / name for name in ("best.pt", "last.pt"))
+    best.write_bytes(flipped(best.read_bytes(), 9000))
+    commands = ["evaluate", str(out)], ["export", str(out), "--format", "safetensors", "--out", str(tmp_path / "a")]
+    for command in commands:
+        capsys.readouterr()
+        assert run(command) == 2
+        line = capsys.readouterr().err.splitlines()[-1]
+        check_line(line, "checkpoint-damaged", best, "use last.pt in its place", "--checkpoint last", last)
+    call("evaluate", out, "--checkpoint", "last")
+    last.write_bytes(flipped(last.read_bytes(), 9000))
+    assert run(commands[0]) == 2
+    check_line(capsys.readouterr().err.splitlines()[-1], "checkpoint-damaged", best, "use another")

@@ -36,7 +36,7 @@ from autoseg.data.dataset import open_dataset
 from autoseg.engine.accumulation import accumulated
 from autoseg.engine.config import RetrainConfig
 from autoseg.engine.cuda_graphs import Inputs, Recordings
-from autoseg.engine.optim import autocast, build_optimizer, make_scaler
+from autoseg.engine.optim import StepGuard, autocast, build_optimizer
 from autoseg.engine.retrain import MovingAverage, RetrainTask
 from autoseg.engine.search import HALVES, Gradients
 from autoseg.errors import ConfigError
@@ -270,7 +270,7 @@ def test_a_step_without_finite_gradients_is_left_out_and_the_scale_halved(optimi
 
     parameter = torch.nn.Parameter(torch.ones(3))
     built = build_optimizer(parse(OptimizerConfig, {**optimizer, "lr": 0.1}), [parameter], fused=True)
-    scaler = make_scaler("fp16", CPU)
+    scaler = StepGuard(CPU, scales=True)
     trace = []
     for factor in (1.0, float("inf"), float("nan"), 1.0):
         built.zero_grad()
@@ -299,7 +299,7 @@ def test_a_first_step_that_is_left_out_leaves_no_momentum(optimizer: dict[str, A
         for factors in ((1.0,), (float("inf"), 1.0)):
             parameter = torch.nn.Parameter(torch.ones(3))
             built = build_optimizer(parse(OptimizerConfig, {**optimizer, "lr": 0.1}), [parameter], fused=True)
-            scaler = make_scaler("fp16", CPU)
+            scaler = StepGuard(CPU, scales=True)
             for factor in factors:
                 built.zero_grad()
                 scaler.scale(parameter.sum() * factor).backward()
@@ -315,7 +315,7 @@ def test_a_first_step_that_is_left_out_leaves_no_momentum(optimizer: dict[str, A
 def test_the_scale_changes_no_step_of_a_retraining() -> None:
     """Powers of two are exact, and gradients are clipped at their own size."""
     plain, scaled = (retrain_task(clip_grad_norm=0.01) for _ in range(2))
-    scaled.scaler = make_scaler("fp16", CPU)
+    scaled.scaler = StepGuard(CPU, scales=True)
     for task in (plain, scaled):
         task.step(next(task.batches(0, 0)), 0, 0)
     assert_same_weights(plain.network, scaled.network)
@@ -324,7 +324,7 @@ def test_the_scale_changes_no_step_of_a_retraining() -> None:
 def test_the_scale_changes_no_step_of_a_search() -> None:
     plain, scaled = (search_task(clip_grad_norm=0.01) for _ in range(2))
     for half in HALVES:
-        scaled.scalers[half] = make_scaler("fp16", CPU)
+        scaled.scalers[half] = StepGuard(CPU, scales=True)
     for task in (plain, scaled):
         task.step(next(task.batches(1, 0)), 1, 4)
     assert_same_weights(plain.supernet, scaled.supernet)

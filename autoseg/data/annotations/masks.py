@@ -6,10 +6,10 @@ labels into classes.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +27,7 @@ from autoseg.data.discovery.pairs import within
 from autoseg.data.io.opening import read_header
 from autoseg.data.loading.threads import in_threads
 from autoseg.errors import DataError
-from autoseg.files import cache_folder, digest, file_state, one_line, parse_json, write_text
+from autoseg.files import cache_folder, digest, file_state, one_line, read_sealed_json, write_sealed_json
 
 IN_JSON = {"labelme": labelme, "coco": coco, "label_studio": label_studio, "supervisely": supervisely}
 OTHERS = {"yolo": yolo, "cvat": cvat}
@@ -171,9 +171,9 @@ def _paint_all(found: AnnotationSet, root: Path, place: Path, state: str) -> dic
             "state": state, "layout": found.layout, "title": found.title, "order": found.order,
             "names": list(found.names), "pixels": pixels.tolist(), "faults": dict(sorted(faults.items())),
             "images": [[split, names[split, one.image], within(root, one.image)] for split, one in images],
-            "said": found.said,
+            "said": found.said, "crc32": _checksums(fresh, len(images)),
         }  # fmt: skip
-        write_text(fresh / _MANIFEST, json.dumps(record))
+        write_sealed_json(fresh / _MANIFEST, record)
         _move(fresh, place, state)
     except OSError as reason:
         raise DataError(
@@ -189,11 +189,11 @@ def _paint_all(found: AnnotationSet, root: Path, place: Path, state: str) -> dic
 def _move(fresh: Path, place: Path, state: str) -> None:
     """Rename `fresh` to `place`, unless another process has painted the same masks there meanwhile."""
     try:
-        if _record(place, state) is None:
+        if _record(place, state, say=False) is None:
             shutil.rmtree(place, ignore_errors=True)
             fresh.rename(place)
     except OSError:
-        if _record(place, state) is None:
+        if _record(place, state, say=False) is None:
             raise
 
 
@@ -214,10 +214,28 @@ def _mask(one: AnnotatedImage, labels: Mapping[str, int]) -> NDArray[Any]:
     return paint(drawing, size, labels, one.source)
 
 
-def _record(place: Path, state: str) -> dict[str, Any] | None:
-    """What was written of the masks in `place`; None if they are of another state."""
+def _record(place: Path, state: str, say: bool = True) -> dict[str, Any] | None:
+    """What was written of the masks in `place`; None if they are of another state, or damaged, which is said."""
     try:
-        record: dict[str, Any] = parse_json((place / _MANIFEST).read_text(encoding="utf-8"))
-        return record if record["state"] == state else None
-    except (OSError, ValueError, TypeError, KeyError):
+        record: dict[str, Any] = read_sealed_json(place / _MANIFEST)
+        if record["state"] != state:
+            return None
+        if _checksums(place, len(record["images"])) == record["crc32"]:
+            return record
+    except FileNotFoundError:
         return None
+    except (OSError, ValueError, TypeError, KeyError):
+        pass
+    if say:
+        _log.warning(f"{place} is damaged, or of another version; making it anew")
+    return None
+
+
+def _checksums(place: Path, count: int) -> list[int]:
+    """The CRC-32 of the file of each mask; 0 for one that could not be painted."""
+
+    def checksum(index: int) -> int:
+        path = place / f"{index:06d}.png"
+        return zlib.crc32(path.read_bytes()) if path.exists() else 0
+
+    return in_threads(checksum, count)

@@ -1,7 +1,8 @@
 """Decoded samples, concatenated into one block of images and one block of masks: on a GPU, in memory, or in files.
 
 A folder of samples holds `images.npy` and `masks.npy`, both flat, and `samples.json` with the size and the CRC-32 of
-each sample. It appears atomically, is mapped into memory, and is checked on use.
+each sample. It appears atomically, is mapped into memory, and is checked: headers and table when it is opened, samples
+when they are used.
 
 Letters: H height and W width of a sample, in pixels, C channels, P number of pixels of all samples.
 """
@@ -9,7 +10,6 @@ Letters: H height and W width of a sample, in pixels, C channels, P number of pi
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import shutil
@@ -17,19 +17,19 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from itertools import accumulate
 from pathlib import Path
 from threading import Lock
-from tokenize import TokenError
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from numpy.lib.format import open_memmap, write_array_header_1_0
+from numpy.lib.format import write_array_header_1_0
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autoseg.files import parse_json, replace, write_text
+from autoseg.files import read_sealed_json, replace, write_sealed_json
 
 Arrays: TypeAlias = tuple[NDArray[Any], NDArray[np.integer[Any]]]
 """Image (H, W, C) and mask (H, W)."""
@@ -39,7 +39,7 @@ Put = Callable[[int, NDArray[Any], NDArray[np.integer[Any]]], None]
 FILES, TABLE = ("images.npy", "masks.npy"), "samples.json"
 ABANDONED_SECONDS = 24 * 3600.0
 """An unfinished folder without writes for so long is abandoned."""
-_MALFORMED = (FileNotFoundError, EOFError, SyntaxError, TokenError, ValueError, LookupError, AttributeError, TypeError)
+_MALFORMED = (FileNotFoundError, ValueError, LookupError, AttributeError, TypeError)
 _MASK_TYPES = {1: torch.uint8, 2: torch.int16}
 """Bytes of a label -> type of `mask_tensor`."""
 
@@ -136,16 +136,13 @@ class MappedSamples(PackedSamples):
 
     def __init__(self, folder: Path, fingerprint: str, layout: Layout, decode: Callable[[int], Arrays]) -> None:
         try:
-            table = parse_json((folder / TABLE).read_text(encoding="utf-8"))
+            table = read_sealed_json(folder / TABLE)
             self._sums = list(table.pop("crc32"))
-            images, masks = (open_memmap(folder / name, "r") for name in FILES)
+            if table != _description(fingerprint, layout):
+                raise SamplesError("is left over from another data set, or from other files of this one")
+            images, masks = (_mapped(folder / name, *of) for name, of in zip(FILES, layout.arrays, strict=True))
         except _MALFORMED:
             raise SamplesError("is damaged") from None
-        if table != _description(fingerprint, layout):
-            raise SamplesError("is left over from another data set, or from other files of this one")
-        arrays = [(array.size, array.dtype) for array in (images, masks)]
-        if arrays != layout.arrays or len(self._sums) != len(layout.sizes):
-            raise SamplesError("is damaged")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # PyTorch warns of read-only arrays; nothing writes to these
             super().__init__(layout, torch.from_numpy(images), mask_tensor(masks))
@@ -185,7 +182,7 @@ def write_folder(folder: Path, fingerprint: str, layout: Layout, fill: Callable[
     try:
         temporary.mkdir(exist_ok=True)
         sums = _write_arrays(temporary, layout, fill)
-        write_text(temporary / TABLE, json.dumps({**_description(fingerprint, layout), "crc32": sums}))
+        write_sealed_json(temporary / TABLE, {**_description(fingerprint, layout), "crc32": sums})
         try:
             replace(temporary, folder)
         except OSError:
@@ -207,8 +204,8 @@ def _write_arrays(folder: Path, layout: Layout, fill: Callable[[Put], Any]) -> l
     sums, turn = [0] * len(layout.sizes), Lock()
     with (folder / FILES[0]).open("wb") as images, (folder / FILES[1]).open("wb") as masks:
         files = (images, masks)
-        for file, (count, dtype) in zip(files, layout.arrays, strict=True):
-            write_array_header_1_0(file, {"descr": dtype.str, "fortran_order": False, "shape": (count,)})
+        for file, of in zip(files, layout.arrays, strict=True):
+            file.write(_header(*of))
         firsts = [file.tell() for file in files]
 
         def put(index: int, *sample: NDArray[Any]) -> None:
@@ -225,6 +222,22 @@ def _write_arrays(folder: Path, layout: Layout, fill: Callable[[Put], Any]) -> l
             file.flush()
             os.fsync(file.fileno())
     return sums
+
+
+def _header(count: int, dtype: np.dtype[Any]) -> bytes:
+    """What stands before the values in a file of NumPy."""
+    file = BytesIO()
+    write_array_header_1_0(file, {"descr": dtype.str, "fortran_order": False, "shape": (count,)})
+    return file.getvalue()
+
+
+def _mapped(path: Path, count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """The values of a file, read on access. Raises: ValueError: it has another header or length. OSError."""
+    header = _header(count, dtype)
+    with path.open("rb") as file:
+        if file.read(len(header)) != header or path.stat().st_size != len(header) + count * dtype.itemsize:
+            raise ValueError("another header")
+    return np.memmap(path, dtype, "r", len(header), count)
 
 
 def _description(fingerprint: str, layout: Layout) -> dict[str, Any]:

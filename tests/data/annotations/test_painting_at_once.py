@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from autoseg.data.annotations.masks import Painted, annotations_in
@@ -58,3 +59,28 @@ def test_masks_of_before_are_replaced(tmp_path: Path) -> None:
     assert masks(after) == masks(anew)
     assert after.pixels == anew.pixels
     assert len(list((cache / "annotations").iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", ["000003.png", "annotations.json"])
+def test_a_flipped_bit_is_found_and_the_masks_are_painted_anew(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root, cache = tmp_path / "data", tmp_path / "cache"
+    write(root)
+    first = annotations_in(root, cache=cache)
+    assert first is not None
+    (place,) = (cache / "annotations").iterdir()
+    before = masks(first), first.pixels
+    for bit in (3, 500, 8 * (place / name).stat().st_size - 1):
+        content = bytearray((place / name).read_bytes())
+        content[bit // 8] ^= 1 << bit % 8
+        (place / name).write_bytes(content)
+        caplog.clear()
+        again = annotations_in(root, cache=cache)
+        assert again is not None
+        assert (masks(again), again.pixels) == before
+        warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+        assert warnings == [f"{place} is damaged, or of another version; making it anew"]
+    caplog.clear()
+    annotations_in(root, cache=cache)
+    assert not caplog.records
