@@ -69,8 +69,7 @@ def _lasting(stream: TextIO) -> tuple[TextIO, Output]:
         BufferedWriter(output),
         encoding=stream.encoding,
         errors="replace",  # names may have letters that a pipe on Windows lacks
-        line_buffering=bool(getattr(stream, "line_buffering", False)),
-        write_through=bool(getattr(stream, "write_through", False)),
+        line_buffering=any(getattr(stream, name, False) for name in ("line_buffering", "write_through")),
     )
     return text, output
 

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from autoseg.files import one_line
+from autoseg.files import cut, one_line
 from autoseg.signals import without_signals
 
 CRASHES = ("SIGSEGV", "SIGABRT", "SIGFPE", "SIGILL")
@@ -57,8 +57,11 @@ def from_workers(loader: DataLoader[Any], seconds: float) -> Iterator[Any]:
             yield item
     finally:
         watch.over.set()
-        for child in {*active_children()} - others:
+        left = {*active_children()} - others
+        for child in left:
             child.kill()  # one that is stopped, or waits for a disk, ends by nothing less
+        for child in left:
+            child.join(1)
 
 
 def shared(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor] | WorkersError:
@@ -124,8 +127,9 @@ def _fault(watch: _Watch, reason: Exception) -> WorkersError:
     for worker in watch.workers:
         worker.join(0.1)  # what waits for a process may end a moment before it
     codes = [worker.exitcode for worker in watch.workers if worker.exitcode]
-    if not codes:
-        return WorkersError(f"failed ({one_line(reason)[:300]})")
+    if not codes:  # an exception of the worker's, behind its traceback; if it is no accident, it comes here again
+        *_, last = str(reason).strip().splitlines() or [""]
+        return WorkersError(f"failed ({cut(last, 300) or type(reason).__name__})")
     names = {-number.value: number.name for number in signal.Signals}
     name = names.get(codes[0], f"status {codes[0]}")
     hint = {"SIGKILL": ", perhaps as memory ran out", "SIGBUS": ", perhaps as shared memory ran out (--shm-size)"}
