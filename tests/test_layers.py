@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "autoseg"
 
 LAYERS = (
-    ("_version", "errors", "files", "limits", "host_memory", "library", "plugins", "process", "registry"),
+    ("_version", "errors", "files", "limits", "host_memory", "library", "plugins", "process", "registry", "signals"),
     ("config",),
     ("space",),
     ("genotype", "ops", "data", "losses", "metrics"),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -25,12 +23,16 @@ from autoseg.cli import (
     show,
     spaces,
 )
+from autoseg.cli.streams import lasting_streams
 from autoseg.errors import AutosegError, Interrupted
 from autoseg.process import prepare_process
+from autoseg.signals import STATUS as INTERRUPTED
+from autoseg.signals import end_process, watched
 
 UsageError: Any = typer.BadParameter.__bases__[0]
 """The class of Click, which typer includes."""
-INTERRUPTED = 130
+RUNS = (["search"], ["retrain"], ["demo"])
+"""Arguments of the commands whose result is in a run directory, not on standard output."""
 
 app = typer.Typer(
     name="autoseg",
@@ -62,12 +64,25 @@ def root(
 
 
 def main() -> None:
-    """Run a command and exit: 0 done, 1 an internal error, 2 a user's error, 130 interrupted."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C; runs turn both into a clean save
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # names may have letters that a pipe on Windows lacks
-    sys.exit(run(sys.argv[1:]))
+    """Run a command and exit: 0 done, 1 an internal error, 2 a user's error, 130 stopped by a signal."""
+    with watched() as was_stopped, lasting_streams() as output:
+        try:
+            status = run(sys.argv[1:])
+            sys.stdout.flush()
+            if output.failed and not status and sys.argv[1:2] not in RUNS:
+                status = _fail(
+                    f"standard output cannot be written ({output.failed.strerror}); give it another place"
+                    " [output-unwritable]"
+                )
+        except BaseException:
+            if not was_stopped():
+                raise
+            status = _interrupted()
+        if status == INTERRUPTED or (status and was_stopped()):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            end_process()
+    sys.exit(status)
 
 
 def run(arguments: list[str]) -> int:
@@ -77,7 +92,7 @@ def run(arguments: list[str]) -> int:
     try:
         status = app(arguments, prog_name="autoseg", standalone_mode=False)
         if status == INTERRUPTED:  # typer's status for Ctrl-C outside of a run
-            print("interrupted", file=sys.stderr)
+            return _interrupted()
         return status if isinstance(status, int) else 0
     except AutosegError as error:
         if "--debug" in arguments:
@@ -88,8 +103,12 @@ def run(arguments: list[str]) -> int:
         message = error.format_message().rstrip(".")
         return _fail(f"{message[:1].lower()}{message[1:]}; see `autoseg{command} --help`")
     except (Interrupted, KeyboardInterrupt, typer.Abort) as stopped:
-        print(stopped if isinstance(stopped, Interrupted) else "interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return _interrupted(stopped if isinstance(stopped, Interrupted) else "interrupted")
+
+
+def _interrupted(said: object = "interrupted") -> int:
+    print(said, file=sys.stderr)
+    return INTERRUPTED
 
 
 def _fail(message: str) -> int:

@@ -119,6 +119,9 @@ class TrainingConfig(Settings):
     workers: Annotated[Whole, Field(ge=0, le=256)] = 0
     """Processes that read and augment images that are not kept on a GPU. 0: the main process does it, which is best if
     the images are kept (`store`)."""
+    worker_seconds: Annotated[Number, Field(ge=1, le=limits.SECONDS)] = 300.0
+    """Seconds without a batch, though the run waits for one, after which it goes on without its workers. Results do not
+    depend on it. A wait on a slow disk is no fault, so this should be far longer than a batch takes."""
     store: Literal["auto", "device", "memory", "disk", "none"] = "auto"
     """Place of the decoded images: the GPU, memory, or files in `cache_dir`. none: the image files are read in each
     epoch. auto: the first of these with room."""

@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 import torch
@@ -38,8 +35,9 @@ from autoseg.engine.checkpoint import (
 from autoseg.engine.config import AnyConfig
 from autoseg.engine.log import Progress
 from autoseg.engine.run_directory import DIVERGED, RETURNED, Run
-from autoseg.errors import Interrupted, RunError
+from autoseg.errors import DataError, Interrupted, RunError
 from autoseg.files import shell_quoted
+from autoseg.signals import StopNow, StopRequest, stop_request
 
 _log = logging.getLogger(__name__)
 
@@ -92,25 +90,6 @@ class TrainingTask(Protocol):
         """Restore what `state` returned."""
 
 
-@contextmanager
-def stop_request() -> Iterator[threading.Event]:
-    """Set the event at the first Ctrl-C or TERM, so that a run stops after a step; a second signal stops at once."""
-    requested = threading.Event()
-
-    def request(number: int, frame: FrameType | None) -> None:
-        if requested.is_set():
-            raise KeyboardInterrupt
-        requested.set()
-
-    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, request) for number in numbers}
-    try:
-        yield requested
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 class DivergedError(Exception):
     """Too many steps were skipped, or something to save is not finite; the text says what is."""
 
@@ -146,43 +125,57 @@ class Trainer:
         task, schedule = self.task, self.task.schedule
         total = schedule.epochs * task.steps_per_epoch
         progress = Progress(task.kind, total, self.done, self.show_progress)
-        if self.done == total and self.show_progress:
+        if self.epoch == schedule.epochs and self.show_progress:
             epochs = f"{task.kind}.epochs"
             print(f"all {schedule.epochs} epochs are done, nothing is left to do; more: --resume --set {epochs}=N")
         self._since = self._saved = time.monotonic()
         with stop_request() as stop, progress:
             progress.update(self.done, miou=self.best_miou)
-            while self.epoch < schedule.epochs:
-                try:
-                    for batches in task.batches(self.epoch, self.step_in_epoch):
-                        figures = task.step(batches, self.epoch, self.done)
-                        self.step_in_epoch += 1
-                        self._count_skipped(figures)
-                        epoch_ends = self.step_in_epoch == task.steps_per_epoch
-                        shown: dict[str, Any] = {}
-                        if epoch_ends or self.done % schedule.log_every == 0:
-                            loss = self._log(figures)["train"]["loss"]
-                            shown = {"epoch": f"{self.epoch + 1}/{schedule.epochs}", "loss": loss}
-                        progress.update(self.done, **shown)
-                        if not epoch_ends:
-                            self._pause(stop)
+            try:
+                while self.epoch < schedule.epochs:
+                    try:
+                        for batches in stop.between(task.batches(self.epoch, self.step_in_epoch)):
+                            figures = task.step(batches, self.epoch, self.done)
+                            self.step_in_epoch += 1
+                            self._count_skipped(figures)
+                            epoch_ends = self.step_in_epoch == task.steps_per_epoch
+                            shown: dict[str, Any] = {}
+                            if epoch_ends or self.done % schedule.log_every == 0:
+                                loss = self._log(figures)["train"]["loss"]
+                                shown = {"epoch": f"{self.epoch + 1}/{schedule.epochs}", "loss": loss}
+                            progress.update(self.done, **shown)
+                            if not epoch_ends:
+                                self._pause(stop)
+                        self._end_epoch(stop, progress)
+                    except DivergedError as what:
+                        self._go_back(str(what))
+            except StopNow:  # a validation is done again when the run goes on
+                self._pause(stop)
+            except DataError:  # between two steps
+                if self.step_in_epoch:
+                    with suppress(DivergedError):
+                        self._save(LAST, self._good_state())
+                raise
 
-                    state, is_best = self._good_state(), False  # before anything is made of it
-                    if self.epoch + 1 == schedule.epochs or (self.epoch + 1) % schedule.validate_every == 0:
-                        val = self._log(task.validate(self.run_directory, self.epoch))["val"]
-                        is_best = self.best_miou is None or val["miou"] > self.best_miou
-                        self.best_miou = val["miou"] if is_best else self.best_miou
-                        progress.update(self.done, miou=val["miou"], entropy=_entropies(val))
-                    task.end_epoch(self.run_directory, self.epoch)
-                    self.epoch, self.step_in_epoch = self.epoch + 1, 0
-                    if is_best:
-                        self._save(BEST, state)
-                    self._keep_epoch(self._save(LAST, state))
-                    self._pause(stop)
-                except DivergedError as what:
-                    self._go_back(str(what))
+    def _end_epoch(self, stop: StopRequest, progress: Progress) -> None:
+        """Validate and save. Raises: DivergedError: something is not finite. StopNow: a signal, while it validates."""
+        task, schedule = self.task, self.task.schedule
+        state, is_best = self._good_state(), False  # before anything is made of it
+        if self.epoch + 1 == schedule.epochs or (self.epoch + 1) % schedule.validate_every == 0:
+            with stop.ends_at_once():
+                figures = task.validate(self.run_directory, self.epoch)
+            val = self._log(figures)["val"]
+            is_best = self.best_miou is None or val["miou"] > self.best_miou
+            self.best_miou = val["miou"] if is_best else self.best_miou
+            progress.update(self.done, miou=val["miou"], entropy=_entropies(val))
+        task.end_epoch(self.run_directory, self.epoch)
+        self.epoch, self.step_in_epoch = self.epoch + 1, 0
+        if is_best:
+            self._save(BEST, state)
+        self._keep_epoch(self._save(LAST, state))
+        self._pause(stop)
 
-    def _pause(self, stop: threading.Event) -> None:
+    def _pause(self, stop: StopRequest) -> None:
         """Save if it is time to, and stop if a signal asked for it."""
         due = time.monotonic() - self._saved >= self.task.schedule.checkpoint_seconds
         if (due or stop.is_set()) and self.step_in_epoch:  # the end of an epoch is saved already

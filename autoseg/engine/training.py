@@ -28,7 +28,8 @@ def make_loader(
     return BatchLoader(
         dataset, indices, schedule.batch_size, crop=schedule.crop, augment=schedule.augment, mean=data.mean,
         std=data.std, seed=config.seed, stream=stream, workers=schedule.workers,
-        device=device if device.type == "cuda" else None, balanced=schedule.balanced_sampling,
+        worker_seconds=schedule.worker_seconds, device=device if device.type == "cuda" else None,
+        balanced=schedule.balanced_sampling,
         chances=repeat_factors(dataset, indices) if schedule.balanced_sampling else None,
     )  # fmt: skip
 

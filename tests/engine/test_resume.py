@@ -7,7 +7,8 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from autoseg.cli.main import run
 from autoseg.engine import trainer as loop
 from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.search import SearchTask
+from autoseg.errors import DataError
 
 TASKS: dict[str, Any] = {"search": SearchTask, "retrain": RetrainTask}
 
@@ -74,7 +76,7 @@ def kill() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "count"), [("step", 0), ("step", 1), ("step", 6), ("step", 7), ("validate", 0)])
+@pytest.mark.parametrize(("method", "count"), [("step", 0), ("step", 1), ("step", 7), ("validate", 0), ("batches", 1)])
 def test_interrupted_and_resumed(
     method: str,
     count: int,
@@ -95,7 +97,26 @@ def test_interrupted_and_resumed(
     saved = checkpoint(tmp_path / "run")
     per_epoch = {"search": 4, "retrain": 8}[command]
     done = count + 1 if method == "step" else per_epoch
-    assert (saved["epoch"], saved["step_in_epoch"]) == divmod(done, per_epoch)
+    assert saved["epoch"] * per_epoch + saved["step_in_epoch"] == done  # a validation is done again
+    call(command, "--out", tmp_path / "run", "--resume")
+    assert_same_run(whole, tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["search"], indirect=True)
+def test_a_run_that_data_has_ended_loses_no_step(
+    command: str, whole: Path, arguments: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(task: Any, epoch: int, start_step: int) -> Iterator[Any]:
+        yield from islice(batches(task, epoch, start_step), 2)
+        raise DataError("no more", code="file-changed")
+
+    batches = TASKS[command].batches
+    with monkeypatch.context() as patch:
+        patch.setattr(TASKS[command], "batches", broken)
+        rare = [*arguments, "--set", f"{command}.checkpoint_seconds=1000"]
+        assert run([str(argument) for argument in rare]) == 2
+    assert checkpoint(tmp_path / "run")["step_in_epoch"] == 2
     call(command, "--out", tmp_path / "run", "--resume")
     assert_same_run(whole, tmp_path / "run")
 
@@ -209,7 +230,9 @@ def test_tensorboard_has_each_step_once_after_a_kill(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("command", "number"), [("search", signal.SIGINT), ("retrain", signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("command", "number"), [("search", signal.SIGINT), ("retrain", getattr(signal, "SIGHUP", signal.SIGTERM))]
+)
 def test_signals(number: int, command: str, whole: Path, arguments: list[object], tmp_path: Path) -> None:
     process = start(*arguments, slow=True)
     wait_for_rows(process, tmp_path / "run", 2)

@@ -5,6 +5,7 @@ Letters: N images in a batch, C channels, H, W height and width of an image, h, 
 
 from __future__ import annotations
 
+import logging
 import signal
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,13 +26,18 @@ from autoseg.data.augment.sample import augment, full_scale, normalisation, norm
 from autoseg.data.base import SegmentationDataset
 from autoseg.data.flip_pairs import mirrored_labels
 from autoseg.data.loading.packed import mask_tensor, to_labels
+from autoseg.data.loading.workers import WorkersError, from_workers, shared
+from autoseg.data.wording import counted, first_of
 from autoseg.errors import DataError
 from autoseg.ops.devices import float64_device
+from autoseg.signals import STOPPING
 
 Key: TypeAlias = tuple[int, int]
 """Index of a sample and seed of its augmentation."""
 Batch: TypeAlias = tuple[Tensor, Tensor]
 Indices: TypeAlias = "Sequence[int] | NDArray[np.int64]"
+
+_log = logging.getLogger(__name__)
 
 
 def epoch_order(
@@ -64,6 +70,7 @@ class BatchLoader:
     `device`: makes whole batches there at once. None, or mps, which lacks float64: makes samples one by one on the CPU
     with Pillow. Both show the same (see `BatchAugment`).
     `workers`: number of processes that read and augment on the CPU; they do not change the batches. 0: this process.
+    Where they fail, or give no batch for `worker_seconds`, this process goes on without them, and the log says why.
     With a `device`, only data sets without a store (`cache.py`) use workers.
     `balanced`, `chances` (one per index): see `epoch_order`.
     """
@@ -81,6 +88,7 @@ class BatchLoader:
         seed: int,
         stream: str | int,
         workers: int = 0,
+        worker_seconds: float = 300.0,
         device: torch.device | None = None,
         balanced: float = 0.0,
         chances: NDArray[np.float64] | None = None,
@@ -92,7 +100,7 @@ class BatchLoader:
         self.batch_size = batch_size
         self.seed = seed
         self.stream = stream
-        self.workers = workers
+        self.workers, self.worker_seconds = workers, worker_seconds
         self._balance = (balanced, chances)
         self._limits_classes = augment.max_class_share < 1
         self._coarse_masks: dict[int, CoarseMask] = {}
@@ -153,8 +161,8 @@ class BatchLoader:
             self._coarse_masks[index] = CoarseMask(labels.view(f"u{labels.itemsize}"), step)
         return self._coarse_masks[index]
 
-    def _in_workers(self, keys: list[list[Key]]) -> Iterable[Batch | DataError]:
-        return DataLoader(
+    def _in_workers(self, keys: list[list[Key]]) -> Iterator[Batch | DataError]:
+        loader = DataLoader(
             self._batches,
             batch_size=None,
             sampler=keys,
@@ -164,6 +172,26 @@ class BatchLoader:
             generator=torch.Generator(),  # otherwise PyTorch draws from the global one
             pin_memory=self._at_once is not None and self._at_once.device.type == "cuda",
         )
+        done = 0
+        try:
+            for batch in from_workers(loader, self.worker_seconds):
+                done += 1
+                yield batch
+        except WorkersError as reason:
+            if reason.crashed:
+                awaited = [index for some in keys[done : done + 2 * self.workers] for index, _ in some]
+                names = first_of([self.dataset.names[index] for index in awaited], 5)
+                raise DataError(
+                    f"a worker process {reason} while it read one of {counted(len(awaited), 'image')} ({names}); find"
+                    " the file, and remove it or save it anew",
+                    code="worker-crashed",
+                ) from None
+            _log.warning(
+                f"a worker process {reason}: going on without worker processes, which changes no result but may be"
+                " slower; to avoid this line, set `workers: 0`"
+            )
+            self.workers = 0
+            yield from map(self._batches.__getitem__, keys[done:])
 
 
 def sample_tensors(dataset: SegmentationDataset, index: int) -> tuple[Tensor, Tensor]:
@@ -211,7 +239,7 @@ def evaluation_batches(
 
 
 @dataclass
-class _Batches(Dataset["Batch | DataError"]):
+class _Batches(Dataset["Batch | DataError | WorkersError"]):
     """Makes one batch from its keys."""
 
     dataset: SegmentationDataset
@@ -220,13 +248,14 @@ class _Batches(Dataset["Batch | DataError"]):
     mirrored: Tensor | None
     """The label of each label in a flipped view."""
 
-    def __getitem__(self, keys: list[Key]) -> Batch | DataError:
+    def __getitem__(self, keys: list[Key]) -> Batch | DataError | WorkersError:
         """One batch, or its error: PyTorch would wrap a DataError that a worker raises in a traceback."""
         try:
             samples = ((self.dataset.load(index), torch.Generator().manual_seed(seed)) for index, seed in keys)
-            return _stack(augment(sample, *self.settings, generator, self.mirrored) for sample, generator in samples)
+            batch = _stack(augment(sample, *self.settings, generator, self.mirrored) for sample, generator in samples)
         except DataError as reason:
             return reason
+        return batch if get_worker_info() is None else shared(batch)
 
 
 def _stack(items: Iterable[Batch]) -> Batch:
@@ -239,7 +268,7 @@ def _unchanged(batch: Any) -> Any:
 
 
 def _start_worker(worker: int) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):  # the main process handles these and ends its workers
+    for number in STOPPING:  # the main process handles these and ends its workers
         signal.signal(number, signal.SIG_IGN)
     if (info := get_worker_info()) is not None:
         # a worker lives for one epoch, which never asks for a sample twice

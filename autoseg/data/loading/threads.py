@@ -16,7 +16,7 @@ def in_threads(work: Callable[[int], Result], total: int, progress: Progress | N
     """`work(index)` of 0..total-1, done in several threads; calls `progress(done, total)` after each.
 
     All results are kept, so `work` must not return whole images. Raises: the exception of the lowest index that fails;
-    later work is cancelled.
+    later work is cancelled. After Ctrl-C, work under way is not waited for.
     """
     pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))
     results: list[Result] = []
@@ -25,6 +25,8 @@ def in_threads(work: Callable[[int], Result], total: int, progress: Progress | N
             results.append(result)
             if progress is not None:
                 progress(len(results), total)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    except BaseException as reason:
+        pool.shutdown(wait=isinstance(reason, Exception), cancel_futures=True)
+        raise
+    pool.shutdown()
     return results
