@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 import sys
 from io import TextIOWrapper
@@ -25,7 +27,8 @@ from autoseg.cli import (
     show,
     spaces,
 )
-from autoseg.errors import AutosegError, Interrupted
+from autoseg.errors import AutosegError, ConfigError, Interrupted, printable
+from autoseg.files import of_machine
 from autoseg.process import prepare_process
 
 UsageError: Any = typer.BadParameter.__bases__[0]
@@ -67,7 +70,21 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # names may have letters that a pipe on Windows lacks
-    sys.exit(run(sys.argv[1:]))
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_Printable())
+    status = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError:  # it was said, and Python would try again at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(status)
+
+
+class _Printable(logging.Formatter):
+    """The message of a record, in which no letter commands a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def run(arguments: list[str]) -> int:
@@ -75,6 +92,7 @@ def run(arguments: list[str]) -> int:
     arguments = arguments or ["--help"]
     prepare_process()
     try:
+        _refuse_empty(arguments)
         status = app(arguments, prog_name="autoseg", standalone_mode=False)
         if status == INTERRUPTED:  # typer's status for Ctrl-C outside of a run
             print("interrupted", file=sys.stderr)
@@ -88,10 +106,23 @@ def run(arguments: list[str]) -> int:
         message = error.format_message().rstrip(".")
         return _fail(f"{message[:1].lower()}{message[1:]}; see `autoseg{command} --help`")
     except (Interrupted, KeyboardInterrupt, typer.Abort) as stopped:
-        print(stopped if isinstance(stopped, Interrupted) else "interrupted", file=sys.stderr)
+        print(printable(stopped) if isinstance(stopped, Interrupted) else "interrupted", file=sys.stderr)
         return INTERRUPTED
+    except Exception as reason:
+        refused = of_machine(reason)
+        if refused is None or "--debug" in arguments:
+            raise
+        return _fail(f"{refused} [{refused.code}]")
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    """Raises: ConfigError: an empty argument, as from an unset variable; a path of it would be the current folder."""
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if not argument or (argument.startswith("--") and argument.find("=") == len(argument) - 1):
+            name = argument.rstrip("=") or before
+            raise ConfigError(f"the value after {name} is empty; give one, or leave it out", code="argument-empty")
 
 
 def _fail(message: str) -> int:
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    print("error: " + printable(" ".join(message.split())), file=sys.stderr)
     return 2

@@ -19,8 +19,8 @@ from autoseg.data.io.channel_files import state_of
 from autoseg.data.io.masks import MaskFacts, look_at_mask
 from autoseg.data.io.opening import Header, read_header
 from autoseg.data.loading.threads import Progress, in_threads
-from autoseg.errors import DataError
-from autoseg.files import digest, write_text
+from autoseg.errors import DataError, RunError
+from autoseg.files import digest, make_folder, write_text
 
 VERSION = 3
 
@@ -57,8 +57,8 @@ def look_at(places: Sequence[tuple[str, Pair]], cache: Path, progress: Progress 
 
     looks = in_threads(look, len(places), progress)
     if any(key not in known for key in fresh):
-        with contextlib.suppress(OSError):  # it only saves time
-            file.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(RunError):  # it only saves time
+            make_folder(file.parent)
             write_text(file, json.dumps(fresh))
     return looks
 

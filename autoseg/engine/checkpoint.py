@@ -9,12 +9,14 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from autoseg import limits
+from autoseg.engine.run_directory import RESUME
 from autoseg.errors import CheckpointError
 from autoseg.files import check_members, is_intact, one_line, seal, write_atomically
 
@@ -47,6 +49,7 @@ def save_checkpoint(
     """Write a checkpoint with a checksum. `architecture`: the space or genotype of the weights, as plain data.
 
     keep: number of checkpoints to have then: the one before becomes NAME.1.pt, the one before that NAME.2.pt.
+    Raises: RunError: it cannot be written; those before stay as they were.
     """
     payload = {"version": CHECKPOINT_VERSION, "kind": kind, "architecture": dict(architecture), **contents}
 
@@ -55,7 +58,7 @@ def save_checkpoint(
         seal(temporary)
         _keep_earlier(path, keep)
 
-    write_atomically(path, write)
+    write_atomically(path, write, RESUME)
 
 
 def _keep_earlier(path: Path, keep: int) -> None:
@@ -69,7 +72,7 @@ def _keep_earlier(path: Path, keep: int) -> None:
         try:
             os.link(path, names[0])
         except OSError:  # a file system without links
-            shutil.copyfile(path, names[0])
+            write_atomically(names[0], partial(shutil.copyfile, path), RESUME)
 
 
 def has_checkpoint(folder: Path) -> bool:

@@ -24,7 +24,7 @@ from autoseg.engine.run_directory import Run
 from autoseg.engine.trainer import Figures
 from autoseg.engine.training import batches_of_steps, check_batch, make_loader, make_loss, seed_of, validation_figures
 from autoseg.errors import ConfigError
-from autoseg.files import to_yaml, write_text
+from autoseg.files import make_folder, to_yaml, write_text
 from autoseg.losses.losses import SegmentationLoss
 from autoseg.supernet import Supernet, build_supernet, choose_kernels
 from autoseg.supernet.build import reference_notes
@@ -143,7 +143,7 @@ class SearchTask:
     def end_epoch(self, run: Run, epoch: int) -> None:
         """Write the architecture's probabilities after this epoch to arch/."""
         folder = run.path / "arch"
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
         self.supernet.arch.snapshot().save(folder / f"epoch_{epoch:04d}.npz")
 
     def begin(self, run: Run) -> None:

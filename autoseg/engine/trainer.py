@@ -18,6 +18,7 @@ from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
 from autoseg.config.training import TrainingConfig
@@ -156,7 +157,7 @@ class Trainer:
         if stop.is_set() and self.epoch < self.task.schedule.epochs:
             raise Interrupted(
                 f"stopped at epoch {self.epoch + 1}, step {self.step_in_epoch}; everything is saved:"
-                f" `autoseg {self.task.kind} --out {shell_quoted(str(self.run_directory.path))} --resume` goes on"
+                f" `autoseg {self.task.kind} --out {shell_quoted(self.run_directory.path)} --resume` goes on"
             )
 
     def _log(self, figures: Figures) -> dict[str, dict[str, float]]:
@@ -234,6 +235,15 @@ def restore(task: TrainingTask, run: Run) -> dict[str, Any]:
     with fitting(path):
         task.load_state(saved["state"])
     return saved
+
+
+def checkpoints_bytes(task: TrainingTask) -> int:
+    """Bytes of all checkpoints that a run keeps, with best.pt and the one that is being written, by its first state."""
+    size = sum(leaf.nbytes for leaf in tree_leaves(task.state()) if isinstance(leaf, Tensor))
+    for optimizer in (one for one in vars(task).values() if isinstance(one, Optimizer)):
+        moments = 2 if "betas" in optimizer.defaults else int(optimizer.defaults["momentum"] > 0)
+        size += moments * sum(weight.nbytes for group in optimizer.param_groups for weight in group["params"])
+    return size * (task.schedule.keep_checkpoints + 2)
 
 
 def _entropies(figures: Mapping[str, float]) -> str | None:

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
-from autoseg.errors import ConfigError, RunError
-from autoseg.files import one_line, user_path, write_atomically
+from autoseg.errors import ConfigError
+from autoseg.files import make_folder, user_path, write_atomically
 
 FONT_SIZE = 9.0
 SMALL = 8.0
@@ -96,10 +96,6 @@ def save(figure: Figure, path_or_stem: str | Path, formats: Sequence[str] = FORM
             raise ConfigError(f"unknown figure format '{name}' (known: {', '.join(FORMATS)})", code="unknown-format")
     look: Any = {"dpi": PNG_DPI, "bbox_inches": "tight", "pad_inches": 0.03}
     for target, name in files.items():
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(target, partial(figure.savefig, format=name, metadata=_METADATA[name], **look))
-        except OSError as reason:
-            message = f"{target} cannot be written ({one_line(reason)}); give another folder"
-            raise RunError(message, code="file-unwritable") from None
+        make_folder(target.parent)
+        write_atomically(target, partial(figure.savefig, format=name, metadata=_METADATA[name], **look))
     return list(files)

@@ -7,7 +7,8 @@ import torch
 from helpers.errors import raises_code
 
 from autoseg.errors import ConfigError, RunError
-from autoseg.planning.device import device_memory, format_bytes, memory_errors, most_memory, parse_bytes
+from autoseg.files import format_bytes
+from autoseg.planning.device import device_memory, memory_errors, most_memory, parse_bytes
 
 CPU = torch.device("cpu")
 
