@@ -28,9 +28,10 @@ WAITS = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Seconds between attempts to write over a file that another program has open."""
 _SEAL, _DIGITS, _ZIP_END = b"autoseg sha256 ", 64, 22
 _PROBE = bytes(4096)
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The disk is full, or the user's share of it, or a file is as large as one may be."""
 _OF_MACHINE = (
-    *_FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.ENOMEM,
+    *_FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM,
     errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN,
 )  # fmt: skip
 ELSEWHERE = "or give another place"
@@ -214,13 +215,13 @@ def write_atomically(path: Path, write: Callable[[Path], Any], remedy: str = ELS
 def writing(path: Path, remedy: str = ELSEWHERE) -> Iterator[None]:
     """Say in one line that the system does not write `path`, why, how much room there is, and what to do (`remedy`).
 
-    Raises: RunError: instead of any OSError, and of a RuntimeError where the system refuses another file there too:
-    PyTorch, NumPy and Pillow do not say that a disk is full.
+    Raises: RunError: instead of any OSError, and of a RuntimeError that an OSError led to, or where the system refuses
+    another file there too: PyTorch, NumPy and Pillow do not say that a disk is full.
     """
     try:
         yield
     except (OSError, RuntimeError) as given:
-        reason = (None if getattr(given, "errno", None) else _refusal(path)) or given
+        reason = _cause(given) or _refusal(path) or given
         if not isinstance(reason, OSError):
             raise
         is_full = reason.errno in _FULL
@@ -229,6 +230,13 @@ def writing(path: Path, remedy: str = ELSEWHERE) -> Iterator[None]:
             f"{path} cannot be written ({system_text(reason, path)}); {first}, {remedy}",
             code="disk-full" if is_full else "file-unwritable",
         ) from None
+
+
+def _cause(reason: BaseException | None) -> OSError | None:
+    """The first of an error and those that led to it which has a number of the system."""
+    while reason is not None and not (isinstance(reason, OSError) and reason.errno):
+        reason = reason.__cause__ or reason.__context__
+    return reason
 
 
 def _refusal(path: Path) -> OSError | None:
@@ -263,11 +271,13 @@ def of_machine(reason: BaseException) -> AutosegError | None:
         )
     if not isinstance(reason, OSError) or reason.errno not in _OF_MACHINE:
         return None
-    name = "the output" if reason.filename is None else os.fsdecode(reason.filename)
-    return RunError(
-        f"{name}: {system_text(reason, Path(name))}; see that it can be used",
-        code="disk-full" if reason.errno in _FULL else "file-unusable",
-    )
+    text = one_line(reason.strerror)
+    if reason.filename is not None:
+        path = Path(os.fsdecode(reason.filename))
+        text = f"{path} cannot be used ({system_text(reason, path)}); see that it can be"
+    elif reason.errno in _FULL:
+        text = f"the output cannot be written ({text}); send it elsewhere"
+    return RunError(text, code="disk-full" if reason.errno in _FULL else "file-unusable")
 
 
 def existing(path: Path) -> Path:

@@ -54,7 +54,8 @@ def save_checkpoint(
     payload = {"version": CHECKPOINT_VERSION, "kind": kind, "architecture": dict(architecture), **contents}
 
     def write(temporary: Path) -> None:
-        torch.save(payload, temporary)
+        with temporary.open("wb") as file:  # given the path, PyTorch forgets why it could not write
+            torch.save(payload, file)
         seal(temporary)
         _keep_earlier(path, keep)
 
