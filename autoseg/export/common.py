@@ -95,11 +95,11 @@ def decode(strings: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _encode(key: str, value: object) -> str:
-    if isinstance(value, str) and _decode(value) is value:
-        return value
     plain = value.to_dict() if isinstance(value, Settings) else value
     try:
-        return json.dumps(plain, ensure_ascii=False)
+        is_text = isinstance(value, str) and _decode(value) is value
+        text = str(value) if is_text else json.dumps(plain, ensure_ascii=False)
+        return text.encode(errors="backslashreplace").decode()  # of a path that is not UTF-8; JSON escapes it so too
     except (TypeError, ValueError) as reason:
         message = f"metadata {key!r} cannot be written as JSON ({reason}); give plain data"
         raise ExportError(message, code="metadata-not-json") from None
