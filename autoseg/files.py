@@ -319,6 +319,16 @@ def replace(temporary: Path, path: Path) -> None:
     flush_folder(path.parent)
 
 
+@contextlib.contextmanager
+def utf8_name(path: Path) -> Iterator[str]:
+    """A name of an existing file for libraries that take no other than UTF-8."""
+    if os.fsencode(path).decode(errors="replace") == str(path):
+        yield str(path)
+    else:
+        with path.open("rb") as file:
+            yield f"/dev/fd/{file.fileno()}"
+
+
 def flush_folder(folder: Path) -> None:
     """Flush the names in a folder to the disk, where the system can."""
     with contextlib.suppress(OSError):  # Windows opens no folders, and some network file systems flush none
