@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -71,7 +72,9 @@ class Run:
 
     def compare(self, environment: Mapping[str, Any]) -> None:
         """Say, when a run is resumed, what makes its figures differ from those of a run that never stopped."""
-        before = read_yaml(self.path / "environment.yaml", RunError)
+        before: dict[str, Any] = {}
+        with contextlib.suppress(RunError):  # a record, which nothing else needs
+            before = read_yaml(self.path / "environment.yaml", RunError)
         names = [name for name in ("device", "threads") if before.get(name) not in (None, environment[name])]
         if names:
             changed = ", ".join(f"{name} {environment[name]}, not {before[name]}" for name in names)
