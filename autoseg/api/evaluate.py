@@ -95,7 +95,12 @@ def evaluate(
         **scores.to_dict(),
         **details.to_dict(dataset.classes),
     }
-    write_text(file, json.dumps(result, indent=2) + "\n")
+    text = json.dumps(result, indent=2) + "\n"
+    try:
+        write_text(file, text)
+    except RunError:  # the disk has filled meanwhile, and measuring may have taken hours
+        print(text, end="")
+        raise
     if plot:
         from autoseg.viz.heat_maps import draw_confusion  # slow to import
         from autoseg.viz.style import save

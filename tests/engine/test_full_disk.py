@@ -5,6 +5,7 @@ The limit of a file's size (RLIMIT_FSIZE) makes the system refuse in the middle 
 
 from __future__ import annotations
 
+import json
 import resource
 import shutil
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from helpers.errors import check_line, raises_code
 from helpers.tiny_runs import RETRAIN, SEARCH, assert_same_run, files_of, retrain_task, search_task, write_config
 from PIL import Image
 
+from autoseg.api import predict as predicting
 from autoseg.cli.main import run
 from autoseg.data.loading import packed
 from autoseg.engine.board import Board
@@ -152,3 +154,31 @@ def test_a_full_cache_leaves_nothing_behind(tmp_path: Path) -> None:
     with files_of_at_most(5000), pytest.raises(OSError, match="File too large"):
         packed.write_folder(tmp_path / "kept", "x", layout, lambda put: put(0, image, mask))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_what_was_predicted_and_measured_before_is_kept(
+    retrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Predictions of earlier images stay whole. Scores that cannot be written are printed, since they took long."""
+    photos, out, scores = tmp_path / "photos", tmp_path / "out", tmp_path / "scores.json"
+    photos.mkdir()
+    for name in "abc":
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3)).astype(np.uint8)).save(
+            photos / f"{name}.png"
+        )
+    monkeypatch.setattr("autoseg.api.evaluate.write_text", limited_write_text)
+    refuse(monkeypatch, predicting, "write_atomically", 4, lambda *_: 50)
+    assert run(["predict", str(retrained), str(photos), "--out", str(out)]) == 2
+    check_line(capsys.readouterr().err.splitlines()[-1], "disk-full", out / "overlays" / "b.png", "free")
+    assert sorted(files_of(out)) == ["labels/a.png", "labels/b.png", "overlays/a.png"]
+    assert run(["evaluate", str(retrained), "--out", str(scores)]) == 2
+    captured = capsys.readouterr()
+    check_line(captured.err.splitlines()[-1], "disk-full", scores, "free")
+    assert json.loads(captured.out)["images"] == 5
+    assert not scores.exists()
+
+
+def limited_write_text(path: Path, text: str) -> None:
+    with files_of_at_most(100):
+        write_text(path, text)
