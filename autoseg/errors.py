@@ -6,11 +6,19 @@ between versions; codes stay. `DataError("label 47 in a.png ...", code="label-ou
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import Any
 
 MOST_LETTERS = 2000
 """Letters of a message, which may quote what the user gave; a list of class names fits."""
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""C0 and C1 controls, which a terminal obeys; marks that turn the direction of writing; line breaks; half letters."""
+
+
+def printable(text: object) -> str:
+    """The text of anything on one line, in which no letter commands a terminal: controls become `\\x1b`, `\\u202e`."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
 
 
 class AutosegError(Exception):
@@ -24,7 +32,7 @@ class AutosegError(Exception):
     def __init__(self, message: str, *, code: str) -> None:
         half = MOST_LETTERS // 2
         short = message if len(message) <= MOST_LETTERS else f"{message[:half]} ... {message[-half:]}"
-        super().__init__(short.encode(errors="backslashreplace").decode())  # half letters cannot be printed
+        super().__init__(printable(short))
         self.code = code
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
 import shlex
+import shutil
+import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from reprlib import Repr
 from typing import Any, BinaryIO, NoReturn
@@ -18,11 +21,21 @@ from typing import Any, BinaryIO, NoReturn
 import yaml
 
 from autoseg import limits
-from autoseg.errors import AutosegError, ConfigError
+from autoseg.errors import AutosegError, ConfigError, RunError
+from autoseg.host_memory import lacks_memory
 
 WAITS = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Seconds between attempts to write over a file that another program has open."""
 _SEAL, _DIGITS, _ZIP_END = b"autoseg sha256 ", 64, 22
+_PROBE = bytes(4096)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The disk is full, or the user's share of it, or a file is as large as one may be."""
+_OF_MACHINE = (
+    *_FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM,
+    errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN,
+)  # fmt: skip
+ELSEWHERE = "or give another place"
+"""What else to do than to make it possible to write."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -181,16 +194,116 @@ def to_yaml(data: Mapping[str, Any]) -> str:
     )
 
 
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Call `write` with a temporary file beside `path`, flush that to disk, then rename it to `path`."""
+def write_atomically(path: Path, write: Callable[[Path], Any], remedy: str = ELSEWHERE) -> None:
+    """Call `write` with a temporary file beside `path`, flush that to disk, then rename it to `path`.
+
+    Raises: RunError: as `writing`, which `remedy` is for. Nothing is left of the new file then, and the old one stands.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        write(temporary)
-        with temporary.open("r+b") as file:  # Windows flushes only files opened for writing
-            os.fsync(file.fileno())
-        replace(temporary, path)
+        with writing(path, remedy):
+            write(temporary)
+            with temporary.open("r+b") as file:  # Windows flushes only files opened for writing
+                os.fsync(file.fileno())
+            replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it was renamed, or the disk is gone
+            temporary.unlink()
+
+
+@contextlib.contextmanager
+def writing(path: Path, remedy: str = ELSEWHERE) -> Iterator[None]:
+    """Say in one line that the system does not write `path`, why, how much room there is, and what to do (`remedy`).
+
+    Raises: RunError: instead of any OSError, and of a RuntimeError that an OSError led to, or where the system refuses
+    another file there too: PyTorch, NumPy and Pillow do not say that a disk is full.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as given:
+        reason = _cause(given) or _refusal(path) or given
+        if not isinstance(reason, OSError):
+            raise
+        is_full = reason.errno in _FULL
+        first = "make room" if is_full else "see that it can be"
+        raise RunError(
+            f"{path} cannot be written ({system_text(reason, path)}); {first}, {remedy}",
+            code="disk-full" if is_full else "file-unwritable",
+        ) from None
+
+
+def _cause(reason: BaseException | None) -> OSError | None:
+    """The first of an error and those that led to it which has a number of the system."""
+    while reason is not None and not (isinstance(reason, OSError) and reason.errno):
+        reason = reason.__cause__ or reason.__context__
+    return reason
+
+
+def _refusal(path: Path) -> OSError | None:
+    """Why the system makes no file at `path`, or none with something in it; None if it does. Nothing is left there."""
+    place = existing(path)
+    try:
+        with tempfile.TemporaryFile(dir=place if place.is_dir() else place.parent) as probe:
+            probe.write(_PROBE)
+    except OSError as reason:
+        return reason
+    return None
+
+
+def system_text(reason: OSError, path: Path) -> str:
+    """What the system says, and the room on the disk of `path` if it lacks that."""
+    text = one_line(reason.strerror or reason)
+    if reason.errno in _FULL:
+        with contextlib.suppress(OSError):
+            return f"{text}; {format_bytes(shutil.disk_usage(existing(path)).free)} are free"
+    if reason.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{text}; raise the limit of open files, `ulimit -n`"
+    return text
+
+
+def of_machine(reason: BaseException) -> AutosegError | None:
+    """What the machine refuses, in one line; None for what is a fault of autoseg."""
+    if lacks_memory(reason):
+        return RunError(
+            f"the machine gives no more memory or threads ({cut(one_line(reason), 200)}); end other programs, raise the"
+            " limits (`ulimit -a`), or take smaller settings",
+            code="out-of-memory",
+        )
+    if not isinstance(reason, OSError) or reason.errno not in _OF_MACHINE:
+        return None
+    text = one_line(reason.strerror)
+    if reason.filename is not None:
+        path = Path(os.fsdecode(reason.filename))
+        text = f"{path} cannot be used ({system_text(reason, path)}); see that it can be"
+    elif reason.errno in _FULL:
+        text = f"the output cannot be written ({text}); send it elsewhere"
+    return RunError(text, code="disk-full" if reason.errno in _FULL else "file-unusable")
+
+
+def existing(path: Path) -> Path:
+    """`path`, or the nearest folder above it that exists."""
+    return next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it. Raises: RunError: it cannot be made."""
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def check_room(path: Path, needed: int = 0, remedy: str = ELSEWHERE) -> None:
+    """Try whether a file or folder can be made at `path`, before long work. Nothing is left of it.
+
+    needed: bytes that will be written there. Raises: RunError: it cannot, or the disk has not that much room.
+    """
+    with writing(path, remedy):
+        if reason := _refusal(path):
+            raise reason
+        if (free := shutil.disk_usage(existing(path)).free) < needed:
+            raise RunError(
+                f"{path} needs {format_bytes(needed)}, and {format_bytes(free)} are free; make room, {remedy}",
+                code="disk-full",
+            )
 
 
 def replace(temporary: Path, path: Path) -> None:
@@ -204,6 +317,16 @@ def replace(temporary: Path, path: Path) -> None:
                 raise
             time.sleep(seconds)
     flush_folder(path.parent)
+
+
+@contextlib.contextmanager
+def utf8_name(path: Path) -> Iterator[str]:
+    """A name of an existing file for libraries that take no other than UTF-8."""
+    if os.fsencode(path).decode(errors="replace") == str(path):
+        yield str(path)
+    else:
+        with path.open("rb") as file:
+            yield f"/dev/fd/{file.fileno()}"
 
 
 def flush_folder(folder: Path) -> None:
@@ -312,6 +435,8 @@ def user_path(path: str | Path, error: type[AutosegError] = ConfigError) -> Path
 def path_fault(path: str | Path, expands: bool = True) -> str | None:
     """Why no file can have this path, and what to do; None for a path that is right. expands: `~` stands for a home."""
     text = str(path)
+    if expands and not text:
+        return "it is empty; write `.` for the current folder"
     try:
         encoded = os.fsencode(text)
     except UnicodeEncodeError:
@@ -326,10 +451,10 @@ def path_fault(path: str | Path, expands: bool = True) -> str | None:
     return None
 
 
-def shell_quoted(text: str) -> str:
+def shell_quoted(text: str | Path) -> str:
     """`text` as one word of a printed command line. Windows takes double quotes only."""
-    quoted = shlex.quote(text)
-    return f'"{text}"' if os.name == "nt" and quoted != text else quoted
+    quoted = shlex.quote(str(text))
+    return f'"{text}"' if os.name == "nt" and quoted != str(text) else quoted
 
 
 def short(value: object, most: int = 60) -> str:
@@ -353,6 +478,15 @@ class _Short(Repr):
 
     def repr_int(self, value: int, level: int) -> str:
         return str(value) if value.bit_length() < 1000 else f"a number of {value.bit_length():,} bits"
+
+
+def format_bytes(size: float) -> str:
+    """Three digits and a unit of 10^3, 10^6, ... bytes: "7.21 GB"."""
+    units, power = ("", "K", "M", "G", "T"), 0
+    while size >= 999.5 and power < len(units) - 1:
+        size, power = size / 1000, power + 1
+    digits = 0 if power == 0 or size >= 99.95 else 1 if size >= 9.995 else 2
+    return f"{size:.{digits}f} {units[power]}B"
 
 
 def one_line(reason: object) -> str:

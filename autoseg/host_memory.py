@@ -14,6 +14,23 @@ MEMINFO = Path("/proc/meminfo")
 CONTAINER = Path("/sys/fs/cgroup")
 
 
+OUT_OF_MEMORY = (
+    "t allocate memory", "cannot allocate memory", "unable to allocate", "could not allocate", "failed to allocate",
+    "not enough memory", "out of memory", "defaultcpuallocator", "bad_alloc", "cublas_status_alloc_failed",
+    "could not create a primitive", "can't start new thread", "failed to map segment",
+)  # fmt: skip
+"""What messages say, in small letters: the allocators of PyTorch, NumPy, oneDNN, C++ and the system, and threads."""
+
+
+def lacks_memory(reason: BaseException) -> bool:
+    """Whether an error means that the machine has no more memory, or none for another thread."""
+    kinds = MemoryError | RuntimeError | OSError | ImportError
+    text = str(reason).lower()
+    return isinstance(reason, MemoryError) or (
+        isinstance(reason, kinds) and any(sign in text for sign in OUT_OF_MEMORY)
+    )
+
+
 class _WindowsMemory(ctypes.Structure):
     """MEMORYSTATUSEX of the Windows API. The sizes `with_page_file` include the memory itself."""
 

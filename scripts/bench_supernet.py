@@ -34,7 +34,7 @@ from bench.worker import Order, Times, Worker
 
 from autoseg.engine.environment import pick_device
 from autoseg.errors import AutosegError, ConfigError
-from autoseg.files import one_line, write_text
+from autoseg.files import write_text
 from autoseg.space.schema import SearchSpace
 from autoseg.viz.style import FORMATS
 
@@ -218,12 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parse_options(arguments)
         figures = run(options)
         if options.json:
-            try:
-                write_text(options.json, json.dumps(figures, indent=1) + "\n")
-            except OSError as reason:
-                raise ConfigError(
-                    f"{options.json} cannot be written ({one_line(reason)}); give another file", code="file-unwritable"
-                ) from None
+            write_text(options.json, json.dumps(figures, indent=1) + "\n")
     except AutosegError as reason:
         print(f"error: {reason} [{reason.code}]", file=sys.stderr)
         return 2

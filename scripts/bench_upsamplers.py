@@ -35,7 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from autoseg.analysis.memory_tracker import SavedStorages
 from autoseg.engine.environment import pick_device
 from autoseg.errors import AutosegError, ConfigError
-from autoseg.files import one_line, write_text
+from autoseg.files import write_text
 from autoseg.ops.interleave import interleave
 from autoseg.ops.pixel_dcl import PLACES, HalfFilled
 from autoseg.registry import UPSAMPLERS
@@ -210,15 +210,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def write(file: Path, text: str) -> None:
-    try:
-        write_text(file, text)
-    except OSError as reason:
-        raise ConfigError(
-            f"{file} cannot be written ({one_line(reason)}); give another file", code="file-unwritable"
-        ) from None
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parse(arguments)
@@ -235,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         }
         for file, content in ((options.markdown, text), (options.json, json.dumps(told, indent=2))):
             if file:
-                write(Path(file), content + "\n")
+                write_text(Path(file), content + "\n")
     except AutosegError as reason:
         print(f"error: {reason} [{reason.code}]", file=sys.stderr)
         return 2

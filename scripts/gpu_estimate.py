@@ -23,8 +23,8 @@ from bench import launches
 from bench.launches import KINDS, Launch
 
 from autoseg.engine.config import SearchConfig
-from autoseg.errors import AutosegError, ConfigError
-from autoseg.files import one_line, write_text
+from autoseg.errors import AutosegError
+from autoseg.files import write_text
 from autoseg.planning import time as step_time
 from autoseg.planning.memory import STEPS
 from autoseg.setup.settings import search_config, search_sources
@@ -267,12 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ]
         print(report(results))
         if options.json:
-            try:
-                write_text(options.json, json.dumps({"card": card._asdict(), "results": results}, indent=1) + "\n")
-            except OSError as reason:
-                raise ConfigError(
-                    f"{options.json} cannot be written ({one_line(reason)}); give another file", code="file-unwritable"
-                ) from None
+            write_text(options.json, json.dumps({"card": card._asdict(), "results": results}, indent=1) + "\n")
     except AutosegError as reason:
         print(f"error: {reason} [{reason.code}]", file=sys.stderr)
         return 2

@@ -20,8 +20,7 @@ import torch
 
 from autoseg.engine.config import RetrainConfig, SearchConfig
 from autoseg.errors import AutosegError, ConfigError
-from autoseg.files import one_line, write_text
-from autoseg.planning.device import format_bytes
+from autoseg.files import format_bytes, write_text
 from autoseg.planning.memory import Memory, Setting, predict_memory
 from autoseg.setup.settings import retrain_config, retrain_sources, search_config, search_sources
 
@@ -324,12 +323,7 @@ def main(arguments: Sequence[str] | None = None, rest: Options = DEFAULTS) -> in
             }
             texts[given.json] = json.dumps(figures, indent=1) + "\n"
         for path, text in texts.items():
-            try:
-                write_text(path, text)
-            except OSError as reason:
-                raise ConfigError(
-                    f"{path} cannot be written ({one_line(reason)}); give another file", code="file-unwritable"
-                ) from None
+            write_text(path, text)
     except AutosegError as reason:
         print(f"error: {reason} [{reason.code}]", file=sys.stderr)
         return 2

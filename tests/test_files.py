@@ -1,5 +1,6 @@
 """Small files: numbers in YAML, errors on one line, and writing that leaves all or nothing."""
 
+import errno
 import fcntl
 import math
 import os
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from helpers.errors import raises_code
 
-from autoseg.errors import ConfigError, DataError
+from autoseg.errors import ConfigError, DataError, RunError
 from autoseg.files import (
     WAITS,
     one_line,
@@ -146,9 +147,9 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
 def test_a_writer_that_raises_leaves_nothing_behind(tmp_path: Path) -> None:
     def half(temporary: Path) -> None:
         temporary.write_text("half of it")
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(OSError, match="disk full"):
+    with raises_code(RunError, "disk-full", tmp_path / "new.txt", "No space left", "free", "make room"):
         write_atomically(tmp_path / "new.txt", half)
     assert list(tmp_path.iterdir()) == []
 
@@ -182,7 +183,7 @@ def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path: Path) -> None:
 
 def test_a_writer_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
     write_text(tmp_path / "a.txt", "old")
-    with pytest.raises(FileNotFoundError):
+    with raises_code(RunError, "file-unwritable", tmp_path / "a.txt"):
         write_atomically(tmp_path / "a.txt", lambda temporary: None)
     assert (tmp_path / "a.txt").read_text() == "old"
 
@@ -208,7 +209,7 @@ def test_a_file_that_another_program_reads_is_waited_for(
 def test_a_file_that_another_program_never_leaves_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_text(tmp_path / "a.txt", "old")
     waits = refuse_to_replace(100, monkeypatch)
-    with pytest.raises(PermissionError):
+    with raises_code(RunError, "file-unwritable", tmp_path / "a.txt", "The process cannot access"):
         write_text(tmp_path / "a.txt", "new")
     assert waits == list(WAITS)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from autoseg.host_memory import free_memory, total_memory, total_with_swap
+from autoseg.files import of_machine
+from autoseg.host_memory import free_memory, lacks_memory, total_memory, total_with_swap
 
 FIELDS = {"total": 8000, "free": 3000, "total_with_page_file": 12000}
 
@@ -64,3 +65,37 @@ def test_this_machine() -> None:
     assert total is not None
     assert 10**8 < total <= (most or total)
     assert free is None or 0 <= free <= total
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("could not create a primitive"),
+        RuntimeError("could not create a memory object: Failed to allocate memory"),
+        RuntimeError("can't start new thread"),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9.06 GB, max allowed: 9.07 GB)."),
+        RuntimeError("std::bad_alloc"),
+        OSError(12, "Cannot allocate memory"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+    ],
+    ids=str,
+)
+def test_messages_of_too_little_memory(reason: Exception) -> None:
+    assert lacks_memory(reason)
+    refused = of_machine(reason)
+    assert refused is not None
+    assert refused.code == "out-of-memory"
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [RuntimeError("shapes differ"), ValueError("out of memory"), KeyError("bad_alloc"), OSError(2, "no")],
+    ids=str,
+)
+def test_messages_of_something_else(reason: Exception) -> None:
+    assert not lacks_memory(reason)
+    assert of_machine(reason) is None

@@ -11,7 +11,7 @@ from autoseg.config.base import merge, parse
 from autoseg.config.data import DataConfig, data_settings
 from autoseg.data.check.report import DataReport, check_dataset
 from autoseg.errors import RunError
-from autoseg.files import one_line, to_yaml, user_path, write_text
+from autoseg.files import check_room, make_folder, to_yaml, user_path, write_text
 from autoseg.setup.settings import Source, data_overrides
 
 SETTINGS, SHEET, FIGURES = "data.yaml", "contact_sheet.png", "check_data.json"
@@ -59,13 +59,8 @@ def check_data(
         header = f"# {report.title}\n# proposed by `autoseg check-data`\n"
         texts |= {folder / SETTINGS: header + to_yaml(report.proposal), folder / FIGURES: content}
     for path, text in texts.items():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path, text)
-        except OSError as reason:
-            raise RunError(
-                f"{path} cannot be written ({one_line(reason)}); give another place", code="file-unwritable"
-            ) from None
+        make_folder(path.parent)
+        write_text(path, text)
     if folder is not None:
         _draw(report, folder / SHEET)
     return report
@@ -90,6 +85,8 @@ def _check_targets(folder: Path | None, json_file: Path | None, overwrite: bool)
     above = next((place for place in (folder, *folder.parents) if place.exists()), None) if folder else None
     if above is not None and not above.is_dir():
         raise RunError(f"{above} is no folder; give another --out", code="folder-is-file")
+    for file in files:
+        check_room(file)
 
 
 def _draw(report: DataReport, path: Path) -> None:

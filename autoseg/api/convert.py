@@ -19,8 +19,8 @@ from autoseg.data.dataset import NEEDED, SegmentationDataset, open_dataset, reso
 from autoseg.data.io.channel_files import files_of
 from autoseg.data.loading.threads import in_threads
 from autoseg.engine.log import Progress
-from autoseg.errors import DataError, RunError
-from autoseg.files import one_line, to_yaml, user_path, write_text
+from autoseg.errors import DataError, RunError, printable
+from autoseg.files import check_room, make_folder, to_yaml, user_path, write_text, writing
 from autoseg.setup.settings import data_overrides
 
 SETTINGS, GROUPS = "data.yaml", "groups.csv"
@@ -54,30 +54,24 @@ def convert(
         AutosegError: the data set cannot be read, has no files, or `out` holds files.
     """
     folder = user_path(out)
-    try:
+    with writing(folder):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise RunError(f"{folder} exists; give a new folder", code="file-exists")
-    except OSError as reason:
-        raise _unwritable(folder, reason) from None
+    check_room(folder)
     given = parse(DataConfig, merge(data_settings(data), data_overrides(overrides)), str(data))
     if given.layout == "generated":
         raise DataError("the generated set has no files; give a folder or a data YAML", code="no-files-to-check")
     said = list[str]()
     config = resolve(given.model_copy(update={"resize": None}), say=said.append if show_progress else None)
     try:
-        _write_all(config, folder, show_progress)
-    except BaseException as reason:  # half a data set would look like a whole one
+        with writing(folder):
+            _write_all(config, folder, show_progress)
+    except BaseException:  # half a data set would look like a whole one
         shutil.rmtree(folder, ignore_errors=True)
-        if isinstance(reason, OSError):
-            raise _unwritable(folder, reason) from None
         raise
     for line in said:
-        print(line)
+        print(printable(line))
     return resolve(parse(DataConfig, data_settings(folder / SETTINGS), str(folder / SETTINGS)))
-
-
-def _unwritable(folder: Path, reason: OSError) -> RunError:
-    return RunError(f"{folder} cannot be written ({one_line(reason)}); give another folder", code="file-unwritable")
 
 
 def _write_all(config: ResolvedDataConfig, folder: Path, show_progress: bool) -> None:
@@ -132,7 +126,7 @@ def _write(dataset: SegmentationDataset, folder: Path, split: str, index: int) -
     image = folder / split / "images" / f"{name}{'.npy' if several else source.suffix}"
     mask = folder / split / "masks" / f"{name}.png"
     for file in (image, mask):
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(file.parent)
     pixels, labels = dataset.decode(index)
     Image.fromarray(labels.astype(np.uint8 if labels.max(initial=0) < 256 else np.uint16)).save(mask)
     if several:

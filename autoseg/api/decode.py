@@ -10,7 +10,7 @@ from typing import Any
 from autoseg._version import __version__
 from autoseg.engine.config import SearchConfig
 from autoseg.engine.run_directory import Run
-from autoseg.errors import ConfigError, RunError
+from autoseg.errors import ConfigError, RunError, printable
 from autoseg.files import user_path
 from autoseg.genotype.decode import decode as decode_probs
 from autoseg.genotype.schema import Genotype
@@ -75,7 +75,7 @@ def decode(
         path_prior=path_prior,
         threshold=threshold,
         budget=budget,
-        name=f"{path.resolve().stem if path.is_file() else path.resolve().name}_{probs.space.name}",
+        name=printable(f"{path.resolve().stem if path.is_file() else path.resolve().name}_{probs.space.name}"),
         source={**source, "autoseg": __version__},
         retrain=retrain,
     )

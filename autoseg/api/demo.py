@@ -30,7 +30,7 @@ from autoseg.engine.run_directory import Run, refuse_used
 from autoseg.engine.search import SearchTask
 from autoseg.engine.trainer import restore
 from autoseg.errors import RunError
-from autoseg.files import user_path, write_text
+from autoseg.files import check_room, user_path, write_text
 from autoseg.genotype.schema import Genotype
 from autoseg.metrics.confusion import Scores
 from autoseg.network import build_searched
@@ -80,6 +80,7 @@ def demo(
     """
     out = user_path(out, RunError)
     refuse_used(out)
+    check_room(out)
     started = time.monotonic()
     settings = merge(SETTINGS, overrides or {})
     common = {key: value for key, value in settings.items() if key not in ("search", "retrain")}

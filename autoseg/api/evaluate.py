@@ -14,8 +14,8 @@ from autoseg.data.flip_pairs import pairs_line
 from autoseg.engine.evaluate import evaluate_network
 from autoseg.engine.log import Progress
 from autoseg.engine.predict import IN_WINDOWS, Inference, inference_settings, load_for_inference
-from autoseg.errors import ConfigError, RunError
-from autoseg.files import user_path, write_text
+from autoseg.errors import ConfigError, RunError, printable
+from autoseg.files import check_room, user_path, write_text
 from autoseg.metrics.details import Details
 from autoseg.planning.device import memory_errors
 from autoseg.setup.other_data import data_for_run
@@ -81,7 +81,7 @@ def evaluate(
             progress=progress.update,
         )  # fmt: skip
     for line in said:
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
     result = {
         "run": Path(run).as_posix(),
         "checkpoint": checkpoint,
@@ -98,7 +98,12 @@ def evaluate(
         **scores.to_dict(),
         **details.to_dict(dataset.classes),
     }
-    write_text(file, json.dumps(result, indent=2) + "\n")
+    text = json.dumps(result, indent=2) + "\n"
+    try:
+        write_text(file, text)
+    except RunError:  # the disk has filled meanwhile, and measuring may have taken hours
+        print(text, end="")
+        raise
     if plot:
         from autoseg.viz.heat_maps import draw_confusion  # slow to import
         from autoseg.viz.style import save
@@ -110,6 +115,8 @@ def evaluate(
 def _targets(run: Path, split: str, out: Path | None, plot: bool) -> tuple[Path, Path]:
     """The JSON file of an evaluation and the stem of its pictures. Raises: RunError: one cannot be written."""
     if out is None:
+        if run.is_dir():
+            check_room(run / f"evaluation_{split}.json", remedy="or give --out")
         return run / f"evaluation_{split}.json", run / "figures" / f"confusion_{split}"
     stem, targets = out.with_name(f"{out.stem}_confusion"), [out]
     if plot:
@@ -124,4 +131,5 @@ def _targets(run: Path, split: str, out: Path | None, plot: bool) -> tuple[Path,
                 f"{path.parent}, the folder of {path.name}, does not exist; create it, or give another --out",
                 code="folder-missing",
             )
+        check_room(path, remedy="or give another --out")
     return out, stem

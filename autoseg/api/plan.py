@@ -17,8 +17,9 @@ from autoseg.data.loading.splits import halve
 from autoseg.engine.config import SearchConfig
 from autoseg.engine.environment import describe_device, pick_device
 from autoseg.errors import ConfigError
+from autoseg.files import format_bytes
 from autoseg.ops.resize import Size
-from autoseg.planning.device import device_memory, format_bytes, parse_bytes
+from autoseg.planning.device import device_memory, parse_bytes
 from autoseg.planning.fit import UNKNOWN, Limits, Option, Planner
 from autoseg.planning.memory import Setting
 from autoseg.planning.time import Steps, StepTimes, count_steps, step_times

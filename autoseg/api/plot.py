@@ -10,7 +10,7 @@ from autoseg.api.decode import arch_of
 from autoseg.engine.config import RetrainConfig
 from autoseg.engine.run_directory import Run
 from autoseg.errors import ConfigError
-from autoseg.files import user_path
+from autoseg.files import check_room, user_path
 from autoseg.genotype.decode import decode
 from autoseg.genotype.schema import Genotype
 from autoseg.setup.names import Found, look_up, with_changes
@@ -55,11 +55,12 @@ def plot(
             f"format must be some of {', '.join(FORMATS)}, not {', '.join(formats) or 'none'}",
             code="unknown-format",
         )
+    place = user_path(source)
+    folder = None if out is None else user_path(out)
+    check_room(folder or (place if place.is_dir() else Path()))
     figures, name = _figures(source, overrides or {})
-    if out is None:
-        place = user_path(source)
-        out = place / "figures" if place.is_dir() else Path("figures") / name
-    return [path for stem, figure in figures.items() for path in save(figure, Path(out) / stem, formats)]
+    folder = folder or (place / "figures" if place.is_dir() else Path("figures") / name)
+    return [path for stem, figure in figures.items() for path in save(figure, folder / stem, formats)]
 
 
 def _figures(source: str | Path, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], str]:

@@ -24,7 +24,7 @@ from autoseg.data.io.opening import IMAGE_SUFFIXES, is_image
 from autoseg.engine.log import Progress
 from autoseg.engine.predict import IN_WINDOWS, Inference, inference_settings, label_map, load_for_inference
 from autoseg.errors import ConfigError, DataError, RunError
-from autoseg.files import user_path, write_atomically
+from autoseg.files import check_room, make_folder, user_path, write_atomically
 from autoseg.planning.device import memory_errors
 from autoseg.viz.palette import as_picture, overlay, palette
 
@@ -71,23 +71,20 @@ def predict(
         AutosegError: an argument is wrong, an image is unusable, or a file exists already.
     """
     asked = inference_settings(inference)
+    place = user_path(out, RunError)
+    check_room(place)
     network, config, _, target = load_for_inference(run, checkpoint, device, precision, output_stride, asked)
     found = find_images(images, config.data)
-    place = user_path(out, RunError)
     folders = [place / name for name in ("labels", "overlays", *(["probabilities"] if probabilities else []))]
     files = [tuple(folder / f"{name}.{_SUFFIXES.get(folder.name, 'png')}" for folder in folders) for name in found]
     numbers, colours = _numbers_and_colours(config.data, labels)
     for line in pairs_line(config.retrain.augment.flip_pairs, config.data) if asked.flip and show_progress else ():
         print(line, file=sys.stderr)
     with memory_errors(target, IN_WINDOWS), Progress("predict", len(found), enabled=show_progress) as progress:
-        _check(list(found.values()), files, config.data)
-        try:
-            for folder in {file.parent for some in files for file in some}:
-                folder.mkdir(parents=True, exist_ok=True)
-        except OSError as reason:
-            raise RunError(
-                f"{out} cannot be made ({reason.strerror}); give another --out", code="folder-unwritable"
-            ) from None
+        pixels = _check(list(found.values()), files, config.data)
+        check_room(place, pixels * network.num_classes * 2 if probabilities else 0)  # float16
+        for folder in {file.parent for some in files for file in some}:
+            make_folder(folder)
         for done, (path, targets) in enumerate(zip(found.values(), files, strict=True), start=1):
             image = read_image(path, None, config.data.channels, config.data.pixel_type, config.data.orientation)
             shares = np.empty((network.num_classes, *image.shape[:2]), np.float16) if probabilities else None
@@ -157,17 +154,20 @@ def _images_of(source: str) -> Iterator[tuple[str, Path]]:
         raise DataError(f"{source} does not exist; give images or folders of images", code="file-missing")
 
 
-def _check(images: Sequence[Path], files: Sequence[tuple[Path, ...]], data: ResolvedDataConfig) -> None:
-    """Read all images before any file is written, so that a bad one leaves no partial result.
+def _check(images: Sequence[Path], files: Sequence[tuple[Path, ...]], data: ResolvedDataConfig) -> int:
+    """Read all images before any file is written, so that a bad one leaves no partial result; returns their pixels.
 
     Raises: DataError: an image is unreadable or too small. RunError: a file exists already.
     """
     for file in (file for pair in files for file in pair):
         if file.exists():
             raise RunError(f"{file} is there already; give another --out", code="file-exists")
+    pixels = 0
     for path in images:
         height, width = read_image(path, None, data.channels, data.pixel_type).shape[:2]
         check_sizes(path, (height, width))
+        pixels += height * width
+    return pixels
 
 
 def _numbers_and_colours(data: ResolvedDataConfig, labels: str) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:

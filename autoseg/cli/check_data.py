@@ -48,7 +48,7 @@ def check_data(
     written = [json] if json else []
     written += [out / name for name in (SETTINGS, SHEET, FIGURES) if (out / name).exists()] if out else []
     blocks.append([*(f"wrote {path}" for path in written), _last_line(report)])
-    typer.echo("\n\n".join("\n".join(block) for block in blocks))
+    options.say(*(line for number, block in enumerate(blocks) for line in ["", *block][number == 0 :]))
 
 
 def _splits(report: DataReport) -> list[str]:

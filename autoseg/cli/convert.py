@@ -25,7 +25,8 @@ def convert(
     from autoseg.api.convert import SETTINGS
     from autoseg.api.convert import convert as convert_api
     from autoseg.data.dataset import describe_dataset
+    from autoseg.files import shell_quoted
 
     config = convert_api(data, out, overrides=options.overrides(set_))
-    typer.echo(describe_dataset(config))
-    typer.echo(f"wrote {out / SETTINGS}; next: autoseg check-data {out / SETTINGS}")
+    options.say(describe_dataset(config))
+    options.say(f"wrote {out / SETTINGS}; next: autoseg check-data {shell_quoted(out / SETTINGS)}")

@@ -41,15 +41,16 @@ def decode(
     """
     from autoseg.api.decode import decode as decode_api
     from autoseg.api.decode import default_target
+    from autoseg.files import shell_quoted
 
     genotype = decode_api(
         run, space=space, epoch=epoch, path_prior=path_prior, threshold=threshold, budget=budget, out=out,
         overwrite=overwrite,
     )  # fmt: skip
     for name, value in _lines(genotype):
-        typer.echo(f"{name:<5} {value}")
+        options.say(f"{name:<5} {value}")
     target = out or default_target(run)
-    typer.echo(f"wrote {target}; next: autoseg retrain {target} --data ... --out ...")
+    options.say(f"wrote {target}; next: autoseg retrain {shell_quoted(target)} --data ... --out ...")
 
 
 def _lines(genotype: Genotype) -> Iterator[tuple[str, str]]:

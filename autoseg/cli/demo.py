@@ -23,4 +23,4 @@ def demo(
     """
     from autoseg.api.demo import demo as demo_api
 
-    typer.echo(demo_api(out, overrides=options.overrides(set_, device, seed)))
+    options.say(*demo_api(out, overrides=options.overrides(set_, device, seed)).split("\n"))

@@ -57,9 +57,7 @@ def evaluate(
         run, data, split=split, inference=inference, checkpoint=checkpoint, device=device or "auto",
         precision=precision, output_stride=output_stride, batch_size=batch_size, overrides=settings, out=out, plot=plot,
     )  # fmt: skip
-    for line in _lines(result):
-        typer.echo(line)
-    typer.echo(f"wrote {out or run / f'evaluation_{split}.json'}")
+    options.say(*_lines(result), f"wrote {out or run / f'evaluation_{split}.json'}")
 
 
 def _lines(result: dict[str, Any]) -> Iterator[str]:

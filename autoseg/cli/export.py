@@ -25,4 +25,4 @@ def export(
     """
     from autoseg.api.export import export_model
 
-    typer.echo(export_model(source, out, format, checkpoint=checkpoint, overwrite=overwrite))
+    options.say(export_model(source, out, format, checkpoint=checkpoint, overwrite=overwrite))

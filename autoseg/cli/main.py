@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Annotated, Any
 
@@ -24,7 +25,8 @@ from autoseg.cli import (
     spaces,
 )
 from autoseg.cli.streams import lasting_streams
-from autoseg.errors import AutosegError, Interrupted
+from autoseg.errors import AutosegError, ConfigError, Interrupted, printable
+from autoseg.files import of_machine
 from autoseg.process import prepare_process
 from autoseg.signals import STATUS as INTERRUPTED
 from autoseg.signals import end_process, watched
@@ -65,6 +67,8 @@ def root(
 
 def main() -> None:
     """Run a command and exit: 0 done, 1 an internal error, 2 a user's error, 130 stopped by a signal."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_Printable())
     with watched() as was_stopped, lasting_streams() as output:
         try:
             status = run(sys.argv[1:])
@@ -85,11 +89,19 @@ def main() -> None:
     sys.exit(status)
 
 
+class _Printable(logging.Formatter):
+    """The message of a record, in which no letter commands a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def run(arguments: list[str]) -> int:
     """Run a command and return its exit status."""
     arguments = arguments or ["--help"]
     prepare_process()
     try:
+        _refuse_empty(arguments)
         status = app(arguments, prog_name="autoseg", standalone_mode=False)
         if status == INTERRUPTED:  # typer's status for Ctrl-C outside of a run
             return _interrupted()
@@ -104,13 +116,26 @@ def run(arguments: list[str]) -> int:
         return _fail(f"{message[:1].lower()}{message[1:]}; see `autoseg{command} --help`")
     except (Interrupted, KeyboardInterrupt, typer.Abort) as stopped:
         return _interrupted(stopped if isinstance(stopped, Interrupted) else "interrupted")
+    except Exception as reason:
+        refused = of_machine(reason)
+        if refused is None or "--debug" in arguments:
+            raise
+        return _fail(f"{refused} [{refused.code}]")
 
 
 def _interrupted(said: object = "interrupted") -> int:
-    print(said, file=sys.stderr)
+    print(printable(said), file=sys.stderr)
     return INTERRUPTED
 
 
+def _refuse_empty(arguments: list[str]) -> None:
+    """Raises: ConfigError: an empty argument, as from an unset variable; a path of it would be the current folder."""
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if not argument or (argument.startswith("--") and argument.find("=") == len(argument) - 1):
+            name = argument.rstrip("=") or before
+            raise ConfigError(f"the value after {name} is empty; give one, or leave it out", code="argument-empty")
+
+
 def _fail(message: str) -> int:
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    print("error: " + printable(" ".join(message.split())), file=sys.stderr)
     return 2

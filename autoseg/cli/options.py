@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from autoseg.errors import ConfigError
+from autoseg.errors import ConfigError, printable
 
 Data = Annotated[str | None, typer.Option(help="A folder of images and masks, a data YAML, or 'generated'.")]
 ConfigFile = Annotated[Path | None, typer.Option(help="A YAML file of settings, such as a run's config.yaml.")]
@@ -76,6 +76,11 @@ Plugin = Annotated[
     ),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def say(*lines: object) -> None:
+    """Print lines, in whose names no letter commands a terminal."""
+    typer.echo("\n".join(map(printable, lines)))
 
 
 def overrides(assignments: list[str] | None, device: str | None = None, seed: int | None = None) -> dict[str, Any]:

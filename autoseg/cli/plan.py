@@ -47,14 +47,13 @@ def plan(
             config=config, overrides=options.overrides(set_, device), measure_time=not no_time,
         )  # fmt: skip
     if json:
-        typer.echo(dumps(result.to_dict(), indent=2))
+        options.say(*dumps(result.to_dict(), indent=2).split("\n"))
         return
-    for line in (*_memory(result), "", *_table(result), "", *_time(result), "", *_advice(result)):
-        typer.echo(line)
+    options.say(*_memory(result), "", *_table(result), "", *_time(result), "", *_advice(result))
 
 
 def _memory(plan: Plan) -> list[str]:
-    from autoseg.planning.device import format_bytes
+    from autoseg.files import format_bytes
 
     memory, (crop, batch, checkpoint_cells, precision) = plan.asked.memory, plan.asked.setting
     assert memory is not None  # the setting as asked is always predicted
@@ -79,7 +78,7 @@ def _memory(plan: Plan) -> list[str]:
 
 
 def _table(plan: Plan) -> list[str]:
-    from autoseg.planning.device import format_bytes
+    from autoseg.files import format_bytes
 
     rows = [("", "crop", "batch", "checkpointing", "precision", "peak", "")]
     for name, (crop, batch, checkpoint_cells, precision), memory, fits in plan.options:

@@ -25,4 +25,4 @@ def plot(
     from autoseg.api.plot import plot as plot_api
 
     for path in plot_api(source, out, format or ("svg", "png", "pdf"), overrides=options.overrides(set_)):
-        typer.echo(path)
+        options.say(path)

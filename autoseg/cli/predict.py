@@ -60,4 +60,4 @@ def predict(
         inference=inference, checkpoint=checkpoint, device=device or "auto", precision=precision,
         output_stride=output_stride,
     )  # fmt: skip
-    typer.echo(f"wrote {len(files)} label maps to {out / 'labels'} and overlays to {out / 'overlays'}")
+    options.say(f"wrote {len(files)} label maps to {out / 'labels'} and overlays to {out / 'overlays'}")

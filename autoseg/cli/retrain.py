@@ -9,7 +9,7 @@ import typer
 
 from autoseg.cli import options
 from autoseg.errors import ConfigError
-from autoseg.files import user_path
+from autoseg.files import shell_quoted, user_path
 
 
 def retrain(
@@ -62,7 +62,7 @@ def retrain(
         match=None if match_cost is None else cost_target(match_cost, match),
     )  # fmt: skip
     values = [row["miou"] or 0.0 for row in run.metrics() if row["kind"] == "val"]
-    typer.echo(
+    options.say(
         f"retrained {run.path}: val mIoU {values[-1]:.3f} at the end, best {max(values):.3f};"
-        f" next: autoseg evaluate {run.path}"
+        f" next: autoseg evaluate {shell_quoted(run.path)}"
     )

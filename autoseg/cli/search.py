@@ -28,9 +28,12 @@ def search(
     Example: autoseg search --space tiny --data generated --out runs/a
     """
     from autoseg.api.search import search as search_api
+    from autoseg.files import shell_quoted
 
     run = search_api(
         space, data, out, config=config, overrides=options.overrides(set_, device, seed), quick=quick, resume=resume
     )
     best = max((row["miou"] or 0.0 for row in run.metrics() if row["kind"] == "val"), default=0.0)
-    typer.echo(f"searched {run.path}: best val mIoU of the supernet {best:.3f}; next: autoseg decode {run.path}")
+    options.say(
+        f"searched {run.path}: best val mIoU of the supernet {best:.3f}; next: autoseg decode {shell_quoted(run.path)}"
+    )

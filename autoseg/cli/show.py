@@ -35,7 +35,7 @@ def show(
     target = None if match_cost is None else cost_target(match_cost, match)
     for number, found in enumerate(describe(source, classes, size, overrides=options.overrides(set_), match=target)):
         if number:
-            typer.echo()
+            options.say("")
         width = max(14, *(len(name) + 1 for name in found))
         for name, value in found.items():
-            typer.echo(f"{name:<{width}}{value}")
+            options.say(f"{name:<{width}}{value}")

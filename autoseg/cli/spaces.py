@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import typer
-
 from autoseg.cli import options
 
 
@@ -17,6 +15,6 @@ def spaces(plugin: options.Plugin = None, debug: options.Debug = False) -> None:
     known = known_names()
     width = max(len(name) for names in known.values() for name in names)
     for kind, names in known.items():
-        typer.echo(kind)
+        options.say(kind)
         for name, text in names.items():
-            typer.echo(f"  {name:<{width}}  {text}")
+            options.say(f"  {name:<{width}}  {text}")

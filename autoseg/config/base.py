@@ -211,6 +211,10 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
         parts = key.strip().split(".")
         if not equals or not all(parts) or len(parts) > limits.DEPTH:
             raise ConfigError(f"--set {cut(assignment)}: write it as key.sub=value", code="assignment-invalid")
+        if not text.strip():
+            raise ConfigError(
+                f"--set {cut(assignment)}: the value is empty; write null for none", code="assignment-invalid"
+            )
         try:
             value = parse_yaml(text)
         except ValueError:

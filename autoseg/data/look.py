@@ -18,8 +18,8 @@ from autoseg.data.io.channel_files import state_of
 from autoseg.data.io.masks import MaskFacts, look_at_mask
 from autoseg.data.io.opening import Header, read_header
 from autoseg.data.loading.threads import Progress, in_threads
-from autoseg.errors import DataError
-from autoseg.files import digest, read_sealed_json, write_sealed_json
+from autoseg.errors import DataError, RunError
+from autoseg.files import digest, make_folder, read_sealed_json, write_sealed_json
 
 VERSION = 3
 
@@ -56,8 +56,8 @@ def look_at(places: Sequence[tuple[str, Pair]], cache: Path, progress: Progress 
 
     looks = in_threads(look, len(places), progress)
     if any(key not in known for key in fresh):
-        with contextlib.suppress(OSError):  # it only saves time
-            file.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(RunError):  # it only saves time
+            make_folder(file.parent)
             write_sealed_json(file, fresh)
     return looks
 

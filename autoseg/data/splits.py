@@ -15,6 +15,7 @@ from autoseg.data.discovery.pairs import BadFiles, Pair, checked_root, leave_out
 from autoseg.data.groups import groups_of, refuse_one_group
 from autoseg.data.loading.splits import nearest_share
 from autoseg.errors import DataError
+from autoseg.files import shell_quoted
 
 
 def list_pairs(config: DataConfig, split: str, bad: BadFiles = None) -> list[Pair]:
@@ -34,7 +35,10 @@ def list_pairs(config: DataConfig, split: str, bad: BadFiles = None) -> list[Pai
         unique.setdefault(pair[0], pair)
     if not unique:
         where = root / (place.list or place.images or "")
-        raise DataError(f"{where} has no image with a mask; see `autoseg check-data {root}`", code="no-image-with-mask")
+        raise DataError(
+            f"{where} has no image with a mask; see `autoseg check-data {shell_quoted(root)}`",
+            code="no-image-with-mask",
+        )
     if place.part is None:
         return list(unique.values())
     return _part(list(unique.values()), place.part, config, root)

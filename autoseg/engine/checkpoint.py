@@ -9,6 +9,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,8 +17,9 @@ import torch
 
 from autoseg import limits
 from autoseg.config.base import differences
+from autoseg.engine.run_directory import RESUME
 from autoseg.errors import CheckpointError
-from autoseg.files import check_members, cut, is_intact, one_line, seal, write_atomically
+from autoseg.files import check_members, cut, is_intact, one_line, seal, write_atomically, writing
 
 _log = logging.getLogger(__name__)
 
@@ -59,15 +61,17 @@ def save_checkpoint(
     """Write a checkpoint with a checksum. `architecture`: the space or genotype of the weights, as plain data.
 
     keep: number of checkpoints to have then: the one before becomes NAME.1.pt, the one before that NAME.2.pt.
+    Raises: RunError: it cannot be written; those before stay as they were.
     """
     payload = {"version": CHECKPOINT_VERSION, "kind": kind, "architecture": dict(architecture), **contents}
 
     def write(temporary: Path) -> None:
-        torch.save(payload, temporary)
+        with temporary.open("wb") as file:  # given the path, PyTorch forgets why it could not write
+            torch.save(payload, file)
         seal(temporary)
         _keep_earlier(path, keep)
 
-    write_atomically(path, write)
+    write_atomically(path, write, RESUME)
 
 
 def _keep_earlier(path: Path, keep: int) -> None:
@@ -82,11 +86,12 @@ def _keep_earlier(path: Path, keep: int) -> None:
 
 def keep_as(path: Path, other: Path) -> None:
     """Give a checkpoint a second name, which stays with it when a new one takes the first."""
-    other.unlink(missing_ok=True)
+    with writing(other, RESUME):
+        other.unlink(missing_ok=True)
     try:
         os.link(path, other)
     except OSError:  # a file system without links
-        shutil.copyfile(path, other)
+        write_atomically(other, partial(shutil.copyfile, path), RESUME)
 
 
 def has_checkpoint(folder: Path) -> bool:

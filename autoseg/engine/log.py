@@ -6,6 +6,8 @@ import sys
 import time
 from typing import Any
 
+from autoseg.errors import printable
+
 LINE_SECONDS = 10.0
 """Shortest time between two lines outside a terminal."""
 
@@ -18,7 +20,8 @@ class Progress:
 
     def __init__(self, what: str, total: int = 0, done: int = 0, enabled: bool = True) -> None:
         """total: 0 if only `update` knows it; the bar appears then."""
-        self.what, self.total, self.done, self.first = what, total, done, done
+        self.what = printable(what)
+        self.total, self.done, self.first = total, done, done
         self.figures: dict[str, str] = {}
         self.enabled = enabled
         self._started = self._last_line = time.monotonic()
@@ -36,7 +39,7 @@ class Progress:
             from rich.progress import Progress as RichProgress
 
             self._bar = RichProgress(  # the bar is last, so that a narrow terminal shortens it
-                TextColumn("{task.description} {task.completed}/{task.total}"),
+                TextColumn("{task.description} {task.completed}/{task.total}", markup=False),
                 TextColumn("{task.fields[left]} left"),
                 TextColumn("[cyan]{task.fields[figures]}"),
                 BarColumn(bar_width=None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -11,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.config.base import Model, Settings, merge, parse
+from autoseg.engine.board import Board
 from autoseg.engine.run_lock import LOCK, RunLock, is_alive
 from autoseg.errors import RunError
-from autoseg.files import flush_folder, parse_json, read_yaml, to_yaml, user_path, write_text
+from autoseg.files import flush_folder, make_folder, parse_json, read_yaml, to_yaml, user_path, write_text, writing
 
 _log = logging.getLogger(__name__)
 LEFTOVERS = ".*.tmp"
 """Unfinished files of a killed process (see `write_atomically`)."""
+RESUME = "and --resume goes on from the last checkpoint"
+"""What to do when a run cannot write."""
 
 DIVERGED = "diverged"
 """The kind of the row in metrics.jsonl that ends a run whose loss was no longer finite."""
@@ -34,7 +38,7 @@ class Run:
         self.metrics_path = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
         """Folder of last.pt and best.pt."""
-        self._board: Any = None
+        self._board: Board | None = None
         self._lock: RunLock | None = None
 
     @classmethod
@@ -43,19 +47,15 @@ class Run:
         run = cls(user_path(path, RunError))
         refuse_used(run.path)
         try:
-            run.path.mkdir(parents=True, exist_ok=True)
+            make_folder(run.path)
             flush_folder(run.path.parent)
             run.hold()
             refuse_used(run.path)  # another process may have been there just now
             write_text(run.config_path, to_yaml(config.to_dict()))  # first: with it, the run can be resumed
             run.complete(environment)
-        except BaseException as reason:
+        except BaseException:
             run.close()
-            if not isinstance(reason, OSError):
-                raise
-            raise RunError(
-                f"{path} cannot be made ({reason.strerror}); give another --out", code="folder-unwritable"
-            ) from None
+            raise
         return run
 
     def hold(self) -> None:
@@ -65,13 +65,25 @@ class Run:
     def complete(self, environment: Mapping[str, Any]) -> None:
         """Add the files that a run killed at its start may lack, and remove half-written files. The run is held."""
         self.hold()
-        self.checkpoints.mkdir(exist_ok=True)
+        make_folder(self.checkpoints)
         for folder in (self.path, self.checkpoints, self.path / "arch"):
             for leftover in folder.glob(LEFTOVERS):
                 if not is_alive(leftover.name.split(".")[-2]):  # `.NAME.PROCESS.tmp`
                     leftover.unlink(missing_ok=True)
         if not (self.path / "environment.yaml").exists():
             write_text(self.path / "environment.yaml", to_yaml(environment))
+
+    def compare(self, environment: Mapping[str, Any]) -> None:
+        """Say, when a run is resumed, what makes its figures differ from those of a run that never stopped."""
+        before: dict[str, Any] = {}
+        with contextlib.suppress(RunError):  # a record, which nothing else needs
+            before = read_yaml(self.path / "environment.yaml", RunError)
+        names = [name for name in ("device", "threads") if before.get(name) not in (None, environment[name])]
+        if names:
+            changed = ", ".join(f"{name} {environment[name]}, not {before[name]}" for name in names)
+            _log.warning(
+                f"{self.path} began elsewhere ({changed}): figures may differ from now on in their last digits"
+            )
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -115,33 +127,31 @@ class Run:
 
     def rewind(self, metrics_bytes: int, step: int) -> None:
         """Drop the metrics that were written after a checkpoint, which was made after `step`, and open TensorBoard."""
-        from torch.utils.tensorboard import SummaryWriter  # slow to import
-
         if (size := self.metrics_size()) < metrics_bytes:
             _log.warning(f"{self.metrics_path} has lost rows: {size:,} bytes are left of {metrics_bytes:,}")
-        with self.metrics_path.open("a+b") as file:
+        with writing(self.metrics_path, RESUME), self.metrics_path.open("a+b") as file:
             file.seek(0)
             whole = file.read(metrics_bytes).rfind(b"\n") + 1
             file.truncate(whole)
         flush_folder(self.path)  # a new file has its name on the disk before a checkpoint counts its rows
         if self._board is not None:
             self._board.close()
-        # TensorBoard drops this step and what follows
-        self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
+        with writing(self.path / "tensorboard", RESUME):
+            self._board = Board(self.path / "tensorboard", purge_step=step + 1)
 
     def log(self, kind: str, epoch: int, step: int, **values: float | None) -> None:
         """Append a row to metrics.jsonl and to TensorBoard, if it is open; a value that is not finite becomes null."""
         plain = {key: value if value is not None and math.isfinite(value) else None for key, value in values.items()}
-        with self.metrics_path.open("a", encoding="utf-8", newline="\n") as file:
+        with writing(self.metrics_path, RESUME), self.metrics_path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps({"kind": kind, "epoch": epoch, "step": step, **plain}) + "\n")
-        for key, value in plain.items():
-            if value is not None and self._board is not None:
-                self._board.add_scalar(f"{kind}/{key}", value, step)
+        if self._board is not None:
+            with writing(self._board.path, RESUME):
+                self._board.add({f"{kind}/{key}": value for key, value in plain.items() if value is not None}, step)
 
     def flush(self) -> None:
         """Flush the metrics to the disk."""
         if self.metrics_path.exists():
-            with self.metrics_path.open("r+b") as file:
+            with writing(self.metrics_path, RESUME), self.metrics_path.open("r+b") as file:
                 os.fsync(file.fileno())
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -175,7 +185,7 @@ class Run:
         return f"epoch {last['epoch'] + 1}, step {last['step']} of the run" if last.get("kind") == DIVERGED else None
 
     def close(self) -> None:
-        """Flush TensorBoard, and let other processes have the run."""
+        """Let other processes have the run."""
         if self._board is not None:
             self._board.close()
             self._board = None

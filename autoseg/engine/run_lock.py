@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from autoseg.errors import RunError
-from autoseg.files import one_line
+from autoseg.files import one_line, writing
 
 LOCK = "lock"
 """Name of the file; it stays in the directory, as removing it would let two processes hold two files."""
@@ -32,18 +32,15 @@ class RunLock:
     """The lock of a run directory; `release` ends it."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises: RunError: another process, or another run of this one, uses the directory."""
+        """Raises: RunError: another process, or another run of this one, uses the directory; it cannot be written."""
         self.folder = folder.resolve()
         if self.folder in _held:
             raise _in_use(folder, f"another run of this process ({os.getpid()})")
-        try:
+        with writing(folder / LOCK, "or give another --out"):
             self._file = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as reason:
-            raise RunError(
-                f"{folder} cannot be written to ({one_line(reason)}); give another --out", code="folder-unwritable"
-            ) from None
         try:
-            self._take(folder)
+            with writing(folder / LOCK, "or give another --out"):
+                self._take(folder)
         except BaseException:
             os.close(self._file)
             raise

@@ -32,7 +32,7 @@ from autoseg.engine.run_directory import Run
 from autoseg.engine.trainer import Figures
 from autoseg.engine.training import batches_of_steps, check_batch, make_loader, make_loss, seed_of, validation_figures
 from autoseg.errors import ConfigError
-from autoseg.files import to_yaml, write_text
+from autoseg.files import make_folder, to_yaml, write_text
 from autoseg.losses.losses import SegmentationLoss
 from autoseg.supernet import Supernet, build_supernet, choose_kernels
 from autoseg.supernet.build import reference_notes
@@ -162,7 +162,7 @@ class SearchTask:
 
     def begin(self, run: Run) -> None:
         """Make arch/ and write split.yaml: the names of the images in trainA and trainB."""
-        (run.path / "arch").mkdir(exist_ok=True)
+        make_folder(run.path / "arch")
         halves = {"train_a": self.indices_a, "train_b": self.indices_b}
         names = {half: [self.train_set.names[index] for index in indices] for half, indices in halves.items()}
         write_text(run.path / "split.yaml", to_yaml(names))

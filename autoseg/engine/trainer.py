@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
 from autoseg.config.training import TrainingConfig
@@ -183,7 +184,7 @@ class Trainer:
         if stop.is_set() and self.epoch < self.task.schedule.epochs:
             raise Interrupted(
                 f"stopped at epoch {self.epoch + 1}, step {self.step_in_epoch}; everything is saved:"
-                f" `autoseg {self.task.kind} --out {shell_quoted(str(self.run_directory.path))} --resume` goes on"
+                f" `autoseg {self.task.kind} --out {shell_quoted(self.run_directory.path)} --resume` goes on"
             )
 
     def _log(self, figures: Figures) -> dict[str, dict[str, float]]:
@@ -311,6 +312,15 @@ def restore(task: TrainingTask, run: Run, first: str = LAST) -> tuple[Path, dict
     with fitting(path):
         task.load_state(saved["state"])
     return path, saved
+
+
+def checkpoints_bytes(task: TrainingTask) -> int:
+    """Bytes of all checkpoints of a run, with best.pt, epoch.pt and the one being written, by its first state."""
+    size = sum(leaf.nbytes for leaf in tree_leaves(task.state()) if isinstance(leaf, Tensor))
+    for optimizer in (one for one in vars(task).values() if isinstance(one, Optimizer)):
+        moments = 2 if "betas" in optimizer.defaults else int(optimizer.defaults["momentum"] > 0)
+        size += moments * sum(weight.nbytes for group in optimizer.param_groups for weight in group["params"])
+    return size * (task.schedule.keep_checkpoints + 3)
 
 
 def _entropies(figures: Mapping[str, float]) -> str | None:

@@ -13,13 +13,18 @@ from autoseg._version import __version__
 from autoseg.config.base import Settings
 from autoseg.data.augment.sample import FULL_SCALES
 from autoseg.errors import ExportError
-from autoseg.files import user_path
+from autoseg.files import check_room, user_path
 from autoseg.genotype.schema import Genotype
 from autoseg.network.base import SegmentationNetwork
 
 
-def check_target(path: str | Path, format: str, known: Collection[str], what: str, overwrite: bool) -> Path:
-    """The path to write. Raises: ExportError: a format not in `known`, or a file that may not be written."""
+def check_target(
+    path: str | Path, format: str, known: Collection[str], what: str, overwrite: bool, size: int = 0
+) -> Path:
+    """The path to write `size` bytes to, or more.
+
+    Raises: ExportError: a format not in `known`, or a file that may not be written. RunError: the disk has no room.
+    """
     if format not in known:
         raise ExportError(f"unknown format {format!r} for a {what} (known: {', '.join(known)})", code="unknown-format")
     target = user_path(path, ExportError)
@@ -31,6 +36,7 @@ def check_target(path: str | Path, format: str, known: Collection[str], what: st
     if not target.parent.is_dir():
         message = f"{target.parent}, the folder of {target.name}, does not exist; create it first"
         raise ExportError(message, code="folder-missing")
+    check_room(target, size)
     return target
 
 
@@ -89,11 +95,11 @@ def decode(strings: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _encode(key: str, value: object) -> str:
-    if isinstance(value, str) and _decode(value) is value:
-        return value
     plain = value.to_dict() if isinstance(value, Settings) else value
     try:
-        return json.dumps(plain, ensure_ascii=False)
+        is_text = isinstance(value, str) and _decode(value) is value
+        text = str(value) if is_text else json.dumps(plain, ensure_ascii=False)
+        return text.encode(errors="backslashreplace").decode()  # of a path that is not UTF-8; JSON escapes it so too
     except (TypeError, ValueError) as reason:
         message = f"metadata {key!r} cannot be written as JSON ({reason}); give plain data"
         raise ExportError(message, code="metadata-not-json") from None

@@ -21,7 +21,7 @@ from torch.fx.experimental import _config as symbolic_shapes_config
 from autoseg.config.base import LEAST_INPUT_SIDE
 from autoseg.errors import CheckpointError, ConfigError, ExportError, GenotypeError
 from autoseg.export.common import decode
-from autoseg.files import one_line, user_path
+from autoseg.files import one_line, user_path, utf8_name
 from autoseg.network.base import SegmentationNetwork
 from autoseg.zoo.build import build_network
 from autoseg.zoo.schema import parse_architecture
@@ -53,12 +53,14 @@ def trace(network: nn.Module) -> ExportedProgram:
 def save_pt2(network: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
     """Write a `.pt2`; `torch.export.load(path)` reads it."""
     text = json.dumps(decode(metadata), indent=2, ensure_ascii=False)
-    torch.export.save(trace(network), path, extra_files={"metadata.json": text})
+    with path.open("wb") as file:  # given the path, PyTorch forgets why it could not write
+        torch.export.save(trace(network), file, extra_files={"metadata.json": text})
 
 
 def load_pt2(path: Path) -> Run:
     """The file as a function from images (N, C, H, W) to logits."""
-    return torch.export.load(path).module()
+    with path.open("rb") as file:
+        return torch.export.load(file).module()
 
 
 def save_onnx(network: nn.Module, path: Path, metadata: Mapping[str, str], most_bytes: int = ONNX_BYTES) -> None:
@@ -85,7 +87,8 @@ def save_onnx(network: nn.Module, path: Path, metadata: Mapping[str, str], most_
     _tidy(model)
     onnx.helper.set_model_props(model, dict(metadata))
     onnx.checker.check_model(model)
-    onnx.save(model, path)
+    with path.open("wb") as file:
+        onnx.save(model, file)
 
 
 def load_onnx(path: Path) -> Run:
@@ -94,7 +97,8 @@ def load_onnx(path: Path) -> Run:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
-    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    with utf8_name(path) as name:
+        session = runtime.InferenceSession(name, options, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(["logits"], {"image": images.numpy()})[0])
 
 

@@ -23,10 +23,12 @@ def export_genotype(genotype: Genotype, path: str | Path, format: GenotypeFormat
     """Write the genotype atomically; returns its path. Raises: ExportError: unknown format, file not writable."""
     target = check_target(path, format, GENOTYPE_FORMATS, "genotype", overwrite)
 
+    if format == "json":
+        genotype.save(target, "json")
+        return target
+
     def write(temporary: Path) -> None:
-        if format == "json":
-            genotype.save(temporary, "json")
-        elif format == "dot":
+        if format == "dot":
             temporary.write_text(to_dot(genotype), encoding="utf-8")
         else:
             graph = genotype_graph(genotype)
@@ -35,7 +37,7 @@ def export_genotype(genotype: Genotype, path: str | Path, format: GenotypeFormat
 
     try:
         write_atomically(target, write)
-    except (OSError, ValueError) as reason:
+    except ValueError as reason:
         raise ExportError(f"{target} cannot be written ({one_line(reason)})", code="file-unwritable") from reason
     return target
 

@@ -75,7 +75,8 @@ def export_network(
     Raises: ExportError: an unknown format, a file that exists, a network that cannot be exported, or a file that
     computes something else. No file is left then.
     """
-    target = check_target(path, format, NETWORK_FORMATS, "network", overwrite)
+    size = sum(weight.numel() * 4 for weight in network.parameters())  # float32
+    target = check_target(path, format, NETWORK_FORMATS, "network", overwrite, size)
     strings = network_metadata(network, metadata)
     save, load = _FORMATS[format]
     # plain float32 in eval mode on the CPU, whatever device, precision and memory format the network has: a graph that
@@ -95,8 +96,6 @@ def export_network(
         write_atomically(target, write)
     except AutosegError:
         raise
-    except OSError as reason:
-        raise ExportError(f"{target} cannot be written ({one_line(reason)})", code="file-unwritable") from reason
     except Exception as reason:  # the exporter and the runtime may raise anything
         text = one_line(reason)
         text = text if len(text) <= 300 else f"{text[:300]}..."

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from autoseg import limits
 from autoseg.config.base import Settings, Whole
 from autoseg.errors import GenotypeError
-from autoseg.files import read_yaml, to_yaml, user_path, write_text
+from autoseg.files import read_yaml, shell_quoted, to_yaml, user_path, write_text
 from autoseg.registry import DECODERS, OPERATIONS
 from autoseg.space.cell import state_index
 from autoseg.space.groups import BatchNormSpec, DecoderSpec, Positive, StemSpec
@@ -320,7 +320,9 @@ class Genotype(ArchitectureFile):
         if path.is_dir():
             path = path / "genotype.yaml"
             if not path.is_file():
-                message = f"{path.parent} holds no genotype.yaml; run `autoseg decode {path.parent}` first"
+                message = (
+                    f"{path.parent} holds no genotype.yaml; run `autoseg decode {shell_quoted(str(path.parent))}` first"
+                )
                 raise GenotypeError(message, code="genotype-missing")
         else:
             path = find_file(name_or_path, "genotype", GenotypeError)
@@ -330,7 +332,7 @@ class Genotype(ArchitectureFile):
         """Write it atomically as YAML or JSON."""
         data = self.to_dict()
         text = json.dumps(data, indent=2, ensure_ascii=False) + "\n" if format == "json" else to_yaml(data)
-        write_text(Path(path), text)
+        write_text(user_path(path, GenotypeError), text)
 
 
 # --- arrows of a network of several paths as text: `4->8` is that from stride 4 to stride 8 ---------------------------

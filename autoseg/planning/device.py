@@ -10,15 +10,10 @@ import torch
 
 from autoseg.errors import ConfigError, RunError
 from autoseg.files import short
-from autoseg.host_memory import free_memory, total_memory, total_with_swap
+from autoseg.host_memory import free_memory, lacks_memory, total_memory, total_with_swap
 
 PREFIXES = ("", "K", "M", "G", "T")
 MEMORY = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*([KMGT]?)(I?)B?\s*", re.IGNORECASE)
-OUT_OF_MEMORY = (
-    "can't allocate memory", "not enough memory", "CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED",
-    "MPS backend out of memory",
-)  # fmt: skip
-"""Messages of the CPU allocator on Linux and Windows, and of libraries, which raise no OutOfMemoryError."""
 MPS_MOST = 1.7
 """PyTorch's default limit for MPS, as a share of what the system recommends (PYTORCH_MPS_HIGH_WATERMARK_RATIO)."""
 
@@ -37,15 +32,6 @@ def parse_bytes(text: str | int) -> int:
             f"memory {short(text)} makes no sense; give what the device has, such as 16GB", code="memory-out-of-range"
         )
     return int(size)
-
-
-def format_bytes(size: float) -> str:
-    """Three digits and a unit of 10^3, 10^6, ... bytes: "7.21 GB"."""
-    power = 0
-    while size >= 999.5 and power < len(PREFIXES) - 1:
-        size, power = size / 1000, power + 1
-    digits = 0 if power == 0 or size >= 99.95 else 1 if size >= 9.995 else 2
-    return f"{size:.{digits}f} {PREFIXES[power]}B"
 
 
 def device_memory(device: torch.device) -> int:
@@ -79,8 +65,7 @@ def memory_errors(device: torch.device, advice: str) -> Iterator[None]:
     """Turn an out-of-memory error into one line that ends with `advice`. Raises: RunError: out of memory."""
     try:
         yield
-    except (MemoryError, RuntimeError) as reason:
-        ours = isinstance(reason, MemoryError | torch.OutOfMemoryError)
-        if not ours and not any(sign in str(reason) for sign in OUT_OF_MEMORY):
+    except Exception as reason:
+        if not isinstance(reason, torch.OutOfMemoryError) and not lacks_memory(reason):
             raise
         raise RunError(f"{device} is out of memory; {advice}", code="out-of-memory") from None

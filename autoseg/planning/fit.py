@@ -14,9 +14,9 @@ from autoseg.config.base import LEAST_INPUT_SIDE
 from autoseg.config.training import SearchSchedule
 from autoseg.engine.config import AnyConfig, Config
 from autoseg.errors import ConfigError
-from autoseg.files import shell_quoted
+from autoseg.files import format_bytes, shell_quoted
 from autoseg.ops.resize import Size
-from autoseg.planning.device import device_memory, format_bytes, most_memory
+from autoseg.planning.device import device_memory, most_memory
 from autoseg.planning.memory import MARGIN, SMALLEST_BATCH, STEPS, Memory, Setting, predict_memory, uses_graphs
 
 MOST_BYTES = {"search": 64 * 2**10, "retrain": 16 * 2**10}

@@ -14,6 +14,7 @@ from autoseg.engine.accumulation import steps_in_epoch
 from autoseg.engine.config import SearchConfig
 from autoseg.engine.cuda_graphs import EAGER_STEPS
 from autoseg.errors import ConfigError
+from autoseg.host_memory import lacks_memory
 from autoseg.planning.memory import (
     SMALLEST_BATCH,
     STEPS,
@@ -130,7 +131,9 @@ def measure(config: SearchConfig, device: torch.device) -> StepSeconds:
                     if device.type != "cpu":
                         torch.accelerator.synchronize(device)
                     times[step].append(time.perf_counter() - began)
-    except torch.OutOfMemoryError:
+    except Exception as reason:
+        if not isinstance(reason, torch.OutOfMemoryError) and not lacks_memory(reason):
+            raise
         raise ConfigError(
             f"{device} is out of memory at crop {config.search.crop[0]} {config.search.crop[1]}, batch"
             f" {config.search.batch_size}; is something else running there? give --no-time to measure nothing",

@@ -20,6 +20,7 @@ from autoseg.engine.predict import trained_weights
 from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.run_directory import Run
 from autoseg.errors import CheckpointError, RunError
+from autoseg.files import user_path
 from autoseg.ops.heads import number_of_outputs
 from autoseg.zoo.build import build_network
 from autoseg.zoo.weights import by_prefix, load_backbone, read_weights
@@ -63,7 +64,7 @@ def own_weights(weights: object) -> OwnWeights | None:
 
     Raises: RunError: a folder without a run, or a search.
     """
-    path = Path(weights if isinstance(weights, str) else "").expanduser()
+    path = user_path(weights) if isinstance(weights, str) else Path()
     is_checkpoint = path.name in CHECKPOINTS and (path.parent.parent / "config.yaml").is_file()
     if not isinstance(weights, str) or not (path.is_dir() or is_checkpoint):
         return None
@@ -90,7 +91,7 @@ def load_first_weights(task: RetrainTask) -> list[str]:
     if own is not None:
         said = take_over(task, own)
     else:
-        path = Path(weights).expanduser()
+        path = user_path(weights)
         said = str(load_backbone(task.network, read_weights(path), path))
     if task.average is not None:
         task.average.module.load_state_dict(task.network.state_dict())

@@ -20,8 +20,9 @@ from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.run_directory import Run, refuse_used
 from autoseg.engine.run_lock import RunLock
 from autoseg.engine.search import SearchTask
-from autoseg.errors import ConfigError, RunError
-from autoseg.files import cut, user_path, write_text
+from autoseg.engine.trainer import checkpoints_bytes
+from autoseg.errors import ConfigError, RunError, printable
+from autoseg.files import check_room, cut, user_path, write_text
 from autoseg.planning.fit import fit_to_device
 from autoseg.setup.from_data import guide, is_shipped
 from autoseg.setup.settings import Sources
@@ -37,12 +38,17 @@ def open_run(out: str | Path, kind: Kind, resume: bool, given: bool) -> Run | No
                 f"{path} holds no run to resume; give the directory of one, or start one without --resume",
                 code="run-missing",
             )
+        check_room(path, remedy=OTHER_OUT)
         return None
     run = Run.open(path)
     if run.kind != kind:
         raise RunError(f"{path} holds a {run.kind}, not a {kind}; give another --out", code="run-kind-differs")
     RunLock(path).release()  # it is held once the data has been read
+    check_room(path, remedy=OTHER_OUT)
     return run
+
+
+OTHER_OUT = "or give another --out"
 
 
 def fixed_settings(overrides: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -125,6 +131,10 @@ def begin(
     Raises: ConfigError: the run to resume has got further than its epochs are now, or began with other settings.
     """
     train, val = task.train_set, task.val_set
+    there = 0 if run is None else sum(file.stat().st_size for file in run.checkpoints.glob("*.pt"))
+    check_room(
+        user_path(out, RunError), checkpoints_bytes(task) - there, f"lower {task.kind}.keep_checkpoints, {OTHER_OUT}"
+    )
     changed = None if run is None else other_epochs(run, task)
     where = task.schedule.store, task.device, task.schedule.cache_dir
     with Progress("reading", len(train) + len(val), enabled=show_progress) as progress:
@@ -132,12 +142,13 @@ def begin(
         keep_samples(val, *where, lambda done, _: progress.update(len(train) + done))
     if show_progress:
         notes = [*reasons, *task.notes, *([changed.line] if changed else [])]
-        print("\n  ".join([describe_dataset(task.config.data), *notes]))
+        print("\n  ".join(map(printable, [describe_dataset(task.config.data), *notes])))
     environment = describe_environment(task.device, task.config.seed)
     if run is None:
         run = Run.create(out, task.config, environment)
     else:
         run.complete(environment)
+        run.compare(environment)
         if changed is not None:
             change_epochs(run, task, changed)
     skipped = [(split, *one) for split, dataset in (("train", train), ("val", val)) for one in dataset.left_out]

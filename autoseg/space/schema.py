@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from autoseg import limits
 from autoseg.config.base import Settings, Whole, parse
 from autoseg.errors import AutosegError, GenotypeError, SearchSpaceError
-from autoseg.files import read_yaml, user_path
+from autoseg.files import read_yaml, shell_quoted, user_path
 from autoseg.library import hint, library, names_in
 from autoseg.registry import DECODERS, OPERATIONS, REGISTRIES, UPSAMPLERS
 from autoseg.space import groups
@@ -39,7 +39,7 @@ def refuse_missing_plugins(data: Mapping[str, Any], where: str, error: type[Auto
         if not any(name in registry for registry in REGISTRIES.values()):
             raise error(
                 f"'{name}'{f' in {where}' if where else ''} comes from the plugin {plugin}, which is not given; add"
-                f" --plugin {plugin}",
+                f" --plugin {shell_quoted(str(plugin))}",
                 code="plugin-not-given",
             )
 

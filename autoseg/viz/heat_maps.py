@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from autoseg.errors import ConfigError
+from autoseg.errors import ConfigError, printable
 from autoseg.space.cell import state_name
 from autoseg.space.snapshot import ArchProbs, gamma_legal
 from autoseg.viz.graph import short_name
@@ -122,6 +122,7 @@ def draw_confusion(confusion: np.ndarray, classes: Sequence[str]) -> Figure:
             f"a confusion matrix of {count} classes is {count}x{count}, not {list(confusion.shape)}; name each class",
             code="confusion-shape-invalid",
         )
+    classes = list(map(printable, classes))  # ticks are no texts that `save` finds
     totals = confusion.sum(1, keepdims=True).astype(np.float64)
     shares = np.divide(confusion, totals, out=np.full(confusion.shape, np.nan), where=totals > 0)
     cell = float(np.clip(WIDEST / count, *CELL_SIZES))

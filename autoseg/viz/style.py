@@ -12,9 +12,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
-from autoseg.errors import ConfigError, RunError
-from autoseg.files import one_line, user_path, write_atomically
+from autoseg.errors import ConfigError, printable
+from autoseg.files import make_folder, user_path, write_atomically
 
 FONT_SIZE = 9.0
 SMALL = 8.0
@@ -41,6 +42,7 @@ _STYLE: Any = {
     "axes.linewidth": 0.8,
     "svg.hashsalt": "autoseg",  # element ids inside the file are the same each time
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a name may have dollars in it
     "pdf.fonttype": 42,
 }
 _METADATA: dict[str, dict[str, Any]] = {"svg": {"Date": None}, "png": {"Software": None}, "pdf": {"CreationDate": None}}
@@ -94,12 +96,10 @@ def save(figure: Figure, path_or_stem: str | Path, formats: Sequence[str] = FORM
     for name in files.values():
         if name not in FORMATS:
             raise ConfigError(f"unknown figure format '{name}' (known: {', '.join(FORMATS)})", code="unknown-format")
+    for text in figure.findobj(Text):  # names of files and classes may have letters that no font and no XML has
+        text.set_text("\n".join(map(printable, text.get_text().split("\n"))))
     look: Any = {"dpi": PNG_DPI, "bbox_inches": "tight", "pad_inches": 0.03}
     for target, name in files.items():
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(target, partial(figure.savefig, format=name, metadata=_METADATA[name], **look))
-        except OSError as reason:
-            message = f"{target} cannot be written ({one_line(reason)}); give another folder"
-            raise RunError(message, code="file-unwritable") from None
+        make_folder(target.parent)
+        write_atomically(target, partial(figure.savefig, format=name, metadata=_METADATA[name], **look))
     return list(files)

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from autoseg.errors import CheckpointError
-from autoseg.files import check_members, one_line, user_path
+from autoseg.files import check_members, one_line, user_path, utf8_name
 from autoseg.zoo.resnet import ResNet
 from autoseg.zoo.vgg import VGG16
 from autoseg.zoo.xception import Xception65
@@ -104,7 +104,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a safetensors file, on the CPU, and its metadata. Raises: CheckpointError: it is damaged."""
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
+        with utf8_name(path) as name, safe_open(name, framework="pt", device="cpu") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as reason:
         said = f"{path} cannot be read as safetensors ({one_line(reason)[:100]}); it is truncated or something else"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from autoseg.errors import RunError
 from gpu.bench_rows import Row, all_rows, chosen, predicted_settings
 from gpu.output import Output, in_one_line, refuse, stage_parser, table
 from gpu.supervisor import Child, Event, Supervisor
@@ -321,7 +322,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stage.run(options.only, options.genotype)
     except NoCardError:
         return refuse("torch finds no CUDA GPU here; --dry runs the stage in miniature on a CPU")
-    except OSError as reason:
+    except (OSError, RunError) as reason:
         return refuse(f"the output folder cannot be used ({reason}); set OUT to another one")
     print(f"\n{stage.report()}\nwritten: {stage.output.folder}/{', '.join(FILES)}"[-11000:])
     if options.dry:

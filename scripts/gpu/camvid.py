@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from autoseg.engine.run_directory import Run
+from autoseg.errors import RunError
 from gpu.output import PACKED, ROOT, Output, in_one_line, refuse, stage_parser, table
 from gpu.supervisor import Child, Event
 
@@ -219,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stage.run(options.space, data)
     except NoCardError:
         return refuse("torch finds no CUDA GPU here; --dry runs the stage in miniature on a CPU")
-    except OSError as reason:
+    except (OSError, RunError) as reason:
         return refuse(reason)
     print(f"\n{in_one_line(stage.environment)}\n{scores_table(stage.phases)}")
     print("\n".join([*stage.notes, f"written: {stage.output.folder}; runs: {stage.work}"]))

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from autoseg.errors import RunError
 from gpu.output import ROOT, Output, in_one_line, positive, refuse, stage_parser, table
 from gpu.supervisor import Event, Supervisor
 
@@ -246,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stage.run(files, options.only, options.test_seconds, START_SECONDS)
     except NoCardError:
         return refuse("torch finds no CUDA GPU here; --dry runs the stage in miniature on a CPU")
-    except OSError as reason:
+    except (OSError, RunError) as reason:
         return refuse(f"the output folder cannot be used ({reason}); set OUT to another one")
     if not (stage.results.planned or stage.results.tests) and stage.results.notes == []:
         return refuse(f"--only {shlex.join(options.only)}: no test with the marker gpu has such a name")

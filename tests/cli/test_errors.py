@@ -332,7 +332,7 @@ def test_predict(fails: Fails, search_run: Path, retrain_run: Path, tmp_path: Pa
         fails(["predict", retrain_run, *images, *out], code, *named)
     fails(["predict", search_run, good, *out], "run-kind-differs", search_run)
     fails(["predict", retrain_run, good, *out, "--precision", "f"], "unknown-precision", "precision", "float32", "bf16")
-    fails(["predict", retrain_run, good, "--out", tmp_path / "text.jpg"], "folder-unwritable", tmp_path / "text.jpg")
+    fails(["predict", retrain_run, good, "--out", tmp_path / "text.jpg"], "file-unwritable", tmp_path / "text.jpg")
 
 
 @pytest.mark.slow

@@ -279,7 +279,7 @@ def test_assignments_nest_and_values_are_yaml() -> None:
             "search.val_images=null",
             "data.root=a=b",
             "search.optimizer.nesterov=true",
-            "data.classes=",
+            "data.classes=null",
         ]
     ) == {
         "search": {

@@ -17,7 +17,7 @@ from helpers.tiny_runs import SEARCH, SPACE, call, checkpoint, write_config
 from autoseg.cli.main import run
 from autoseg.engine.checkpoint import ADDED, CHECKPOINT_VERSION, load_checkpoint, save_checkpoint
 from autoseg.engine.predict import load_network
-from autoseg.errors import CheckpointError
+from autoseg.errors import CheckpointError, RunError
 
 SPACE_DATA = {"name": "mini", "layers": 2}
 COUNTS = {"epoch": 3, "step_in_epoch": 0, "best_miou": None, "seconds": 1.5, "metrics_bytes": 10}
@@ -109,7 +109,7 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(path: Path, monkeypatch: p
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="No space left"):
+    with raises_code(RunError, "disk-full", path, "No space left", "free", "--resume"):
         save_checkpoint(path, "search", SPACE_DATA, {"epoch": 4})
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,21 @@ def test_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     progress.done = 50  # ten steps in thirty seconds, fifty to go
     assert progress.time_left() == "2:30"
     assert (show_seconds(59.6), show_seconds(3661)) == ("1:00", "1:01:01")
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_on_with_other_threads_says_so(
+    searched: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They change the last digits of gradients. What cannot be read of the environment is passed over."""
+    out = Path(shutil.copytree(searched, tmp_path / "run"))
+    environment = out / "environment.yaml"
+    call("search", "--out", out, "--resume")
+    assert "threads" not in caplog.text
+    environment.write_text(environment.read_text().replace("threads: 1", "threads: 7"))
+    call("search", "--out", out, "--resume")
+    assert "threads 1, not 7" in caplog.text
+    caplog.clear()
+    environment.write_text("threads: [")
+    call("search", "--out", out, "--resume")
+    assert "threads" not in caplog.text

@@ -120,7 +120,7 @@ def test_a_damaged_file_hinders_nobody(content: bytes, tmp_path: Path) -> None:
 
 
 def test_no_folder(tmp_path: Path) -> None:
-    with raises_code(RunError, "folder-unwritable", tmp_path / "none", "--out"):
+    with raises_code(RunError, "file-unwritable", tmp_path / "none", "--out"):
         RunLock(tmp_path / "none")
 
 

@@ -7,7 +7,8 @@ import torch
 from helpers.errors import raises_code
 
 from autoseg.errors import ConfigError, RunError
-from autoseg.planning.device import device_memory, format_bytes, memory_errors, most_memory, parse_bytes
+from autoseg.files import format_bytes
+from autoseg.planning.device import device_memory, memory_errors, most_memory, parse_bytes
 
 CPU = torch.device("cpu")
 
@@ -91,5 +92,7 @@ def test_too_little_memory_is_one_line() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
     with raises_code(RunError, "out-of-memory", "cpu"), memory_errors(CPU, ""):
         raise RuntimeError("MPS backend out of memory (MPS allocated: 9.06 GB, max allowed: 9.07 GB).")
+    with raises_code(RunError, "out-of-memory", "cpu"), memory_errors(CPU, ""):
+        raise RuntimeError("could not create a primitive")
     with pytest.raises(RuntimeError, match="shapes"), memory_errors(CPU, ""):
         raise RuntimeError("shapes differ")

@@ -18,9 +18,8 @@ from helpers.tiny_runs import RETRAIN, SPACE, call, retrain_task, write_config
 from autoseg.cli.main import run
 from autoseg.engine.config import RetrainConfig, SearchConfig
 from autoseg.errors import ConfigError
-from autoseg.files import read_yaml
+from autoseg.files import format_bytes, read_yaml
 from autoseg.planning import fit as fitting
-from autoseg.planning.device import format_bytes
 from autoseg.planning.fit import fit_to_device, smaller_settings
 from autoseg.planning.memory import MARGIN
 

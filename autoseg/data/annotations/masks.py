@@ -27,7 +27,7 @@ from autoseg.data.discovery.pairs import within
 from autoseg.data.io.opening import read_header
 from autoseg.data.loading.threads import in_threads
 from autoseg.errors import DataError
-from autoseg.files import cache_folder, digest, file_state, one_line, read_sealed_json, write_sealed_json
+from autoseg.files import cache_folder, digest, file_state, one_line, read_sealed_json, write_sealed_json, writing
 
 IN_JSON = {"labelme": labelme, "coco": coco, "label_studio": label_studio, "supervisely": supervisely}
 OTHERS = {"yolo": yolo, "cvat": cvat}
@@ -165,22 +165,17 @@ def _paint_all(found: AnnotationSet, root: Path, place: Path, state: str) -> dic
 
     _log.info(f"data: paint {len(images):,} masks of {found.title} into {place}")
     try:
-        fresh.mkdir(parents=True)
-        pixels = np.sum(in_threads(work, len(images)), axis=0)
-        record = {
-            "state": state, "layout": found.layout, "title": found.title, "order": found.order,
-            "names": list(found.names), "pixels": pixels.tolist(), "faults": dict(sorted(faults.items())),
-            "images": [[split, names[split, one.image], within(root, one.image)] for split, one in images],
-            "said": found.said, "crc32": _checksums(fresh, len(images)),
-        }  # fmt: skip
-        write_sealed_json(fresh / _MANIFEST, record)
-        _move(fresh, place, state)
-    except OSError as reason:
-        raise DataError(
-            f"the masks of {found.title} cannot be written to {place} ({one_line(reason)}); free space, or set"
-            " XDG_CACHE_HOME to another folder",
-            code="folder-unwritable",
-        ) from None
+        with writing(place, "or set XDG_CACHE_HOME to another folder"):
+            fresh.mkdir(parents=True)
+            pixels = np.sum(in_threads(work, len(images)), axis=0)
+            record = {
+                "state": state, "layout": found.layout, "title": found.title, "order": found.order,
+                "names": list(found.names), "pixels": pixels.tolist(), "faults": dict(sorted(faults.items())),
+                "images": [[split, names[split, one.image], within(root, one.image)] for split, one in images],
+                "said": found.said, "crc32": _checksums(fresh, len(images)),
+            }  # fmt: skip
+            write_sealed_json(fresh / _MANIFEST, record)
+            _move(fresh, place, state)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return record

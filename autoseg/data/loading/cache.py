@@ -20,7 +20,7 @@ from autoseg.data.loading import packed
 from autoseg.data.loading.packed import Layout, PackedSamples, Put
 from autoseg.data.loading.threads import Progress, in_threads
 from autoseg.data.wording import counted, first_of
-from autoseg.errors import DataError
+from autoseg.errors import DataError, RunError
 from autoseg.files import cache_folder, digest, one_line
 from autoseg.host_memory import free_memory, total_memory
 
@@ -153,7 +153,7 @@ def _on_disk(
         _log.warning(f"writing {_size(layout.total_bytes)} of decoded images to {path}, for later runs too")
         packed.write_folder(path, state, layout, lambda put: _fill(dataset, layout, put, progress))
         return packed.MappedSamples(path, state, layout, dataset.decode)
-    except (OSError, packed.SamplesError) as reason:
+    except (OSError, RunError, packed.SamplesError) as reason:
         _log.warning(
             f"decoded images cannot be kept in {folder} ({one_line(reason)}); going on without: the image files are"
             " read again in each epoch (set cache_dir to another folder, or store: none)"
