@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor
@@ -118,7 +118,7 @@ class Trainer:
 
     def save_start(self) -> None:
         """Save the state before the first step, so that a run that is resumed does not read its first weights again."""
-        self._save(LAST, self._good_state())
+        self._save(LAST, self._start_state())
 
     def run(self) -> None:
         """Run the remaining epochs. Raises: Interrupted, after a clean save. RunError: the loss is no longer finite."""
@@ -228,28 +228,42 @@ class Trainer:
             raise DivergedError("the weights are")
         return state
 
+    def _start_state(self) -> dict[str, Any]:
+        """As `_good_state`, where the run cannot go back any further. Raises: RunError."""
+        try:
+            return self._good_state()
+        except DivergedError as what:
+            self._stop(str(what))
+
+    @property
+    def _where(self) -> str:
+        return f"epoch {self.epoch + 1}, step {self.step_in_epoch} of {self.run_directory.path}"
+
+    def _stop(self, what: str) -> NoReturn:
+        kind = self.task.kind
+        self.run_directory.log(DIVERGED, self.epoch, self.done)
+        halved = f" with the learning rate at 1/{2**self.returns}" if self.returns else ""
+        raise RunError(
+            f"{what} no longer finite at {self._where}{halved}; start again with a lower learning rate"
+            f" ({kind}.optimizer.lr), a longer warm-up ({kind}.schedule.warmup_epochs) or clipped gradients"
+            f" ({kind}.clip_grad_norm), and look at the images with `autoseg check-data`",
+            code="loss-not-finite",
+        ) from None
+
     def _go_back(self, what: str) -> None:
         """Go back to the end of the last good epoch, and halve the learning rate.
 
         It does not matter when it was found out that the run diverged: what follows is the same to the last bit.
         Raises: RunError: the run has gone back too often.
         """
-        run, task, returns = self.run_directory, self.task, self.returns + 1
-        where = f"epoch {self.epoch + 1}, step {self.step_in_epoch} of {run.path}"
+        run, task, returns, where = self.run_directory, self.task, self.returns + 1, self._where
         if returns > task.schedule.max_returns:
-            run.log(DIVERGED, self.epoch, self.done)
-            halved = f" with the learning rate at 1/{2**self.returns}" if self.returns else ""
-            raise RunError(
-                f"{what} no longer finite at {where}{halved}; start again with a lower learning rate"
-                f" ({task.kind}.optimizer.lr), a longer warm-up ({task.kind}.schedule.warmup_epochs) or clipped"
-                f" gradients ({task.kind}.clip_grad_norm), and look at the images with `autoseg check-data`",
-                code="loss-not-finite",
-            ) from None
+            self._stop(what)
         self._take(restore(task, run, EPOCH)[1])
         self._in_a_row = {}
         self.returns, task.lr_factor = returns, 0.5**returns
         run.log(RETURNED, self.epoch, self.done, lr_factor=task.lr_factor)
-        self._keep_epoch(self._save(LAST, self._good_state()))
+        self._keep_epoch(self._save(LAST, self._start_state()))
         to = f"the end of epoch {self.epoch}" if self.epoch else "the start"
         _log.warning(
             f"{what} no longer finite at {where}: going back to {to} with half the learning rate, 1/{2**returns} of the"
@@ -291,7 +305,7 @@ class Trainer:
             )
         if not has_checkpoint(self.run_directory.checkpoints):
             self.run_directory.rewind(0, 0)
-            self._save(EPOCH, self._good_state())
+            self._save(EPOCH, self._start_state())
             return
         path, saved = restore(self.task, self.run_directory)
         self._take(saved)

@@ -151,4 +151,4 @@ def test_output_that_is_full_is_one_line() -> None:
         words = [sys.executable, "-m", "autoseg", "spaces"]
         done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 2
-    check_line(done.stderr, "disk-full", "output")
+    check_line(done.stderr, "output-unwritable", "output")

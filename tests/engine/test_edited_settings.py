@@ -212,6 +212,7 @@ def test_moved_data(tmp_path: Path) -> None:
     assert run(["retrain", "--out", str(out), "--resume"]) == 2
     call("retrain", "--out", out, "--resume", "--set", f"data.root={tmp_path / 'moved'}", "--set", "retrain.epochs=2")
     assert checkpoint(out)["epoch"] == 2
+    call("retrain", "--out", out, "--resume", "--data", tmp_path / "moved")
 
 
 @pytest.mark.slow

@@ -376,6 +376,21 @@ def test_a_validation_loss_that_is_not_finite(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", TASKS)
+def test_first_weights_that_are_not_finite(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def begin(task: Any, run_directory: object) -> None:
+        with torch.no_grad():
+            task.optimizer.param_groups[0]["params"][0].view(-1)[0] = NAN
+
+    monkeypatch.setattr(TASKS[kind], "begin", begin)
+    assert run(start(kind, tmp_path)) == 2
+    check_line(capsys.readouterr().err.splitlines()[-1], "loss-not-finite", "the weights are", "epoch 1, step 0")
+    assert not list((tmp_path / "run/checkpoints").iterdir())
+
+
+@pytest.mark.slow
 def test_the_epoch_before_the_skipped_steps_is_the_good_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Skipped steps may reach over an epoch's end, which is then none to go back to."""
     plant(monkeypatch, "search", lambda task, number, half: number >= 7 and task.lr_factor == 1)
