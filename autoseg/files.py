@@ -271,8 +271,8 @@ def of_machine(reason: BaseException) -> AutosegError | None:
         )
     if not isinstance(reason, OSError) or reason.errno not in _OF_MACHINE:
         return None
-    text = one_line(reason.strerror)
-    if reason.filename is not None:
+    text = one_line(reason.strerror or reason)
+    if isinstance(reason.filename, str | bytes):
         path = Path(os.fsdecode(reason.filename))
         text = f"{path} cannot be used ({system_text(reason, path)}); see that it can be"
     elif reason.errno in _FULL:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Self, TypeVar
@@ -48,11 +49,11 @@ Size = Annotated[tuple[Side, Side], AfterValidator(_of_few_pixels)]
 def _no_fault(path: str) -> str:
     if fault := path_fault(path):
         raise ValueError(f"{short(path)} is no path: {fault}")
-    return path
+    return os.path.expanduser(path)
 
 
 PathText = Annotated[str, AfterValidator(_no_fault)]
-"""A path that a file can have."""
+"""A path that a file can have, with `~` resolved."""
 UNKNOWN = "unknown_key"
 """Pydantic's type of the mistake of an unknown key."""
 

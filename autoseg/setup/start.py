@@ -44,11 +44,12 @@ def open_run(out: str | Path, kind: Kind, resume: bool, given: bool) -> Run | No
     if run.kind != kind:
         raise RunError(f"{path} holds a {run.kind}, not a {kind}; give another --out", code="run-kind-differs")
     RunLock(path).release()  # it is held once the data has been read
-    check_room(path, remedy=OTHER_OUT)
+    check_room(path, remedy=OTHER_DISK)
     return run
 
 
-OTHER_OUT = "or give another --out"
+OTHER_OUT, OTHER_DISK = "or give another --out", "or move the run to another disk"
+"""What else to do for a new run, and for one that has begun."""
 
 
 def fixed_settings(overrides: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -132,9 +133,8 @@ def begin(
     """
     train, val = task.train_set, task.val_set
     there = 0 if run is None else sum(file.stat().st_size for file in run.checkpoints.glob("*.pt"))
-    check_room(
-        user_path(out, RunError), checkpoints_bytes(task) - there, f"lower {task.kind}.keep_checkpoints, {OTHER_OUT}"
-    )
+    remedy = f"lower {task.kind}.keep_checkpoints, {OTHER_OUT}" if run is None else OTHER_DISK
+    check_room(user_path(out, RunError), checkpoints_bytes(task) - there, remedy)
     changed = None if run is None else other_epochs(run, task)
     where = task.schedule.store, task.device, task.schedule.cache_dir
     with Progress("reading", len(train) + len(val), enabled=show_progress) as progress:

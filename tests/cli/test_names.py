@@ -19,6 +19,8 @@ from helpers.errors import check_line, raises_code
 from helpers.tiny_runs import SEARCH, files_of, write_config
 
 from autoseg.cli.main import _Printable, run
+from autoseg.config.data import SplitConfig
+from autoseg.config.training import SearchSchedule
 from autoseg.errors import ConfigError, DataError, printable
 from autoseg.files import user_path
 from autoseg.viz.heat_maps import draw_confusion
@@ -97,6 +99,13 @@ def test_an_empty_path_in_settings(
     check_line(capsys.readouterr().err, code, setting.partition("=")[0])
     with raises_code(ConfigError, "path-invalid", "empty"):
         user_path("")
+
+
+def test_a_home_in_settings_is_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    place = SplitConfig(images="~/images", masks="masks", without=("~/list.txt",))
+    assert (place.images, place.masks, place.without) == (f"{tmp_path}/images", "masks", (f"{tmp_path}/list.txt",))
+    assert SearchSchedule(cache_dir="~/kept").cache_dir == f"{tmp_path}/kept"
 
 
 @pytest.mark.slow
