@@ -7,7 +7,7 @@ import pickle
 import random
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -104,8 +104,8 @@ def test_of_another_kind_version_or_space(path: Path, tmp_path: Path) -> None:
 def test_a_write_that_fails_leaves_the_old_checkpoint(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = path.read_bytes()
 
-    def full(payload: object, file: Path) -> None:
-        file.write_bytes(b"half")
+    def full(payload: object, file: BinaryIO) -> None:
+        file.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)

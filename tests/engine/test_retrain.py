@@ -275,7 +275,7 @@ def test_a_run_leaves_every_file(retrained: Path) -> None:
     names = {str(path.relative_to(retrained)) for path in retrained.rglob("*") if path.is_file()}
     assert {name for name in names if not name.startswith("tensorboard/events.")} == {
         "config.yaml", "environment.yaml", "genotype.yaml", "metrics.jsonl", "checkpoints/last.pt",
-        "checkpoints/best.pt", "checkpoints/last.1.pt", "checkpoints/last.2.pt", "lock",
+        "checkpoints/best.pt", "checkpoints/last.1.pt", "checkpoints/last.2.pt", "checkpoints/epoch.pt", "lock",
     }  # fmt: skip
     assert Genotype.load(retrained) == Genotype.parse(GENOTYPE)
 
