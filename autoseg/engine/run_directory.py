@@ -176,6 +176,8 @@ class Run:
         figures = [value for key, value in row.items() if key != "kind" and value is not None]
         if not all(type(value) in (int, float) for value in figures):
             raise ValueError("a figure is no number")
+        if not type(row["epoch"]) is type(row["step"]) is int:
+            raise ValueError("an epoch or a step is no count")
         return row
 
     @property

@@ -244,6 +244,8 @@ def test_cut_and_damaged_metrics(searched: Path, tmp_path: Path, caplog: pytest.
         b"[" * 5000,
         b'{"kind": "val", "epoch": Infinity, "step": 1}',
         b'{"kind": "val", "epoch": ' + b"9" * 5000 + b"}",
+        b'{"kind": "val", "epoch": null, "step": 3, "miou": 0.5}',
+        b'{"kind": "val", "epoch": 1, "step": 2.5, "miou": 0.5}',
         b'{"kind": "val", "epoch": "a", "step": "b", "miou": "c", "loss": "d"}',
     ],
 )
