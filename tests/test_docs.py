@@ -147,7 +147,7 @@ def test_every_option_that_the_guide_names_exists():
         for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", span)
     }
     assert len(named) > 20
-    assert named - known == {"--help", "--logdir"}  # every command's, and TensorBoard's
+    assert named - known == {"--help", "--logdir", "--shm-size"}  # every command's, TensorBoard's and Docker's
 
 
 def test_paths_and_names_on_the_pages_of_the_code_exist():

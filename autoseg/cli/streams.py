@@ -25,7 +25,7 @@ class Output(RawIOBase):
     def write(self, data: Any) -> int | None:
         """Write bytes, or drop them."""
         try:
-            return len(data) if self.lost is not None else self._raw.write(data)  # type: ignore[no-any-return]
+            return len(data) if self.lost is not None else self._raw.write(data)
         except OSError as reason:
             self.lost = reason
             return len(data)

@@ -163,7 +163,7 @@ class BatchLoader:
 
     def _in_workers(self, keys: list[list[Key]]) -> Iterator[Batch | DataError]:
         loader = DataLoader(
-            self._batches,
+            _SharedBatches(self._batches),
             batch_size=None,
             sampler=keys,
             num_workers=min(self.workers, len(keys)),
@@ -239,7 +239,7 @@ def evaluation_batches(
 
 
 @dataclass
-class _Batches(Dataset["Batch | DataError | WorkersError"]):
+class _Batches(Dataset["Batch | DataError"]):
     """Makes one batch from its keys."""
 
     dataset: SegmentationDataset
@@ -248,14 +248,24 @@ class _Batches(Dataset["Batch | DataError | WorkersError"]):
     mirrored: Tensor | None
     """The label of each label in a flipped view."""
 
-    def __getitem__(self, keys: list[Key]) -> Batch | DataError | WorkersError:
+    def __getitem__(self, keys: list[Key]) -> Batch | DataError:
         """One batch, or its error: PyTorch would wrap a DataError that a worker raises in a traceback."""
         try:
             samples = ((self.dataset.load(index), torch.Generator().manual_seed(seed)) for index, seed in keys)
-            batch = _stack(augment(sample, *self.settings, generator, self.mirrored) for sample, generator in samples)
+            return _stack(augment(sample, *self.settings, generator, self.mirrored) for sample, generator in samples)
         except DataError as reason:
             return reason
-        return batch if get_worker_info() is None else shared(batch)
+
+
+@dataclass
+class _SharedBatches(Dataset["Batch | DataError | WorkersError"]):
+    """Makes one batch in a worker process, for the main one."""
+
+    batches: _Batches
+
+    def __getitem__(self, keys: list[Key]) -> Batch | DataError | WorkersError:
+        batch = self.batches[keys]
+        return batch if isinstance(batch, DataError) else shared(batch)
 
 
 def _stack(items: Iterable[Batch]) -> Batch:
@@ -272,7 +282,7 @@ def _start_worker(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     if (info := get_worker_info()) is not None:
         # a worker lives for one epoch, which never asks for a sample twice
-        cast(_Batches, info.dataset).dataset.cache_bytes = 0
+        cast(_SharedBatches, info.dataset).batches.dataset.cache_bytes = 0
 
 
 def _number(stream: str | int) -> int:

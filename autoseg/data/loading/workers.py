@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from autoseg.signals import without_signals
 
 CRASHES = ("SIGSEGV", "SIGABRT", "SIGFPE", "SIGILL")
 """Signals that end a process by a fault in what it does, which would end the main process too."""
+ROOM = "a container has little shared memory unless --shm-size gives it more"
 TICK_SECONDS = 0.5
 _END = object()
 
@@ -41,7 +43,8 @@ def from_workers(loader: DataLoader[Any], seconds: float) -> Iterator[Any]:
         try:
             items = _started(loader)
         except (OSError, RuntimeError) as reason:  # semaphores are in shared memory, and processes may be limited
-            raise WorkersError(f"cannot be started ({one_line(reason)})") from None
+            hint = f"; {ROOM}" if isinstance(reason, OSError) and reason.errno == errno.ENOSPC else ""
+            raise WorkersError(f"cannot be started ({one_line(reason)}{hint})") from None
         watch.workers = [child for child in active_children() if child not in others]
         watch.start()
         for watch.awaited in count():
@@ -70,13 +73,12 @@ def shared(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor] | WorkersError
     PyTorch would do the same when it sends a batch, but lose the batch where there is no room, and wait forever.
     """
     try:
-        images, masks = (part.share_memory_() for part in batch)
+        images, masks = (part.share_memory_() for part in batch)  # type: ignore[no-untyped-call]
         return images, masks
     except RuntimeError as reason:
         size = sum(part.nbytes for part in batch)
         return WorkersError(
-            f"finds no room for a batch of {size:,} bytes in shared memory, which a container has little of unless"
-            f" --shm-size gives it more ({one_line(reason)})"
+            f"finds no room for a batch of {size:,} bytes ({one_line(reason).rpartition(': ')[2]}; {ROOM})"
         )
 
 

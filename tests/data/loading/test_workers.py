@@ -113,7 +113,8 @@ def test_no_processes_can_be_started(caplog: pytest.LogCaptureFixture, monkeypat
     failing = loader(random_dataset(10), 2)
     assert same(list(failing.epoch(0)), list(loader(random_dataset(10), 0).epoch(0)))
     (line,) = caplog.messages
-    assert line.startswith("a worker process cannot be started ([Errno 28] No space left on device)")
+    assert line.startswith("a worker process cannot be started ([Errno 28] No space left on device; a")
+    assert "--shm-size" in line
 
 
 @pytest.mark.slow
