@@ -64,7 +64,7 @@ def test_both_commands_ask_as_told(
     ("options", "code", "named"),
     [
         (["--scales", "0.5;1"], "option-invalid", ("--scales 0.5;1", "0.5,0.75,1")),
-        (["--scales", ""], "option-invalid", ("--scales", "0.5,0.75,1")),
+        (["--scales", ""], "argument-empty", ("--scales",)),
         (["--scales", "1,0"], "setting-invalid", ("scales.1", "0.0")),
         (["--scales", "9"], "setting-invalid", ("scales.0", "8", "9.0")),
         (["--scales", "nan"], "setting-invalid", ("scales.0", "nan")),
