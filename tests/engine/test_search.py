@@ -240,7 +240,7 @@ def test_a_run_leaves_every_file(searched: Path) -> None:
     assert names - boards == {
         "config.yaml", "environment.yaml", "split.yaml", "metrics.jsonl", "checkpoints/last.pt", "checkpoints/best.pt",
         "arch/epoch_0000.npz", "arch/epoch_0001.npz", "arch/epoch_0002.npz", "lock",
-        "checkpoints/last.1.pt", "checkpoints/last.2.pt",
+        "checkpoints/last.1.pt", "checkpoints/last.2.pt", "checkpoints/epoch.pt",
     }  # fmt: skip
     environment = yaml.safe_load((searched / "environment.yaml").read_text())
     assert environment["packages"]["torch"] == torch.__version__
@@ -303,6 +303,7 @@ def test_validating_seldom_and_logging_seldom(tmp_path: Path) -> None:
 def test_a_diverged_loss_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # weight decay of 10 times 1 a step makes the weights overflow: a large loss alone BatchNorm would survive
     changes = {"optimizer": {"lr": 10.0, "weight_decay": 1.0}, "schedule": {"name": "constant"}, "epochs": 30}
+    changes |= {"max_returns": 0}
     config = write_config(tmp_path / "c.yaml", SEARCH, {"search": changes})
     status = run(["search", "--config", str(config), "--out", str(tmp_path / "run")])
     last = capsys.readouterr().err.splitlines()[-1]
@@ -317,7 +318,8 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path, monkeypatch: 
     from autoseg.api.search import search
 
     nothing = torch.tensor(float("nan"))
-    monkeypatch.setattr(SearchTask, "step", lambda *_: {"train": {"loss": nothing, "lr": 0.1}})
+    monkeypatch.setattr(SearchTask, "step", lambda *_: {"train": {"loss": nothing, "lr": 0.1, "skipped": True}})
+    config = write_config(tmp_path / "c.yaml", SEARCH, {"search": {"max_skipped": 0, "max_returns": 0}})
     with raises_code(RunError, "loss-not-finite", "train loss", "epoch 1, step 1"):
-        search(config=write_config(tmp_path / "c.yaml", SEARCH), out=tmp_path / "run", show_progress=False)
+        search(config=config, out=tmp_path / "run", show_progress=False)
     assert not (tmp_path / "run" / "checkpoints" / "last.pt").exists()
