@@ -220,14 +220,12 @@ def sided(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def without_pairs(path: Path, command: str) -> None:
-    """A run as earlier versions wrote it."""
+    """config.yaml and checkpoints as earlier versions wrote them."""
     settings = read_yaml(path / "config.yaml", autoseg.AutosegError)
     del settings[command]["augment"]["flip_pairs"]
     (path / "config.yaml").write_text(to_yaml(settings), encoding="utf-8")
-    for file in (path / "checkpoints").glob("*.pt"):
-        saved = torch.load(file, weights_only=True)
-        saved.pop("config", None)  # two names may be of one file
-        torch.save(saved, file)
+    for file in (path / "checkpoints").iterdir():
+        torch.save({**torch.load(file, weights_only=True), "config": None}, file)
 
 
 def test_evaluate_and_predict_swap_what_the_run_swapped(sided: Path, tmp_path: Path) -> None:

@@ -369,7 +369,7 @@ def test_a_run_in_bf16_is_measured_and_used_in_bf16(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_diverged_loss_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    changes = {**PLAIN, "optimizer": {"lr": 10.0, "weight_decay": 1.0}, "epochs": 10}
+    changes = {**PLAIN, "optimizer": {"lr": 10.0, "weight_decay": 1.0}, "epochs": 10, "max_returns": 0}
     config = write_config(tmp_path / "c.yaml", RETRAIN, {"retrain": changes})
     assert run(["retrain", "--config", str(config), "--out", str(tmp_path / "run")]) == 2
     last = capsys.readouterr().err.splitlines()[-1]

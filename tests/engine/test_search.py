@@ -303,6 +303,7 @@ def test_validating_seldom_and_logging_seldom(tmp_path: Path) -> None:
 def test_a_diverged_loss_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # weight decay of 10 times 1 a step makes the weights overflow: a large loss alone BatchNorm would survive
     changes = {"optimizer": {"lr": 10.0, "weight_decay": 1.0}, "schedule": {"name": "constant"}, "epochs": 30}
+    changes |= {"max_returns": 0}
     config = write_config(tmp_path / "c.yaml", SEARCH, {"search": changes})
     status = run(["search", "--config", str(config), "--out", str(tmp_path / "run")])
     last = capsys.readouterr().err.splitlines()[-1]
@@ -311,3 +312,14 @@ def test_a_diverged_loss_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert last.endswith(" [loss-not-finite]")
     assert re.search(r"\bepoch \d+, step \d+\b", last)
     assert "search.optimizer.lr" in last
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from autoseg.api.search import search
+
+    nothing = torch.tensor(float("nan"))
+    monkeypatch.setattr(SearchTask, "step", lambda *_: {"train": {"loss": nothing, "lr": 0.1, "skipped": True}})
+    config = write_config(tmp_path / "c.yaml", SEARCH, {"search": {"max_skipped": 0, "max_returns": 0}})
+    with raises_code(RunError, "loss-not-finite", "train loss", "epoch 1, step 1"):
+        search(config=config, out=tmp_path / "run", show_progress=False)
+    assert not (tmp_path / "run" / "checkpoints" / "last.pt").exists()

@@ -29,6 +29,7 @@ from helpers.tiny_runs import (
 )
 from losses.test_loss_terms import TERMS, WEIGHTS, every_term, loss_of
 from torch import Tensor
+from torch.optim import optimizer
 
 from autoseg.cli.main import run
 from autoseg.config.base import parse
@@ -387,6 +388,8 @@ class OnMeta:
         monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # which meta tensors have not
         config = retrain_task(**retrain).config
         datasets = (open_dataset(config.data, split) for split in ("train", "val"))
+        supported = optimizer._get_fused_kernels_supported_devices()
+        monkeypatch.setattr(optimizer, "_get_fused_kernels_supported_devices", lambda: [*supported, "meta"])
         self.task = RetrainTask(config, *datasets, torch.device("meta"))
         self.batch = tuple(part.to("meta") for part in next(self.task.loader.epoch(0)))
 
@@ -394,7 +397,9 @@ class OnMeta:
 @pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_retraining_step_never_waits_for_the_device(accumulate: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    on_meta = OnMeta(monkeypatch, accumulate=accumulate, clip_grad_norm=1.0, loss_sampling=0.5)
+    fused = {"name": "adamw", "lr": 0.01}  # PyTorch's fused SGD does not know meta tensors
+    options = {"accumulate": accumulate, "clip_grad_norm": 1.0, "loss_sampling": 0.5, "optimizer": fused}
+    on_meta = OnMeta(monkeypatch, **options)
     step = [on_meta.batch] * accumulate
     on_meta.task.step(step, 0, 0)
     with Watch() as watch:
@@ -403,6 +408,7 @@ def test_a_retraining_step_never_waits_for_the_device(accumulate: int, monkeypat
     assert figures["train"]["loss"].is_meta
     assert watch.mixed == set()
     assert {"convolution_backward", "native_batch_norm_backward", "_foreach_lerp_"} <= watch.operations
+    assert {"_amp_foreach_non_finite_check_and_unscale_", "_fused_adamw_", "_foreach_copy_"} <= watch.operations
     assert not watch.operations & {"nonzero", "_local_scalar_dense", "masked_select", "equal"}
 
 
