@@ -397,7 +397,7 @@ def test_unknown_formats(tmp_path: Path, name: str, formats: tuple[str, ...], wr
 @pytest.mark.slow
 def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with raises_code(RunError, "file-unwritable", tmp_path / "file" / "a.png"):
+    with raises_code(RunError, "file-unwritable", tmp_path / "file"):
         save(figures()[0], tmp_path / "file" / "a.png")
 
 
