@@ -22,7 +22,7 @@ from autoseg.config.training import SearchSchedule
 from autoseg.data.loading.loader import epoch_order
 from autoseg.data.statistics import repeat_factors
 from autoseg.engine.search import SearchTask
-from autoseg.errors import ConfigError, DataError
+from autoseg.errors import ConfigError, DataError, RunError
 from autoseg.losses.losses import SegmentationLoss
 from autoseg.space.snapshot import ArchProbs
 
