@@ -20,13 +20,17 @@ from typing import Any, NoReturn, TypeVar
 
 STATUS = 130
 """Exit status of a command that a signal has stopped, whichever it was."""
-STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 TOGETHER_SECONDS = 0.5
 """Signals within this time are one request: `timeout`, shells and batch systems send several at once."""
 LATE = "stopping: the run finishes its step and saves; a second signal ends it at once, without saving"
 
 Item = TypeVar("Item")
 Handler = Callable[[int, FrameType | None], Any]
+
+
+def stopping() -> tuple[int, ...]:
+    """The signals that ask a command to stop. Windows has no SIGHUP."""
+    return tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class StopNow(KeyboardInterrupt):
@@ -103,7 +107,7 @@ def without_signals() -> Iterator[None]:
     The processes inherit the mask of this thread, so that not even their start can print a traceback.
     """
     mask = getattr(signal, "pthread_sigmask", None)
-    before = mask(signal.SIG_BLOCK, STOPPING) if mask else ()
+    before = mask(signal.SIG_BLOCK, stopping()) if mask else ()
     outermost, _State.held = _State.held, [] if _State.held is None else _State.held
     try:
         yield
@@ -150,7 +154,7 @@ def end_process() -> NoReturn:
 def _watch(arrived: socket.socket, patience: float) -> None:
     first = 0.0
     while number := arrived.recv(1)[0]:
-        if number not in STOPPING:
+        if number not in stopping():
             continue
         if not first:
             first = time.monotonic()
@@ -196,7 +200,7 @@ def _handled_by(handler: Handler) -> Iterator[None]:
     """Set the handler of all signals that are not ignored, where this thread may."""
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        for number in STOPPING:
+        for number in stopping():
             if signal.getsignal(number) not in (signal.SIG_IGN, None):
                 before[number] = signal.signal(number, handler)
     try:

@@ -119,7 +119,7 @@ def test_the_table_of_small_containers(searched: Path, tmp_path: Path) -> None:
     (tmp_path / "search").symlink_to(searched)
     assert small_container.run("decode GIVEN/search --out OUT/a.yaml", "24 descriptors", tmp_path)[0].startswith("done")
     cell, line = small_container.run("decode GIVEN/search --out OUT/a.yaml", small_container.STDOUT_FULL, tmp_path)
-    assert cell.startswith("disk-full"), line
+    assert cell.startswith("output-unwritable"), line
     cell, fault = small_container.run("export GIVEN/search --format json", "24 descriptors", tmp_path)
     assert cell.startswith("FAULT")  # an error in the use of the command has no code
     assert "--out" in fault

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -216,7 +217,7 @@ def test_an_accumulating_run_goes_on_to_the_same_result(kind: str, tmp_path: Pat
 
         def interrupt(loop: Trainer, stop: Any) -> None:
             if loop.done == 3:
-                stop.set()
+                stop.handle(signal.SIGINT, None)
             pause(loop, stop)
 
         patch.setattr(Trainer, "_pause", interrupt)

@@ -30,7 +30,7 @@ from autoseg.data.loading.workers import WorkersError, from_workers, shared
 from autoseg.data.wording import counted, first_of
 from autoseg.errors import DataError
 from autoseg.ops.devices import float64_device
-from autoseg.signals import STOPPING
+from autoseg.signals import stopping
 
 Key: TypeAlias = tuple[int, int]
 """Index of a sample and seed of its augmentation."""
@@ -278,7 +278,7 @@ def _unchanged(batch: Any) -> Any:
 
 
 def _start_worker(worker: int) -> None:
-    for number in STOPPING:  # the main process handles these and ends its workers
+    for number in stopping():  # the main process handles these and ends its workers
         signal.signal(number, signal.SIG_IGN)
     if (info := get_worker_info()) is not None:
         # a worker lives for one epoch, which never asks for a sample twice
