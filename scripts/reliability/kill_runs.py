@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -26,20 +27,35 @@ def main() -> None:
         for kind in ("search", "retrain"):
             folder = Path(place) / kind
             folder.mkdir()
-            config = write_settings(folder / "settings.yaml", kind)
-            began = time.monotonic()
-            finish(kind, "--config", config, "--out", folder / "whole")
-            whole = time.monotonic() - began
+            config = write_settings(folder / "settings.yaml", kind, {"epochs": 6})
+            process = start(kind, "--config", config, "--out", folder / "whole")
+            seconds = _seconds_of_run(process, folder / "whole")
             for number in range(options.times):
-                failed += _kill(kind, config, folder, number, chance.uniform(0.3, 1.0) * whole)
+                failed += _kill(kind, config, folder, number, chance.uniform(0, 1) * seconds)
     print(f"{2 * options.times - failed} of {2 * options.times} ends are equal to the whole run's")
     raise SystemExit(failed > 0)
 
 
+def _seconds_of_run(process: subprocess.Popen[str], out: Path) -> float:
+    """From the moment that the run directory is there to the end. Raises: RuntimeError: the run fails."""
+    _wait_for(process, out)
+    began = time.monotonic()
+    _, err = process.communicate()
+    if process.returncode != 0:
+        raise RuntimeError(err)
+    return time.monotonic() - began
+
+
+def _wait_for(process: subprocess.Popen[str], out: Path) -> None:
+    while process.poll() is None and not (out / "config.yaml").exists():
+        time.sleep(0.01)
+
+
 def _kill(kind: str, config: Path, folder: Path, number: int, seconds: float) -> bool:
-    """Whether the run that was killed after some seconds ends otherwise than the whole one. Prints a line."""
+    """Whether the run that was killed some seconds after its begin ends otherwise than the whole one. Prints a line."""
     out = folder / f"killed_{number}"
     process = start(kind, "--config", config, "--out", out)
+    _wait_for(process, out)
     time.sleep(seconds)
     ended = process.poll() is not None
     process.kill()
