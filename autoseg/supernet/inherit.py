@@ -9,7 +9,7 @@ Letters: C channels of a block, G groups of a state, E edges of a group.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ from autoseg.space.cell import PREV, PREV_PREV
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import Arrow, Move
 from autoseg.supernet.fast.cell import SearchCell, state_order
-from autoseg.supernet.fast.mixed_op import BN_EPS, StackedNorm
+from autoseg.supernet.fast.mixed_op import BN_EPS, StackedNorm, given
 from autoseg.supernet.fast.weights import WEIGHTED, of_kind
 from autoseg.supernet.reference import ReferenceCell, Supernet, cell_name
 from autoseg.supernet.upsampling import UNPOOLING, MixedUpsample
@@ -122,18 +122,16 @@ class _Inheritance:
     def run(self) -> Inherited:
         stem = self.supernet.stem
         for number, (conv, norm) in enumerate(zip(stem.convs, stem.norms, strict=True)):
-            self._put(f"stem.convs.{number}.weight", conv.weight)
+            self._put(f"stem.convs.{number}.weight", conv.get_parameter("weight"))
             self._put_norm(f"stem.norms.{number}", Moments.of(norm))
         for number, inputs in enumerate(self.network.node_inputs):
             self._take_cell(f"cells.{number}", inputs)
         self._take_decoder()
-        anew = [name for name in self.here if name not in self.taken and not name.endswith(COUNTERS)]
-        lines = [f"{what} (layer{'s' * (len(of) > 1)} {first_of(of, 20)})" if of else what for what, of in self._said()]
-        return Inherited(tuple(self.taken), tuple(n for n in anew if not n.startswith("auxiliary.")), tuple(lines))
-
-    def _said(self) -> Iterator[tuple[str, list[str]]]:
-        for what, layers in self.layers.items():
-            yield what, [str(layer) for layer in sorted(set(layers))]
+        others = (name for name in self.here if not name.startswith("auxiliary.") and not name.endswith(COUNTERS))
+        anew = tuple(name for name in others if name not in self.taken)
+        said = ((what, [str(layer) for layer in sorted(set(layers))]) for what, layers in self.layers.items())
+        lines = (f"{what} (layer{'s' * (len(of) > 1)} {first_of(of, 20)})" if of else what for what, of in said)
+        return Inherited(tuple(self.taken), anew, tuple(lines))
 
     def _differs(self, what: str, *layers: int) -> None:
         self.layers.setdefault(what, []).extend(layers)
@@ -199,12 +197,12 @@ class _Inheritance:
 
     def _put_arrival(self, name: str, arrival: Arrival) -> None:
         """Into ReLU, 1x1 convolution and BN, or the two of a factorised reduction."""
-        halves = len(arrival.convs) > 1 and f"{name}.conv_offset.weight" in self.here
+        if f"{name}.conv_offset.weight" in self.here:
+            parts = zip(("", "_offset"), arrival.convs, strict=True)
+        else:
+            parts = zip(("",), [torch.cat(list(arrival.convs))], strict=True)
         start = 0
-        for suffix, convs in (
-            (("", arrival.convs[:1]), ("_offset", arrival.convs[1:])) if halves else (("", arrival.convs),)
-        ):
-            weight = torch.cat(list(convs))
+        for suffix, weight in parts:
             end = start + len(weight)
             self._put(f"{name}.conv{suffix}.weight", weight)
             self._put_norm(f"{name}.norm{suffix}", Moments(*(of[start:end] for of in arrival.moments)))
@@ -225,7 +223,9 @@ class _Inheritance:
         if upsampler == "bilinear":
             self._differs("bilinear up moves resize before the ReLU, the supernet's after it", layer)
             weight = matrix(module.get_parameter("project.weight")) @ weight
-        elif upsampler == UNPOOLING and self.supernet.upsampling.sources == {}:
+        elif upsampler == UNPOOLING and self.supernet.upsampling.sources:
+            self._check_encoder(inputs)
+        elif upsampler == UNPOOLING:
             self._differs("max_unpool reads the encoder, in the supernet H(l-2)", layer)
         second = {"scale": 1 / outer.deviation, "shift": -outer.mean / outer.deviation}
         if upsampler != "bilinear":
@@ -253,7 +253,7 @@ class _Inheritance:
     ) -> None:
         """The 1x1 convolution of both features and its BN. before: the (C, Cin) convolution taken into it, if any."""
         assert mixed.join is not None
-        of_feature, of_skip = matrix(mixed.join.weight).split(mixed.channels, 1)
+        of_feature, of_skip = torch.split(matrix(mixed.join.weight), mixed.channels, 1)
         conv, moments = self._skip_feature(inputs)
         of_skip = of_skip / moments.deviation
         mean = outer.mean + of_skip @ moments.mean
@@ -268,15 +268,17 @@ class _Inheritance:
         """The 1x1 convolution of the encoder's feature, (C, Cin, 1, 1), and its BN."""
         upsampling, node = self.supernet.upsampling, inputs.encoder_node
         assert node is not None  # a skip needs an encoder
-        if sum(arrow.move is Move.DOWN and arrow.source.level == node.level for arrow in self.genotype.arrows) > 1:
-            self._differs(
-                "the skip is of one encoder node, in the supernet of all that are left downwards", inputs.node.layer
-            )
-        skip, place = (
-            upsampling.skips[list(upsampling.sources).index(node.level)],
-            upsampling.sources[node.level].index(node),
-        )
+        self._check_encoder(inputs)
+        skip = upsampling.skips[list(upsampling.sources).index(node.level)]
+        place = upsampling.sources[node.level].index(node)
         return skip.get_parameter(f"convs.{place}.weight"), Moments.of(skip.get_submodule("norm"))
+
+    def _check_encoder(self, inputs: NodeInputs) -> None:
+        """Say if several nodes lead down from the level of an up move, whose features the supernet averages."""
+        level = inputs.node.level
+        if sum(arrow.move is Move.DOWN and arrow.source.level == level for arrow in self.genotype.arrows) > 1:
+            what = "an up move reads one encoder node, in the supernet all that are left downwards"
+            self._differs(what, inputs.node.layer)
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
@@ -295,14 +297,14 @@ class _Inheritance:
         if len(heads) > 1:
             self._differs("scores of several strides are summed in another order")
         classifier = "classifier." if has_aspp else ""
-        weights, biases = ([of.get_parameter(classifier + key) for of in heads] for key in ("weight", "bias"))
-        self._put("decoder.classifier.weight", torch.cat(weights, 1))
-        self._put("decoder.classifier.bias", torch.stack(biases).sum(0))
+        for key, join in (("weight", partial(torch.cat, dim=1)), ("bias", sum)):
+            parts: list[Tensor] = [of.get_parameter(f"{classifier}{key}") for of in heads]
+            self._put(f"decoder.classifier.{key}", join(parts))
         if has_aspp:
             self._put_all("decoder.head", tensors_of(heads[0].get_submodule("aspp")))
         if not self.space.decoder_stages:
             return
-        names = genotype.decoder.upsamplers if len(decoder.doublings) else ()
+        names = genotype.decoder.upsamplers if DECODERS[genotype.decoder.name].joins == "none" else ()
         if len(names) < ends[0].level:
             self._differs("scores are resized in one step")
         for number, (level, upsampler) in enumerate(zip(genotype.decoder_levels, names, strict=False)):
@@ -325,14 +327,15 @@ def with_supernet_head(network: Network, space: SearchSpace) -> Network:
     end, *others = network.end_nodes
     if others:
         return network
-    width, outputs = network.cells[-1].out_channels, number_of_outputs(network.num_classes, network.single_output)
+    width = space.cell.blocks * genotype.filters(end.level)
+    outputs = number_of_outputs(network.num_classes, network.single_output)
     head: nn.Module = nn.Identity()
     if space.head.name == "aspp":
         norm = partial(nn.BatchNorm2d, eps=BN_EPS, momentum=genotype.batch_norm.momentum)
         head = Aspp(width, width, [max(1, space.head.aspp_rate // genotype.stride(end.level))], norm)
+        width = head.out_channels
     staged = DECODERS[genotype.decoder.name].joins == "none"
-    channels = head.out_channels if isinstance(head, Aspp) else width
-    network.decoder = ScoreDecoder(head, channels, outputs, genotype.decoder.upsamplers if staged else ())
+    network.decoder = ScoreDecoder(head, width, outputs, genotype.decoder.upsamplers if staged else ())
     return network.to(next(decoder.parameters()))  # device and precision
 
 
@@ -398,17 +401,17 @@ def _fused_operation(cell: SearchCell, edge: int, state: int, arrow: int, name: 
         number = separable.index(name)
         return {
             "depthwise1.weight": rows(weights.depthwise1[number], edge),
-            "pointwise1.weight": conv_weight(weights.pointwise1[number * edges + edge]),
+            "pointwise1.weight": conv_weight(given(weights.pointwise1)[number * edges + edge]),
             "norm1": moments(reading.inner_norm, separable),
             "depthwise2.weight": rows(weights.depthwise2[number], edge),
-            "pointwise2.weight": conv_weight(weights.pointwise2[number * edges + edge]),
+            "pointwise2.weight": conv_weight(given(weights.pointwise2)[number * edges + edge]),
             "norm2": moments(reading.norm, [*separable, *dilated, *atrous]),
         }
     if name in dilated:
         number = dilated.index(name)
         return {
             "depthwise.weight": rows(weights.dilated[number], edge),
-            "pointwise.weight": conv_weight(weights.pointwise2[(len(separable) + number) * edges + edge]),
+            "pointwise.weight": conv_weight(given(weights.pointwise2)[(len(separable) + number) * edges + edge]),
             "norm": moments(reading.norm, [*separable, *dilated, *atrous]),
         }
     if name in atrous:
