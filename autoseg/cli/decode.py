@@ -95,12 +95,13 @@ def gap_lines(result: Mapping[str, Any]) -> Iterator[str]:
         between = "-" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"
         miou = "-" if network["miou"] is None else f"{network['miou']:.4f}"
         yield f"{network['what']:<{width}}  {miou:<6}  {between:<16}  {'' if step is None else _change(step)}".rstrip()
+    width, wanted = result["filter_multiplier"], result["filter_multiplier_of_genotype"]
     yield (
         f"{result['images']} images of val, paired; new statistics on {result['statistics_images']} images of train;"
-        f" {result['filter_multiplier']} filters, as the supernet has"
-        + f" (the genotype: {result['filter_multiplier_of_genotype']})"
-        * (result["filter_multiplier"] != result["filter_multiplier_of_genotype"])
+        f" weights after {result['epochs_of_weights']} epochs, genotype of epoch {result['epoch_of_genotype']}"
     )
+    if width != wanted:
+        yield f"measured with {width} filters, as the supernet has; the genotype's {wanted} start from scratch"
     for what, facts in (("inherited", result["inherited"]), ("tuned", result.get("tuning"))):
         if facts is not None:
             total = facts["tensors_taken"] + facts["tensors_anew"]
