@@ -19,8 +19,10 @@ from autoseg.genotype.sample import sample_cell, sample_genotype, sample_path, s
 from autoseg.genotype.schema import Cell, Edge, Genotype
 from autoseg.network import Network, build_searched
 from autoseg.space.schema import SearchSpace, space_names
+from autoseg.supernet.fast.mixed_op import StackedNorm
 from autoseg.supernet.inherit import Inherited, inherit, with_supernet_head
 from autoseg.supernet.reference import Supernet
+from autoseg.supernet.upsampling import EncoderFeatures, Feature, UpsampleInput
 
 IMAGES = torch.randn(2, 3, 32, 37, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
 ALL = {**{name: space_of(name) for name in KINDS}, **{f"up: {name}": space for name, space in SPACES.items()}}
@@ -55,10 +57,12 @@ def filled(space: SearchSpace, genotype: Genotype, kind: type[Supernet] | None =
     """The greatest difference of the logits, as a share of the greatest logit; and what was inherited."""
     supernet = supernet_of(space) if kind is None else kind(space, 3).double()
     supernet.choose(genotype)
-    network = with_head(space, genotype).eval()
+    network, generator = with_head(space, genotype).eval(), torch.Generator().manual_seed(5)
     with torch.no_grad():
-        for shift in range(2):  # statistics that differ from channel to channel
-            supernet(IMAGES + shift)
+        supernet(IMAGES)  # statistics near to the true ones, and different from channel to channel
+        for norm in (part for part in supernet.modules() if isinstance(part, StackedNorm)):
+            norm.running_mean.add_(torch.randn(norm.running_mean.shape, generator=generator), alpha=0.3)
+            norm.running_var.mul_(torch.empty_like(norm.running_var).uniform_(0.5, 2, generator=generator))
         inherited = inherit(supernet.eval(), network)
         expected, found = supernet(IMAGES), network(IMAGES)
     return float((found - expected).abs().max() / expected.abs().max()), inherited
@@ -121,6 +125,32 @@ def test_up_moves_are_among_what_is_equal() -> None:
                 assert genotype.up_arrows == () or filled(space, genotype)[0] < 1e-10
     assert {name.split(",")[0] for name in seen} >= {"nearest", "transposed_conv", "max_unpool"}, seen
     assert {name.split(", ")[1] for name in seen} == {"none", "add"}, seen
+
+
+@pytest.mark.parametrize("skip", ["none", "add", "concat"])
+def test_a_bilinear_up_move_differs_by_the_place_of_the_relu_alone(skip: str) -> None:
+    """Of a feature without negative values it is the same, with and without a skip."""
+    space, rng = ALL["up: skips alone"], np.random.default_rng(0)
+    cells = [sample_cell(space, rng) for _ in range(space.cells)]
+    genotype = Genotype.of_space(space, "up", cells, space.trellis.arrows_along((1, 1, 1, 0, 0)), {}, skips=[skip])
+    supernet, generator = Supernet(space, 3).double().eval(), torch.Generator().manual_seed(5)
+    for norm in (part for part in supernet.modules() if isinstance(part, StackedNorm)):
+        norm.running_mean.normal_(generator=generator)
+        norm.running_var.uniform_(0.5, 2, generator=generator)
+    network = build_searched(genotype, 3).double().eval()
+    inherit(supernet, network)
+    arrow, node = genotype.up_arrows[0], genotype.encoder_node(0, 4)
+    feature = torch.rand(2, space.cell.blocks * space.filters(1), 6, 7, dtype=torch.float64)
+    encoder = torch.randn(2, supernet.stem.out_channels[1], 11, 13, dtype=torch.float64)
+    with torch.no_grad():
+        found = network.cells[3].preprocess_prev(feature, (11, 13), encoder)  # type: ignore[operator]
+        conv = supernet.upsampling.skips[0].convs[supernet.upsampling.sources[0].index(node)]  # type: ignore[index, operator, union-attr]
+        joined = supernet.upsampling.skips[0].norm(conv(encoder.relu()))  # type: ignore[operator]
+        cell: Any = supernet.cells["layer4_level0"]
+        module = cell.preprocess_prev[space.trellis.arrows_into(arrow.target).index(arrow)]
+        one_hot = torch.eye(3, dtype=torch.float64)[space.resolution.skips.index(skip)]
+        given = UpsampleInput(Feature(feature, feature), EncoderFeatures(joined, None), one_hot.new_ones(1), one_hot)
+        torch.testing.assert_close(found, module(given, (11, 13)))
 
 
 def test_the_readable_supernet_gives_the_same() -> None:
