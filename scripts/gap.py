@@ -30,7 +30,7 @@ from autoseg.errors import AutosegError
 from autoseg.files import make_folder, write_text
 
 SEARCH: dict[str, Any] = {
-    "epochs": 5, "arch_start_epoch": 2, "max_steps_per_epoch": 10, "batch_size": 4, "crop": [64, 64],
+    "epochs": 12, "arch_start_epoch": 4, "max_steps_per_epoch": 16, "batch_size": 4, "crop": [64, 64],
     "val_images": 16, "augment": {"scale": [1.0, 1.0]},
 }  # fmt: skip
 RETRAIN: dict[str, Any] = {"batch_size": 8, "crop": [64, 64], "augment": {"scale": [1.0, 1.0]}, "ema_decay": 0.0}
@@ -43,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", default="generated")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3, choices=T95)
-    parser.add_argument("--steps", type=int, nargs="+", default=[25, 100], help="of the trainings, one length each")
+    parser.add_argument(
+        "--steps", type=int, nargs="+", default=[50, 200], help="of the trainings, one length each, in tens"
+    )
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args(arguments)
     try:
@@ -73,8 +75,8 @@ def one_seed(folder: Path, data: str, seed: int, steps: Sequence[int], given: Ma
     width = {"network": {"filter_multiplier": row["filter_multiplier"]}}
     for number in steps:
         for start, first in (("scratch", {}), ("warm", {"warm_start": str(search.absolute())})):
-            schedule = {**given["retrain"], "epochs": 1, "max_steps_per_epoch": number}
-            schedule["schedule"] = {"name": "poly", "power": 0.9, "warmup_epochs": 0.05}
+            epochs = {"epochs": number // 10, "max_steps_per_epoch": 10, "validate_every": number}
+            schedule = {**given["retrain"], **epochs, "schedule": {"name": "poly", "power": 0.9, "warmup_epochs": 1}}
             overrides = {**common, **first, "retrain": schedule, "genotype": width}
             run: Run = autoseg.retrain(search, data, folder / f"{start}-{number}", overrides=overrides, resume=True)
             row[f"{start}-{number}"] = [row["miou"] for row in run.metrics() if row["kind"] == "val"][-1]

@@ -297,9 +297,10 @@ class _Inheritance:
         if len(heads) > 1:
             self._differs("scores of several strides are summed in another order")
         classifier = "classifier." if has_aspp else ""
-        for key, join in (("weight", partial(torch.cat, dim=1)), ("bias", sum)):
+        for key in ("weight", "bias"):
             parts: list[Tensor] = [of.get_parameter(f"{classifier}{key}") for of in heads]
-            self._put(f"decoder.classifier.{key}", join(parts))
+            joined = torch.cat(parts, 1) if key == "weight" else torch.stack(parts).sum(0)
+            self._put(f"decoder.classifier.{key}", joined)
         if has_aspp:
             self._put_all("decoder.head", tensors_of(heads[0].get_submodule("aspp")))
         if not self.space.decoder_stages:
