@@ -16,7 +16,7 @@ from autoseg import limits
 from autoseg.config.base import parse
 from autoseg.data.dataset import open_dataset
 from autoseg.engine.accumulation import steps_in_epoch
-from autoseg.engine.checkpoint import load_last
+from autoseg.engine.checkpoint import has_checkpoint, load_last
 from autoseg.engine.config import RetrainConfig, SearchConfig
 from autoseg.engine.environment import pick_device, prepare
 from autoseg.engine.evaluate import evaluate_network
@@ -118,8 +118,9 @@ def _retrained(path: Path, genotype: Genotype, search: SearchConfig) -> tuple[nn
     """The trained network of a run, and its settings. Raises: AutosegError: unfinished, of another genotype or data."""
     network, config, _ = load_network(path)
     run, there = Run.open(path), config.architecture
-    folder, plain = run.checkpoints, there.to_dict()
-    done = load_last(folder, "retrain", plain, config.retrain.keep_checkpoints)[1]["epoch"]
+    done = config.retrain.epochs
+    if has_checkpoint(run.checkpoints):  # else best.pt alone was kept
+        done = load_last(run.checkpoints, "retrain", there.to_dict(), config.retrain.keep_checkpoints)[1]["epoch"]
     if done < config.retrain.epochs:
         raise RunError(
             f"{path} has done {done} of {config.retrain.epochs} epochs; go on with it by `autoseg retrain --resume`,"
