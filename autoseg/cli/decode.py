@@ -98,7 +98,7 @@ def gap_lines(result: Mapping[str, Any]) -> Iterator[str]:
     width, wanted = result["filter_multiplier"], result["filter_multiplier_of_genotype"]
     yield (
         f"{result['images']} images of val, paired; new statistics on {result['statistics_images']} images of train;"
-        f" weights after {result['epochs_of_weights']} epochs, genotype of epoch {result['epoch_of_genotype']}"
+        f" weights after {result['epochs_of_weights']} epochs, genotype of epoch {result['epoch_of_genotype']} (from 0)"
     )
     if width != wanted:
         yield f"measured with {width} filters, as the supernet has; the genotype's {wanted} start from scratch"
@@ -107,8 +107,11 @@ def gap_lines(result: Mapping[str, Any]) -> Iterator[str]:
             total = facts["tensors_taken"] + facts["tensors_anew"]
             differs = "; ".join(facts["differs"]) or "computes what the reduced supernet does"
             yield f"{what}: {facts['tensors_taken']} of {total} tensors; {differs}"
-    seen = {True: "the gap is seen", False: "no gap can be told from chance", None: "too few images for an interval"}
-    yield f"from the supernet to the last line: {_change(differences[-1])}: {seen[differences[-1]['seen']]}"
+    whole = next(step for step in reversed(differences) if step["from"] == networks[0]["name"])
+    verdict = "too few images for an interval" if whole["seen"] is None else "no difference is seen on these images"
+    if whole["seen"]:
+        verdict = f"a {'loss' if whole['difference'] < 0 else 'gain'} is seen on these images"
+    yield f"from the supernet to the last line: {_change(whole)}: {verdict}"
 
 
 def _change(step: Mapping[str, Any]) -> str:

@@ -53,7 +53,10 @@ def test_every_network_is_measured(measured: Path, capsys: pytest.CaptureFixture
         assert step["difference"] == pytest.approx(mious[step["to"]] - mious[step["from"]])
     table = next(number for number, line in enumerate(printed) if line.startswith("network "))
     assert [f"{mious[name]:.4f}" in line for name, line in zip(NAMES, printed[table + 1 :], strict=False)] == [True] * 6
-    assert printed[-2].startswith("from the supernet to the last line: ")
+    whole = result["differences"][-1]
+    verdict = "no difference is" if not whole["seen"] else "a loss is" if whole["difference"] < 0 else "a gain is"
+    assert printed[-2].startswith(f"from the supernet to the last line: {whole['difference']:+.4f}, ")
+    assert printed[-2].endswith(f": {verdict} seen on these images")
     assert printed[-1] == f"wrote {search / 'gap.json'}"
 
 
