@@ -58,6 +58,7 @@ def decode(
     """
     from autoseg.api.decode import decode as decode_api
     from autoseg.api.decode import default_target
+    from autoseg.engine.run_directory import Run
     from autoseg.files import shell_quoted
 
     asked = {"retrained": retrained, "steps": steps, "statistics_images": statistics_images, "device": device}
@@ -71,6 +72,8 @@ def decode(
         raise ConfigError(
             f"{run} is a file of tables, which has no weights to measure; leave --measure out", code="options-conflict"
         )
+    if retrained is not None:
+        Run.open(retrained)  # before anything is written
     genotype = decode_api(
         run, space=space, epoch=epoch, path_prior=path_prior, threshold=threshold, budget=budget, out=out,
         overwrite=overwrite,

@@ -133,8 +133,8 @@ def retrain_sources(
     source = next((one for one in (architecture, *by_name, *in_file) if one is not None), None)
     if source is None and (own := own_weights(changes.get("weights", file.get("weights")))):
         source = own.config.architecture
-    if source is None:
-        source = changes.get("warm_start", file.get("warm_start"))  # the genotype that was decoded from it
+    if source is None and isinstance(search := changes.get("warm_start", file.get("warm_start")), str):
+        source = search  # the genotype that was decoded from it
     if source is None:
         raise ConfigError(
             "no genotype or network is given; give a file, a run directory or a name (see `autoseg spaces`)",
