@@ -26,7 +26,7 @@ from bench import machine
 import autoseg
 from autoseg.config.base import merge, parse_assignments
 from autoseg.engine.run_directory import Run
-from autoseg.errors import AutosegError
+from autoseg.errors import AutosegError, Interrupted
 from autoseg.files import make_folder, write_text
 
 SEARCH: dict[str, Any] = {
@@ -57,6 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AutosegError as reason:
         print(f"error: {reason}", file=sys.stderr)
         return 2
+    except Interrupted as reason:
+        print(f"{reason}; or start this script again", file=sys.stderr)
+        return 130
     facts = {"data": options.data, "settings": given, "machine": machine.describe(torch.device("cpu")), "seeds": rows}
     write_text(options.out / "results.json", json.dumps(facts, indent=2) + "\n")
     table = "\n".join(lines(rows, options.steps))
