@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from autoseg.api.demo import demo
     from autoseg.api.evaluate import evaluate
     from autoseg.api.export import export_model
+    from autoseg.api.measure_gap import measure_gap
     from autoseg.api.plan import plan
     from autoseg.api.plot import plot
     from autoseg.api.predict import predict
@@ -52,12 +53,15 @@ _HOMES = {
     "load_network": "autoseg.engine.predict",
     "sample_genotype": "autoseg.genotype.sample",
 }
-for _name in ("check_data", "convert", "decode", "demo", "evaluate", "plan", "plot", "predict", "retrain", "search"):
+for _name in (
+    "check_data", "convert", "decode", "demo", "evaluate", "measure_gap", "plan", "plot", "predict", "retrain",
+    "search",
+):  # fmt: skip
     _HOMES[_name] = f"autoseg.api.{_name}"
 
 __all__ = [  # noqa: RUF022 - in the order of use
-    "search", "decode", "retrain", "evaluate", "predict", "export_model", "plot", "plan", "check_data", "convert",
-    "demo", "SearchSpace", "Genotype", "FixedNetwork", "sample_genotype", "build_supernet", "build_network",
+    "search", "decode", "measure_gap", "retrain", "evaluate", "predict", "export_model", "plot", "plan", "check_data",
+    "convert", "demo", "SearchSpace", "Genotype", "FixedNetwork", "sample_genotype", "build_supernet", "build_network",
     "load_network", "Operation", "Upsampler", "Decoder", "Loss", "LossTerm", "Network", "register", "load_plugin",
     "AutosegError",
 ]  # fmt: skip

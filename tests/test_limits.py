@@ -73,7 +73,9 @@ def test_a_command_refuses(
 MORE_COMMANDS = [
     "decode NAME --space tiny",
     "decode TABLES --space NAME",
+    "decode SEARCHED --measure --retrained NAME",
     "retrain --weights NAME --data DATA --out OUT",
+    "retrain --warm-start NAME --data DATA --out OUT",
 ]
 
 

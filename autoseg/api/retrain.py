@@ -40,12 +40,13 @@ def retrain(
 
     Args:
         architecture: A genotype or a network of the literature: name, YAML file, run directory, settings, `Genotype` or
-            `FixedNetwork`. Default: that of the run in `overrides["weights"]`, if given.
+            `FixedNetwork`. Default: that of the run in `overrides["weights"]` or `overrides["warm_start"]`, if given.
         data: A folder of images and masks, a data YAML, "generated", or the data settings.
         out: The run directory to make.
         config: A YAML file of settings, such as another run's config.yaml.
         overrides: Nested settings, such as `{"retrain": {"epochs": 10}, "seed": 1, "device": "cpu"}`. With `"weights"`,
-            training starts from the weights of an own run, given by its directory, or of an ImageNet classifier's file.
+            training starts from the weights of an own run, given by its directory, or of an ImageNet classifier's file;
+            with `"warm_start"`, from those of a search's supernet.
         match: Scale the width of a network of the literature to this cost (`autoseg.zoo.match_cost.cost_target`), and
             train it with the schedule of the network that has the cost.
         quick: Use small images and few steps for a first look in minutes.
@@ -79,7 +80,7 @@ def retrain(
     smaller = f"start anew with {smaller_settings(task.config)}; {run.path} holds what was done"
     with closing(run), memory_errors(device, smaller):
         trainer = Trainer(task, run, show_progress)
-        if begins and settings.weights is not None:
+        if begins and (settings.weights or settings.warm_start):
             trainer.save_start()
         trainer.run()
     return run

@@ -29,6 +29,10 @@ def retrain(
             " (torchvision's names)."
         ),
     ] = None,
+    warm_start: Annotated[
+        Path | None,
+        typer.Option(help="Start from the weights of this search's supernet; without a genotype, train its own."),
+    ] = None,
     data: options.Data = None,
     config: options.ConfigFile = None,
     set_: options.Set = None,
@@ -46,6 +50,8 @@ def retrain(
     Example: autoseg retrain --network unet --match-cost runs/a --data generated --out runs/c
 
     Example: autoseg retrain --weights runs/b --data photos/ --out runs/d
+
+    Example: autoseg retrain --warm-start runs/a --set genotype.network.filter_multiplier=8 --data photos/ --out runs/e
     """
     from autoseg.api.retrain import retrain as retrain_api
     from autoseg.zoo.match_cost import cost_target
@@ -55,8 +61,9 @@ def retrain(
             f"both {genotype} and --network {network} are given; give one of them", code="options-conflict"
         )
     overrides = options.overrides(set_, device, seed)
-    if weights is not None:
-        overrides["weights"] = str(user_path(weights).absolute())
+    for key, path in (("weights", weights), ("warm_start", warm_start)):
+        if path is not None:
+            overrides[key] = str(user_path(path).absolute())
     run = retrain_api(
         genotype or network, data, out, config=config, overrides=overrides, quick=quick, resume=resume,
         match=None if match_cost is None else cost_target(match_cost, match),

@@ -104,6 +104,8 @@ class RetrainConfig(RunConfig):
     weights: PathText | None = None
     """The weights that training starts from: an own run, or its best.pt or last.pt; or a local file with weights of an
     ImageNet classifier, for the network's backbone."""
+    warm_start: PathText | None = None
+    """A search, the weights of whose supernet training starts from, as far as the network has a place for them."""
     data: ResolvedDataConfig
     architecture: InstanceOf[Genotype] | InstanceOf[FixedNetwork] = Field(None, validate_default=True)
     """A searched network or a network of the literature: `genotype` or `network` in a file."""

@@ -141,9 +141,35 @@ def miou_interval(
     from their summed counts, over the classes that occur. The same seed gives the same interval. Returns None for fewer
     than two images or without counted pixels.
     """
-    images = len(counts)
-    if images < 2 or not counts.any():
+    if len(counts) < 2 or not counts.any():
         return None
+    return _percentiles(_resampled_mious(counts, resamples, seed), level)
+
+
+def miou_difference_interval(
+    before: NDArray[np.int64], after: NDArray[np.int64], level: float = 0.95, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float] | None:
+    """As `miou_interval`, of the mIoU of `after` minus that of `before` on the same images in the same order.
+
+    Both take the same images in each resample, so that what makes an image hard for both cancels out.
+    Raises: ValueError: another number of images.
+    """
+    if len(before) != len(after):
+        raise ValueError(f"{len(before)} images cannot be paired with {len(after)}")
+    if len(before) < 2 or not (before.any() and after.any()):
+        return None
+    return _percentiles(_resampled_mious(after, resamples, seed) - _resampled_mious(before, resamples, seed), level)
+
+
+def _percentiles(values: NDArray[np.float64], level: float) -> tuple[float, float]:
+    tail = 50 * (1 - level)
+    low, high = np.percentile(values[np.isfinite(values)], [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def _resampled_mious(counts: NDArray[np.int64], resamples: int, seed: int) -> NDArray[np.float64]:
+    """mIoU of each resample, (resamples,); NaN without counted pixels. The draws depend on N and the seed alone."""
+    images = len(counts)
     flat = counts.reshape(images, -1).astype(np.float64)  # exact for whole numbers, and fast in matrix products
     rng = np.random.default_rng(seed)
     mious = []
@@ -153,11 +179,8 @@ def miou_interval(
         hits, true, found = (times @ flat).reshape(len(drawn), 3, -1).transpose(1, 0, 2)
         union = true + found - hits
         iou = np.divide(hits, union, out=np.zeros_like(hits), where=union > 0)
-        occurring = (union > 0).sum(1)
-        mious.append(iou.sum(1)[occurring > 0] / occurring[occurring > 0])
-    tail = 50 * (1 - level)
-    low, high = np.percentile(np.concatenate(mious), [tail, 100 - tail])
-    return float(low), float(high)
+        mious.append(_share(iou.sum(1), (union > 0).sum(1)))
+    return np.concatenate(mious)
 
 
 def plain(value: float) -> float | None:

@@ -1,4 +1,4 @@
-"""The weights that a retraining starts from: those of an own run, or of an ImageNet classifier."""
+"""The weights that a retraining starts from: those of an own run, of a search, or of an ImageNet classifier."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ from autoseg.data.discovery.channels import channel_words
 from autoseg.data.discovery.label_names import has_names, plain_words
 from autoseg.data.wording import counted, first_of
 from autoseg.engine.checkpoint import fitting, load_checkpoint
-from autoseg.engine.config import RetrainConfig
+from autoseg.engine.config import RetrainConfig, SearchConfig
+from autoseg.engine.gap import load_supernet
 from autoseg.engine.predict import trained_weights
 from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.run_directory import Run
-from autoseg.errors import CheckpointError, RunError
+from autoseg.errors import CheckpointError, ConfigError, RunError
 from autoseg.files import user_path
+from autoseg.genotype.schema import Genotype
+from autoseg.network import Network
 from autoseg.ops.heads import number_of_outputs
+from autoseg.supernet.inherit import check_inheritable, inherit
 from autoseg.zoo.build import build_network
 from autoseg.zoo.weights import by_prefix, load_backbone, read_weights
 
@@ -41,22 +45,48 @@ class OwnWeights(NamedTuple):
     config: RetrainConfig
     """The run's settings."""
 
-    def check_channels(self, data: ResolvedDataConfig) -> None:
-        """Raises: CheckpointError: the run's images had another number of channels, or the same in another order."""
-        own = self.config.data
-        if own.channels != data.channels:
-            raise CheckpointError(
-                f"{self.file} holds weights for images of {counted(own.channels, 'channel')}, but the"
-                f" data has {data.channels}; give images of as many channels, or leave the weights out",
-                code="channels-differ",
+    def check_data(self, data: ResolvedDataConfig) -> None:
+        """Raises: CheckpointError: see `_check_channels`."""
+        _check_channels(self.file, self.config.data, data)
+
+
+class SearchedWeights(NamedTuple):
+    """The weights of a search's supernet."""
+
+    run: Run
+    config: SearchConfig
+    """The run's settings."""
+
+    def check_data(self, data: ResolvedDataConfig) -> None:
+        """Raises: CheckpointError: see `_check_channels`. ConfigError: the search had other classes."""
+        _check_channels(self.run.path, self.config.data, data)
+        if (there := self.config.data.classes) != (here := data.classes):
+            difference = f"{len(there)} classes, the data {len(here)}"
+            if len(there) == len(here):
+                number = next(number for number, pair in enumerate(zip(there, here, strict=True)) if len(set(pair)) > 1)
+                difference = f"the class {there[number]!r} where the data has {here[number]!r}"
+            raise ConfigError(
+                f"the search {self.run.path} had {difference}; train on the classes of the search, or leave warm_start"
+                " out",
+                code="classes-differ",
             )
-        words, theirs = channel_words(own), channel_words(data)
-        if words != theirs and sorted(words) == sorted(theirs):
-            raise CheckpointError(
-                f"{self.file} holds weights for the channels {', '.join(words)}, but the data has them in the order"
-                f" {', '.join(theirs)}; give channel_files in data.splits the order of the weights, or leave these out",
-                code="channels-differ",
-            )
+
+
+def _check_channels(file: Path, own: ResolvedDataConfig, data: ResolvedDataConfig) -> None:
+    """Raises: CheckpointError: the run's images had another number of channels, or the same in another order."""
+    if own.channels != data.channels:
+        raise CheckpointError(
+            f"{file} holds weights for images of {counted(own.channels, 'channel')}, but the"
+            f" data has {data.channels}; give images of as many channels, or leave the weights out",
+            code="channels-differ",
+        )
+    words, theirs = channel_words(own), channel_words(data)
+    if words != theirs and sorted(words) == sorted(theirs):
+        raise CheckpointError(
+            f"{file} holds weights for the channels {', '.join(words)}, but the data has them in the order"
+            f" {', '.join(theirs)}; give channel_files in data.splits the order of the weights, or leave these out",
+            code="channels-differ",
+        )
 
 
 def own_weights(weights: object) -> OwnWeights | None:
@@ -72,11 +102,46 @@ def own_weights(weights: object) -> OwnWeights | None:
     opened = Run.open(run)
     if opened.kind != "retrain":
         raise RunError(
-            f"{run} is a search, whose weights are those of a supernet; give a run of `autoseg retrain`, or leave the"
-            " weights out",
+            f"{run} is a search, whose weights are those of a supernet; give it as warm_start (--warm-start), or a run"
+            " of `autoseg retrain` as weights",
             code="run-kind-differs",
         )
     return OwnWeights(run, file, opened.config(RetrainConfig))
+
+
+def searched_weights(settings: RetrainConfig) -> SearchedWeights | None:
+    """What the setting `warm_start` names; None without it. It fits the network, so far as that is known without data.
+
+    Raises: RunError: no search. ConfigError: weights are given too, or the network is none of a search with as many
+    outputs. GenotypeError: it is of another space, width or stem.
+    """
+    if settings.warm_start is None:
+        return None
+    if settings.weights is not None:
+        raise ConfigError(
+            "both weights and warm_start are given; start from one of them, leave the other out",
+            code="options-conflict",
+        )
+    run, genotype = Run.open(settings.warm_start), settings.architecture
+    if run.kind != "search":
+        raise RunError(
+            f"{run.path} is a retraining; give it as weights (--weights), or a search as warm_start",
+            code="run-kind-differs",
+        )
+    if not isinstance(genotype, Genotype):
+        raise ConfigError(
+            f"warm_start is for networks that were searched, not for {genotype.name}; leave it out",
+            code="network-differs",
+        )
+    config = run.config(SearchConfig)
+    check_inheritable(genotype, config.space)
+    if (here := settings.retrain.single_output) != (there := config.search.single_output):
+        raise ConfigError(
+            f"retrain.single_output is {str(here).lower()}, the search {run.path} had {str(there).lower()}; set it"
+            " alike, or leave warm_start out",
+            code="network-differs",
+        )
+    return SearchedWeights(run, config)
 
 
 def load_first_weights(task: RetrainTask) -> list[str]:
@@ -84,11 +149,15 @@ def load_first_weights(task: RetrainTask) -> list[str]:
 
     Raises: CheckpointError, RunError: they cannot be read, or are those of another network.
     """
-    weights = task.config.weights
-    if weights is None:
+    weights, searched = task.config.weights, searched_weights(task.config)
+    if searched is not None:
+        supernet, saved = load_supernet(searched.run, searched.config)
+        assert isinstance(task.network, Network)  # `searched_weights` refuses others
+        where = f"{searched.run.path} ({saved['file']}, epoch {saved['epoch']})"
+        said = f"warm start from {where}: {inherit(supernet, task.network)}"
+    elif weights is None:
         return []
-    own = own_weights(weights)
-    if own is not None:
+    elif (own := own_weights(weights)) is not None:
         said = take_over(task, own)
     else:
         path = user_path(weights)

@@ -22,7 +22,7 @@ from autoseg.errors import ConfigError
 from autoseg.files import read_yaml, user_path
 from autoseg.genotype.schema import Genotype
 from autoseg.planning.memory import Setting
-from autoseg.setup.first_weights import own_weights
+from autoseg.setup.first_weights import own_weights, searched_weights
 from autoseg.space.schema import SearchSpace, load_space
 from autoseg.supernet.fast.kernels import choose_kernels
 from autoseg.zoo.match_cost import CostTarget, match_cost
@@ -133,6 +133,8 @@ def retrain_sources(
     source = next((one for one in (architecture, *by_name, *in_file) if one is not None), None)
     if source is None and (own := own_weights(changes.get("weights", file.get("weights")))):
         source = own.config.architecture
+    if source is None and isinstance(search := changes.get("warm_start", file.get("warm_start")), str):
+        source = search  # the genotype that was decoded from it
     if source is None:
         raise ConfigError(
             "no genotype or network is given; give a file, a run directory or a name (see `autoseg spaces`)",
@@ -191,10 +193,10 @@ def retrain_config(
             " literature are scaled to a cost",
             code="genotype-not-scalable",
         )
-    own = own_weights(settings.weights)
-    data = resolve(sources.data(), training=True, say=say, before=None if own is None else own.config.data)
-    if own is not None:
-        own.check_channels(data)
+    first = searched_weights(settings) or own_weights(settings.weights)
+    data = resolve(sources.data(), training=True, say=say, before=None if first is None else first.config.data)
+    if first is not None:
+        first.check_data(data)
     settings = settings.model_copy(update={"data": data})
     if isinstance(network, Genotype):
         return settings

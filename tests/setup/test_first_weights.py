@@ -292,7 +292,7 @@ def test_weights_for_the_same_channels_in_another_order_are_refused(old: Path) -
     place = SplitConfig(images=".", masks="masks", channel_files=("red/*", "green/*", "nir/*"))
     trained = own.config.data.model_copy(update={"splits": {"train": place}})
     own = own._replace(config=own.config.model_copy(update={"data": trained}))
-    own.check_channels(trained)
+    own.check_data(trained)
     turned = place.model_copy(update={"channel_files": ("nir/*", "red/*", "green/*")})
     with raises_code(CheckpointError, "channels-differ", "red, green, nir", "in the order nir, red, green"):
-        own.check_channels(trained.model_copy(update={"splits": {"train": turned}}))
+        own.check_data(trained.model_copy(update={"splits": {"train": turned}}))
