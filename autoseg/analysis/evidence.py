@@ -13,9 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from autoseg.analysis.choices import Choice, Table
+from autoseg.analysis.choices import Choice, Table, legal_logits, node_name
 from autoseg.analysis.gradient_file import GradientFile
 from autoseg.config.training import OptimizerConfig
+from autoseg.genotype.decode import decode_path
+from autoseg.genotype.schema import Genotype
+from autoseg.space.snapshot import ArchProbs
 
 LEVEL = 0.05
 """Greatest p of a choice that counts as decided, after Holm's correction over the choices of its table."""
@@ -24,6 +27,8 @@ RANGE = (2.5, 97.5)
 FEWEST, PER_CHOICE, MOST_VALUES = 499, 40, 4_000_000
 """Replays of a table: the first number, or the second for each choice, so that p can fall below `LEVEL` / choices; but
 no more than make so many values."""
+AGREEMENT = 0.01
+"""By how much of its greatest value a replayed table may miss the run's: rounding is far below."""
 SEED = 20_180_625
 EPSILON = 1e-8
 """PyTorch's constant of Adam and AdamW."""
@@ -62,9 +67,9 @@ class TableEvidence(NamedTuple):
     """What the choices are called."""
 
     @property
-    def decided(self) -> list[str]:
-        """The names of the choices that are decided."""
-        return [choice.name for choice in self.choices if choice.decided]
+    def undecided(self) -> list[str]:
+        """The names of the choices that are ties."""
+        return [choice.name for choice in self.choices if not choice.decided]
 
     def figures(self) -> dict[str, float]:
         """The numbers of an epoch, for metrics.jsonl."""
@@ -78,7 +83,7 @@ class TableEvidence(NamedTuple):
             "gradient_mean": self.gradient_mean,
             "gradient_spread": self.gradient_spread,
             "choices": len(self.choices),
-            "decided": len(self.decided),
+            "decided": len(self.choices) - len(self.undecided),
             **({"margin_least": min(margins), "margin_median": float(np.median(margins))} if margins else {}),
         }
 
@@ -251,39 +256,85 @@ def _correlation(one: np.ndarray | None, other: np.ndarray | None) -> float:
     return float(one @ other) / size
 
 
-# --- in words ---------------------------------------------------------------------------------------------------------
+# --- a run's evidence, in words and in a genotype -----------------------------------------------------------------
 
 
-def sentences(evidence: Evidence, path_decided: bool | None = None) -> str:
-    """The evidence in words: for each table how far it moved, and how many choices are decided."""
-    return "; ".join(
-        _sentence(name, table, path_decided if name == "beta" else None) for name, table in evidence.items()
-    )
+def evidence_after(epoch: int, probs: ArchProbs, file: GradientFile) -> Evidence:
+    """The evidence for a run's architecture after an epoch with architecture steps.
+
+    Raises: RunError: the file is damaged, or its steps do not lead to the logits of `probs`.
+    """
+    replayed = Replayed(file)
+    replayed.take_epochs(epoch + 1 - file.arch_start_epoch)
+    for name, table in replayed.tables.items():
+        found, expected = (
+            table.table.centred(logits[None]) for logits in (table.replays.logits[0], legal_logits(probs, table.table))
+        )
+        if np.abs(found - expected).max() > AGREEMENT * np.abs(expected).max() + 1e-4:
+            file.refuse(f"its steps do not lead to {name} after epoch {epoch}", "gradients-of-other-run")
+    return replayed.evidence()
 
 
-def _sentence(name: str, table: TableEvidence, path_decided: bool | None) -> str:
+def verdict(evidence: Evidence, probs: ArchProbs, path_prior: str | None = None) -> str:
+    """The evidence in words: for each table how far it moved, how many choices are decided, and whether the path is."""
+    said = [_sentence(name, table) for name, table in evidence.items()]
+    space = probs.space
+    if space.network.paths == "single":
+        levels = decode_path(probs.beta_probs, space.trellis, path_prior or space.decoding.path_prior)
+        nodes = {node_name(arrow.source, space.network.strides) for arrow in space.trellis.arrows_along(levels)}
+        said[list(evidence).index("beta")] += f", the path is{' not' if nodes & {*evidence['beta'].undecided} else ''}"
+    return "; ".join(said)
+
+
+def _sentence(name: str, table: TableEvidence) -> str:
     if not np.isfinite(table.ratio):
         return f"{name} has not moved"
     low, high = table.noise
-    count, number = len(table.decided), len(table.choices)
-    said = (
+    count, number = len(table.choices) - len(table.undecided), len(table.choices)
+    return (
         f"{name} moved {table.ratio:.1f} times as far as noise alone would ({low:.1f} to {high:.1f}),"
         f" {count} of {number} {table.noun if number != 1 else table.noun.removesuffix('s')}"
         f" {'is' if count == 1 else 'are'} decided"
     )
-    return said if path_decided is None else f"{said}, the path is{'' if path_decided else ' not'}"
 
 
-def to_source(evidence: Evidence, verdict: str) -> dict[str, Any]:
-    """Plain data for the `source` of a genotype."""
+def to_source(evidence: Evidence, said: str) -> dict[str, Any]:
+    """The evidence as plain data for the `source` of a genotype. said: the verdict."""
     tables: dict[str, Any] = {
         name: {
-            **({"ratio": round(table.ratio, 3), "noise": [round(end, 3) for end in table.noise]}
-               if np.isfinite(table.ratio) else {}),
-            "p": round(table.p, 5),
+            "ratio": _rounded(table.ratio),
+            "noise": [_rounded(end) for end in table.noise],
+            "p": _rounded(table.p),
+            "persistence": _rounded(table.mean_persistence),
             "choices": len(table.choices),
-            "decided": table.decided,
+            "undecided": table.undecided,
         }
         for name, table in evidence.items()
-    }  # fmt: skip
-    return {"verdict": verdict, **tables}
+    }
+    return {"verdict": said, **tables}
+
+
+def _rounded(value: float) -> float | None:
+    return round(value, 4) if np.isfinite(value) else None
+
+
+def said_of(genotype: Genotype) -> str | None:
+    """The verdict that a genotype carries; None without evidence."""
+    said = _group(genotype).get("verdict")
+    return said if isinstance(said, str) else None
+
+
+def undecided_in(genotype: Genotype) -> dict[str, frozenset[str]]:
+    """Table -> names of its choices that are ties, as a genotype says; empty without evidence."""
+    tables = {
+        name: table["undecided"]
+        for name, table in _group(genotype).items()
+        if isinstance(table, dict) and isinstance(table.get("undecided"), list)
+    }
+    return {name: frozenset(map(str, names)) for name, names in tables.items()}
+
+
+def _group(genotype: Genotype) -> dict[str, Any]:
+    """The evidence in a genotype's source. People may write anything there."""
+    group = genotype.source.get("evidence")
+    return group if isinstance(group, dict) else {}

@@ -83,7 +83,8 @@ class GradientFile:
 
     def append(self, rates: Sequence[float], gradients: np.ndarray) -> None:
         """Add steps: learning rates (n,) and gradients (n, P). Raises: RunError: they cannot be written."""
-        with writing(self.path, self.remedy), self.path.open("ab") as file:
+        with writing(self.path, self.remedy), self.path.open("r+b") as file:
+            file.seek(0, os.SEEK_END)  # not "ab", which makes a file that somebody has removed
             file.write(self._records(rates, gradients))
 
     def flush(self) -> None:
@@ -94,7 +95,7 @@ class GradientFile:
     def cut(self, steps: int) -> None:
         """Drop what was written after `steps` steps. Raises: RunError: these are not there, or damaged."""
         if self._steps_per_epoch() != self.steps_per_epoch:
-            self._refuse("it has another number of steps an epoch", "gradients-of-other-run")
+            self.refuse("it has another number of steps an epoch", "gradients-of-other-run")
         self.read(0, steps)
         with writing(self.path, self.remedy), self.path.open("r+b") as file:
             file.truncate(self._place(steps + 1))
@@ -125,16 +126,16 @@ class GradientFile:
                 file.seek(self._place(first))
                 data = file.read((last - first) * self.record.itemsize)
         except OSError as reason:
-            self._refuse(one_line(reason.strerror or reason), "gradients-damaged")
+            self.refuse(one_line(reason.strerror or reason), "gradients-damaged")
         if len(data) < (last - first) * self.record.itemsize:
             there = first + len(data) // self.record.itemsize - 1
-            self._refuse(
+            self.refuse(
                 f"it has {max(there, 0):,} of the {last - 1:,} steps that the run has done", "gradients-damaged"
             )
         records = np.frombuffer(data, self.record)
         wrong = np.flatnonzero(_checksums(records) != records["crc"])
         if len(wrong):
-            self._refuse(f"the checksum of step {first + int(wrong[0])} differs", "gradients-damaged")
+            self.refuse(f"the checksum of step {first + int(wrong[0])} differs", "gradients-damaged")
         return records
 
     def _place(self, record: int) -> int:
@@ -155,20 +156,21 @@ class GradientFile:
                 raise ValueError
             said = parse_json(facts.decode())
             if said["version"] > VERSION:
-                self._refuse("a later version of autoseg wrote it", "version-too-new")
+                self.refuse("a later version of autoseg wrote it", "version-too-new")
             steps: int = said.pop("steps_per_epoch")
             if type(steps) is not int or not 0 < steps <= limits.STEPS:
                 raise ValueError
         except OSError as reason:
-            self._refuse(one_line(reason.strerror or reason), "gradients-damaged")
+            self.refuse(one_line(reason.strerror or reason), "gradients-damaged")
         except (ValueError, TypeError, KeyError):
-            self._refuse("its first line is damaged", "gradients-damaged")
+            self.refuse("its first line is damaged", "gradients-damaged")
         wrong = next((key for key, value in self.header.items() if said.get(key) != value), None)
         if wrong is not None:
-            self._refuse(f"it is of another {wrong.removesuffix('_sha256')}", "gradients-of-other-run")
+            self.refuse(f"it is of another {wrong.removesuffix('_sha256')}", "gradients-of-other-run")
         return steps
 
-    def _refuse(self, what: str, code: str) -> NoReturn:
+    def refuse(self, what: str, code: str) -> NoReturn:
+        """Raises: RunError: the file cannot be used, since `what`."""
         raise RunError(f"{self.path} cannot be used: {what}; {WITHOUT}", code=code)
 
 

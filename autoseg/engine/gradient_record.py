@@ -37,6 +37,8 @@ class GradientRecord:
         self._file: GradientFile | None = None
         self._replayed: Replayed | None = None
         self._said = False
+        self.latest: Evidence | None = None
+        """The evidence after the last epoch that this process has done."""
 
     def add(self, lr: float, lost: Tensor) -> None:
         """Keep the gradients of a step, without waiting for the device. lost: whether the step is skipped."""
@@ -90,7 +92,8 @@ class GradientRecord:
         self.write()
         self._replayed = self._replayed or Replayed(self._file)
         self._replayed.take_epochs(epoch + 1 - self._config.search.arch_start_epoch)
-        return self._replayed.evidence()
+        self.latest = self._replayed.evidence()
+        return self.latest
 
     def _legal(self, rows: Tensor) -> np.ndarray:
         """The legal entries of rows (n, entries of all tables), in float32 on the CPU."""
