@@ -62,8 +62,8 @@ PANELS = {
         Curve("skips", style.VERMILION, None, "skip_entropy"),
     ),
 }
-RATIO, ENTROPY = "distance / noise", "normalised entropy"
-COUNTED = (RATIO, "decided choices")
+RATIO, DECIDED, ENTROPY = "distance / noise", "decided choices", "normalised entropy"
+COUNTED = (RATIO, DECIDED)
 """Panels with figures above 1."""
 NOISY = ("train", "arch")
 """Kinds of rows with the loss of a single step."""
@@ -96,7 +96,7 @@ def draw_history(metrics: Sequence[Row]) -> Figure:
         axes.set_ylabel(label)
         axes.grid(axis="y", color="#E6E6E6", linewidth=0.6)
         axes.set_axisbelow(True)
-        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=label == DECIDED))
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.2)
         if label == RATIO:
             axes.axhline(1, color=style.MUTED, linewidth=0.8, linestyle=style.TIE_STYLE, gid="noise")
