@@ -313,8 +313,9 @@ class Trainer:
             )
         if not has_checkpoint(self.run_directory.checkpoints):
             self.run_directory.rewind(0, 0)
+            state = self._start_state()
             self.task.rewind(self.run_directory, 0)
-            self._save(EPOCH, self._start_state())
+            self._save(EPOCH, state)
             return
         path, saved = restore(self.task, self.run_directory)
         self._take(saved)
