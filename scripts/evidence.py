@@ -7,9 +7,10 @@
 
 For each data set and seed a search of `--space`, with the settings of `--set`; then for each table of logits R with the
 range of noise, p, the persistence of the gradients from epoch to epoch, and how many choices are decided
-(docs/evidence.md); and for each pair of seeds the correlation of their final logits. Settings of `data.` are those of
-the data sets that are no "generated". Everything goes to --out; started again it goes on where it stopped. `--figures`
-draws the first run: how far its logits went beside replays with random signs, and its margins beside theirs.
+(docs/evidence.md); and for each pair of seeds the correlation of their final logits. Settings of `data.generated.` are
+those of "generated", and others of `data.` those of the other data sets. Everything goes to --out; started again it
+goes on where it stopped. `--figures` draws the first run: how far its logits went beside replays with random signs, and
+its margins beside theirs.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ class Found(NamedTuple):
 
 def searched(space: str, data: str, seed: int, out: Path, overrides: Mapping[str, Any]) -> Found:
     """Search, or go on with it, and read its evidence. Raises: RunError: it has none."""
-    fitting = {key: value for key, value in overrides.items() if key != "data" or data != "generated"}
+    is_generated = data == "generated"
+    of_data = {key: value for key, value in overrides.get("data", {}).items() if (key == "generated") == is_generated}
+    fitting = {**overrides, "data": of_data}
     out = out / f"{Path(data).stem}-{seed}"
     if (out / "config.yaml").is_file():
         search(out=out, resume=True, show_progress=False)

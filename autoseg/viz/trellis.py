@@ -52,7 +52,7 @@ def draw_trellis(
     """The trellis of a space: every legal arrow, its width and colour by its probability beta, and a genotype over it.
 
     The genotype is drawn with its arrows, upsampler names, skip connections as arcs, and decoder. Arrows that its
-    search has not decided (`analysis.evidence`) are thin and broken.
+    search has not decided (`analysis.evidence`) are thin, and broken on its path.
     Raises: ConfigError: a genotype with an arrow that the space does not have.
     """
     trellis = space.trellis
@@ -78,6 +78,7 @@ def draw_path(genotype: Genotype) -> Figure:
 
 def _draw(trellis: Trellis, beta: np.ndarray | None, genotype: Genotype | None, title: str | None) -> Figure:
     extended = None if genotype is None or is_plain(genotype) else genotype
+    ties = frozenset[str]() if genotype is None else undecided_in(genotype).get("beta", frozenset())
     sheet = _sheet(trellis, extended)
     arrows = [(arrow.source, arrow.target) for arrow in trellis.arrows]
     if beta is None:
@@ -85,7 +86,9 @@ def _draw(trellis: Trellis, beta: np.ndarray | None, genotype: Genotype | None, 
     else:
         values = _probabilities(beta, trellis.arrows)
         order = np.argsort(values, kind="stable")  # likely arrows over unlikely ones
-        widths, colours = arrow_width(values[order]), list(COLOURS(values[order]))
+        tied = np.array([_is_tie(trellis.arrows[number], trellis, ties) for number in order])
+        widths = np.where(tied, np.minimum(TIE_WIDTH, arrow_width(values[order])), arrow_width(values[order]))
+        colours = list(COLOURS(values[order]))
         sheet.arrows([arrows[number] for number in order], widths, colours, "arrows", 2)
         # the range is fixed, so figures of several epochs compare
         bar = ScalarMappable(Normalize(0, 1), COLOURS)
@@ -93,7 +96,7 @@ def _draw(trellis: Trellis, beta: np.ndarray | None, genotype: Genotype | None, 
     sheet.nodes(trellis.nodes, "white", INK if genotype is None else MUTED, "nodes", 5)
     if genotype is not None:
         sheet.nodes(sorted({arrow.target for arrow in genotype.arrows}), VERMILION, VERMILION, "path-nodes", 6)
-        has_ties = _draw_decoded(sheet, trellis, beta, genotype)
+        has_ties = _draw_decoded(sheet, trellis, beta, genotype, ties)
         kinds = [] if extended is None else _draw_extensions(sheet, extended)
         names = {how: f"skip, {how}" for how in ("add", "concat") if how in kinds}
         sheet.legend("decoded path" if genotype.is_path else "arrows that stay", names, has_ties)
@@ -103,13 +106,17 @@ def _draw(trellis: Trellis, beta: np.ndarray | None, genotype: Genotype | None, 
     return sheet.figure
 
 
-def _draw_decoded(sheet: Sheet, trellis: Trellis, beta: np.ndarray | None, genotype: Genotype) -> bool:
+def _is_tie(arrow: Arrow, trellis: Trellis, ties: frozenset[str]) -> bool:
+    """Whether an arrow is a choice that is not decided, or one of the node that it leaves."""
+    return not ties.isdisjoint((arrow_name(arrow, trellis.strides), node_name(arrow.source, trellis.strides)))
+
+
+def _draw_decoded(
+    sheet: Sheet, trellis: Trellis, beta: np.ndarray | None, genotype: Genotype, ties: frozenset[str]
+) -> bool:
     """The arrows of a genotype, thin and broken where the search has not decided; returns whether any is so."""
-    ties, strides = undecided_in(genotype).get("beta", frozenset()), trellis.strides
-    decided, tied = [], []
-    for arrow in genotype.arrows:
-        is_tie = {arrow_name(arrow, strides), node_name(arrow.source, strides)} & ties
-        (tied if is_tie else decided).append(arrow)
+    decided = [arrow for arrow in genotype.arrows if not _is_tie(arrow, trellis, ties)]
+    tied = [arrow for arrow in genotype.arrows if _is_tie(arrow, trellis, ties)]
     if decided:
         width = MAIN_WIDTH if beta is None else arrow_width(_probabilities(beta, decided)) + PATH_EXTRA
         sheet.arrows([arrow[:2] for arrow in decided], width, VERMILION, "path", 4, cased=True)

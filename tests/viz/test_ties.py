@@ -76,6 +76,17 @@ def test_arrows_of_a_path(draw: Any) -> None:
     assert "undecided" not in [text.get_text() for text in plain.axes[0].get_legend().get_texts()]
 
 
+def test_arrows_of_an_undecided_node_are_thin_whatever_their_probability() -> None:
+    def widest(found: Genotype) -> float:
+        return float(np.max(lines(draw_trellis(SPACE, probs(), found), "arrows")[0].get_linewidths()))
+
+    assert widest(genotype(None)) > 2 * TIE_WIDTH
+    forced = [arrow for arrow in SPACE.trellis.arrows if len(SPACE.trellis.arrows_from(arrow.source)) == 1]
+    assert forced  # they have no choice, so they are no ties
+    tied = lines(draw_trellis(SPACE, probs(), genotype(all_names())), "arrows")[0].get_linewidths()
+    assert sum(width > TIE_WIDTH for width in tied) == len(forced)
+
+
 @pytest.mark.parametrize(("cell", "prefix"), [("cell", ""), ("up_cell", "up ")])
 def test_operations_of_a_cell(cell: str, prefix: str) -> None:
     def broken(found: Genotype) -> tuple[int, int, bool]:
