@@ -125,7 +125,7 @@ class SearchTask:
         statistics = self.statistics.copy()
         loss = gradients("architecture", *self._to_device(batches_b))
         lost = scalers["architecture"].check(self.arch_optimizer, loss)
-        self.gradient_record.add(arch_lr, lost)
+        self.gradient_record.add(arch_lr, lost)  # for the evidence, docs/evidence.md
         scalers["architecture"].step(self.arch_optimizer)
         scalers["architecture"].update()
         self.statistics.restore(statistics, lost)
