@@ -271,7 +271,7 @@ def evidence_after(epoch: int, probs: ArchProbs, file: GradientFile) -> Evidence
             table.table.centred(logits[None]) for logits in (table.replays.logits[0], legal_logits(probs, table.table))
         )
         if np.abs(found - expected).max() > AGREEMENT * np.abs(expected).max() + 1e-4:
-            file.refuse(f"its steps do not lead to {name} after epoch {epoch}", "gradients-of-other-run")
+            raise file.of_other_run(f"its steps do not lead to {name} after epoch {epoch}")
     return replayed.evidence()
 
 

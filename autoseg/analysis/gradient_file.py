@@ -2,8 +2,9 @@
 
 A line of text with the facts of the run, then records of one size: first the logits before the first step, then the
 gradient of each step, as the optimizer saw it. A record has the learning rate (float64), the legal entries of all
-tables (float32), and a CRC-32 of both. A step that was skipped has NaN. Records are only appended, and cut off when a
-run goes back.
+tables (float32), and a CRC-32 of both. A step that was skipped has NaN, and so has a table
+without a gradient: with GDAS, alpha has none if all sampled operations are `none`. Records are only appended, and cut
+off when a run goes back.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,8 @@ NAME = "gradients.bin"
 """Its name in the folder `arch` of a run."""
 VERSION = 1
 MAGIC = b"autoseg gradients "
+CHUNK = 4096
+"""Records that are read at once where all are checked."""
 LONGEST_HEADER = 65_536
 """Most bytes of the first line."""
 WITHOUT = "remove it, and everything but the evidence goes on"
@@ -95,8 +98,9 @@ class GradientFile:
     def cut(self, steps: int) -> None:
         """Drop what was written after `steps` steps. Raises: RunError: these are not there, or damaged."""
         if self._steps_per_epoch() != self.steps_per_epoch:
-            self.refuse("it has another number of steps an epoch", "gradients-of-other-run")
-        self.read(0, steps)
+            raise self.of_other_run("it has another number of steps an epoch")
+        for first in range(0, steps, CHUNK):
+            self.read(first, min(first + CHUNK, steps))
         with writing(self.path, self.remedy), self.path.open("r+b") as file:
             file.truncate(self._place(steps + 1))
 
@@ -122,20 +126,18 @@ class GradientFile:
 
     def _read(self, first: int, last: int) -> np.ndarray:
         try:
+            there = max(0, (self.path.stat().st_size - self._place(1)) // self.record.itemsize)
+            if there < last - 1 or self.path.stat().st_size < self._place(1):
+                raise self.damaged(f"it has {there:,} of the {last - 1:,} steps that the run has done")
             with self.path.open("rb") as file:
                 file.seek(self._place(first))
                 data = file.read((last - first) * self.record.itemsize)
         except OSError as reason:
-            self.refuse(one_line(reason.strerror or reason), "gradients-damaged")
-        if len(data) < (last - first) * self.record.itemsize:
-            there = first + len(data) // self.record.itemsize - 1
-            self.refuse(
-                f"it has {max(there, 0):,} of the {last - 1:,} steps that the run has done", "gradients-damaged"
-            )
+            raise self.damaged(one_line(reason.strerror or reason)) from None
         records = np.frombuffer(data, self.record)
         wrong = np.flatnonzero(_checksums(records) != records["crc"])
         if len(wrong):
-            self.refuse(f"the checksum of step {first + int(wrong[0])} differs", "gradients-damaged")
+            raise self.damaged(f"the checksum of step {first + int(wrong[0])} differs")
         return records
 
     def _place(self, record: int) -> int:
@@ -156,22 +158,29 @@ class GradientFile:
                 raise ValueError
             said = parse_json(facts.decode())
             if said["version"] > VERSION:
-                self.refuse("a later version of autoseg wrote it", "version-too-new")
+                raise RunError(
+                    f"{self.path} cannot be used: a later version of autoseg wrote it; update, or {WITHOUT}",
+                    code="version-too-new",
+                )
             steps: int = said.pop("steps_per_epoch")
             if type(steps) is not int or not 0 < steps <= limits.STEPS:
                 raise ValueError
         except OSError as reason:
-            self.refuse(one_line(reason.strerror or reason), "gradients-damaged")
+            raise self.damaged(one_line(reason.strerror or reason)) from None
         except (ValueError, TypeError, KeyError):
-            self.refuse("its first line is damaged", "gradients-damaged")
+            raise self.damaged("its first line is damaged") from None
         wrong = next((key for key, value in self.header.items() if said.get(key) != value), None)
         if wrong is not None:
-            self.refuse(f"it is of another {wrong.removesuffix('_sha256')}", "gradients-of-other-run")
+            raise self.of_other_run(f"it is of another {wrong.removesuffix('_sha256')}")
         return steps
 
-    def refuse(self, what: str, code: str) -> NoReturn:
-        """Raises: RunError: the file cannot be used, since `what`."""
-        raise RunError(f"{self.path} cannot be used: {what}; {WITHOUT}", code=code)
+    def damaged(self, what: str) -> RunError:
+        """The error of a file that is not as it was written."""
+        return RunError(f"{self.path} cannot be used: {what}; {WITHOUT}", code="gradients-damaged")
+
+    def of_other_run(self, what: str) -> RunError:
+        """The error of a file that is another run's."""
+        return RunError(f"{self.path} cannot be used: {what}; {WITHOUT}", code="gradients-of-other-run")
 
 
 def _checksums(records: np.ndarray) -> np.ndarray:

@@ -30,10 +30,13 @@ class GradientRecord:
     def __init__(self, config: SearchConfig, arch: ArchParameters, steps_per_epoch: int) -> None:
         self._config, self._steps_per_epoch = config, steps_per_epoch
         self._logits: list[nn.Parameter] = [getattr(arch, f"{name}_logits") for name in logits_shapes(config.space)]
+        legal = [table.legal for table in tables_of(config.space).values()]
         ends = np.cumsum([logits.numel() for logits in self._logits])
-        tables = zip(ends, self._logits, tables_of(config.space).values(), strict=True)
-        self._columns = np.concatenate([end - logits.numel() + table.legal for end, logits, table in tables])
-        self._pending: list[tuple[float, Tensor]] = []
+        each = zip(ends, self._logits, legal, strict=True)
+        self._columns = np.concatenate([end - logits.numel() + of for end, logits, of in each])
+        self._tables = np.repeat(np.arange(len(legal)), [len(of) for of in legal])
+        """The number of the table to which each recorded entry belongs."""
+        self._pending: list[tuple[float, Tensor, list[bool]]] = []
         self._file: GradientFile | None = None
         self._replayed: Replayed | None = None
         self._said = False
@@ -43,17 +46,19 @@ class GradientRecord:
     def add(self, lr: float, lost: Tensor) -> None:
         """Keep the gradients of a step, without waiting for the device. lost: whether the step is skipped."""
         if self._file is not None:
+            missing = [logits.grad is None for logits in self._logits]
             parts = [torch.zeros_like(logits) if logits.grad is None else logits.grad for logits in self._logits]
             row = torch.cat([part.flatten() for part in parts])  # a copy: the next step writes into the same tensors
-            self._pending.append((lr, torch.where(lost, math.nan, row)))
+            self._pending.append((lr, torch.where(lost, math.nan, row), missing))
 
     def write(self) -> None:
         """Append what was kept. Raises: RunError: it cannot be written."""
         if self._file is None or not self._pending:
             return
-        rates, rows = zip(*self._pending, strict=True)
+        rates, rows, missing = zip(*self._pending, strict=True)
         gradients = self._legal(torch.stack(rows))
         gradients[~np.isfinite(gradients).all(1)] = np.nan  # fp16 skips a step whose scale was too large
+        gradients[np.array(missing)[:, self._tables]] = np.nan  # the optimizer leaves tables without a gradient as is
         self._file.append(rates, gradients)
         self._pending.clear()
 

@@ -141,6 +141,25 @@ def test_nothing_of_it_waits_for_the_device() -> None:
     assert not watch.operations & {"nonzero", "_local_scalar_dense", "masked_select", "equal"}
 
 
+def test_a_gradient_that_is_not_finite_is_a_skipped_step(tmp_path: Path) -> None:
+    """In fp16 a step with too large a scale is skipped, and `lost` does not say it."""
+    task = search_task()
+    (tmp_path / "arch").mkdir()
+    record = GradientRecord(task.config, task.supernet.arch, 4)
+    record.rewind(Run(tmp_path), FIRST)
+    for value, lost in ((1.0, False), (float("inf"), False), (2.0, True), (3.0, False)):
+        for parameter in task.supernet.arch.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        task.supernet.arch.alpha_logits.grad[1, 2] = value
+        record.add(0.5, torch.tensor(lost))
+    record.flush()
+    file = GradientFile(tmp_path / "arch" / NAME, task.space, task.schedule.arch_optimizer, 1)
+    records = file.read(0, 4)
+    assert records["values"][:, 5].tolist()[::3] == [1, 3]
+    assert np.isnan(records["values"]).all(1).tolist() == [False, True, True, False]
+    assert records["lr"].tolist() == [0.5] * 4
+
+
 def spoil(monkeypatch: pytest.MonkeyPatch, bad: Callable[[SearchTask, int], bool]) -> None:
     """Make the architecture's loss NaN in some steps."""
     step, gradients, place = SearchTask.step, Gradients.__call__, {}
