@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from autoseg._version import __version__
+from autoseg.analysis.evidence import Evidence, evidence_after, to_source, verdict
+from autoseg.analysis.gradient_file import NAME, GradientFile
 from autoseg.engine.config import SearchConfig
 from autoseg.engine.run_directory import Run
 from autoseg.errors import ConfigError, RunError, printable
@@ -70,13 +72,15 @@ def decode(
     else:
         probs, config, at = arch_of(run if isinstance(run, Run) else Run.open(run), epoch)
         source, retrain = {"run": path.as_posix(), "epoch": at, "seed": config.seed}, config.retrain
+        if evidence := evidence_of(path, probs, config, at):
+            source["evidence"] = to_source(evidence, verdict(evidence, probs, path_prior))
     genotype = decode_probs(
         probs,
         path_prior=path_prior,
         threshold=threshold,
         budget=budget,
         name=printable(f"{path.resolve().stem if path.is_file() else path.resolve().name}_{probs.space.name}"),
-        source={**source, "autoseg": __version__},
+        source={"autoseg": __version__, **source},
         retrain=retrain,
     )
     target = user_path(out, RunError) if out is not None else default_target(path)
@@ -138,3 +142,19 @@ def arch_of(run: Run, epoch: int | None = None) -> tuple[ArchProbs, SearchConfig
     if at not in snapshots:
         raise RunError(f"{run.path} has no epoch {at}; it has 0 to {max(snapshots)}", code="epoch-missing")
     return ArchProbs.load(snapshots[at], config.space), config, at
+
+
+def evidence_of(run: Path, probs: ArchProbs, config: SearchConfig, epoch: int) -> Evidence | None:
+    """The evidence for a search's architecture after an epoch. None if there is none, and a line says why."""
+    path, schedule = run / "arch" / NAME, config.search
+    if epoch < schedule.arch_start_epoch:
+        _log.warning(f"the architecture of {run} was not trained before epoch {schedule.arch_start_epoch}")
+    elif not path.exists():
+        _log.warning(f"{run} has recorded no evidence on its architecture ({path.name} is not there)")
+    else:
+        try:
+            file = GradientFile(path, config.space, schedule.arch_optimizer, schedule.arch_start_epoch)
+            return evidence_after(epoch, probs, file)
+        except RunError as reason:
+            _log.warning(str(reason))
+    return None

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autoseg.api.decode import arch_of
+from autoseg.analysis.evidence import to_source, undecided_in
+from autoseg.api.decode import arch_of, evidence_of
 from autoseg.engine.config import RetrainConfig
 from autoseg.engine.run_directory import Run
 from autoseg.errors import ConfigError
@@ -70,9 +71,13 @@ def _figures(source: str | Path, overrides: Mapping[str, Any]) -> tuple[dict[str
         return {stem: figure for each in found for stem, figure in _figures_of(each).items()}, found[0].name
     run = Run.open(source)
     if run.kind == "search":
-        probs, _, epoch = arch_of(run)
+        probs, config, epoch = arch_of(run)
         genotype = Genotype.load(run.path) if (run.path / "genotype.yaml").is_file() else None
-        figures = _search_figures(probs, epoch, genotype) | (_cell_figures(genotype) if genotype else {})
+        shown = genotype
+        if shown is None or shown.source.get("epoch") != epoch:
+            evidence = evidence_of(run.path, probs, config, epoch)
+            shown = decode(probs, source={"evidence": to_source(evidence, "")} if evidence else {})
+        figures = _search_figures(probs, epoch, shown) | (_cell_figures(genotype) if genotype else {})
     else:
         figures = _figures_of(run.config(RetrainConfig).architecture)
     if metrics := run.metrics():
@@ -90,17 +95,16 @@ def _figures_of(found: Found) -> dict[str, Any]:
     return {"network": draw_network(diagram(found), found.name)}
 
 
-def _search_figures(probs: ArchProbs, epoch: int, genotype: Genotype | None) -> dict[str, Any]:
-    """The probabilities of a search by file name; the trellis shows the genotype if it is of this epoch."""
-    if genotype is None or genotype.source.get("epoch") != epoch:
-        genotype = decode(probs)
+def _search_figures(probs: ArchProbs, epoch: int, genotype: Genotype) -> dict[str, Any]:
+    """The probabilities of a search by file name, with the genotype of this epoch and its ties."""
+    ties = undecided_in(genotype)
     title = f"{probs.space.name} after epoch {epoch + 1}"
     figures = {"trellis": draw_trellis(probs.space, probs, genotype, title)}
-    figures["alpha"] = draw_alpha(probs)
+    figures["alpha"] = draw_alpha(probs, ties.get("alpha", ()))
     if probs.gamma_probs is not None:
-        figures["gamma"] = draw_gamma(probs)
+        figures["gamma"] = draw_gamma(probs, ties.get("gamma", ()))
     if probs.skip_probs is not None:
-        figures["skips"] = draw_skips(probs)
+        figures["skips"] = draw_skips(probs, ties.get("skip", ()))
     return figures
 
 

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from autoseg.analysis.evidence import verdict
 from autoseg.config.data import DataConfig
 from autoseg.engine.config import SearchConfig
 from autoseg.engine.run_directory import Run
@@ -69,4 +70,6 @@ def search(
     smaller = f"start anew with {smaller_settings(task.config)}; {run.path} holds what was done"
     with closing(run), memory_errors(device, smaller):
         Trainer(task, run, show_progress).run()
+    if show_progress and (evidence := task.gradient_record.latest):
+        print(f"evidence: {verdict(evidence, task.supernet.arch.snapshot())}")
     return run

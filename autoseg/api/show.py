@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from autoseg import limits
+from autoseg.analysis.evidence import said_of
 from autoseg.analysis.flops import count_cost
 from autoseg.analysis.receptive_field import receptive_field
 from autoseg.config.base import LEAST_INPUT_SIDE
@@ -70,7 +71,7 @@ def describe(
             shown.append(_describe_space(changed, num_classes, size or SUPERNET_SIZE))
         else:
             cost = _cost_and_field(changed, num_classes, size or NETWORK_SIZE, "network")
-            shown.append({"genotype": changed.name, **describe_choices(changed), **cost})
+            shown.append({"genotype": changed.name, **describe_choices(changed), **cost, **_evidence(changed)})
     return shown
 
 
@@ -198,6 +199,12 @@ def describe_choices(genotype: Genotype) -> dict[str, str]:
         for number, block in enumerate(cell, start=1)
     }
     return {**layers, "filters": f"F = {network.filter_multiplier}", **blocks, **_chosen_upsampling(genotype)}
+
+
+def _evidence(genotype: Genotype) -> dict[str, str]:
+    """What the search's gradients say of the choices, if the genotype has it."""
+    said = said_of(genotype)
+    return {} if said is None else {"evidence": said}
 
 
 def _chosen_upsampling(genotype: Genotype) -> dict[str, str]:

@@ -80,6 +80,8 @@ def decode(
     )  # fmt: skip
     for name, value in _lines(genotype):
         options.say(f"{name:<5} {value}")
+    for line in _evidence(genotype):
+        options.say(line)
     target = out or default_target(run)
     options.say(f"wrote {target}; next: autoseg retrain {shell_quoted(target)} --data ... --out ...")
     if measure:
@@ -145,3 +147,15 @@ def _lines(genotype: Genotype) -> Iterator[tuple[str, str]]:
     for prefix, cell in (("", genotype.cell), ("up ", genotype.up_cell or ())):
         for number, block in enumerate(cell, start=1):
             yield f"{prefix}b{number}", " + ".join(f"{edge.operation}({edge.input})" for edge in block)
+
+
+def _evidence(genotype: Genotype) -> Iterator[str]:
+    """The verdict on the architecture, and the names of its ties."""
+    from autoseg.analysis.evidence import said_of, undecided_in
+    from autoseg.files import cut
+
+    if said := said_of(genotype):
+        yield f"evidence: {said}"
+    for name, ties in undecided_in(genotype).items():
+        if ties:
+            yield f"undecided {name}: {cut('; '.join(sorted(ties)), 300)}"

@@ -140,8 +140,15 @@ class RetrainTask:
         if isinstance(self.blueprint, Genotype):
             self.blueprint.save(run.path / "genotype.yaml")
 
-    def end_epoch(self, run: Run, epoch: int) -> None:
-        """Do nothing: a retraining writes only checkpoints."""
+    def end_epoch(self, run: Run, epoch: int) -> Figures:
+        """Nothing: a retraining writes only checkpoints."""
+        return {}
+
+    def write_record(self) -> None:
+        """Nothing: a retraining records no gradients."""
+
+    def rewind(self, run: Run, done: int) -> None:
+        """Nothing, as `write_record`."""
 
     def state(self) -> dict[str, Any]:
         """Weights, their moving average, the optimizer's state, and the loss scale of fp16."""

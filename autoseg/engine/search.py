@@ -19,6 +19,7 @@ from autoseg.engine.accumulation import accumulated, accumulation_notes, steps_i
 from autoseg.engine.checkpoint import Kind
 from autoseg.engine.config import SearchConfig
 from autoseg.engine.cuda_graphs import CudaGraphs, Inputs, Recordings
+from autoseg.engine.gradient_record import GradientRecord
 from autoseg.engine.optim import (
     RunningStatistics,
     StepGuard,
@@ -81,6 +82,7 @@ class SearchTask:
         parameters = self.gradients.parameters
         self.optimizer = build_optimizer(self.schedule.optimizer, parameters["weights"], fused)
         self.arch_optimizer = build_optimizer(self.schedule.arch_optimizer, parameters["architecture"], fused)
+        self.gradient_record = GradientRecord(config, self.supernet.arch, self.steps_per_epoch)
         self.notes: Sequence[str] = [
             *_halves_said(groups, self.indices_a, self.indices_b),
             *reference_notes(self.space),
@@ -117,11 +119,13 @@ class SearchTask:
         # the architecture, on trainB
         gradients.freeze("weights")
         self._sample_operations(2 * step + 1)
+        arch_lr = schedule.arch_optimizer.lr * self.lr_factor
         for group in self.arch_optimizer.param_groups:
-            group["lr"] = schedule.arch_optimizer.lr * self.lr_factor
+            group["lr"] = arch_lr
         statistics = self.statistics.copy()
         loss = gradients("architecture", *self._to_device(batches_b))
         lost = scalers["architecture"].check(self.arch_optimizer, loss)
+        self.gradient_record.add(arch_lr, lost)  # for the evidence, docs/evidence.md
         scalers["architecture"].step(self.arch_optimizer)
         scalers["architecture"].update()
         self.statistics.restore(statistics, lost)
@@ -156,9 +160,22 @@ class SearchTask:
         entropy = self.supernet.arch.snapshot().entropy()
         return {"val": {**figures, **{f"{name}_entropy": value for name, value in entropy.items()}}}
 
-    def end_epoch(self, run: Run, epoch: int) -> None:
-        """Write the architecture's probabilities after this epoch to arch/."""
+    def end_epoch(self, run: Run, epoch: int) -> Figures:
+        """Write the architecture's probabilities after this epoch to arch/. Returns the evidence for them, if any."""
         self.supernet.arch.snapshot().save(run.path / "arch" / f"epoch_{epoch:04d}.npz")
+        evidence = self.gradient_record.evidence(epoch)
+        if evidence is None:
+            return {}
+        tables = evidence.items()
+        return {"evidence": {f"{name}_{key}": value for name, of in tables for key, value in of.figures().items()}}
+
+    def write_record(self) -> None:
+        """Append the gradients of the architecture to the run's file, and flush it."""
+        self.gradient_record.flush()
+
+    def rewind(self, run: Run, done: int) -> None:
+        """Drop the gradients that were recorded after the first `done` steps."""
+        self.gradient_record.rewind(run, done)
 
     def begin(self, run: Run) -> None:
         """Make arch/ and write split.yaml: the names of the images in trainA and trainB."""

@@ -81,8 +81,14 @@ class TrainingTask(Protocol):
     def validate(self, run: Run, epoch: int) -> Figures:
         """Evaluate at the end of an epoch: `{"val": {"miou": ...}}`."""
 
-    def end_epoch(self, run: Run, epoch: int) -> None:
-        """Write the files of an epoch besides checkpoints."""
+    def end_epoch(self, run: Run, epoch: int) -> Figures:
+        """Write the files of an epoch besides checkpoints, and return figures of it to log, if any."""
+
+    def write_record(self) -> None:
+        """Put on the disk what the steps so far have recorded; a checkpoint then counts on it."""
+
+    def rewind(self, run: Run, done: int) -> None:
+        """Drop what was recorded after the first `done` steps of a run, whose state is that of then."""
 
     def state(self) -> dict[str, Any]:
         """Everything that the next step depends on."""
@@ -168,8 +174,9 @@ class Trainer:
             val = self._log(figures)["val"]
             is_best = self.best_miou is None or val["miou"] > self.best_miou
             self.best_miou = val["miou"] if is_best else self.best_miou
-            progress.update(self.done, miou=val["miou"], entropy=_entropies(val))
-        task.end_epoch(self.run_directory, self.epoch)
+            progress.update(self.done, miou=val["miou"])
+        evidence = self._log(task.end_epoch(self.run_directory, self.epoch)).get("evidence", {})
+        progress.update(self.done, decided=_decided(evidence))
         self.epoch, self.step_in_epoch = self.epoch + 1, 0
         if is_best:
             self._save(BEST, state)
@@ -292,6 +299,7 @@ class Trainer:
             "in_a_row": {kind: int(number) for kind, number in self._in_a_row.items()},
             "state": state,
         }
+        self.task.write_record()
         self.run_directory.flush()  # a checkpoint on the disk has its metrics there
         path, keep = self.run_directory.checkpoints / name, self.task.schedule.keep_checkpoints if name == LAST else 1
         save_checkpoint(path, self.task.kind, self.task.architecture, contents, keep)
@@ -305,7 +313,9 @@ class Trainer:
             )
         if not has_checkpoint(self.run_directory.checkpoints):
             self.run_directory.rewind(0, 0)
-            self._save(EPOCH, self._start_state())
+            state = self._start_state()
+            self.task.rewind(self.run_directory, 0)
+            self._save(EPOCH, state)
             return
         path, saved = restore(self.task, self.run_directory)
         self._take(saved)
@@ -318,6 +328,7 @@ class Trainer:
         self.returns, self.task.lr_factor = saved["returns"], 0.5 ** saved["returns"]
         self._skipped, self._in_a_row = dict(saved["skipped"]), dict(saved["in_a_row"])
         self.run_directory.rewind(saved["metrics_bytes"], self.done)
+        self.task.rewind(self.run_directory, self.done)
 
 
 def restore(task: TrainingTask, run: Run, first: str = LAST) -> tuple[Path, dict[str, Any]]:
@@ -337,7 +348,8 @@ def checkpoints_bytes(task: TrainingTask) -> int:
     return size * (task.schedule.keep_checkpoints + 3)
 
 
-def _entropies(figures: Mapping[str, float]) -> str | None:
-    """The entropies of alpha and beta for the progress bar; None in a retraining."""
-    names = "alpha_entropy", "beta_entropy"
-    return "/".join(f"{figures[name]:.2f}" for name in names) if names[0] in figures else None
+def _decided(figures: Mapping[str, float]) -> str | None:
+    """How many of the architecture's choices are decided, for the progress bar, such as `1/9 alpha, 0/12 beta`."""
+    tables = [key.removesuffix("_choices") for key in figures if key.endswith("_choices")]
+    counts = (f"{figures[f'{name}_decided']:.0f}/{figures[f'{name}_choices']:.0f} {name}" for name in tables)
+    return ", ".join(counts) or None

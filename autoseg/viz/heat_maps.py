@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from autoseg.analysis.choices import edge_name
 from autoseg.errors import ConfigError, printable
 from autoseg.space.cell import state_name
 from autoseg.space.snapshot import ArchProbs, gamma_legal
@@ -32,20 +33,25 @@ LETTER = 0.075
 
 
 @styled
-def draw_alpha(probs: ArchProbs) -> Figure:
-    """Heat map of alpha_probs [edge, operation], a row an edge, by block, its maximum bold; two cells side by side."""
+def draw_alpha(probs: ArchProbs, ties: Container[str] = ()) -> Figure:
+    """Heat map of alpha_probs [edge, operation], a row an edge, by block; two cells side by side.
+
+    The maximum of a row is bold, unless the row is one of `ties`, the choices that are not decided; likewise below.
+    """
     space, topology = probs.space, probs.space.topology
     rows = [f"{state_name(state)} \u2192 b{block + 1}" for block, state in topology.edges]
     titles = ("cell of the way down", "cell of the way up") if space.cells == 2 else ()
     panels = np.split(probs.alpha_probs, space.cells)
-    figure = _heat_map("alpha", panels, rows, map(short_name, space.cell.operations), left=1.2, titles=titles)
+    names = [[edge_name(space, cell, *edge) for edge in topology.edges] for cell in range(space.cells)]
+    look: Any = {"left": 1.2, "titles": titles, "bold": _not_in(ties, names)}
+    figure = _heat_map("alpha", panels, rows, map(short_name, space.cell.operations), **look)
     for block in range(1, topology.blocks):
         figure.axes[0].axhline(topology.edges_into(block)[0] - 0.5, color="white", linewidth=3)
     return figure
 
 
 @styled
-def draw_gamma(probs: ArchProbs) -> Figure:
+def draw_gamma(probs: ArchProbs, ties: Container[str] = ()) -> Figure:
     """Heat map of gamma_probs [site, upsampler]; what does not compete is blank. Raises: ConfigError: nothing does."""
     space = probs.space
     if probs.gamma_probs is None:
@@ -53,17 +59,24 @@ def draw_gamma(probs: ArchProbs) -> Figure:
         raise ConfigError(message, code="no-upsamplers-compete")
     values = np.where(gamma_legal(space), probs.gamma_probs, np.nan)
     rows = [_site_label(site.name) for site in space.gamma_sites]
-    return _heat_map("gamma", [values], rows, map(short_name, space.upsamplers), left=1.35)
+    bold = _not_in(ties, [[site.name for site in space.gamma_sites]])
+    return _heat_map("gamma", [values], rows, map(short_name, space.upsamplers), left=1.35, bold=bold)
 
 
 @styled
-def draw_skips(probs: ArchProbs) -> Figure:
+def draw_skips(probs: ArchProbs, ties: Container[str] = ()) -> Figure:
     """Heat map of skip_probs [level, skip], a row a stride of the up path. Raises: ConfigError: no skips compete."""
     if probs.skip_probs is None:
         message = f"space '{probs.space.name}' has no skips that compete (resolution.skips)"
         raise ConfigError(message, code="no-skips-compete")
     rows = [f"stride {stride}" for stride in probs.space.network.strides[: len(probs.skip_probs)]]
-    return _heat_map("skip", [probs.skip_probs], rows, probs.space.resolution.skips, left=0.8)
+    return _heat_map(
+        "skip", [probs.skip_probs], rows, probs.space.resolution.skips, left=0.8, bold=_not_in(ties, [rows])
+    )
+
+
+def _not_in(ties: Container[str], names: Sequence[Sequence[str]]) -> list[list[bool]]:
+    return [[name not in ties for name in panel] for panel in names]
 
 
 def _site_label(name: str) -> str:
@@ -74,9 +87,13 @@ def _site_label(name: str) -> str:
 
 
 def _heat_map(
-    what: str, panels: Sequence[np.ndarray], rows: list[str], columns: Iterable[str], left: float, titles: Any = ()
-) -> Figure:
-    """Probabilities [row, column] as colours and numbers with a colour bar; panels side by side, NaN left blank."""
+    what: str, panels: Sequence[np.ndarray], rows: list[str], columns: Iterable[str], left: float,
+    bold: Sequence[Sequence[bool]], titles: Any = (),
+) -> Figure:  # fmt: skip
+    """Probabilities [row, column] as colours and numbers with a colour bar; panels side by side, NaN left blank.
+
+    bold: for each row of each panel, whether its maximum is.
+    """
     height, width = panels[0].shape
     starts = [number * (width + PANEL_GAP) for number in range(len(panels))]
     below = max(0.05, BAR_HEIGHTS[0] - height * CELL_HEIGHT)
@@ -85,13 +102,13 @@ def _heat_map(
     axes.set(xlim=(-0.5, right - 0.5), ylim=(height - 0.5, -0.5))
     highest = max(0.5, float(np.nanmax(panels)))
     look: Any = {"cmap": "Blues", "vmin": 0, "vmax": highest, "edgecolors": "white", "linewidth": 0.4}
-    for start, values in zip(starts, panels, strict=True):
+    for start, values, stands_out in zip(starts, panels, bold, strict=True):
         corners = start + np.arange(width + 1) - 0.5, np.arange(height + 1) - 0.5
         picture = axes.pcolormesh(*corners, values, **look)
         for (row, column), value in np.ndenumerate(values):
             if not math.isnan(value):
                 only_highest = (values[row] >= value).sum() == 1
-                weight = "bold" if only_highest else "normal"
+                weight = "bold" if only_highest and stands_out[row] else "normal"
                 _write(axes, start + column, row, f"{value:.2f}", value > 0.6 * highest, fontweight=weight)
     for start, title in zip(starts, titles, strict=False):
         axes.text(start + (width - 1) / 2, height - 0.2, title, ha="center", va="top")

@@ -40,6 +40,20 @@ PANELS = {
         Curve("mIoU", style.BLUE, "val", "miou"),
         Curve("pixel accuracy", style.MUTED, "val", "pixel_accuracy"),
     ),
+    "distance / noise": (
+        Curve("alpha", style.PURPLE, "evidence", "alpha_ratio"),
+        Curve("beta", style.BLUE, "evidence", "beta_ratio"),
+        Curve("edges", style.GREEN, "evidence", "edge_ratio"),
+        Curve("gamma", style.ORANGE, "evidence", "gamma_ratio"),
+        Curve("skips", style.VERMILION, "evidence", "skip_ratio"),
+    ),
+    "decided choices": (
+        Curve("alpha", style.PURPLE, "evidence", "alpha_decided"),
+        Curve("beta", style.BLUE, "evidence", "beta_decided"),
+        Curve("edges", style.GREEN, "evidence", "edge_decided"),
+        Curve("gamma", style.ORANGE, "evidence", "gamma_decided"),
+        Curve("skips", style.VERMILION, "evidence", "skip_decided"),
+    ),
     "normalised entropy": (
         Curve("alpha", style.PURPLE, None, "alpha_entropy"),
         Curve("beta", style.BLUE, None, "beta_entropy"),
@@ -48,16 +62,19 @@ PANELS = {
         Curve("skips", style.VERMILION, None, "skip_entropy"),
     ),
 }
+RATIO, DECIDED, ENTROPY = "distance / noise", "decided choices", "normalised entropy"
+COUNTED = (RATIO, DECIDED)
+"""Panels with figures above 1."""
 NOISY = ("train", "arch")
 """Kinds of rows with the loss of a single step."""
 
 
 @styled
 def draw_history(metrics: Sequence[Row]) -> Figure:
-    """Curves of a run from the rows of its metrics.jsonl: losses, validation scores and, if logged, entropies.
+    """Curves of a run from the rows of its metrics.jsonl: losses, validation scores, and evidence or entropies.
 
-    metrics: rows with `kind` (train, arch or val), `epoch`, `step` (counted over the whole run) and numbers. Missing
-    values and values that are not finite are left out.
+    metrics: rows with `kind` (train, arch, val or evidence), `epoch`, `step` (counted over the whole run) and
+    numbers. Missing values and values that are not finite are left out.
     Raises: RunError: no row has anything to draw.
     """
     rows = sorted((row for row in metrics if "kind" in row and "step" in row), key=lambda row: row["step"])
@@ -67,6 +84,8 @@ def draw_history(metrics: Sequence[Row]) -> Figure:
         for label, curves in PANELS.items()
     }
     panels = {label: points for label, points in panels.items() if any(len(values) for *_, values in points)}
+    if RATIO in panels:  # entropy cannot tell a choice from noise; runs without evidence have nothing else
+        panels.pop(ENTROPY, None)
     if not panels:
         raise RunError("the metrics hold nothing to draw; let the run make at least one step", code="metrics-empty")
     figure = Figure(figsize=(4.6, 0.55 + 1.55 * len(panels)), layout="constrained")
@@ -77,9 +96,13 @@ def draw_history(metrics: Sequence[Row]) -> Figure:
         axes.set_ylabel(label)
         axes.grid(axis="y", color="#E6E6E6", linewidth=0.6)
         axes.set_axisbelow(True)
-        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], integer=label == DECIDED))
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.2)
-        if label != "loss":  # scores and entropies lie in 0..1
+        if label == RATIO:
+            axes.axhline(1, color=style.MUTED, linewidth=0.8, linestyle=style.TIE_STYLE, gid="noise")
+        if label in COUNTED:
+            axes.set_ylim(0, max(1.02, axes.get_ylim()[1]))
+        elif label != "loss":  # scores and entropies lie in 0..1
             highest = axes.get_ylim()[1]
             axes.set_ylim(0, 1.02 if highest > 0.8 else highest)
     last = max(float(epochs.max()) for curves in panels.values() for _, epochs, _ in curves if len(epochs))

@@ -16,7 +16,7 @@ from matplotlib.path import Path
 from autoseg.analysis.module_graph import Join
 from autoseg.space.resolution import Skip
 from autoseg.space.trellis import Node
-from autoseg.viz.style import GREEN, INK, VERMILION
+from autoseg.viz.style import GREEN, INK, TIE_STYLE, TIE_WIDTH, VERMILION
 
 LAYER_STEP, LEVEL_STEP, RADIUS = 0.42, 0.52, 0.085
 MARGIN = 0.2
@@ -107,9 +107,12 @@ class Sheet(NamedTuple):
         look: Any = {"ha": "center", "va": "center", "fontsize": LABEL_SIZE, "color": INK, "linespacing": 0.95}
         self.axes.text(x, y, "\n".join(lines), zorder=4.7, gid="upsampler", bbox=frame, **look)
 
-    def legend(self, main: str, skips: Mapping[Any, str]) -> None:
-        """A row above the sheet with the names of the main path and of each kind of skip connection."""
+    def legend(self, main: str, skips: Mapping[Any, str], has_ties: bool = False) -> None:
+        """A row above the sheet with the names of the main path, of its ties and of each kind of skip connection."""
         lines = [Line2D([], [], color=VERMILION, linewidth=MAIN_WIDTH, marker="o", markersize=6, label=main)]
+        if has_ties:
+            broken: Any = {"linewidth": TIE_WIDTH, "linestyle": TIE_STYLE}
+            lines.append(Line2D([], [], color=VERMILION, label="undecided", **broken))
         for how, name in skips.items():
             lines.append(Line2D([], [], color=GREEN, linewidth=ARC_WIDTH, linestyle=_skip_style(how), label=name))
         self.axes.legend(

@@ -26,6 +26,8 @@ BLUE, ORANGE, GREEN, VERMILION, PURPLE = "#0072B2", "#E69F00", "#009E73", "#D55E
 
 FORMATS = ("svg", "png", "pdf")
 PNG_DPI = 200
+TIE_WIDTH, TIE_STYLE = 1.1, (0.0, (3.2, 1.6))
+"""Width in points and dashes of a choice that the search has not decided."""
 BAR_HEIGHTS = (1.0, 2.0)
 """Least and greatest height of a colour bar, whose label needs room. Inches."""
 

@@ -10,6 +10,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
+from autoseg.analysis.choices import arrow_name, node_name
+from autoseg.analysis.evidence import undecided_in
 from autoseg.errors import ConfigError
 from autoseg.genotype.schema import Genotype
 from autoseg.registry import DECODERS
@@ -19,7 +21,18 @@ from autoseg.space.snapshot import ArchProbs
 from autoseg.space.trellis import STEM_NODE, Arrow, Trellis
 from autoseg.viz.graph import decoder_nodes, enlargements, is_plain, joins, short_name, up_names
 from autoseg.viz.sheet import LABEL_WIDTH, LAYER_STEP, LEVEL_STEP, MAIN_WIDTH, MARGIN, Sheet, arc_peak
-from autoseg.viz.style import BLUE, INK, MUTED, PALE, VERMILION, colour_bar, inch_axes, styled
+from autoseg.viz.style import (
+    BLUE,
+    INK,
+    MUTED,
+    PALE,
+    TIE_STYLE,
+    TIE_WIDTH,
+    VERMILION,
+    colour_bar,
+    inch_axes,
+    styled,
+)  # fmt: skip
 
 THIN, THICK = 0.5, 3.6
 """Line widths in points for probability 0 and 1."""
@@ -38,7 +51,8 @@ def draw_trellis(
 ) -> Figure:
     """The trellis of a space: every legal arrow, its width and colour by its probability beta, and a genotype over it.
 
-    The genotype is drawn with its arrows, upsampler names, skip connections as arcs, and decoder.
+    The genotype is drawn with its arrows, upsampler names, skip connections as arcs, and decoder. Arrows that its
+    search has not decided (`analysis.evidence`) are thin, and broken on its path.
     Raises: ConfigError: a genotype with an arrow that the space does not have.
     """
     trellis = space.trellis
@@ -64,6 +78,7 @@ def draw_path(genotype: Genotype) -> Figure:
 
 def _draw(trellis: Trellis, beta: np.ndarray | None, genotype: Genotype | None, title: str | None) -> Figure:
     extended = None if genotype is None or is_plain(genotype) else genotype
+    ties = frozenset[str]() if genotype is None else undecided_in(genotype).get("beta", frozenset())
     sheet = _sheet(trellis, extended)
     arrows = [(arrow.source, arrow.target) for arrow in trellis.arrows]
     if beta is None:
@@ -71,7 +86,9 @@ def _draw(trellis: Trellis, beta: np.ndarray | None, genotype: Genotype | None, 
     else:
         values = _probabilities(beta, trellis.arrows)
         order = np.argsort(values, kind="stable")  # likely arrows over unlikely ones
-        widths, colours = arrow_width(values[order]), list(COLOURS(values[order]))
+        tied = np.array([_is_tie(trellis.arrows[number], trellis, ties) for number in order])
+        widths = np.where(tied, np.minimum(TIE_WIDTH, arrow_width(values[order])), arrow_width(values[order]))
+        colours = list(COLOURS(values[order]))
         sheet.arrows([arrows[number] for number in order], widths, colours, "arrows", 2)
         # the range is fixed, so figures of several epochs compare
         bar = ScalarMappable(Normalize(0, 1), COLOURS)
@@ -79,16 +96,33 @@ def _draw(trellis: Trellis, beta: np.ndarray | None, genotype: Genotype | None, 
     sheet.nodes(trellis.nodes, "white", INK if genotype is None else MUTED, "nodes", 5)
     if genotype is not None:
         sheet.nodes(sorted({arrow.target for arrow in genotype.arrows}), VERMILION, VERMILION, "path-nodes", 6)
-        width = MAIN_WIDTH if beta is None else arrow_width(_probabilities(beta, genotype.arrows)) + PATH_EXTRA
-        path = [(arrow.source, arrow.target) for arrow in genotype.arrows]
-        sheet.arrows(path, width, VERMILION, "path", 4, cased=True)
+        has_ties = _draw_decoded(sheet, trellis, beta, genotype, ties)
         kinds = [] if extended is None else _draw_extensions(sheet, extended)
         names = {how: f"skip, {how}" for how in ("add", "concat") if how in kinds}
-        sheet.legend("decoded path" if genotype.is_path else "arrows that stay", names)
+        sheet.legend("decoded path" if genotype.is_path else "arrows that stay", names, has_ties)
     sheet.nodes([STEM_NODE], INK, INK, "stem", 7, "s", 0.95)
     if title:
         sheet.axes.set_title(title, pad=8 if genotype is None else 20)
     return sheet.figure
+
+
+def _is_tie(arrow: Arrow, trellis: Trellis, ties: frozenset[str]) -> bool:
+    """Whether an arrow is a choice that is not decided, or one of the node that it leaves."""
+    return not ties.isdisjoint((arrow_name(arrow, trellis.strides), node_name(arrow.source, trellis.strides)))
+
+
+def _draw_decoded(
+    sheet: Sheet, trellis: Trellis, beta: np.ndarray | None, genotype: Genotype, ties: frozenset[str]
+) -> bool:
+    """The arrows of a genotype, thin and broken where the search has not decided; returns whether any is so."""
+    decided = [arrow for arrow in genotype.arrows if not _is_tie(arrow, trellis, ties)]
+    tied = [arrow for arrow in genotype.arrows if _is_tie(arrow, trellis, ties)]
+    if decided:
+        width = MAIN_WIDTH if beta is None else arrow_width(_probabilities(beta, decided)) + PATH_EXTRA
+        sheet.arrows([arrow[:2] for arrow in decided], width, VERMILION, "path", 4, cased=True)
+    if tied:
+        sheet.arrows([arrow[:2] for arrow in tied], TIE_WIDTH, VERMILION, "path-ties", 4, TIE_STYLE, cased=True)
+    return bool(tied)
 
 
 def _sheet(trellis: Trellis, genotype: Genotype | None) -> Sheet:

@@ -240,6 +240,7 @@ def test_a_run_leaves_every_file(searched: Path) -> None:
     assert names - boards == {
         "config.yaml", "environment.yaml", "split.yaml", "metrics.jsonl", "checkpoints/last.pt", "checkpoints/best.pt",
         "arch/epoch_0000.npz", "arch/epoch_0001.npz", "arch/epoch_0002.npz", "lock",
+        "arch/gradients.bin",
         "checkpoints/last.1.pt", "checkpoints/last.2.pt", "checkpoints/epoch.pt",
     }  # fmt: skip
     environment = yaml.safe_load((searched / "environment.yaml").read_text())
