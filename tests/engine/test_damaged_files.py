@@ -180,7 +180,8 @@ def test_metrics_are_on_the_disk_before_the_checkpoint_that_counts_them(tmp_path
     assert len(saves) == 4, "after each of the 4 steps"
     for number in saves:
         assert events[number - 3 : number + 2] == [
-            "flush gradients.bin", "flush metrics.jsonl", "flush .last.pt.P.tmp", "rename to last.pt", "flush checkpoints",
+            "flush gradients.bin", "flush metrics.jsonl",
+            "flush .last.pt.P.tmp", "rename to last.pt", "flush checkpoints",
         ]  # fmt: skip
 
 
