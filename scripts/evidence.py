@@ -32,7 +32,7 @@ from autoseg.analysis.gradient_file import NAME, GradientFile
 from autoseg.api.decode import arch_of, evidence_of
 from autoseg.config.base import parse_assignments
 from autoseg.engine.run_directory import Run
-from autoseg.errors import AutosegError, RunError
+from autoseg.errors import AutosegError, Interrupted, RunError
 from autoseg.files import write_text
 from autoseg.space.snapshot import ArchProbs
 from autoseg.viz import style
@@ -196,6 +196,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AutosegError as reason:
         print(f"error: {reason}", file=sys.stderr)
         return 2
+    except Interrupted as reason:
+        print(reason, file=sys.stderr)
+        return 130
     return 0
 
 

@@ -24,14 +24,16 @@ import numpy as np
 from PIL import Image
 
 import autoseg
+from autoseg.analysis.gradient_file import NAME, GradientFile
 from autoseg.config.data import ResolvedDataConfig
 from autoseg.data.annotations.masks import annotations_in
 from autoseg.data.dataset import open_dataset
 from autoseg.data.loading.cache import fingerprint
 from autoseg.data.loading.packed import TABLE, Layout, MappedSamples, SamplesError
 from autoseg.engine.checkpoint import load_checkpoint
-from autoseg.engine.config import RetrainConfig
-from autoseg.errors import CheckpointError
+from autoseg.engine.config import RetrainConfig, SearchConfig
+from autoseg.engine.run_directory import Run
+from autoseg.errors import CheckpointError, RunError
 from autoseg.files import cache_folder, read_sealed_json
 from autoseg.space.snapshot import ArchProbs
 
@@ -116,8 +118,17 @@ def make_targets(folder: Path) -> list[Target]:
         Target("last.pt", [last], refuses(partial(load_checkpoint, last, "retrain", plain), CheckpointError)),
         Target("best.pt", [best], refuses(partial(load_checkpoint, best, "retrain", plain), CheckpointError)),
         Target("arch/epoch_0000.npz", [arch], refuses(partial(ArchProbs.load, arch, space), CheckpointError)),
+        Target("arch/gradients.bin", [arch.with_name(NAME)], refuses(partial(read_gradients, searched), RunError)),
         *cache_targets(retrained.config(RetrainConfig).data, folder / "data"),
     ]
+
+
+def read_gradients(run: Run) -> None:
+    """Read the recorded gradients of a search of one step."""
+    config = run.config(SearchConfig)
+    file = GradientFile(run.path / "arch" / NAME, config.space, config.search.arch_optimizer, 0)
+    file.start()
+    file.read(0, 1)
 
 
 def cache_targets(data: ResolvedDataConfig, root: Path) -> list[Target]:

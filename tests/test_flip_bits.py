@@ -19,7 +19,7 @@ import flip_bits
 def test_every_flip_is_noticed(capsys: pytest.CaptureFixture[str]) -> None:
     assert flip_bits.main(["--flips", "15", "--seed", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(" | ")[2:] for line in lines[2:]] == [["15", "0 |"]] * 7
+    assert [line.split(" | ")[2:] for line in lines[2:]] == [["15", "0 |"]] * 8
 
 
 def test_a_flip_that_is_not_noticed_is_counted(tmp_path: Path) -> None:

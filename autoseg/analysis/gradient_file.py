@@ -146,15 +146,15 @@ class GradientFile:
     @cached_property
     def _first_line(self) -> bytes:
         facts = json.dumps({**self.header, "steps_per_epoch": self.steps_per_epoch}).encode()
-        return MAGIC + f"{zlib.crc32(facts):08x} ".encode() + facts + b"\n"
+        return _sealed(facts)
 
     def _steps_per_epoch(self) -> int:
         """What the file says. Raises: RunError: it is damaged, or of another run."""
         try:
             with self.path.open("rb") as file:
                 line = file.readline(LONGEST_HEADER)
-            crc, facts = line.removeprefix(MAGIC).split(b" ", 1)
-            if not line.startswith(MAGIC) or int(crc, 16) != zlib.crc32(facts.rstrip(b"\n")):
+            facts = line[len(_sealed(b"")) - 1 :]
+            if line != _sealed(facts[:-1]):
                 raise ValueError
             said = parse_json(facts.decode())
             if said["version"] > VERSION:
@@ -181,6 +181,11 @@ class GradientFile:
     def of_other_run(self, what: str) -> RunError:
         """The error of a file that is another run's."""
         return RunError(f"{self.path} cannot be used: {what}; {WITHOUT}", code="gradients-of-other-run")
+
+
+def _sealed(facts: bytes) -> bytes:
+    """The first line of a file, with its checksum."""
+    return MAGIC + f"{zlib.crc32(facts):08x} ".encode() + facts + b"\n"
 
 
 def _checksums(records: np.ndarray) -> np.ndarray:

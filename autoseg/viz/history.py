@@ -30,6 +30,19 @@ class Curve(NamedTuple):
     key: str
 
 
+TABLES = {
+    "alpha": style.PURPLE, "beta": style.BLUE, "edge": style.GREEN, "gamma": style.ORANGE, "skip": style.VERMILION,
+}  # fmt: skip
+"""The tables of logits, and their colours."""
+
+
+def _of_tables(kind: str, figure: str) -> tuple[Curve, ...]:
+    """The curves of a figure that each table has."""
+    names = {"edge": "edges", "skip": "skips"}
+    return tuple(Curve(names.get(name, name), colour, kind, f"{name}_{figure}") for name, colour in TABLES.items())
+
+
+RATIO, DECIDED, ENTROPY = "distance / noise", "decided choices", "normalised entropy"
 PANELS = {
     "loss": (
         Curve("weights", style.BLUE, "train", "loss"),
@@ -40,29 +53,10 @@ PANELS = {
         Curve("mIoU", style.BLUE, "val", "miou"),
         Curve("pixel accuracy", style.MUTED, "val", "pixel_accuracy"),
     ),
-    "distance / noise": (
-        Curve("alpha", style.PURPLE, "evidence", "alpha_ratio"),
-        Curve("beta", style.BLUE, "evidence", "beta_ratio"),
-        Curve("edges", style.GREEN, "evidence", "edge_ratio"),
-        Curve("gamma", style.ORANGE, "evidence", "gamma_ratio"),
-        Curve("skips", style.VERMILION, "evidence", "skip_ratio"),
-    ),
-    "decided choices": (
-        Curve("alpha", style.PURPLE, "evidence", "alpha_decided"),
-        Curve("beta", style.BLUE, "evidence", "beta_decided"),
-        Curve("edges", style.GREEN, "evidence", "edge_decided"),
-        Curve("gamma", style.ORANGE, "evidence", "gamma_decided"),
-        Curve("skips", style.VERMILION, "evidence", "skip_decided"),
-    ),
-    "normalised entropy": (
-        Curve("alpha", style.PURPLE, None, "alpha_entropy"),
-        Curve("beta", style.BLUE, None, "beta_entropy"),
-        Curve("edges", style.GREEN, None, "edge_entropy"),
-        Curve("gamma", style.ORANGE, None, "gamma_entropy"),
-        Curve("skips", style.VERMILION, None, "skip_entropy"),
-    ),
+    RATIO: _of_tables("evidence", "ratio"),
+    DECIDED: _of_tables("evidence", "decided"),
+    ENTROPY: _of_tables("val", "entropy"),
 }
-RATIO, DECIDED, ENTROPY = "distance / noise", "decided choices", "normalised entropy"
 COUNTED = (RATIO, DECIDED)
 """Panels with figures above 1."""
 NOISY = ("train", "arch")

@@ -179,8 +179,9 @@ def test_metrics_are_on_the_disk_before_the_checkpoint_that_counts_them(tmp_path
     saves = [number for number, event in enumerate(events) if event == "rename to last.pt"]
     assert len(saves) == 4, "after each of the 4 steps"
     for number in saves:
-        assert events[number - 2 : number + 2] == [
-            "flush metrics.jsonl", "flush .last.pt.P.tmp", "rename to last.pt", "flush checkpoints",
+        assert events[number - 3 : number + 2] == [
+            "flush gradients.bin", "flush metrics.jsonl",
+            "flush .last.pt.P.tmp", "rename to last.pt", "flush checkpoints",
         ]  # fmt: skip
 
 

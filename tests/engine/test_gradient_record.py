@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -338,6 +340,18 @@ def test_a_file_that_is_removed_while_a_run_writes_is_not_begun_again(searched: 
 
 
 # --- what a user sees -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_evidence_needs_no_torch(searched: Path, tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from autoseg.cli.main import run\n"
+        f"sys.exit(run(['decode', {str(searched)!r}, '--out', {str(tmp_path / 'a.yaml')!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "evidence: alpha moved" in done.stdout
 
 
 def test_decode_and_show_say_it(searched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
