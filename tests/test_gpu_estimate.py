@@ -23,6 +23,8 @@ from gpu_estimate import VARIANTS, Card, both, expected_share, figures
 
 from autoseg.analysis.memory_tracker import LiveStorages
 from autoseg.engine.config import SearchConfig
+from autoseg.engine.optim import StepGuard
+from autoseg.engine.search import HALVES
 from autoseg.ops.devices import acting_as
 from autoseg.planning.memory import CPU, STEPS, followed, make_state, random_batch, stand_in_task, take_step
 from autoseg.supernet.fast.kernels import KernelChoice
@@ -142,6 +144,7 @@ def test_what_settings_of_the_kernels_change() -> None:
 def test_without_data_and_with_data_the_same_kernels_are_counted() -> None:
     config = config_of(SPACE)
     task = stand_in_task(config, CPU)
+    task.scalers |= {half: StepGuard(CPU, scales=False, enabled=False) for half in HALVES}
     device = torch.device("cuda")
     with followed(task, device) as (copy, live):
         for optimizer in (copy.optimizer, copy.arch_optimizer):

@@ -717,7 +717,7 @@ def test_camvid_in_miniature(tmp_path: Path) -> None:
     assert phases["evaluate"]["scores"]["images"] == 4
     assert phases["evaluate"]["epochs_trained"] == phases["evaluate"]["epochs_planned"] == 2
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    for name, kinds in (("search", {"train", "arch", "val"}), ("retrain", {"train", "val"})):
+    for name, kinds in (("search", {"train", "arch", "val", "evidence"}), ("retrain", {"train", "val"})):
         assert {row["kind"] for row in rows if row["run"] == name} == kinds
     assert "| pedestrian |" in done.stdout
     assert "on a card: 300 s = 35% search + 55% retraining + 10% rest" in done.stdout

@@ -17,6 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from autoseg.analysis.memory_tracker import LiveStorages
 from autoseg.engine.config import SearchConfig
+from autoseg.engine.optim import StepGuard
+from autoseg.engine.search import HALVES
 from autoseg.planning.memory import (
     CPU,
     STEPS,
@@ -196,6 +198,7 @@ def count_steps(config: SearchConfig, kernels: KernelChoice | None = None) -> di
     device = torch.device("cuda")
     with torch.random.fork_rng([]):
         task = stand_in_task(config, CPU)
+    task.scalers |= {half: StepGuard(CPU, scales=False, enabled=False) for half in HALVES}  # there are no data to check
     task.supernet.use_kernels(kernels._replace(depthwise="convolution"))
     with followed(task, device) as (copy, live):
         follow_streams(copy.supernet, live)

@@ -307,7 +307,9 @@ def test_files_that_are_no_space(content: bytes, code: str, named: str, tmp_path
 def test_names_and_folders_that_are_no_space(tmp_path: Path) -> None:
     with raises_code(SearchSpaceError, "unknown-space", "'auto_deplab'", "did you mean 'auto_deeplab'?"):
         SearchSpace.load("auto_deplab")
-    for wrong in (tmp_path, tmp_path / "none.yaml", "", "a\nb"):
+    with raises_code(SearchSpaceError, "path-invalid", "it is empty"):
+        SearchSpace.load("")
+    for wrong in (tmp_path, tmp_path / "none.yaml", "a\nb"):
         with raises_code(SearchSpaceError, "unknown-space", repr(str(wrong)), "auto_deeplab", "path of a YAML file"):
             SearchSpace.load(wrong)
 
