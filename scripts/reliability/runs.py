@@ -83,6 +83,9 @@ def differences(one: Path, other: Path) -> list[str]:
     if (one / "metrics.jsonl").read_bytes() != (other / "metrics.jsonl").read_bytes():
         rows = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (one, other)]
         found.append(f"metrics.jsonl: {len(rows[0])} and {len(rows[1])} rows")
+    records = [run / "arch" / "gradients.bin" for run in (one, other)]
+    if records[0].exists() and (not records[1].exists() or len({file.read_bytes() for file in records}) > 1):
+        found.append("gradients.bin")
     names = [sorted(path.name for path in (run / "arch").glob("*.npz")) for run in (one, other)]
     if names[0] != names[1]:
         return [*found, f"arch: {names[0]} and {names[1]}"]
