@@ -180,6 +180,15 @@ def assert_same_run(one: Path, other: Path) -> None:
             assert all(np.array_equal(first[key], second[key]) for key in first)
 
 
+def difference(one: Path, other: Path) -> str:
+    """What `assert_same_run` finds, for scripts; empty if the two runs are equal."""
+    try:
+        assert_same_run(one, other)
+    except (AssertionError, OSError) as found:
+        return str(found) or "other"
+    return ""
+
+
 def assert_same_state(first: Any, second: Any) -> None:
     old, new = dict(flat(first)), dict(flat(second))
     assert old.keys() == new.keys()

@@ -1,6 +1,6 @@
 """Watch the memory and the open files of a search of many steps of a tiny supernet.
 
-Usage: python scripts/reliability/long_run.py [--steps 10000]
+Usage: python scripts/long_run.py [--steps 10000]
 
 Prints memory (resident, MB) and open files at twenty moments. The exit status is 1 if the last quarter has more of
 either than the second quarter, beyond 2% of memory.
@@ -11,13 +11,16 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import sys
 import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from runs import write_settings
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+
+from helpers.tiny_runs import SEARCH, write_config
 
 from autoseg.api.search import search
 from autoseg.engine.search import SearchTask
@@ -56,7 +59,7 @@ def main() -> None:
     SearchTask.step = step  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as place:
         changes = {"epochs": options.steps // 4, "arch_start_epoch": 1, "validate_every": 125, "log_every": 10}
-        config = write_settings(Path(place) / "settings.yaml", "search", {**changes, "checkpoint_seconds": 60})
+        config = write_config(Path(place) / "c.yaml", SEARCH, {"search": {**changes, "checkpoint_seconds": 60}})
         search(config=config, out=Path(place) / "run", show_progress=False)
     quarter = len(watch.seen) // 4
     grown = []

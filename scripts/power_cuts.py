@@ -1,6 +1,6 @@
 """Cut the power at every write of a run, in every order that a disk may have, and go on from what is left.
 
-Usage: python scripts/reliability/power_cuts.py [--kind search|retrain] [--most 400]
+Usage: python scripts/power_cuts.py [--kind search|retrain] [--most 400]
 
 A disk keeps what was flushed (fsync). Of anything later it may keep all, nothing, names without contents or contents
 without names. Each such state of the run directory is built, the run is resumed in it, and its end is compared with
@@ -21,7 +21,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from runs import differences, write_settings
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+
+from helpers.tiny_runs import SETTINGS, difference, write_config
 
 from autoseg.cli.main import run as command
 
@@ -128,7 +130,7 @@ def main() -> None:
     kind, failed = options.kind, 0
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place).resolve()
-        config = write_settings(folder / "settings.yaml", kind, {"epochs": 2})
+        config = write_config(folder / "settings.yaml", SETTINGS[kind], {kind: {"epochs": 2}})
         disk = Disk(folder / "whole")
         with watched(disk):
             _call(kind, "--config", str(config), "--out", str(folder / "whole"))
@@ -141,10 +143,10 @@ def main() -> None:
                 (out / name).parent.mkdir(parents=True, exist_ok=True)
                 (out / name).write_bytes(content)
             status, said = _call(kind, "--config", str(config), "--out", str(out), "--resume")
-            found = differences(folder / "whole", out) if status == 0 else [f"status {status}: {said}"]
+            found = difference(folder / "whole", out) if status == 0 else f"status {status}: {said}"
             failed += bool(found)
             if found:
-                print(f"state {number}, {event}: {found[:3]}", flush=True)
+                print(f"state {number}, {event}: {found[:200]}", flush=True)
         counts = f"{len(states) - failed} of {len(states)} states ({len(disk.states)} in all)"
         print(f"{kind}: {counts} end equal to the whole run")
     raise SystemExit(failed > 0)

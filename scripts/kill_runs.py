@@ -1,6 +1,6 @@
 """Kill a search and a retraining at random moments, go on with each, and compare its end with that of a whole run.
 
-Usage: python scripts/reliability/kill_runs.py [--times 20] [--seed 0]
+Usage: python scripts/kill_runs.py [--times 20] [--seed 0]
 
 Prints a line for each kill: when, how many checkpoints there were, and what differs. The exit status is 1 if any does.
 """
@@ -10,11 +10,14 @@ from __future__ import annotations
 import argparse
 import random
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
-from runs import differences, finish, start, write_settings
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+
+from helpers.tiny_runs import SETTINGS, difference, start, write_config
 
 
 def main() -> None:
@@ -27,7 +30,7 @@ def main() -> None:
         for kind in ("search", "retrain"):
             folder = Path(place) / kind
             folder.mkdir()
-            config = write_settings(folder / "settings.yaml", kind, {"epochs": 6})
+            config = write_config(folder / "settings.yaml", SETTINGS[kind], {kind: {"epochs": 6}})
             process = start(kind, "--config", config, "--out", folder / "whole")
             seconds = _seconds_of_run(process, folder / "whole")
             for number in range(options.times):
@@ -62,8 +65,9 @@ def _kill(kind: str, config: Path, folder: Path, number: int, seconds: float) ->
     process.communicate()
     there = sorted(path.name for path in out.rglob("*") if path.is_file()) if out.is_dir() else []
     begun = "config.yaml" in there
-    finish(kind, "--config", config, "--out", out, "--resume")
-    found = differences(folder / "whole", out)
+    resumed = start(kind, "--config", config, "--out", out, "--resume")
+    _, err = resumed.communicate()
+    found = err.strip() if resumed.returncode else difference(folder / "whole", out)
     state = f"{sum(name.endswith('.pt') for name in there)} checkpoints" if begun else "before the run"
     what = "after its end" if ended else f"{state}, {sum(name.endswith('.tmp') for name in there)} unfinished files"
     print(f"{kind} {number}: killed after {seconds:.2f} s, {what}: {found or 'equal'}", flush=True)
