@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import random
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,6 +23,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+
+from helpers.tiny_runs import SPACE
 
 import autoseg
 from autoseg.analysis.gradient_file import NAME, GradientFile
@@ -37,14 +42,6 @@ from autoseg.errors import CheckpointError, RunError
 from autoseg.files import cache_folder, read_sealed_json
 from autoseg.space.snapshot import ArchProbs
 
-SPACE: dict[str, Any] = {
-    "name": "mini",
-    "cell": {"blocks": 1, "operations": ["skip_connect", "sep_conv_3x3"]},
-    "network": {"layers": 2, "strides": [4, 8], "filter_multiplier": 2},
-    "stem": {"channels": [4, 4], "strides": [2, 2]},
-    "head": {"aspp_rate": 8},
-    "decoder": {"filters": 8, "aspp_rates": [8], "low_level_filters": 4},
-}
 SHORT: dict[str, Any] = {"epochs": 1, "batch_size": 2, "crop": [32, 32], "max_steps_per_epoch": 1, "store": "disk"}
 IMAGES = 8
 
