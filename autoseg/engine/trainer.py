@@ -168,15 +168,16 @@ class Trainer:
         """Validate and save. Raises: DivergedError: something is not finite. StopNow: a signal, while it validates."""
         task, schedule = self.task, self.task.schedule
         state, is_best = self._good_state(), False  # before anything is made of it
+        miou: float | None = None
         if self.epoch + 1 == schedule.epochs or (self.epoch + 1) % schedule.validate_every == 0:
             with stop.ends_at_once():
                 figures = task.validate(self.run_directory, self.epoch)
             val = self._log(figures)["val"]
             is_best = self.best_miou is None or val["miou"] > self.best_miou
             self.best_miou = val["miou"] if is_best else self.best_miou
-            progress.update(self.done, miou=val["miou"])
+            miou = val["miou"]
         evidence = self._log(task.end_epoch(self.run_directory, self.epoch)).get("evidence", {})
-        progress.update(self.done, decided=_decided(evidence))
+        progress.update(self.done, miou=miou, decided=_decided(evidence))
         self.epoch, self.step_in_epoch = self.epoch + 1, 0
         if is_best:
             self._save(BEST, state)
