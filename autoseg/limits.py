@@ -60,7 +60,7 @@ NAMES = 64
 LAYERS = 256
 ARROWS = 16_384
 BLOCKS, EDGES = 64, 64
-"""Blocks of a genotype's cell, and edges of a block."""
+"""Blocks of a genotype's cell or of a stage, and edges of a block."""
 STEM = 64
 RATES = 64
 OPERATIONS = 2_000

@@ -50,6 +50,28 @@ class Operation:
 
 
 @dataclass(frozen=True)
+class Block:
+    """A block of a stage: (N, Cin, H, W) -> (N, C, ceil(H / stride), ceil(W / stride)).
+
+    The first block of a stage brings its input to the stage's channels and, on a down move, to half the size. The
+    others keep both.
+
+    Args:
+        name: What spaces and genotypes call it, such as `residual`.
+        label: What pictures call it.
+        multiply_adds: Called with (in_channels, channels, stride); returns products of convolutions for one output
+            pixel.
+        build: Called with (in_channels, channels, stride, norm); norm(channels) makes a normalisation layer. Returns a
+            torch module, which must not change its input. The input is the output of another block or not negative.
+    """
+
+    name: str
+    label: str
+    multiply_adds: Callable[[int, int, int], float]
+    build: Callable[[int, int, int, Callable[[int], Any]], Any]
+
+
+@dataclass(frozen=True)
 class Upsampler:
     """An upsampler by two: (N, Cin, h, w) -> (N, Cout, 2h, 2w), or one less in height or width.
 
@@ -154,7 +176,7 @@ class Decoder:
     has_filters: bool = True
 
 
-R = TypeVar("R", Operation, Upsampler, Loss, Network, Decoder)
+R = TypeVar("R", Operation, Block, Upsampler, Loss, Network, Decoder)
 
 
 class Registry(Mapping[str, R]):
@@ -211,9 +233,9 @@ class Registry(Mapping[str, R]):
         """Name -> plugin, for each name that a plugin registered."""
         return {name: self._plugins[name] for name in names if name in self._plugins}
 
-    def unknown(self, name: str, hide: Collection[str] = ()) -> str:
-        """The message about an unknown name, with the nearest known one. hide: names that are not suggested."""
-        return f"unknown {self.kind} '{name}' ({hint(name, [each for each in self if each not in hide])})"
+    def unknown(self, name: str, hide: Collection[str] = (), more: Collection[str] = ()) -> str:
+        """The message about an unknown name, with the nearest known one. hide, more: names not or also suggested."""
+        return f"unknown {self.kind} '{name}' ({hint(name, [each for each in (*self, *more) if each not in hide])})"
 
     def _load(self) -> None:
         if not self._loaded:
@@ -234,6 +256,9 @@ class Registry(Mapping[str, R]):
 
 
 OPERATIONS: Registry[Operation] = Registry("operation", "autoseg.ops.operations")
+BLOCKS: Registry[Block] = Registry("block", "autoseg.ops.blocks")
+CELL = "cell"
+"""What a stage calls a genotype's cell, beside the names of blocks."""
 UPSAMPLERS: Registry[Upsampler] = Registry("upsampler", "autoseg.ops.upsamplers")
 """Every upsampler; `autoseg.space.resolution.find_upsampler` also knows those with a kernel size."""
 DECODERS: Registry[Decoder] = Registry("decoder", "autoseg.ops.decoders")
@@ -242,7 +267,7 @@ NETWORKS: Registry[Network] = Registry("network", "autoseg.zoo.networks")
 """Every fixed network by its full name."""
 
 REGISTRIES: Mapping[type, Registry[Any]] = {
-    Operation: OPERATIONS, Upsampler: UPSAMPLERS, Decoder: DECODERS, Loss: LOSSES, Network: NETWORKS
+    Operation: OPERATIONS, Block: BLOCKS, Upsampler: UPSAMPLERS, Decoder: DECODERS, Loss: LOSSES, Network: NETWORKS
 }  # fmt: skip
 
 _plugin: list[str] = []
@@ -253,7 +278,7 @@ def register(record: R) -> R:
     """Make a record known to spaces, genotypes and config files.
 
     Args:
-        record: An Operation, Upsampler, Decoder, Loss or Network.
+        record: An Operation, Block, Upsampler, Decoder, Loss or Network.
 
     Returns:
         The record.

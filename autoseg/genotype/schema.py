@@ -16,7 +16,7 @@ from autoseg import limits
 from autoseg.config.base import Settings, Whole
 from autoseg.errors import GenotypeError
 from autoseg.files import read_yaml, shell_quoted, to_yaml, user_path, write_text
-from autoseg.registry import DECODERS, OPERATIONS
+from autoseg.registry import BLOCKS, CELL, DECODERS, OPERATIONS
 from autoseg.space.cell import state_index
 from autoseg.space.groups import BatchNormSpec, DecoderSpec, Positive, StemSpec
 from autoseg.space.resolution import Skip, parse_upsampler
@@ -59,6 +59,27 @@ def _known(upsamplers: tuple[str, ...]) -> tuple[str, ...]:
 
 KnownUpsamplers = Annotated[tuple[str, ...], Field(max_length=limits.ARROWS), AfterValidator(_known)]
 """Names of upsamplers, which may repeat."""
+
+
+class StageSpec(Settings):
+    """The stage at every node of one level, in place of a cell that all levels share."""
+
+    stride: Positive
+    """The level, by its output stride."""
+    block: str
+    """A block of the registry (`autoseg.ops.blocks`), or `cell`: the genotype's cell."""
+    depth: Annotated[Whole, Field(ge=1, le=limits.BLOCKS)] = 1
+    """Blocks in a row."""
+    filters: Positive
+    """Channels of a block; a cell has as many in each of its blocks."""
+
+    @model_validator(mode="after")
+    def _block_is_known(self) -> StageSpec:
+        if self.block not in (*BLOCKS, CELL):
+            raise ValueError(BLOCKS.unknown(self.block, more=(CELL,)))
+        if self.block == CELL and self.depth != 1:
+            raise ValueError(f"a stage of the cell has depth 1, not {self.depth}")
+        return self
 
 
 class PathSpec(Settings):
@@ -110,11 +131,15 @@ class Genotype(ArchitectureFile):
     error = GenotypeError
     version: Whole = GENOTYPE_VERSION
     name: Annotated[str, Field(min_length=1)]
-    cell: Annotated[Cell, Field(min_length=1)]
-    """Edges of each block; a block is the sum of its edges, the cell concatenates its blocks."""
+    cell: Cell = ()
+    """Edges of each block; a block is the sum of its edges, the cell concatenates its blocks. Empty if no node has it.
+    """
     up_cell: Annotated[Cell, Field(min_length=1)] | None = None
     """The cell of the up path if it has its own; only in an hourglass."""
     network: PathSpec
+    stages: Annotated[tuple[StageSpec, ...], Field(max_length=limits.STEM)] = ()
+    """The stage of each level, from fine to coarse. Default: the cell at every node, with F channels at the stem's
+    stride and twice as many at each further one."""
     stem: StemSpec = StemSpec()
     decoder: GenotypeDecoderSpec = GenotypeDecoderSpec()
     batch_norm: BatchNormSpec = BatchNormSpec()
@@ -138,6 +163,7 @@ class Genotype(ArchitectureFile):
     def _whole_is_limited(self) -> Genotype:
         nodes = len(self.network.strides) or sum(map(len, self.network.arrows))
         edges = max(sum(map(len, cell)) for cell in (self.cell, self.up_cell or ()))
+        edges = max([edges, *(stage.depth for stage in self.stages)])
         if nodes * edges > limits.OPERATIONS:
             raise ValueError(
                 f"{nodes:,} nodes of {edges:,} edges make {nodes * edges:,} operations, but at most"
@@ -157,6 +183,17 @@ class Genotype(ArchitectureFile):
                 raise ValueError(message)
             if target < strides[0] or target > 32:
                 raise ValueError(f"the path has stride {target} at layer {layer}; it may be {strides[0]} to 32")
+        return self
+
+    @model_validator(mode="after")
+    def _each_level_has_a_stage(self) -> Genotype:
+        if not self.cell and (not self.stages or self.up_cell or CELL in {stage.block for stage in self.stages}):
+            raise ValueError("needs a cell with at least one block; give 'cell', or stages of other blocks")
+        if self.stages:
+            needed = [self.stride(level) for level in range(1 + max(arrow.target.level for arrow in self.arrows))]
+            given = [stage.stride for stage in self.stages]
+            if given != needed:
+                raise ValueError(f"stages are of the strides {given}, but the network has {needed}; give one for each")
         return self
 
     @model_validator(mode="after")
@@ -226,9 +263,13 @@ class Genotype(ArchitectureFile):
         data = without_defaults(super().to_dict(), self)
         edges = (edge for cell in (self.cell, self.up_cell or ()) for block in cell for edge in block)
         upsamplers = (*self.network.upsamplers, *self.decoder.upsamplers)
-        write_plugins(data, (edge.operation for edge in edges), upsamplers, self.decoder.name)
+        blocks = [stage.block for stage in self.stages]
+        write_plugins(data, (edge.operation for edge in edges), upsamplers, self.decoder.name, blocks)
         if self.up_cell is None:
             del data["up_cell"]
+        for key in ("cell", "stages"):
+            if not data[key]:
+                del data[key]
         if not self.network.strides:
             del data["network"]["strides"]
         return data
@@ -240,8 +281,7 @@ class Genotype(ArchitectureFile):
         """Every arrow, by layer, then by level."""
         if self.network.arrows:
             return parse_arrows(self.network.arrows, self.stem.stride)
-        nodes = [STEM_NODE, *(Node(layer, level) for layer, level in enumerate(self.levels, start=1))]
-        return tuple(Arrow(source, target, Move(target.level - source.level + 1)) for source, target in pairwise(nodes))
+        return path_arrows(self.network.strides, self.stem.stride)
 
     @property
     def layers(self) -> int:
@@ -272,8 +312,13 @@ class Genotype(ArchitectureFile):
         return self.stem.stride << level
 
     def filters(self, level: int) -> int:
-        """Filters of a block at a level: F at the stem's stride, doubled at each further one."""
-        return filters_at(level, self.network.filter_multiplier)
+        """Filters of a block at a level: its stage's, or F at the stem's stride, doubled at each further one."""
+        return self.stages[level].filters if self.stages else filters_at(level, self.network.filter_multiplier)
+
+    def stage(self, level: int) -> StageSpec | None:
+        """The stage of the nodes at a level; None if they hold a cell."""
+        stage = self.stages[level] if self.stages else None
+        return None if stage is None or stage.block == CELL else stage
 
     def cell_at(self, layer: int) -> Cell:
         """The cell of layer 1..L."""
@@ -333,6 +378,13 @@ class Genotype(ArchitectureFile):
         data = self.to_dict()
         text = json.dumps(data, indent=2, ensure_ascii=False) + "\n" if format == "json" else to_yaml(data)
         write_text(user_path(path, GenotypeError), text)
+
+
+def path_arrows(strides: Sequence[int], stem_stride: int) -> tuple[Arrow, ...]:
+    """The arrows of a path by its strides."""
+    levels = [(stride // stem_stride).bit_length() - 1 for stride in strides]
+    nodes = [STEM_NODE, *(Node(layer, level) for layer, level in enumerate(levels, start=1))]
+    return tuple(Arrow(source, target, Move(target.level - source.level + 1)) for source, target in pairwise(nodes))
 
 
 # --- arrows of a network of several paths as text: `4->8` is that from stride 4 to stride 8 ---------------------------

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from autoseg.genotype.schema import Edge
-from autoseg.ops.layers import Norm, ReluConvNorm
+from autoseg.ops.layers import DropPath, Norm, ReluConvNorm
 from autoseg.ops.resize import Size, resize
 from autoseg.registry import OPERATIONS
 
 
-class Cell(nn.Module):
+class Cell(DropPath):
     """One node of a network: H(l-1) of each arrow into it, H(l-2) -> (N, blocks * channels, H, W).
 
     The preprocessed inputs are summed before the cell; H(l-2) is resized to their size. With `stride` 2, on a path's
@@ -26,8 +26,6 @@ class Cell(nn.Module):
     ) -> None:  # fmt: skip
         """preprocess: one module an arrow, see `autoseg.network.preprocess`."""
         super().__init__()
-        self.drop_probability = 0.0
-        self._keep: Tensor | None = None  # 1 - drop_probability on the device: a CUDA graph reads it anew
         self.preprocess_prev = preprocess[0] if len(preprocess) == 1 else nn.ModuleList(preprocess)
         reads_prev_prev = any(edge.state == 0 for block in edges for edge in block)
         self.preprocess_prev_prev = ReluConvNorm(prev_prev_channels, channels, norm) if reads_prev_prev else None
@@ -53,23 +51,6 @@ class Cell(nn.Module):
         states = [prev_prev, entering]
         for block, sources in zip(self.blocks, self.states, strict=True):
             read = zip(block, sources, strict=True)  # type: ignore[call-overload]
-            branches = [self._drop_path(operation(states[source])) for operation, source in read]
+            branches = [self.drop_path(operation(states[source])) for operation, source in read]
             states.append(sum(branches[1:], branches[0]))
         return torch.cat(states[2:], 1)
-
-    def _drop_path(self, branch: Tensor) -> Tensor:
-        """Drop the branch for some images of a training batch, and scale up the others (Larsson et al. 2017)."""
-        if not self.training or self._keep is None:
-            return branch
-        kept = torch.rand(branch.shape[0], 1, 1, 1, device=branch.device) < self._keep
-        return branch * kept / self._keep
-
-    def set_drop_probability(self, probability: float) -> None:
-        """From now on, drop each branch with this probability in training."""
-        self.drop_probability = probability
-        if probability == 0:
-            self._keep = None
-            return
-        if self._keep is None:
-            self._keep = torch.empty((), device=next(self.parameters()).device)
-        self._keep.fill_(1 - probability)  # in place, and without waiting for the device

@@ -1,4 +1,4 @@
-"""The network of a genotype: stem, a cell at each node of its path or paths, decoder."""
+"""The network of a genotype: stem, a cell or stage at each node of its path or paths, decoder."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from autoseg.genotype.schema import Genotype
 from autoseg.network.base import SegmentationNetwork, enlarge
 from autoseg.network.cell import Cell
 from autoseg.network.preprocess import build_preprocess
+from autoseg.network.stage import Stage
 from autoseg.ops.check import check_operations
 from autoseg.ops.heads import AuxiliaryHead, Doubling, Stem, number_of_outputs
 from autoseg.ops.layers import Norm, he_initialise
@@ -50,7 +51,7 @@ class Network(SegmentationNetwork):
         self.node_inputs = node_inputs(genotype)
         self.cells = nn.ModuleList()
         for inputs in self.node_inputs:
-            cell = _build_cell(genotype, inputs, widths, norm)
+            cell = _build_node(genotype, inputs, widths, norm)
             self.cells.append(cell)
             widths[inputs.node] = cell.out_channels
 
@@ -111,15 +112,26 @@ def build_searched(
     return Network(genotype, num_classes, auxiliary, in_channels, single_output)
 
 
-def _build_cell(genotype: Genotype, inputs: NodeInputs, widths: dict[Node, int], norm: Norm) -> Cell:
-    """The cell of a node. widths: channels of the nodes before it."""
+def _build_node(genotype: Genotype, inputs: NodeInputs, widths: dict[Node, int], norm: Norm) -> Cell | Stage:
+    """The cell or stage of a node. widths: channels of the nodes before it."""
     joined = 0 if inputs.encoder_node is None else widths[inputs.encoder_node]
-    preprocess = [
-        build_preprocess(genotype, arrow, widths[arrow.source], joined, norm) for arrow in inputs.arrows
-    ]  # fmt: skip
-    stride = 2 if genotype.is_path and inputs.arrows[0].move is Move.DOWN else 1
-    edges, channels = genotype.cell_at(inputs.node.layer), genotype.filters(inputs.node.level)
-    return Cell(edges, channels, preprocess, widths[inputs.prev_prev], stride, norm)
+    stage, channels, move = (
+        genotype.stage(inputs.node.level),
+        genotype.filters(inputs.node.level),
+        inputs.arrows[0].move,
+    )
+
+    def preprocess() -> list[nn.Module]:
+        return [build_preprocess(genotype, arrow, widths[arrow.source], joined, norm) for arrow in inputs.arrows]
+
+    if stage is None:
+        stride = 2 if genotype.is_path and move is Move.DOWN else 1
+        edges, prev_prev = genotype.cell_at(inputs.node.layer), widths[inputs.prev_prev]
+        return Cell(edges, channels, preprocess(), prev_prev, stride, norm)
+    if len(inputs.arrows) > 1 or move is Move.UP:
+        return Stage(stage.block, stage.depth, channels, channels, preprocess(), 1, norm)
+    stride = 2 if move is Move.DOWN else 1
+    return Stage(stage.block, stage.depth, widths[inputs.arrows[0].source], channels, [], stride, norm)
 
 
 def _build_decoder(genotype: Genotype, widths: dict[Node, int], num_classes: int, norm: Norm) -> nn.Module:

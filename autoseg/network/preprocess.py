@@ -21,6 +21,14 @@ from autoseg.space.resolution import Skip
 from autoseg.space.trellis import Arrow, Move
 
 
+class Same(nn.Module):
+    """ReLU alone: an arrow between stages of one level and width."""
+
+    def forward(self, features: Tensor, size: Size | None = None, encoder_feature: Tensor | None = None) -> Tensor:
+        """(N, C, H, W) unchanged in shape."""
+        return F.relu(features)
+
+
 class Preprocess(ReluConvNorm):
     """ReLU, 1x1 convolution, BN; on a plain up move after bilinear resizing (Auto-DeepLab, eq. 6)."""
 
@@ -97,10 +105,12 @@ def build_preprocess(
     genotype: Genotype, arrow: Arrow, in_channels: int, encoder_channels: int, norm: Norm
 ) -> nn.Module:
     """The preprocessing of an arrow; on a path's down move the stride is in the cell's operations (Auto-DeepLab)."""
-    channels = genotype.filters(arrow.target.level)
+    channels, staged = genotype.filters(arrow.target.level), genotype.stage(arrow.target.level) is not None
+    if staged and arrow.move is Move.SAME and in_channels == channels:
+        return Same()
     if arrow.move is Move.UP and not is_plain(genotype, arrow):
         names = genotype.upsampler(arrow), genotype.skip(arrow)
         return UpsamplePreprocess(in_channels, channels, *names, encoder_channels, norm)
-    if arrow.move is Move.DOWN and not genotype.is_path:
+    if arrow.move is Move.DOWN and (staged or not genotype.is_path):
         return FactorizedReduce(in_channels, channels, norm)
     return Preprocess(in_channels, channels, arrow.move is Move.UP, norm)

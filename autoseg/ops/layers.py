@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 from autoseg.ops.resize import level_size, resize
@@ -34,6 +35,32 @@ class ReluConvNorm(Chain):
 
     def __init__(self, in_channels: int, out_channels: int, norm: Norm) -> None:
         super().__init__(relu=nn.ReLU(), conv=pointwise(in_channels, out_channels), norm=norm(out_channels))
+
+
+class DropPath(nn.Module):
+    """Base of modules that drop a branch for some images of a training batch (Larsson et al. 2017)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop_probability = 0.0
+        self._keep: Tensor | None = None  # 1 - drop_probability on the device: a CUDA graph reads it anew
+
+    def drop_path(self, branch: Tensor) -> Tensor:
+        """The branch (N, C, H, W), zero for some images of a training batch, and the others scaled up."""
+        if not self.training or self._keep is None:
+            return branch
+        kept = torch.rand(branch.shape[0], 1, 1, 1, device=branch.device) < self._keep
+        return branch * kept / self._keep
+
+    def set_drop_probability(self, probability: float) -> None:
+        """From now on, drop each branch with this probability in training."""
+        self.drop_probability = probability
+        if probability == 0:
+            self._keep = None
+            return
+        if self._keep is None:
+            self._keep = torch.empty((), device=next(self.parameters()).device)
+        self._keep.fill_(1 - probability)  # in place, and without waiting for the device
 
 
 class Strided(nn.Module):

@@ -14,9 +14,10 @@ from autoseg.config.base import Settings, Whole, parse
 from autoseg.errors import AutosegError, GenotypeError, SearchSpaceError
 from autoseg.files import read_yaml, shell_quoted, user_path
 from autoseg.library import hint, library, names_in
-from autoseg.registry import DECODERS, OPERATIONS, REGISTRIES, UPSAMPLERS
+from autoseg.registry import BLOCKS, DECODERS, OPERATIONS, REGISTRIES, UPSAMPLERS
 from autoseg.space import groups
 from autoseg.space.cell import CellTopology
+from autoseg.space.macro import MacroSpec
 from autoseg.space.resolution import PLAIN_UPSAMPLERS, GammaSite, ResolutionSpec, parse_upsampler
 from autoseg.space.trellis import Arrow, Move, Trellis, filters_at
 
@@ -44,10 +45,13 @@ def refuse_missing_plugins(data: Mapping[str, Any], where: str, error: type[Auto
             )
 
 
-def write_plugins(data: dict[str, Any], operations: Iterable[str], upsamplers: Iterable[str], decoder: str) -> None:
+def write_plugins(
+    data: dict[str, Any], operations: Iterable[str], upsamplers: Iterable[str], decoder: str, blocks: Iterable[str] = ()
+) -> None:
     """Add `plugins`, the plugin of each of these names; no key if all ship with autoseg."""
     bases = [parse_upsampler(name).base for name in upsamplers]
     owners = OPERATIONS.owners(operations) | UPSAMPLERS.owners(bases) | DECODERS.owners([decoder])
+    owners |= BLOCKS.owners(blocks)
     if owners:
         data["plugins"] = owners
 
@@ -113,6 +117,8 @@ class SearchSpace(ArchitectureFile):
     """BatchNorm of the decoded network; the supernet's has no affine parameters and the usual constants."""
     decoding: groups.DecodingSpec = groups.DecodingSpec()
     relaxation: groups.RelaxationSpec = groups.RelaxationSpec()
+    macro: MacroSpec | None = None
+    """What networks choose beside cell, path and upsamplers, in a wide space."""
 
     @property
     def candidates(self) -> int:
@@ -163,7 +169,13 @@ class SearchSpace(ArchitectureFile):
             if getattr(self, group) == plain:
                 del data[group]
         upsamplers = (*self.resolution.upsamplers, *self.decoder.upsamplers)
-        write_plugins(data, self.cell.operations, upsamplers, self.decoder.name)
+        blocks: tuple[str, ...] = ()
+        if self.macro is None:
+            del data["macro"]
+        else:
+            blocks, upsamplers = self.macro.blocks, (*upsamplers, *self.macro.upsamplers)
+            data["macro"] = {key: value for key, value in data["macro"].items() if value not in ([], None)}
+        write_plugins(data, self.cell.operations, upsamplers, self.decoder.name, blocks)
         return without_defaults(data, self)
 
     @cached_property

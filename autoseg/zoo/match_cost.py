@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from autoseg.analysis.flops import count_cost
 from autoseg.errors import ConfigError
 from autoseg.files import read_yaml, short, user_path
+from autoseg.genotype.scale import STEPS, channels_of, neighbours, rounded, with_channels
 from autoseg.genotype.schema import Genotype
 from autoseg.zoo.build import build_network
 from autoseg.zoo.schema import Architecture, FixedNetwork, load_architecture
@@ -23,6 +25,8 @@ TOLERANCE = 0.02
 ENOUGH = 0.002
 """Relative differences from the target: the largest allowed, and one that ends the search for a width."""
 WIDTHS = (1e-3, 8.0)
+ROUNDS = 8
+"""Parts of a genotype that are changed one after the other, at most."""
 SUFFIXES = {"k": 1e3, "M": 1e6, "B": 1e9, "G": 1e9}
 
 
@@ -83,9 +87,48 @@ def match_cost(network: FixedNetwork, target: CostTarget, num_classes: int) -> F
     return network.model_copy(update={"width": width})
 
 
-def _solve(cost: Callable[[float], float], wanted: float) -> tuple[float, float]:
-    """The tried width (four digits) whose cost is nearest to `wanted`, and its cost."""
-    low, high, width = *WIDTHS, 1.0
+def scale_to_cost(genotype: Genotype, target: CostTarget, num_classes: int) -> Genotype:
+    """The genotype with the channels of all of its parts scaled to the target's cost, within 2%.
+
+    One factor for all, and channels rounded to multiples of 8, 4, 2 or 1: the largest that is at most a quarter of the
+    narrowest level. Where this misses, single parts go a step further, each time the one that comes nearest.
+    Raises: ConfigError: no scale comes within 2%.
+    """
+    wanted, proportions = target.count(num_classes), channels_of(genotype)
+
+    @cache
+    def cost(channels: tuple[int, ...]) -> float:
+        return _count(with_channels(genotype, channels), num_classes, target.unit)
+
+    def distance(channels: tuple[int, ...]) -> float:
+        return abs(cost(channels) / wanted - 1)
+
+    def nearest(step: int, start: float = 1.0) -> float:
+        return _solve(lambda factor: cost(rounded(proportions, factor, step)), wanted, start)[0]
+
+    factor = nearest(1)
+    best = rounded(proportions, factor)
+    narrowest = min(stage.filters for stage in with_channels(genotype, best).stages)
+    for step in (step for step in STEPS if step == 1 or 4 * step <= narrowest):
+        channels = rounded(proportions, nearest(step, factor), step)
+        for _ in range(ROUNDS):
+            if distance(channels) <= TOLERANCE:
+                return with_channels(genotype, channels)
+            nearer = min(neighbours(channels, step, up=cost(channels) < wanted), key=distance, default=channels)
+            if distance(nearer) >= distance(channels):
+                break
+            channels = nearer
+        best = min(best, channels, key=distance)
+    raise ConfigError(
+        f"{genotype.name} cannot have the {target.unit.replace('_', '-')} of {target}, {wanted:,.0f}: the nearest that"
+        f" was tried has {cost(best):,.0f}; take another network or another cost",
+        code="cost-unreachable",
+    )
+
+
+def _solve(cost: Callable[[float], float], wanted: float, width: float = 1.0) -> tuple[float, float]:
+    """The tried width (four digits) whose cost is nearest to `wanted`, and its cost. width: the first that is tried."""
+    low, high = WIDTHS
     best = (width, math.inf)
     for _ in range(24):
         found = cost(width)
