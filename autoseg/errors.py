@@ -63,6 +63,10 @@ class CheckpointError(AutosegError):
     """A checkpoint that cannot be read or belongs to another run or architecture."""
 
 
+class TableError(AutosegError):
+    """A table of trained networks that cannot be read, or that lacks what is asked for."""
+
+
 class ExportError(AutosegError):
     """An export that cannot be made."""
 

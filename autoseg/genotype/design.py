@@ -18,6 +18,7 @@ import numpy as np
 from autoseg.errors import SearchSpaceError
 from autoseg.genotype.sample import sample_cell, sample_path, sample_topology
 from autoseg.genotype.schema import (
+    Cell,
     Genotype,
     GenotypeDecoderSpec,
     PathSpec,
@@ -28,7 +29,7 @@ from autoseg.genotype.schema import (
 )
 from autoseg.registry import CELL, DECODERS
 from autoseg.space.groups import DecoderSpec, StemSpec
-from autoseg.space.macro import MacroSpec, NamedNetwork
+from autoseg.space.macro import KnownDesign, MacroSpec, NamedNetwork
 from autoseg.space.resolution import PLAIN_UPSAMPLERS
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import Trellis
@@ -49,7 +50,6 @@ def macro_of(space: SearchSpace) -> MacroSpec:
     return space.macro
 
 
-@lru_cache(maxsize=16)
 def options_of(space: SearchSpace) -> dict[str, Sequence[Any] | None]:
     """The options of each gene; FREE where they are too many. Raises: SearchSpaceError: the space is not wide."""
     macro = macro_of(space)
@@ -72,7 +72,7 @@ def options_of(space: SearchSpace) -> dict[str, Sequence[Any] | None]:
         "upsampler": macro.upsamplers,
     }
     if CELL in macro.blocks:
-        genes["cell"] = [Genotype.load(name).cell for name in macro.cells] or FREE
+        genes["cell"] = [_template(name) for name in macro.cells] or FREE
     return genes
 
 
@@ -118,6 +118,41 @@ def enumerate_genes(space: SearchSpace) -> Iterator[Genes]:
     return (dict(zip(options, combination, strict=True)) for combination in itertools.product(*lists))
 
 
+def known_genes(space: SearchSpace) -> dict[str, Genes]:
+    """The known designs of a wide space by name.
+
+    Raises: SearchSpaceError: a gene of one of them is missing, or no option of the space.
+    """
+    found: dict[str, Genes] = {}
+    for design in macro_of(space).known:
+        genes: dict[str, Any] = {}
+        for gene, options in options_of(space).items():
+            if gene == "network" and options is FREE:
+                genes[gene] = NamedNetwork(name=design.name, strides=design.strides, arrows=design.arrows)
+            elif options is not FREE:
+                genes[gene] = _in_words(space, design, gene, options)
+        if "cell" in options_of(space) and "cell" not in genes:  # a searched one has no name
+            genes["cell"] = ()
+        found[design.name] = genes
+    return found
+
+
+def _in_words(space: SearchSpace, design: KnownDesign, gene: str, options: Sequence[T]) -> T:
+    """The option that a known design names for a gene; the only one needs no name."""
+    word = design.genes.get(gene, design.genes.get(gene.split()[0]))
+    if word is None and len(options) == 1:
+        return options[0]
+    labels = [label_of(option) for option in options]
+    if word is None or label_of(word) not in labels:
+        said = "no" if word is None else f"the unknown {label_of(word)!r} as"
+        raise SearchSpaceError(
+            f"the known design '{design.name}' of space '{space.name}' gives {said} {gene}; give one of"
+            f" {', '.join(labels)}",
+            code="known-design-invalid",
+        )
+    return options[labels.index(label_of(word))]
+
+
 def label_of(value: Any) -> str:
     """A gene's value in a word: a name, or the value itself."""
     if isinstance(value, StemSpec):
@@ -125,7 +160,7 @@ def label_of(value: Any) -> str:
     if isinstance(value, DecoderSpec):
         return f"{value.name} {value.filters}" if DECODERS[value.name].has_filters else value.name
     name = getattr(value, "name", value)
-    return name if isinstance(name, str) else json.dumps(_plain(name))
+    return f"{name:g}" if isinstance(name, int | float) else name if isinstance(name, str) else json.dumps(_plain(name))
 
 
 def key_of(genotype: Genotype) -> str:
@@ -200,6 +235,12 @@ def _drawn(space: SearchSpace, name: str, genes: Genes, rng: np.random.Generator
         return NamedNetwork(name=" ".join(map(str, path)), strides=path)
     arrows = write_arrows(sample_topology(trellis, rng), strides)
     return NamedNetwork(name=f"{sum(map(len, arrows))} arrows in {number} layers", arrows=arrows)
+
+
+@lru_cache(maxsize=64)
+def _template(name: str) -> Cell:
+    """The cell of a genotype that ships with autoseg, or of a file."""
+    return Genotype.load(name).cell
 
 
 def _one_of(options: Sequence[T], rng: np.random.Generator) -> T:

@@ -41,6 +41,19 @@ class Profile(Settings):
     widths: Annotated[tuple[Width, ...], Field(min_length=1, max_length=limits.STEM)]
 
 
+class KnownDesign(Settings):
+    """A network of the literature, or one like it, as a member of a wide space."""
+
+    name: Name
+    strides: Annotated[tuple[Positive, ...], Field(max_length=limits.LAYERS)] = ()
+    arrows: Annotated[
+        tuple[Annotated[tuple[str, ...], Field(max_length=limits.NAMES)], ...], Field(max_length=limits.LAYERS)
+    ] = ()
+    """Its path or topology, if the space has no named networks."""
+    genes: Annotated[dict[str, str | Whole | Number], Field(max_length=limits.NAMES)]
+    """Its option of every other gene, in words; `depth` is of all levels, `depth 8` of that at stride 8 alone."""
+
+
 class MacroSpec(Settings):
     """The choices of a wide space. An empty list leaves a part as the space's other groups say it."""
 
@@ -70,6 +83,8 @@ class MacroSpec(Settings):
     """Default: `decoder`."""
     upsamplers: CompetingUpsamplers = ("bilinear",)
     """The upsampler of every up move and doubling of a network."""
+    known: Annotated[tuple[KnownDesign, ...], Field(max_length=limits.NAMES)] = ()
+    """Known designs that are members."""
     cost: Annotated[Number, Field(gt=0, le=limits.FACTOR)] | None = None
     """The cost that every network is scaled to, in billions of multiply-adds a megapixel. Default: none is scaled."""
 

@@ -8,12 +8,14 @@ from typing import NamedTuple
 
 import torch
 
+from autoseg.analysis.flops import count_cost
 from autoseg.data.base import SegmentationDataset
 from autoseg.engine.config import RetrainConfig
 from autoseg.engine.evaluate import evaluate_network
 from autoseg.engine.retrain import RetrainTask
 from autoseg.metrics.confusion import Scores
 from autoseg.network import for_inference
+from autoseg.zoo.build import build_network
 
 EVALUATION_BATCH = 32
 
@@ -27,6 +29,8 @@ class Trained(NamedTuple):
     seconds: float
     """Processor seconds of training and evaluation."""
     parameters: int
+    multiply_adds: int
+    """For one image of the validation set's first size."""
 
 
 def train(
@@ -57,5 +61,8 @@ def train(
             found, loss = evaluate_network(network, val_set, config.data, device, batch_size=EVALUATION_BATCH)
             scores.append(found)
             losses.append(loss)
-    parameters = sum(parameter.numel() for parameter in task.parameters)
-    return Trained(tuple(scores), tuple(losses), time.process_time() - start, parameters)
+    seconds, size = time.process_time() - start, val_set.load(0)[1].shape
+    cost = count_cost(
+        lambda: build_network(config.architecture, val_set.num_classes, in_channels=val_set.channels), size
+    )
+    return Trained(tuple(scores), tuple(losses), seconds, cost.parameters, cost.multiply_adds)

@@ -1,0 +1,201 @@
+"""Train every network of a table's space, and pack the results into one file.
+
+    python scripts/table.py train --out runs/table --seeds 0,1 --pilot 10
+    python scripts/table.py train --out runs/table --seeds 0 --part 1/2 & python scripts/table.py train --out runs/table --seeds 0 --part 2/2
+    python scripts/table.py pack --out runs/table --file autoseg/tabular/tables/table_216.npz
+    python scripts/table.py report --table table_216 --out runs/table
+
+`train` scales each network to the space's cost and trains it on generated images; it evaluates the averaged weights
+after a ninth, a third and the whole of one schedule. It writes one file a training, goes on where it stopped, and skips
+what `--table` holds. `--pilot N` draws N networks. `pack` makes the table, or completes `--table`. `report` prints the
+statistics of docs/results/table.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+
+from autoseg.data.base import SegmentationDataset
+from autoseg.data.dataset import open_dataset
+from autoseg.engine.config import RetrainConfig
+from autoseg.errors import AutosegError, TableError
+from autoseg.files import seal, write_atomically
+from autoseg.genotype.design import enumerate_genes, genotype_of, macro_of
+from autoseg.genotype.flops import PER_BILLION_A_MEGAPIXEL
+from autoseg.genotype.scale import channels_of
+from autoseg.genotype.schema import Genotype
+from autoseg.setup.settings import retrain_config, retrain_sources
+from autoseg.space.schema import SearchSpace, load_space
+from autoseg.tabular.table import Table
+from autoseg.tabular.train import Trained, train
+from autoseg.zoo.match_cost import SIZE, CostTarget, scale_to_cost
+
+DATA = {"generated": {"size": [64, 64], "train": 400, "val": 192, "noise": 0.03}}
+CLASSES = 7
+SHARES = (9, 3, 1)
+"""A network is evaluated after the whole schedule divided by these."""
+PILOT_SEED = 5
+
+
+class Training:
+    """One network of the space, ready to be trained."""
+
+    def __init__(self, space: SearchSpace, schedule: dict[str, Any], genotype: Genotype) -> None:
+        pixels = SIZE[0] * SIZE[1]
+        target = CostTarget((macro_of(space).cost or 1) * PER_BILLION_A_MEGAPIXEL * pixels, "multiply_adds")
+        self.schedule, self.genotype = schedule, scale_to_cost(genotype, target, CLASSES)
+
+    def config(self, seed: int) -> RetrainConfig:
+        """All settings."""
+        overrides = {"seed": seed, "device": "cpu", "data": DATA, "retrain": self.schedule}
+        return retrain_config(retrain_sources(self.genotype, "generated", overrides=overrides))
+
+
+def place(out: Path, seed: int, member: int) -> Path:
+    """The file of a training."""
+    return out / f"seed{seed}" / f"{member:03d}.npz"
+
+
+def missing(out: Path, seeds: Sequence[int], members: Sequence[int], table: Table | None) -> Iterator[tuple[int, int]]:
+    """Seeds and members that are neither in `out` nor in the table."""
+    for seed in seeds:
+        for member in members:
+            held = table is not None and seed < table.seeds and bool(table.trained[seed, member])
+            if not held and not place(out, seed, member).exists():
+                yield seed, member
+
+
+def train_members(given: argparse.Namespace) -> None:
+    """Train what is missing of a part of the members."""
+    space, schedules = load_space(given.space)
+    members = list(enumerate_genes(space))
+    chosen = list(range(len(members)))
+    if given.pilot:
+        chosen = np.random.default_rng(PILOT_SEED).choice(len(members), given.pilot, replace=False).tolist()
+    part, parts = given.part
+    todo = list(missing(given.out, given.seeds, chosen[part - 1 :: parts], given.table))
+    torch.set_num_threads(1)
+    sets: tuple[SegmentationDataset, SegmentationDataset] | None = None
+    for number, (seed, member) in enumerate(todo, start=1):
+        training = Training(space, schedules["retrain"], genotype_of(space, members[member]))
+        config = training.config(seed)
+        sets = sets or (open_dataset(config.data, "train"), open_dataset(config.data, "val"))
+        epochs = config.retrain.epochs
+        trained = train(config, *sets, [epochs // share for share in SHARES])
+        save(place(given.out, seed, member), training.genotype, trained)
+        print(f"{number}/{len(todo)} seed {seed} member {member}: {trained.scores[-1].miou:.4f}", flush=True)
+
+
+def save(path: Path, genotype: Genotype, trained: Trained) -> None:
+    """Write the results of a training."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = trained.scores[-1].images
+    assert images is not None  # scores of a whole set have them
+    arrays = {
+        "miou": np.array([scores.miou for scores in trained.scores]),
+        "loss": np.array(trained.losses),
+        "counts": images[:, [0, 2]].astype(np.uint16),
+        "true": images[:, 1].astype(np.uint16),
+        "channels": np.array(channels_of(genotype)),
+        "cost": np.array([trained.parameters, trained.multiply_adds]),
+        "seconds": np.array(trained.seconds),
+    }
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+        seal(temporary)
+
+    write_atomically(path, write)
+
+
+def pack(given: argparse.Namespace) -> None:
+    """Make the table of all trainings in `out`, and of those in --table."""
+    space, schedules = load_space(given.space)
+    count, epochs = len(list(enumerate_genes(space))), schedules["retrain"]["epochs"]
+    files = sorted(given.out.glob("seed*/*.npz"))
+    found = {(int(file.parent.name[4:]), int(file.stem)): dict(np.load(file)) for file in files}
+    old: Table | None = given.table
+    seeds = max([seed + 1 for seed, _ in found] + ([] if old is None else [old.seeds]), default=0)
+    if not seeds:
+        raise TableError(f"{given.out} holds no training; run `train` first", code="table-empty")
+    true = old.true if old is not None else next(iter(found.values()))["true"]
+    images, classes = true.shape
+    miou = np.full((seeds, len(SHARES), count), np.nan, np.float32)
+    loss, seconds = miou.copy(), np.full((seeds, count), np.nan, np.float32)
+    counts = np.zeros((seeds, count, images, 2, classes), np.uint16)
+    costs, channels = np.zeros((count, 2), np.int64), [()] * count
+    if old is not None:
+        there = slice(old.seeds)
+        miou[there], loss[there], seconds[there], counts[there] = old.miou, old.loss, old.seconds, old.counts
+        costs, channels = np.stack([old.parameters, old.multiply_adds], 1), [tuple(of) for of in old.channels]
+    for (seed, member), row in found.items():
+        miou[seed, :, member], loss[seed, :, member], seconds[seed, member] = row["miou"], row["loss"], row["seconds"]
+        counts[seed, member], costs[member] = row["counts"], row["cost"]
+        channels[member] = tuple(row["channels"].tolist())
+    recipe = {"data": DATA, "retrain": schedules["retrain"], "num_classes": CLASSES}
+    stops = tuple(epochs // share for share in SHARES)
+    inherited = {} if old is None else old.inherited
+    table = Table(
+        space, recipe, stops, channels, miou, loss, counts, true, costs[:, 0], costs[:, 1], seconds, inherited
+    )
+    given.file.parent.mkdir(parents=True, exist_ok=True)
+    table.save(given.file)
+    print(f"{given.file}: {int(table.trained.sum())} trainings of {count} networks, {given.file.stat().st_size:,} bytes")
+
+
+# --- command line -----------------------------------------------------------------------------------------------------
+
+
+class Parser(argparse.ArgumentParser):
+    """Ends with one line and status 2, as autoseg does."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong."""
+        self.exit(2, f"error: {message}\n")
+
+
+def numbers(text: str) -> list[int]:
+    """`0,1` -> [0, 1]."""
+    return [int(part) for part in text.split(",")]
+
+
+def fraction(text: str) -> tuple[int, int]:
+    """`1/2` -> (1, 2)."""
+    part, parts = map(int, text.split("/"))
+    if not 1 <= part <= parts:
+        raise ValueError
+    return part, parts
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one of the steps. Returns the exit status."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("step", choices=["train", "pack"])
+    parser.add_argument("--out", type=Path, required=True, help="folder of the trainings")
+    parser.add_argument("--space", default="table_216", help="search space whose networks can be listed")
+    parser.add_argument("--table", type=Table.load, help="a table that holds some of the trainings")
+    parser.add_argument("--seeds", type=numbers, default=[0], help="seeds, with commas")
+    parser.add_argument("--pilot", type=int, default=0, help="train this many networks, drawn at random")
+    parser.add_argument("--part", type=fraction, default=(1, 1), help="I/N: every Nth network, from the Ith on")
+    parser.add_argument("--file", type=Path, help="the table to write")
+    try:
+        given = parser.parse_args(arguments)
+        if given.step == "pack" and given.file is None:
+            parser.error("pack needs --file, the table to write")
+        {"train": train_members, "pack": pack}[given.step](given)
+    except AutosegError as reason:
+        print(f"error: {reason}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
