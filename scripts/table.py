@@ -1,13 +1,13 @@
 """Train every network of a table's space, and pack the results into one file.
 
     python scripts/table.py train --out runs/table --seeds 0,1 --pilot 10
-    python scripts/table.py train --out runs/table --seeds 0 --part 1/2 & python scripts/table.py train --out runs/table --seeds 0 --part 2/2
+    python scripts/table.py train --out runs/table --seeds 0 --part 1/2
     python scripts/table.py pack --out runs/table --file autoseg/tabular/tables/table_216.npz
     python scripts/table.py report --table table_216 --out runs/table
 
 `train` scales each network to the space's cost and trains it on generated images; it evaluates the averaged weights
 after a ninth, a third and the whole of one schedule. It writes one file a training, goes on where it stopped, and skips
-what `--table` holds. `--pilot N` draws N networks. `pack` makes the table, or completes `--table`. `report` prints the
+what `--table` holds. `--part 2/3` takes every third network from the second on. `--pilot N` draws N networks. `pack` makes the table, or completes `--table`. `report` prints the
 statistics of docs/results/table.md.
 """
 
@@ -148,7 +148,8 @@ def pack(given: argparse.Namespace) -> None:
     )
     given.file.parent.mkdir(parents=True, exist_ok=True)
     table.save(given.file)
-    print(f"{given.file}: {int(table.trained.sum())} trainings of {count} networks, {given.file.stat().st_size:,} bytes")
+    size = given.file.stat().st_size
+    print(f"{given.file}: {int(table.trained.sum())} trainings of {count} networks, {size:,} bytes")
 
 
 # --- command line -----------------------------------------------------------------------------------------------------

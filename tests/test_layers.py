@@ -16,7 +16,7 @@ LAYERS = (
     ("genotype", "ops", "data", "losses", "metrics"),
     ("network", "supernet", "zoo", "viz", "analysis"),
     ("engine", "export", "planning"),
-    ("setup",),
+    ("setup", "tabular"),
     ("api", "__init__"),
     ("cli", "__main__"),
 )

@@ -1,4 +1,4 @@
-"""Searching a table of trained networks: random search and evolution in milliseconds, and how far they stay from the best.
+"""Searching a table of trained networks: random search and evolution in milliseconds, and their regret.
 
 A search asks for one training of a network after the other. What it sees is the score of one seed; what it finds is
 judged by the other seeds, since the best of many noisy scores is partly luck.
@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from autoseg.data.wording import counted
 from autoseg.errors import TableError
 from autoseg.tabular.table import Table
 
@@ -73,7 +74,7 @@ def _new_child(
 
 
 class Regret(NamedTuple):
-    """Regret after each training, (repeats, trainings): the best mean score of the table minus that of what was found."""
+    """Regret after each training, (repeats, trainings): the best score of the table minus that of what was found."""
 
     curves: np.ndarray
 
@@ -112,8 +113,8 @@ def regret(table: Table, search: Search, trainings: int, repeats: int = 200, see
     complete = np.flatnonzero(table.trained.all(1))
     if len(complete) < 2:
         raise TableError(
-            f"table '{table.space.name}' has {len(complete)} complete seed{'s' * (len(complete) != 1)}, but regret needs"
-            " one that is seen and one that judges; take a table with two",
+            f"table '{table.space.name}' has {counted(len(complete), 'complete seed')}, but regret needs one that is seen"
+            " and one that judges; take a table with two",
             code="table-too-small",
         )
     rng, curves = np.random.default_rng(seed), np.empty((repeats, trainings))

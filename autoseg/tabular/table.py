@@ -1,7 +1,7 @@
 """A table of trained networks: every member of a small space, with its scores. No torch.
 
-Letters: M members, S trainings of each (their seeds), T stops of one schedule at which a training was evaluated, the last
-of which is its end, I validation images, K classes.
+Letters: M members, S trainings of each (their seeds), T stops of one schedule at which a training was evaluated (the
+last is its end), I validation images, K classes.
 """
 
 from __future__ import annotations
