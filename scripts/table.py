@@ -3,12 +3,12 @@
     python scripts/table.py train --out runs/table --seeds 0,1 --pilot 10
     python scripts/table.py train --out runs/table --seeds 0 --part 1/2
     python scripts/table.py pack --out runs/table --file autoseg/tabular/tables/table_216.npz
-    python scripts/table.py report --table table_216 --out runs/table
+    python scripts/table.py train --out runs/table --seeds 1 --again 72
 
 `train` scales each network to the space's cost and trains it on generated images; it evaluates the averaged weights
 after a ninth, a third and the whole of one schedule. It writes one file a training, goes on where it stopped, and skips
-what `--table` holds. `--part 2/3` takes every third network from the second on. `--pilot N` draws N networks. `pack` makes the table, or completes `--table`. `report` prints the
-statistics of docs/results/table.md.
+what `--table` holds. `--part 2/3` takes every third network from the second on; `--pilot N` and `--again N` take N
+networks drawn at random. `pack` makes the table, or completes `--table`; `scripts/table_report.py` says what it holds.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ DATA = {"generated": {"size": [64, 64], "train": 400, "val": 192, "noise": 0.03}
 CLASSES = 7
 SHARES = (9, 3, 1)
 """A network is evaluated after the whole schedule divided by these."""
-PILOT_SEED = 5
+PILOT_SEED, AGAIN_SEED = 5, 6
 
 
 class Training:
@@ -77,8 +77,9 @@ def train_members(given: argparse.Namespace) -> None:
     space, schedules = load_space(given.space)
     members = list(enumerate_genes(space))
     chosen = list(range(len(members)))
-    if given.pilot:
-        chosen = np.random.default_rng(PILOT_SEED).choice(len(members), given.pilot, replace=False).tolist()
+    for number, seed in ((given.pilot, PILOT_SEED), (given.again, AGAIN_SEED)):
+        if number:
+            chosen = np.random.default_rng(seed).permutation(len(members))[:number].tolist()
     part, parts = given.part
     todo = list(missing(given.out, given.seeds, chosen[part - 1 :: parts], given.table))
     torch.set_num_threads(1)
@@ -185,6 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--table", type=Table.load, help="a table that holds some of the trainings")
     parser.add_argument("--seeds", type=numbers, default=[0], help="seeds, with commas")
     parser.add_argument("--pilot", type=int, default=0, help="train this many networks, drawn at random")
+    parser.add_argument("--again", type=int, default=0, help="as --pilot, but others: for a second training")
     parser.add_argument("--part", type=fraction, default=(1, 1), help="I/N: every Nth network, from the Ith on")
     parser.add_argument("--file", type=Path, help="the table to write")
     try:

@@ -41,7 +41,7 @@ class Table:
     stops: tuple[int, ...]
     """Epochs of the schedule after which a training was evaluated."""
     channels: Sequence[tuple[int, ...]]
-    """(M,): the channels of each scaled network, as `genotype.scale.channels_of` orders them."""
+    """(M,): the channels of each scaled network, as `genotype.scale.channels_of` orders them; empty if not trained."""
     miou: np.ndarray
     """(S, T, M): mean IoU on the validation images; NaN for a training that the table lacks."""
     loss: np.ndarray
@@ -88,14 +88,18 @@ class Table:
     def _numbers(self) -> dict[str, int]:
         nominal = (genotype_of(self.space, genes) for genes in self.genes)
         keys = {key_of(genotype): number for number, genotype in enumerate(nominal)}
-        return keys | {key_of(self.genotype(number)): number for number in range(len(self))}
+        there = (number for number in range(len(self)) if self.channels[number])
+        return keys | {key_of(self.genotype(number)): number for number in there}
 
     def words(self, member: int) -> dict[str, str]:
         """The genes of a member with a choice, each in a word."""
         return {gene: label_of(self.genes[member][gene]) for gene in self.options}
 
     def genotype(self, member: int) -> Genotype:
-        """The network of a member as it was trained, at the table's cost."""
+        """The network of a member as it was trained, at the table's cost. Raises: TableError: it was not trained."""
+        if not self.channels[member]:
+            message = f"table '{self.space.name}' has no training of member {member}; take another"
+            raise TableError(message, code="not-in-table")
         plain = genotype_of(self.space, self.genes[member], f"{self.space.name}_{member}", self.recipe["retrain"])
         return with_channels(plain, self.channels[member])
 
