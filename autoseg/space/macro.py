@@ -50,7 +50,9 @@ class KnownDesign(Settings):
         tuple[Annotated[tuple[str, ...], Field(max_length=limits.NAMES)], ...], Field(max_length=limits.LAYERS)
     ] = ()
     """Its path or topology, if the space has no named networks."""
-    genes: Annotated[dict[str, str | Whole | Number], Field(max_length=limits.NAMES)]
+    genes: Annotated[
+        dict[Name, Name | Annotated[Number, Field(gt=0, le=limits.BLOCKS)]], Field(max_length=limits.NAMES)
+    ]
     """Its option of every other gene, in words; `depth` is of all levels, `depth 8` of that at stride 8 alone."""
 
 

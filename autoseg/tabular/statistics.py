@@ -101,7 +101,7 @@ def variance_shares(scores: np.ndarray, places: np.ndarray, names: Sequence[str]
     Args:
         scores: (M,), of every combination of options.
         places: (M, genes): the number of the option of each gene.
-        names: Of the genes.
+        names: The names of the genes.
 
     Returns:
         Name, or `name x name` of a pair, -> share. The shares add up to 1.
