@@ -113,8 +113,8 @@ def regret(table: Table, search: Search, trainings: int, repeats: int = 200, see
     complete = np.flatnonzero(table.trained.all(1))
     if len(complete) < 2:
         raise TableError(
-            f"table '{table.space.name}' has {counted(len(complete), 'complete seed')}, but regret needs one that is seen"
-            " and one that judges; take a table with two",
+            f"table '{table.space.name}' has {counted(len(complete), 'complete seed')}, but regret needs one that is"
+            " seen and one that judges; take a table with two",
             code="table-too-small",
         )
     rng, curves = np.random.default_rng(seed), np.empty((repeats, trainings))

@@ -146,7 +146,8 @@ class Table:
     @cached_property
     def trained(self) -> np.ndarray:
         """(S, M): whether the table has a training."""
-        return np.isfinite(self.miou[:, -1])
+        there: np.ndarray = np.isfinite(self.miou[:, -1])
+        return there
 
     def score(self, member: int, seed: int = 0, stop: int = -1) -> float:
         """The mean IoU of one training at one of the stops. Raises: TableError: the table lacks it."""
