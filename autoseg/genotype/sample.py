@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from autoseg.genotype.decode import INPUTS_PER_BLOCK, upsampling_of
+from autoseg.genotype.decode import upsampling_of
+from autoseg.genotype.genes import FREE, Genes, genotype_of, macro_of, network_of, options_of
 from autoseg.genotype.multi_path import STEM_SET, ArrowSets, arrow_sets, arrows_of
 from autoseg.genotype.schema import Edge, Genotype
-from autoseg.space.cell import state_name
+from autoseg.space.cell import INPUTS_PER_BLOCK, state_name
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import STEM_NODE, Arrow, Trellis
+
+T = TypeVar("T")
 
 
 def sample_genotype(space: SearchSpace, rng: np.random.Generator | int) -> Genotype:
@@ -20,7 +23,8 @@ def sample_genotype(space: SearchSpace, rng: np.random.Generator | int) -> Genot
 
     Every path from the stem to the last layer is equally likely, or every feasible topology, whatever its cost. (Random
     moves would favour the border strides, whose nodes have fewer arrows.) The same holds for every pair of inputs and
-    every operation except `none` in each block, and for every upsampler and skip at each place with a choice.
+    every operation except `none` in each block, and for every upsampler and skip at each place with a choice. In a wide
+    space each gene is drawn uniformly (`sample_genes`), and the network is not yet scaled to a cost.
 
     Args:
         space: The search space.
@@ -34,6 +38,9 @@ def sample_genotype(space: SearchSpace, rng: np.random.Generator | int) -> Genot
     """
     seed = {} if isinstance(rng, np.random.Generator) else {"seed": int(rng)}
     generator = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng)
+    if space.macro is not None:
+        source = {"sampled": "each gene uniform", **seed}
+        return genotype_of(space, sample_genes(space, generator), f"{space.name}_random", source=source)
     multi = space.network.paths == "multi"
     if multi:
         arrows = sample_topology(space.trellis, generator)
@@ -43,6 +50,33 @@ def sample_genotype(space: SearchSpace, rng: np.random.Generator | int) -> Genot
     source = {"sampled": f"uniform over {'topologies' if multi else 'paths'} and cells", **seed}
     upsampling = sample_upsampling(space, arrows, generator)
     return Genotype.of_space(space, f"{space.name}_random", cells, arrows, source, **upsampling)
+
+
+def sample_genes(space: SearchSpace, rng: np.random.Generator) -> Genes:
+    """Genes drawn uniformly, each by itself; a path or topology uniformly among those with a drawn number of layers."""
+    genes: dict[str, Any] = {}
+    for name, options in options_of(space).items():
+        genes[name] = draw_gene(space, name, genes, rng) if options is FREE else one_of(options, rng)
+    return genes
+
+
+def draw_gene(space: SearchSpace, name: str, genes: Genes, rng: np.random.Generator) -> Any:
+    """A value of a gene whose options are too many to list."""
+    if name == "cell":
+        return sample_cell(space, rng)
+    macro, stem = macro_of(space), genes["stem"]
+    layers, paths = macro.layers or (space.network.layers,), macro.paths or (space.network.paths,)
+    number, kind = one_of(layers, rng), one_of(paths, rng)
+    strides = [stem.stride << level for level in range(6) if stem.stride << level <= space.network.strides[-1]]
+    trellis = Trellis(number, strides, space.network.moves)
+    if kind == "single":
+        return network_of(trellis.arrows_along(sample_path(trellis, rng)), strides, True)
+    return network_of(sample_topology(trellis, rng), strides, False)
+
+
+def one_of(options: Sequence[T], rng: np.random.Generator) -> T:
+    """An option, drawn uniformly."""
+    return options[int(rng.integers(len(options)))]
 
 
 def sample_upsampling(space: SearchSpace, arrows: Sequence[Arrow], rng: np.random.Generator) -> dict[str, Any]:
