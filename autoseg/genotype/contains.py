@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from autoseg.errors import GenotypeError
-from autoseg.genotype.genes import label_of, macro_of, nominal_multiplier, options_of
+from autoseg.genotype.design import label_of, macro_of, nominal_multiplier, options_of
 from autoseg.genotype.scale import STEPS, channels_of
 from autoseg.genotype.schema import Cell, Genotype, PathSpec
 from autoseg.registry import CELL, DECODERS

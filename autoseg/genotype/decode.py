@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from autoseg.errors import GenotypeError
-from autoseg.genotype.genes import FREE, Genes, genotype_of, network_of, options_of
+from autoseg.genotype.design import FREE, Genes, genotype_of, network_of, options_of
 from autoseg.genotype.held import check_relaxable, held_genes, relaxed_networks
 from autoseg.genotype.multi_path import arrow_scores, decode_topology
 from autoseg.genotype.schema import Cell, Edge, Genotype, decoder_levels

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from autoseg.errors import SearchSpaceError
-from autoseg.genotype.genes import Genes, label_of, macro_of, network_arrows, options_of
+from autoseg.genotype.design import Genes, arrows_of_network, label_of, macro_of, options_of
 from autoseg.registry import CELL
 from autoseg.space.macro import NamedNetwork
 from autoseg.space.resolution import PLAIN_UPSAMPLERS
@@ -38,17 +38,10 @@ def held_genes(space: SearchSpace) -> Genes:
 
 
 def relaxed_networks(space: SearchSpace) -> list[tuple[NamedNetwork, tuple[Arrow, ...]]]:
-    """The networks of `macro.networks` whose arrows the supernet has, and these.
-
-    Raises: SearchSpaceError: an arrow of a network is illegal.
-    """
+    """The networks of `macro.networks` whose arrows the supernet has, and these."""
     there, found = set(space.trellis.arrows), []
     for network in macro_of(space).networks:
-        try:
-            arrows = network_arrows(network, space.stem.stride)
-        except ValueError as reason:
-            message = f"network '{network.name}' in macro.networks of space '{space.name}': {reason}; mend its arrows"
-            raise SearchSpaceError(message, code="setting-invalid") from None
+        arrows = arrows_of_network(network, space.stem.stride)
         if there.issuperset(arrows) and max(arrow.target.layer for arrow in arrows) == space.network.layers:
             found.append((network, arrows))
     return found
@@ -61,6 +54,9 @@ def check_relaxable(space: SearchSpace) -> None:
         if getattr(space.relaxation, key) is not None:
             message = f"relaxation.{key} is for cells, and space '{space.name}' is wide (macro); leave it out"
             raise SearchSpaceError(message, code="setting-not-for-space")
+    if network.down_layers is not None:
+        message = f"network.down_layers is not for the wide space '{space.name}', whose networks have no encoder"
+        raise SearchSpaceError(f"{message}; leave it out", code="setting-not-for-space")
     held = (
         ("network.layers", network.layers, "macro.layers", macro.layers),
         ("network.paths", network.paths, "macro.paths", macro.paths),

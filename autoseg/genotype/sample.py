@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from autoseg.genotype.decode import upsampling_of
-from autoseg.genotype.genes import FREE, Genes, genotype_of, macro_of, network_of, options_of
-from autoseg.genotype.multi_path import STEM_SET, ArrowSets, arrow_sets, arrows_of
-from autoseg.genotype.schema import Edge, Genotype
-from autoseg.space.cell import INPUTS_PER_BLOCK, state_name
+from autoseg.genotype.design import genotype_of, sample_genes
+from autoseg.genotype.draws import sample_cell, sample_path, sample_topology
+from autoseg.genotype.schema import Genotype
 from autoseg.space.schema import SearchSpace
-from autoseg.space.trellis import STEM_NODE, Arrow, Trellis
-
-T = TypeVar("T")
+from autoseg.space.trellis import Arrow
 
 
 def sample_genotype(space: SearchSpace, rng: np.random.Generator | int) -> Genotype:
@@ -24,7 +21,7 @@ def sample_genotype(space: SearchSpace, rng: np.random.Generator | int) -> Genot
     Every path from the stem to the last layer is equally likely, or every feasible topology, whatever its cost. (Random
     moves would favour the border strides, whose nodes have fewer arrows.) The same holds for every pair of inputs and
     every operation except `none` in each block, and for every upsampler and skip at each place with a choice. In a wide
-    space each gene is drawn uniformly (`sample_genes`), and the network is not yet scaled to a cost.
+    space each gene is drawn uniformly (`design.sample_genes`), and the network is not yet scaled to a cost.
 
     Args:
         space: The search space.
@@ -52,121 +49,9 @@ def sample_genotype(space: SearchSpace, rng: np.random.Generator | int) -> Genot
     return Genotype.of_space(space, f"{space.name}_random", cells, arrows, source, **upsampling)
 
 
-def sample_genes(space: SearchSpace, rng: np.random.Generator) -> Genes:
-    """Genes drawn uniformly, each by itself; a path or topology uniformly among those with a drawn number of layers."""
-    genes: dict[str, Any] = {}
-    for name, options in options_of(space).items():
-        genes[name] = draw_gene(space, name, genes, rng) if options is FREE else one_of(options, rng)
-    return genes
-
-
-def draw_gene(space: SearchSpace, name: str, genes: Genes, rng: np.random.Generator) -> Any:
-    """A value of a gene whose options are too many to list."""
-    if name == "cell":
-        return sample_cell(space, rng)
-    macro, stem = macro_of(space), genes["stem"]
-    layers, paths = macro.layers or (space.network.layers,), macro.paths or (space.network.paths,)
-    number, kind = one_of(layers, rng), one_of(paths, rng)
-    strides = [stem.stride << level for level in range(6) if stem.stride << level <= space.network.strides[-1]]
-    trellis = Trellis(number, strides, space.network.moves)
-    if kind == "single":
-        return network_of(trellis.arrows_along(sample_path(trellis, rng)), strides, True)
-    return network_of(sample_topology(trellis, rng), strides, False)
-
-
-def one_of(options: Sequence[T], rng: np.random.Generator) -> T:
-    """An option, drawn uniformly."""
-    return options[int(rng.integers(len(options)))]
-
-
 def sample_upsampling(space: SearchSpace, arrows: Sequence[Arrow], rng: np.random.Generator) -> dict[str, Any]:
     """Each site's upsampler and each level's skip for the up moves among `arrows`, uniform over the competing ones."""
     gamma = [space.upsamplers.index(site.candidates[rng.integers(len(site.candidates))]) for site in space.gamma_sites]
     skips = space.resolution.skips
     levels = range(len(space.network.strides) - 1) if skips != ("none",) else ()
     return upsampling_of(space, arrows, gamma, [int(rng.integers(len(skips))) for _ in levels])
-
-
-def sample_cell(space: SearchSpace, rng: np.random.Generator) -> tuple[tuple[Edge, ...], ...]:
-    """Two inputs for each block, uniform over pairs, each with an operation, uniform over all except `none`."""
-    operations = [operation for operation in space.cell.operations if operation != "none"]
-    return tuple(
-        tuple(
-            Edge(input=state_name(int(state)), operation=operations[rng.integers(len(operations))])
-            for state in sorted(rng.choice(block + 2, size=INPUTS_PER_BLOCK, replace=False))
-        )
-        for block in range(space.cell.blocks)
-    )
-
-
-def sample_path(trellis: Trellis, rng: np.random.Generator) -> tuple[int, ...]:
-    """A path, uniform over all paths, as the levels of layers 1..L."""
-    return path_at(trellis, _below(trellis.count_paths(), rng))
-
-
-def path_at(trellis: Trellis, index: int) -> tuple[int, ...]:
-    """The path with this number, from 0, in the lexicographic order of levels. Raises: IndexError: there is none."""
-    to_go = trellis.paths_to_go()
-    if not 0 <= index < to_go[STEM_NODE]:
-        raise IndexError(f"there is no path {index}; there are {to_go[STEM_NODE]}, counted from 0")
-    node, levels = STEM_NODE, []
-    while node.layer < trellis.layers:
-        for arrow in trellis.arrows_from(node):
-            node = arrow.target
-            if index < to_go[node]:
-                break
-            index -= to_go[node]
-        levels.append(node.level)
-    return tuple(levels)
-
-
-def sample_topology(trellis: Trellis, rng: np.random.Generator) -> tuple[Arrow, ...]:
-    """A feasible topology, uniform over all: counts from the last layer on, then draws from the stem on."""
-    layers = [arrow_sets(trellis, layer) for layer in range(1, trellis.layers + 1)]
-    to_go = _topologies_to_go(layers)
-    chosen: list[list[Arrow]] = []
-    here = STEM_SET
-    for (arrows, sets, before, after), counts in zip(layers, to_go[1:], strict=True):
-        index = _below(to_go[len(chosen)][here], rng)
-        for reached, ways in _ways(before, after)[here].items():
-            if index < ways * counts[reached]:
-                break
-            index -= ways * counts[reached]
-        alike = sets[(before == here) & (after == reached)]
-        chosen.append(arrows_of(arrows, int(alike[index // counts[reached]])))
-        here = reached
-    return tuple(arrow for arrows in chosen for arrow in arrows)
-
-
-def count_topologies(trellis: Trellis) -> int:
-    """Number of feasible topologies, exact for any size."""
-    layers = [arrow_sets(trellis, layer) for layer in range(1, trellis.layers + 1)]
-    return _topologies_to_go(layers)[0][STEM_SET]
-
-
-def _topologies_to_go(layers: Sequence[ArrowSets]) -> list[dict[int, int]]:
-    """For each layer from 0 on, the number of continuations from each reachable set of levels."""
-    to_go = [dict.fromkeys(np.unique(layers[-1].after).tolist(), 1)]
-    for layer in reversed(layers):
-        ways, later = _ways(layer.before, layer.after), to_go[0]
-        counts = {here: sum(n * later[reached] for reached, n in onward.items()) for here, onward in ways.items()}
-        to_go.insert(0, counts)
-    return to_go
-
-
-def _ways(before: np.ndarray, after: np.ndarray) -> dict[int, dict[int, int]]:
-    """For each set of levels before a layer, the number of sets of arrows that lead to each set after it."""
-    ways: dict[int, dict[int, int]] = {}
-    pairs, counts = np.unique(np.stack([before, after]), axis=1, return_counts=True)
-    for here, reached, count in zip(*pairs.tolist(), counts.tolist(), strict=True):
-        ways.setdefault(here, {})[reached] = count
-    return ways
-
-
-def _below(limit: int, rng: np.random.Generator) -> int:
-    """A uniform whole number from 0 to `limit` - 1, which may exceed 64 bits; redraws numbers that are too large."""
-    bits = limit.bit_length()
-    while True:
-        number = int.from_bytes(rng.bytes((bits + 7) // 8), "little") & ((1 << bits) - 1)
-        if number < limit:
-            return number

@@ -122,12 +122,24 @@ class SearchSpace(ArchitectureFile):
 
     @property
     def candidates(self) -> int:
-        """Number of operations that compete in the supernet: arrows into cells, times edges, times operations."""
-        return len(self.trellis.arrows) * len(self.topology.edges) * len(self.cell.operations)
+        """Number of operations that compete in the supernet: arrows into cells, times edges, times operations.
+
+        In a wide space, whose arrows are mixed before a node: nodes, times blocks of each kind in a row and operations.
+        """
+        of_cell = len(self.topology.edges) * len(self.cell.operations)
+        if self.macro is None:
+            return len(self.trellis.arrows) * of_cell
+        chains = len(set(self.macro.blocks) - {CELL}) * max(self.macro.depths)
+        return len(self.trellis.nodes) * (chains + of_cell * (CELL in self.macro.blocks))
 
     @model_validator(mode="after")
     def _whole_is_limited(self) -> SearchSpace:
         if (whole := self.candidates) > limits.CANDIDATES:
+            if self.macro is not None:
+                raise ValueError(
+                    f"the blocks, depths and operations of {len(self.trellis.nodes):,} nodes make {whole:,} candidates,"
+                    f" but at most {limits.CANDIDATES:,} are built; take fewer layers, blocks or a smaller depth"
+                )
             raise ValueError(
                 f"{len(self.trellis.arrows):,} arrows with {len(self.topology.edges)} edges of"
                 f" {len(self.cell.operations)} operations make {whole:,} candidates, but at most {limits.CANDIDATES:,}"
@@ -160,24 +172,6 @@ class SearchSpace(ArchitectureFile):
                 f"decoder.name '{decoder.name}' is for a path that ends at a greater stride; with network.down_layers"
                 " take 'classifier' or 'aspp'"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _wide_choices_fit(self) -> SearchSpace:
-        if self.macro is None:
-            return self
-        if self.network.down_layers is not None:
-            raise ValueError("network.down_layers is not for wide spaces, whose networks have no up path of their own")
-        if self.decoding.budget is not None:
-            raise ValueError("decoding.budget counts cells alone; networks of a wide space are scaled to macro.cost")
-        finest = min(stem.stride for stem in self.macro.stems or (self.stem,))
-        levels = (self.network.strides[-1] // finest).bit_length()
-        for profile in self.macro.profiles:
-            if len(profile.widths) < levels:
-                raise ValueError(
-                    f"profile '{profile.name}' has {len(profile.widths)} widths for {levels} levels, those of the"
-                    f" strides {finest} to {self.network.strides[-1]}; give one for each"
-                )
         return self
 
     def to_dict(self) -> dict[str, Any]:
