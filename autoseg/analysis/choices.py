@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoseg.genotype.decode import INPUTS_PER_BLOCK
-from autoseg.space.cell import state_name
+from autoseg.space.cell import INPUTS_PER_BLOCK, state_name
+from autoseg.space.macro import NETWORK, MacroTable
 from autoseg.space.schema import SearchSpace
 from autoseg.space.snapshot import ArchProbs, gamma_legal, logits_shapes
 from autoseg.space.trellis import Arrow, Node
@@ -71,7 +71,8 @@ class Table:
 def tables_of(space: SearchSpace) -> dict[str, Table]:
     """The tables of a space by name."""
     makers = {"alpha": _alpha, "beta": _beta, "edge": _edge, "gamma": _gamma, "skip": _skip}
-    return {name: makers[name](space) for name in logits_shapes(space)}
+    wide = space.macro_tables
+    return {name: _wide(name, wide[name]) if name in wide else makers[name](space) for name in logits_shapes(space)}
 
 
 def legal_logits(probs: ArchProbs, table: Table) -> np.ndarray:
@@ -157,6 +158,14 @@ def _skip(space: SearchSpace) -> Table:
     rows = [range(level * count, (level + 1) * count) for level in range(levels)]
     choices = [Choice(f"stride {space.network.strides[level]}", row) for level, row in enumerate(rows) if len(row) > 1]
     return Table("skip", np.arange(levels * count), _of_several(rows), choices, "levels")
+
+
+def _wide(name: str, table: MacroTable) -> Table:
+    count = len(table.options)
+    rows = [range(row * count, (row + 1) * count) for row in range(len(table.rows))]
+    choices = [Choice(of, row) for of, row in zip(table.rows, rows, strict=True)]
+    noun = "levels" if table.rows[0] != NETWORK else "choices"
+    return Table(name, np.arange(len(rows) * count), rows, choices, noun)
 
 
 def _of_several(rows: Sequence[Sequence[int]]) -> list[Sequence[int]]:

@@ -16,7 +16,7 @@ import numpy as np
 from autoseg.analysis.choices import Choice, Table, legal_logits, node_name
 from autoseg.analysis.gradient_file import GradientFile
 from autoseg.config.training import OptimizerConfig
-from autoseg.genotype.decode import decode_path
+from autoseg.genotype.decode import decode_network, with_decoding
 from autoseg.genotype.schema import Genotype
 from autoseg.space.snapshot import ArchProbs
 
@@ -280,8 +280,8 @@ def verdict(evidence: Evidence, probs: ArchProbs, path_prior: str | None = None)
     said = [_sentence(name, table) for name, table in evidence.items()]
     space = probs.space
     if space.network.paths == "single":
-        levels = decode_path(probs.beta_probs, space.trellis, path_prior or space.decoding.path_prior)
-        nodes = {node_name(arrow.source, space.network.strides) for arrow in space.trellis.arrows_along(levels)}
+        arrows = decode_network(probs, with_decoding(space, path_prior=path_prior))
+        nodes = {node_name(arrow.source, space.network.strides) for arrow in arrows}
         said[list(evidence).index("beta")] += f", the path is{' not' if nodes & {*evidence['beta'].undecided} else ''}"
     return "; ".join(said)
 

@@ -36,7 +36,9 @@ def decode(
     out: str | Path | None = None,
     overwrite: bool = False,
 ) -> Genotype:
-    """Decode the architecture of a search into a genotype and write it to a file. Needs no torch.
+    """Decode the architecture of a search into a genotype and write it to a file.
+
+    Needs no torch, but in a wide space with `macro.cost`, to which the network of a run is scaled.
 
     Args:
         run: The run directory of a search, or an .npz file of tables of any program (`autoseg.space.tables`).
@@ -57,8 +59,9 @@ def decode(
         CheckpointError: tables that cannot be read, or are not those of the space.
         RunError: no search, no such epoch, or another genotype in `out`.
         GenotypeError, SearchSpaceError: the space does not have this way of decoding, or no network is within `budget`.
+        ConfigError: no width of the network has the space's `macro.cost`.
     """
-    path = run.path if isinstance(run, Run) else user_path(run, RunError)
+    path, classes = run.path if isinstance(run, Run) else user_path(run, RunError), None
     if path.is_file():
         probs, retrain = _tables(path, space, epoch)
         source: dict[str, Any] = {"tables": path.as_posix()}
@@ -71,6 +74,7 @@ def decode(
         )
     else:
         probs, config, at = arch_of(run if isinstance(run, Run) else Run.open(run), epoch)
+        classes = config.data.num_classes
         source, retrain = {"run": path.as_posix(), "epoch": at, "seed": config.seed}, config.retrain
         if evidence := evidence_of(path, probs, config, at):
             source["evidence"] = to_source(evidence, verdict(evidence, probs, path_prior))
@@ -83,6 +87,7 @@ def decode(
         source={"autoseg": __version__, **source},
         retrain=retrain,
     )
+    genotype = _at_cost(genotype, probs.space, classes)
     target = user_path(out, RunError) if out is not None else default_target(path)
     if target.is_dir() or not target.parent.is_dir():
         raise RunError(
@@ -96,6 +101,20 @@ def decode(
         )
     genotype.save(target)
     return genotype
+
+
+def _at_cost(genotype: Genotype, space: SearchSpace, classes: int | None) -> Genotype:
+    """The genotype with the cost that its space asks for, if any; `source.cost` says what was reached."""
+    if space.macro is None or space.macro.cost is None:
+        return genotype
+    if classes is None:
+        _log.warning(f"tables have no classes, so the network is not scaled to macro.cost of space '{space.name}'")
+        return genotype
+    from autoseg.zoo.match_cost import billions_a_megapixel, megapixel_target, scale_to_cost  # loads torch
+
+    scaled = scale_to_cost(genotype, megapixel_target(space.macro.cost), classes)
+    reached = {"cost": round(billions_a_megapixel(scaled, classes), 4)}
+    return scaled.model_copy(update={"source": {**scaled.source, **reached}})
 
 
 def default_target(path: Path) -> Path:

@@ -138,6 +138,8 @@ def _lines(genotype: Genotype) -> Iterator[tuple[str, str]]:
             yield f"l{layer}", "  ".join(arrows)
         billions = topology_cost(genotype) / PER_BILLION_A_MEGAPIXEL
         yield "cost", f"{billions:.4g} billion multiply-adds a megapixel, cells and arrows"
+    if genotype.stages and "cost" in genotype.source:
+        yield "cost", f"{genotype.source['cost']} billion multiply-adds a megapixel, the whole network"
     for arrow in genotype.up_arrows if genotype.network.upsamplers or genotype.network.skips else ():
         strides = f"{genotype.stride(arrow.source.level)}->{genotype.stride(arrow.target.level)}"
         yield "up", f"l{arrow.target.layer} {strides} {genotype.upsampler(arrow)}, skip {genotype.skip(arrow)}"

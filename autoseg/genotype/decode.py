@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 
 from autoseg.errors import GenotypeError
-from autoseg.genotype.multi_path import decode_topology
+from autoseg.genotype.design import FREE, Genes, genotype_of, network_of, options_of
+from autoseg.genotype.held import check_relaxable, held_genes, relaxed_networks
+from autoseg.genotype.multi_path import arrow_scores, decode_topology
 from autoseg.genotype.schema import Cell, Edge, Genotype, decoder_levels
-from autoseg.space.cell import CellTopology, state_name
+from autoseg.space.cell import INPUTS_PER_BLOCK, CellTopology, state_name
 from autoseg.space.resolution import Skip
 from autoseg.space.schema import SearchSpace
 from autoseg.space.snapshot import ArchProbs
 from autoseg.space.trellis import STEM_NODE, Arrow, Move, Node, Trellis
 
-INPUTS_PER_BLOCK = 2
 PATH_PRIORS = ("uniform", "paper")
 TIE = 1e-9
 """Two log-probabilities that differ by less are a tie: sums in another order differ by rounding."""
@@ -38,24 +39,75 @@ def decode(
     Ties go to the operation, upsampler or skip that the space names first, to the first input, and to the path with the
     higher resolution at the first difference.
 
+    In a wide space the most probable block, depth and width of each level or of the network, or profile; and if it
+    names its networks, the best of these (`decode_network`). What the search holds fixed is `held_genes`. Filters are
+    those of the space, not yet scaled to `macro.cost`.
+
     path_prior: `uniform` or `paper`, for a single path. threshold, budget: for several paths. Default: the space's.
     Raises: GenotypeError, SearchSpaceError: a setting that is wrong, for the other kind of network, or too small.
     """
-    space = _with_decoding(probs.space, path_prior=path_prior, threshold=threshold, budget=budget)
-    cells = decode_cells(probs)
+    space = with_decoding(probs.space, path_prior=path_prior, threshold=threshold, budget=budget)
+    how: dict[str, Any] = {"path_prior": space.decoding.path_prior}
     if space.network.paths == "multi":
-        arrows = decode_topology(probs.beta_probs, space, cells, _up_choices(probs))
-        how: dict[str, Any] = {"threshold": space.decoding.threshold}
+        how = {"threshold": space.decoding.threshold}
         if space.decoding.budget is not None:
             how["budget"] = space.decoding.budget
-    else:
-        how = {"path_prior": space.decoding.path_prior}
-        arrows = space.trellis.arrows_along(decode_path(probs.beta_probs, space.trellis, **how))
-    name, upsampling = name or f"{space.name}_decoded", decode_upsampling(probs, arrows)
-    return Genotype.of_space(space, name, cells, arrows, {**how, **(source or {})}, retrain, **upsampling)
+    cells, arrows = decode_cells(probs), decode_network(probs, space)
+    upsampling = decode_upsampling(probs, arrows)
+    name, origin = name or f"{space.name}_decoded", {**how, **(source or {})}
+    if space.macro is None:
+        return Genotype.of_space(space, name, cells, arrows, origin, retrain, **upsampling)
+    genes = decode_genes(probs, cells, arrows)
+    return genotype_of(space, genes, name, retrain, origin, upsampling if "upsampler" not in genes else None)
 
 
-def _with_decoding(space: SearchSpace, **given: Any) -> SearchSpace:
+def decode_network(probs: ArchProbs, space: SearchSpace) -> tuple[Arrow, ...]:
+    """The arrows of the network that a search found: its path by Viterbi, or its topology.
+
+    Where a wide space names its networks, the best of these: for several paths by the sum of `arrow_scores`, else by
+    the mean log-probability of an arrow with the path prior (`arrow_score`). All paths have as many arrows, so among
+    them this is the most probable one; a topology, whose arrows no single path takes, is compared by the same mean.
+
+    space: that of `probs`, perhaps with other settings of decoding. Raises: see `decode`.
+    """
+    trellis, prior, multi = space.trellis, space.decoding.path_prior, space.network.paths == "multi"
+    if space.macro is not None and space.macro.networks:
+        check_relaxable(space)
+        if multi:
+            of_arrow = arrow_scores(probs.beta_probs, space)
+        else:
+            of_arrow = {arrow: arrow_score(probs.beta_probs, trellis, arrow, prior) for arrow in trellis.arrows}
+        found = [arrows for _, arrows in relaxed_networks(space)]
+        scores = [sum(of_arrow[arrow] for arrow in arrows) / (1 if multi else len(arrows)) for arrows in found]
+        return next(arrows for arrows, score in zip(found, scores, strict=True) if score >= max(scores) - TIE)
+    if multi:
+        return decode_topology(probs.beta_probs, space, decode_cells(probs), _up_choices(probs))
+    return trellis.arrows_along(decode_path(probs.beta_probs, trellis, prior))
+
+
+def decode_genes(probs: ArchProbs, cells: Sequence[Cell], arrows: Sequence[Arrow]) -> Genes:
+    """The genes of a wide space that a search found, but for the upsampler where upsamplers compete.
+
+    cells: the searched cell, if there is one. arrows: of the network.
+    """
+    space = probs.space
+    check_relaxable(space)
+    genes: dict[str, Any] = {**held_genes(space), **({"cell": cells[0]} if cells else {})}
+    named = [network for network, theirs in relaxed_networks(space) if set(theirs) == set(arrows)]
+    strides, is_path = space.network.strides, space.network.paths == "single"
+    genes["network"] = named[0] if named else network_of(arrows, strides, is_path)
+    for gene, options in options_of(space).items():
+        table, _, stride = gene.partition(" ")
+        if table not in ("block", "depth", "width") or (stride and int(stride) not in strides) or options is FREE:
+            continue
+        genes[gene] = options[0]
+        if table in space.macro_tables:
+            row = strides.index(int(stride)) if stride else 0
+            genes[gene] = options[int(getattr(probs, f"{table}_probs")[row].argmax())]
+    return genes
+
+
+def with_decoding(space: SearchSpace, **given: Any) -> SearchSpace:
     """The space with the given decoding settings."""
     changes = {key: value for key, value in given.items() if value is not None}
     multi = space.network.paths == "multi"
@@ -74,7 +126,9 @@ def _with_decoding(space: SearchSpace, **given: Any) -> SearchSpace:
 
 
 def decode_cells(probs: ArchProbs) -> list[Cell]:
-    """The cell of the space, or those of its down path and up path."""
+    """The cell of the space, or those of its down path and up path; none if no operations compete."""
+    if not probs.space.searches_cell:
+        return []
     alphas = np.split(probs.alpha_probs, probs.space.cells)
     edges = [None] * len(alphas) if probs.edge_probs is None else np.split(probs.edge_probs, len(alphas))
     return [decode_cell(alpha, probs.space, of_edges) for alpha, of_edges in zip(alphas, edges, strict=True)]

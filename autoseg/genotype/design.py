@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from autoseg.errors import SearchSpaceError
-from autoseg.genotype.sample import sample_cell, sample_path, sample_topology
+from autoseg.genotype.draws import sample_cell, sample_path, sample_topology
 from autoseg.genotype.schema import (
     Cell,
     Genotype,
@@ -29,10 +29,10 @@ from autoseg.genotype.schema import (
 )
 from autoseg.registry import CELL, DECODERS
 from autoseg.space.groups import DecoderSpec, StemSpec
-from autoseg.space.macro import KnownDesign, MacroSpec, NamedNetwork
+from autoseg.space.macro import KnownDesign, MacroSpec, NamedNetwork, filters_at_width
 from autoseg.space.resolution import PLAIN_UPSAMPLERS
 from autoseg.space.schema import SearchSpace
-from autoseg.space.trellis import Trellis
+from autoseg.space.trellis import Arrow, Trellis
 
 T = TypeVar("T")
 Genes = Mapping[str, Any]
@@ -172,7 +172,14 @@ def key_of(genotype: Genotype) -> str:
 # --- from genes to a genotype -----------------------------------------------------------------------------------------
 
 
-def genotype_of(space: SearchSpace, genes: Genes, name: str | None = None, retrain: Genes | None = None) -> Genotype:
+def genotype_of(
+    space: SearchSpace,
+    genes: Genes,
+    name: str | None = None,
+    retrain: Genes | None = None,
+    source: Genes | None = None,
+    upsampling: Mapping[str, Sequence[str]] | None = None,
+) -> Genotype:
     """The genotype of some genes, not yet scaled to a cost.
 
     Args:
@@ -180,6 +187,9 @@ def genotype_of(space: SearchSpace, genes: Genes, name: str | None = None, retra
         genes: A value for each of `options_of(space)`.
         name: The genotype's name. Default: the space's, and `_member`.
         retrain: The training settings that it recommends. Default: none.
+        source: More of its origin. Default: the space and the genes.
+        upsampling: `upsamplers` and `decoder_upsamplers` for each place, as `Genotype.of_space` takes them. Default:
+            the gene `upsampler` everywhere.
 
     Returns:
         The genotype; its source says the genes in words.
@@ -187,36 +197,61 @@ def genotype_of(space: SearchSpace, genes: Genes, name: str | None = None, retra
     Raises:
         SearchSpaceError: The space is not wide.
     """
-    network, stem, upsampler = genes["network"], genes["stem"], genes["upsampler"]
-    arrows = parse_arrows(network.arrows, stem.stride) if network.arrows else path_arrows(network.strides, stem.stride)
+    network, stem = genes["network"], genes["stem"]
+    arrows = arrows_of_network(network, stem.stride)
     strides = [stem.stride << level for level in range(1 + max(arrow.target.level for arrow in arrows))]
     stages = tuple(_stage(space, genes, level, stride) for level, stride in enumerate(strides))
     plain = Genotype(
         name=name or f"{space.name}_member",
         cell=genes["cell"] if CELL in {stage.block for stage in stages} else (),
         stages=stages,
-        network=PathSpec(strides=network.strides, arrows=network.arrows, filter_multiplier=_filters(space)),
+        network=PathSpec(strides=network.strides, arrows=network.arrows, filter_multiplier=nominal_multiplier(space)),
         stem=stem,
         decoder=GenotypeDecoderSpec(**genes["decoder"].model_dump()),
         batch_norm=space.network_batch_norm,
-        source={"space": space.name, "genes": {gene: label_of(value) for gene, value in genes.items()}},
+        source={
+            "space": space.name,
+            **(source or {}),
+            "genes": {gene: label_of(value) for gene, value in genes.items()},
+        },
         retrain=dict(retrain or {}),
     )
-    if (upsampler,) == PLAIN_UPSAMPLERS:
-        return plain
-    on_path = plain.network.model_copy(update={"upsamplers": (upsampler,) * len(plain.up_arrows)})
-    in_decoder = plain.decoder.model_copy(update={"upsamplers": (upsampler,) * len(plain.decoder_levels)})
-    return plain.model_copy(update={"network": on_path, "decoder": in_decoder})
+    if upsampling is None:
+        upsampler: tuple[str, ...] = (genes["upsampler"],)
+        if upsampler == PLAIN_UPSAMPLERS:
+            return plain
+        places = {"upsamplers": plain.up_arrows, "decoder_upsamplers": plain.decoder_levels}
+        upsampling = {key: upsampler * len(of) for key, of in places.items()}
+    on_path, in_decoder = (tuple(upsampling.get(key, ())) for key in ("upsamplers", "decoder_upsamplers"))
+    changed = {
+        "network": plain.network.model_copy(update={"upsamplers": on_path}),
+        "decoder": plain.decoder.model_copy(update={"upsamplers": in_decoder}),
+    }
+    return plain.model_copy(update=changed)
+
+
+def arrows_of_network(network: NamedNetwork, stem_stride: int) -> tuple[Arrow, ...]:
+    """The arrows of a path or topology."""
+    return parse_arrows(network.arrows, stem_stride) if network.arrows else path_arrows(network.strides, stem_stride)
+
+
+def network_of(arrows: Sequence[Arrow], strides: Sequence[int], is_path: bool) -> NamedNetwork:
+    """The path or topology of some arrows. strides: of the levels."""
+    if is_path:
+        path = tuple(strides[arrow.target.level] for arrow in sorted(arrows))
+        return NamedNetwork(name=" ".join(map(str, path)), strides=path)
+    layers = write_arrows(arrows, strides)
+    return NamedNetwork(name=f"{len(arrows)} arrows in {len(layers)} layers", arrows=layers)
 
 
 def _stage(space: SearchSpace, genes: Genes, level: int, stride: int) -> StageSpec:
     block, depth = (genes.get(gene, genes.get(f"{gene} {stride}")) for gene in ("block", "depth"))
     width = genes["width"].widths[level] if "width" in genes else genes[f"width {stride}"]
-    filters = max(1, round(_filters(space) * width * stride / space.network.strides[0]))
+    filters = filters_at_width(nominal_multiplier(space), width, stride / space.network.strides[0])
     return StageSpec(stride=stride, block=block, depth=1 if block == CELL else depth, filters=filters)
 
 
-def _filters(space: SearchSpace) -> int:
+def nominal_multiplier(space: SearchSpace) -> int:
     """F of the space's networks, at its smallest stride."""
     return space.decoding.filter_multiplier or space.network.filter_multiplier
 
@@ -231,10 +266,8 @@ def _drawn(space: SearchSpace, name: str, genes: Genes, rng: np.random.Generator
     strides = [stem.stride << level for level in range(6) if stem.stride << level <= space.network.strides[-1]]
     trellis = Trellis(number, strides, space.network.moves)
     if kind == "single":
-        path = tuple(strides[level] for level in sample_path(trellis, rng))
-        return NamedNetwork(name=" ".join(map(str, path)), strides=path)
-    arrows = write_arrows(sample_topology(trellis, rng), strides)
-    return NamedNetwork(name=f"{sum(map(len, arrows))} arrows in {number} layers", arrows=arrows)
+        return network_of(trellis.arrows_along(sample_path(trellis, rng)), strides, True)
+    return network_of(sample_topology(trellis, rng), strides, False)
 
 
 @lru_cache(maxsize=64)

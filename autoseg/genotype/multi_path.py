@@ -70,7 +70,7 @@ def decode_topology(
     Raises: GenotypeError: a budget below the cost of the cheapest topology, which the message gives.
     """
     budget = space.decoding.budget
-    scores = _scores(beta_probs, space)
+    scores = arrow_scores(beta_probs, space)
     costs = None if budget is None else Costs.of_space(space, cells)
     layers = [_layer(space, scores, costs, upsampling or {}, layer) for layer in range(1, space.network.layers + 1)]
     if budget is None:
@@ -100,7 +100,7 @@ def arrows_of(arrows: Sequence[Arrow], chosen: int) -> list[Arrow]:
     return [arrow for bit, arrow in enumerate(arrows) if chosen >> bit & 1]
 
 
-def _scores(beta_probs: np.ndarray, space: SearchSpace) -> dict[Arrow, float]:
+def arrow_scores(beta_probs: np.ndarray, space: SearchSpace) -> dict[Arrow, float]:
     """logit(p) - logit(threshold) of each arrow, minus the penalties that break ties."""
 
     def logit(p: float) -> float:

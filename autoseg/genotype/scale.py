@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from autoseg.genotype.schema import Genotype, StageSpec
-from autoseg.registry import CELL, DECODERS
+from autoseg.genotype.schema import Genotype
+from autoseg.registry import DECODERS
 
 STEPS = (8, 4, 2, 1)
 """Multiples to which channels are rounded. A GPU prefers the larger ones."""
@@ -16,21 +16,16 @@ MOST = 4096
 
 def channels_of(genotype: Genotype) -> tuple[int, ...]:
     """The channels of the stem's convolutions, of each level, and of the decoder if it has filters."""
-    levels = range(1 + max(arrow.target.level for arrow in genotype.arrows))
     decoder = genotype.decoder
     of_decoder = (decoder.filters, decoder.low_level_filters) if DECODERS[decoder.name].has_filters else ()
-    return (*genotype.stem.channels, *map(genotype.filters, levels), *of_decoder)
+    return (*genotype.stem.channels, *(stage.filters for stage in genotype.all_stages), *of_decoder)
 
 
 def with_channels(genotype: Genotype, channels: Sequence[int]) -> Genotype:
     """The same network with other channels, in the order of `channels_of`; it gets a stage for each level."""
     left: Iterator[int] = iter(channels)
     stem = genotype.stem.model_copy(update={"channels": tuple(islice(left, len(genotype.stem.channels)))})
-    levels = range(1 + max(arrow.target.level for arrow in genotype.arrows))
-    stages = genotype.stages or tuple(
-        StageSpec(stride=genotype.stride(level), block=CELL, filters=genotype.filters(level)) for level in levels
-    )
-    changed = tuple(stage.model_copy(update={"filters": next(left)}) for stage in stages)
+    changed = tuple(stage.model_copy(update={"filters": next(left)}) for stage in genotype.all_stages)
     of_decoder = dict(zip(("filters", "low_level_filters"), left, strict=False))
     decoder = genotype.decoder.model_copy(update=of_decoder)
     return genotype.model_copy(update={"stem": stem, "stages": changed, "decoder": decoder})

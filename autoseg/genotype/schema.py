@@ -315,6 +315,14 @@ class Genotype(ArchitectureFile):
         """Filters of a block at a level: its stage's, or F at the stem's stride, doubled at each further one."""
         return self.stages[level].filters if self.stages else filters_at(level, self.network.filter_multiplier)
 
+    @cached_property
+    def all_stages(self) -> tuple[StageSpec, ...]:
+        """The stage of each level, from fine to coarse, also where the cell is at every node."""
+        levels = range(1 + max(arrow.target.level for arrow in self.arrows))
+        return self.stages or tuple(
+            StageSpec(stride=self.stride(level), block=CELL, filters=self.filters(level)) for level in levels
+        )
+
     def stage(self, level: int) -> StageSpec | None:
         """The stage of the nodes at a level; None if they hold a cell."""
         stage = self.stages[level] if self.stages else None

@@ -8,6 +8,9 @@ from functools import cached_property
 PREV_PREV, PREV = 0, 1
 """States 0 and 1 of every cell: H(l-2) and H(l-1). State 2 + i is the output of block i."""
 
+INPUTS_PER_BLOCK = 2
+"""Inputs that each block of a searched cell keeps."""
+
 
 def state_name(state: int) -> str:
     """`prev_prev`, `prev`, `b1`, `b2`, ... as genotypes call them."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
@@ -11,6 +12,28 @@ from autoseg.config.base import Number, Settings, Whole
 from autoseg.registry import BLOCKS, CELL
 from autoseg.space.groups import DecoderSpec, Positive, StemSpec
 from autoseg.space.resolution import CompetingUpsamplers
+
+NETWORK = "network"
+"""The one row of a table whose choice all levels share."""
+
+
+class MacroTable(NamedTuple):
+    """A table of logits in a wide space: a choice among the same options at each level, or one for the network."""
+
+    rows: Sequence[str]
+    """`stride 8` for each level, or NETWORK alone."""
+    options: Sequence[Any]
+
+    @property
+    def names(self) -> list[Any]:
+        """The options in a word: the names of profiles, others as they are."""
+        return [getattr(option, "name", option) for option in self.options]
+
+
+def filters_at_width(filter_multiplier: int, width: float, relative_stride: float) -> int:
+    """Filters of a block: F times the width at the smallest stride, doubled at each further one, rounded."""
+    return max(1, round(filter_multiplier * width * relative_stride))
+
 
 Width = Annotated[Number, Field(ge=1 / 16, le=16)]
 Name = Annotated[str, Field(min_length=1, max_length=80)]

@@ -14,10 +14,10 @@ from autoseg.config.base import Settings, Whole, parse
 from autoseg.errors import AutosegError, GenotypeError, SearchSpaceError
 from autoseg.files import read_yaml, shell_quoted, user_path
 from autoseg.library import hint, library, names_in
-from autoseg.registry import BLOCKS, DECODERS, OPERATIONS, REGISTRIES, UPSAMPLERS
+from autoseg.registry import BLOCKS, CELL, DECODERS, OPERATIONS, REGISTRIES, UPSAMPLERS
 from autoseg.space import groups
 from autoseg.space.cell import CellTopology
-from autoseg.space.macro import MacroSpec
+from autoseg.space.macro import NETWORK, MacroSpec, MacroTable, filters_at_width
 from autoseg.space.resolution import PLAIN_UPSAMPLERS, GammaSite, ResolutionSpec, parse_upsampler
 from autoseg.space.trellis import Arrow, Move, Trellis, filters_at
 
@@ -122,12 +122,24 @@ class SearchSpace(ArchitectureFile):
 
     @property
     def candidates(self) -> int:
-        """Number of operations that compete in the supernet: arrows into cells, times edges, times operations."""
-        return len(self.trellis.arrows) * len(self.topology.edges) * len(self.cell.operations)
+        """Number of operations that compete in the supernet: arrows into cells, times edges, times operations.
+
+        In a wide space, whose arrows are mixed before a node: nodes, times blocks of each kind in a row and operations.
+        """
+        of_cell = len(self.topology.edges) * len(self.cell.operations)
+        if self.macro is None:
+            return len(self.trellis.arrows) * of_cell
+        chains = len(set(self.macro.blocks) - {CELL}) * max(self.macro.depths)
+        return len(self.trellis.nodes) * (chains + of_cell * (CELL in self.macro.blocks))
 
     @model_validator(mode="after")
     def _whole_is_limited(self) -> SearchSpace:
         if (whole := self.candidates) > limits.CANDIDATES:
+            if self.macro is not None:
+                raise ValueError(
+                    f"the blocks, depths and operations of {len(self.trellis.nodes):,} nodes make {whole:,} candidates,"
+                    f" but at most {limits.CANDIDATES:,} are built; take fewer layers, blocks or a smaller depth"
+                )
             raise ValueError(
                 f"{len(self.trellis.arrows):,} arrows with {len(self.topology.edges)} edges of"
                 f" {len(self.cell.operations)} operations make {whole:,} candidates, but at most {limits.CANDIDATES:,}"
@@ -185,8 +197,37 @@ class SearchSpace(ArchitectureFile):
         return Trellis(network.layers, network.strides, network.moves, network.down_layers)
 
     def filters(self, level: int) -> int:
-        """Filters of a block of the supernet at a level."""
-        return filters_at(level, self.network.filter_multiplier)
+        """Filters of a block of the supernet at a level; in a wide space those of the greatest width."""
+        plain = filters_at(level, self.network.filter_multiplier)
+        return plain if self.macro is None else max(self.width_filters(level))
+
+    # --- the wide choices ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def searches_cell(self) -> bool:
+        """Whether the operations of cells compete: always, but in a wide space without the cell, or with templates."""
+        return self.macro is None or (CELL in self.macro.blocks and not self.macro.cells)
+
+    @cached_property
+    def macro_tables(self) -> dict[str, MacroTable]:
+        """A wide space's tables by name: block, depth and width, each where there is more than one option."""
+        macro = self.macro
+        if macro is None:
+            return {}
+        levels = tuple(f"stride {stride}" for stride in self.network.strides)
+        shared = (NETWORK,) if macro.shared_by == "network" else levels
+        tables = {
+            "block": MacroTable(shared, macro.blocks),
+            "depth": MacroTable(shared, () if set(macro.blocks) == {CELL} else macro.depths),
+            "width": MacroTable((NETWORK,), macro.profiles) if macro.profiles else MacroTable(levels, macro.widths),
+        }
+        return {name: table for name, table in tables.items() if len(table.options) > 1}
+
+    def width_filters(self, level: int) -> list[int]:
+        """Filters of the supernet at a level for each width or profile of a wide space."""
+        assert self.macro is not None
+        widths = [profile.widths[level] for profile in self.macro.profiles] or self.macro.widths
+        return [filters_at_width(self.network.filter_multiplier, width, 1 << level) for width in widths]
 
     @cached_property
     def topology(self) -> CellTopology:

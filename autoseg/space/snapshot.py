@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,17 +22,21 @@ class ArchProbs:
 
     `beta_probs` is 0 on illegal arrows; over the legal arrows that leave a node it sums to 1 (eq. 7-8), or is a sigmoid
     of each (`network.paths: multi`). With `cell.up_cell` alpha has the edges of the down path's cell, then those of the
-    up path's. None in spaces without them: `edge_logits` [edge] (PC-DARTS), `gamma_logits` [site, upsampler] (the
-    space's `gamma_sites` and `upsamplers`), `skip_logits` [level, skip].
+    up path's. None in spaces without them: `alpha_logits`, `edge_logits` [edge] (PC-DARTS), `gamma_logits` [site,
+    upsampler] (the space's `gamma_sites` and `upsamplers`), `skip_logits` [level, skip], and in wide spaces
+    `block_logits`, `depth_logits`, `width_logits` [level or 1, option] (the space's `macro_tables`).
     Raises: CheckpointError: shapes of another space, or values that are not finite.
     """
 
     space: SearchSpace
-    alpha_logits: np.ndarray
+    alpha_logits: np.ndarray | None
     beta_logits: np.ndarray
     edge_logits: np.ndarray | None = None
     gamma_logits: np.ndarray | None = None
     skip_logits: np.ndarray | None = None
+    block_logits: np.ndarray | None = None
+    depth_logits: np.ndarray | None = None
+    width_logits: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         shapes = logits_shapes(self.space)
@@ -57,11 +62,18 @@ class ArchProbs:
     @classmethod
     def zeros(cls, space: SearchSpace) -> ArchProbs:
         """All logits zero: every choice equally likely."""
-        return cls(space, **{f"{name}_logits": np.zeros(shape) for name, shape in logits_shapes(space).items()})
+        return cls.of(space, {name: np.zeros(shape) for name, shape in logits_shapes(space).items()})
+
+    @classmethod
+    def of(cls, space: SearchSpace, logits: Mapping[str, np.ndarray]) -> ArchProbs:
+        """The tables of these names."""
+        others = {f"{name}_logits": table for name, table in logits.items() if name != "alpha"}
+        return cls(space, logits.get("alpha"), **others)
 
     @cached_property
     def alpha_probs(self) -> np.ndarray:
-        """Softmax over the operations of each edge, [edge, operation]."""
+        """Softmax over the operations of each edge, [edge, operation]; only where `space.searches_cell`."""
+        assert self.alpha_logits is not None
         return _softmax(self.alpha_logits)
 
     @cached_property
@@ -90,6 +102,21 @@ class ArchProbs:
         """Softmax over the skip connections into each level of the up path, [level, skip]."""
         return None if self.skip_logits is None else _softmax(self.skip_logits)
 
+    @cached_property
+    def block_probs(self) -> np.ndarray | None:
+        """Softmax over the blocks of each level's stages, [level or 1, block]."""
+        return None if self.block_logits is None else _softmax(self.block_logits)
+
+    @cached_property
+    def depth_probs(self) -> np.ndarray | None:
+        """Softmax over the depths of each level's stages, [level or 1, depth]."""
+        return None if self.depth_logits is None else _softmax(self.depth_logits)
+
+    @cached_property
+    def width_probs(self) -> np.ndarray | None:
+        """Softmax over the widths of each level, or over the profiles, [level or 1, width or profile]."""
+        return None if self.width_logits is None else _softmax(self.width_logits)
+
     def _rows_of_blocks(self) -> list[list[int]]:
         """The edges into each block, of all cells."""
         topology = self.space.topology
@@ -102,10 +129,11 @@ class ArchProbs:
     def entropy(self) -> dict[str, float]:
         """Mean entropy of each table as a share of its maximum (1: undecided).
 
-        The mean is over alpha's rows, beta's nodes (or arrows, of sigmoids), edges into a block, gamma's sites, skips.
+        The mean is over alpha's rows, beta's nodes (or arrows, of sigmoids), edges into a block, gamma's sites, and the
+        rows of the others.
         """
         legal = self.space.trellis.legal()
-        entropy = {"alpha": _relative_entropy(self.alpha_probs)}
+        entropy = {} if self.alpha_logits is None else {"alpha": _relative_entropy(self.alpha_probs)}
         if self.space.network.paths == "multi":
             kept = self.beta_probs[legal]
             entropy["beta"] = _relative_entropy(np.stack([kept, 1 - kept], -1))
@@ -116,16 +144,15 @@ class ArchProbs:
             entropy["edge"] = float(np.mean(of_blocks))
         if self.gamma_probs is not None:
             entropy["gamma"] = _relative_entropy(self.gamma_probs, gamma_legal(self.space).sum(-1))
-        if self.skip_probs is not None:
-            entropy["skip"] = _relative_entropy(self.skip_probs)
-        return entropy
+        rows = {name: getattr(self, f"{name}_probs") for name in ("skip", "block", "depth", "width")}
+        return entropy | {name: _relative_entropy(probs) for name, probs in rows.items() if probs is not None}
 
     def save(self, path: Path) -> None:
         """Write an .npz file that plain NumPy can read."""
         names = logits_shapes(self.space)
         arrays = {f"{name}_{form}": getattr(self, f"{name}_{form}") for name in names for form in ("logits", "probs")}
-        meanings, optional = meanings_of(self.space), {"upsamplers": "gamma", "gamma_sites": "gamma", "skips": "skip"}
-        arrays |= {key: np.array(meanings[key]) for key in meanings if optional.get(key, "alpha") in names}
+        meanings = meanings_of(self.space)
+        arrays |= {key: np.array(meanings[key]) for key in meanings if NAMED_AXES.get(key, ("beta",))[0] in names}
 
         def write(temporary: Path) -> None:
             with temporary.open("wb") as file:
@@ -137,34 +164,43 @@ class ArchProbs:
     @classmethod
     def load(cls, path: Path, space: SearchSpace) -> ArchProbs:
         """Read a file of `save`. Raises: CheckpointError: unreadable, or of another space."""
+        needed = {"alpha", "beta"} & set(logits_shapes(space))
         try:
             if not is_intact(path):
                 raise ValueError("its checksum differs")
             check_members(path, limits.SNAPSHOT_BYTES)
             with np.load(path, allow_pickle=False) as file:
-                there = [key for key in ("upsamplers", "gamma_sites", "skips") if key in file.files]
-                meanings = {key: file[key].tolist() for key in ("operations", "strides", *there)}
-                optional = [f"{name}_logits" for name in OPTIONAL if f"{name}_logits" in file.files]
-                names = ["alpha_logits", "beta_logits", *optional]
-                logits = {name: file[name].astype(np.float64, casting="same_kind") for name in names}
+                there = [key for key, (name, _) in NAMED_AXES.items() if name in needed or key in file.files]
+                meanings = {key: file[key].tolist() for key in ("strides", *there)}
+                names = [name for name in ("beta", *OPTIONAL) if name in needed or f"{name}_logits" in file.files]
+                logits = {name: file[f"{name}_logits"].astype(np.float64, casting="same_kind") for name in names}
         except Exception as reason:  # a damaged file makes NumPy and zipfile raise nearly anything
             message = f"{path} is no readable architecture snapshot ({one_line(reason)[:100]}); decode another epoch"
             raise CheckpointError(message, code="snapshot-unreadable") from None
         for key, meaning in meanings.items():
-            if meaning != meanings_of(space)[key]:
+            if meaning != meanings_of(space).get(key):
                 cls._refuse(f"{path} has other {key.replace('_', ' ')} than space '{space.name}'")
         try:
-            return cls(space, **logits)
+            return cls.of(space, logits)
         except CheckpointError as reason:
             raise CheckpointError(f"{path}: {reason}", code=reason.code) from None
 
 
 OPTIONAL = {
+    "alpha": "cell.operations",
     "edge": "relaxation.pc_darts",
     "gamma": "resolution.upsamplers, decoder.upsamplers",
     "skip": "resolution.skips",
+    "block": "macro.blocks",
+    "depth": "macro.depths",
+    "width": "macro.widths, macro.profiles",
 }
 """The logits that only some spaces have, and the settings that need them."""
+NAMED_AXES = {
+    "operations": ("alpha", 1), "upsamplers": ("gamma", 1), "gamma_sites": ("gamma", 0), "skips": ("skip", 1),
+    "blocks": ("block", 1), "depths": ("depth", 1), "widths": ("width", 1),
+}  # fmt: skip
+"""Arrays of names that a file may have -> the table and the axis whose order they give."""
 
 
 def meanings_of(space: SearchSpace) -> dict[str, list[object]]:
@@ -175,23 +211,22 @@ def meanings_of(space: SearchSpace) -> dict[str, list[object]]:
         "gamma_sites": [site.name for site in space.gamma_sites],
         "upsamplers": list(space.upsamplers),
         "skips": list(space.resolution.skips),
+        **{f"{name}s": table.names for name, table in space.macro_tables.items()},
     }
 
 
 def logits_shapes(space: SearchSpace) -> dict[str, tuple[int, ...]]:
     """The shapes of a space's logits by name."""
     edges, levels = space.cells * len(space.topology.edges), len(space.network.strides)
-    shapes: dict[str, tuple[int, ...]] = {
-        "alpha": (edges, len(space.cell.operations)),
-        "beta": (space.network.layers, levels, 3),
-    }
+    shapes: dict[str, tuple[int, ...]] = {"alpha": (edges, len(space.cell.operations))} if space.searches_cell else {}
+    shapes["beta"] = (space.network.layers, levels, 3)
     if space.relaxation.pc_darts is not None:
         shapes["edge"] = (edges,)
     if space.gamma_sites:
         shapes["gamma"] = (len(space.gamma_sites), len(space.upsamplers))
     if space.resolution.skips != ("none",):
         shapes["skip"] = (levels - 1, len(space.resolution.skips))
-    return shapes
+    return shapes | {name: (len(table.rows), len(table.options)) for name, table in space.macro_tables.items()}
 
 
 def gamma_legal(space: SearchSpace) -> np.ndarray:

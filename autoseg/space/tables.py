@@ -9,7 +9,7 @@ import numpy as np
 
 from autoseg.errors import CheckpointError
 from autoseg.space.schema import SearchSpace
-from autoseg.space.snapshot import ArchProbs, gamma_legal, logits_shapes, meanings_of
+from autoseg.space.snapshot import NAMED_AXES, ArchProbs, gamma_legal, logits_shapes, meanings_of
 
 AXES = {
     "alpha": "[edge, operation]",
@@ -17,9 +17,10 @@ AXES = {
     "edge": "[edge]",
     "gamma": "[site, upsampler]",
     "skip": "[level, skip]",
+    "block": "[level, block]",
+    "depth": "[level, depth]",
+    "width": "[level, width]",
 }
-NAMED_AXES = {"operations": ("alpha", 1), "gamma_sites": ("gamma", 0), "upsamplers": ("gamma", 1), "skips": ("skip", 1)}
-"""Arrays of names that a file may have -> the table and the axis whose order they give."""
 CLOSE = 1e-3
 """Probabilities may miss a sum of 1 by this much."""
 
@@ -54,7 +55,7 @@ def read_tables(path: str | Path, space: SearchSpace) -> ArchProbs:
             raise _wrong(path, f"{keys[0]} has the shape {there}, but space '{space.name}' needs {needed}")
         table = _in_order(path, name, _numbers(path, keys[0], arrays[keys[0]]), arrays, space)
         logits[name] = _logits(path, keys[0], name, table, space)
-    return ArchProbs(space, **{f"{name}_logits": table for name, table in logits.items()})
+    return ArchProbs.of(space, logits)
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
@@ -107,7 +108,8 @@ def _logits(path: Path, key: str, name: str, table: np.ndarray, space: SearchSpa
     if key.endswith("_logits"):
         return table
     from_probs = _inverse(table, name == "beta" and space.network.paths == "multi")
-    back = getattr(ArchProbs(space, **{**_zeros(space), f"{name}_logits": from_probs}), f"{name}_probs")
+    zeros = {table: np.zeros(shape) for table, shape in logits_shapes(space).items()}
+    back = getattr(ArchProbs.of(space, {**zeros, name: from_probs}), f"{name}_probs")
     is_probs = bool((table >= 0).all()) and np.allclose(table, back, rtol=0, atol=CLOSE)
     if key == name and is_probs:
         raise _wrong(path, f"{key} may be logits or probabilities; name it {name}_logits or {name}_probs")
@@ -121,7 +123,3 @@ def _inverse(probs: np.ndarray, sigmoid: bool) -> np.ndarray:
     least = np.finfo(np.float64).tiny
     logits: np.ndarray = np.log(np.maximum(probs, least))
     return logits - np.log(np.maximum(1 - probs, least)) if sigmoid else logits
-
-
-def _zeros(space: SearchSpace) -> dict[str, np.ndarray]:
-    return {f"{name}_logits": np.zeros(shape) for name, shape in logits_shapes(space).items()}

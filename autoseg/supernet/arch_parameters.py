@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autoseg.genotype.contains import check_in_space
+from autoseg.genotype.contains import check_in_supernet, stage_choices
 from autoseg.genotype.schema import Genotype
 from autoseg.space.schema import SearchSpace
 from autoseg.space.snapshot import ArchProbs, gamma_legal, logits_shapes
 from autoseg.space.trellis import Arrow, Move
+from autoseg.supernet.fast.mixed_op import given
 
 
 class Sample(NamedTuple):
@@ -28,9 +29,11 @@ class Sample(NamedTuple):
 class ArchParameters(nn.Module):
     """alpha_logits [edge, operation] and beta_logits [layer, level, move] (Auto-DeepLab, sections 3.1 and 3.2).
 
-    With the space's `relaxation.pc_darts` also edge_logits [edge]; with `relaxation.gdas` operations are sampled.
-    If upsamplers compete, also gamma_logits [site, upsampler]; if skip connections do, skip_logits [level, skip].
-    With `cell.up_cell` the edges are those of the down path's cell, then those of the up path's.
+    alpha is None where no operations compete (`SearchSpace.searches_cell`). With the space's `relaxation.pc_darts` also
+    edge_logits [edge]; with `relaxation.gdas` operations are sampled. If upsamplers compete, also gamma_logits [site,
+    upsampler]; if skip connections do, skip_logits [level, skip]. With `cell.up_cell` the edges are those of the down
+    path's cell, then those of the up path's. In a wide space also block_logits, depth_logits and width_logits [level or
+    1, option] (`SearchSpace.macro_tables`).
     """
 
     legal: Tensor
@@ -50,11 +53,12 @@ class ArchParameters(nn.Module):
             noise = std * torch.randn(shapes[name])
             return nn.Parameter(noise if where is None else noise * where)
 
-        self.alpha_logits = nn.Parameter(std * torch.randn(shapes["alpha"]))
+        self.alpha_logits = initial("alpha")
         self.beta_logits = nn.Parameter(std * torch.randn(shapes["beta"]) * legal)
         self.edge_logits = initial("edge")
         self.gamma_logits = initial("gamma", competing)
         self.skip_logits = initial("skip")
+        self.block_logits, self.depth_logits, self.width_logits = map(initial, ("block", "depth", "width"))
         self.register_buffer("legal", legal, persistent=False)
         self.register_buffer("gamma_legal", competing, persistent=False)
         self.register_buffer("gumbel", None, persistent=False)
@@ -69,11 +73,11 @@ class ArchParameters(nn.Module):
         Upsamplers and skips at places that the genotype does not have keep their probabilities.
         Raises: GenotypeError: the space lacks something that it names.
         """
-        check_in_space(genotype, self.space)
+        check_in_supernet(genotype, self.space)
         self.chosen = genotype
 
     def _alpha_of(self, genotype: Genotype) -> Tensor:
-        alpha = torch.zeros_like(self.alpha_logits.data)
+        alpha = torch.zeros_like(given(self.alpha_logits).data)
         cells = (genotype.cell, genotype.up_cell or genotype.cell)
         for table, cell in zip(self.of_cells(alpha), cells, strict=False):
             for block, edges in enumerate(cell):
@@ -95,7 +99,7 @@ class ArchParameters(nn.Module):
 
     def alpha_probs(self) -> Tensor:
         """Softmax over the operations of each edge (eq. 4), [edge, operation]."""
-        return self.alpha_logits.softmax(-1) if self.chosen is None else self._alpha_of(self.chosen)
+        return given(self.alpha_logits).softmax(-1) if self.chosen is None else self._alpha_of(self.chosen)
 
     def beta_probs(self) -> Tensor:
         """Softmax over the legal arrows that leave each node (eq. 7), [layer, level, move]; 0 elsewhere.
@@ -136,6 +140,17 @@ class ArchParameters(nn.Module):
         places = [(arrow.target.level, names.index(chosen.skip(arrow))) for arrow in chosen.up_arrows]
         return _with_ones(probs, places)
 
+    def stage_probs(self, name: str) -> Tensor:
+        """Softmax over the options of `block`, `depth` or `width` in a wide space, [level or 1, option].
+
+        A single 1 where there is one option.
+        """
+        logits: Tensor | None = getattr(self, f"{name}_logits")
+        if logits is None:
+            return self.beta_logits.new_ones(1, 1)
+        probs = logits.softmax(-1)
+        return probs if self.chosen is None else _with_ones(probs, stage_choices(self.chosen, self.space)[name])
+
     def descent_probs(self) -> Tensor:
         """[layer, level] of an hourglass: the probability that a path which leaves a level downwards does so there.
 
@@ -171,7 +186,7 @@ class ArchParameters(nn.Module):
 
     def draw(self, seed: int, temperature: float) -> None:
         """Sample the operations of the forward passes in training until the next draw, from seed and logits."""
-        logits = self.alpha_logits.detach()
+        logits = given(self.alpha_logits).detach()
         noise = torch.empty(logits.shape, dtype=torch.float64, device="cpu")
         noise.exponential_(generator=torch.Generator("cpu").manual_seed(seed))
         self.gumbel, self.temperature = (-noise.log()).to(logits.dtype).to(logits.device), temperature
@@ -183,17 +198,17 @@ class ArchParameters(nn.Module):
         The gradient is that of softmax((log alpha + Gumbel noise) / temperature) at the sampled operation (Dong and
         Yang 2019, eq. 6-7); the other operations are not computed.
         """
-        edges = self.edge_probs()
+        edges, logits = self.edge_probs(), given(self.alpha_logits)
         if self.chosen is not None:
             alpha = self.alpha_probs()
             operations, weights = _argmax(alpha), alpha.amax(-1)
         elif not self.training:
-            operations = _argmax(self.alpha_logits)
-            weights = torch.ones_like(self.alpha_logits[:, 0])
+            operations = _argmax(logits)
+            weights = torch.ones_like(logits[:, 0])
         else:
             assert self.gumbel is not None  # __init__ draws
             operations = self.drawn
-            noisy = self.alpha_logits.log_softmax(-1) + self.gumbel
+            noisy = logits.log_softmax(-1) + self.gumbel
             index = torch.tensor(operations, device=noisy.device).unsqueeze(1)
             soft = (noisy / self.temperature).softmax(-1).gather(1, index).squeeze(1)
             weights = 1 + (soft - soft.detach())
@@ -217,9 +232,9 @@ class ArchParameters(nn.Module):
 
     def snapshot(self) -> ArchProbs:
         """The current logits as NumPy arrays."""
-        logits = {f"{name}_logits": getattr(self, f"{name}_logits") for name in logits_shapes(self.space)}
+        logits = {name: getattr(self, f"{name}_logits") for name in logits_shapes(self.space)}
         doubles = {name: values.detach().to("cpu", torch.float64).numpy() for name, values in logits.items()}
-        return ArchProbs(self.space, **doubles)
+        return ArchProbs.of(self.space, doubles)
 
 
 def weighted_sum(weights: Tensor, features: Iterable[Tensor]) -> Tensor:

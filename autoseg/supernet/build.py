@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from autoseg.errors import SearchSpaceError
+from autoseg.genotype.held import check_relaxable, held_genes, held_notes
 from autoseg.ops.check import check_operations
 from autoseg.registry import OPERATIONS
 from autoseg.space.schema import SearchSpace
 from autoseg.supernet.fast.supernet import FusedSupernet
 from autoseg.supernet.reference import Supernet
+from autoseg.supernet.stage import StagedSupernet
 
 
 def build_supernet(
@@ -28,8 +32,11 @@ def build_supernet(
     Raises:
         ConfigError: A single output for more than two classes.
         PluginError: A user's own operation does not do what a cell needs.
-        SearchSpaceError: An operation without a fused form in a space with PC-DARTS or GDAS.
+        SearchSpaceError: An operation without a fused form in a space with PC-DARTS or GDAS; a wide space with either,
+            or one that lacks what a gradient search holds fixed (`autoseg.genotype.held`).
     """
+    if space.macro is not None:
+        return _build_staged(space, num_classes, arch_init_std, in_channels, single_output)
     check_operations(space.cell.operations)
     unfused = unfused_operations(space)
     if not unfused:
@@ -44,13 +51,23 @@ def build_supernet(
     return Supernet(space, num_classes, arch_init_std, in_channels, single_output)
 
 
+def _build_staged(space: SearchSpace, *settings: Any) -> Supernet:
+    check_relaxable(space)
+    template = held_genes(space).get("cell", ())
+    used = space.cell.operations if space.searches_cell else (edge.operation for block in template for edge in block)
+    check_operations(tuple(dict.fromkeys(used)))
+    return StagedSupernet(space, *settings)
+
+
 def unfused_operations(space: SearchSpace) -> list[str]:
     """The operations of a space without a fused form. With any of them the search uses the reference supernet."""
     return [name for name in space.cell.operations if OPERATIONS[name].fused is None]
 
 
 def reference_notes(space: SearchSpace) -> list[str]:
-    """A line if a search runs through the reference supernet; empty if it is fused."""
+    """A line if a search runs through the reference supernet or that of a wide space; empty if it is fused."""
+    if space.macro is not None:
+        return held_notes(space)
     names = unfused_operations(space)
     if not names:
         return []

@@ -82,7 +82,13 @@ class Arrival(NamedTuple):
 
 
 def check_inheritable(genotype: Genotype, space: SearchSpace) -> None:
-    """Raises: GenotypeError: the genotype is of another space, or of another width or stem than the supernet."""
+    """Raises: GenotypeError: the genotype is of another or of a wide space, or not of the supernet's width or stem."""
+    if space.macro is not None:
+        raise GenotypeError(
+            f"genotype '{genotype.name}' cannot take weights of a search of space '{space.name}', which is wide: its"
+            " stages begin otherwise than the supernet's; train it from scratch",
+            code="supernet-differs",
+        )
     check_in_space(genotype, space)
     pairs = (
         ("network.filter_multiplier", genotype.network.filter_multiplier, space.network.filter_multiplier),

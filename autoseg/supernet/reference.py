@@ -32,6 +32,7 @@ from autoseg.ops.heads import Aspp, Stem, logits_of, number_of_outputs
 from autoseg.ops.layers import Chain
 from autoseg.ops.resize import Size, level_size, sum_resized
 from autoseg.registry import OPERATIONS
+from autoseg.space.cell import CellTopology
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import FIRST_STEM_NODE, STEM_NODE, Move, Node
 from autoseg.supernet.arch_parameters import ArchParameters, weighted_sum
@@ -64,6 +65,22 @@ class MixedOperation(nn.Module):
         return total
 
 
+def mixed_edges(space: SearchSpace, channels: int) -> nn.ModuleList:
+    """A mixed operation for each edge of a space's cell."""
+    return nn.ModuleList(MixedOperation(space.cell.operations, channels) for _ in space.topology.edges)
+
+
+def evaluate_cell(topology: CellTopology, edges: nn.Module, prev_prev: Tensor, prev: Tensor, alpha: Tensor) -> Tensor:
+    """Equation 1: block i is the sum over the states j before it of O_{j->i}(H_j). Returns all blocks, stacked."""
+    assert isinstance(edges, nn.ModuleList)
+    states = [prev_prev, prev]
+    for block in range(topology.blocks):
+        numbered = enumerate(topology.edges)
+        inputs = [edges[n](states[state], alpha[n]) for n, (into, state) in numbered if into == block]
+        states.append(sum(inputs[1:], inputs[0]))
+    return torch.cat(states[2:], 1)
+
+
 class ReferenceCell(nn.Module):
     """Equations 1, 2, 5 and 6 at one node: sum over the arrows of beta * Cell(H^{l-1} through the arrow, H^{l-2}).
 
@@ -78,9 +95,9 @@ class ReferenceCell(nn.Module):
         self.topology, self.mix_before_cell = space.topology, space.relaxation.mix_before_cell
         prev_prev = width(space.trellis.prev_prev(node))
         self.preprocess_prev_prev = Preprocess(prev_prev, channels, True, StackedNorm)
-        preprocess = (_build_preprocess(space, width(arrow.source), channels, arrow.move) for arrow in arrows)
+        preprocess = (build_arrow(space, width(arrow.source), channels, arrow.move) for arrow in arrows)
         self.preprocess_prev = nn.ModuleList(preprocess)
-        edges = nn.ModuleList(MixedOperation(space.cell.operations, channels) for _ in self.topology.edges)
+        edges = mixed_edges(space, channels)
         shared = {id(parameter): parameter for parameter in edges.parameters()}
         others = 0 if self.mix_before_cell else len(arrows) - 1
         # each copy shares the parameters and has its own statistics
@@ -95,19 +112,10 @@ class ReferenceCell(nn.Module):
         h_prev = [preprocess(prev, size) for preprocess, prev in zip(self.preprocess_prev, prevs, strict=True)]
         if self.mix_before_cell:  # Dynamic Routing (Li et al. 2020)
             h_prev, betas = [weighted_sum(betas, h_prev)], torch.ones_like(betas[:1])
-        outputs = [self._cell(edges, h_prev_prev, prev, alpha) for edges, prev in zip(self.edges, h_prev, strict=True)]
+        of_arrows = zip(self.edges, h_prev, strict=True)
+        outputs = [evaluate_cell(self.topology, edges, h_prev_prev, prev, alpha) for edges, prev in of_arrows]
         output = weighted_sum(betas, outputs)
         return Feature(output, F.relu(output))
-
-    def _cell(self, edges: nn.Module, prev_prev: Tensor, prev: Tensor, alpha: Tensor) -> Tensor:
-        """Equation 1: block i is the sum over the states j before it of O_{j->i}(H_j). Returns all blocks, stacked."""
-        assert isinstance(edges, nn.ModuleList)
-        states = [prev_prev, prev]
-        for block in range(self.topology.blocks):
-            numbered = enumerate(self.topology.edges)
-            inputs = [edges[n](states[state], alpha[n]) for n, (into, state) in numbered if into == block]
-            states.append(sum(inputs[1:], inputs[0]))
-        return torch.cat(states[2:], 1)
 
 
 class Supernet(nn.Module):
@@ -192,10 +200,13 @@ class Supernet(nn.Module):
 
     def _cell_inputs(self, dtype: torch.dtype) -> dict[Node, tuple[Any, ...]]:
         """alpha (edges, operations) and the betas (arrows,) of each node's cell. dtype: of the features."""
-        alphas, betas = self.arch.of_cells(self.arch.alpha_probs()), self.arch.beta_of_arrows()
-        space, trellis = self.space, self.space.trellis
-        into = {node: torch.stack([betas[arrow] for arrow in trellis.arrows_into(node)]) for node in trellis.nodes}
-        return {node: (alphas[space.cell_of(node.layer)], into[node]) for node in trellis.nodes}
+        alphas = self.arch.of_cells(self.arch.alpha_probs())
+        return {node: (alphas[self.space.cell_of(node.layer)], betas) for node, betas in self._betas_into().items()}
+
+    def _betas_into(self) -> dict[Node, Tensor]:
+        """The betas (arrows,) of the arrows into each node."""
+        betas, trellis = self.arch.beta_of_arrows(), self.space.trellis
+        return {node: torch.stack([betas[arrow] for arrow in trellis.arrows_into(node)]) for node in trellis.nodes}
 
     def _run_cell(
         self, features: Features, choices: UpsamplingChoices, image_size: Size, node: Node, inputs: tuple[Any, ...]
@@ -274,7 +285,7 @@ class _Upsampled(nn.Module):
         return self.norm(feature)
 
 
-def _build_preprocess(space: SearchSpace, in_channels: int, channels: int, move: Move) -> nn.Module:
+def build_arrow(space: SearchSpace, in_channels: int, channels: int, move: Move) -> nn.Module:
     """Builds what fits H^{l-1} to a node: resize or halve, ReLU, 1x1 convolution, BN."""
     if move is Move.UP and competes(space):
         return _Upsampled(MixedUpsample(in_channels, channels, space.resolution), channels)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from autoseg.analysis.flops import count_cost
 from autoseg.errors import ConfigError
 from autoseg.files import read_yaml, short, user_path
+from autoseg.genotype.flops import PER_BILLION_A_MEGAPIXEL
 from autoseg.genotype.scale import STEPS, channels_of, neighbours, rounded, with_channels
 from autoseg.genotype.schema import Genotype
 from autoseg.zoo.build import build_network
@@ -64,6 +65,16 @@ def cost_target(source: str | Path, unit: str = "parameters") -> CostTarget:
     if settings.is_file():
         retrain = read_yaml(settings, ConfigError).get("retrain", retrain)
     return CostTarget(reference, unit, retrain)
+
+
+def megapixel_target(billions: float) -> CostTarget:
+    """The target of some billions of multiply-adds a megapixel, the unit of a space's `macro.cost`."""
+    return CostTarget(billions * PER_BILLION_A_MEGAPIXEL * math.prod(SIZE), "multiply_adds")
+
+
+def billions_a_megapixel(architecture: Architecture, num_classes: int) -> float:
+    """The multiply-adds of a whole network, in billions a megapixel."""
+    return _count(architecture, num_classes, "multiply_adds") / (PER_BILLION_A_MEGAPIXEL * math.prod(SIZE))
 
 
 def match_cost(network: FixedNetwork, target: CostTarget, num_classes: int) -> FixedNetwork:

@@ -12,9 +12,9 @@ from helpers.spaces import random_probs, space_of
 
 from autoseg.errors import GenotypeError
 from autoseg.genotype.decode import decode, decode_cells
+from autoseg.genotype.draws import count_topologies
 from autoseg.genotype.flops import PER_BILLION_A_MEGAPIXEL, Costs, topology_cost
 from autoseg.genotype.multi_path import decode_topology
-from autoseg.genotype.sample import count_topologies
 from autoseg.genotype.schema import Genotype
 from autoseg.space.schema import SearchSpace
 from autoseg.space.snapshot import ArchProbs

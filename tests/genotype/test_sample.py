@@ -10,14 +10,8 @@ import numpy as np
 import pytest
 from helpers.spaces import paths_of
 
-from autoseg.genotype.sample import (
-    count_topologies,
-    path_at,
-    sample_cell,
-    sample_genotype,
-    sample_path,
-    sample_topology,
-)
+from autoseg.genotype.draws import count_topologies, path_at, sample_cell, sample_path, sample_topology
+from autoseg.genotype.sample import sample_genotype
 from autoseg.genotype.schema import Genotype
 from autoseg.space.groups import PAPER_OPERATIONS as OPERATIONS
 from autoseg.space.schema import SearchSpace

@@ -59,8 +59,7 @@ def space_of(kind: str, **changes: Any) -> SearchSpace:
 def random_probs(space: SearchSpace, rng: np.random.Generator | int = 0, scale: float = 2.0) -> ArchProbs:
     """Logits drawn from a normal distribution. `rng`: a generator or a seed."""
     rng = np.random.default_rng(rng)
-    logits = {f"{name}_logits": scale * rng.standard_normal(shape) for name, shape in logits_shapes(space).items()}
-    return ArchProbs(space, **logits)
+    return ArchProbs.of(space, {name: scale * rng.standard_normal(of) for name, of in logits_shapes(space).items()})
 
 
 def one_hot(genotype: Genotype, space: SearchSpace, height: float = 60.0) -> ArchProbs:
