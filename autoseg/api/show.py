@@ -23,6 +23,7 @@ from autoseg.space.groups import DecoderSpec
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import Arrow
 from autoseg.supernet import build_supernet
+from autoseg.viz.graph import stage_labels
 from autoseg.zoo.build import build_network, diagram
 from autoseg.zoo.match_cost import CostTarget, match_cost
 from autoseg.zoo.schema import Architecture, FixedNetwork
@@ -198,7 +199,12 @@ def describe_choices(genotype: Genotype) -> dict[str, str]:
         for prefix, cell in (("", genotype.cell), ("up ", genotype.up_cell or ()))
         for number, block in enumerate(cell, start=1)
     }
-    return {**layers, "filters": f"F = {network.filter_multiplier}", **blocks, **_chosen_upsampling(genotype)}
+    stages = {
+        f"stride {genotype.stride(label.level)}": f"{label.blocks}, {label.channels}"
+        for label in stage_labels(genotype)
+    }
+    channels = stages or {"filters": f"F = {network.filter_multiplier}"}
+    return {**layers, **channels, **blocks, **_chosen_upsampling(genotype)}
 
 
 def _evidence(genotype: Genotype) -> dict[str, str]:
