@@ -148,11 +148,11 @@ def path_graph(genotype: Genotype) -> nx.DiGraph[str]:
     """The network level: nodes `stem`, `layer_1`..`layer_L` and `decoder` with `kind`, `stride` and `filters`.
 
     `filters`: channels of the stem's output, of one block of a layer, or of the decoder; a classifier and FCN's decoder
-    have none. The layers of a genotype with stages have `block` and `depth` as well. `stride`: that of a node's output, and for the decoder that of the layer it reads. Edges have `move`:
-    `up`, `same`, `down`, or `resize` in the decoder; and `upsampler` if the genotype names it. Skip connections have
-    `skip`, `add` or `concat`, instead of a move. In a network of several paths a node is called `layer_3_stride_8`. The
-    further nodes of a decoder that upsamples in steps are called `decoder_stride_4`. Other decoders than Auto-DeepLab's
-    have a `name`.
+    have none. `stride`: that of a node's output, and for the decoder that of the layer it reads. The layers of a
+    genotype with stages also have `block` and `depth`. Edges have `move`: `up`, `same`, `down`, or `resize` in the
+    decoder; and `upsampler` if the genotype names it. Skip connections have `skip`, `add` or `concat`, instead of a
+    move. In a network of several paths a node is called `layer_3_stride_8`. The further nodes of a decoder that
+    upsamples in steps are called `decoder_stride_4`. Other decoders than Auto-DeepLab's have a `name`.
     """
     graph: nx.DiGraph[str] = nx.DiGraph(name=genotype.name)
     graph.add_node("stem", kind="stem", stride=genotype.stem.stride, filters=genotype.stem.channels[-1])
