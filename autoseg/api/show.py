@@ -25,7 +25,7 @@ from autoseg.space.trellis import Arrow
 from autoseg.supernet import build_supernet
 from autoseg.viz.graph import stage_labels
 from autoseg.zoo.build import build_network, diagram
-from autoseg.zoo.match_cost import CostTarget, match_cost
+from autoseg.zoo.match_cost import CostTarget, at_cost
 from autoseg.zoo.schema import Architecture, FixedNetwork
 
 SUPERNET_SIZE = (321, 321)
@@ -46,8 +46,8 @@ def describe(
 ) -> list[dict[str, str]]:
     """Name -> value, ready to print, for each thing that `source` stands for (`unet` is a space and a network).
 
-    `size`: (H, W) in pixels. `overrides`: other options of a network of the literature. `match`: the cost to which its
-    width is scaled. Raises: AutosegError: no such space, genotype or network, or too small a size.
+    `size`: (H, W) in pixels. `overrides`: other options of a network of the literature. `match`: the cost to which a
+    network is scaled. Raises: AutosegError: no such space, genotype or network, or too small a size.
     """
     if size is not None and min(size) < LEAST_INPUT_SIDE:
         raise ConfigError(
@@ -65,14 +65,15 @@ def describe(
     shown = []
     for found in look_up(source):
         changed = with_changes(found, overrides or {})
-        if isinstance(changed, FixedNetwork):
-            matched = changed if match is None else match_cost(changed, match, num_classes)
-            shown.append(_describe_network(matched, num_classes, size or NETWORK_SIZE))
-        elif isinstance(changed, SearchSpace):
+        if isinstance(changed, SearchSpace):
             shown.append(_describe_space(changed, num_classes, size or SUPERNET_SIZE))
+            continue
+        network = changed if match is None else at_cost(changed, match, num_classes)
+        if isinstance(network, FixedNetwork):
+            shown.append(_describe_network(network, num_classes, size or NETWORK_SIZE))
         else:
-            cost = _cost_and_field(changed, num_classes, size or NETWORK_SIZE, "network")
-            shown.append({"genotype": changed.name, **describe_choices(changed), **cost, **_evidence(changed)})
+            cost = _cost_and_field(network, num_classes, size or NETWORK_SIZE, "network")
+            shown.append({"genotype": network.name, **describe_choices(network), **cost, **_evidence(network)})
     return shown
 
 

@@ -1,4 +1,4 @@
-"""The width at which a network of the literature has a given cost."""
+"""The width at which a network of the literature has a given cost, and the channels at which a genotype has it."""
 
 from __future__ import annotations
 
@@ -64,6 +64,13 @@ def cost_target(source: str | Path, unit: str = "parameters") -> CostTarget:
     if settings.is_file():
         retrain = read_yaml(settings, ConfigError).get("retrain", retrain)
     return CostTarget(reference, unit, retrain)
+
+
+def at_cost(architecture: Architecture, target: CostTarget, num_classes: int) -> Architecture:
+    """A network of the literature or a genotype at the target's cost, within 2%. Raises: ConfigError: none is."""
+    if isinstance(architecture, Genotype):
+        return scale_to_cost(architecture, target, num_classes)
+    return match_cost(architecture, target, num_classes)
 
 
 def match_cost(network: FixedNetwork, target: CostTarget, num_classes: int) -> FixedNetwork:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +13,16 @@ import torch
 import yaml
 from helpers.errors import check_line
 from helpers.tiny_runs import GENOTYPE, RETRAIN, call, files_of, rows, write_config
+from helpers.wide_spaces import of_stages
 
+from autoseg.analysis.flops import count_cost
 from autoseg.cli.main import run
 from autoseg.engine.predict import load_network
 from autoseg.export.formats import load_safetensors
+from autoseg.genotype.schema import Genotype
+from autoseg.setup.settings import retrain_config, retrain_sources
 from autoseg.zoo.build import build_network
+from autoseg.zoo.match_cost import cost_target
 from autoseg.zoo.schema import FixedNetwork, load_architecture
 
 SCHEDULE = {key: value for key, value in RETRAIN["retrain"].items() if key not in ("drop_path", "auxiliary_weight")}
@@ -129,7 +135,7 @@ def test_unet_is_a_space_and_a_network(tmp_path: Path, capsys: pytest.CaptureFix
         (["unet", "--set", "retrain.auxiliary_weight=0.4"], "no-auxiliary-head", ("unet", "retrain.auxiliary_weight")),
         (["unet", "--set", "retrain.drop_path=0.4"], "drop-path-without-branches", ("unet", "retrain.drop_path", "0")),
         (["unet", "--set", "network.in_channels=1"], "channels-differ", ("1 channel,", "3")),
-        (["auto_deeplab_s", "--match-cost", "1M"], "genotype-not-scalable", ("auto_deeplab_s",)),
+        (["auto_deeplab_s", "--match-cost", "5"], "cost-unreachable", ("auto_deeplab_s", "parameters", "5")),
         (["unet", "--match-cost", "5"], "cost-unreachable", ("unet", "parameters", "5")),
         (["unet", "--weights", "no.pth"], "file-missing", ("no.pth",)),
         ([], "network-not-given", ()),
@@ -147,6 +153,43 @@ def test_wrong_retrainings(
         options = options[:-2]
     fails(capsys, ["retrain", *arguments, *options], code, *named)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("staged", [False, True])
+def test_a_genotype_is_scaled_to_a_cost_and_trained_alike(
+    staged: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The channels stand in its stages then, and drop path stays, which a network of the literature has none of."""
+    genotype = of_stages("path") if staged else Genotype.parse(GENOTYPE)
+    genotype.save(tmp_path / "genotype.yaml")
+    other = genotype.model_copy(update={"retrain": {"drop_path": 0.1}})
+    other.save(tmp_path / "other.yaml")
+    config = config_file(tmp_path)
+    words = ["retrain", tmp_path / "genotype.yaml", "--config", config, "--out", tmp_path / "run"]
+    call(*words, "--match-cost", "20k", "--set", "retrain.epochs=1", "--set", "retrain.max_steps_per_epoch=1")
+    scaled = Genotype.load(tmp_path / "run")
+    assert len(scaled.stages) == len({arrow.target.level for arrow in scaled.arrows})
+    assert count_cost(lambda: build_network(scaled, 7), (64, 64)).parameters == pytest.approx(20_000, rel=0.02)
+    assert scaled.network == genotype.network
+    call("evaluate", tmp_path / "run")
+    capsys.readouterr()
+    call("show", tmp_path / "genotype.yaml", "--classes", 7, "--size", 64, 64, "--match-cost", "20k")
+    assert re.search(r"\((19|20),\d{3}\)", capsys.readouterr().out)
+    settings = retrain_config(
+        retrain_sources(tmp_path / "genotype.yaml", config=config, match=cost_target(tmp_path / "other.yaml")),
+        cost_target(tmp_path / "other.yaml"),
+    )
+    assert settings.retrain.drop_path == 0.1
+
+
+@pytest.mark.slow
+def test_the_width_of_stages_is_no_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    of_stages("path").save(tmp_path / "genotype.yaml")
+    words = ["retrain", tmp_path / "genotype.yaml", "--config", config_file(tmp_path), "--out", tmp_path / "run"]
+    setting = ["--set", "genotype.network.filter_multiplier=32"]
+    fails(capsys, [*words, *setting], "channels-in-stages", "genotype.stages", "--match-cost", "path")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
