@@ -20,7 +20,7 @@ from autoseg.cli.main import run
 from autoseg.engine.predict import load_network
 from autoseg.export.formats import load_safetensors
 from autoseg.genotype.schema import Genotype
-from autoseg.setup.settings import retrain_config, retrain_sources
+from autoseg.setup.settings import retrain_sources
 from autoseg.zoo.build import build_network
 from autoseg.zoo.match_cost import cost_target
 from autoseg.zoo.schema import FixedNetwork, load_architecture
@@ -135,7 +135,6 @@ def test_unet_is_a_space_and_a_network(tmp_path: Path, capsys: pytest.CaptureFix
         (["unet", "--set", "retrain.auxiliary_weight=0.4"], "no-auxiliary-head", ("unet", "retrain.auxiliary_weight")),
         (["unet", "--set", "retrain.drop_path=0.4"], "drop-path-without-branches", ("unet", "retrain.drop_path", "0")),
         (["unet", "--set", "network.in_channels=1"], "channels-differ", ("1 channel,", "3")),
-        (["auto_deeplab_s", "--match-cost", "5"], "cost-unreachable", ("auto_deeplab_s", "parameters", "5")),
         (["unet", "--match-cost", "5"], "cost-unreachable", ("unet", "parameters", "5")),
         (["unet", "--weights", "no.pth"], "file-missing", ("no.pth",)),
         ([], "network-not-given", ()),
@@ -149,38 +148,42 @@ def test_wrong_retrainings(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     options = ["--config", config_file(tmp_path), "--out", tmp_path / "out", "--set", "network.width=0.05"]
-    if not arguments or "auto_deeplab_s" in arguments:
+    if not arguments:
         options = options[:-2]
     fails(capsys, ["retrain", *arguments, *options], code, *named)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("staged", [False, True])
-def test_a_genotype_is_scaled_to_a_cost_and_trained_alike(
-    staged: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The channels stand in its stages then, and drop path stays, which a network of the literature has none of."""
-    genotype = of_stages("path") if staged else Genotype.parse(GENOTYPE)
-    genotype.save(tmp_path / "genotype.yaml")
-    other = genotype.model_copy(update={"retrain": {"drop_path": 0.1}})
-    other.save(tmp_path / "other.yaml")
-    config = config_file(tmp_path)
-    words = ["retrain", tmp_path / "genotype.yaml", "--config", config, "--out", tmp_path / "run"]
+def test_a_genotype_is_scaled_to_a_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It gets stages, in which the channels stand."""
+    path, genotype = tmp_path / "genotype.yaml", Genotype.parse(GENOTYPE)
+    genotype.save(path)
+    words = ["retrain", path, "--config", config_file(tmp_path), "--out", tmp_path / "run"]
+    fails(capsys, [*words, "--match-cost", "5"], "cost-unreachable", "mini_network", "parameters", "5")
     call(*words, "--match-cost", "20k", "--set", "retrain.epochs=1", "--set", "retrain.max_steps_per_epoch=1")
     scaled = Genotype.load(tmp_path / "run")
-    assert len(scaled.stages) == len({arrow.target.level for arrow in scaled.arrows})
-    assert count_cost(lambda: build_network(scaled, 7), (64, 64)).parameters == pytest.approx(20_000, rel=0.02)
+    assert [(stage.stride, stage.block) for stage in scaled.stages] == [(4, "cell"), (8, "cell")]
     assert scaled.network == genotype.network
-    call("evaluate", tmp_path / "run")
-    capsys.readouterr()
-    call("show", tmp_path / "genotype.yaml", "--classes", 7, "--size", 64, 64, "--match-cost", "20k")
-    assert re.search(r"\((19|20),\d{3}\)", capsys.readouterr().out)
-    settings = retrain_config(
-        retrain_sources(tmp_path / "genotype.yaml", config=config, match=cost_target(tmp_path / "other.yaml")),
-        cost_target(tmp_path / "other.yaml"),
-    )
-    assert settings.retrain.drop_path == 0.1
+    assert count_cost(lambda: build_network(scaled, 7), (64, 64)).parameters == pytest.approx(20_000, rel=0.02)
+
+
+@pytest.mark.slow
+def test_show_scales_stages_and_a_genotype_is_trained_as_what_it_is_compared_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also with drop path, which a network of the literature has none of."""
+    path, other = tmp_path / "genotype.yaml", tmp_path / "other.yaml"
+    of_stages("path").save(path)
+    of_stages("path").model_copy(update={"retrain": {"drop_path": 0.1}}).save(other)
+    call("show", path, "--classes", 7, "--size", 64, 64, "--match-cost", "20k")
+    shown = capsys.readouterr().out
+    assert re.search(r"stride 8 +3 \u00d7 inverted residual, \d+ channels\n", shown)
+    assert re.search(r"\((19,[6-9]|20,[0-4])\d\d\)", shown)
+    target = cost_target(other)
+    sources = retrain_sources(path, config=config_file(tmp_path), match=target)
+    assert sources.recommended == {"retrain": {"drop_path": 0.1}}
+    assert retrain_sources("unet", match=target).recommended["retrain"]["drop_path"] == 0
 
 
 @pytest.mark.slow
