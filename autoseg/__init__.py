@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from autoseg.genotype.sample import sample_genotype
     from autoseg.genotype.schema import Genotype
     from autoseg.plugins import load_plugin
-    from autoseg.registry import Decoder, Loss, Network, Operation, Upsampler, register
+    from autoseg.registry import Block, Decoder, Loss, Network, Operation, Upsampler, register
     from autoseg.space.schema import SearchSpace
     from autoseg.supernet import build_supernet
     from autoseg.zoo.build import build_network
     from autoseg.zoo.schema import FixedNetwork
 
 _HOMES = {
-    **dict.fromkeys(("Operation", "Upsampler", "Decoder", "Loss", "Network", "register"), "autoseg.registry"),
+    **dict.fromkeys(("Operation", "Block", "Upsampler", "Decoder", "Loss", "Network", "register"), "autoseg.registry"),
     "AutosegError": "autoseg.errors",
     "LossTerm": "autoseg.config.losses",
     "load_plugin": "autoseg.plugins",
@@ -62,8 +62,8 @@ for _name in (
 __all__ = [  # noqa: RUF022 - in the order of use
     "search", "decode", "measure_gap", "retrain", "evaluate", "predict", "export_model", "plot", "plan", "check_data",
     "convert", "demo", "SearchSpace", "Genotype", "FixedNetwork", "sample_genotype", "build_supernet", "build_network",
-    "load_network", "Operation", "Upsampler", "Decoder", "Loss", "LossTerm", "Network", "register", "load_plugin",
-    "AutosegError",
+    "load_network", "Operation", "Block", "Upsampler", "Decoder", "Loss", "LossTerm", "Network", "register",
+    "load_plugin", "AutosegError",
 ]  # fmt: skip
 
 

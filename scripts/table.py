@@ -28,14 +28,13 @@ from autoseg.engine.config import RetrainConfig
 from autoseg.errors import AutosegError, TableError
 from autoseg.files import seal, write_atomically
 from autoseg.genotype.design import enumerate_genes, genotype_of, macro_of
-from autoseg.genotype.flops import PER_BILLION_A_MEGAPIXEL
 from autoseg.genotype.scale import channels_of
 from autoseg.genotype.schema import Genotype
 from autoseg.setup.settings import retrain_config, retrain_sources
 from autoseg.space.schema import SearchSpace, load_space
 from autoseg.tabular.table import Table
 from autoseg.tabular.train import Trained, train
-from autoseg.zoo.match_cost import SIZE, CostTarget, scale_to_cost
+from autoseg.zoo.match_cost import megapixel_target, scale_to_cost
 
 DATA = {"generated": {"size": [64, 64], "train": 400, "val": 192, "noise": 0.03}}
 CLASSES = 7
@@ -48,8 +47,7 @@ class Training:
     """One network of the space, ready to be trained."""
 
     def __init__(self, space: SearchSpace, schedule: dict[str, Any], genotype: Genotype) -> None:
-        pixels = SIZE[0] * SIZE[1]
-        target = CostTarget((macro_of(space).cost or 1) * PER_BILLION_A_MEGAPIXEL * pixels, "multiply_adds")
+        target = megapixel_target(macro_of(space).cost or 1)
         self.schedule, self.genotype = schedule, scale_to_cost(genotype, target, CLASSES)
 
     def config(self, seed: int) -> RetrainConfig:

@@ -24,14 +24,15 @@ from autoseg.errors import AutosegError, GenotypeError, PluginError, SearchSpace
 from autoseg.genotype.flops import topology_cost
 from autoseg.losses.losses import SegmentationLoss
 from autoseg.losses.target import Target
-from autoseg.ops.check import check_operations
+from autoseg.ops.check import check_blocks, check_operations
 from autoseg.ops.upsample import build_upsampler, upsample_by
-from autoseg.registry import LOSSES, OPERATIONS, UPSAMPLERS
+from autoseg.registry import BLOCKS, LOSSES, OPERATIONS, UPSAMPLERS
 from autoseg.viz.graph import short_name
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["data.generated={size: [64, 64], train: 8, val: 4, test: 4}"]
 SMALL_SPACE = ["space.network.layers=2", "space.cell.blocks=1"]
+OWN_BLOCKS = ROOT / "examples" / "own_block.yaml"
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("own_*.py"))
 
 
@@ -52,12 +53,14 @@ def load(name: str) -> None:
 def test_the_document_shows_every_example_as_it_is() -> None:
     text = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    assert EXAMPLES == ["own_decoder", "own_loss", "own_network", "own_operation", "own_upsampler"]
+    assert EXAMPLES == ["own_block", "own_decoder", "own_loss", "own_network", "own_operation", "own_upsampler"]
     for name in EXAMPLES:
         assert example(name).read_text(encoding="utf-8") in blocks, name
+    yaml_blocks = re.findall(r"^```yaml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert OWN_BLOCKS.read_text(encoding="utf-8") in yaml_blocks
 
 
-@pytest.mark.parametrize("heading", ["An operation", "An upsampler", "A decoder", "A loss", "A network"])
+@pytest.mark.parametrize("heading", ["An operation", "A block", "An upsampler", "A decoder", "A loss", "A network"])
 def test_the_commands_of_a_section_run(heading: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
     (section,) = (part for part in re.split(r"^## ", text, flags=re.MULTILINE) if part.startswith(f"{heading}\n"))
@@ -83,6 +86,79 @@ def test_own_operation_costs_what_it_says_and_can_be_searched() -> None:
     assert supernet(torch.randn(2, 3, 32, 32)).shape == (2, 3, 32, 32)
     genotype = autoseg.sample_genotype(space, 1)
     assert autoseg.Genotype.parse(genotype.to_dict()) == genotype
+
+
+# --- a block ----------------------------------------------------------------------------------------------------------
+
+
+def test_own_block_costs_what_it_says_and_is_in_networks_and_files() -> None:
+    load("own_block")
+    block = BLOCKS["convnext"]
+    for stride in (1, 2):
+        module = block.build(6, 5, stride, nn.BatchNorm2d).eval()
+        counted = count_multiply_adds(module, torch.zeros(1, 6, 4, 8))
+        assert counted == block.multiply_adds(6, 5, stride) * 32 / stride**2
+    genotype = autoseg.Genotype.load(OWN_BLOCKS)
+    assert genotype.to_dict()["plugins"] == {"convnext": "own_block.py"}
+    assert autoseg.build_network(genotype, 3).eval()(torch.zeros(1, 3, 40, 33)).shape == (1, 3, 40, 33)
+    wide = autoseg.SearchSpace.parse(merge(SPACE, {"macro": {"blocks": ["conv_3x3", "convnext"]}})).to_dict()
+    assert wide["plugins"] == {"convnext": "own_block.py"}
+    assert autoseg.SearchSpace.parse(wide).to_dict() == wide
+    BLOCKS.discard("own_block.py")
+    with raises_code(GenotypeError, "plugin-not-given", "'convnext'", "--plugin own_block.py"):
+        autoseg.Genotype.parse(genotype.model_dump() | {"plugins": {"convnext": "own_block.py"}})
+    with raises_code(SearchSpaceError, "plugin-not-given", "'convnext'", "--plugin own_block.py"):
+        autoseg.SearchSpace.parse(wide)
+
+
+BLOCK = """
+import autoseg
+from torch import nn
+class Block(nn.Module):
+    def __init__(self, in_channels, channels, stride, norm):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, {out}, 3, {stride}, padding=1)
+        self.relu = nn.ReLU({inplace})
+    def forward(self, features):
+        return self.conv(self.relu(features)){more}
+autoseg.register(autoseg.Block("{name}", "mine", {cost}, Block))
+"""
+RIGHT_BLOCK = {
+    "out": "channels", "stride": "stride", "inplace": "", "more": "", "cost": "lambda cin, c, stride: 9 * cin * c"
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "code", "named"),
+    [
+        ("narrow", {"out": "in_channels"}, "block-changes-size", ["2x8x9x12 of 2x8x9x12", "2x5x9x12"]),
+        ("fixed", {"out": "5"}, "block-changes-size", ["2x5x9x12 of 2x8x9x12 at stride 1", "2x8x9x12"]),
+        ("no_stride", {"stride": "1"}, "block-changes-size", ["2x8x9x12", "stride 2", "2x8x5x6"]),
+        ("infinite", {"more": " / 0"}, "block-not-finite", ["not finite"]),
+        ("in_place", {"inplace": "inplace=True"}, "block-changes-input", ["changes its input"]),
+        ("no_cost", {"cost": "lambda cin, c, stride: None"}, "block-cost-invalid", ["None"]),
+        ("no_stride_cost", {"cost": "lambda cin, c: c"}, "block-cost-invalid", ["TypeError"]),
+        ("fails", {"out": "channels / 2"}, "block-fails", ["stride 1 with 8 to 8 channels", "TypeError"]),
+    ],
+)
+def test_a_block_that_does_something_else_is_refused_by_networks(
+    name: str, change: dict[str, str], code: str, named: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "blocks.py"
+    path.write_text(BLOCK.format(name=f"block_{name}", **(RIGHT_BLOCK | change)))
+    autoseg.load_plugin(path)
+    before = torch.random.get_rng_state()
+    stages = [{"stride": stride, "block": f"block_{name}", "filters": 4} for stride in (4, 8)]
+    with raises_code(PluginError, code, f"block 'block_{name}' of the plugin blocks.py", *named):
+        autoseg.build_network({**GENOTYPE, "cell": [], "stages": stages}, 3)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_right_block_of_that_form_is_built(tmp_path: Path) -> None:
+    path = tmp_path / "blocks.py"
+    path.write_text(BLOCK.format(name="block_right", **RIGHT_BLOCK))
+    autoseg.load_plugin(path)
+    check_blocks(("block_right", "residual"))
 
 
 # --- an upsampler -----------------------------------------------------------------------------------------------------

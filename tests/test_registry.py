@@ -16,7 +16,7 @@ from helpers.plugins import RECORDS, nothing_stays, source
 import autoseg
 from autoseg.errors import PluginError
 from autoseg.plugins import load_plugin
-from autoseg.registry import DECODERS, LOSSES, NETWORKS, OPERATIONS, REGISTRIES, UPSAMPLERS, register
+from autoseg.registry import BLOCKS, DECODERS, LOSSES, NETWORKS, OPERATIONS, REGISTRIES, UPSAMPLERS, register
 
 PACKAGE = Path(autoseg.__file__).parent
 KINDS = {registry.kind: registry for registry in REGISTRIES.values()}
@@ -42,7 +42,7 @@ def held() -> dict[str, list[str]]:
 
 
 def test_every_kind_has_a_registry_and_a_public_class() -> None:
-    assert set(KINDS) == set(RECORDS) == {"operation", "upsampler", "decoder", "loss", "network"}
+    assert set(KINDS) == set(RECORDS) == {"operation", "block", "upsampler", "decoder", "loss", "network"}
     assert all(getattr(autoseg, kind.__name__) is kind for kind in REGISTRIES)
     assert all(kind.__name__ in autoseg.__all__ for kind in REGISTRIES)
 
@@ -54,6 +54,9 @@ def test_records_are_found_by_their_names_in_the_order_of_their_files() -> None:
             assert record.name == name
             assert registry.plugin_of(name) is None
     assert list(OPERATIONS)[:3] == ["none", "skip_connect", "avg_pool_3x3"]
+    assert list(BLOCKS) == [
+        "conv_3x3", "residual", "atrous_residual", "separable", "bottleneck", "inverted_residual"
+    ]  # fmt: skip
     assert list(UPSAMPLERS) == [
         "nearest", "bilinear", "transposed_conv", "transposed_conv_bilinear", "pixel_shuffle", "pixel_shuffle_icnr",
         "pixel_dcl", "pixel_dcl_equations", "pixel_dcl_average", "ipixel_dcl", "ipixel_dcl_equations", "max_unpool",

@@ -47,8 +47,9 @@ def retrain(
         overrides: Nested settings, such as `{"retrain": {"epochs": 10}, "seed": 1, "device": "cpu"}`. With `"weights"`,
             training starts from the weights of an own run, given by its directory, or of an ImageNet classifier's file;
             with `"warm_start"`, from those of a search's supernet.
-        match: Scale the width of a network of the literature to this cost (`autoseg.zoo.match_cost.cost_target`), and
-            train it with the schedule of the network that has the cost.
+        match: Scale the network to this cost (`autoseg.zoo.match_cost.cost_target`): the width of a network of the
+            literature, or the channels of all parts of a genotype. Train it with the schedule of the network that has
+            the cost.
         quick: Use small images and few steps for a first look in minutes.
         resume: Continue the run in `out` with its own settings, or start it if there is none. `overrides` may give it
             settings that change no result (`engine.config.FREE`) and another number of epochs; the schedule is then

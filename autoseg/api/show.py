@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,18 @@ from autoseg.analysis.flops import count_cost
 from autoseg.analysis.receptive_field import receptive_field
 from autoseg.config.base import LEAST_INPUT_SIDE
 from autoseg.errors import ConfigError
+from autoseg.genotype.count import count_cells, count_networks
+from autoseg.genotype.design import label_of, macro_of, options_of
 from autoseg.genotype.schema import Genotype
-from autoseg.registry import DECODERS
+from autoseg.registry import CELL, DECODERS
 from autoseg.setup.names import look_up, with_changes
 from autoseg.space.groups import DecoderSpec
 from autoseg.space.schema import SearchSpace
 from autoseg.space.trellis import Arrow
 from autoseg.supernet import build_supernet
+from autoseg.viz.graph import stage_labels
 from autoseg.zoo.build import build_network, diagram
-from autoseg.zoo.match_cost import CostTarget, match_cost
+from autoseg.zoo.match_cost import CostTarget, at_cost
 from autoseg.zoo.schema import Architecture, FixedNetwork
 
 SUPERNET_SIZE = (321, 321)
@@ -45,8 +48,8 @@ def describe(
 ) -> list[dict[str, str]]:
     """Name -> value, ready to print, for each thing that `source` stands for (`unet` is a space and a network).
 
-    `size`: (H, W) in pixels. `overrides`: other options of a network of the literature. `match`: the cost to which its
-    width is scaled. Raises: AutosegError: no such space, genotype or network, or too small a size.
+    `size`: (H, W) in pixels. `overrides`: other options of a network of the literature. `match`: the cost to which a
+    network is scaled. Raises: AutosegError: no such space, genotype or network, or too small a size.
     """
     if size is not None and min(size) < LEAST_INPUT_SIDE:
         raise ConfigError(
@@ -64,14 +67,15 @@ def describe(
     shown = []
     for found in look_up(source):
         changed = with_changes(found, overrides or {})
-        if isinstance(changed, FixedNetwork):
-            matched = changed if match is None else match_cost(changed, match, num_classes)
-            shown.append(_describe_network(matched, num_classes, size or NETWORK_SIZE))
-        elif isinstance(changed, SearchSpace):
+        if isinstance(changed, SearchSpace):
             shown.append(_describe_space(changed, num_classes, size or SUPERNET_SIZE))
+            continue
+        network = changed if match is None else at_cost(changed, match, num_classes)
+        if isinstance(network, FixedNetwork):
+            shown.append(_describe_network(network, num_classes, size or NETWORK_SIZE))
         else:
-            cost = _cost_and_field(changed, num_classes, size or NETWORK_SIZE, "network")
-            shown.append({"genotype": changed.name, **describe_choices(changed), **cost, **_evidence(changed)})
+            cost = _cost_and_field(network, num_classes, size or NETWORK_SIZE, "network")
+            shown.append({"genotype": network.name, **describe_choices(network), **cost, **_evidence(network)})
     return shown
 
 
@@ -112,6 +116,8 @@ def _plain(value: Any) -> str:
 
 
 def _describe_space(space: SearchSpace, num_classes: int, size: tuple[int, int]) -> dict[str, str]:
+    if space.macro is not None:
+        return {"space": space.name, "description": space.description, **describe_wide(space)}
     supernet = f"not counted, as it has {space.candidates:,} candidates (more than {COUNTED:,})"
     if space.candidates <= COUNTED:
         cost = count_cost(lambda: build_supernet(space, num_classes), size)
@@ -132,19 +138,58 @@ def _describe_space(space: SearchSpace, num_classes: int, size: tuple[int, int])
 def describe_levels(space: SearchSpace) -> dict[str, str]:
     """The candidates of a space: layers, paths, cells, operations, upsamplers, skips and decoder."""
     trellis, cell, down = space.trellis, space.cell, space.network.down_layers
-    choices = len(set(cell.operations) - {"none"})
-    cells = math.prod((block + 2) * (block + 1) // 2 * choices**2 for block in range(cell.blocks))
     ways = f", {down} on the way down and {space.network.layers - down} on the way up" if down is not None else ""
     two = ", for the way down and for the way up each" if space.cells == 2 else ""
     return {
         "layers": f"{space.network.layers}, strides {' '.join(map(str, trellis.strides))}{ways}",
         "nodes": f"{len(trellis.nodes)} with a cell, {len(trellis.arrows)} arrows",
-        "paths": f"{paths:,}" if (paths := trellis.count_paths()) < 10**15 else f"{paths:.3g}",
+        "paths": _many(trellis.count_paths()),
         "cell": f"{cell.blocks} blocks, {len(space.topology.edges)} edges, {len(cell.operations)} operations{two}",
-        "cells": f"{cells**space.cells:.3g} discrete ones" + (", pairs of two" if two else ""),
+        "cells": f"{count_cells(space):.3g} discrete ones" + (", pairs of two" if two else ""),
         "operations": " ".join(cell.operations),
         **_upsampling(space),
     }
+
+
+def describe_wide(space: SearchSpace) -> dict[str, str]:
+    """The choices of a wide space, and the number of its networks. Raises: SearchSpaceError: it is not wide."""
+    macro, each = macro_of(space), {"level": "at each level", "network": "for the network"}
+    layers, kinds = macro.layers or (space.network.layers,), macro.paths or (space.network.paths,)
+    words = {"single": "one path", "multi": "several paths"}
+    networks = f"{' or '.join(words[kind] for kind in kinds)} in {_either(layers)} layers"
+    if macro.networks:
+        networks = ", ".join(
+            f"{one.name} ({' '.join(map(str, one.strides)) or f'{sum(map(len, one.arrows))} arrows'})"
+            for one in macro.networks
+        )
+    widths = f"{_either(macro.widths)} at each level"
+    if macro.profiles:
+        widths = ", ".join(f"{one.name} ({' '.join(f'{width:g}' for width in one.widths)})" for one in macro.profiles)
+    shown = {
+        "strides": _either(space.network.strides),
+        "paths": networks,
+        "stem": ", ".join(map(label_of, macro.stems or (space.stem,))),
+        "widths": f"{widths}; F = {space.decoding.filter_multiplier or space.network.filter_multiplier}",
+        "blocks": f"{' '.join(macro.blocks)}, {each[macro.shared_by]}",
+        "depths": f"{_either(macro.depths)}, {each[macro.shared_by]}",
+    }
+    if CELL in macro.blocks:
+        searched = f"{space.cell.blocks} blocks of {' '.join(space.cell.operations)}: {count_cells(space):.3g} cells"
+        shown["cell"] = f"of {', '.join(macro.cells)}" if macro.cells else searched
+    decoders = options_of(space)["decoder"] or ()
+    shown |= {"decoders": "; ".join(map(_decoder_size, decoders)), "upsamplers": " ".join(macro.upsamplers)}
+    if macro.cost is not None:
+        shown["cost"] = f"each is scaled to {macro.cost:g} billion multiply-adds a megapixel"
+    total = count_networks(space)
+    return {**shown, "networks": "not counted, as topologies are drawn" if total is None else _many(total)}
+
+
+def _either(options: Sequence[float]) -> str:
+    return " ".join(f"{option:g}" for option in options)
+
+
+def _many(number: int) -> str:
+    return f"{number:,}" if number < 10**15 else f"{number:.3g}"
 
 
 def _upsampling(space: SearchSpace) -> dict[str, str]:
@@ -198,7 +243,12 @@ def describe_choices(genotype: Genotype) -> dict[str, str]:
         for prefix, cell in (("", genotype.cell), ("up ", genotype.up_cell or ()))
         for number, block in enumerate(cell, start=1)
     }
-    return {**layers, "filters": f"F = {network.filter_multiplier}", **blocks, **_chosen_upsampling(genotype)}
+    stages = {
+        f"stride {genotype.stride(label.level)}": f"{label.blocks}, {label.channels}"
+        for label in stage_labels(genotype)
+    }
+    channels = stages or {"filters": f"F = {network.filter_multiplier}"}
+    return {**layers, **channels, **blocks, **_chosen_upsampling(genotype)}
 
 
 def _evidence(genotype: Genotype) -> dict[str, str]:

@@ -128,8 +128,9 @@ def _change(step: Mapping[str, Any]) -> str:
 
 
 def _lines(genotype: Genotype) -> Iterator[tuple[str, str]]:
-    """Path or arrows, upsamplers and skips, the decoder's upsamplers, and the cells, one item on each line."""
+    """Path or arrows, stages, upsamplers and skips, the decoder's upsamplers, and the cells, one item on each line."""
     from autoseg.genotype.flops import PER_BILLION_A_MEGAPIXEL, topology_cost
+    from autoseg.viz.graph import stage_labels
 
     if genotype.is_path:
         yield "path", f"{' '.join(map(str, genotype.network.strides))}  (output strides)"
@@ -140,6 +141,8 @@ def _lines(genotype: Genotype) -> Iterator[tuple[str, str]]:
         yield "cost", f"{billions:.4g} billion multiply-adds a megapixel, cells and arrows"
     if genotype.stages and "cost" in genotype.source:
         yield "cost", f"{genotype.source['cost']} billion multiply-adds a megapixel, the whole network"
+    for label in stage_labels(genotype):
+        yield f"s{genotype.stride(label.level)}", f"{label.blocks}, {label.channels}"
     for arrow in genotype.up_arrows if genotype.network.upsamplers or genotype.network.skips else ():
         strides = f"{genotype.stride(arrow.source.level)}->{genotype.stride(arrow.target.level)}"
         yield "up", f"l{arrow.target.layer} {strides} {genotype.upsampler(arrow)}, skip {genotype.skip(arrow)}"

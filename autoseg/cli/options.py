@@ -36,8 +36,8 @@ MatchCost = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Choose the width of a network of the literature for the cost of this genotype, network or run, and train"
-        " it as that one is; or for a number, such as 1M.",
+        help="Scale the network, a genotype or one of the literature, to the cost of this genotype, network or run, and"
+        " train it as that one is; or to a number, such as 1M.",
     ),
 ]
 Match = Annotated[str, typer.Option(help="What --match-cost makes equal: parameters or multiply_adds.")]

@@ -66,7 +66,8 @@ def to_dot(genotype: Genotype) -> str:
     ]
     for cell, where in zip(cells(genotype), (" of the way down" if both else "", " of the way up"), strict=False):
         graph = cell_graph(genotype, cell)
-        lines.extend(_cluster(cell, f"cell of {name}, the same in every layer{where}", graph))
+        layers = "layer" if not genotype.stages else "layer that has it"
+        lines.extend(_cluster(cell, f"cell of {name}, the same in every {layers}{where}", graph))
     return "\n".join([*lines, "}"]) + "\n"
 
 
@@ -91,7 +92,9 @@ def _node_label(node: str, attributes: Mapping[str, Any]) -> str:
     if "name" in attributes:
         title += f", {DECODERS[attributes['name']].label}"
     filters = f", {attributes['filters']} filters" if "filters" in attributes else ""
-    return f"{title}\nstride {attributes['stride']}{filters}"
+    times = f"{attributes['depth']} x " if attributes.get("depth", 1) > 1 else ""
+    stage = f"\n{times}{short_name(attributes['block'])}" if "block" in attributes else ""
+    return f"{title}\nstride {attributes['stride']}{filters}{stage}"
 
 
 def _edge_style(attributes: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Multiply-adds of the parts of a network of several paths, in closed form and without torch.
+"""Multiply-adds of the parts of a network, in closed form and without torch.
 
 They count what `autoseg.analysis.flops` counts, products of convolutions and matrices, but per pixel of the image: a
 feature at stride s has 1/s^2 pixels per image pixel. All are whole numbers times powers of two, so exact in floats.
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autoseg.genotype.node_inputs import node_inputs
-from autoseg.genotype.schema import Cell, Genotype
-from autoseg.registry import OPERATIONS
+from autoseg.genotype.schema import Cell, Genotype, StageSpec
+from autoseg.registry import BLOCKS, CELL, OPERATIONS
 from autoseg.space.cell import PREV_PREV
 from autoseg.space.groups import StemSpec
 from autoseg.space.resolution import Skip, find_upsampler
@@ -29,6 +29,7 @@ class Costs:
     stem: StemSpec
     filter_multiplier: int
     cells: Sequence[Cell]  # of layers 1..L
+    stages: Sequence[StageSpec] = ()  # of all levels, if a network has them
 
     @classmethod
     def of_space(cls, space: SearchSpace, cells: Sequence[Cell]) -> Costs:
@@ -40,23 +41,36 @@ class Costs:
     def of_genotype(cls, genotype: Genotype) -> Costs:
         """The costs of one network."""
         cells = [genotype.cell_at(layer) for layer in range(1, genotype.layers + 1)]
-        return cls(genotype.stem, genotype.network.filter_multiplier, cells)
+        return cls(genotype.stem, genotype.network.filter_multiplier, cells, genotype.stages)
 
     def filters(self, level: int) -> int:
         """Filters of a block at a level."""
-        return filters_at(level, self.filter_multiplier)
+        return self.stages[level].filters if self.stages else filters_at(level, self.filter_multiplier)
+
+    def stage(self, node: Node) -> StageSpec | None:
+        """The stage of a node; None if it holds a cell."""
+        stage = self.stages[node.level] if self.stages and node.layer > 0 else None
+        return None if stage is None or stage.block == CELL else stage
 
     def channels(self, node: Node) -> int:
         """Channels of a node's feature; layers -1 and 0 are the stem."""
         if node.layer < 1:
             return self.stem.channels[-2:][0] if node.layer < 0 else self.stem.channels[-1]
-        return len(self.cells[node.layer - 1]) * self.filters(node.level)
+        blocks = len(self.cells[node.layer - 1]) if self.stage(node) is None else 1
+        return blocks * self.filters(node.level)
 
     def cell(self, node: Node) -> float:
         """The cost of the operations of a node's cell, all at stride 1."""
         cell, filters = self.cells[node.layer - 1], self.filters(node.level)
         costs = (OPERATIONS[edge.operation].multiply_adds(filters) for block in cell for edge in block)
         return self._share(node) * sum(costs)
+
+    def blocks(self, stage: StageSpec, node: Node, first: Arrow | None) -> float:
+        """The cost of the blocks of a node's stage. first: the arrow whose feature the first block itself reads."""
+        multiply_adds, filters = BLOCKS[stage.block].multiply_adds, stage.filters
+        came, stride = (filters, 1) if first is None else (self.channels(first.source), 1 + (first.move is Move.DOWN))
+        products = multiply_adds(came, filters, stride) + (stage.depth - 1) * multiply_adds(filters, filters, 1)
+        return self._share(node) * products
 
     def prev_prev(self, source: Node, node: Node) -> float:
         """The cost of the 1x1 convolution of `source` as H(l-2); 0 if no operation of the cell reads it."""
@@ -72,6 +86,8 @@ class Costs:
         encoder_node: what the skip of an up move joins and an unpooling reads. Default: the widest one of that level.
         """
         filters, came = self.filters(arrow.target.level), self.channels(arrow.source)
+        if arrow.move is Move.SAME and came == filters and self.stage(arrow.target) is not None:
+            return 0.0
         if arrow.move is not Move.UP:
             return self._share(arrow.target) * came * filters
         joined = self._encoder_channels(arrow.target) if encoder_node is None else self.channels(encoder_node)
@@ -94,11 +110,22 @@ class Costs:
 
 
 def topology_cost(genotype: Genotype) -> float:
-    """Multiply-adds per image pixel of all cells and arrows of a network of several paths."""
+    """Multiply-adds per image pixel of all cells, stages and arrows of a network.
+
+    On a path, the operations of a cell stride on a down move, behind 1x1 convolutions at the resolution before it; they
+    count as at stride 1, which holds for those of autoseg.
+    """
     costs, total = Costs.of_genotype(genotype), 0.0
     for node, arrows, prev_prev, encoder_node in node_inputs(genotype):
-        total += costs.cell(node) + costs.prev_prev(prev_prev, node)
+        stage, finer = costs.stage(node), 1
+        if stage is None:
+            finer = 4 if genotype.is_path and arrows[0].move is Move.DOWN else 1
+            total += costs.cell(node) + finer * costs.prev_prev(prev_prev, node)
+        else:
+            is_direct = len(arrows) == 1 and arrows[0].move is not Move.UP
+            total += costs.blocks(stage, node, arrows[0] if is_direct else None)
+            arrows = () if is_direct else arrows
         for arrow in arrows:
             how = (genotype.upsampler(arrow), genotype.skip(arrow), encoder_node) if arrow.move is Move.UP else ()
-            total += costs.arrow(arrow, *how)
+            total += finer * costs.arrow(arrow, *how)
     return total

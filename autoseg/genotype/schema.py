@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,11 +15,12 @@ from autoseg.config.base import Settings, Whole
 from autoseg.errors import GenotypeError
 from autoseg.files import read_yaml, shell_quoted, to_yaml, user_path, write_text
 from autoseg.registry import BLOCKS, CELL, DECODERS, OPERATIONS
+from autoseg.space.arrows import network_arrows, parse_arrows, path_arrows, write_arrows  # noqa: F401 - for importers
 from autoseg.space.cell import state_index
 from autoseg.space.groups import BatchNormSpec, DecoderSpec, Positive, StemSpec
 from autoseg.space.resolution import Skip, parse_upsampler
 from autoseg.space.schema import ArchitectureFile, SearchSpace, find_file, without_defaults, write_plugins
-from autoseg.space.trellis import STEM_NODE, Arrow, Move, Node, filters_at
+from autoseg.space.trellis import Arrow, Move, Node, filters_at
 
 GENOTYPE_VERSION = 1
 
@@ -173,16 +172,7 @@ class Genotype(ArchitectureFile):
 
     @model_validator(mode="after")
     def _path_is_connected(self) -> Genotype:
-        strides = (self.stem.stride, *self.network.strides)
-        if self.network.arrows:
-            parse_arrows(self.network.arrows, self.stem.stride)
-            return self
-        for layer, (source, target) in enumerate(pairwise(strides), start=1):
-            if target not in (source // 2, source, source * 2):
-                message = f"the path steps from stride {source} to {target} at layer {layer}; it may halve or double"
-                raise ValueError(message)
-            if target < strides[0] or target > 32:
-                raise ValueError(f"the path has stride {target} at layer {layer}; it may be {strides[0]} to 32")
+        network_arrows(self.network.strides, self.network.arrows, self.stem.stride)
         return self
 
     @model_validator(mode="after")
@@ -279,9 +269,7 @@ class Genotype(ArchitectureFile):
     @cached_property
     def arrows(self) -> tuple[Arrow, ...]:
         """Every arrow, by layer, then by level."""
-        if self.network.arrows:
-            return parse_arrows(self.network.arrows, self.stem.stride)
-        return path_arrows(self.network.strides, self.stem.stride)
+        return network_arrows(self.network.strides, self.network.arrows, self.stem.stride)
 
     @property
     def layers(self) -> int:
@@ -386,54 +374,3 @@ class Genotype(ArchitectureFile):
         data = self.to_dict()
         text = json.dumps(data, indent=2, ensure_ascii=False) + "\n" if format == "json" else to_yaml(data)
         write_text(user_path(path, GenotypeError), text)
-
-
-def path_arrows(strides: Sequence[int], stem_stride: int) -> tuple[Arrow, ...]:
-    """The arrows of a path by its strides."""
-    levels = [(stride // stem_stride).bit_length() - 1 for stride in strides]
-    nodes = [STEM_NODE, *(Node(layer, level) for layer, level in enumerate(levels, start=1))]
-    return tuple(Arrow(source, target, Move(target.level - source.level + 1)) for source, target in pairwise(nodes))
-
-
-# --- arrows of a network of several paths as text: `4->8` is that from stride 4 to stride 8 ---------------------------
-
-
-def write_arrows(arrows: Sequence[Arrow], strides: Sequence[int]) -> tuple[tuple[str, ...], ...]:
-    """The arrows into each layer, by the strides that they connect."""
-    layers: list[tuple[str, ...]] = [()] * max(arrow.target.layer for arrow in arrows)
-    for source, target, _ in sorted(arrows):
-        layers[target.layer - 1] += (f"{strides[source.level]}->{strides[target.level]}",)
-    return tuple(layers)
-
-
-def parse_arrows(layers: Sequence[Sequence[str]], stem_stride: int) -> tuple[Arrow, ...]:
-    """Inverse of `write_arrows`. Raises: ValueError: no arrow, an illegal stride, a node without an arrow in or out."""
-    arrows: list[Arrow] = []
-    reached = {STEM_NODE}
-    for layer, texts in enumerate(layers, start=1):
-        into = sorted({_parse(text, layer, stem_stride) for text in texts})
-        if len(into) != len(texts):
-            raise ValueError(f"an arrow into layer {layer} is named twice; name each once")
-        left = {arrow.source for arrow in into}
-        for node in sorted(reached ^ left):
-            what = "no way in" if node in left else "no way out"
-            raise ValueError(
-                f"the node of layer {node.layer} at stride {stem_stride << node.level} has {what}; add an arrow,"
-                " or leave out those that touch it"
-            )
-        arrows += into
-        reached = {arrow.target for arrow in into}
-    return tuple(arrows)
-
-
-def _parse(text: str, layer: int, stem_stride: int) -> Arrow:
-    match = re.fullmatch(r"(\d{1,4}) *-> *(\d{1,4})", text)
-    strides = [int(match[1]), int(match[2])] if match else [0, 0]
-    legal = [stem_stride << level for level in range(6) if stem_stride << level <= 32]
-    if any(stride not in legal for stride in strides) or max(strides) > 2 * min(strides):
-        raise ValueError(
-            f"'{text}' into layer {layer} is no arrow; write two of the strides {legal} that are equal or neighbours,"
-            " such as '4->8'"
-        )
-    source, target = (legal.index(stride) for stride in strides)
-    return Arrow(Node(layer - 1, source), Node(layer, target), Move(target - source + 1))

@@ -15,7 +15,7 @@ from autoseg.network.base import SegmentationNetwork, enlarge
 from autoseg.network.cell import Cell
 from autoseg.network.preprocess import build_preprocess
 from autoseg.network.stage import Stage
-from autoseg.ops.check import check_operations
+from autoseg.ops.check import check_blocks, check_operations
 from autoseg.ops.heads import AuxiliaryHead, Doubling, Stem, number_of_outputs
 from autoseg.ops.layers import Norm, he_initialise
 from autoseg.ops.resize import level_size, resize
@@ -103,12 +103,13 @@ def build_searched(
     """The network of a genotype with fresh weights; `single_output` gives one output z, whose logits are 0 and z.
 
     Raises: GenotypeError: fewer than two classes. ConfigError: a single output for more than two. PluginError: a user's
-    own operation does not do what a cell needs.
+    own operation or block does not do what a cell or stage needs.
     """
     if num_classes < 2:
         raise GenotypeError(f"a network needs at least two classes, not {num_classes}", code="too-few-classes")
     cells = (genotype.cell, genotype.up_cell or ())
-    check_operations(tuple(dict.fromkeys(edge.operation for cell in cells for block in cell for edge in block)))
+    check_operations(edge.operation for cell in cells for block in cell for edge in block)
+    check_blocks(stage.block for stage in genotype.stages)
     return Network(genotype, num_classes, auxiliary, in_channels, single_output)
 
 

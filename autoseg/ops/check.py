@@ -1,8 +1,8 @@
-"""Checks of a user's own operation or upsampler; an error is one line that names the plugin."""
+"""Checks of a user's own operation, block or upsampler; an error is one line that names the plugin."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from autoseg.errors import PluginError
 from autoseg.ops.resize import level_size
-from autoseg.registry import OPERATIONS, UPSAMPLERS, Registry
+from autoseg.registry import BLOCKS, OPERATIONS, REGISTRIES, UPSAMPLERS, Block, Operation, Registry
 from autoseg.space.resolution import find_upsampler, parse_upsampler
 
 CHANNELS = 8
@@ -21,27 +21,41 @@ SIZE = (9, 12)
 NOT_FINITE = "returns numbers that are not finite (NaN or infinite) for finite input"
 
 
-def check_operations(names: tuple[str, ...]) -> None:
+def check_operations(names: Iterable[str]) -> None:
     """Try the operations that are from plugins. Raises: PluginError: one does not do what a cell needs."""
     for name, plugin in OPERATIONS.owners(names).items():
-        _try_operation(name, plugin)
+        _try_layer(Operation, name, plugin, CHANNELS)
+
+
+def check_blocks(names: Iterable[str]) -> None:
+    """Try the blocks that are from plugins. Raises: PluginError: one does not do what a stage needs."""
+    for name, plugin in BLOCKS.owners(names).items():
+        for channels in (CHANNELS, OUT_CHANNELS):
+            _try_layer(Block, name, plugin, CHANNELS, channels)
 
 
 @cache
-def _try_operation(name: str, plugin: str) -> None:
-    """Run an operation once at strides 1 and 2, on the CPU, with random numbers of its own."""
+def _try_layer(kind: type[Operation | Block], name: str, plugin: str, *channels: int) -> None:
+    """Run an operation or block once at strides 1 and 2, on the CPU, with random numbers of its own.
+
+    channels: what the builder takes before the stride.
+    """
+    registry, is_block = REGISTRIES[kind], kind is Block
+    who = _who(name, registry)
     for stride in (1, 2):
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.manual_seed(0)
             state = torch.randn(2, CHANNELS, *SIZE)
-            before, build = state.clone(), partial(OPERATIONS[name].build, CHANNELS, stride, nn.BatchNorm2d)
-            where = f"{_who(name)} fails at stride {stride} with {CHANNELS} channels"
-            output = _try(build, [state], where, OPERATIONS)
-            check_output(name, state, output, stride)
+            before, build = state.clone(), partial(registry[name].build, *channels, stride, nn.BatchNorm2d)
+            where = f"{who} fails at stride {stride} with {' to '.join(map(str, channels))} channels"
+            output = _try(build, [state], where, registry)
+            check_output(name, state, output, stride, registry, channels[-1])
             if not torch.equal(before, state):
-                message = f"{_who(name)} changes its input, which other operations read too; leave out inplace=True"
-                raise PluginError(message, code="operation-changes-input")
-    _check_cost(name, OPERATIONS, CHANNELS)
+                raise PluginError(
+                    f"{who} changes its input, which other {registry.kind}s read too; leave out inplace=True",
+                    code="block-changes-input" if is_block else "operation-changes-input",
+                )
+        _check_cost(name, registry, *channels, *((stride,) if is_block else ()))
 
 
 def check_upsampler(name: str) -> None:
@@ -77,29 +91,46 @@ def _try_upsampler(name: str, plugin: str) -> None:
     _check_cost(base, UPSAMPLERS, CHANNELS, CHANNELS)
 
 
-def _try(build: Callable[[], Any], inputs: Sequence[Any], where: str, kind: object) -> Any:
+def _try(build: Callable[[], Any], inputs: Sequence[Any], where: str, registry: Registry[Any]) -> Any:
     """The output of what `build` makes. Raises: PluginError: either fails."""
     try:
         module = build()
         with torch.no_grad():
             return module(*inputs)
     except Exception as reason:
-        text = f"{where}: {_said(reason)}"
-        raise PluginError(text, code="operation-fails" if kind is OPERATIONS else "upsampler-fails") from reason
+        raise PluginError(
+            f"{where}: {_said(reason)}",
+            code="upsampler-fails"
+            if registry is UPSAMPLERS
+            else "block-fails"
+            if registry is BLOCKS
+            else "operation-fails",
+        ) from reason
 
 
-def check_output(name: str, state: Tensor, output: Tensor, stride: int = 1) -> None:
-    """Raises: PluginError: an operation's output (N, C, H, W) has another size than its input, or is not finite."""
-    expected = (*state.shape[:2], *level_size((state.shape[-2], state.shape[-1]), stride))
+def check_output(
+    name: str, state: Tensor, output: Tensor, stride: int = 1, registry: Registry[Any] = OPERATIONS,
+    channels: int | None = None,
+) -> None:  # fmt: skip
+    """Refuse an output (N, C, H, W) of another size than an operation or block must make, or that is not finite.
+
+    channels: C. Default: those of `state`, the input.
+    Raises: PluginError: it does so.
+    """
+    size = level_size((state.shape[-2], state.shape[-1]), stride)
+    expected = (state.shape[0], channels or state.shape[1], *size)
     found = _shape_of(output)
     if found != expected:
         raise PluginError(
-            f"{_who(name)} makes {_shape(found)} of {_shape(tuple(state.shape))} at stride {stride}; it must make"
-            f" {_shape(expected)}",
-            code="operation-changes-size",
+            f"{_who(name, registry)} makes {_shape(found)} of {_shape(tuple(state.shape))} at stride {stride}; it must"
+            f" make {_shape(expected)}",
+            code="block-changes-size" if registry is BLOCKS else "operation-changes-size",
         )
     if _is_broken(output) and not _is_broken(state):
-        raise PluginError(f"{_who(name)} {NOT_FINITE}", code="operation-not-finite")
+        raise PluginError(
+            f"{_who(name, registry)} {NOT_FINITE}",
+            code="block-not-finite" if registry is BLOCKS else "operation-not-finite",
+        )
 
 
 def _is_broken(output: Tensor) -> bool:
@@ -117,7 +148,11 @@ def _check_cost(name: str, registry: Registry[Any], *arguments: int) -> None:
     if isinstance(cost, bool) or not isinstance(cost, int | float) or not 0 <= cost < float("inf"):
         raise PluginError(
             f"{_who(name, registry)} gives the cost {cost!r}; multiply_adds must return a number of 0 or more",
-            code="operation-cost-invalid" if registry is OPERATIONS else "upsampler-cost-invalid",
+            code="upsampler-cost-invalid"
+            if registry is UPSAMPLERS
+            else "block-cost-invalid"
+            if registry is BLOCKS
+            else "operation-cost-invalid",
         )
 
 

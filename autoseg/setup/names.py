@@ -37,7 +37,7 @@ def look_up(source: str | Path) -> list[Found]:
         return found
     if path.is_file():
         keys = read_yaml(path, ConfigError)
-        is_space = isinstance(keys.get("cell"), Mapping) or ("cell" not in keys and "network" in keys)
+        is_space = isinstance(keys.get("cell"), Mapping) or ("network" in keys and not {"cell", "stages"} & keys.keys())
         return [SearchSpace.load(path) if is_space else load_architecture(path)]
     known = [*space_names(), *genotype_names(), *network_names()]
     advice = hint(name, known, otherwise="see `autoseg spaces`, or give the path of a YAML file")

@@ -25,8 +25,8 @@ from autoseg.planning.memory import Setting
 from autoseg.setup.first_weights import own_weights, searched_weights
 from autoseg.space.schema import SearchSpace, load_space
 from autoseg.supernet.fast.kernels import choose_kernels
-from autoseg.zoo.match_cost import CostTarget, match_cost
-from autoseg.zoo.schema import RECOMMENDED, Architecture, load_architecture, network_names
+from autoseg.zoo.match_cost import CostTarget, at_cost
+from autoseg.zoo.schema import RECOMMENDED, Architecture, FixedNetwork, load_architecture, network_names
 
 Source = str | Path | Mapping[str, Any]
 
@@ -148,7 +148,9 @@ def retrain_sources(
         )
     recommended: Mapping[str, Any] = chosen.retrain if isinstance(chosen, Genotype) else RECOMMENDED
     if match is not None and match.retrain:
-        recommended = {**match.retrain, "drop_path": 0.0, "auxiliary_weight": 0.0}  # for searched networks only
+        recommended = match.retrain
+        if isinstance(chosen, FixedNetwork):
+            recommended = {**recommended, "drop_path": 0.0, "auxiliary_weight": 0.0}  # for searched networks only
     arguments = {"data": data}
     if architecture is None and not by_name and isinstance(source, Mapping):
         file[key] = source
@@ -181,30 +183,37 @@ def retrain_config(
 ) -> RetrainConfig:
     """All settings of a retraining. The data is opened only after all other settings are checked.
 
-    `match`: the cost to which the width of a network of the literature is scaled. `say`: is called with each decision
+    `match`: the cost to which the network is scaled. `say`: is called with each decision
     on the data.
     """
     settings = parse(RetrainConfig, sources.merged(), sources.where)
     check_device(settings)
     network = settings.architecture
-    if isinstance(network, Genotype) and match is not None:
-        raise ConfigError(
-            f"{network.name} is a genotype, whose width is genotype.network.filter_multiplier; only networks of the"
-            " literature are scaled to a cost",
-            code="genotype-not-scalable",
-        )
+    if isinstance(network, Genotype) and network.stages:
+        _refuse_width(network, sources.overrides)
     first = searched_weights(settings) or own_weights(settings.weights)
     data = resolve(sources.data(), training=True, say=say, before=None if first is None else first.config.data)
     if first is not None:
         first.check_data(data)
-    settings = settings.model_copy(update={"data": data})
-    if isinstance(network, Genotype):
-        return settings
-    if sources.recommended_by in network_names() and "in_channels" not in sources.overrides.get("network", {}):
-        network = network.model_copy(update={"in_channels": settings.data.channels})
+    in_channels_open = "in_channels" not in sources.overrides.get("network", {})
+    if isinstance(network, FixedNetwork) and sources.recommended_by in network_names() and in_channels_open:
+        network = network.model_copy(update={"in_channels": data.channels})
     if match is not None:
-        network = match_cost(network, match, settings.data.num_classes)
-    return settings.model_copy(update={"architecture": network})
+        network = at_cost(network, match, data.num_classes)
+    return settings.model_copy(update={"data": data, "architecture": network})
+
+
+def _refuse_width(genotype: Genotype, overrides: Mapping[str, Any]) -> None:
+    """Raises: ConfigError: `--set genotype.network.filter_multiplier` for a genotype whose stages have the channels."""
+    changed: Any = overrides.get("genotype", {})
+    for key in ("network", "filter_multiplier"):
+        changed = changed.get(key) if isinstance(changed, Mapping) else None
+    if changed is not None:
+        raise ConfigError(
+            f"genotype.network.filter_multiplier changes nothing in {genotype.name}, whose channels stand in"
+            " genotype.stages; scale all of them by --match-cost, such as --match-cost 1M",
+            code="channels-in-stages",
+        )
 
 
 def read_config(config: str | Path | None) -> dict[str, Any]:

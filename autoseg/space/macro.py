@@ -10,7 +10,8 @@ from pydantic import Field, field_validator, model_validator
 from autoseg import limits
 from autoseg.config.base import Number, Settings, Whole
 from autoseg.registry import BLOCKS, CELL
-from autoseg.space.groups import DecoderSpec, Positive, StemSpec
+from autoseg.space.arrows import network_arrows
+from autoseg.space.groups import DecoderSpec, NetworkSpec, Positive, StemSpec
 from autoseg.space.resolution import CompetingUpsamplers
 
 NETWORK = "network"
@@ -39,6 +40,14 @@ Width = Annotated[Number, Field(ge=1 / 16, le=16)]
 Name = Annotated[str, Field(min_length=1, max_length=80)]
 
 
+OPTIONS = (
+    "networks", "layers", "paths", "stems", "blocks", "depths", "widths", "profiles", "cells", "decoders"
+)  # fmt: skip
+"""Keys of `macro` that are lists of options. Those of NAMED differ by their names."""
+NAMED = ("networks", "profiles")
+MOST_FILTERS = 4096
+
+
 class NamedNetwork(Settings):
     """A path or a topology by name."""
 
@@ -54,6 +63,8 @@ class NamedNetwork(Settings):
     def _path_or_arrows(self) -> NamedNetwork:
         if bool(self.strides) == bool(self.arrows):
             raise ValueError("needs either 'strides', a path, or 'arrows', several")
+        if len(self.strides or self.arrows) < 2:
+            raise ValueError(f"'{self.name}' needs at least two layers")
         return self
 
 
@@ -123,25 +134,66 @@ class MacroSpec(Settings):
 
     @model_validator(mode="after")
     def _options_are_distinct(self) -> MacroSpec:
-        for key in (
-            "networks",
-            "layers",
-            "paths",
-            "stems",
-            "blocks",
-            "depths",
-            "widths",
-            "profiles",
-            "cells",
-            "decoders",
-        ):
+        for key in OPTIONS:
             options = getattr(self, key)
-            names = [getattr(option, "name", option) for option in options] if key != "decoders" else list(options)
-            if any(option in names[:place] for place, option in enumerate(names)):
-                raise ValueError(f"{key} names an option twice; name each once")
+            named = [getattr(option, "name", option) if key in NAMED else option for option in options]
+            twice = next((option for place, option in enumerate(named) if option in named[:place]), None)
+            if twice is not None:
+                shown = getattr(twice, "name", twice if isinstance(twice, str | int | float) else "the same")
+                raise ValueError(f"{key} names {shown} twice; name each option once")
         for key in ("blocks", "depths", "widths"):
             if not getattr(self, key):
                 raise ValueError(f"{key} needs at least one option")
         if self.networks and (self.layers or self.paths):
             raise ValueError("networks name every path; leave layers and paths out")
         return self
+
+    def check(self, stem: StemSpec, network: NetworkSpec, filter_multiplier: int) -> None:
+        """Refuse choices that do not fit a space's other groups. Raises: ValueError: in one line, which.
+
+        stem: the space's, if none is named here. filter_multiplier: F of the space's networks.
+        """
+        for stride in sorted({option.stride for option in self.stems or (stem,)}):
+            if stride > network.strides[-1]:
+                raise ValueError(
+                    f"macro.stems: a stem ends at stride {stride}, but network.strides end at {network.strides[-1]};"
+                    " take another stem, or add strides"
+                )
+            levels = (network.strides[-1] // stride).bit_length()
+            if self.networks:
+                levels = max(_levels(named, stride, network) for named in self.networks)
+            profiles = [(f"profiles: '{profile.name}'", profile.widths) for profile in self.profiles]
+            for name, widths in profiles or [("widths:", (max(self.widths),) * levels)]:
+                if len(widths) < levels:
+                    raise ValueError(
+                        f"macro.{name} has {len(widths)} widths, but networks have up to {levels} levels; give one for"
+                        " each"
+                    )
+                strides = [stride << level for level in range(levels)]
+                most = max(width * at for width, at in zip(widths, strides, strict=False))
+                if (filters := round(filter_multiplier * most / network.strides[0])) > MOST_FILTERS:
+                    raise ValueError(
+                        f"macro.{name} with F = {filter_multiplier} makes {filters:,} channels of a level, but at most"
+                        f" {MOST_FILTERS:,} are built; take a smaller F or width"
+                    )
+
+
+def _levels(named: NamedNetwork, stem_stride: int, network: NetworkSpec) -> int:
+    """Levels of a named network. Raises: ValueError: it is not legal behind the stem or within the space."""
+    try:
+        arrows = network_arrows(named.strides, named.arrows, stem_stride)
+    except ValueError as reason:
+        raise ValueError(f"macro.networks: '{named.name}' behind a stem of stride {stem_stride}: {reason}") from None
+    levels = 1 + max(arrow.target.level for arrow in arrows)
+    if (stride := stem_stride << levels - 1) > network.strides[-1]:
+        raise ValueError(
+            f"macro.networks: '{named.name}' goes to stride {stride}, but network.strides end at {network.strides[-1]};"
+            " add strides there, or take another path"
+        )
+    for arrow in arrows:
+        if (move := arrow.move.name.lower()) not in network.moves:
+            raise ValueError(
+                f"macro.networks: '{named.name}' moves {move} at layer {arrow.target.layer}, but network.moves are"
+                f" {', '.join(network.moves)}; add the move, or take another path"
+            )
+    return levels

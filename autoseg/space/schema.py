@@ -174,6 +174,15 @@ class SearchSpace(ArchitectureFile):
             )
         return self
 
+    @model_validator(mode="after")
+    def _macro_fits(self) -> SearchSpace:
+        if self.macro is None:
+            return self
+        if self.decoding.budget is not None:
+            raise ValueError("decoding.budget is not for a wide space; set macro.cost, or leave it out")
+        self.macro.check(self.stem, self.network, self.decoding.filter_multiplier or self.network.filter_multiplier)
+        return self
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for YAML, without options that are off."""
         data = super().to_dict()

@@ -12,7 +12,7 @@ import networkx as nx
 
 from autoseg.genotype.node_inputs import low_level_node
 from autoseg.genotype.schema import Cell, Genotype
-from autoseg.registry import DECODERS, OPERATIONS
+from autoseg.registry import BLOCKS, CELL, DECODERS, OPERATIONS
 from autoseg.space.cell import PREV, PREV_PREV, state_name
 from autoseg.space.resolution import Skip, find_upsampler
 from autoseg.space.trellis import STEM_NODE, Arrow, Move, Node
@@ -25,9 +25,11 @@ INPUTS = (state_name(PREV_PREV), state_name(PREV))
 
 
 def short_name(name: str) -> str:
-    """Label of an operation or upsampler, `sep 3x3` for `sep_conv_3x3`; an unknown name keeps its words."""
+    """Label of an operation, block or upsampler, `sep 3x3` for `sep_conv_3x3`; an unknown name keeps its words."""
     if name in OPERATIONS:
         return OPERATIONS[name].label
+    if name in BLOCKS:
+        return BLOCKS[name].label
     try:
         return find_upsampler(name).label
     except ValueError:
@@ -35,8 +37,33 @@ def short_name(name: str) -> str:
 
 
 def cells(genotype: Genotype) -> dict[str, Cell]:
-    """The cells of a genotype by the name of their graph: `cell`, and `up_cell` if the up path has its own."""
-    return {"cell": genotype.cell} | ({"up_cell": genotype.up_cell} if genotype.up_cell is not None else {})
+    """The cells of a genotype by the name of their graph: `cell`, and `up_cell` if the up path has its own.
+
+    It is empty if all stages have other blocks.
+    """
+    return {name: cell for name, cell in (("cell", genotype.cell), ("up_cell", genotype.up_cell)) if cell}
+
+
+class StageLabel(NamedTuple):
+    """What the nodes of a level hold, in words."""
+
+    level: int
+    blocks: str
+    """Such as `2 \u00d7 residual`, or `cell`."""
+    channels: str
+
+
+def stage_labels(genotype: Genotype) -> list[StageLabel]:
+    """The stages of the levels that have nodes, from fine to coarse; empty if a cell is at every node."""
+    used, found = {arrow.target.level for arrow in genotype.arrows}, []
+    for level, stage in enumerate(genotype.stages):
+        name, filters = short_name(stage.block), str(stage.filters)
+        if stage.block == CELL:
+            filters = f"{len(genotype.cell)} \u00d7 {filters}"
+        elif stage.depth > 1:
+            name = f"{stage.depth} \u00d7 {name}"
+        found.append(StageLabel(level, name, f"{filters} channels"))
+    return [label for label in found if label.level in used]
 
 
 def cell_graph(genotype: Genotype, name: str = "cell") -> nx.MultiDiGraph[str]:
@@ -70,10 +97,11 @@ class Join(NamedTuple):
 
 
 def is_plain(genotype: Genotype) -> bool:
-    """Whether it is like Auto-DeepLab's networks: a path, bilinear upsampling, ASPP or DeepLabv3+'s decoder."""
+    """Whether it is like Auto-DeepLab's networks: a path of cells, bilinear upsampling, its decoder or ASPP."""
     network, decoder = genotype.network, genotype.decoder
     usual_decoder = decoder.name in ("aspp", "deeplabv3plus") and not decoder.upsamplers
-    return genotype.is_path and network.down_layers is None and not network.upsamplers and usual_decoder
+    usual_path = genotype.is_path and network.down_layers is None and not network.upsamplers
+    return usual_path and usual_decoder and not genotype.stages
 
 
 def up_names(genotype: Genotype) -> dict[Arrow, str]:
@@ -120,19 +148,21 @@ def path_graph(genotype: Genotype) -> nx.DiGraph[str]:
     """The network level: nodes `stem`, `layer_1`..`layer_L` and `decoder` with `kind`, `stride` and `filters`.
 
     `filters`: channels of the stem's output, of one block of a layer, or of the decoder; a classifier and FCN's decoder
-    have none. `stride`: that of a node's output, and for the decoder that of the layer it reads. Edges have `move`:
-    `up`, `same`, `down`, or `resize` in the decoder; and `upsampler` if the genotype names it. Skip connections have
-    `skip`, `add` or `concat`, instead of a move. In a network of several paths a node is called `layer_3_stride_8`. The
-    further nodes of a decoder that upsamples in steps are called `decoder_stride_4`. Other decoders than Auto-DeepLab's
-    have a `name`.
+    have none. `stride`: that of a node's output, and for the decoder that of the layer it reads. The layers of a
+    genotype with stages also have `block` and `depth`. Edges have `move`: `up`, `same`, `down`, or `resize` in the
+    decoder; and `upsampler` if the genotype names it. Skip connections have `skip`, `add` or `concat`, instead of a
+    move. In a network of several paths a node is called `layer_3_stride_8`. The further nodes of a decoder that
+    upsamples in steps are called `decoder_stride_4`. Other decoders than Auto-DeepLab's have a `name`.
     """
     graph: nx.DiGraph[str] = nx.DiGraph(name=genotype.name)
     graph.add_node("stem", kind="stem", stride=genotype.stem.stride, filters=genotype.stem.channels[-1])
     names = {STEM_NODE: "stem"}
     for node in sorted({arrow.target for arrow in genotype.arrows}):
         names[node] = f"layer_{node.layer}" + ("" if genotype.is_path else f"_stride_{genotype.stride(node.level)}")
+        stages = genotype.stages[node.level : node.level + 1]
+        of_stage = {key: value for stage in stages for key, value in (("block", stage.block), ("depth", stage.depth))}
         filters = genotype.filters(node.level)
-        graph.add_node(names[node], kind="layer", stride=genotype.stride(node.level), filters=filters)
+        graph.add_node(names[node], kind="layer", stride=genotype.stride(node.level), filters=filters, **of_stage)
     upsamplers = up_names(genotype)
     for arrow in genotype.arrows:
         named = {"upsampler": upsamplers[arrow]} if arrow in upsamplers else {}

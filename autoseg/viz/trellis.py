@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from matplotlib.cm import ScalarMappable
@@ -19,8 +20,8 @@ from autoseg.space.resolution import Skip
 from autoseg.space.schema import SearchSpace
 from autoseg.space.snapshot import ArchProbs
 from autoseg.space.trellis import STEM_NODE, Arrow, Trellis
-from autoseg.viz.graph import decoder_nodes, enlargements, is_plain, joins, short_name, up_names
-from autoseg.viz.sheet import LABEL_WIDTH, LAYER_STEP, LEVEL_STEP, MAIN_WIDTH, MARGIN, Sheet, arc_peak
+from autoseg.viz.graph import decoder_nodes, enlargements, is_plain, joins, short_name, stage_labels, up_names
+from autoseg.viz.sheet import LABEL_SIZE, LABEL_WIDTH, LAYER_STEP, LEVEL_STEP, MAIN_WIDTH, MARGIN, Sheet, arc_peak
 from autoseg.viz.style import (
     BLUE,
     INK,
@@ -39,6 +40,8 @@ THIN, THICK = 0.5, 3.6
 PATH_EXTRA = 0.9
 """Points that a path with probabilities is wider than its arrows, which it hides."""
 DECODER_WIDTH = 1.4
+TICK_WIDTH = 0.075
+"""Width of a letter of a tick's label in inches."""
 MIN_HEIGHT = 1.25
 """Least height of the figure in inches: the label of its colour bar needs room."""
 COLOURS = LinearSegmentedColormap.from_list("beta", ["#D9DEE4", "#8DB7DB", BLUE, "#08264A"])
@@ -99,7 +102,10 @@ def _draw(trellis: Trellis, beta: np.ndarray | None, genotype: Genotype | None, 
         has_ties = _draw_decoded(sheet, trellis, beta, genotype, ties)
         kinds = [] if extended is None else _draw_extensions(sheet, extended)
         names = {how: f"skip, {how}" for how in ("add", "concat") if how in kinds}
-        sheet.legend("decoded path" if genotype.is_path else "arrows that stay", names, has_ties)
+        main = "decoded path" if genotype.is_path else "arrows that stay"
+        if genotype.stages and beta is None:  # it may come from no search
+            main = "path" if genotype.is_path else "arrows"
+        sheet.legend(main, names, has_ties)
     sheet.nodes([STEM_NODE], INK, INK, "stem", 7, "s", 0.95)
     if title:
         sheet.axes.set_title(title, pad=8 if genotype is None else 20)
@@ -128,15 +134,19 @@ def _draw_decoded(
 def _sheet(trellis: Trellis, genotype: Genotype | None) -> Sheet:
     """Ticks and room for the trellis and, with a genotype, for its upsampler names, arcs and decoder."""
     columns = layers = trellis.layers
+    labels = [] if genotype is None else stage_labels(genotype)
     ticks: dict[float, str] = {0: "stem", **{layer: str(layer) for layer in range(1, layers + 1)}}
     names, above, beside = [], 0.0, 0.0
     if genotype is not None:
         names = [short_name(name) for name in (*up_names(genotype).values(), *genotype.decoder.upsamplers)]
         above = max((arc_peak(*ends) for *ends, _ in joins(genotype) if ends[1].level == 0), default=0.0)
         beside = 0.15  # for the rightmost name
+        beside += max((len(text) * LABEL_WIDTH for label in labels for text in label[1:]), default=0.0)
         columns = decoder_nodes(genotype)[-1].layer
         ticks[(layers + 1 + columns) / 2] = DECODERS[genotype.decoder.name].label
-    step = max([LAYER_STEP, *(len(line) * LABEL_WIDTH + 0.18 for name in names for line in name.split(" ", 1))])
+    beside_number = [len(ticks[columns]) * TICK_WIDTH / 2 + 0.12] if columns == layers + 1 else []
+    widths = (len(line) * LABEL_WIDTH + 0.18 for name in names for line in name.split(" ", 1))
+    step = max([LAYER_STEP, *beside_number, *widths])
     bottom = (len(trellis.strides) - 1) * LEVEL_STEP
     spare = max(0.0, MIN_HEIGHT - bottom - 2 * MARGIN) / 2
     extent = (-MARGIN, columns * step + MARGIN + beside, -MARGIN - max(spare, above), bottom + MARGIN + spare)
@@ -144,7 +154,12 @@ def _sheet(trellis: Trellis, genotype: Genotype | None) -> Sheet:
     axes.tick_params(pad=1)
     axes.set_yticks([level * LEVEL_STEP for level in range(len(trellis.strides))], map(str, trellis.strides))
     axes.set_xticks([column * step for column in ticks], list(ticks.values()))
-    axes.set(xlabel="layer", ylabel="output stride")
+    axes.set_ylabel("output stride")
+    axes.set_xlabel("layer", x=(columns * step / 2 + MARGIN) / (extent[1] + MARGIN) if labels else 0.5)
+    for level, blocks, channels in labels:
+        place: Any = {"x": columns * step + MARGIN + 0.05, "ha": "left", "fontsize": LABEL_SIZE, "gid": "stage"}
+        axes.text(y=level * LEVEL_STEP - 0.02, s=blocks, va="bottom", color=INK, **place)
+        axes.text(y=level * LEVEL_STEP + 0.02, s=channels, va="top", color=MUTED, **place)
     return Sheet(figure, axes, step)
 
 

@@ -1,4 +1,4 @@
-"""The width at which a network of the literature has a given cost."""
+"""The width at which a network of the literature has a given cost, and the channels at which a genotype has it."""
 
 from __future__ import annotations
 
@@ -75,6 +75,13 @@ def megapixel_target(billions: float) -> CostTarget:
 def billions_a_megapixel(architecture: Architecture, num_classes: int) -> float:
     """The multiply-adds of a whole network, in billions a megapixel."""
     return _count(architecture, num_classes, "multiply_adds") / (PER_BILLION_A_MEGAPIXEL * math.prod(SIZE))
+
+
+def at_cost(architecture: Architecture, target: CostTarget, num_classes: int) -> Architecture:
+    """A network of the literature or a genotype at the target's cost, within 2%. Raises: ConfigError: none is."""
+    if isinstance(architecture, Genotype):
+        return scale_to_cost(architecture, target, num_classes)
+    return match_cost(architecture, target, num_classes)
 
 
 def match_cost(network: FixedNetwork, target: CostTarget, num_classes: int) -> FixedNetwork:

@@ -148,8 +148,12 @@ Architecture = Genotype | FixedNetwork
 
 
 def parse_architecture(data: Mapping[str, Any], where: str = "") -> Architecture:
-    """Plain data with a cell as a genotype, else as a fixed network. Raises: GenotypeError, ConfigError: invalid."""
-    return Genotype.parse(data, where) if "cell" in data else FixedNetwork.parse(data, where)
+    """Plain data of a genotype, which has a cell, stages or a path, or else of a fixed network.
+
+    Raises: GenotypeError, ConfigError: invalid.
+    """
+    is_genotype = not data.keys().isdisjoint(("cell", "stages", "network"))
+    return Genotype.parse(data, where) if is_genotype else FixedNetwork.parse(data, where)
 
 
 def load_architecture(source: str | Path | Mapping[str, Any] | Architecture) -> Architecture:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from helpers.errors import raises_code
 from helpers.tiny_runs import GENOTYPE, SPACE, write_config
+from helpers.wide_spaces import KINDS, WIDE, of_stages
 from PIL import Image
 
 import autoseg
@@ -48,3 +49,14 @@ def test_plot_a_retraining_a_genotype_and_a_space(retrained: Path, tmp_path: Pat
     for formats in ((), ("gif",)):
         with raises_code(ConfigError, "unknown-format", "svg", "png", "pdf", *formats):
             autoseg.plot("tiny", tmp_path, formats)
+
+
+@pytest.mark.slow
+def test_stages_are_drawn_and_a_cell_only_if_there_is_one(tmp_path: Path) -> None:
+    for name in KINDS:
+        of_stages(name).save(tmp_path / "g.yaml")
+        files = {path.stem: path for path in autoseg.plot(tmp_path / "g.yaml", tmp_path / name, ("svg",))}
+        assert set(files) == ({"path", "cell"} if "cell" in name else {"path"})
+    assert {path.stem for path in autoseg.plot(write_config(tmp_path / "w.yaml", WIDE), tmp_path, ("svg",))} == {
+        "trellis"
+    }

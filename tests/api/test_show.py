@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers.errors import raises_code
 from helpers.genotypes import down_to_8, genotype, hourglass, several_paths
 from helpers.spaces import hourglass_space, open_space
 from helpers.tiny_runs import SPACE, write_config
+from helpers.wide_spaces import KINDS, NAMED, of_stages, wide_space
 
 import autoseg
-from autoseg.api.show import describe, describe_choices, describe_levels
+from autoseg.api.show import describe, describe_choices, describe_levels, describe_wide
+from autoseg.errors import GenotypeError
 from autoseg.files import to_yaml
 from autoseg.genotype.schema import Genotype
 from autoseg.space.schema import SearchSpace
@@ -64,6 +67,56 @@ def test_several_paths_and_a_decoder_in_steps() -> None:
     steps = describe_choices(down_to_8("unet", ["pixel_dcl", "bilinear"]))
     assert steps["decoder"] == "unet, 16 filters, 8->4: pixel_dcl, 4->2: bilinear"
     assert "arrows" not in describe_choices(Genotype.load("auto_deeplab_s"))
+
+
+def test_stages_take_the_place_of_one_width() -> None:
+    found = {name: describe_choices(of_stages(name)) for name in KINDS}
+    assert found["path"] == {
+        "layers": "4, path 2 4 8 4",
+        "stride 2": "residual, 4 channels",
+        "stride 4": "2 \u00d7 conv 3x3, 6 channels",
+        "stride 8": "3 \u00d7 inverted residual, 5 channels",
+        "decoder": "unet, 6 filters",
+    }
+    assert found["path with a cell"]["stride 4"] == "cell, 2 \u00d7 3 channels"
+    assert "b1" in found["several paths with a cell"]
+    assert "b1" not in found["several paths"]
+    assert found["several paths"]["layers"] == "3, 10 arrows"
+
+
+def test_a_wide_space_says_what_its_networks_choose_and_how_many_there_are() -> None:
+    assert describe_wide(wide_space(NAMED, upsamplers=["bilinear", "carafe"])) == {
+        "strides": "2 4 8 16",
+        "paths": "down (2 4 8), and up (4 8 4), parallel (8 arrows)",
+        "stem": "6/2",
+        "widths": "even (1 1 1), fine (2 1.4 1); F = 4",
+        "blocks": "residual conv_3x3, for the network",
+        "depths": "1 2, for the network",
+        "decoders": "classifier",
+        "upsamplers": "bilinear carafe",
+        "networks": f"{3 * 2 * 2 * 2 * 2}",
+    }
+    drawn = describe_wide(wide_space(paths=["single", "multi"], cost=3))
+    assert drawn["paths"] == "one path or several paths in 3 5 layers"
+    assert drawn["widths"] == "0.5 1 1.4 at each level; F = 4"
+    assert drawn["cell"].endswith(": 7.2e+03 cells")
+    assert drawn["cost"] == "each is scaled to 3 billion multiply-adds a megapixel"
+    assert drawn["networks"] == "not counted, as topologies are drawn"
+    assert describe_wide(wide_space(cells=["auto_deeplab_s"]))["cell"] == "of auto_deeplab_s"
+    assert "e+" in describe_wide(wide_space(layers=[20]))["networks"]
+
+
+@pytest.mark.slow
+def test_show_finds_wide_spaces_in_files(tmp_path: Path) -> None:
+    (space,) = describe(write_config(tmp_path / "wide.yaml", NAMED))
+    assert (space["space"], space["networks"]) == ("wide_tests", "24")
+
+
+def test_a_wide_space_whose_cells_are_unknown(tmp_path: Path) -> None:
+    with raises_code(GenotypeError, "unknown-genotype", "'auto_deeplab_x'", "auto_deeplab_s"):
+        describe(
+            write_config(tmp_path / "wide.yaml", NAMED, {"macro": {"blocks": ["cell"], "cells": ["auto_deeplab_x"]}})
+        )
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +13,16 @@ import torch
 import yaml
 from helpers.errors import check_line
 from helpers.tiny_runs import GENOTYPE, RETRAIN, call, files_of, rows, write_config
+from helpers.wide_spaces import of_stages
 
+from autoseg.analysis.flops import count_cost
 from autoseg.cli.main import run
 from autoseg.engine.predict import load_network
 from autoseg.export.formats import load_safetensors
+from autoseg.genotype.schema import Genotype
+from autoseg.setup.settings import retrain_sources
 from autoseg.zoo.build import build_network
+from autoseg.zoo.match_cost import cost_target
 from autoseg.zoo.schema import FixedNetwork, load_architecture
 
 SCHEDULE = {key: value for key, value in RETRAIN["retrain"].items() if key not in ("drop_path", "auxiliary_weight")}
@@ -129,7 +135,6 @@ def test_unet_is_a_space_and_a_network(tmp_path: Path, capsys: pytest.CaptureFix
         (["unet", "--set", "retrain.auxiliary_weight=0.4"], "no-auxiliary-head", ("unet", "retrain.auxiliary_weight")),
         (["unet", "--set", "retrain.drop_path=0.4"], "drop-path-without-branches", ("unet", "retrain.drop_path", "0")),
         (["unet", "--set", "network.in_channels=1"], "channels-differ", ("1 channel,", "3")),
-        (["auto_deeplab_s", "--match-cost", "1M"], "genotype-not-scalable", ("auto_deeplab_s",)),
         (["unet", "--match-cost", "5"], "cost-unreachable", ("unet", "parameters", "5")),
         (["unet", "--weights", "no.pth"], "file-missing", ("no.pth",)),
         ([], "network-not-given", ()),
@@ -143,10 +148,51 @@ def test_wrong_retrainings(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     options = ["--config", config_file(tmp_path), "--out", tmp_path / "out", "--set", "network.width=0.05"]
-    if not arguments or "auto_deeplab_s" in arguments:
+    if not arguments:
         options = options[:-2]
     fails(capsys, ["retrain", *arguments, *options], code, *named)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_genotype_is_scaled_to_a_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It gets stages, in which the channels stand."""
+    path, genotype = tmp_path / "genotype.yaml", Genotype.parse(GENOTYPE)
+    genotype.save(path)
+    words = ["retrain", path, "--config", config_file(tmp_path), "--out", tmp_path / "run"]
+    fails(capsys, [*words, "--match-cost", "5"], "cost-unreachable", "mini_network", "parameters", "5")
+    call(*words, "--match-cost", "20k", "--set", "retrain.epochs=1", "--set", "retrain.max_steps_per_epoch=1")
+    scaled = Genotype.load(tmp_path / "run")
+    assert [(stage.stride, stage.block) for stage in scaled.stages] == [(4, "cell"), (8, "cell")]
+    assert scaled.network == genotype.network
+    assert count_cost(lambda: build_network(scaled, 7), (64, 64)).parameters == pytest.approx(20_000, rel=0.02)
+
+
+@pytest.mark.slow
+def test_show_scales_stages_and_a_genotype_is_trained_as_what_it_is_compared_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also with drop path, which a network of the literature has none of."""
+    path, other = tmp_path / "genotype.yaml", tmp_path / "other.yaml"
+    of_stages("path").save(path)
+    of_stages("path").model_copy(update={"retrain": {"drop_path": 0.1}}).save(other)
+    call("show", path, "--classes", 7, "--size", 64, 64, "--match-cost", "20k")
+    shown = capsys.readouterr().out
+    assert re.search(r"stride 8 +3 \u00d7 inverted residual, \d+ channels\n", shown)
+    assert re.search(r"\((19,[6-9]|20,[0-4])\d\d\)", shown)
+    target = cost_target(other)
+    sources = retrain_sources(path, config=config_file(tmp_path), match=target)
+    assert sources.recommended == {"retrain": {"drop_path": 0.1}}
+    assert retrain_sources("unet", match=target).recommended["retrain"]["drop_path"] == 0
+
+
+@pytest.mark.slow
+def test_the_width_of_stages_is_no_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    of_stages("path").save(tmp_path / "genotype.yaml")
+    words = ["retrain", tmp_path / "genotype.yaml", "--config", config_file(tmp_path), "--out", tmp_path / "run"]
+    setting = ["--set", "genotype.network.filter_multiplier=32"]
+    fails(capsys, [*words, *setting], "channels-in-stages", "genotype.stages", "--match-cost", "path")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

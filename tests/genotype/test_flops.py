@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 import torch
 from helpers.spaces import space_of
+from helpers.wide_spaces import drawn
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from autoseg.analysis.flops import count_multiply_adds
 from autoseg.genotype.flops import Costs, topology_cost
 from autoseg.genotype.sample import sample_cell, sample_genotype
+from autoseg.genotype.schema import Genotype
 from autoseg.network import build_searched
 from autoseg.ops.upsample import build_upsampler
-from autoseg.registry import OPERATIONS, UPSAMPLERS
+from autoseg.registry import BLOCKS, OPERATIONS, UPSAMPLERS
 from autoseg.space.resolution import find_upsampler
 from autoseg.space.trellis import Arrow, Move, Node
 
@@ -43,11 +45,8 @@ def test_upsamplers(name: str, channels: int) -> None:
     assert counted == (pytest.approx(expected, rel=0.1) if name.startswith("pixel_dcl") else expected)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["multi", "multi hourglass"])
-@pytest.mark.parametrize("seed", range(4))
-def test_cells_and_arrows_of_whole_networks(kind: str, seed: int) -> None:
-    genotype = sample_genotype(space_of(kind, stem={"channels": [5, 7], "strides": [2, 2]}), seed)
+def assert_counted(genotype: Genotype) -> None:
+    """Cells, stages and arrows cost what PyTorch counts in the nodes of the network, at sides of whole strides."""
     with torch.device("meta"):
         network, images = build_searched(genotype, 3).eval(), torch.empty(1, 3, 64, 96)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -59,6 +58,21 @@ def test_cells_and_arrows_of_whole_networks(kind: str, seed: int) -> None:
     assert counted / pixels == pytest.approx(
         topology_cost(genotype), rel=0.03 if "pixel_dcl" in str(genotype) else 1e-12
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["multi", "multi hourglass", "plain", "hourglass"])
+@pytest.mark.parametrize("seed", range(4))
+def test_cells_and_arrows_of_whole_networks(kind: str, seed: int) -> None:
+    assert_counted(sample_genotype(space_of(kind, stem={"channels": [5, 7], "strides": [2, 2]}), seed))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("paths", ["single", "multi"])
+@pytest.mark.parametrize("blocks", [["cell"], list(BLOCKS), [*BLOCKS, "cell"]], ids=["cell", "blocks", "both"])
+def test_stages_of_whole_networks(blocks: list[str], paths: str) -> None:
+    for seed in range(4):
+        assert_counted(drawn(seed, paths=[paths], blocks=blocks))
 
 
 def test_arrows_with_upsamplers_and_skips_by_hand() -> None:

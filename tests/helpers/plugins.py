@@ -11,6 +11,7 @@ from autoseg.registry import REGISTRIES
 
 RECORDS = {
     "operation": "autoseg.Operation({name!r}, 'mine', {function}, {function})",
+    "block": "autoseg.Block({name!r}, 'mine', {function}, {function})",
     "upsampler": "autoseg.Upsampler({name!r}, 'mine', {function}, {function})",
     "decoder": "autoseg.Decoder({name!r}, 'mine', {function})",
     "loss": "autoseg.Loss({name!r}, autoseg.LossTerm, {function})",

@@ -11,6 +11,8 @@ import matplotlib
 import numpy as np
 import pytest
 from helpers.errors import raises_code
+from helpers.wide_spaces import KINDS, drawn, of_stages
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import Collection, LineCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
@@ -411,3 +413,43 @@ def test_the_users_style_neither_matters_nor_changes() -> None:
         assert dict(matplotlib.rcParams) == before
     figure.savefig(dark, format="png")
     assert plain.getvalue() == dark.getvalue()
+
+
+# --- networks of stages -----------------------------------------------------------------------------------------------
+
+
+def texts_of(figure: Figure, gid: str) -> list[str]:
+    return [text.get_text() for text in figure.axes[0].texts if text.get_gid() == gid]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_trellis_says_block_depth_and_channels_of_each_level(name: str) -> None:
+    figure = draw_path(of_stages(name))
+    second = ["cell", "2 \u00d7 3 channels"] if "cell" in name else ["2 \u00d7 conv 3x3", "6 channels"]
+    expected = ["residual", "4 channels", *second, "3 \u00d7 inverted residual", "5 channels"]
+    assert texts_of(figure, "stage") == expected
+    assert collection(figure, "decoder-nodes") is not None  # whatever its decoder is
+    (legend,) = [each for each in figure.axes[0].get_legend().get_texts()[:1]]
+    assert legend.get_text() == ("arrows" if "several" in name else "path")
+
+
+def test_a_genotype_without_stages_says_none() -> None:
+    assert texts_of(draw_path(Genotype.load("auto_deeplab_s")), "stage") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("paths", ["single", "multi"])
+def test_labels_of_stages_stand_beside_each_other_and_all_else(paths: str) -> None:
+    """No two texts of a figure overlap, and none of the stages' lies on a node."""
+    for seed in range(4):
+        figure = draw_path(drawn(seed, paths=[paths]))
+        FigureCanvasAgg(figure).draw()
+        axes = figure.axes[0]
+        texts = [*axes.texts, *axes.get_xticklabels(), *axes.get_yticklabels()]
+        boxes = [text.get_window_extent() for text in texts if text.get_text()]
+        boxes = [box.padded(-1) for box in boxes]
+        assert not [1 for number, box in enumerate(boxes) for other in boxes[:number] if box.overlaps(other)]
+        stages = [text.get_window_extent() for text in axes.texts if text.get_gid() == "stage"]
+        places = [axes.transData.transform(spot) for each in axes.collections for spot in each.get_offsets()]
+        assert stages
+        assert not [1 for box in stages for spot in places if box.contains(*spot)]
