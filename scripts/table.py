@@ -2,13 +2,15 @@
 
     python scripts/table.py train --out runs/table --seeds 0,1 --pilot 10
     python scripts/table.py train --out runs/table --seeds 0 --part 1/2
+    python scripts/table.py inherited --out runs/table --run runs/search_of_the_table
     python scripts/table.py pack --out runs/table --file autoseg/tabular/tables/table_216.npz
     python scripts/table.py train --out runs/table --seeds 1 --again 72
 
 `train` scales each network to the space's cost and trains it on generated images; it evaluates the averaged weights
 after a ninth, a third and the whole of one schedule. It writes one file a training, goes on where it stopped, and skips
 what `--table` holds. `--part 2/3` takes every third network from the second on; `--pilot N` and `--again N` take N
-networks drawn at random. `pack` makes the table, or completes `--table`; `scripts/table_report.py` says what it holds.
+networks drawn at random. `inherited` scores all networks by the supernet of a search. `pack` makes the table, or
+completes `--table`; `scripts/table_report.py` says what it holds.
 """
 
 from __future__ import annotations
@@ -24,10 +26,14 @@ import torch
 
 from autoseg.data.base import SegmentationDataset
 from autoseg.data.dataset import open_dataset
-from autoseg.engine.config import RetrainConfig
+from autoseg.data.loading.loader import evaluation_batches
+from autoseg.engine.config import RetrainConfig, SearchConfig
+from autoseg.engine.evaluate import evaluate_network
+from autoseg.engine.gap import load_supernet, take_statistics
+from autoseg.engine.run_directory import Run
 from autoseg.errors import AutosegError, TableError
 from autoseg.files import seal, write_atomically
-from autoseg.genotype.design import enumerate_genes, genotype_of, macro_of
+from autoseg.genotype.design import enumerate_genes, genotype_of, label_of, macro_of
 from autoseg.genotype.scale import channels_of
 from autoseg.genotype.schema import Genotype
 from autoseg.setup.settings import retrain_config, retrain_sources
@@ -41,6 +47,7 @@ CLASSES = 7
 SHARES = (9, 3, 1)
 """A network is evaluated after the whole schedule divided by these."""
 PILOT_SEED, AGAIN_SEED = 5, 6
+STATISTICS_IMAGES = 128
 
 
 class Training:
@@ -115,6 +122,30 @@ def save(path: Path, genotype: Genotype, trained: Trained) -> None:
     write_atomically(path, write)
 
 
+def inherited(given: argparse.Namespace) -> None:
+    """Score every network by a trained supernet that is reduced to it, with BatchNorm's statistics taken anew."""
+    space, _ = load_space(given.space)
+    config = Run.open(given.run).config(SearchConfig)
+    if config.space.to_dict() != space.to_dict():
+        raise TableError(f"{given.run} searched another space than '{space.name}'; give --space", code="run-differs")
+    torch.set_num_threads(1)
+    supernet, _ = load_supernet(Run.open(given.run), config)
+    train_set, val_set = open_dataset(config.data, "train"), open_dataset(config.data, "val")
+    chosen, mean, std = range(STATISTICS_IMAGES), config.data.mean, config.data.std
+    scores: dict[str, float] = {}  # decoder and upsampler are not in the supernet
+    rows = []
+    for genes in enumerate_genes(space):
+        key = str([label_of(genes[gene]) for gene in ("network", "width", "block")])
+        if key not in scores:
+            supernet.choose(genotype_of(space, genes))
+            take_statistics(supernet, (images for _, images, _ in evaluation_batches(train_set, chosen, mean, std, 32)))
+            scores[key] = evaluate_network(supernet, val_set, config.data, torch.device("cpu"), batch_size=32)[0].miou
+            print(f"{key}: {scores[key]:.4f}", flush=True)
+        rows.append(scores[key])
+    given.out.mkdir(parents=True, exist_ok=True)
+    np.save(given.out / f"inherited {given.run.name}.npy", np.array(rows))
+
+
 def pack(given: argparse.Namespace) -> None:
     """Make the table of all trainings in `out`, and of those in --table."""
     space, schedules = load_space(given.space)
@@ -141,10 +172,9 @@ def pack(given: argparse.Namespace) -> None:
         channels[member] = tuple(row["channels"].tolist())
     recipe = {"data": DATA, "retrain": schedules["retrain"], "num_classes": CLASSES}
     stops = tuple(epochs // share for share in SHARES)
-    inherited = {} if old is None else old.inherited
-    table = Table(
-        space, recipe, stops, channels, miou, loss, counts, true, costs[:, 0], costs[:, 1], seconds, inherited
-    )
+    scores = {} if old is None else dict(old.inherited)
+    scores |= {file.stem.removeprefix("inherited "): np.load(file) for file in given.out.glob("inherited *.npy")}
+    table = Table(space, recipe, stops, channels, miou, loss, counts, true, costs[:, 0], costs[:, 1], seconds, scores)
     given.file.parent.mkdir(parents=True, exist_ok=True)
     table.save(given.file)
     size = given.file.stat().st_size
@@ -178,7 +208,7 @@ def fraction(text: str) -> tuple[int, int]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one of the steps. Returns the exit status."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=["train", "pack"])
+    parser.add_argument("step", choices=["train", "inherited", "pack"])
     parser.add_argument("--out", type=Path, required=True, help="folder of the trainings")
     parser.add_argument("--space", default="table_216", help="search space whose networks can be listed")
     parser.add_argument("--table", type=Table.load, help="a table that holds some of the trainings")
@@ -186,12 +216,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pilot", type=int, default=0, help="train this many networks, drawn at random")
     parser.add_argument("--again", type=int, default=0, help="as --pilot, but others: for a second training")
     parser.add_argument("--part", type=fraction, default=(1, 1), help="I/N: every Nth network, from the Ith on")
+    parser.add_argument("--run", type=Path, help="a search of the space, for inherited")
     parser.add_argument("--file", type=Path, help="the table to write")
     try:
         given = parser.parse_args(arguments)
         if given.step == "pack" and given.file is None:
             parser.error("pack needs --file, the table to write")
-        {"train": train_members, "pack": pack}[given.step](given)
+        if given.step == "inherited" and given.run is None:
+            parser.error("inherited needs --run, a search of the space")
+        {"train": train_members, "inherited": inherited, "pack": pack}[given.step](given)
     except AutosegError as reason:
         print(f"error: {reason}", file=sys.stderr)
         return 2
