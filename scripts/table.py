@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
+from autoseg.config.base import merge, parse_assignments
 from autoseg.data.base import SegmentationDataset
 from autoseg.data.dataset import open_dataset
 from autoseg.data.loading.loader import evaluation_batches
@@ -33,11 +34,11 @@ from autoseg.engine.gap import load_supernet, take_statistics
 from autoseg.engine.run_directory import Run
 from autoseg.errors import AutosegError, TableError
 from autoseg.files import seal, write_atomically
-from autoseg.genotype.design import enumerate_genes, genotype_of, label_of, macro_of
+from autoseg.genotype.design import Genes, enumerate_genes, genotype_of, label_of, macro_of
 from autoseg.genotype.scale import channels_of
 from autoseg.genotype.schema import Genotype
 from autoseg.setup.settings import retrain_config, retrain_sources
-from autoseg.space.schema import SearchSpace, load_space
+from autoseg.space.schema import load_space
 from autoseg.tabular.table import Table
 from autoseg.tabular.train import Trained, train
 from autoseg.zoo.match_cost import megapixel_target, scale_to_cost
@@ -50,17 +51,29 @@ PILOT_SEED, AGAIN_SEED = 5, 6
 STATISTICS_IMAGES = 128
 
 
-class Training:
-    """One network of the space, ready to be trained."""
+class Recipe:
+    """The space of a table, and how its networks are trained."""
 
-    def __init__(self, space: SearchSpace, schedule: dict[str, Any], genotype: Genotype) -> None:
-        target = megapixel_target(macro_of(space).cost or 1)
-        self.schedule, self.genotype = schedule, scale_to_cost(genotype, target, CLASSES)
+    def __init__(self, name: str, changes: dict[str, Any]) -> None:
+        self.space, schedules = load_space(name)
+        self.data: dict[str, Any] = merge(DATA, changes.get("data", {}))
+        self.retrain: dict[str, Any] = merge(schedules["retrain"], changes.get("retrain", {}))
+        self.target = megapixel_target(macro_of(self.space).cost or 1)
+        epochs = self.retrain["epochs"]
+        self.stops = tuple(max(1, epochs // share) for share in SHARES)
 
-    def config(self, seed: int) -> RetrainConfig:
-        """All settings."""
-        overrides = {"seed": seed, "device": "cpu", "data": DATA, "retrain": self.schedule}
-        return retrain_config(retrain_sources(self.genotype, "generated", overrides=overrides))
+    def scaled(self, genes: Genes) -> Genotype:
+        """A network of the space at its cost."""
+        return scale_to_cost(genotype_of(self.space, genes), self.target, CLASSES)
+
+    def config(self, genotype: Genotype, seed: int) -> RetrainConfig:
+        """All settings of a training."""
+        overrides = {"seed": seed, "device": "cpu", "data": self.data, "retrain": self.retrain}
+        return retrain_config(retrain_sources(genotype, "generated", overrides=overrides))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for the table."""
+        return {"data": self.data, "retrain": self.retrain, "num_classes": CLASSES}
 
 
 def place(out: Path, seed: int, member: int) -> Path:
@@ -79,8 +92,8 @@ def missing(out: Path, seeds: Sequence[int], members: Sequence[int], table: Tabl
 
 def train_members(given: argparse.Namespace) -> None:
     """Train what is missing of a part of the members."""
-    space, schedules = load_space(given.space)
-    members = list(enumerate_genes(space))
+    recipe: Recipe = given.recipe
+    members = list(enumerate_genes(recipe.space))
     chosen = list(range(len(members)))
     for number, seed in ((given.pilot, PILOT_SEED), (given.again, AGAIN_SEED)):
         if number:
@@ -90,12 +103,11 @@ def train_members(given: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     sets: tuple[SegmentationDataset, SegmentationDataset] | None = None
     for number, (seed, member) in enumerate(todo, start=1):
-        training = Training(space, schedules["retrain"], genotype_of(space, members[member]))
-        config = training.config(seed)
+        genotype = recipe.scaled(members[member])
+        config = recipe.config(genotype, seed)
         sets = sets or (open_dataset(config.data, "train"), open_dataset(config.data, "val"))
-        epochs = config.retrain.epochs
-        trained = train(config, *sets, [epochs // share for share in SHARES])
-        save(place(given.out, seed, member), training.genotype, trained)
+        trained = train(config, *sets, recipe.stops)
+        save(place(given.out, seed, member), genotype, trained)
         print(f"{number}/{len(todo)} seed {seed} member {member}: {trained.scores[-1].miou:.4f}", flush=True)
 
 
@@ -124,7 +136,7 @@ def save(path: Path, genotype: Genotype, trained: Trained) -> None:
 
 def inherited(given: argparse.Namespace) -> None:
     """Score every network by a trained supernet that is reduced to it, with BatchNorm's statistics taken anew."""
-    space, _ = load_space(given.space)
+    space = given.recipe.space
     config = Run.open(given.run).config(SearchConfig)
     if config.space.to_dict() != space.to_dict():
         raise TableError(f"{given.run} searched another space than '{space.name}'; give --space", code="run-differs")
@@ -148,8 +160,8 @@ def inherited(given: argparse.Namespace) -> None:
 
 def pack(given: argparse.Namespace) -> None:
     """Make the table of all trainings in `out`, and of those in --table."""
-    space, schedules = load_space(given.space)
-    count, epochs = len(list(enumerate_genes(space))), schedules["retrain"]["epochs"]
+    recipe: Recipe = given.recipe
+    space, count = recipe.space, len(list(enumerate_genes(recipe.space)))
     files = sorted(given.out.glob("seed*/*.npz"))
     found = {(int(file.parent.name[4:]), int(file.stem)): dict(np.load(file)) for file in files}
     old: Table | None = given.table
@@ -170,11 +182,10 @@ def pack(given: argparse.Namespace) -> None:
         miou[seed, :, member], loss[seed, :, member], seconds[seed, member] = row["miou"], row["loss"], row["seconds"]
         counts[seed, member], costs[member] = row["counts"], row["cost"]
         channels[member] = tuple(row["channels"].tolist())
-    recipe = {"data": DATA, "retrain": schedules["retrain"], "num_classes": CLASSES}
-    stops = tuple(epochs // share for share in SHARES)
     scores = {} if old is None else dict(old.inherited)
     scores |= {file.stem.removeprefix("inherited "): np.load(file) for file in given.out.glob("inherited *.npy")}
-    table = Table(space, recipe, stops, channels, miou, loss, counts, true, costs[:, 0], costs[:, 1], seconds, scores)
+    about = space, recipe.to_dict(), recipe.stops, channels
+    table = Table(*about, miou, loss, counts, true, costs[:, 0], costs[:, 1], seconds, scores)
     given.file.parent.mkdir(parents=True, exist_ok=True)
     table.save(given.file)
     size = given.file.stat().st_size
@@ -211,6 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("step", choices=["train", "inherited", "pack"])
     parser.add_argument("--out", type=Path, required=True, help="folder of the trainings")
     parser.add_argument("--space", default="table_216", help="search space whose networks can be listed")
+    parser.add_argument("--set", action="append", default=[], help="KEY=VALUE of data. or retrain., another recipe")
     parser.add_argument("--table", type=Table.load, help="a table that holds some of the trainings")
     parser.add_argument("--seeds", type=numbers, default=[0], help="seeds, with commas")
     parser.add_argument("--pilot", type=int, default=0, help="train this many networks, drawn at random")
@@ -224,6 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error("pack needs --file, the table to write")
         if given.step == "inherited" and given.run is None:
             parser.error("inherited needs --run, a search of the space")
+        given.recipe = Recipe(given.space, parse_assignments(given.set))
         {"train": train_members, "inherited": inherited, "pack": pack}[given.step](given)
     except AutosegError as reason:
         print(f"error: {reason}", file=sys.stderr)

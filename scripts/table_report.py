@@ -157,7 +157,7 @@ def regret_lines(table: Table) -> Iterator[str]:
     """Regret of the searches after some trainings."""
     yield from head("trainings", *(f"regret of {name}" for name in SEARCHES))
     curves = {name: regret(table, search, max(BUDGETS)) for name, search in SEARCHES.items()}
-    for budget in BUDGETS:
+    for budget in (budget for budget in BUDGETS if budget <= len(table)):
         cells = [said(found, budget) for found in curves.values()]
         yield f"| {budget} | " + " | ".join(cells) + " |"
 
@@ -227,7 +227,8 @@ def draw_regret(axes: Any, facts: Facts) -> None:
         axes.set_axis_off()
         return
     for name, search in SEARCHES.items():
-        found, places = regret(facts.table, search, CURVE), np.arange(1, CURVE + 1)
+        found = regret(facts.table, search, CURVE)
+        places = np.arange(1, len(found.mean) + 1)
         axes.plot(places, found.mean, color=COLOURS[name], linewidth=1.6, label=name)
         axes.fill_between(places, *found.interval, color=COLOURS[name], alpha=0.15, linewidth=0)
     axes.set(

@@ -67,6 +67,13 @@ class Settings(BaseModel):
         """Plain data for YAML."""
         return self.model_dump(mode="json")
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other values, which are not checked. What was derived from the old ones is derived anew."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in copied.__dict__.keys() - type(self).model_fields.keys():  # cached properties, which pydantic copies
+            del copied.__dict__[name]
+        return copied
+
     @classmethod
     def file_keys(cls) -> list[str]:
         """The keys that a file may have."""

@@ -100,7 +100,7 @@ def regret(table: Table, search: Search, trainings: int, repeats: int = 200, see
     Args:
         table: A table with two complete seeds or more.
         search: `random_search`, `evolution` or one's own.
-        trainings: Number of trainings of a repeat, at most the number of members.
+        trainings: Number of trainings of a repeat; more than the table has members count as that many.
         repeats: Number of repeats.
         seed: Seed of everything random.
 
@@ -117,6 +117,7 @@ def regret(table: Table, search: Search, trainings: int, repeats: int = 200, see
             " seen and one that judges; take a table with two",
             code="table-too-small",
         )
+    trainings = min(trainings, len(table))
     rng, curves = np.random.default_rng(seed), np.empty((repeats, trainings))
     for repeat in range(repeats):
         chosen = complete[int(rng.integers(len(complete)))]

@@ -25,7 +25,8 @@ SIZE = (256, 256)
 TOLERANCE = 0.02
 ENOUGH = 0.002
 """Relative differences from the target: the largest allowed, and one that ends the search for a width."""
-WIDTHS = (1e-3, 8.0)
+WIDTHS, FACTORS = (1e-3, 8.0), (1e-3, 512.0)
+"""Least and greatest width of a network of the literature, and factor of a genotype's channels."""
 ROUNDS = 8
 """Parts of a genotype that are changed one after the other, at most."""
 SUFFIXES = {"k": 1e3, "M": 1e6, "B": 1e9, "G": 1e9}
@@ -122,7 +123,7 @@ def scale_to_cost(genotype: Genotype, target: CostTarget, num_classes: int) -> G
         return abs(cost(channels) / wanted - 1)
 
     def nearest(step: int, start: float = 1.0) -> float:
-        return _solve(lambda factor: cost(rounded(proportions, factor, step)), wanted, start)[0]
+        return _solve(lambda factor: cost(rounded(proportions, factor, step)), wanted, start, FACTORS)[0]
 
     factor = nearest(1)
     best = rounded(proportions, factor)
@@ -144,9 +145,11 @@ def scale_to_cost(genotype: Genotype, target: CostTarget, num_classes: int) -> G
     )
 
 
-def _solve(cost: Callable[[float], float], wanted: float, width: float = 1.0) -> tuple[float, float]:
+def _solve(
+    cost: Callable[[float], float], wanted: float, width: float = 1.0, among: tuple[float, float] = WIDTHS
+) -> tuple[float, float]:
     """The tried width (four digits) whose cost is nearest to `wanted`, and its cost. width: the first that is tried."""
-    low, high = WIDTHS
+    low, high = among
     best = (width, math.inf)
     for _ in range(24):
         found = cost(width)

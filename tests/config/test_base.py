@@ -1,5 +1,6 @@
 """Settings: what is refused and what is named, and how files, assignments and defaults come together."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,20 @@ MISTAKES: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
 
 
 @pytest.mark.parametrize(("wrong", "code", "named"), MISTAKES, ids=["-".join(case[2])[:60] for case in MISTAKES])
+def test_a_copy_derives_anew_what_was_derived_from_the_old_values() -> None:
+    class Square(Settings):
+        side: int
+
+        @cached_property
+        def area(self) -> int:
+            return self.side**2
+
+    one = Square(side=2)
+    assert one.area == 4
+    assert one.model_copy(update={"side": 3}).area == 9
+    assert one.model_copy().area == one.area == 4
+
+
 def test_a_mistake_is_named(wrong: dict[str, Any], code: str, named: tuple[str, ...]) -> None:
     with raises_code(ConfigError, code, "run.yaml", *named):
         parse(SearchConfig, wrong, "run.yaml")

@@ -66,6 +66,16 @@ def test_drawn_networks_reach_the_cost_of_their_space() -> None:
         assert products(scaled, 11) / target.count(11) == pytest.approx(1, abs=0.02)
 
 
+def test_a_network_may_become_many_times_as_wide() -> None:
+    genotype = with_channels(
+        Genotype.load("deeplabv3_shaped"), [1] * len(channels_of(Genotype.load("deeplabv3_shaped")))
+    )
+    wanted = 300 * products(genotype, 5)
+    assert products(scale_to_cost(genotype, CostTarget(wanted, "multiply_adds"), 5), 5) == pytest.approx(
+        wanted, rel=0.02
+    )
+
+
 def test_large_networks_get_multiples_of_eight() -> None:
     space = SearchSpace.load("wide")
     nominal = genotype_of(space, known_genes(space)["deeplabv3plus"])
