@@ -144,20 +144,6 @@ MISTAKES: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
 
 
 @pytest.mark.parametrize(("wrong", "code", "named"), MISTAKES, ids=["-".join(case[2])[:60] for case in MISTAKES])
-def test_a_copy_derives_anew_what_was_derived_from_the_old_values() -> None:
-    class Square(Settings):
-        side: int
-
-        @cached_property
-        def area(self) -> int:
-            return self.side**2
-
-    one = Square(side=2)
-    assert one.area == 4
-    assert one.model_copy(update={"side": 3}).area == 9
-    assert one.model_copy().area == one.area == 4
-
-
 def test_a_mistake_is_named(wrong: dict[str, Any], code: str, named: tuple[str, ...]) -> None:
     with raises_code(ConfigError, code, "run.yaml", *named):
         parse(SearchConfig, wrong, "run.yaml")
@@ -348,3 +334,17 @@ def test_merge_goes_into_mappings_and_replaces_the_rest() -> None:
 def test_the_last_of_several_overrides_wins() -> None:
     assert merge({"a": 1}, {"a": 2, "b": {"x": 1}}, {"a": 3, "b": {"y": 2}}) == {"a": 3, "b": {"x": 1, "y": 2}}
     assert merge({}) == {}
+
+
+def test_a_copy_derives_anew_what_was_derived_from_the_old_values() -> None:
+    class Square(Settings):
+        side: int
+
+        @cached_property
+        def area(self) -> int:
+            return self.side**2
+
+    one = Square(side=2)
+    assert one.area == 4
+    assert one.model_copy(update={"side": 3}).area == 9
+    assert one.model_copy().area == one.area == 4
