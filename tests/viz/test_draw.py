@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 import pytest
 from helpers.errors import raises_code
-from helpers.wide_spaces import KINDS, drawn, of_stages
+from helpers.wide_spaces import KINDS, NAMED, drawn, of_stages, wide_space
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import Collection, LineCollection
 from matplotlib.colors import to_rgba
@@ -453,3 +453,16 @@ def test_labels_of_stages_stand_beside_each_other_and_all_else(paths: str) -> No
         places = [axes.transData.transform(spot) for each in axes.collections for spot in each.get_offsets()]
         assert stages
         assert not [1 for box in stages for spot in places if box.contains(*spot)]
+
+
+def test_the_trellis_of_a_wide_space_is_that_of_its_networks() -> None:
+    """Not of `network.layers`, which named networks do not have, and from its finest stem."""
+    stems = [{"channels": [4], "strides": [1]}, {"channels": [4], "strides": [2]}]
+    for space, layers, strides in (
+        (wide_space(NAMED), 3, ["2", "4", "8", "16"]),
+        (wide_space(layers=[3, 5]), 5, ["2", "4", "8", "16"]),
+        (wide_space(layers=[], stems=stems), 4, ["1", "2", "4", "8", "16"]),
+    ):
+        axes = draw_trellis(space).axes[0]
+        assert [tick.get_text() for tick in axes.get_yticklabels()] == strides
+        assert [tick.get_text() for tick in axes.get_xticklabels()] == ["stem", *map(str, range(1, 1 + layers))]
