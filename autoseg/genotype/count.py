@@ -43,10 +43,12 @@ def count_networks(space: SearchSpace) -> int | None:
     macro, options = macro_of(space), options_of(space)
     if options["network"] is FREE and "multi" in (macro.paths or (space.network.paths,)):
         return None
-    total = 0
-    for stem in options["stem"] or ():
+    total, stems = 0, {stem.stride: stem for stem in options["stem"] or ()}  # all else depends on a stem's stride
+    times = Counter(stem.stride for stem in options["stem"] or ())
+    for stride, stem in stems.items():
         for shape, number in _shapes(space, stem).items():
-            total += number * _count_stages(space, stem, shape.levels) * _count_decoders(space, stem, shape)
+            stages, decoders = _count_stages(space, stem, shape.levels), _count_decoders(space, stem, shape)
+            total += times[stride] * number * stages * decoders
     return total
 
 
