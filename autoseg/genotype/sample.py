@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from autoseg.errors import SearchSpaceError
 from autoseg.genotype.decode import INPUTS_PER_BLOCK, upsampling_of
 from autoseg.genotype.multi_path import STEM_SET, ArrowSets, arrow_sets, arrows_of
 from autoseg.genotype.schema import Edge, Genotype
@@ -32,14 +31,7 @@ def sample_genotype(space: SearchSpace, rng: np.random.Generator | int) -> Genot
 
     Raises:
         ValueError: a negative seed.
-        SearchSpaceError: a wide space, whose genotypes `autoseg.genotype.design` draws.
     """
-    if space.macro is not None:
-        raise SearchSpaceError(
-            f"space '{space.name}' is wide; draw its networks with sample_genes and genotype_of of"
-            " autoseg.genotype.design",
-            code="space-is-wide",
-        )
     seed = {} if isinstance(rng, np.random.Generator) else {"seed": int(rng)}
     generator = rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng)
     multi = space.network.paths == "multi"

@@ -143,11 +143,6 @@ def test_cells_that_cannot_be_templates_are_refused(
     check_line(capsys.readouterr().err, code, *named)
 
 
-def test_a_wide_space_is_not_sampled_as_if_it_were_none() -> None:
-    with raises_code(SearchSpaceError, "space-is-wide", "wide_tests", "autoseg.genotype.design"):
-        autoseg.sample_genotype(wide_space(), 0)
-
-
 @pytest.mark.slow
 def test_a_space_of_several_paths_says_what_stays(tmp_path: Path) -> None:
     space = open_space(
