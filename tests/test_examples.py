@@ -101,8 +101,10 @@ def test_own_block_costs_what_it_says_and_is_in_networks_and_files() -> None:
     genotype = autoseg.Genotype.load(OWN_BLOCKS)
     assert genotype.to_dict()["plugins"] == {"convnext": "own_block.py"}
     assert autoseg.build_network(genotype, 3).eval()(torch.zeros(1, 3, 40, 33)).shape == (1, 3, 40, 33)
-    wide = autoseg.SearchSpace.parse(merge(SPACE, {"macro": {"blocks": ["conv_3x3", "convnext"]}})).to_dict()
-    assert wide["plugins"] == {"convnext": "own_block.py"}
+    load("own_decoder")
+    choices = {"blocks": ["conv_3x3", "convnext"], "decoders": [{"name": "parsenet"}, {"name": "unet"}]}
+    wide = autoseg.SearchSpace.parse(merge(SPACE, {"macro": choices})).to_dict()
+    assert wide["plugins"] == {"convnext": "own_block.py", "parsenet": "own_decoder.py"}
     assert autoseg.SearchSpace.parse(wide).to_dict() == wide
     BLOCKS.discard("own_block.py")
     with raises_code(GenotypeError, "plugin-not-given", "'convnext'", "--plugin own_block.py"):

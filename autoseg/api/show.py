@@ -19,6 +19,7 @@ from autoseg.errors import ConfigError
 from autoseg.genotype.count import count_cells, count_networks
 from autoseg.genotype.design import label_of, macro_of, options_of
 from autoseg.genotype.schema import Genotype
+from autoseg.genotype.templates import check_templates
 from autoseg.registry import CELL, DECODERS
 from autoseg.setup.names import look_up, with_changes
 from autoseg.space.groups import DecoderSpec
@@ -152,7 +153,11 @@ def describe_levels(space: SearchSpace) -> dict[str, str]:
 
 
 def describe_wide(space: SearchSpace) -> dict[str, str]:
-    """The choices of a wide space, and the number of its networks. Raises: SearchSpaceError: it is not wide."""
+    """The choices of a wide space, and the number of its networks.
+
+    Raises: SearchSpaceError: it is not wide. GenotypeError: a template is unknown.
+    """
+    check_templates(space)
     macro, each = macro_of(space), {"level": "at each level", "network": "for the network"}
     layers, kinds = macro.layers or (space.network.layers,), macro.paths or (space.network.paths,)
     words = {"single": "one path", "multi": "several paths"}

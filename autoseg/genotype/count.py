@@ -30,7 +30,8 @@ def count_cells(space: SearchSpace) -> int:
     """Discrete cells of a space: two inputs with an operation each in every block, in any of its cells."""
     choices = len(set(space.cell.operations) - {"none"})
     one = math.prod((block + 2) * (block + 1) // 2 * choices**2 for block in range(space.cell.blocks))
-    return one**space.cells
+    cells: int = one**space.cells
+    return cells
 
 
 def count_networks(space: SearchSpace) -> int | None:
@@ -42,10 +43,12 @@ def count_networks(space: SearchSpace) -> int | None:
     macro, options = macro_of(space), options_of(space)
     if options["network"] is FREE and "multi" in (macro.paths or (space.network.paths,)):
         return None
-    total = 0
-    for stem in options["stem"] or ():
+    total, stems = 0, {stem.stride: stem for stem in options["stem"] or ()}  # all else depends on a stem's stride
+    times = Counter(stem.stride for stem in options["stem"] or ())
+    for stride, stem in stems.items():
         for shape, number in _shapes(space, stem).items():
-            total += number * _count_stages(space, stem, shape.levels) * _count_decoders(space, stem, shape)
+            stages, decoders = _count_stages(space, stem, shape.levels), _count_decoders(space, stem, shape)
+            total += times[stride] * number * stages * decoders
     return total
 
 
@@ -90,7 +93,8 @@ def _count_stages(space: SearchSpace, stem: StemSpec, levels: int) -> int:
     places = 1 if macro.shared_by == "network" else levels
     without = sum(block != CELL for block, _ in blocks) ** places
     number_of_cells = count_cells(space) if cells is FREE else len(set(cells))
-    return _count_widths(space, stem, levels) * (without + (len(blocks) ** places - without) * number_of_cells)
+    stages: int = without + (len(blocks) ** places - without) * number_of_cells
+    return _count_widths(space, stem, levels) * stages
 
 
 def _count_widths(space: SearchSpace, stem: StemSpec, levels: int) -> int:

@@ -254,7 +254,7 @@ class Genotype(ArchitectureFile):
         edges = (edge for cell in (self.cell, self.up_cell or ()) for block in cell for edge in block)
         upsamplers = (*self.network.upsamplers, *self.decoder.upsamplers)
         blocks = [stage.block for stage in self.stages]
-        write_plugins(data, (edge.operation for edge in edges), upsamplers, self.decoder.name, blocks)
+        write_plugins(data, (edge.operation for edge in edges), upsamplers, [self.decoder.name], blocks)
         if self.up_cell is None:
             del data["up_cell"]
         for key in ("cell", "stages"):

@@ -21,6 +21,7 @@ from autoseg.engine.environment import pick_device, prepare
 from autoseg.errors import ConfigError
 from autoseg.files import read_yaml, user_path
 from autoseg.genotype.schema import Genotype
+from autoseg.genotype.templates import check_templates
 from autoseg.planning.memory import Setting
 from autoseg.setup.first_weights import own_weights, searched_weights
 from autoseg.space.schema import SearchSpace, load_space
@@ -171,6 +172,7 @@ def search_config(
     """
     try:
         settings = parse(SearchConfig, sources.merged(), sources.where)
+        check_templates(settings.space)
         checked_schedule(settings.retrain, sources.where)
         check(settings)
     except ConfigError as reason:

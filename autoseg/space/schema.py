@@ -46,11 +46,12 @@ def refuse_missing_plugins(data: Mapping[str, Any], where: str, error: type[Auto
 
 
 def write_plugins(
-    data: dict[str, Any], operations: Iterable[str], upsamplers: Iterable[str], decoder: str, blocks: Iterable[str] = ()
-) -> None:
+    data: dict[str, Any], operations: Iterable[str], upsamplers: Iterable[str], decoders: Iterable[str],
+    blocks: Iterable[str] = (),
+) -> None:  # fmt: skip
     """Add `plugins`, the plugin of each of these names; no key if all ship with autoseg."""
     bases = [parse_upsampler(name).base for name in upsamplers]
-    owners = OPERATIONS.owners(operations) | UPSAMPLERS.owners(bases) | DECODERS.owners([decoder])
+    owners = OPERATIONS.owners(operations) | UPSAMPLERS.owners(bases) | DECODERS.owners(decoders)
     owners |= BLOCKS.owners(blocks)
     if owners:
         data["plugins"] = owners
@@ -190,13 +191,14 @@ class SearchSpace(ArchitectureFile):
             if getattr(self, group) == plain:
                 del data[group]
         upsamplers = (*self.resolution.upsamplers, *self.decoder.upsamplers)
-        blocks: tuple[str, ...] = ()
+        decoders, blocks = [self.decoder.name], tuple[str, ...]()
         if self.macro is None:
             del data["macro"]
         else:
             blocks, upsamplers = self.macro.blocks, (*upsamplers, *self.macro.upsamplers)
+            decoders += [decoder.name for decoder in self.macro.decoders]
             data["macro"] = {key: value for key, value in data["macro"].items() if value not in ([], None)}
-        write_plugins(data, self.cell.operations, upsamplers, self.decoder.name, blocks)
+        write_plugins(data, self.cell.operations, upsamplers, decoders, blocks)
         return without_defaults(data, self)
 
     @cached_property

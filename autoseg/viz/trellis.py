@@ -16,6 +16,7 @@ from autoseg.analysis.evidence import undecided_in
 from autoseg.errors import ConfigError
 from autoseg.genotype.schema import Genotype
 from autoseg.registry import DECODERS
+from autoseg.space.macro import MacroSpec
 from autoseg.space.resolution import Skip
 from autoseg.space.schema import SearchSpace
 from autoseg.space.snapshot import ArchProbs
@@ -55,10 +56,11 @@ def draw_trellis(
     """The trellis of a space: every legal arrow, its width and colour by its probability beta, and a genotype over it.
 
     The genotype is drawn with its arrows, upsampler names, skip connections as arcs, and decoder. Arrows that its
-    search has not decided (`analysis.evidence`) are thin, and broken on its path.
+    search has not decided (`analysis.evidence`) are thin, and broken on its path. A wide space without probabilities
+    has the trellis of all networks that may be chosen.
     Raises: ConfigError: a genotype with an arrow that the space does not have.
     """
-    trellis = space.trellis
+    trellis = space.trellis if probs is not None or space.macro is None else _reachable(space, space.macro)
     for source, target, _ in () if genotype is None else genotype.arrows:
         if not trellis.graph.has_edge(source, target):
             raise ConfigError(
@@ -67,6 +69,15 @@ def draw_trellis(
                 code="genotype-not-in-space",
             )
     return _draw(trellis, None if probs is None else probs.beta_probs, genotype, title)
+
+
+def _reachable(space: SearchSpace, macro: MacroSpec) -> Trellis:
+    """The trellis of all networks of a wide space: from its finest stem, as many layers as the deepest has."""
+    least = min(stem.stride for stem in macro.stems or (space.stem,))
+    named = (len(network.strides or network.arrows) for network in macro.networks)
+    layers = max(named, default=max(macro.layers, default=space.network.layers))
+    strides = [least << level for level in range((space.network.strides[-1] // least).bit_length())]
+    return Trellis(layers, strides, space.network.moves)
 
 
 @styled

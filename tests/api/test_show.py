@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from helpers.errors import raises_code
+from helpers.errors import check_line, raises_code
 from helpers.genotypes import down_to_8, genotype, hourglass, several_paths
 from helpers.spaces import hourglass_space, open_space
 from helpers.tiny_runs import SPACE, write_config
@@ -14,7 +15,9 @@ from helpers.wide_spaces import KINDS, NAMED, of_stages, wide_space
 
 import autoseg
 from autoseg.api.show import describe, describe_choices, describe_levels, describe_wide
-from autoseg.errors import GenotypeError
+from autoseg.cli.main import run
+from autoseg.config.base import merge
+from autoseg.errors import AutosegError, GenotypeError, SearchSpaceError
 from autoseg.files import to_yaml
 from autoseg.genotype.schema import Genotype
 from autoseg.space.schema import SearchSpace
@@ -112,11 +115,32 @@ def test_show_finds_wide_spaces_in_files(tmp_path: Path) -> None:
     assert (space["space"], space["networks"]) == ("wide_tests", "24")
 
 
-def test_a_wide_space_whose_cells_are_unknown(tmp_path: Path) -> None:
-    with raises_code(GenotypeError, "unknown-genotype", "'auto_deeplab_x'", "auto_deeplab_s"):
-        describe(
-            write_config(tmp_path / "wide.yaml", NAMED, {"macro": {"blocks": ["cell"], "cells": ["auto_deeplab_x"]}})
-        )
+@pytest.mark.parametrize(
+    ("kind", "code", "changes", "named"),
+    [
+        (GenotypeError, "unknown-genotype", {"cells": ["auto_deeplab_x"]}, ["'auto_deeplab_x'", "auto_deeplab_s"]),
+        (SearchSpaceError, "template-without-cell", {"cells": ["path.yaml"]}, ["wide_tests", "path.yaml", "no cell"]),
+        (
+            SearchSpaceError,
+            "template-not-in-space",
+            {"cells": ["auto_deeplab_s"]},
+            ["_s has", "'atrous_conv_5x5'"],
+        ),
+    ],
+)
+def test_cells_that_cannot_be_templates_are_refused(
+    kind: type[AutosegError], code: str, changes: dict[str, Any], named: list[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Before a search opens any data, too."""
+    monkeypatch.chdir(tmp_path)
+    of_stages("path").save("path.yaml")
+    space = merge(NAMED, {"cell": {"operations": ["skip_connect"]}, "macro": {"blocks": ["cell"], **changes}})
+    path = write_config(tmp_path / "wide.yaml", space)
+    with raises_code(kind, code, *named):
+        describe(path)
+    assert run(["search", "--space", str(path), "--data", "nowhere", "--out", "run"]) == 2
+    check_line(capsys.readouterr().err, code, *named)
 
 
 @pytest.mark.slow

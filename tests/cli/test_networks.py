@@ -162,6 +162,7 @@ def test_a_genotype_is_scaled_to_a_cost(tmp_path: Path, capsys: pytest.CaptureFi
     words = ["retrain", path, "--config", config_file(tmp_path), "--out", tmp_path / "run"]
     fails(capsys, [*words, "--match-cost", "5"], "cost-unreachable", "mini_network", "parameters", "5")
     call(*words, "--match-cost", "20k", "--set", "retrain.epochs=1", "--set", "retrain.max_steps_per_epoch=1")
+    call("evaluate", tmp_path / "run")
     scaled = Genotype.load(tmp_path / "run")
     assert [(stage.stride, stage.block) for stage in scaled.stages] == [(4, "cell"), (8, "cell")]
     assert scaled.network == genotype.network

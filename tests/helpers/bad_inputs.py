@@ -238,6 +238,16 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "layers-of-blocks": {**GENOTYPE, "cell": [[EDGE] * 16] * 64, "network": {**PATH, "strides": [4] * 256}},
     "stem": {**GENOTYPE, "stem": {"channels": [4] * 20_000, "strides": [2, 2, *[1] * 19_998]}},
     "rates": {**GENOTYPE, "decoder": {"aspp_rates": [1] * 20_000}},
+    "stages": {**GENOTYPE, "stages": [{"stride": 4, "block": "cell", "filters": 4}] * 20_000},
+    "deep-stages": {
+        **GENOTYPE,
+        "network": {**PATH, "strides": [4] * 256},
+        "stages": [{"stride": 4, "block": "residual", "depth": 64, "filters": 4}],
+    },
+    "wide-networks": {**SPACE, "macro": {"networks": [{"name": "a", "strides": [4, 8]}] * 20_000}},
+    "wide-arrows": {**SPACE, "macro": {"networks": [{"name": "a", "arrows": [["4->4"] * 20_000] * 2}]}},
+    "wide-cells": {**SPACE, "macro": {"blocks": ["cell"], "cells": ["auto_deeplab_s"] * 20_000}},
+    "wide-channels": {**SPACE, "network": {**SPACE["network"], "filter_multiplier": 4096}, "macro": {"widths": [16]}},
     "space-layers": {**SPACE, "network": {"layers": 256, "strides": [4, 8, 16, 32]}, "cell": {"blocks": 16}},
     "space-stem": {**SPACE, "stem": {"channels": [4] * 20_000, "strides": [2, 2, *[1] * 19_998]}},
 }

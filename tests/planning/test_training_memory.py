@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.tiny_runs import retrain_task
+from helpers.tiny_runs import RETRAIN, retrain_task
+from helpers.wide_spaces import of_stages
 from torch.profiler import ProfilerActivity, profile
 
 from autoseg.data.dataset import open_dataset
@@ -48,6 +49,14 @@ def test_memory_on_a_cpu_is_within_a_tenth_of_what_is_measured(name: str) -> Non
     predicted = predict_memory(retrain_task(**settings).config, CPU)
     assert predicted.peak_bytes == pytest.approx(allocated_peak(**settings), rel=0.1)
     assert predicted.saved_bytes > predicted.fixed_bytes  # the batch decides
+
+
+@pytest.mark.slow
+def test_memory_of_stages_is_within_a_tenth_of_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RETRAIN, "genotype", of_stages("path").to_dict())
+    settings = {**PLAIN, "crop": [64, 64], "batch_size": 2}
+    predicted = predict_memory(retrain_task(**settings).config, CPU)
+    assert predicted.peak_bytes == pytest.approx(allocated_peak(**settings), rel=0.1)
 
 
 @pytest.mark.slow

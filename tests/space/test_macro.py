@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from helpers.errors import check_line, raises_code
 from helpers.wide_spaces import NAMED, WIDE, wide_space
 
@@ -13,8 +15,12 @@ from autoseg.cli.main import run
 from autoseg.config.base import merge
 from autoseg.errors import SearchSpaceError
 from autoseg.files import to_yaml
+from autoseg.genotype.count import count_networks
 from autoseg.genotype.design import enumerate_genes, genotype_of, key_of
+from autoseg.space.macro import MacroSpec
 from autoseg.space.schema import SearchSpace
+
+ROOT = Path(__file__).parents[2]
 
 STEM_4 = {"channels": [4, 4], "strides": [2, 2]}
 STEM_64 = {"channels": [4] * 6, "strides": [2] * 6}
@@ -115,3 +121,16 @@ def test_the_command_line_says_it_in_one_line(tmp_path: Path, capsys: pytest.Cap
     for words in (["show", path], ["plot", path], ["search", "--space", path, "--data", "generated", "--out", "run"]):
         assert run([str(word) for word in words]) == 2
         check_line(capsys.readouterr().err, "setting-invalid", "'residul'", "did you mean 'residual'", path)
+
+
+def test_the_guide_explains_every_key() -> None:
+    text = (ROOT / "docs/guide/spaces.md").read_text(encoding="utf-8")
+    table = text.split("| key of `macro` |")[1].split("\n\n")[0]
+    assert set(MacroSpec.model_fields) <= set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
+
+
+def test_the_guide_says_how_many_networks_its_example_has() -> None:
+    text = (ROOT / "docs/guide/spaces.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```yaml\n(# my_wide.yaml\n.*?)^```", text, re.DOTALL | re.MULTILINE)
+    space = SearchSpace.parse(yaml.safe_load(example))
+    assert space.description.startswith(f"{count_networks(space)} networks")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import re
 import xml.etree.ElementTree as ElementTree
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
 from helpers.errors import raises_code
-from helpers.wide_spaces import KINDS, drawn, of_stages
+from helpers.wide_spaces import KINDS, NAMED, STAGES, drawn, of_stages, wide_space
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import Collection, LineCollection
 from matplotlib.colors import to_rgba
@@ -441,15 +442,33 @@ def test_a_genotype_without_stages_says_none() -> None:
 @pytest.mark.parametrize("paths", ["single", "multi"])
 def test_labels_of_stages_stand_beside_each_other_and_all_else(paths: str) -> None:
     """No two texts of a figure overlap, and none of the stages' lies on a node."""
-    for seed in range(4):
-        figure = draw_path(drawn(seed, paths=[paths]))
+    to_the_end = {"network": {"strides": [4, 8, 4, 2], "filter_multiplier": 4}, "cell": []}
+    narrow = Genotype.parse({**of_stages("path with a cell").to_dict(), **to_the_end, "stages": STAGES})
+    for genotype in [narrow, *(drawn(seed, paths=[paths]) for seed in range(3))]:
+        figure = draw_path(genotype)
         FigureCanvasAgg(figure).draw()
         axes = figure.axes[0]
         texts = [*axes.texts, *axes.get_xticklabels(), *axes.get_yticklabels()]
         boxes = [text.get_window_extent() for text in texts if text.get_text()]
         boxes = [box.padded(-1) for box in boxes]
         assert not [1 for number, box in enumerate(boxes) for other in boxes[:number] if box.overlaps(other)]
+        ticks = [tick.get_window_extent() for tick in axes.get_xticklabels()]
+        assert min(right.x0 - left.x1 for left, right in pairwise(ticks)) > 0.05 * figure.dpi
         stages = [text.get_window_extent() for text in axes.texts if text.get_gid() == "stage"]
+        assert max(box.x1 for box in stages) <= axes.get_window_extent().x1  # a colour bar stands behind it
         places = [axes.transData.transform(spot) for each in axes.collections for spot in each.get_offsets()]
         assert stages
         assert not [1 for box in stages for spot in places if box.contains(*spot)]
+
+
+def test_the_trellis_of_a_wide_space_is_that_of_its_networks() -> None:
+    """Not of `network.layers`, which named networks do not have, and from its finest stem."""
+    stems = [{"channels": [4], "strides": [1]}, {"channels": [4], "strides": [2]}]
+    for space, layers, strides in (
+        (wide_space(NAMED), 3, ["2", "4", "8", "16"]),
+        (wide_space(layers=[3, 5]), 5, ["2", "4", "8", "16"]),
+        (wide_space(layers=[], stems=stems), 4, ["1", "2", "4", "8", "16"]),
+    ):
+        axes = draw_trellis(space).axes[0]
+        assert [tick.get_text() for tick in axes.get_yticklabels()] == strides
+        assert [tick.get_text() for tick in axes.get_xticklabels()] == ["stem", *map(str, range(1, 1 + layers))]
