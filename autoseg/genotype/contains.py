@@ -135,7 +135,7 @@ class Channels(NamedTuple):
 
 def stage_choices(genotype: Genotype, space: SearchSpace) -> dict[str, list[tuple[int, int]]]:
     """The (row, column) of each choice of a genotype in `space.macro_tables`. It must be in the space."""
-    fitted, found = fit_channels(genotype, space)[0], {}
+    fitted, found = fit_channels(genotype, space)[0] if "width" in space.macro_tables else {}, {}
     for name, table in space.macro_tables.items():
         places = {}
         for stage in genotype.all_stages:

@@ -116,7 +116,7 @@ class MixedStage(nn.Module):
             else:
                 self.families[block] = BlockChain(block, macro.depths, channels, width(node))
         kept = torch.tensor(space.width_filters(node.level)).unsqueeze(1) > torch.arange(channels)
-        self.register_buffer("masks", kept.float().repeat(1, width(node) // channels), persistent=False)
+        self.register_buffer("masks", kept.repeat(1, width(node) // channels), persistent=False)
 
     def forward(
         self, prev_prev: Feature, prevs: Sequence[Any], betas: Tensor, blocks: Tensor, depths: Tensor, widths: Tensor,

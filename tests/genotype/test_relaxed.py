@@ -106,10 +106,16 @@ def test_held_genes_are_the_spaces_own_or_the_first_option() -> None:
     assert genotype.decoder.name == "unet"
     assert set(genotype.network.upsamplers) <= {"carafe"}
     (line,) = held_notes(space)
-    for said in ("paths, blocks, depths, widths", "layers 3 of 2", "stems 6/2 of 2", "unet 8 of 2", "carafe of 2"):
+    for said in (
+        "paths, blocks, depths, widths",
+        "layers 3 (one of 2)",
+        "stems 6/2 (one of 2)",
+        "unet 8 (one of 2)",
+        "carafe (one of 2)",
+    ):
         assert said in line
     assert "networks without 1 of 4" in held_notes(wide_space("named"))[0]
-    assert "cells unet_shaped of 2" in held_notes(wide_space("template"))[0]
+    assert "cells unet_shaped (one of 2)" in held_notes(wide_space("template"))[0]
 
 
 @pytest.mark.parametrize("kind", KINDS)
