@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -136,7 +135,7 @@ class Channels(NamedTuple):
 
 def stage_choices(genotype: Genotype, space: SearchSpace) -> dict[str, list[tuple[int, int]]]:
     """The (row, column) of each choice of a genotype in `space.macro_tables`. It must be in the space."""
-    fitted, found = fit_channels(genotype, space)[0], {}
+    fitted, found = fit_channels(genotype, space)[0] if "width" in space.macro_tables else {}, {}
     for name, table in space.macro_tables.items():
         places = {}
         for stage in genotype.all_stages:
@@ -158,13 +157,13 @@ def fit_channels(genotype: Genotype, space: SearchSpace) -> tuple[dict[str, int]
     Returns:
         `stem`, `decoder` and `width 8` -> number of the option; and a phrase for each part that no option fits.
     """
-    parts = {name: part for name, part in _parts(genotype, space).items() if part.have}
+    parts = _parts(genotype, space)
     lacks = [f"{part.what} is none of the space's" for part in parts.values() if not part.options]
     if lacks:
         return {}, lacks
 
     def distance(have: Sequence[int], option: Sequence[int], factor: float) -> float:
-        return sum(math.log(here / (factor * there)) ** 2 for here, there in zip(have, option, strict=True))
+        return sum((here - factor * there) ** 2 for here, there in zip(have, option, strict=True))
 
     def nearest(part: Channels, factor: float) -> tuple[float, int]:
         return min((distance(part.have, option, factor), number) for number, option in part.options.items())
@@ -197,8 +196,8 @@ def _parts(genotype: Genotype, space: SearchSpace) -> dict[str, Channels]:
         ),
         "decoder": Channels(
             f"its decoder {label_of(own)}",
-            (own.filters, own.low_level_filters) if filters else (1,),
-            {number: (one.filters, one.low_level_filters) if filters else (1,) for number, one in alike.items()},
+            (own.filters, own.low_level_filters) if filters else (),
+            {number: (one.filters, one.low_level_filters) if filters else () for number, one in alike.items()},
         ),
     }
 

@@ -86,10 +86,12 @@ def held_notes(space: SearchSpace) -> list[str]:
     own = {"layers": space.network.layers, "paths": space.network.paths, "stems": genes["stem"]}
     own |= {"decoders": genes["decoder"], "upsamplers": genes.get("upsampler")}
     counts = {key: len(getattr(macro, key)) for key in own}
-    parts = [f"{key} {label_of(own[key])} of {counts[key]}" for key in own if counts[key] > 1 and own[key] is not None]
+    parts = [
+        f"{key} {label_of(own[key])} (one of {counts[key]})" for key in own if counts[key] > 1 and own[key] is not None
+    ]
     if len(macro.cells) > 1 and "cell" in genes:
-        parts.append(f"cells {macro.cells[0]} of {len(macro.cells)}")
+        parts.append(f"cells {macro.cells[0]} (one of {len(macro.cells)})")
     if left := len(macro.networks) - len(relaxed_networks(space)):
-        parts.append(f"networks without {left} of {len(macro.networks)}, which are of another length or stride")
+        parts.append(f"networks without {left} of {len(macro.networks)}, which have other layers or strides")
     searched = ", ".join(("paths", *(f"{name}s" for name in space.macro_tables)))
     return [f"a gradient search of a wide space chooses {searched}; it holds fixed: {'; '.join(parts) or 'the rest'}"]

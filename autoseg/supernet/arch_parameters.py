@@ -75,6 +75,7 @@ class ArchParameters(nn.Module):
         """
         check_in_supernet(genotype, self.space)
         self.chosen = genotype
+        self.chosen_stages = stage_choices(genotype, self.space)
 
     def _alpha_of(self, genotype: Genotype) -> Tensor:
         alpha = torch.zeros_like(given(self.alpha_logits).data)
@@ -149,7 +150,7 @@ class ArchParameters(nn.Module):
         if logits is None:
             return self.beta_logits.new_ones(1, 1)
         probs = logits.softmax(-1)
-        return probs if self.chosen is None else _with_ones(probs, stage_choices(self.chosen, self.space)[name])
+        return probs if self.chosen is None else _with_ones(probs, self.chosen_stages[name])
 
     def descent_probs(self) -> Tensor:
         """[layer, level] of an hourglass: the probability that a path which leaves a level downwards does so there.

@@ -10,8 +10,8 @@ Symbols, beside those of `autoseg.supernet.reference`:
     omega_w, M_w     probability of the width w, and its mask: 1 for the first channels, as many as a decoded network of
                      that width has, else 0
     x                sum over a of beta_a * P_a(H^{l-1})
-    Y_b              sum over d of delta_d * (the d-th block of a chain that begins at ReLU(x)); for the cell Cell(x,
-                     H^{l-2}), which has no depth
+    Y_b              sum over d of delta_d * (the d-th block of a chain that begins at ReLU(x)), with zeros up to the
+                     cell's channels; for the cell Cell(x, H^{l-2}), which has no depth
     H^l              (sum over w of omega_w * M_w) * (sum over b of pi_b * Y_b)
 """
 
@@ -42,19 +42,20 @@ from autoseg.supernet.upsampling import Feature
 class BlockChain(nn.Module):
     """Y_b of one block of the registry: a chain of the greatest depth, whose exits are weighted."""
 
-    def __init__(self, block: str, depths: Sequence[int], in_channels: int, channels: int) -> None:
+    def __init__(self, block: str, depths: Sequence[int], channels: int, width: int) -> None:
+        """width: channels of the output, those behind the first ones 0."""
         super().__init__()
-        self.depths, build = tuple(depths), BLOCKS[block].build
-        widths = [in_channels, *[channels] * (max(depths) - 1)]
-        self.blocks = nn.ModuleList(build(width, channels, 1, StackedNorm) for width in widths)
+        self.depths, self.zeros, build = tuple(depths), width - channels, BLOCKS[block].build
+        self.blocks = nn.ModuleList(build(channels, channels, 1, StackedNorm) for _ in range(max(depths)))
 
     def forward(self, entering: Tensor, prev_prev: Feature, size: Size, depths: Tensor, alpha: Tensor | None) -> Tensor:
-        """(N, in_channels, H, W) -> (N, channels, H, W). depths: the probabilities (depths,)."""
+        """(N, channels, H, W) -> (N, width, H, W). depths: the probabilities (depths,)."""
         exits, features = [], F.relu(entering)
         for block in self.blocks:
             features = block(features)
             exits.append(features)
-        return weighted_sum(depths, (exits[depth - 1] for depth in self.depths))
+        output = weighted_sum(depths, (exits[depth - 1] for depth in self.depths))
+        return F.pad(output, (0, 0, 0, 0, 0, self.zeros)) if self.zeros else output
 
 
 class SearchedCell(nn.Module):
@@ -95,8 +96,9 @@ class _AsItIs(nn.Module):
 class MixedStage(nn.Module):
     """One node: H^l of the module's docstring. The arrows are mixed before it (Dynamic Routing, Li et al. 2020).
 
-    C is the filters of the greatest width. With the cell among the blocks every block's output has the cell's width,
-    its number of blocks times C, and a mask leaves the first channels of each of the cell's blocks.
+    Blocks have C channels, the filters of the greatest width. With the cell, whose output has C channels for each of
+    its own blocks, those of the others are its first ones; and a mask leaves the first channels of each of the cell's
+    blocks.
     """
 
     masks: Tensor
@@ -114,7 +116,7 @@ class MixedStage(nn.Module):
             else:
                 self.families[block] = BlockChain(block, macro.depths, channels, width(node))
         kept = torch.tensor(space.width_filters(node.level)).unsqueeze(1) > torch.arange(channels)
-        self.register_buffer("masks", kept.float().repeat(1, width(node) // channels), persistent=False)
+        self.register_buffer("masks", kept.repeat(1, width(node) // channels), persistent=False)
 
     def forward(
         self, prev_prev: Feature, prevs: Sequence[Any], betas: Tensor, blocks: Tensor, depths: Tensor, widths: Tensor,

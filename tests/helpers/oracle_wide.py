@@ -160,6 +160,9 @@ class WideOracle:
                 for delta, depth in zip(deltas, facts["depths"], strict=True):
                     if depth == number:
                         y = y + delta * x
+            if "cell" in facts["blocks"]:  # zeros up to the channels of the cell
+                cell_blocks = facts["cell_blocks"] if facts["template"] is None else len(facts["template"])
+                y = torch.cat([y, *[0 * y] * (cell_blocks - 1)], 1)
             total = total + pi * y
         nominal = [max(1, round(facts["filters"] * width * 2**level)) for width in facts["widths"][level]]
         mask = torch.zeros(total.shape[1], dtype=torch.float64)
