@@ -291,11 +291,10 @@ def _sentence(name: str, table: TableEvidence) -> str:
         return f"{name} has not moved"
     low, high = table.noise
     count, number = len(table.choices) - len(table.undecided), len(table.choices)
-    return (
-        f"{name} moved {table.ratio:.1f} times as far as noise alone would ({low:.1f} to {high:.1f}),"
-        f" {count} of {number} {table.noun if number != 1 else table.noun.removesuffix('s')}"
-        f" {'is' if count == 1 else 'are'} decided"
-    )
+    moved = f"{name} moved {table.ratio:.1f} times as far as noise alone would ({low:.1f} to {high:.1f})"
+    if number == 1:
+        return f"{moved}, and is {'decided' if count else 'not decided'}"
+    return f"{moved}, {count} of {number} {table.noun} {'is' if count == 1 else 'are'} decided"
 
 
 def to_source(evidence: Evidence, said: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from autoseg.space.snapshot import ArchProbs
 from autoseg.viz.cell import draw_cell
 from autoseg.viz.diagram import draw_network
 from autoseg.viz.graph import cells
-from autoseg.viz.heat_maps import draw_alpha, draw_gamma, draw_skips
+from autoseg.viz.heat_maps import draw_alpha, draw_gamma, draw_skips, draw_stages
 from autoseg.viz.history import draw_history
 from autoseg.viz.style import FORMATS, save
 from autoseg.viz.trellis import draw_path, draw_trellis
@@ -35,8 +35,8 @@ def plot(
 ) -> list[Path]:
     """Draw a search, a retraining, a genotype, a space or a network of the literature.
 
-    A search becomes its trellis with beta and the decoded path, alpha, gamma and skips if they compete, the decoded
-    cell, and the curves. A retraining or genotype becomes path and cell, a retraining also its curves. A space becomes
+    A search becomes its trellis with beta and the decoded path, alpha, gamma, skips, blocks, depths and widths if they
+    compete, the decoded cell, and the curves. A retraining or genotype becomes path and cell, a retraining also its curves. A space becomes
     its trellis, a network of the literature a diagram of its stages. Only the last needs torch.
 
     Args:
@@ -100,11 +100,14 @@ def _search_figures(probs: ArchProbs, epoch: int, genotype: Genotype) -> dict[st
     ties = undecided_in(genotype)
     title = f"{probs.space.name} after epoch {epoch + 1}"
     figures = {"trellis": draw_trellis(probs.space, probs, genotype, title)}
-    figures["alpha"] = draw_alpha(probs, ties.get("alpha", ()))
+    if probs.alpha_logits is not None:
+        figures["alpha"] = draw_alpha(probs, ties.get("alpha", ()))
     if probs.gamma_probs is not None:
         figures["gamma"] = draw_gamma(probs, ties.get("gamma", ()))
     if probs.skip_probs is not None:
         figures["skips"] = draw_skips(probs, ties.get("skip", ()))
+    for table in probs.space.macro_tables:
+        figures[f"{table}s"] = draw_stages(probs, table, ties.get(table, ()))
     return figures
 
 

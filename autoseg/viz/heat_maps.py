@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from autoseg.analysis.choices import edge_name
 from autoseg.errors import ConfigError, printable
+from autoseg.genotype.design import label_of
 from autoseg.space.cell import state_name
 from autoseg.space.snapshot import ArchProbs, gamma_legal
 from autoseg.viz.graph import short_name
@@ -73,6 +74,20 @@ def draw_skips(probs: ArchProbs, ties: Container[str] = ()) -> Figure:
     return _heat_map(
         "skip", [probs.skip_probs], rows, probs.space.resolution.skips, left=0.8, bold=_not_in(ties, [rows])
     )
+
+
+@styled
+def draw_stages(probs: ArchProbs, table: str, ties: Container[str] = ()) -> Figure:
+    """Heat map of block, depth or width of a wide space, [stride or network, option].
+
+    Raises: ConfigError: the space has no such table.
+    """
+    if table not in probs.space.macro_tables:
+        message = f"space '{probs.space.name}' has no {table}s that compete (macro)"
+        raise ConfigError(message, code="no-stages-compete")
+    rows, options = probs.space.macro_tables[table]
+    values, names = getattr(probs, f"{table}_probs"), [label_of(option).replace("_", " ") for option in options]
+    return _heat_map(table, [values], [*rows], names, left=0.85, bold=_not_in(ties, [rows]))
 
 
 def _not_in(ties: Container[str], names: Sequence[Sequence[str]]) -> list[list[bool]]:

@@ -32,13 +32,14 @@ class Curve(NamedTuple):
 
 TABLES = {
     "alpha": style.PURPLE, "beta": style.BLUE, "edge": style.GREEN, "gamma": style.ORANGE, "skip": style.VERMILION,
+    "block": style.VERMILION, "depth": style.MUTED, "width": style.GREEN,
 }  # fmt: skip
-"""The tables of logits, and their colours."""
+"""The tables of logits, and their colours; no space has two tables of one colour."""
 
 
 def _of_tables(kind: str, figure: str) -> tuple[Curve, ...]:
     """The curves of a figure that each table has."""
-    names = {"edge": "edges", "skip": "skips"}
+    names = {name: f"{name}s" for name in ("edge", "skip", "block", "depth", "width")}
     return tuple(Curve(names.get(name, name), colour, kind, f"{name}_{figure}") for name, colour in TABLES.items())
 
 
