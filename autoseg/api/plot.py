@@ -36,8 +36,8 @@ def plot(
     """Draw a search, a retraining, a genotype, a space or a network of the literature.
 
     A search becomes its trellis with beta and the decoded path, alpha, gamma, skips, blocks, depths and widths if they
-    compete, the decoded cell, and the curves. A retraining or genotype becomes path and cell, a retraining also its curves. A space becomes
-    its trellis, a network of the literature a diagram of its stages. Only the last needs torch.
+    compete, the decoded cell, and the curves. A retraining or genotype becomes path and cell, a retraining also its
+    curves. A space becomes its trellis, a network of the literature a diagram of its stages. Only the last needs torch.
 
     Args:
         source: A run directory, or a name or file of a genotype, space or network.
