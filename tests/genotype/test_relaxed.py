@@ -11,6 +11,8 @@ from helpers.errors import raises_code
 from helpers.relaxed_spaces import KINDS, wide_space
 from helpers.spaces import random_probs
 
+from autoseg.analysis.choices import node_name, tables_of
+from autoseg.analysis.evidence import ChoiceEvidence, TableEvidence, verdict
 from autoseg.config.base import merge
 from autoseg.errors import GenotypeError
 from autoseg.genotype.contains import check_in_space, fit_channels, stage_choices
@@ -206,3 +208,15 @@ def test_other_settings_of_decoding_count() -> None:
     assert counts[0] > counts[1]
     with raises_code(GenotypeError, "setting-not-for-space", "path_prior"):
         decode(probs, path_prior="paper")
+
+
+def test_the_verdict_is_on_the_network_that_is_decoded() -> None:
+    """A tie at a node of the named network counts, one at a node of another path does not."""
+    probs = random_probs(wide_space("named"), 0)  # whose best path is none of those that have a name
+    on_it = {node_name(arrow.source, (2, 4, 8)) for arrow in decode(probs).arrows}
+    nodes = [choice.name for choice in tables_of(probs.space)["beta"].choices]
+    assert 0 < len(on_it & {*nodes}) < len(nodes)
+    for tie in nodes:
+        choices = [ChoiceEvidence(node, 1.0, 0.01, node != tie) for node in nodes]
+        beta = TableEvidence(2.0, (0.5, 1.5), 0.01, 0.1, 0.1, 0.1, 0.1, choices, "nodes")
+        assert verdict({"beta": beta}, probs).endswith(f"the path is{' not' if tie in on_it else ''}")

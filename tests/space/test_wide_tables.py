@@ -13,7 +13,7 @@ from helpers.spaces import random_probs, small_space
 
 from autoseg.analysis.choices import tables_of
 from autoseg.config.base import merge
-from autoseg.errors import CheckpointError
+from autoseg.errors import CheckpointError, SearchSpaceError
 from autoseg.genotype.decode import decode
 from autoseg.space.schema import SearchSpace
 from autoseg.space.snapshot import ArchProbs, logits_shapes
@@ -120,3 +120,13 @@ def test_choices_are_named_by_stride_or_network() -> None:
     shared = tables_of(wide_space("shared"))
     assert [choice.name for choice in shared["block"].choices] == ["network"]
     assert (shared["block"].noun, list(tables_of(wide_space("profiles")))) == ("choices", ["beta", "width"])
+
+
+def test_the_blocks_and_operations_that_compete_are_counted_and_limited() -> None:
+    nodes, edges, operations = 2 + 3 + 3, 5, 3
+    assert wide_space().candidates == nodes * (2 * 3 + edges * operations)
+    assert wide_space("without the cell").candidates == nodes * 4 * 3
+    network = {"layers": 256, "strides": [2, 4, 8, 16, 32], "filter_multiplier": 1}
+    deep = {"blocks": ["conv_3x3", "residual"], "depths": [64]}
+    with raises_code(SearchSpaceError, "setting-invalid", "nodes make 163,072 candidates", "150,000", "depth"):
+        SearchSpace.parse(merge(wide_space().to_dict(), {"network": network, "macro": deep}))
