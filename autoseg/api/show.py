@@ -117,8 +117,7 @@ def _plain(value: Any) -> str:
 
 
 def _describe_space(space: SearchSpace, num_classes: int, size: tuple[int, int]) -> dict[str, str]:
-    if space.macro is not None:
-        return {"space": space.name, "description": space.description, **describe_wide(space)}
+    choices = describe_levels(space) if space.macro is None else describe_wide(space)
     supernet = f"not counted, as it has {space.candidates:,} candidates (more than {COUNTED:,})"
     if space.candidates <= COUNTED:
         cost = count_cost(lambda: build_supernet(space, num_classes), size)
@@ -129,7 +128,7 @@ def _describe_space(space: SearchSpace, num_classes: int, size: tuple[int, int])
     return {
         "space": space.name,
         "description": space.description,
-        **describe_levels(space),
+        **choices,
         "supernet": supernet,
         **_decoding(space),
         **_relaxation(space),

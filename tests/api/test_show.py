@@ -11,7 +11,7 @@ from helpers.errors import check_line, raises_code
 from helpers.genotypes import down_to_8, genotype, hourglass, several_paths
 from helpers.spaces import hourglass_space, open_space
 from helpers.tiny_runs import SPACE, write_config
-from helpers.wide_spaces import KINDS, NAMED, of_stages, wide_space
+from helpers.wide_spaces import KINDS, NAMED, WIDE, of_stages, wide_space
 
 import autoseg
 from autoseg.api.show import describe, describe_choices, describe_levels, describe_wide
@@ -113,6 +113,7 @@ def test_a_wide_space_says_what_its_networks_choose_and_how_many_there_are() -> 
 def test_show_finds_wide_spaces_in_files(tmp_path: Path) -> None:
     (space,) = describe(write_config(tmp_path / "wide.yaml", NAMED))
     assert (space["space"], space["networks"]) == ("wide_tests", "24")
+    assert "parameters" in space["supernet"]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,8 @@ def test_cells_that_cannot_be_templates_are_refused(
     """Before a search opens any data, too."""
     monkeypatch.chdir(tmp_path)
     of_stages("path").save("path.yaml")
-    space = merge(NAMED, {"cell": {"operations": ["skip_connect"]}, "macro": {"blocks": ["cell"], **changes}})
+    choices = {"blocks": ["cell"], "depths": [1], "layers": [4], **changes}
+    space = merge(WIDE, {"cell": {"operations": ["skip_connect"]}, "macro": choices})
     path = write_config(tmp_path / "wide.yaml", space)
     with raises_code(kind, code, *named):
         describe(path)
