@@ -15,7 +15,7 @@ from autoseg.analysis.evidence import said_of
 from autoseg.analysis.flops import count_cost
 from autoseg.analysis.receptive_field import receptive_field
 from autoseg.config.base import LEAST_INPUT_SIDE
-from autoseg.errors import ConfigError
+from autoseg.errors import ConfigError, SearchSpaceError
 from autoseg.genotype.count import count_cells, count_networks
 from autoseg.genotype.design import label_of, macro_of, options_of
 from autoseg.genotype.schema import Genotype
@@ -120,11 +120,16 @@ def _describe_space(space: SearchSpace, num_classes: int, size: tuple[int, int])
     choices = describe_levels(space) if space.macro is None else describe_wide(space)
     supernet = f"not counted, as it has {space.candidates:,} candidates (more than {COUNTED:,})"
     if space.candidates <= COUNTED:
-        cost = count_cost(lambda: build_supernet(space, num_classes), size)
-        supernet = (
-            f"{cost.parameters / 1e6:.2f}M parameters, {_multiply_adds(cost.multiply_adds)} at {size[0]}x{size[1]}"
-            f" with {num_classes} classes"
-        )
+        try:
+            cost = count_cost(lambda: build_supernet(space, num_classes), size)
+            supernet = (
+                f"{cost.parameters / 1e6:.2f}M parameters, {_multiply_adds(cost.multiply_adds)} at {size[0]}x{size[1]}"
+                f" with {num_classes} classes"
+            )
+        except SearchSpaceError as reason:  # the networks of some wide spaces are drawn or listed alone
+            if space.macro is None:
+                raise
+            supernet = f"none: {reason}"
     return {
         "space": space.name,
         "description": space.description,

@@ -13,7 +13,9 @@ import pytest
 from helpers.errors import check_line
 from helpers.spaces import space_of
 from helpers.tiny_runs import SEARCH, call, resolved, write_config
+from helpers.wide_spaces import of_stages
 
+from autoseg.cli.decode import _lines
 from autoseg.cli.main import run
 from autoseg.genotype.flops import topology_cost
 from autoseg.genotype.schema import Genotype
@@ -142,3 +144,12 @@ def test_decoding_several_paths_needs_no_torch(search_of: MakeRun) -> None:
     assert done.returncode == 0
     assert done.stderr == f"the architecture of {path} was not trained before epoch 1\n"  # so it has no evidence
     assert Genotype.load(path).source["budget"] == 1
+
+
+def test_decode_prints_the_stages_of_a_network() -> None:
+    printed = dict(_lines(of_stages("several paths with a cell")))
+    assert printed["s4"] == "cell, 2 \u00d7 3 channels"
+    assert printed["s8"] == "3 \u00d7 inverted residual, 5 channels"
+    assert "b1" in printed
+    assert float(printed["cost"].split()[0]) > 0
+    assert "b1" not in dict(_lines(of_stages("path")))
