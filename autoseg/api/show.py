@@ -187,6 +187,8 @@ def describe_wide(space: SearchSpace) -> dict[str, str]:
         shown["cell"] = f"of {', '.join(macro.cells)}" if macro.cells else searched
     decoders = options_of(space)["decoder"] or ()
     shown |= {"decoders": "; ".join(map(_decoder_size, decoders)), "upsamplers": " ".join(macro.upsamplers)}
+    if macro.known:
+        shown["known"] = ", ".join(design.name for design in macro.known)
     if macro.cost is not None:
         shown["cost"] = f"each is scaled to {macro.cost:g} billion multiply-adds a megapixel"
     total = count_networks(space)

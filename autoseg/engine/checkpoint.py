@@ -162,7 +162,7 @@ def load_checkpoint(path: Path, kind: Kind, architecture: Mapping[str, Any]) -> 
             code="checkpoint-damaged",
         )
     if payload["architecture"] != dict(architecture):
-        what = "space" if kind == "search" else "genotype" if "cell" in architecture else "network"
+        what = "space" if kind == "search" else "genotype" if {"cell", "stages"} & {*architecture} else "network"
         differs = cut(", ".join(differences(payload["architecture"], architecture, prefix=f"{what}.")), 300)
         raise CheckpointError(
             f"{path} belongs to another {what} ({differs}); put config.yaml back, or start another run",

@@ -36,6 +36,7 @@ from autoseg.losses.losses import sample_pixels
 from autoseg.network import for_inference
 from autoseg.network.base import SegmentationNetwork
 from autoseg.ops.devices import preferred_format
+from autoseg.ops.layers import DropPath
 from autoseg.zoo.build import build_network
 from autoseg.zoo.schema import FixedNetwork
 
@@ -54,8 +55,7 @@ class RetrainTask:
         self.blueprint = config.architecture
         self.architecture: Mapping[str, Any] = self.blueprint.to_dict()
         self.train_set, self.val_set = train, val
-        if isinstance(self.blueprint, FixedNetwork):
-            _check_network(self.blueprint, self.schedule, train.channels)
+        _check_network(self.blueprint, self.schedule, train.channels)
         said = f"the data has {counted(len(train), 'training image')}"
         check_batch("retrain", self.schedule.batch_size, len(train), said)
         self.loader = make_loader(config, train, list(range(len(train))), "train", device)
@@ -169,18 +169,27 @@ class RetrainTask:
             self.scaler.load_state_dict(state["scaler"])
 
 
-def _check_network(network: FixedNetwork, schedule: RetrainSchedule, channels: int) -> None:
-    """Raises: ConfigError: drop path, or another number of image channels than the data has."""
-    if schedule.drop_path:
+def _check_network(network: Genotype | FixedNetwork, schedule: RetrainSchedule, channels: int) -> None:
+    """Raises: ConfigError: drop path without branches, or another number of image channels than the data has."""
+    if schedule.drop_path and not _has_branches(network):
         raise ConfigError(
             f"{network.name} has no branches to drop; set retrain.drop_path to 0", code="drop-path-without-branches"
         )
-    if network.in_channels != channels:
+    if isinstance(network, FixedNetwork) and network.in_channels != channels:
         raise ConfigError(
             f"{network.name} takes images of {network.in_channels} channel{'s' * (network.in_channels > 1)}, but the"
             f" data has {channels}; set network.in_channels to {channels}",
             code="channels-differ",
         )
+
+
+def _has_branches(network: Genotype | FixedNetwork) -> bool:
+    """Whether drop path has something to drop: operations of a cell, or the branch of a residual block."""
+    if isinstance(network, FixedNetwork):
+        return False
+    with torch.device("meta"):
+        parts = build_network(network, 2).modules()
+        return any(isinstance(part, DropPath) for part in parts)
 
 
 class MovingAverage(nn.Module):

@@ -25,8 +25,10 @@ from autoseg.engine.predict import load_network
 from autoseg.engine.retrain import RetrainTask
 from autoseg.engine.training import seed_of
 from autoseg.errors import ConfigError, DataError
+from autoseg.genotype.design import genotype_of, known_genes
 from autoseg.genotype.schema import Genotype
 from autoseg.losses.losses import SegmentationLoss, sample_pixels
+from autoseg.space.schema import SearchSpace
 
 PLAIN = {
     "drop_path": 0.0,
@@ -116,6 +118,18 @@ def test_drop_path_grows_with_the_steps_and_the_cells() -> None:
         task.step([first_batch(task)], 0, step)
         probabilities = [cell.drop_probability for cell in task.network.cells]
         assert probabilities == pytest.approx([0.3 * step / 16 * 0.5, 0.3 * step / 16])
+
+
+def test_drop_path_needs_branches_in_the_stages() -> None:
+    task, space = make(drop_path=0.3), SearchSpace.load("table_216")
+    for block, is_right in (("conv_3x3", False), ("separable", True)):
+        genes = {**known_genes(space)["unet"], "block": block}
+        config = task.config.model_copy(update={"architecture": genotype_of(space, genes, "mine")})
+        if is_right:
+            assert RetrainTask(config, task.train_set, task.val_set, task.device).network is not None
+            continue
+        with raises_code(ConfigError, "drop-path-without-branches", "mine", "retrain.drop_path"):
+            RetrainTask(config, task.train_set, task.val_set, task.device)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
