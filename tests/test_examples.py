@@ -143,7 +143,7 @@ RIGHT_BLOCK = {
         ("fails", {"out": "channels / 2"}, "block-fails", ["stride 1 with 8 to 8 channels", "TypeError"]),
     ],
 )
-def test_a_block_that_does_something_else_is_refused_by_networks(
+def test_a_block_that_does_something_else_is_refused_by_networks_and_supernets(
     name: str, change: dict[str, str], code: str, named: list[str], tmp_path: Path
 ) -> None:
     path = tmp_path / "blocks.py"
@@ -153,6 +153,8 @@ def test_a_block_that_does_something_else_is_refused_by_networks(
     stages = [{"stride": stride, "block": f"block_{name}", "filters": 4} for stride in (4, 8)]
     with raises_code(PluginError, code, f"block 'block_{name}' of the plugin blocks.py", *named):
         autoseg.build_network({**GENOTYPE, "cell": [], "stages": stages}, 3)
+    with raises_code(PluginError, code, f"block 'block_{name}' of the plugin blocks.py", *named):
+        autoseg.build_supernet(autoseg.SearchSpace.parse(merge(SPACE, {"macro": {"blocks": [f"block_{name}"]}})), 3)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 

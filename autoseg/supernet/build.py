@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from autoseg.errors import SearchSpaceError
+from autoseg.genotype.design import macro_of
 from autoseg.genotype.held import check_relaxable, held_genes, held_notes
-from autoseg.ops.check import check_operations
+from autoseg.ops.check import check_blocks, check_operations
 from autoseg.registry import OPERATIONS
 from autoseg.space.schema import SearchSpace
 from autoseg.supernet.fast.supernet import FusedSupernet
@@ -56,6 +57,7 @@ def _build_staged(space: SearchSpace, *settings: Any) -> Supernet:
     template = held_genes(space).get("cell", ())
     used = space.cell.operations if space.searches_cell else (edge.operation for block in template for edge in block)
     check_operations(tuple(dict.fromkeys(used)))
+    check_blocks(macro_of(space).blocks)
     return StagedSupernet(space, *settings)
 
 
