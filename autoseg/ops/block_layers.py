@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autoseg.ops.blocks import EXPANSION, shortcut, squeezed
+from autoseg.ops.interleave import every_second
 from autoseg.ops.layers import Chain, DropPath, Norm, depthwise, pointwise
 from autoseg.ops.upsample import max_pool_2x2
 
@@ -27,15 +28,15 @@ class Residual(DropPath):
 
     def __init__(self, branch: nn.Module, in_channels: int, channels: int, stride: int, norm: Norm) -> None:
         super().__init__()
-        self.branch = branch
+        self.branch, self.stride = branch, stride
         self.shortcut: nn.Module = nn.Identity()
         if shortcut(in_channels, channels, stride):
-            conv = nn.Conv2d(in_channels, channels, 1, stride, bias=False)
-            self.shortcut = Chain(conv=conv, norm=norm(channels))
+            self.shortcut = Chain(conv=pointwise(in_channels, channels), norm=norm(channels))
 
     def forward(self, features: Tensor) -> Tensor:
         """See the class."""
-        return F.relu(self.shortcut(features) + self.drop_path(self.branch(features)))
+        kept = every_second(features) if self.stride == 2 else features
+        return F.relu(self.shortcut(kept) + self.drop_path(self.branch(features)))
 
 
 class InvertedResidual(DropPath):
