@@ -60,7 +60,7 @@ def test_wide_spaces_ship_with_autoseg() -> None:
 @pytest.mark.parametrize("name", WIDE)
 def test_drawn_networks_can_be_written_read_and_built(name: str) -> None:
     space, rng = SearchSpace.load(name), np.random.default_rng(0)
-    for _ in range(6):
+    for _ in range(3):
         genes = sample_genes(space, rng)
         genotype = genotype_of(space, genes)
         assert Genotype.parse(genotype.to_dict()) == genotype
