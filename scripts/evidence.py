@@ -20,10 +20,11 @@ import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from one_line import Parser
 
 from autoseg import search
 from autoseg.analysis.choices import Table, legal_logits
@@ -156,14 +157,6 @@ def epochs_of(found: Found) -> int:
 
 
 # --- command line -----------------------------------------------------------------------------------------------------
-
-
-class Parser(argparse.ArgumentParser):
-    """Ends with one line and status 2, as autoseg does."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong."""
-        self.exit(2, f"error: {message}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

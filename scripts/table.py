@@ -19,10 +19,11 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
+from one_line import Parser
 
 from autoseg.config.base import merge, parse_assignments
 from autoseg.data.base import SegmentationDataset
@@ -193,14 +194,6 @@ def pack(given: argparse.Namespace) -> None:
 
 
 # --- command line -----------------------------------------------------------------------------------------------------
-
-
-class Parser(argparse.ArgumentParser):
-    """Ends with one line and status 2, as autoseg does."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong."""
-        self.exit(2, f"error: {message}\n")
 
 
 def numbers(text: str) -> list[int]:

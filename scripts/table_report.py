@@ -14,10 +14,11 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from one_line import Parser
 
 from autoseg.errors import AutosegError
 from autoseg.genotype.design import genotype_of, known_genes
@@ -235,14 +236,6 @@ def draw_regret(axes: Any, facts: Facts) -> None:
         title="mean of 200 searches, with 95% of them", xlabel="trainings", ylabel="regret in mIoU", ylim=(0, None)
     )
     axes.legend()
-
-
-class Parser(argparse.ArgumentParser):
-    """Ends with one line and status 2, as autoseg does."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong."""
-        self.exit(2, f"error: {message}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

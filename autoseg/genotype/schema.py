@@ -303,7 +303,7 @@ class Genotype(ArchitectureFile):
         """Filters of a block at a level: its stage's, or F at the stem's stride, doubled at each further one."""
         return self.stages[level].filters if self.stages else filters_at(level, self.network.filter_multiplier)
 
-    @property  # a cached one would go into copies with other stages
+    @property
     def all_stages(self) -> tuple[StageSpec, ...]:
         """The stage of each level, from fine to coarse, also where the cell is at every node."""
         levels = range(1 + max(arrow.target.level for arrow in self.arrows))

@@ -48,8 +48,8 @@ NAMED = ("networks", "profiles")
 MOST_FILTERS = 4096
 
 
-class NamedNetwork(Settings):
-    """A path or a topology by name."""
+class Wiring(Settings):
+    """A name, and a path or a topology."""
 
     name: Name
     strides: Annotated[tuple[Positive, ...], Field(max_length=limits.LAYERS)] = ()
@@ -58,6 +58,10 @@ class NamedNetwork(Settings):
         tuple[Annotated[tuple[str, ...], Field(max_length=limits.NAMES)], ...], Field(max_length=limits.LAYERS)
     ] = ()
     """For several paths, instead of `strides`: the arrows into each layer, such as `4->8`."""
+
+
+class NamedNetwork(Wiring):
+    """A path or a topology by name."""
 
     @model_validator(mode="after")
     def _path_or_arrows(self) -> NamedNetwork:
@@ -75,15 +79,12 @@ class Profile(Settings):
     widths: Annotated[tuple[Width, ...], Field(min_length=1, max_length=limits.STEM)]
 
 
-class KnownDesign(Settings):
-    """A network of the literature, or one like it, as a member of a wide space."""
+class KnownDesign(Wiring):
+    """A network of the literature, or one like it, as a member of a wide space.
 
-    name: Name
-    strides: Annotated[tuple[Positive, ...], Field(max_length=limits.LAYERS)] = ()
-    arrows: Annotated[
-        tuple[Annotated[tuple[str, ...], Field(max_length=limits.NAMES)], ...], Field(max_length=limits.LAYERS)
-    ] = ()
-    """Its path or topology, if the space has no named networks."""
+    Strides or arrows are given if the space has no named networks.
+    """
+
     genes: Annotated[
         dict[Name, Name | Annotated[Number, Field(gt=0, le=limits.BLOCKS)]], Field(max_length=limits.NAMES)
     ]
